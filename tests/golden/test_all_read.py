@@ -1,0 +1,15 @@
+"""No vector lies in the folder unread."""
+
+from importlib import import_module
+
+import pytest
+from tests.golden.cases import HERE, ROOT, unread
+
+ENGINES = sorted(path.name for path in ROOT.iterdir() if (path / "vectors").is_dir())
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_every_file_is_read_by_some_test(engine: str) -> None:
+    for module in HERE.glob("test_*.py"):  # importing them registers the kinds they read
+        import_module(f"tests.golden.{module.stem}")
+    assert unread(engine) == []
