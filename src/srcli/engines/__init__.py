@@ -1,0 +1,1 @@
+"""Engines, found by name and imported only when one is asked for."""

@@ -1,0 +1,1 @@
+"""Networks and the maps between key names. Nothing here reads a file."""

@@ -1,0 +1,1 @@
+"""Sampling: the loop, the noise and the tiles. Nothing here knows of any model."""

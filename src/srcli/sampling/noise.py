@@ -1,0 +1,54 @@
+"""Random numbers of a canvas: drawn on the CPU, the same whatever is asked for first, and in what pieces."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+CELL = 64
+
+
+@dataclass(frozen=True, slots=True)
+class NoiseField:
+    """An endless sheet of Gaussian noise per step, fixed by its seed.
+
+    The sheet is made of square cells, each with a generator of its own keyed by seed, step and place. So a crop of
+    the sheet costs only its own cells, and a picture gets the same noise in one piece, in tiles or in blocks.
+    """
+
+    seed: int
+    top: int = 0
+    left: int = 0
+
+    def at(self, top: int, left: int) -> NoiseField:
+        """The same sheet seen from another corner."""
+        return replace(self, top=self.top + top, left=self.left + left)
+
+    def draw(self, shape: tuple[int, ...] | torch.Size, step: int = 0) -> Tensor:
+        """Noise of `shape` (1, channels, height, width) in fp32. Step 0 is the start; the loop counts from 1."""
+        _, channels, height, width = shape
+        out = torch.empty(1, channels, height, width)
+        for cell_y in range(self.top // CELL, (self.top + height - 1) // CELL + 1):
+            for cell_x in range(self.left // CELL, (self.left + width - 1) // CELL + 1):
+                self._paste(out, step, cell_y, cell_x)
+        return out
+
+    def generator(self, step: int) -> torch.Generator:
+        """For library code that insists on drawing by itself; it draws the whole canvas at once."""
+        return torch.Generator().manual_seed(self._key(step, self.top, self.left))
+
+    def _paste(self, out: Tensor, step: int, cell_y: int, cell_x: int) -> None:
+        generator = torch.Generator().manual_seed(self._key(step, cell_y, cell_x))
+        cell = torch.randn(out.shape[1], CELL, CELL, generator=generator)
+        y, x = cell_y * CELL - self.top, cell_x * CELL - self.left
+        rows = slice(max(y, 0), min(y + CELL, out.shape[2]))
+        columns = slice(max(x, 0), min(x + CELL, out.shape[3]))
+        out[0, :, rows, columns] = cell[:, rows.start - y : rows.stop - y, columns.start - x : columns.stop - x]
+
+    def _key(self, step: int, y: int, x: int) -> int:
+        digest = hashlib.blake2b(struct.pack("<qqqq", self.seed, step, y, x), digest_size=8).digest()
+        return int.from_bytes(digest, "little") >> 1

@@ -1,0 +1,69 @@
+"""Tiles: where they lie on a canvas, and how much each of their elements counts."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from srcli.settings import Tiling
+
+VARIANCE = 0.01  # of the Gaussian, in units of the tile's side; PASD and StableSR share it
+
+
+class Tile(NamedTuple):
+    """A rectangle of the canvas, in its elements."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    def crop(self, tensor: Tensor, stride: int = 1) -> Tensor:
+        """This part of `tensor` (a view), whose sides are `stride` times the canvas's."""
+        top, left = self.top * stride, self.left * stride
+        return tensor[..., top : top + self.height * stride, left : left + self.width * stride]
+
+
+def origins(length: int, tile: int, overlap: int) -> list[int]:
+    """Starts of tiles along one side: equal strides, and the last tile moved back to the edge."""
+    if tile >= length:
+        return [0]
+    stride = tile - overlap
+    count = math.ceil((length - tile) / stride) + 1
+    return [min(i * stride, length - tile) for i in range(count)]
+
+
+def spread(length: int, tile: int, count: int) -> list[int]:
+    """Starts of `count` tiles along one side, evenly spread from edge to edge."""
+    if count == 1:
+        return [0]
+    return [round(i * (length - tile) / (count - 1)) for i in range(count)]
+
+
+def grid(height: int, width: int, tiling: Tiling) -> list[Tile]:
+    """Square tiles as PASD and StableSR lay them: columns outside, rows inside."""
+    side = min(tiling.size, height, width)
+    if tiling.overlap >= side:
+        tiling = Tiling(size=side, overlap=side - 1 if side > 1 else 0)
+    return [
+        Tile(top, left, side, side)
+        for left in origins(width, side, tiling.overlap)
+        for top in origins(height, side, tiling.overlap)
+    ]
+
+
+def gaussian(height: int, width: int) -> Tensor:
+    """Weight of each element of a tile, float64.
+
+    Both official programs centre x on (w - 1) / 2 but y on h / 2; their results depend on it, so it stays.
+    """
+    y = torch.arange(height, dtype=torch.float64) - height / 2
+    x = torch.arange(width, dtype=torch.float64) - (width - 1) / 2
+
+    def bell(offset: Tensor, side: int) -> Tensor:
+        return torch.exp(-offset.square() / (2 * VARIANCE * side * side)) / math.sqrt(2 * math.pi * VARIANCE)
+
+    return bell(y, height)[:, None] * bell(x, width)[None, :]

@@ -1,0 +1,207 @@
+"""What a run is told: frozen, checked once. Every default of the product lives in this file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from types import MappingProxyType
+
+from srcli.errors import InputError
+
+ENGINES = ("builtin", "pasd", "stablesr", "sr3")
+SCHEDULERS = ("unipc", "dpm++", "ddim", "euler", "lcm", "ddpm")
+COLOR_FIXES = ("wavelet", "adain", "none")
+CAPTIONS = ("auto", "none", "classify", "detect", "caption")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+SCALE = 4.0
+SEED = 0
+MAX_SCALE = 64.0
+
+
+def _within(flag: str, value: float | None, low: float, high: float) -> None:
+    if value is not None and not low <= value <= high:
+        raise InputError(f"{flag} {value:g} is out of range: give a number from {low:g} to {high:g}")
+
+
+def _one_of(flag: str, value: str | None, choices: tuple[str, ...]) -> None:
+    if value is not None and value not in choices:
+        raise InputError(f"{flag} {value!r} is unknown: choose one of {', '.join(choices)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tiling:
+    """Tile size and overlap, counted in the canvas's own elements (latents, or pixels)."""
+
+    size: int
+    overlap: int
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise InputError(f"--tile {self.size} is not a size: give a positive number")
+        if not 0 <= self.overlap < self.size:
+            raise InputError(f"--overlap {self.overlap} must be from 0 to below the tile ({self.size}): lower it")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How a canvas is sampled. None means: whatever the engine does by default."""
+
+    steps: int | None = None
+    guidance: float | None = None
+    guidance_interval: tuple[float, float] | None = None  # share of the steps, 0..1, that are guided
+    conditioning_scale: float | None = None
+    noise_level: int | None = None
+    fidelity: float | None = None
+    scheduler: str | None = None
+    color_fix: str | None = None
+    tile: int | None = None
+    overlap: int | None = None
+
+    def __post_init__(self) -> None:
+        _within("--steps", self.steps, 1, 1000)
+        _within("--guidance", self.guidance, 0, 50)
+        _within("--conditioning-scale", self.conditioning_scale, 0, 4)
+        _within("--noise-level", self.noise_level, 0, 999)
+        _within("--fidelity", self.fidelity, 0, 1)
+        _one_of("--scheduler", self.scheduler, SCHEDULERS)
+        _one_of("--color-fix", self.color_fix, COLOR_FIXES)
+        if self.guidance_interval is not None:
+            low, high = self.guidance_interval
+            if not 0 <= low <= high <= 1:
+                raise InputError(f"--guidance-interval {low:g},{high:g} must rise within 0 and 1: try 0.1,0.8")
+        if self.tile is not None:
+            Tiling(size=self.tile, overlap=self.overlap or 0)
+
+    def over(self, engine: str) -> Sampling:
+        """These settings on top of the engine's own; one that the engine has no use for is an error."""
+        own = DEFAULTS[engine]
+        given = {f.name: v for f in fields(self) if (v := getattr(self, f.name)) is not None}
+        for name in given:
+            if getattr(own, name) is None and name not in OPTIONAL[engine]:
+                flag = "--" + name.replace("_", "-")
+                raise InputError(f"{flag} means nothing to the {engine} engine: leave it out, or name another --engine")
+        return replace(own, **given)
+
+
+DEFAULTS: Mapping[str, Sampling] = MappingProxyType(
+    {
+        "builtin": Sampling(steps=6, fidelity=0.5, color_fix="none"),
+        "sr3": Sampling(steps=2000, color_fix="none"),
+        "pasd": Sampling(
+            steps=20,
+            guidance=9.0,
+            conditioning_scale=1.0,
+            noise_level=900,
+            scheduler="unipc",
+            color_fix="wavelet",
+        ),
+        "stablesr": Sampling(steps=200, fidelity=0.5, scheduler="ddpm", color_fix="adain"),
+    }
+)
+
+# What an engine takes although it has no default of its own (None there means "planned" or "all").
+OPTIONAL: Mapping[str, frozenset[str]] = MappingProxyType(
+    {
+        "builtin": frozenset(),
+        "sr3": frozenset({"tile", "overlap"}),
+        "pasd": frozenset({"guidance_interval", "tile", "overlap"}),
+        "stablesr": frozenset({"tile", "overlap"}),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """What the user says about the picture, and who else may describe it."""
+
+    text: str = ""
+    negative: str | None = None  # None: the task's own
+    caption: str = "auto"
+
+    def __post_init__(self) -> None:
+        _one_of("--caption", self.caption, CAPTIONS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lora:
+    """A LoRA file (or a name in weights.lock) and the weight it enters with."""
+
+    source: str
+    weight: float = 1.0
+
+    @classmethod
+    def parse(cls, text: str) -> Lora:
+        source, _, weight = text.rpartition(":")
+        try:
+            return cls(source=source, weight=float(weight)) if source else cls(source=text)
+        except ValueError:
+            return cls(source=text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelChoice:
+    """Which weights a pipeline is made of."""
+
+    engine: str
+    variant: str | None = None
+    base: str | None = None
+    adapter: str | None = None
+    loras: tuple[Lora, ...] = ()
+    lora_alpha: bool = True  # False: the official PASD rule, which ignores a LoRA's alpha
+    blend: float = 1.0
+    allow_pickle: bool = False
+    offline: bool = False
+
+    def __post_init__(self) -> None:
+        _one_of("--engine", self.engine, ENGINES)
+        _within("--blend", self.blend, 0, 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceChoice:
+    """Where to compute and in which precision; "auto" is decided when the machine is looked at."""
+
+    device: str = "auto"
+    dtype: str = "auto"
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        _one_of("--dtype", self.dtype, DTYPES)
+        _within("--threads", self.threads, 1, 1024)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """How large the result shall be: one of the four, or the task's own scale."""
+
+    scale: float | None = None
+    width: int | None = None
+    height: int | None = None
+    long_side: int | None = None
+
+    def __post_init__(self) -> None:
+        given = [v for v in (self.scale, self.width, self.height, self.long_side) if v is not None]
+        if len(given) > 1:
+            raise InputError("--scale, --width, --height and --long-side exclude each other: give one")
+        if given and not given[0] > 0:
+            raise InputError(f"a size of {given[0]:g} is no size: give a positive number")
+        if self.scale is not None and self.scale > MAX_SCALE:
+            raise InputError(f"--scale {self.scale:g} is out of range: give at most {MAX_SCALE:g}")
+
+    def factor(self, width: int, height: int, default: float) -> float:
+        """The enlargement that a picture of this size gets."""
+        if self.width is not None:
+            return self.width / width
+        if self.height is not None:
+            return self.height / height
+        if self.long_side is not None:
+            return self.long_side / max(width, height)
+        return self.scale if self.scale is not None else default
+
+    def of(self, width: int, height: int, default: float) -> tuple[int, int]:
+        """Width and height of the result: each side is round(side x factor), at least one pixel."""
+        factor = self.factor(width, height, default)
+        if factor > MAX_SCALE:
+            raise InputError(f"{width}x{height} would grow {factor:.0f} times: at most {MAX_SCALE:g} is possible")
+        return max(1, round(width * factor)), max(1, round(height * factor))

@@ -1,0 +1,63 @@
+"""The four tasks, as data. A task is all that tells one subcommand from another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+CLEAN = "clean, high-resolution, 8k"
+NOT_CLEAN = "blurry, dotted, noise, raster lines, unclear, lowres, over-smoothed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What a subcommand asks of an engine, besides the picture."""
+
+    name: str
+    done: str  # the word in the output's name
+    scale: float
+    engines: tuple[str, ...]  # those that can do it, best first
+    variant: str | None = None  # of the engine's adapter
+    base: str | None = None  # name in weights.lock; None: the engine's own
+    needs_base: bool = False
+    added_prompt: str = CLEAN
+    negative_prompt: str = NOT_CLEAN
+    replace_words: tuple[tuple[str, str], ...] = (("blurry", "clear"), ("noisy", "clean"))
+    grey_hint: bool = False  # the model is shown luminance alone
+    keep_luma: bool = False  # the result takes its luminance from the input
+    color_fix: str | None = None  # None: the engine's own
+
+    def suffix(self, factor: float) -> str:
+        """What the output's name gets: `_x4`, `_stylized`, ..."""
+        return f"_x{factor:.4g}" if self.done == "x" else f"_{self.done}"
+
+
+UPSCALE = Task(name="upscale", done="x", scale=4, engines=("pasd", "builtin", "stablesr", "sr3"))
+
+STYLIZE = Task(name="stylize", done="stylized", scale=1, engines=("pasd",), needs_base=True)
+
+RESTORE = Task(
+    name="restore-old-photo",
+    done="restored",
+    scale=1,
+    engines=("pasd", "builtin", "stablesr"),
+    variant="restore",
+    base="realistic",
+)
+
+COLORIZE = Task(
+    name="colorize",
+    done="colorized",
+    scale=1,
+    engines=("pasd",),
+    variant="light-color",
+    added_prompt="",
+    negative_prompt="b&w, color bleeding",
+    replace_words=(("black and white", "color"),),
+    grey_hint=True,
+    keep_luma=True,
+    color_fix="none",
+)
+
+TASKS: Mapping[str, Task] = MappingProxyType({t.name: t for t in (UPSCALE, STYLIZE, RESTORE, COLORIZE)})
