@@ -1,0 +1,166 @@
+"""Which family a weight file belongs to, read from its header only.
+
+The width of the text that cross-attention looks at tells the bases apart (768 SD 1.5, 1024 SD 2.1, 2048 SDXL);
+the channels of the first convolution tell in-painting and depth models from plain ones.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from srcli.errors import WeightsError
+from srcli.weights.header import Header, read_header
+
+LDM_UNET = "model.diffusion_model."
+LDM_VAE = "first_stage_model."
+LDM_TEXT = "cond_stage_model."
+FAMILIES = {768: "sd15", 1024: "sd21", 1280: "sdxl-refiner", 2048: "sdxl"}
+CONV_IN = ("input_blocks.0.0.weight", "conv_in.weight")
+TEXT_WIDTH = (
+    "attn2.to_k.weight",
+    "attn2_to_k.lora_down.weight",
+    "attn2.to_k.lora_A.weight",
+    "attn2.to_k.lora.down.weight",
+    "attn2.processor.to_k_lora.down.weight",
+)
+SAYS_V = ("v", "v_prediction", "v-prediction", "velocity")
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a header shows; `family` names the base it is or fits ("any" where the file cannot tell)."""
+
+    kind: str
+    family: str
+    layout: str
+    channels: int = 4
+    prediction: str | None = None
+
+    def __str__(self) -> str:
+        extra = {4: "", 5: ", depth", 8: ", instruction editing", 9: ", in-painting"}
+        return f"{self.family} {self.kind}{extra.get(self.channels, f', {self.channels} channels')}"
+
+
+def detect(path: Path) -> Found:
+    """Read the family of a safetensors file from its header."""
+    return detect_header(read_header(path))
+
+
+def detect_header(header: Header) -> Found:
+    """Name kind, family, key layout, input channels and (where the file says so) the prediction type."""
+    kind, layout = _kind(header)
+    return Found(kind, _family(header, kind), layout, _channels(header), _prediction(header))
+
+
+def require(found: Found, path: Path, *, kind: str, family: str, channels: int = 4) -> None:
+    """Refuse a file of another kind, family or input before anything is loaded."""
+    fits = found.family in (family, "any") and found.channels == channels
+    if found.kind != kind or not fits:
+        raise WeightsError(f"{path}: this is {found}, and {family} {kind} is needed: choose another file")
+
+
+def _kind(header: Header) -> tuple[str, str]:
+    for test in (_lora, _whole, _stablesr, _control, _unet, _small):
+        if found := test(header):
+            return found
+    return "unknown", "unknown"
+
+
+def _has(header: Header, *parts: str) -> bool:
+    return any(part in name for name in header.shapes for part in parts)
+
+
+def _starts(header: Header, *prefixes: str) -> bool:
+    return any(name.startswith(prefixes) for name in header.shapes)
+
+
+def _lora(header: Header) -> tuple[str, str] | None:
+    if _has(header, ".lora_down.", ".lora_mid."):
+        return "lora", "kohya"
+    if _has(header, ".lora_A.", ".lora.down.", "_lora.down.", ".lora_linear_layer.down."):
+        return "lora", "diffusers"
+    return None
+
+
+def _whole(header: Header) -> tuple[str, str] | None:
+    if not _starts(header, LDM_UNET):
+        return None
+    if _starts(header, "structcond_stage_model."):
+        return "stablesr", "ldm"
+    return "checkpoint", "ldm"
+
+
+def _stablesr(header: Header) -> tuple[str, str] | None:
+    if _starts(header, "structcond_stage_model."):
+        return "stablesr-adapter", "ldm"
+    if _has(header, "decoder.fusion_layer_"):
+        return "cfw", "ldm"
+    return None
+
+
+def _control(header: Header) -> tuple[str, str] | None:
+    if not _has(header, "controlnet_down_blocks.", "zero_convs."):
+        return None
+    pasd = _has(header, "controlnet_cond_embedding.to_rgbs.")
+    return ("pasd-control" if pasd else "controlnet"), "diffusers" if _has(header, "controlnet_down_blocks.") else "ldm"
+
+
+def _unet(header: Header) -> tuple[str, str] | None:
+    if not _has(header, "up_blocks.0.resnets.0.time_emb_proj.weight"):
+        return ("unet", "ldm") if "input_blocks.0.0.weight" in header.shapes else None
+    if _has(header, ".pixel_attentions."):
+        return "pasd-unet", "diffusers"
+    if _has(header, ".attn2_plus."):
+        return "pasd-light-unet", "diffusers"
+    return "unet", "diffusers"
+
+
+def _small(header: Header) -> tuple[str, str] | None:
+    if _has(header, "token_embedding.weight"):
+        return "text-encoder", "transformers"
+    if _has(header, "decoder.mid_block.resnets.0.conv1.weight"):
+        return "vae", "diffusers"
+    if _has(header, "decoder.mid.block_1.conv1.weight"):
+        return "vae", "ldm"
+    if _has(header, "decoder.layers.0.weight", "encoder.layers.0.weight"):
+        return "tiny-vae", "diffusers"
+    return None
+
+
+def _family(header: Header, kind: str) -> str:
+    if kind in ("vae", "cfw", "tiny-vae", "unknown"):
+        return "any"
+    if kind == "stablesr-adapter":
+        return "sd21"
+    if kind == "text-encoder":
+        return _named(next(header.ending("token_embedding.weight"))[-1])
+    if _starts(header, "conditioner.embedders."):
+        return "sdxl"
+    width = text_width(header)
+    return "any" if width is None else _named(width)
+
+
+def _named(width: int) -> str:
+    # A width of no known base keeps its number, so that two small test models still match each other.
+    return FAMILIES.get(width, f"width{width}")
+
+
+def text_width(header: Header) -> int | None:
+    """Return the width of the text that cross-attention of this UNet, ControlNet or LoRA looks at."""
+    for suffix in TEXT_WIDTH:
+        for shape in header.ending(suffix):
+            return shape[1]
+    return None
+
+
+def _channels(header: Header) -> int:
+    for name in (*CONV_IN, *(LDM_UNET + name for name in CONV_IN)):
+        if name in header.shapes and len(header.shapes[name]) == 4:
+            return header.shapes[name][1]
+    return 4
+
+
+def _prediction(header: Header) -> str | None:
+    said = header.metadata.get("modelspec.prediction_type", "").lower()
+    if said in SAYS_V or "v_pred" in header.shapes:
+        return "v_prediction"
+    return "epsilon" if said in ("epsilon", "eps") else None

@@ -1,0 +1,77 @@
+"""What a safetensors file says of itself, without reading one tensor."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from srcli.errors import WeightsError
+
+CHUNK = 1 << 20
+POINTER = b"version https://git-lfs"
+
+
+@dataclass(frozen=True)
+class Header:
+    """Names, shapes and dtypes of a file, and its free-form metadata."""
+
+    path: Path
+    shapes: Mapping[str, tuple[int, ...]]
+    dtypes: Mapping[str, str]
+    metadata: Mapping[str, str]
+
+    def under(self, prefix: str) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of the names that start with `prefix`, without it."""
+        return {name.removeprefix(prefix): shape for name, shape in self.shapes.items() if name.startswith(prefix)}
+
+    def ending(self, suffix: str) -> Iterator[tuple[int, ...]]:
+        """Yield the shapes of the names that end with `suffix`, in the order of the names."""
+        return (self.shapes[name] for name in sorted(self.shapes) if name.endswith(suffix))
+
+
+def read_header(path: Path) -> Header:
+    """Read the header of a safetensors file; anything else is refused with what it seems to be."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
+            dtypes = {name: part.get_dtype() for name, part in slices.items()}
+            return Header(path, shapes, dtypes, file.metadata() or {})
+    except FileNotFoundError as error:
+        raise WeightsError(f"{path}: no such file: check the path") from error
+    except (SafetensorError, OSError, UnicodeDecodeError, ValueError) as error:
+        raise WeightsError(f"{path}: {describe(path)}: get the file again") from error
+
+
+def describe(path: Path) -> str:
+    """Say what a file that is not safetensors seems to be."""
+    try:
+        start = path.read_bytes()[:512] if path.stat().st_size < CHUNK else _head(path)
+    except OSError as error:
+        return f"it cannot be read ({error.strerror})"
+    if start.startswith(POINTER):
+        return "this is a Git LFS pointer, not the weights"
+    if start.lstrip()[:1] == b"<":
+        return "this is a web page, not weights"
+    if start[:2] in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05"):
+        return "this is a pickle, not safetensors"
+    return "this is not a whole safetensors file"
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(512)
+
+
+def sha256(path: Path) -> str:
+    """Hash a file."""
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(CHUNK):
+                digest.update(chunk)
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({error.strerror}): check the file and its disk") from error
+    return digest.hexdigest()

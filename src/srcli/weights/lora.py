@@ -1,0 +1,179 @@
+"""LoRA files: kohya's and diffusers' names, brought to module paths and merged into the weights.
+
+Every pair must find a module of the right shape, or nothing is merged: diffusers would take half a LoRA with a
+log line.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from srcli.errors import WeightsError
+from srcli.weights.open import load_state
+
+DOWN = (
+    ".lora_down.weight",
+    ".lora_A.weight",
+    ".lora.down.weight",
+    "_lora.down.weight",
+    ".lora_linear_layer.down.weight",
+)
+UP = (".lora_up.weight", ".lora_B.weight", ".lora.up.weight", "_lora.up.weight", ".lora_linear_layer.up.weight")
+ALPHA = (".alpha",)
+UNET = ("lora_unet_", "unet.", "base_model.model.", "diffusion_model.")
+TEXT = ("lora_te_", "lora_te1_", "text_encoder.")
+OPTIONAL = "text_model_"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One low-rank change of one weight: `up @ down`, times alpha / rank where alpha is given."""
+
+    down: Tensor
+    up: Tensor
+    alpha: float | None = None
+
+    @property
+    def rank(self) -> int:
+        return self.down.shape[0]
+
+    def delta(self, shape: torch.Size, use_alpha: bool = True) -> Tensor:
+        """Return the change in fp32, in the shape of the weight it is for."""
+        scale = self.alpha / self.rank if use_alpha and self.alpha is not None else 1.0
+        return (self.up.float().flatten(1) @ self.down.float().flatten(1)).reshape(shape) * scale
+
+    def fits(self, weight: Tensor) -> bool:
+        """Tell whether the change has the shape of `weight`."""
+        joined = (self.up.shape[0], self.down[0].numel())
+        return self.up[0].numel() == self.rank and joined == (weight.shape[0], weight[0].numel())
+
+
+@dataclass(frozen=True)
+class Lora:
+    """A LoRA file: flat module name (dots as underscores) -> pair, for the UNet and for the text encoder."""
+
+    source: Path
+    unet: Mapping[str, Pair]
+    text: Mapping[str, Pair]
+
+
+def read_lora(path: Path) -> Lora:
+    """Read a LoRA file of either naming; one with other kinds of change (DoRA, LoHa, ...) is refused."""
+    parts: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    for key, tensor in load_state(path).items():
+        name, role = _split(path, key)
+        parts[name][role] = tensor
+    alphas = _peft_alphas(path)
+    unet: dict[str, Pair] = {}
+    text: dict[str, Pair] = {}
+    for name, tensors in parts.items():
+        part, flat = _place(path, name)
+        (text if part == "text" else unet)[flat] = _pair(path, name, tensors, alphas.get(name))
+    if not parts:
+        raise WeightsError(f"{path}: holds no LoRA: choose another file")
+    return Lora(path, unet, text)
+
+
+def _split(path: Path, key: str) -> tuple[str, str]:
+    for role, endings in (("down", DOWN), ("up", UP), ("alpha", ALPHA)):
+        for ending in endings:
+            if key.endswith(ending):
+                return key.removesuffix(ending), role
+    raise WeightsError(f"{path}: {key} is no plain LoRA (DoRA, LoHa, LoCon cores are not read): choose another file")
+
+
+def _place(path: Path, name: str) -> tuple[str, str]:
+    # the longest prefix first: "lora_te1_" before "lora_te_" makes no difference, "unet." inside a name would
+    for part, prefixes in (("text", TEXT), ("unet", UNET)):
+        for prefix in prefixes:
+            if name.startswith(prefix):
+                return part, _flat(name.removeprefix(prefix))
+    raise WeightsError(f"{path}: {name} names neither a UNet nor a text encoder: choose a LoRA for SD 1.5 or 2.1")
+
+
+def _flat(name: str) -> str:
+    # diffusers once kept the LoRA inside attention processors: attn1.processor.to_q_lora
+    return name.replace(".processor.", ".").replace("to_out_lora", "to_out.0").removesuffix("_lora").replace(".", "_")
+
+
+def _pair(path: Path, name: str, tensors: Mapping[str, Tensor], alpha: float | None) -> Pair:
+    if "down" not in tensors or "up" not in tensors:
+        lost = "down" if "up" in tensors else "up"
+        raise WeightsError(f"{path}: {name} lacks its {lost} weight: get the file again")
+    if "alpha" in tensors:
+        alpha = float(tensors["alpha"])
+    return Pair(tensors["down"], tensors["up"], alpha)
+
+
+def _peft_alphas(path: Path) -> dict[str, float]:
+    """Read the alphas that peft writes into the file's metadata, by module name."""
+    from srcli.weights.header import read_header
+
+    header = read_header(path)
+    text = header.metadata.get("lora_adapter_metadata")
+    if text is None:
+        return {}
+    try:
+        known = json.loads(text)
+    except ValueError as error:
+        raise WeightsError(f"{path}: its lora_adapter_metadata is not json: get the file again") from error
+    names = {_split(path, key)[0] for key in header.shapes}
+    return {name: alpha for name in names if (alpha := _peft_alpha(known, name)) is not None}
+
+
+def _peft_alpha(known: Mapping[str, object], name: str) -> float | None:
+    part, _, module = name.partition(".")
+    patterns = known.get(f"{part}.alpha_pattern")
+    special = patterns.get(module) if isinstance(patterns, dict) else None
+    alpha = special if special is not None else known.get(f"{part}.lora_alpha")
+    return float(alpha) if isinstance(alpha, int | float) else None
+
+
+def merge(
+    lora: Lora, unet: nn.Module, text_encoder: nn.Module | None, multiplier: float = 1.0, use_alpha: bool = True
+) -> int:
+    """Add the LoRA to the weights in place and return how many it changed.
+
+    `use_alpha=False` is PASD's own rule, which leaves alpha / rank out. All pairs are checked before any is added.
+    """
+    jobs = _jobs(lora, unet, lora.unet, "UNet")
+    if lora.text and text_encoder is None:
+        raise WeightsError(f"{lora.source}: also changes the text encoder, and this engine has none: choose another")
+    if text_encoder is not None:
+        jobs += _jobs(lora, text_encoder, lora.text, "text encoder")
+    with torch.no_grad():
+        for weight, pair in jobs:
+            changed = weight.float() + multiplier * pair.delta(weight.shape, use_alpha).to(weight.device)
+            weight.copy_(changed)
+    return len(jobs)
+
+
+def _jobs(lora: Lora, module: nn.Module, pairs: Mapping[str, Pair], part: str) -> list[tuple[Tensor, Pair]]:
+    weights = _weights(module)
+    jobs = []
+    for name, pair in pairs.items():
+        weight = weights.get(name, weights.get(name.removeprefix(OPTIONAL)))
+        if weight is None:
+            raise WeightsError(f"{lora.source}: {name} is not in this {part}: choose a LoRA made for this base model")
+        if not pair.fits(weight):
+            made = f"{pair.up.shape[0]}x{pair.down[0].numel()}"
+            raise WeightsError(
+                f"{lora.source}: {name} changes a {made} weight and this {part} has "
+                f"{weight.shape[0]}x{weight[0].numel()}: choose a LoRA made for this base model"
+            )
+        jobs.append((weight, pair))
+    return jobs
+
+
+def _weights(module: nn.Module) -> dict[str, Tensor]:
+    """Name every weight matrix or kernel as a LoRA file would."""
+    return {
+        name.removesuffix(".weight").replace(".", "_"): weight
+        for name, weight in module.named_parameters()
+        if name.endswith(".weight") and weight.dim() >= 2
+    }

@@ -1,0 +1,182 @@
+"""Strict opening of weights: every missing, unexpected or mis-shaped key is an error that names it and the file."""
+
+import json
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from srcli.errors import WeightsError
+from srcli.weights.header import describe
+
+Module = TypeVar("Module", bound=nn.Module)
+SHOWN = 3
+SUFFIX = ".safetensors"
+
+
+@dataclass(frozen=True)
+class Allow:
+    """Names (shell patterns) that one kind of file may lack, or may hold beyond what the module knows."""
+
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+
+    def pardon(self, missing: Iterable[str], unexpected: Iterable[str]) -> tuple[list[str], list[str]]:
+        """Return what is left of both lists, sorted."""
+        return _left(missing, self.missing), _left(unexpected, self.unexpected)
+
+
+# Old text encoders store a counter that newer transformers compute.
+NOTHING = Allow(unexpected=("*embeddings.position_ids",))
+
+
+def _left(names: Iterable[str], patterns: tuple[str, ...]) -> list[str]:
+    return sorted(name for name in names if not any(fnmatchcase(name, pattern) for pattern in patterns))
+
+
+def load_state(path: Path, prefix: str = "", names: Collection[str] | None = None) -> dict[str, Tensor]:
+    """Read the tensors whose name starts with `prefix` (removed), or of these only `names`.
+
+    Nothing else of the file is read. A name in `names` that the file lacks is an error.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            keys = [key for key in file.keys() if key.startswith(prefix)]  # noqa: SIM118 (no mapping)
+            wanted = keys if names is None else _chosen(path, keys, prefix, names)
+            return {key.removeprefix(prefix): file.get_tensor(key) for key in wanted}
+    except FileNotFoundError as error:
+        raise WeightsError(f"{path}: no such file: check the path") from error
+    except (SafetensorError, OSError, UnicodeDecodeError, ValueError) as error:
+        raise WeightsError(f"{path}: {describe(path)}: get the file again") from error
+
+
+def _chosen(path: Path, keys: Collection[str], prefix: str, names: Collection[str]) -> list[str]:
+    wanted = [prefix + name for name in names]
+    if lost := sorted(set(wanted) - set(keys)):
+        raise WeightsError(f"{path}: lacks {_some(lost)}: get the file again or choose another")
+    return wanted
+
+
+def load_into(module: Module, state: Mapping[str, Tensor], source: Path | str, allow: Allow = NOTHING) -> Module:
+    """Give `module` exactly the tensors of `state`, read from `source`.
+
+    A module built on the meta device takes the tensors as they are (`empty` makes one); any other keeps its
+    device and dtype. Returns the module.
+    """
+    own = module.state_dict()
+    missing, unexpected = allow.pardon(own.keys() - state.keys(), state.keys() - own.keys())
+    known = {name: tensor for name, tensor in state.items() if name in own}
+    shapes = [
+        f"{name} ({tuple(tensor.shape)} for {tuple(own[name].shape)})"
+        for name, tensor in sorted(known.items())
+        if tensor.shape != own[name].shape
+    ]
+    _refuse(source, missing, unexpected, shapes)
+    module.load_state_dict(known, strict=False, assign=any(tensor.is_meta for tensor in own.values()))
+    return _whole(module, source)
+
+
+def _refuse(source: Path | str, missing: list[str], unexpected: list[str], shapes: list[str]) -> None:
+    wrong = (("lacks", missing), ("has unknown", unexpected), ("has mis-shaped", shapes))
+    if said := [f"{verb} {_some(names)}" for verb, names in wrong if names]:
+        raise WeightsError(f"{source}: {', '.join(said)}: this is not the file for this model, choose another")
+
+
+def _some(names: list[str]) -> str:
+    rest = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + rest
+
+
+def _whole(module: Module, source: Path | str) -> Module:
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        if tensor.is_meta:
+            raise WeightsError(f"{source}: gives nothing for {name}: this is not the file for this model")
+    return module
+
+
+def read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:
+    """Read a component's json configuration."""
+    path = folder / name
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise WeightsError(f"{path}: no such file: get the folder again, or choose another") from error
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path}: not a configuration ({error}): get the file again") from error
+    if not isinstance(config, dict):
+        raise WeightsError(f"{path}: not a configuration: get the file again")
+    return config
+
+
+def empty(cls: type[Module], config: Mapping[str, Any]) -> Module:
+    """Build a diffusers model from its configuration on the meta device: shapes only, no memory."""
+    with torch.device("meta"):
+        module: Module = cls.from_config(dict(config))  # type: ignore[attr-defined]
+    return module
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the component's safetensors: whole or sharded, full precision before fp16 if both are there."""
+    found = sorted(path for path in folder.glob("*" + SUFFIX) if path.is_file())
+    plain = [path for path in found if not _variant(path)]
+    if chosen := plain or found:
+        return chosen
+    pickles = sorted(path.name for pattern in ("*.bin", "*.ckpt", "*.pt") for path in folder.glob(pattern))
+    if pickles:
+        raise WeightsError(f"{folder}: holds only the pickle {pickles[0]}: convert it with --allow-pickle")
+    raise WeightsError(f"{folder}: holds no safetensors file: get the folder again, or choose another")
+
+
+def _variant(path: Path) -> str | None:
+    parts = path.name.removesuffix(SUFFIX).split(".")
+    return parts[1].split("-")[0] if len(parts) > 1 else None
+
+
+def load_component(cls: type[Module], folder: Path, dtype: torch.dtype | None = None, allow: Allow = NOTHING) -> Module:
+    """Open a diffusers or transformers model from its folder, from safetensors only, with no network.
+
+    `cls.from_pretrained` accepts incomplete weights with a log line; here its account is read and held against it.
+    """
+    files = weight_files(folder)
+    options: dict[str, Any] = {"torch_dtype": dtype} if dtype else {}
+    if variant := _variant(files[0]):
+        options["variant"] = variant
+    quiet()
+    try:
+        module, account = cls.from_pretrained(  # type: ignore[attr-defined]
+            str(folder), use_safetensors=True, local_files_only=True, output_loading_info=True, **options
+        )
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        raise WeightsError(f"{folder}: cannot be opened ({_first(error)}): verify or pull it again") from error
+    _check_account(files[0], account, allow)
+    opened: Module = _whole(module, files[0])
+    return opened.eval()
+
+
+def _check_account(source: Path, account: Mapping[str, Any], allow: Allow) -> None:
+    missing, unexpected = allow.pardon(account["missing_keys"], account["unexpected_keys"])
+    shapes = [item[0] if isinstance(item, tuple) else str(item) for item in account["mismatched_keys"]]
+    _refuse(source, missing, unexpected, sorted(shapes))
+    if account["error_msgs"]:
+        raise WeightsError(f"{source}: {account['error_msgs'][0]}: this is not the file for this model")
+
+
+def _first(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0][:160] if text else type(error).__name__
+
+
+def quiet() -> None:
+    """Silence the libraries' own load reports and bars: what they report is raised here."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    for logging in (diffusers_logging, transformers_logging):
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()

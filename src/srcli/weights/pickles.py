@@ -1,0 +1,104 @@
+"""Pickled checkpoints, read weights-only and converted to safetensors. Only `--allow-pickle` leads here.
+
+Weights-only loading is not a wall (it was broken in torch before 2.10), so old versions are refused. Training
+programs leave classes of their own beside the weights; those names are bound to a class of ours that does nothing.
+"""
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from srcli.errors import MachineError, WeightsError
+
+FIXED = (2, 10)
+INERT = ("pytorch_lightning", "lightning", "lightning_fabric", "omegaconf", "numpy")
+
+
+class _Inert:
+    """Stands for a class of a training program; keeps nothing."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+def to_safetensors(path: Path, out: Path) -> Path:
+    """Write the `state_dict` of the pickle `path` to `out`, whole or not at all."""
+    refuse_broken_torch(torch.__version__)
+    state = _alone(_state(path, _load(path)))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.NamedTemporaryFile(dir=out.parent, prefix=".srcli-", delete=False) as file:
+            temporary = Path(file.name)
+        try:
+            save_file(state, temporary, metadata={"converted_from": path.name})
+            os.replace(temporary, out)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise MachineError(f"{out}: cannot be written ({error.strerror}): free some space or choose HF_HOME") from error
+    return out
+
+
+def refuse_broken_torch(version: str) -> None:
+    """Refuse the torch versions whose weights-only loading can run code (CVE-2025-32434, CVE-2026-24747)."""
+    major, minor = (int(part) for part in version.split("+")[0].split(".")[:2])
+    if (major, minor) < FIXED:
+        raise WeightsError(
+            f"torch {version} can run code from a pickle in spite of weights-only loading: "
+            "install torch 2.10 or later, or use safetensors"
+        )
+
+
+def _load(path: Path) -> Any:
+    try:
+        with torch.serialization.safe_globals(_inert_globals(path)):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=_zipped(path))
+    except FileNotFoundError as error:
+        raise WeightsError(f"{path}: no such file: check the path") from error
+    except (UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError, IndexError, TypeError) as error:
+        raise WeightsError(f"{path}: holds more than weights, or is damaged: use a safetensors file") from error
+
+
+def _zipped(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == b"PK"
+
+
+def _inert_globals(path: Path) -> list[Any]:
+    """Bind the names of known training libraries to `_Inert`; any other name stays refused."""
+    if not _zipped(path):
+        return []
+    names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    return [(_Inert, name) for name in names if name.split(".")[0] in INERT]
+
+
+def _state(path: Path, found: Any) -> dict[str, Tensor]:
+    state = found.get("state_dict", found) if isinstance(found, Mapping) else None
+    if not isinstance(state, Mapping) or not state:
+        raise WeightsError(f"{path}: holds no state_dict: use a safetensors file")
+    for name, tensor in state.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            raise WeightsError(f"{path}: {name} is not a tensor: use a safetensors file")
+    return dict(state)
+
+
+def _alone(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Give every tensor memory of its own: safetensors holds no views of another."""
+    seen: set[int] = set()
+    alone: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        storage = tensor.untyped_storage()
+        shared = storage.data_ptr() in seen or storage.nbytes() != tensor.numel() * tensor.element_size()
+        seen.add(storage.data_ptr())
+        alone[name] = tensor.detach().clone().contiguous() if shared else tensor.detach().contiguous()
+    return alone

@@ -1,0 +1,124 @@
+"""Original-format single files (one .safetensors with UNet, VAE and text encoder), opened with no network.
+
+The configurations come from a folder in diffusers layout (a locked base, or one the user names): a single file
+has none. What the file lacks is taken from that folder too, and `Single` says so.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from srcli.errors import WeightsError
+from srcli.weights.families import LDM_TEXT, LDM_UNET, LDM_VAE, Found, detect, require
+from srcli.weights.open import load_into, load_state, read_config
+
+HF_TEXT = LDM_TEXT + "transformer."
+OPEN_CLIP = LDM_TEXT + "model."
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Single:
+    """A single file's parts under diffusers' names; a part that the file lacks is None."""
+
+    source: Path
+    found: Found
+    unet: State
+    vae: State | None
+    text: State | None
+
+    @property
+    def lacking(self) -> tuple[str, ...]:
+        """The parts that must come from elsewhere."""
+        parts = (("vae", self.vae), ("text_encoder", self.text))
+        return tuple(name for name, state in parts if state is None)
+
+
+def open_single(path: Path, parts: Path, family: str) -> Single:
+    """Convert a single file; `parts` is a diffusers folder of the same family that lends its configurations."""
+    found = detect(path)
+    require(found, path, kind="checkpoint", family=family)
+    unet = convert_unet(path, load_state(path, LDM_UNET), read_config(parts / "unet"))
+    vae = load_state(path, LDM_VAE)
+    text = _text(path, read_config(parts / "text_encoder"))
+    return Single(path, found, unet, convert_vae(path, vae, read_config(parts / "vae")) if vae else None, text)
+
+
+def convert_unet(source: Path, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> State:
+    """Rename an original UNet's weights (no prefix) to diffusers' names; none may be lost on the way."""
+    from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
+
+    return _convert(source, convert_ldm_unet_checkpoint, LDM_UNET, state, config)
+
+
+def convert_vae(source: Path, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> State:
+    """Rename an original VAE's weights (no prefix) to diffusers' names; none may be lost on the way."""
+    from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
+
+    inner = {name: tensor for name, tensor in state.items() if not name.startswith(("loss.", "model_ema."))}
+    return _convert(source, convert_ldm_vae_checkpoint, LDM_VAE, inner, config)
+
+
+def _convert(
+    source: Path, convert: Callable[..., State], prefix: str, state: Mapping[str, Tensor], config: Mapping[str, Any]
+) -> State:
+    try:
+        renamed = convert({prefix + name: tensor for name, tensor in state.items()}, dict(config))
+    except (KeyError, IndexError, ValueError, RuntimeError) as error:
+        raise WeightsError(f"{source}: lacks {error} of the original layout: choose another file") from error
+    kept = {tensor.data_ptr() for tensor in renamed.values()}
+    if lost := sorted(name for name, tensor in state.items() if tensor.numel() and tensor.data_ptr() not in kept):
+        raise WeightsError(f"{source}: has unknown {prefix}{lost[0]}: choose a plain model of this family")
+    return renamed
+
+
+def _text(path: Path, config: Mapping[str, Any]) -> State | None:
+    if state := load_state(path, HF_TEXT):
+        return {name.removeprefix("text_model."): tensor for name, tensor in state.items()}
+    if state := load_state(path, OPEN_CLIP):
+        return convert_open_clip(path, state, config)
+    return None
+
+
+def convert_open_clip(source: Path, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> State:
+    """Rename OpenCLIP's text tower (no prefix) to transformers' names, as deep as `config` asks."""
+    layers, width = int(config["num_hidden_layers"]), int(config["hidden_size"])
+    renamed: State = {}
+    try:
+        renamed["embeddings.token_embedding.weight"] = state["token_embedding.weight"]
+        renamed["embeddings.position_embedding.weight"] = state["positional_embedding"]
+        for end in ("weight", "bias"):
+            renamed[f"final_layer_norm.{end}"] = state[f"ln_final.{end}"]
+        for layer in range(layers):
+            renamed |= _open_clip_layer(state, layer, width)
+    except KeyError as error:
+        raise WeightsError(f"{source}: lacks {OPEN_CLIP}{error.args[0]}: choose another file") from error
+    return renamed
+
+
+def _open_clip_layer(state: Mapping[str, Tensor], layer: int, width: int) -> State:
+    old, new = f"transformer.resblocks.{layer}.", f"encoder.layers.{layer}."
+    names = {
+        "ln_1": "layer_norm1",
+        "ln_2": "layer_norm2",
+        "attn.out_proj": "self_attn.out_proj",
+        "mlp.c_fc": "mlp.fc1",
+        "mlp.c_proj": "mlp.fc2",
+    }
+    found: State = {}
+    for end in ("weight", "bias"):
+        for theirs, ours in names.items():
+            found[f"{new}{ours}.{end}"] = state[f"{old}{theirs}.{end}"]
+        joined = state[f"{old}attn.in_proj_{end}"]
+        for part, name in enumerate(("q_proj", "k_proj", "v_proj")):
+            found[f"{new}self_attn.{name}.{end}"] = joined[part * width : (part + 1) * width]
+    return found
+
+
+def load_text(text_encoder: nn.Module, state: Mapping[str, Tensor], source: Path) -> None:
+    """Put a text encoder's weights into a transformers model, whichever prefix its version uses."""
+    nested = any(name.startswith("text_model.") for name in text_encoder.state_dict())
+    load_into(text_encoder, {f"text_model.{k}": v for k, v in state.items()} if nested else state, source)
