@@ -4,7 +4,6 @@ Weights-only loading is not a wall (it was broken in torch before 2.10), so old 
 programs leave classes of their own beside the weights; those names are bound to a class of ours that does nothing.
 """
 
-import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -41,7 +40,7 @@ def to_safetensors(path: Path, out: Path) -> Path:
             temporary = Path(file.name)
         try:
             save_file(state, temporary, metadata={"converted_from": path.name})
-            os.replace(temporary, out)
+            temporary.replace(out)
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
