@@ -1,0 +1,277 @@
+"""SR3's conditional U-Net (Saharia et al. 2021), under the key names of its best-known implementation.
+
+Two variants share it: `sr3` is told the noise level (the root of the cumulated alpha), `ddpm` the number of the step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+PERIOD = math.log(1e4)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """What a checkpoint's U-Net looks like. `attention` says which levels have it; the middle always does."""
+
+    variant: str = "sr3"
+    in_channel: int = 6
+    out_channel: int = 3
+    inner_channel: int = 64
+    norm_groups: int = 32
+    multiplier: tuple[int, ...] = (1, 2, 4, 8, 8)
+    res_blocks: int = 2
+    attention: tuple[bool, ...] = (False, False, False, True, False)
+    dropout: float = 0.0
+
+    @property
+    def factor(self) -> int:
+        """Both sides of a picture must be multiples of this."""
+        return 1 << (len(self.multiplier) - 1)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Shape:
+        """The shape in the words of the official configuration's `model` part."""
+        unet, size = config["unet"], config["diffusion"]["image_size"]
+        multiplier = tuple(unet["channel_multiplier"])
+        return cls(
+            variant=config["which_model_G"],
+            in_channel=unet["in_channel"],
+            out_channel=unet["out_channel"],
+            inner_channel=unet["inner_channel"],
+            norm_groups=unet.get("norm_groups") or 32,
+            multiplier=multiplier,
+            res_blocks=unet["res_blocks"],
+            attention=tuple(size >> level in unet["attn_res"] for level in range(len(multiplier))),
+            dropout=unet["dropout"],
+        )
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Tensor]) -> Shape:
+        """The shape read off a state dict. The number of norm groups leaves no trace in it: see `_groups`."""
+        first = state["downs.0.weight"]
+        inner = first.shape[0]
+        levels = _levels(state)
+        multiplier = tuple(state[f"{block}.block2.block.3.weight"].shape[0] // inner for block, _ in levels)
+        return cls(
+            variant="sr3" if "noise_level_mlp.1.weight" in state else "ddpm",
+            in_channel=first.shape[1],
+            out_channel=state["final_conv.block.3.weight"].shape[0],
+            inner_channel=inner,
+            norm_groups=_groups(inner, multiplier),
+            multiplier=multiplier,
+            res_blocks=sum(f"downs.{i}.res_block.block1.block.0.weight" in state for i in range(1, 99)) // len(levels),
+            attention=tuple(attended for _, attended in levels),
+        )
+
+
+def _levels(state: Mapping[str, Tensor]) -> list[tuple[str, bool]]:
+    """The first block of each level, and whether it has attention."""
+    levels, index, fresh = [], 1, True
+    while any(key.startswith(f"downs.{index}.") for key in state):
+        down = f"downs.{index}"
+        if fresh:
+            levels.append((f"{down}.res_block", f"{down}.attn.qkv.weight" in state))
+        fresh = f"{down}.conv.weight" in state
+        index += 1
+    return levels
+
+
+def _groups(inner: int, multiplier: Sequence[int]) -> int:
+    """32, the official default, but 16 in the published 64 -> 512 layout, the one that grows sixteenfold."""
+    return math.gcd(16 if max(multiplier) == 16 else 32, inner)
+
+
+class LevelEncoding(nn.Module):
+    """Sines then cosines of the bare noise level, so nearly linear in it."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.pairs = width // 2
+
+    def forward(self, level: Tensor) -> Tensor:
+        steps = torch.arange(self.pairs, dtype=level.dtype, device=level.device) / self.pairs
+        angles = level[:, :, None] * torch.exp(-PERIOD * steps)
+        return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+class StepEncoding(nn.Module):
+    """Sines then cosines of the step's number; the frequencies are a buffer of the checkpoint."""
+
+    inv_freq: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("inv_freq", torch.exp(torch.arange(0, width, 2) * (-PERIOD / width)))
+
+    def forward(self, step: Tensor) -> Tensor:
+        angles = step[:, None].to(self.inv_freq) * self.inv_freq
+        return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+class LevelShift(nn.Module):
+    """Adds the embedded level, with no activation before the linear layer; `affine` scales too (never published)."""
+
+    def __init__(self, width: int, channels: int, affine: bool = False) -> None:
+        super().__init__()
+        self.affine = affine
+        self.noise_func = nn.Sequential(nn.Linear(width, channels * (1 + affine)))
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        shift: Tensor = self.noise_func(embedding).view(x.shape[0], -1, 1, 1)
+        if not self.affine:
+            return x + shift
+        gamma, beta = shift.chunk(2, dim=1)
+        return (1 + gamma) * x + beta
+
+
+class Attention(nn.Module):
+    """Attention over all positions. The scale is that of all channels, however many heads there are."""
+
+    def __init__(self, channels: int, groups: int, heads: int = 1) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.GroupNorm(groups, channels)
+        self.qkv = nn.Conv2d(channels, channels * 3, 1, bias=False)
+        self.out = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, c, h, w = x.shape
+        q, k, v = self.qkv(self.norm(x)).view(n, self.heads, -1, h * w).transpose(2, 3).chunk(3, dim=-1)
+        seen = F.scaled_dot_product_attention(q, k, v, scale=c**-0.5).transpose(2, 3).reshape(n, c, h, w)
+        return x + self.out(seen)  # type: ignore[no-any-return]
+
+
+class Half(nn.Module):
+    """Norm, swish, dropout, convolution."""
+
+    def __init__(self, before: int, after: int, groups: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        conv = nn.Conv2d(before, after, 3, padding=1)
+        self.block = nn.Sequential(nn.GroupNorm(groups, before), nn.SiLU(), nn.Dropout(dropout), conv)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.block(x)  # type: ignore[no-any-return]
+
+
+class Residual(nn.Module):
+    """Two halves with the embedding added between them."""
+
+    def __init__(self, before: int, after: int, shape: Shape) -> None:
+        super().__init__()
+        width, groups = shape.inner_channel, shape.norm_groups
+        if shape.variant == "sr3":
+            self.noise_func = LevelShift(width, after)
+        else:
+            self.mlp = nn.Sequential(nn.SiLU(), nn.Linear(width, after))
+        self.block1 = Half(before, after, groups)
+        self.block2 = Half(after, after, groups, shape.dropout)
+        self.res_conv = nn.Conv2d(before, after, 1) if before != after else nn.Identity()
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        h = self.block1(x)
+        h = self.noise_func(h, embedding) if hasattr(self, "noise_func") else h + self.mlp(embedding)[..., None, None]
+        return self.block2(h) + self.res_conv(x)  # type: ignore[no-any-return]
+
+
+class Block(nn.Module):
+    """A residual block, and attention after it where the level has some."""
+
+    def __init__(self, before: int, after: int, shape: Shape, attended: bool) -> None:
+        super().__init__()
+        self.res_block = Residual(before, after, shape)
+        self.attn = Attention(after, shape.norm_groups) if attended else nn.Identity()
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        return self.attn(self.res_block(x, embedding))  # type: ignore[no-any-return]
+
+
+class Resample(nn.Module):
+    """Half the size by a strided convolution, or twice the size by nearest neighbours and a convolution."""
+
+    def __init__(self, channels: int, up: bool) -> None:
+        super().__init__()
+        self.up = up
+        self.conv = nn.Conv2d(channels, channels, 3, stride=1 if up else 2, padding=1)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        return self.conv(F.interpolate(x, scale_factor=2.0) if self.up else x)  # type: ignore[no-any-return]
+
+
+class SR3UNet(nn.Module):
+    """Predicts the noise in a picture. Input: the condition, then the noisy picture, as channels."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.shape = shape
+        width = shape.inner_channel
+        encode = LevelEncoding(width) if shape.variant == "sr3" else StepEncoding(width)
+        mlp = nn.Sequential(encode, nn.Linear(width, width * 4), nn.SiLU(), nn.Linear(width * 4, width))
+        self.mlp_name = "noise_level_mlp" if shape.variant == "sr3" else "time_mlp"
+        self.add_module(self.mlp_name, mlp)
+        self.downs, skips = self._build_down()
+        deep = skips[-1]
+        self.mid = nn.ModuleList([Block(deep, deep, shape, True), Block(deep, deep, shape, False)])
+        self.ups = self._build_up(skips)
+        self.final_conv = Half(width * shape.multiplier[0], shape.out_channel, shape.norm_groups)
+
+    def _build_down(self) -> tuple[nn.ModuleList, list[int]]:
+        shape = self.shape
+        parts: list[nn.Module] = [nn.Conv2d(shape.in_channel, shape.inner_channel, 3, padding=1)]
+        skips = [shape.inner_channel]
+        for level, (times, attended) in enumerate(zip(shape.multiplier, shape.attention, strict=True)):
+            for _ in range(shape.res_blocks):
+                parts.append(Block(skips[-1], shape.inner_channel * times, shape, attended))
+                skips.append(shape.inner_channel * times)
+            if level + 1 < len(shape.multiplier):
+                parts.append(Resample(skips[-1], up=False))
+                skips.append(skips[-1])
+        return nn.ModuleList(parts), skips
+
+    def _build_up(self, skips: list[int]) -> nn.ModuleList:
+        shape, parts, now = self.shape, list[nn.Module](), skips[-1]
+        left = list(skips)
+        for level in reversed(range(len(shape.multiplier))):
+            after = shape.inner_channel * shape.multiplier[level]
+            for _ in range(shape.res_blocks + 1):
+                parts.append(Block(now + left.pop(), after, shape, shape.attention[level]))
+                now = after
+            if level:
+                parts.append(Resample(now, up=True))
+        return nn.ModuleList(parts)
+
+    def forward(self, x: Tensor, when: Tensor) -> Tensor:
+        """`when`: the level of each picture, (n, 1), for sr3; its step, (n,), for ddpm."""
+        embedding = self.get_submodule(self.mlp_name)(when)
+        x = self.downs[0](x)
+        skips = [x]
+        for part in self.downs[1:]:
+            x = part(x, embedding)
+            skips.append(x)
+        for part in self.mid:
+            x = part(x, embedding)
+        for part in self.ups:
+            x = part(x if isinstance(part, Resample) else torch.cat([x, skips.pop()], dim=1), embedding)
+        return self.final_conv(x)  # type: ignore[no-any-return]
+
+
+def weights_of(checkpoint: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The network of an official checkpoint. Its schedule buffers are left behind: they are rebuilt when needed."""
+    prefix = "denoise_fn."
+    return {key.removeprefix(prefix): value for key, value in checkpoint.items() if key.startswith(prefix)}
+
+
+def noise_loss(
+    unet: SR3UNet, clean: Tensor, condition: Tensor | None, noise: Tensor, keep: Tensor, when: Tensor
+) -> Tensor:
+    """The training loss: absolute error of the predicted noise. `keep` (n, 1) is the root of the cumulated alpha."""
+    keep = keep.view(-1, 1, 1, 1)
+    noisy = keep * clean + (1 - keep.square()).sqrt() * noise
+    return F.l1_loss(unet(noisy if condition is None else torch.cat([condition, noisy], dim=1), when), noise)
