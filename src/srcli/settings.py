@@ -59,7 +59,7 @@ class Sampling:
     overlap: int | None = None
 
     def __post_init__(self) -> None:
-        _within("--steps", self.steps, 1, 1000)
+        _within("--steps", self.steps, 1, 4000)
         _within("--guidance", self.guidance, 0, 50)
         _within("--conditioning-scale", self.conditioning_scale, 0, 4)
         _within("--noise-level", self.noise_level, 0, 999)
@@ -86,8 +86,8 @@ class Sampling:
 
 DEFAULTS: Mapping[str, Sampling] = MappingProxyType(
     {
-        "builtin": Sampling(steps=6, fidelity=0.5, color_fix="none"),
-        "sr3": Sampling(steps=2000, color_fix="none"),
+        "builtin": Sampling(steps=6, fidelity=0.5),
+        "sr3": Sampling(steps=2000),
         "pasd": Sampling(
             steps=20,
             guidance=9.0,

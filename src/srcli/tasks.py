@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from srcli.settings import SEED, Prompt, Sampling, Size
+
 CLEAN = "clean, high-resolution, 8k"
 NOT_CLEAN = "blurry, dotted, noise, raster lines, unclear, lowres, over-smoothed"
 
@@ -61,3 +63,21 @@ COLORIZE = Task(
 )
 
 TASKS: Mapping[str, Task] = MappingProxyType({t.name: t for t in (UPSCALE, STYLIZE, RESTORE, COLORIZE)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A task with all its settings: what one run of the program does to every picture."""
+
+    task: Task
+    size: Size = Size()
+    sampling: Sampling = Sampling()
+    prompt: Prompt = Prompt()
+    seed: int = SEED
+
+    def factor(self, width: int, height: int) -> float:
+        return self.size.factor(width, height, self.task.scale)
+
+    def target(self, width: int, height: int) -> tuple[int, int]:
+        """Size of the result for a picture of this size."""
+        return self.size.of(width, height, self.task.scale)

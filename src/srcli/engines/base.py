@@ -44,20 +44,24 @@ class Engine(Protocol):
     """A loaded model family."""
 
     name: str
-    max_scale: float | None  # of one pass; None: the hint already has the size of the result
-    block: int | None  # side of the largest hint taken at once, in pixels; None: any
-    halo: int  # pixels of neighbourhood that a block needs
+    factor: int  # pixels of the result per pixel of the hint: 4 for the built-in engine, 1 where the hint is full size
+    block: int | None  # side of the largest piece of hint taken at once; None: any size is taken whole
+    halo: int  # hint pixels around a block that bear on its result
+
+    def passes(self, size: Size, target: Size) -> list[Size]:
+        """Sizes of the results of successive passes; the last is `target`. Most engines need one."""
+        ...
 
     def working_size(self, size: Size, target: Size, request: Request) -> Size:
         """Size of the hint that this engine wants, to make a result of `target` from a picture of `size`."""
         ...
 
     def layout(self, height: int, width: int, sampling: Sampling) -> tuple[list[Tile], int] | None:
-        """Tiles of a canvas and how many share a call, or None to take it whole."""
+        """Tiles of a canvas of this height and width, and how many share a call; None takes it whole."""
         ...
 
     def prepare(self, hint: Tensor, request: Request) -> Canvas:
-        """Work out all that does not depend on the step. `hint` is (1, 3, H, W) in 0..1."""
+        """Work out all that does not depend on the step. `hint` is (1, 3, H, W) in 0..1, on the CPU."""
         ...
 
     def provenance(self) -> Mapping[str, str]:

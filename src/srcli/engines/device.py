@@ -1,0 +1,81 @@
+"""Where to compute: what the machine has, what was asked for, and in which precision."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from srcli.errors import InputError, MachineError
+from srcli.settings import DeviceChoice
+
+CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device that is there, and the precision to use on it."""
+
+    torch: torch.device
+    dtype: torch.dtype
+
+    @property
+    def accelerated(self) -> bool:
+        return self.torch.type != "cpu"
+
+    def __str__(self) -> str:
+        return f"{self.torch} {str(self.dtype).removeprefix('torch.')}"
+
+
+def available() -> list[str]:
+    """Names of the devices of this machine, best first."""
+    names = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    if torch.backends.mps.is_available():
+        names.append("mps")
+    return [*names, "cpu"]
+
+
+def pick(choice: DeviceChoice) -> Device:
+    """The device that was asked for, or the best one; never another one silently."""
+    torch.set_num_threads(choice.threads or default_threads())
+    names = available()
+    name = names[0] if choice.device == "auto" else choice.device
+    wanted = "cuda:0" if name == "cuda" else name
+    if wanted not in names:
+        raise MachineError(f"no device {name!r} here: choose one of {', '.join(names)}")
+    return Device(torch.device(wanted), _dtype(wanted, choice.dtype))
+
+
+def _dtype(device: str, dtype: str) -> torch.dtype:
+    if device == "cpu" and dtype == "float16":
+        raise InputError("float16 on a CPU is over a hundred times slower than float32: use --dtype auto")
+    if dtype != "auto":
+        chosen: torch.dtype = getattr(torch, dtype)
+        return chosen
+    if device == "cpu":
+        return torch.bfloat16 if fast_bfloat16() else torch.float32
+    return torch.float16
+
+
+def fast_bfloat16() -> bool:
+    """Whether this processor computes in bfloat16 natively; without that it is slower than float32."""
+    has = torch.cpu.get_capabilities()
+    return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
+
+
+def default_threads() -> int:
+    """Physical cores that this process may use: hyperthreads and other people's cores only slow it down."""
+    cores = int(torch.cpu.get_capabilities().get("num_physical_cores") or os.cpu_count() or 1)
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
+    return max(1, min(cores, affinity, _quota()))
+
+
+def _quota() -> int:
+    """Cores that the control group grants, rounded down."""
+    try:
+        quota, period = CGROUP_QUOTA.read_text(encoding="ascii").split()
+        return max(1, int(quota) // int(period))
+    except (OSError, ValueError):
+        return 1 << 16

@@ -1,0 +1,167 @@
+"""One picture's way through a loaded engine. The four subcommands differ only in the job they bring."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from srcli import __version__, engines
+from srcli.engines.base import Canvas, Engine, Request, Size, Tell
+from srcli.engines.device import Device
+from srcli.errors import PictureError
+from srcli.imaging.color import luma_transplant
+from srcli.imaging.picture import Picture
+from srcli.imaging.resize import resize
+from srcli.sampling import colorfix
+from srcli.sampling.blocks import Block, blocks
+from srcli.sampling.noise import NoiseField
+from srcli.sampling.sampler import Tiled, sample
+from srcli.settings import DeviceChoice, ModelChoice
+from srcli.tasks import Job
+
+Pixels = NDArray[np.uint8] | NDArray[np.uint16]
+OnProgress = Callable[[str, int, int], None]  # stage, done, of
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    """Progress that nobody watches."""
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Loaded models and the way a picture takes through them. Loaded once, used for every picture of a batch."""
+
+    engine: Engine
+    device: Device
+    tell: Tell = print
+
+    @classmethod
+    def load(cls, choice: ModelChoice, device: DeviceChoice, tell: Tell) -> Pipeline:
+        where, engine = engines.load(choice, device, tell)
+        return cls(engine, where, tell)
+
+    def run(self, picture: Picture, job: Job, on_progress: OnProgress = _silent) -> Picture:
+        """Do the job to one picture; what must survive of it stays with the result."""
+        target = job.target(picture.width, picture.height)
+        request = self._request(job)
+        pixels = _as_grey(picture.pixels) if job.task.grey_hint else picture.pixels
+        for index, size in enumerate(self.engine.passes((picture.width, picture.height), target)):
+            # Another pass samples other detail, so it must not meet the noise of the one before.
+            noise = NoiseField(job.seed + index)
+            pixels = resize(self._pass(pixels, size, replace(request, noise=noise), on_progress), size)
+        if job.task.keep_luma:
+            pixels = luma_transplant(pixels, resize(picture.pixels, target))
+        _refuse_blank(pixels, picture.pixels)
+        alpha = None if picture.alpha is None else resize(picture.alpha, target)
+        return replace(picture, pixels=pixels, alpha=alpha, grey=picture.grey and not job.task.keep_luma)
+
+    def made(self, job: Job, picture: Picture) -> dict[str, object]:
+        """How the result was made, for its metadata. Nothing in it tells of the user's machine or folders."""
+        sampling = self._request(job).sampling
+        return {
+            "tool": f"srcli {__version__}",
+            "task": job.task.name,
+            "engine": self.engine.name,
+            "models": dict(self.engine.provenance()),
+            "seed": job.seed,
+            "scale": round(job.factor(picture.width, picture.height), 4),
+            "settings": {name: value for name, value in _given(sampling).items() if value is not None},
+            "prompt": job.prompt.text,
+            "device": self.device.torch.type,
+            "dtype": str(self.device.dtype).removeprefix("torch."),
+            "torch": torch.__version__,
+            "input_sha256": picture.sha256,
+        }
+
+    def _request(self, job: Job) -> Request:
+        sampling = job.sampling.over(self.engine.name)
+        if job.sampling.color_fix is None and job.task.color_fix is not None:
+            sampling = replace(sampling, color_fix=job.task.color_fix)
+        return Request(job.task, sampling, job.prompt, NoiseField(job.seed), self.tell)
+
+    def _pass(self, pixels: Pixels, target: Size, request: Request, on_progress: OnProgress) -> Pixels:
+        """The engine's result for the whole picture, in the engine's own size."""
+        height, width = pixels.shape[:2]
+        hint = resize(pixels, self.engine.working_size((width, height), target, request))
+        height, width = hint.shape[:2]
+        factor = self.engine.factor
+        out = np.empty((height * factor, width * factor, 3), hint.dtype)
+        pieces = list(blocks(height, width, self.engine.block, self.engine.halo))
+        for done, block in enumerate(pieces):
+            part = self._block(hint, block, request, _sharing(on_progress, done, len(pieces)))
+            _view(out, block.inner, factor)[:] = _levels(_inside(part, block, factor), out.dtype)
+        return out
+
+    @torch.inference_mode()
+    def _block(self, pixels: Pixels, block: Block, request: Request, on_progress: OnProgress) -> Tensor:
+        hint = _floats(_view(pixels, block.outer, 1))
+        request = replace(request, noise=request.noise.at(block.outer.top, block.outer.left))
+        on_progress("preparing", 0, 1)
+        canvas = self.engine.prepare(hint, request)
+        x = self._sample(canvas, request, on_progress)
+        on_progress("finishing", 0, 1)
+        rgb = canvas.finish(x)
+        if request.sampling.color_fix is not None:
+            rgb = colorfix.apply(request.sampling.color_fix, rgb, hint.to(rgb))
+        return rgb
+
+    def _sample(self, canvas: Canvas, request: Request, on_progress: OnProgress) -> Tensor:
+        layout = self.engine.layout(*canvas.start.shape[-2:], request.sampling)
+        denoiser = canvas.denoiser if layout is None else Tiled(canvas.denoiser, *layout)
+
+        def on_step(done: int, total: int) -> None:
+            on_progress("sampling", done, total)
+
+        return sample(denoiser, canvas.scheduler, canvas.start, canvas.hint, request.noise, on_step)
+
+
+def _sharing(on_progress: OnProgress, index: int, count: int) -> OnProgress:
+    """One block's progress as a share of the whole picture's."""
+    if count == 1:
+        return on_progress
+    return lambda stage, done, total: on_progress(stage, index * total + done, count * total)
+
+
+def _given(sampling: object) -> Mapping[str, object]:
+    return {name: getattr(sampling, name) for name in sampling.__dataclass_fields__}  # type: ignore[attr-defined]
+
+
+def _view(pixels: Pixels, tile: tuple[int, int, int, int], factor: int) -> Pixels:
+    top, left, height, width = (v * factor for v in tile)
+    return pixels[top : top + height, left : left + width]
+
+
+def _inside(rgb: Tensor, block: Block, factor: int) -> Tensor:
+    return block.inside.crop(rgb, factor)
+
+
+def _floats(pixels: Pixels) -> Tensor:
+    """(H, W, 3) levels to (1, 3, H, W) in 0..1."""
+    scale = np.float32(np.iinfo(pixels.dtype).max)
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1), np.float32) / scale)[None]
+
+
+def _levels(rgb: Tensor, dtype: np.dtype[np.unsignedinteger]) -> Pixels:
+    """(1, 3, H, W) in 0..1 to (H, W, 3) levels, rounded. NaN is an error: as a level it would be black."""
+    if not bool(torch.isfinite(rgb).all()):
+        raise PictureError("the model returned numbers that are none: try --dtype float32", "not-finite")
+    top = float(np.iinfo(dtype).max)
+    levels = (rgb[0].float().clamp(0, 1) * top).round().permute(1, 2, 0)
+    return levels.cpu().numpy().astype(dtype)
+
+
+def _as_grey(pixels: Pixels) -> Pixels:
+    """Luminance in all three channels, by the BT.601 weights that the model was trained with."""
+    luma = np.rint(pixels @ np.array([0.299, 0.587, 0.114], np.float32)).astype(pixels.dtype)
+    return np.repeat(luma[:, :, None], 3, axis=2)
+
+
+def _refuse_blank(result: Pixels, source: Pixels) -> None:
+    """A single colour made of a picture is how a broken decoder shows itself."""
+    if np.ptp(result) == 0 and np.ptp(source) > 0 and result.size > 3:
+        raise PictureError("the model returned a blank picture: try --dtype float32", "blank")

@@ -1,0 +1,51 @@
+"""The planner: which tiles cover a canvas at the least cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import product
+
+from srcli.sampling.tiling import Tile, grid, spread
+from srcli.settings import Sampling, Tiling
+
+Cost = Callable[[int], float]  # elements of one tile -> FLOP of one call
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Sides that a tile may have (multiples of `step`), and how far neighbours must overlap."""
+
+    smallest: int = 48
+    largest: int = 128
+    step: int = 8
+    overlap: int = 16
+
+
+def plan(height: int, width: int, cost: Cost, limits: Limits) -> list[Tile]:
+    """Equal tiles, evenly spread, at the least total cost; one tile where that is cheapest."""
+    best = min(product(_sides(height, limits), _sides(width, limits)), key=lambda pair: _total(*pair, cost))
+    (tall, rows), (wide, columns) = best
+    return [Tile(top, left, tall, wide) for left in spread(width, wide, columns) for top in spread(height, tall, rows)]
+
+
+def lay(height: int, width: int, sampling: Sampling, cost: Cost, limits: Limits) -> list[Tile] | None:
+    """The tiles that the user asked for, else the planned ones; None where one tile is the whole canvas."""
+    if sampling.tile is None:
+        tiles = plan(height, width, cost, limits)
+    else:
+        overlap = min(limits.overlap, sampling.tile // 2) if sampling.overlap is None else sampling.overlap
+        tiles = grid(height, width, Tiling(size=sampling.tile, overlap=overlap))
+    return tiles if len(tiles) > 1 else None
+
+
+def _sides(length: int, limits: Limits) -> list[tuple[int, int]]:
+    """Possible tile sides along one axis, each with the number of tiles it takes."""
+    sides = range(limits.smallest, limits.largest + 1, limits.step)
+    tiled = [(side, -(-(length - limits.overlap) // (side - limits.overlap))) for side in sides if side < length]
+    whole = [(length, 1)] if length <= limits.largest else []
+    return whole + tiled
+
+
+def _total(rows: tuple[int, int], columns: tuple[int, int], cost: Cost) -> float:
+    return rows[1] * columns[1] * cost(rows[0] * columns[0])

@@ -1,0 +1,26 @@
+"""What every test gets: one thread, a fixed seed, no network, a home of its own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import pytest  # noqa: E402
+from hypothesis import settings  # noqa: E402
+
+settings.register_profile("srcli", deadline=None, max_examples=40, print_blob=True)
+settings.load_profile("srcli")
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """No test reads or writes the user's own settings and caches."""
+    path = tmp_path_factory.mktemp("home")
+    for name, folder in (("XDG_CONFIG_HOME", "config"), ("XDG_CACHE_HOME", "cache"), ("HF_HOME", "hub")):
+        monkeypatch.setenv(name, str(path / folder))
+    monkeypatch.setenv("HOME", str(path))
+    yield path
