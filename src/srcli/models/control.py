@@ -1,0 +1,109 @@
+"""PASD's ControlNet: the stock one, led by an embedding that also learns to remove degradation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from diffusers import ControlNetModel
+from torch import Tensor, nn
+from torch.nn.functional import leaky_relu, silu
+
+from srcli.models.stock import build
+
+EMBEDDING = "controlnet_cond_embedding"
+
+
+class Conditioning(nn.Module):
+    """The degraded picture, in 0..1, as features of an eighth of its size.
+
+    `predictions` also gives the clean picture at three sizes as the features know it; only training looks at those.
+    """
+
+    def __init__(self, out: int, widths: tuple[int, ...], rrdb: bool = False, rgbs: bool = True) -> None:
+        super().__init__()
+        self.out_channels = out
+        self.conv_in = _conv(3, widths[0])
+        if rrdb:
+            self.preprocesser = nn.Sequential(Rrdb(widths[0]), Rrdb(widths[0]))
+        pairs = list(zip(widths, widths[1:], strict=False))
+        self.blocks = nn.ModuleList(
+            conv for now, then in pairs for conv in (_conv(now, now), _conv(now, then, stride=2))
+        )
+        if rgbs:
+            self.to_rgbs = nn.ModuleList(_conv(then, 3) for _, then in pairs)
+        self.conv_out = _conv(widths[-1], out)
+
+    def forward(self, picture: Tensor) -> Tensor:
+        """The embedding; one made earlier passes through, so that it need not be made again at each step."""
+        if picture.shape[1] == self.out_channels:
+            return picture
+        embedding: Tensor = self.conv_out(self._levels(picture)[-1])
+        return embedding
+
+    def predictions(self, picture: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The embedding, and the clean picture (-1..1) at a half, a quarter and an eighth of the size."""
+        levels = self._levels(picture)
+        return self.conv_out(levels[-1]), [to_rgb(x) for to_rgb, x in zip(self.to_rgbs, levels, strict=True)]
+
+    def _levels(self, picture: Tensor) -> list[Tensor]:
+        x = silu(self.conv_in(picture))
+        if hasattr(self, "preprocesser"):
+            x = self.preprocesser(x)
+        levels = []
+        for index in range(0, len(self.blocks), 2):
+            x = silu(self.blocks[index + 1](silu(self.blocks[index](x))))
+            levels.append(x)
+        return levels
+
+
+class Rrdb(nn.Module):
+    """Residual in residual dense block (ESRGAN)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.rdb1, self.rdb2, self.rdb3 = Dense(width), Dense(width), Dense(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        deep: Tensor = self.rdb3(self.rdb2(self.rdb1(x)))
+        return deep * 0.2 + x
+
+
+class Dense(nn.Module):
+    """Five convolutions, each reading all before it."""
+
+    conv5: nn.Conv2d
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        for index in range(1, 6):
+            setattr(self, f"conv{index}", _conv(width * index, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        seen = [x]
+        for index in range(1, 5):
+            seen.append(leaky_relu(getattr(self, f"conv{index}")(torch.cat(seen, 1)), 0.2))
+        deep: Tensor = self.conv5(torch.cat(seen, 1))
+        return deep * 0.2 + x
+
+
+def control_net(config: Mapping[str, Any], keys: Iterable[str]) -> ControlNetModel:
+    """The ControlNet that a checkpoint with these keys holds, without memory behind its weights.
+
+    The keys decide on RRDB and on the training heads: the official configs do not always say.
+    """
+    keys = set(keys)
+    net = build(ControlNetModel, config)
+    with torch.device("meta"):
+        net.controlnet_cond_embedding = Conditioning(
+            config["block_out_channels"][0],
+            tuple(config["conditioning_embedding_out_channels"]),
+            rrdb=f"{EMBEDDING}.preprocesser.0.rdb1.conv1.weight" in keys,
+            rgbs=f"{EMBEDDING}.to_rgbs.0.weight" in keys,
+        )
+    return net
+
+
+def _conv(into: int, out: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(into, out, 3, stride, 1)

@@ -1,0 +1,160 @@
+"""PASD's pixel-aware cross attention (PACA), beside a stock UNet that does not know of it.
+
+Each layer of the decoder attends to the ControlNet residual that is added to its skip. The adapters enter by
+forward hooks, so one of them fits under any base, and its `state_dict()` is that part of the official checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from diffusers import Transformer2DModel, UNet2DConditionModel
+from diffusers.models.attention_processor import Attention
+from torch import Tensor, nn
+
+from srcli.models.stock import heads, skip_widths
+
+
+class PixelAware(nn.Module):
+    """What both forms of PACA share: the residuals at hand, and which of them a layer attends to."""
+
+    up_blocks: Any
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._residuals: Sequence[Tensor] | None = None
+
+    @contextmanager
+    def attending(self, residuals: Sequence[Tensor]) -> Iterator[None]:
+        """Let the UNet attend to `residuals` (a ControlNet's, first to last); outside it is the base's own."""
+        self._residuals = residuals
+        try:
+            yield
+        finally:
+            self._residuals = None
+
+    def attach(self, unet: UNet2DConditionModel) -> None:
+        """Enter `unet`, for good."""
+        raise NotImplementedError
+
+    def _context(self, layer: int) -> Tensor | None:
+        """The residual of decoder layer `layer`: the last one comes first."""
+        return None if self._residuals is None else self._residuals[-1 - layer]
+
+
+class Paca(PixelAware):
+    """A whole transformer after each of the twelve decoder layers."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.up_blocks = nn.ModuleList()
+        for widths, width, count in _levels(config):
+            block = nn.Module()
+            block.pixel_attentions = nn.ModuleList(
+                _transformer(config, width, count, context) for context in widths
+            )
+            self.up_blocks.append(block)
+
+    def attach(self, unet: UNet2DConditionModel) -> None:
+        layer = 0
+        for block, own in zip(unet.up_blocks, self.up_blocks, strict=True):
+            sites = getattr(block, "attentions", block.resnets)
+            for site, attention in zip(sites, own.pixel_attentions, strict=True):
+                site.register_forward_hook(partial(self._attend, attention, layer))
+                layer += 1
+
+    def _attend(self, attention: nn.Module, layer: int, _site: nn.Module, _args: object, out: Any) -> Any:
+        context = self._context(layer)
+        if context is None:
+            return out
+        hidden = out[0] if isinstance(out, tuple) else out
+        hidden = attention(hidden, encoder_hidden_states=_tokens(context), return_dict=False)[0]
+        return (hidden,) if isinstance(out, tuple) else hidden
+
+
+class LightPaca(PixelAware):
+    """One more cross attention inside each text transformer of the decoder, after that to the text."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        super().__init__()
+        linear = bool(config.get("use_linear_projection"))
+        self.up_blocks = nn.ModuleList()
+        for index, (widths, width, count) in enumerate(_levels(config)):
+            block = nn.Module()
+            if "CrossAttn" in config["up_block_types"][index]:
+                block.attentions = nn.ModuleList(_Extra(width, count, context, linear) for context in widths)
+            self.up_blocks.append(block)
+
+    def attach(self, unet: UNet2DConditionModel) -> None:
+        layer = 0
+        for block, own in zip(unet.up_blocks, self.up_blocks, strict=True):
+            extras = getattr(own, "attentions", [None] * len(block.resnets))
+            for index, extra in enumerate(extras):
+                if extra is not None:
+                    inner = block.attentions[index].transformer_blocks[0]
+                    inner.norm2.register_forward_pre_hook(partial(self._remember, extra))
+                    inner.attn2.register_forward_hook(partial(self._attend, extra, layer))
+                layer += 1
+
+    def _remember(self, extra: _Extra, _norm: nn.Module, args: tuple[Tensor, ...]) -> None:
+        """Text attention's output lacks the hidden state that it is added to."""
+        extra.before = None if self._residuals is None else args[0]
+
+    def _attend(self, extra: _Extra, layer: int, _site: nn.Module, _args: object, out: Tensor) -> Tensor:
+        context = self._context(layer)
+        return out if context is None else extra(out, context)
+
+
+class _Extra(nn.Module):
+    """The light form's weights of one text transformer."""
+
+    transformer_blocks: Any
+
+    def __init__(self, width: int, count: int, context: int, linear: bool) -> None:
+        super().__init__()
+        self.proj_in_plus = nn.Linear(context, context) if linear else nn.Conv2d(context, context, 1)
+        block = nn.Module()
+        block.norm2_plus = nn.LayerNorm(width)
+        block.attn2_plus = Attention(width, context, heads=count, dim_head=width // count)
+        self.transformer_blocks = nn.ModuleList([block])
+        self.before: Tensor | None = None
+
+    def forward(self, text: Tensor, context: Tensor) -> Tensor:
+        """The text attention's output with that of pixel attention added."""
+        if isinstance(self.proj_in_plus, nn.Linear):
+            tokens = self.proj_in_plus(_tokens(context))
+        else:
+            tokens = _tokens(self.proj_in_plus(context))
+        hidden = text if self.before is None else text + self.before
+        self.before, block = None, self.transformer_blocks[0]
+        extra: Tensor = block.attn2_plus(block.norm2_plus(hidden), encoder_hidden_states=tokens)
+        return text + extra
+
+
+def _levels(config: Mapping[str, Any]) -> Iterator[tuple[list[int], int, int]]:
+    """Decoder blocks, first to last: the widths of their residuals, their own width, their heads."""
+    residuals = skip_widths(config)[::-1]
+    layers = config["layers_per_block"] + 1
+    outer = zip(reversed(config["block_out_channels"]), reversed(heads(config)), strict=True)
+    for index, (width, count) in enumerate(outer):
+        yield residuals[index * layers : (index + 1) * layers], width, count
+
+
+def _transformer(config: Mapping[str, Any], width: int, count: int, context: int) -> nn.Module:
+    transformer: nn.Module = Transformer2DModel(
+        num_attention_heads=count,
+        attention_head_dim=width // count,
+        in_channels=width,
+        cross_attention_dim=context,
+        norm_num_groups=config["norm_num_groups"],
+        use_linear_projection=bool(config.get("use_linear_projection")),
+        upcast_attention=bool(config.get("upcast_attention")),
+    )
+    return transformer
+
+
+def _tokens(picture: Tensor) -> Tensor:
+    return picture.flatten(2).transpose(1, 2)
