@@ -1,0 +1,30 @@
+"""Colour fixes give the official program's numbers; before they are made 8-bit, which there truncates."""
+
+import pytest
+import torch
+from tests.golden.cases import Case, each_group, off_by, picture
+from torch import Tensor
+
+from srcli.sampling import colorfix
+
+
+def truncated(rgb: Tensor) -> Tensor:
+    return (rgb.clamp(0, 1)[0] * 255).byte().permute(1, 2, 0)
+
+
+@pytest.mark.parametrize("fix", [colorfix.wavelet, colorfix.adain])
+@each_group("pasd", "h_color_fix*", lambda case: case.groups("target_u8"))
+def test_floats_and_levels(fix, case: Case, part: str) -> None:
+    given = case.under(part)
+    result, source = picture(given["target_u8"]), picture(given["source_u8"])
+    got = fix(result, source)
+    assert off_by(got, given[f"{fix.__name__}_float"]) <= 1e-5
+    assert (truncated(got) != given[f"{fix.__name__}_u8"]).float().mean() <= 1e-3
+    applied = colorfix.apply(fix.__name__, result, source)
+    assert torch.equal(applied, got.clamp(0, 1))
+
+
+@each_group("pasd", "h_color_fix*", lambda case: case.groups("target_low"))
+def test_coarsest_band(case: Case, part: str) -> None:
+    given = case.under(part)
+    assert off_by(colorfix.blurred(picture(given["target_u8"])), given["target_low"]) <= 1e-5
