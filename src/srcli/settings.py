@@ -9,6 +9,7 @@ from types import MappingProxyType
 from srcli.errors import InputError
 
 ENGINES = ("builtin", "pasd", "stablesr", "sr3")
+AUTO = "auto"
 SCHEDULERS = ("unipc", "dpm++", "ddim", "euler", "lcm", "ddpm")
 COLOR_FIXES = ("wavelet", "adain", "none")
 CAPTIONS = ("auto", "none", "classify", "detect", "caption")
@@ -143,7 +144,7 @@ class Lora:
 class ModelChoice:
     """Which weights a pipeline is made of."""
 
-    engine: str
+    engine: str = AUTO
     variant: str | None = None
     base: str | None = None
     adapter: str | None = None
@@ -154,7 +155,7 @@ class ModelChoice:
     offline: bool = False
 
     def __post_init__(self) -> None:
-        _one_of("--engine", self.engine, ENGINES)
+        _one_of("--engine", self.engine, (AUTO, *ENGINES))
         _within("--blend", self.blend, 0, 1)
 
 

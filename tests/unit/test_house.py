@@ -1,0 +1,94 @@
+"""The rules of the house, held by the code itself: who imports whom, what loads when, how long things get."""
+
+from __future__ import annotations
+
+import ast
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import srcli
+
+ROOT = Path(srcli.__file__).parent
+FILES = sorted(ROOT.rglob("*.py"))
+
+# From top to bottom. A room imports itself and rooms further down.
+ROOMS = (
+    "cli",
+    "batch",
+    "pipeline",
+    "engines",
+    "train",
+    "models",
+    "sampling",
+    "memory",
+    "weights",
+    "imaging",
+    "tasks",
+    "settings",
+    "errors",
+)
+
+
+def room(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Modules of this package that a file imports, wherever in the file it does so."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "srcli":
+            yield from ([node.module] if node.module != "srcli" else [f"srcli.{a.name}" for a in node.names])
+        if isinstance(node, ast.Import):
+            yield from (a.name for a in node.names if a.name.startswith("srcli."))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_point_down(path):
+    if path.parent == ROOT and path.name in {"__init__.py", "__main__.py"}:
+        return
+    here = ROOMS.index(room(path))
+    upward = [m for m in imported(path) if (r := m.split(".")[1]) in ROOMS and ROOMS.index(r) < here]
+    assert upward == []
+
+
+def test_the_pipeline_names_no_engine():
+    source = (ROOT / "pipeline.py").read_text(encoding="utf-8").lower()
+    assert [name for name in ("pasd", "stablesr", "sr3", "builtin", "built-in") if name in source] == []
+
+
+OPENERS = {"open", "load_file", "safe_open", "read_text", "read_bytes", "from_pretrained", "from_single_file"}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "models").rglob("*.py")), ids=lambda p: p.name)
+def test_models_never_read_a_file(path):
+    called = {
+        node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+    }
+    assert called & OPENERS == set()
+
+
+def test_the_command_line_loads_no_heavy_library():
+    code = "import sys, srcli.cli; print(*(m for m in ('torch', 'diffusers', 'transformers') if m in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def functions() -> Iterator[tuple[int, str]]:
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield (node.end_lineno or node.lineno) - node.lineno + 1, f"{path.name}:{node.name}"
+
+
+def test_functions_are_short_and_files_are_not_long():
+    lengths = list(functions())
+    assert [f for f in lengths if f[0] > 50] == []
+    assert statistics.median(length for length, _ in lengths) < 12
+    assert [p.name for p in FILES if len(p.read_text(encoding="utf-8").splitlines()) > 400] == []
