@@ -1,0 +1,115 @@
+"""StableSR's modulation, beside a stock UNet that does not know of it.
+
+Each residual block's second convolution is followed by a SPADE block, led by the time-aware encoder's map of that
+level. The official code calls them SFT, and calls their norm parameter-free although its affine part is trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from diffusers.models.resnet import ResnetBlock2D
+from torch import Tensor, nn
+
+HIDDEN = 128
+PER_BLOCK = 3  # official indices that one diffusers block holds
+ROOTS = {"input_blocks": "down_blocks", "middle_block": "mid_block", "output_blocks": "up_blocks"}
+
+
+class Spade(nn.Module):
+    """Norm, then scale and shift by convolutions of the guiding map."""
+
+    def __init__(self, width: int, guide: int) -> None:
+        super().__init__()
+        self.param_free_norm = nn.GroupNorm(32, width)
+        self.mlp_shared = nn.Sequential(nn.Conv2d(guide, HIDDEN, 3, padding=1), nn.ReLU())
+        self.mlp_gamma = nn.Conv2d(HIDDEN, width, 3, padding=1)
+        self.mlp_beta = nn.Conv2d(HIDDEN, width, 3, padding=1)
+
+    def forward(self, x: Tensor, guide: Tensor) -> Tensor:
+        hidden = self.mlp_shared(guide)
+        return self.param_free_norm(x) * (1 + self.mlp_gamma(hidden)) + self.mlp_beta(hidden)  # type: ignore[no-any-return]
+
+
+class Modulation(nn.Module):
+    """The SPADE blocks of all residual blocks of a UNet, under the paths of those."""
+
+    def __init__(self, unet: UNet2DConditionModel, guide: int) -> None:
+        super().__init__()
+        self._maps: Sequence[Tensor] | None = None
+        self.sites = {path: _level(path, len(unet.down_blocks)) for path in _resnets(unet)}
+        for path in self.sites:
+            width = unet.get_submodule(path).conv2.out_channels
+            _place(self, f"{path}.spade", Spade(width, guide))
+
+    @contextmanager
+    def leading(self, maps: Sequence[Tensor]) -> Iterator[None]:
+        """Let the time-aware encoder's maps lead the UNet; outside it is the base's own."""
+        self._maps = maps
+        try:
+            yield
+        finally:
+            self._maps = None
+
+    def attach(self, unet: UNet2DConditionModel) -> None:
+        """Enter `unet`, for good."""
+        for path, level in self.sites.items():
+            spade = self.get_submodule(f"{path}.spade")
+            unet.get_submodule(f"{path}.conv2").register_forward_hook(partial(self._modulate, spade, level))
+
+    def _modulate(self, spade: nn.Module, level: int, _site: nn.Module, _args: object, out: Tensor) -> Any:
+        return out if self._maps is None else spade(out, self._maps[level])
+
+
+def _resnets(unet: UNet2DConditionModel) -> list[str]:
+    return [path for path, module in unet.named_modules() if isinstance(module, ResnetBlock2D)]
+
+
+def _level(path: str, levels: int) -> int:
+    """How often the picture has been halved where this residual block works."""
+    root, block, *_ = path.split(".")
+    if root == "mid_block":
+        return levels - 1
+    return int(block) if root == "down_blocks" else levels - 1 - int(block)
+
+
+def _place(root: nn.Module, path: str, module: nn.Module) -> None:
+    """Put `module` at a dotted path, making what lies between."""
+    *between, name = path.split(".")
+    for part in between:
+        if not hasattr(root, part):
+            root.add_module(part, nn.Module())
+        root = getattr(root, part)
+    root.add_module(name, module)
+
+
+def modulation_state(checkpoint: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The modulation's part of an official checkpoint, under our paths."""
+    prefix = "model.diffusion_model."
+    named = {key.removeprefix(prefix): v for key, v in checkpoint.items() if key.startswith(prefix)}
+    return {our_path(key): value for key, value in named.items() if ".spade." in key}
+
+
+def our_path(official: str) -> str:
+    """Where diffusers keeps the residual block that an official key speaks of: `input_blocks.4.0.spade...`."""
+    root, index, *rest = official.split(".")
+    if root == "middle_block":
+        return ".".join([ROOTS[root], "resnets", str(int(index) // 2), *rest])
+    block, layer = divmod(int(index) - (root == "input_blocks"), PER_BLOCK)
+    return ".".join([ROOTS[root], str(block), "resnets", str(layer), *rest[1:]])
+
+
+def guide_width(state: Mapping[str, Tensor]) -> int:
+    """Channels of the guiding maps, off a state dict."""
+    return next(v.shape[1] for key, v in state.items() if key.endswith("mlp_shared.0.weight"))
+
+
+def build(unet: UNet2DConditionModel, state: Mapping[str, Tensor]) -> Modulation:
+    """The modulation of `unet` that a state dict is for, without memory behind its weights."""
+    with torch.device("meta"):
+        return Modulation(unet, guide_width(state)).eval()

@@ -1,0 +1,215 @@
+"""StableSR's networks against the official ones: encoder, modulation, UNet, VAE with feature wrapping, key lists."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from tests.golden.cases import ROOT, Case, cases, each, off_by
+from tests.golden.stablesr_tiny import (
+    UNET,
+    VAE,
+    assemble,
+    checkpoint,
+    predict,
+    tiny,
+    under,
+    wrapping_checkpoint,
+)
+from torch import nn
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from srcli.models.cfw import wrapping_state
+from srcli.models.spade import our_path
+from srcli.models.time_encoder import embed_step
+from srcli.weights.single import convert_open_clip
+
+FORWARD = 2e-5
+
+
+@each("stablesr", "v01*")
+def test_timestep_embedding(case: Case) -> None:
+    t, model = case.tensors["t"], tiny()
+    for key, want in case.tensors.items():
+        if key.startswith("emb_"):
+            assert off_by(embed_step(t, int(key.removeprefix("emb_"))), want) < FORWARD, key
+    own = model.encoder.time_embed(embed_step(t, model.encoder.shape.first))
+    assert off_by(own, case.tensors["time_embed_structcond"]) < FORWARD
+    stock = model.unet.time_embedding(model.unet.time_proj(t))
+    assert off_by(stock, case.tensors["time_embed_unet"]) < FORWARD
+
+
+@each("stablesr", "v02*")
+def test_time_aware_encoder(case: Case) -> None:
+    for part in sorted({key.split(".")[0] for key in case.tensors if ".width" in key}):
+        wide = case.tensors.get(f"latent_{part}")
+        latent = case.tensors["latent"] if wide is None else wide
+        step = case.tensors[f"t_{part}"] if f"t_{part}" in case.tensors else torch.tensor(int(part[1:]))
+        maps = tiny().encoder(latent, step.expand(len(latent)))
+        found = {f"{part}.width{x.shape[-1]}": x for x in maps}
+        wanted = {key: v for key, v in case.tensors.items() if key.startswith(f"{part}.")}
+        assert found.keys() == wanted.keys()
+        for key, want in wanted.items():
+            assert off_by(found[key], want) < FORWARD, key
+
+
+@each("stablesr", "v03*")
+def test_modulated_residual_block(case: Case) -> None:
+    model, guide = tiny(), case.tensors["segmap"]
+    block = model.modulation.get_submodule(path_of(case.notes["spade"]))
+    assert off_by(block(case.tensors["x"], guide), case.tensors["spade_out"]) < FORWARD
+    for name, x, want in (("resblock", "x", "resblock_out"), ("up_resblock", "up_x", "up_resblock_out")):
+        resnet = model.unet.get_submodule(path_of(case.notes[name]))
+        with model.modulation.leading([guide] * len(model.unet.down_blocks)):
+            got = resnet(case.tensors[x], case.tensors["emb"])
+        assert off_by(got, case.tensors[want]) < FORWARD, name
+
+
+def path_of(official: str) -> str:
+    return our_path(official.removeprefix(UNET))
+
+
+@each("stablesr", "v04*")
+def test_unet(case: Case) -> None:
+    model, seen = tiny(), {}
+    stats = {key: v for key, v in case.notes["block_stats"].items() if ends_in_resnet(key)}
+    hooks = [
+        model.unet.get_submodule(
+            our_path(f"{key}.0" if key != "middle_block" else "middle_block.2")
+        ).register_forward_hook(lambda _m, _i, out, key=key: seen.update({key: out}))
+        for key in stats
+    ]
+    tensors = case.tensors
+    got = predict(tensors["x"], tensors["t"], tensors["cond_latent"], tensors["context"])
+    for hook in hooks:
+        hook.remove()
+    for key, (_, mean, deviation) in stats.items():
+        assert abs(seen[key][0].mean() - mean) + abs(seen[key][0].std() - deviation) < 1e-3, key
+    assert off_by(got, tensors["eps"]) < FORWARD
+
+
+def ends_in_resnet(official: str) -> bool:
+    """Whether an official block's output is that of its residual block (no attention, no resampling after it)."""
+    if official == "middle_block":
+        return True
+    inner = {
+        key.removeprefix(f"{UNET}{official}.").split(".")[0] for key in checkpoint() if f"{UNET}{official}." in key
+    }
+    return inner == {"0"} and any(f"{UNET}{official}.0.spade." in key for key in checkpoint())
+
+
+@each("stablesr", "v05*")
+def test_vae_and_feature_wrapping(case: Case) -> None:
+    model, tensors = tiny(), case.tensors
+    picture = tensors["image_u8"].float() / 255 * 2 - 1
+    with model.wrapping.watching() as seen:
+        moments = model.vae.encode(picture).latent_dist.parameters
+    assert off_by(moments, tensors["moments"]) < FORWARD
+    for index, shape in enumerate(case.notes["enc_fea_full_shapes"]):
+        kept = seen[index + 1]
+        assert list(kept.shape) == shape
+        assert abs(kept.norm() / case.notes["enc_fea_norms"][index] - 1) < 1e-4
+        assert off_by(kept[:, ::8, ::2, ::2], tensors[f"enc_fea{index}"]) < FORWARD
+    plain = model.vae.decode(tensors["z"]).sample
+    assert off_by(plain, tensors["plain_decode"]) < FORWARD
+    for key in (key for key in tensors if key.startswith("cfw_decode_w")):
+        weight = float(key.removeprefix("cfw_decode_w"))
+        with model.wrapping.mixing(seen, weight):
+            got = model.vae.decode(tensors["z"]).sample
+        assert off_by(got, tensors[key]) < FORWARD, key
+        assert weight or torch.equal(got, plain), "without weight the VAE is itself"
+
+
+@each("stablesr", "v05*")
+def test_one_fusion_layer(case: Case) -> None:
+    for key, weight in (("fuse_out_w1", 1.0), ("fuse_out_w025", 0.25)):
+        got = tiny().wrapping.fused(1, case.tensors["fuse_enc"], case.tensors["fuse_dec"], weight)
+        assert off_by(got, case.tensors[key]) < FORWARD, key
+
+
+def test_an_unled_unet_is_the_base() -> None:
+    model, x = tiny(), torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    context = torch.zeros(1, 77, model.unet.config.cross_attention_dim)
+    base = UNet2DConditionModel.from_config(model.unet.config).eval()
+    base.load_state_dict(model.unet.state_dict())
+    assert torch.equal(model.unet(x, 5, context).sample, base(x, 5, context).sample)
+
+
+cases("stablesr", "configs", "manifest")  # read beside the key lists
+cases("stablesr", "summary", "manifest")
+
+
+def full_size(name: str) -> dict:
+    return json.loads((ROOT / "stablesr" / "manifest" / f"{name}.json").read_text())
+
+
+def same_keys(module: nn.Module, state: dict[str, torch.Tensor], source: Path) -> nn.Module:
+    own = {key: tuple(v.shape) for key, v in module.state_dict().items()}
+    assert own == {key: tuple(v.shape) for key, v in state.items()}, source
+    return module
+
+
+def parameters(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def on_meta(shapes: dict[str, list[int]]) -> dict[str, torch.Tensor]:
+    with torch.device("meta"):
+        return {key: torch.empty(shape) for key, shape in shapes.items()}
+
+
+@pytest.mark.parametrize("name", [name for name in full_size("configs") if name.startswith("v2_")])
+@each("stablesr", "stablesr_*", "manifest")
+def test_full_size_keys(case: Case, name: str) -> None:
+    summary, official = full_size("summary"), full_size("configs")[name]
+    state, extra = on_meta(case.notes), on_meta(full_size("cfw_vqgan"))
+    model = assemble(state, extra, official, same_keys)
+    counts = summary[{"v2_finetune_text_T_768v": "sr768v", "v2_finetune_face_T_512": "face512"}.get(name, "sr512")]
+    assert len(model.modulation.state_dict()) == counts["spade_keys"]
+    assert parameters(model.modulation) == counts["spade"]
+    assert parameters(model.encoder) == counts["structcond"]
+    assert parameters(model.unet) == counts["unet_without_spade"]
+    assert parameters(model.vae) == counts["first_stage"]
+    assert parameters(model.wrapping) == summary["cfw"]["fusion_params"]
+    assert len(model.wrapping.state_dict()) == summary["cfw"]["fusion_keys"]
+
+
+@each("stablesr", "stablesr_*", "manifest")
+def test_full_size_text_tower(case: Case) -> None:
+    state = under(on_meta(case.notes), "cond_stage_model.model.")
+    width, layers = (
+        state["ln_final.weight"].shape[0],
+        1 + max(int(k.split(".")[2]) for k in state if ".resblocks." in k),
+    )
+    with torch.device("meta"):
+        words, places = (state[key].shape[0] for key in ("token_embedding.weight", "positional_embedding"))
+        config = CLIPTextConfig(
+            vocab_size=words,
+            max_position_embeddings=places,
+            hidden_size=width,
+            intermediate_size=state["transformer.resblocks.0.mlp.c_fc.weight"].shape[0],
+            num_hidden_layers=layers - 1,  # the last layer is not looked at
+        )
+        tower = CLIPTextModel(config)
+    own = {key.removeprefix("text_model."): v.shape for key, v in tower.state_dict().items()}
+    got = convert_open_clip(Path("tower"), state, config.to_dict())
+    assert {key: v.shape for key, v in got.items()} == {k: v for k, v in own.items() if "position_ids" not in k}
+
+
+@each("stablesr", "cfw_*", "manifest")
+def test_only_fusion_layers_are_taken_from_the_cfw_file(case: Case) -> None:
+    shapes = case.notes
+    if case.name.endswith("_ignore"):
+        assert all(key.startswith("loss.") for key in shapes)
+        assert wrapping_state(on_meta(shapes)) == {}
+        return
+    left = {key for key in shapes if not key.startswith("decoder.fusion_layer_")}
+    assert left == {key.removeprefix(VAE) for key in full_size("stablesr_512") if key.startswith(VAE)}
+
+
+def test_the_tiny_checkpoints_share_one_vae() -> None:
+    """So the VAE of the CFW file need not be loaded."""
+    first, second = under(checkpoint(), VAE), wrapping_checkpoint()
+    assert first.keys() == {key for key in second if not key.startswith(("decoder.fusion", "loss."))}
+    assert all(torch.equal(second[key], tensor) for key, tensor in first.items())
