@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from srcli.errors import WeightsError
 from srcli.weights.header import describe
+from srcli.weights.parts import variant, weight_files
 
 Module = TypeVar("Module", bound=nn.Module)
 SHOWN = 3
-SUFFIX = ".safetensors"
 
 
 @dataclass(frozen=True)
@@ -121,23 +121,6 @@ def empty(cls: type[Module], config: Mapping[str, Any]) -> Module:
     return module
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """Return the component's safetensors: whole or sharded, full precision before fp16 if both are there."""
-    found = sorted(path for path in folder.glob("*" + SUFFIX) if path.is_file())
-    plain = [path for path in found if not _variant(path)]
-    if chosen := plain or found:
-        return chosen
-    pickles = sorted(path.name for pattern in ("*.bin", "*.ckpt", "*.pt") for path in folder.glob(pattern))
-    if pickles:
-        raise WeightsError(f"{folder}: holds only the pickle {pickles[0]}: convert it with --allow-pickle")
-    raise WeightsError(f"{folder}: holds no safetensors file: get the folder again, or choose another")
-
-
-def _variant(path: Path) -> str | None:
-    parts = path.name.removesuffix(SUFFIX).split(".")
-    return parts[1].split("-")[0] if len(parts) > 1 else None
-
-
 def load_component(cls: type[Module], folder: Path, dtype: torch.dtype | None = None, allow: Allow = NOTHING) -> Module:
     """Open a diffusers or transformers model from its folder, from safetensors only, with no network.
 
@@ -145,8 +128,8 @@ def load_component(cls: type[Module], folder: Path, dtype: torch.dtype | None = 
     """
     files = weight_files(folder)
     options: dict[str, Any] = {"torch_dtype": dtype} if dtype else {}
-    if variant := _variant(files[0]):
-        options["variant"] = variant
+    if kind := variant(files[0].name):
+        options["variant"] = kind
     quiet()
     try:
         module, account = cls.from_pretrained(  # type: ignore[attr-defined]

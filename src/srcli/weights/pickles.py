@@ -39,7 +39,7 @@ def to_safetensors(path: Path, out: Path) -> Path:
         with tempfile.NamedTemporaryFile(dir=out.parent, prefix=".srcli-", delete=False) as file:
             temporary = Path(file.name)
         try:
-            save_file(state, temporary, metadata={"converted_from": path.name})
+            save_file(state, temporary, metadata={"format": "pt", "converted_from": path.name})
             temporary.replace(out)
         finally:
             temporary.unlink(missing_ok=True)

@@ -1,0 +1,109 @@
+"""huggingface_hub's cache on disk, without the network: where a file lies, and how one is put there."""
+
+import os
+import shutil
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+from srcli.errors import MachineError
+
+PART = ".srcli-part"
+BAD = ".bad"
+
+
+@dataclass(frozen=True)
+class Repo:
+    """One model repository in the cache."""
+
+    hub: Path
+    id: str
+
+    @property
+    def root(self) -> Path:
+        return self.hub / ("models--" + self.id.replace("/", "--"))
+
+    @property
+    def blobs(self) -> Path:
+        return self.root / "blobs"
+
+    def snapshot(self, revision: str) -> Path:
+        """The folder in which this commit's files appear under their own names."""
+        return self.root / "snapshots" / revision
+
+    def find(self, revision: str, path: str) -> Path | None:
+        """Return the file of a commit if it is here. Nothing is written, so a read-only cache will do."""
+        found = self.snapshot(revision) / path
+        return found if found.is_file() else None
+
+    def part(self, name: str) -> Path:
+        """The file that a download named by its hash grows in, across runs."""
+        return self.blobs / (name + PART)
+
+    def blob(self, name: str) -> Path:
+        return self.blobs / name
+
+    def link(self, revision: str, path: str, blob: Path) -> Path:
+        """Make the blob appear in a snapshot: a link where links work, else the file itself."""
+        target = self.snapshot(revision) / path
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            fresh = target.with_name(f".{uuid.uuid4().hex[:8]}.srcli-link")
+            if links_allowed() and _symlink(os.path.relpath(blob, target.parent), fresh):
+                fresh.replace(target)
+            elif not (target.is_file() and target.samefile(blob)):
+                shutil.move(blob, target)
+        except OSError as error:
+            raise unwritable(target, error) from error
+        return target
+
+
+def links_allowed() -> bool:
+    """Whether the user lets the cache hold links."""
+    return os.environ.get("HF_HUB_DISABLE_SYMLINKS", "").upper() not in ("1", "ON", "YES", "TRUE")
+
+
+def _symlink(source: str, link: Path) -> bool:
+    try:
+        link.symlink_to(source)
+    except (OSError, NotImplementedError):  # FAT, some network disks, Windows without the right
+        return False
+    return True
+
+
+def unwritable(path: Path, error: OSError) -> MachineError:
+    """Say why the cache could not be written."""
+    return MachineError(f"{path}: cannot be written ({error.strerror}): free some space, or set HF_HOME elsewhere")
+
+
+def set_aside(path: Path) -> Path | None:
+    """Rename a bad file (behind its link) so that nothing opens it again; None where the cache is read-only."""
+    real = path.resolve()
+    aside = real.with_name(real.name + BAD)
+    try:
+        real.replace(aside)
+        if path.is_symlink():
+            path.unlink()
+    except OSError:
+        return None
+    return aside
+
+
+def remove(path: Path) -> int:
+    """Remove a snapshot's file and, when no other snapshot shows it, its blob. Returns the bytes freed."""
+    real = path.resolve()
+    size = real.stat().st_size if real.is_file() else 0
+    path.unlink(missing_ok=True)
+    if real == path:
+        return size
+    snapshots = real.parent.parent / "snapshots"
+    if any(other.is_symlink() and other.resolve() == real for other in snapshots.rglob("*")):
+        return 0
+    real.unlink(missing_ok=True)
+    return size
+
+
+def leftovers(hub: Path) -> list[Path]:
+    """List unfinished downloads and files set aside, in the whole cache."""
+    names = (f"*{PART}", f"*{BAD}", "*.srcli-link")
+    return sorted(path for name in names for path in hub.glob(f"models--*/**/{name}"))

@@ -1,0 +1,272 @@
+"""The Hub over the network: what a commit holds, and its files, fetched so that a break costs only the rest.
+
+huggingface_hub starts a broken download over (since 2.0, because locks are silent no-ops on some cluster disks).
+Here a download grows in a file named by its hash and goes on by range request, in this run or a later one. Two
+processes writing it at once write the same bytes to the same places, and the name that others open appears only
+after the hash has been checked, so no lock is relied on.
+"""
+
+import os
+import random
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import RawIOBase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from srcli.errors import WeightsError
+from srcli.weights.cache import unwritable
+
+if TYPE_CHECKING:
+    from huggingface_hub.errors import HfHubHTTPError
+
+HOME = "https://huggingface.co"
+TRIES = 5
+TIMEOUT = 10.0
+LONGEST_WAIT = 60.0
+BUSY = (408, 425, 429, 500, 502, 503, 504)
+CHUNK = 1 << 18
+OnBytes = Callable[[int], None]  # bytes on disk so far; less than before when a download starts over
+
+
+@dataclass(frozen=True)
+class Remote:
+    """One file of a commit, as the Hub describes it. `blob` is its name in the cache."""
+
+    path: str
+    size: int
+    blob: str
+    sha256: str | None
+
+
+@dataclass(frozen=True)
+class Commit:
+    """A resolved revision and all its files."""
+
+    repo: str
+    revision: str
+    files: dict[str, Remote]
+    license: str | None = None
+
+
+class _Again(Exception):
+    """A failure that may pass; carries what to say if it does not, and how long the Hub asks to wait."""
+
+    def __init__(self, said: str, wait: float | None = None) -> None:
+        super().__init__(said)
+        self.wait = wait
+
+
+@dataclass(frozen=True)
+class Hub:
+    """The Hub, or the mirror that HF_ENDPOINT names. `pause` is the first wait before another try."""
+
+    endpoint: str
+    pause: float = 1.0
+    tries: int = TRIES
+
+    def commit(self, repo: str, revision: str | None) -> Commit:
+        """Ask what a revision (None: the main branch) is and holds."""
+        found: Commit = self._patiently(repo, lambda: self._commit(repo, revision))
+        return found
+
+    def _commit(self, repo: str, revision: str | None) -> Commit:
+        from huggingface_hub import HfApi
+
+        with self._translated(repo, revision or "main"):
+            info = HfApi(endpoint=self.endpoint).model_info(
+                repo, revision=revision, files_metadata=True, timeout=TIMEOUT
+            )
+            return _read(repo, info)
+
+    def fetch(self, repo: str, revision: str, remote: Remote, part: Path, on_bytes: OnBytes) -> None:
+        """Bring `part` to the file's full size, going on from what it already holds."""
+
+        def once() -> None:
+            self._fetch(repo, revision, remote, part, on_bytes)
+
+        self._patiently(repo, once, lambda: _held(part))
+
+    def _fetch(self, repo: str, revision: str, remote: Remote, part: Path, on_bytes: OnBytes) -> None:
+        from huggingface_hub import get_session, hf_hub_url
+        from huggingface_hub.utils._headers import build_hf_headers
+        from huggingface_hub.utils._http import hf_raise_for_status
+
+        start = _start(part, remote.size)
+        on_bytes(start)
+        if start == remote.size and part.exists():
+            return
+        headers = build_hf_headers() | {"Accept-Encoding": "identity"}
+        if start:
+            headers["Range"] = f"bytes={start}-"
+        url = hf_hub_url(repo, remote.path, revision=revision, endpoint=self.endpoint)
+        with (
+            self._translated(repo, revision, remote.path),
+            get_session().stream("GET", url, headers=headers, timeout=TIMEOUT, follow_redirects=True) as answer,
+        ):
+            if answer.status_code == 416:  # the held part is not of this file any more
+                part.unlink(missing_ok=True)
+                raise _Again(f"the Hub has no such range of {remote.path}")
+            hf_raise_for_status(answer)
+            if answer.headers.get("Content-Type", "").startswith("text/html") and not remote.path.endswith(".html"):
+                raise ValueError("a page")
+            start = start if answer.status_code == 206 and _goes_on(answer.headers, start) else 0
+            _write(part, start, answer.iter_bytes(CHUNK), remote, on_bytes)
+
+    def _patiently(self, repo: str, once: Callable[[], Any], held: Callable[[], int] = lambda: 0) -> Any:
+        """Try again, with growing pauses, as long as it may help; progress gives new patience."""
+        failed, before = 0, held()
+        while True:
+            try:
+                return once()
+            except _Again as error:
+                failed = failed + 1 if held() <= before else 1
+                before = max(before, held())
+                if failed >= self.tries:
+                    raise WeightsError(f"{repo}: {error}: try again later, what is here is kept") from error
+                time.sleep(self._wait(failed, error.wait))
+
+    def _wait(self, failed: int, asked: float | None) -> float:
+        if asked is not None:
+            return min(asked, LONGEST_WAIT)
+        return self.pause * 2.0 ** (failed - 1) * random.uniform(0.5, 1.0)
+
+    @contextmanager
+    def _translated(self, repo: str, revision: str, path: str | None = None) -> Iterator[None]:
+        """Turn the library's failures into ours. Their own text is not repeated: it may hold signed addresses."""
+        from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+        # httpx's or httpx2's HTTPError, whichever this version of the library stands on
+        transport: Any = HfHubHTTPError.__bases__[0]
+        try:
+            yield
+        except OfflineModeIsEnabled as error:
+            raise WeightsError(f"{repo} is not here and HF_HUB_OFFLINE is set: unset it, or pull elsewhere") from error
+        except HfHubHTTPError as error:
+            raise self._refused(error, repo, revision, path) from error
+        except ValueError as error:  # json of a login page, a url that is none
+            said = f"{self.endpoint} does not answer like the Hub (a login page?)"
+            raise WeightsError(f"{said}: check the network, the proxy and HF_ENDPOINT") from error
+        except transport as error:
+            raise _Again(f"{self.endpoint} cannot be reached or broke off ({type(error).__name__})") from error
+
+    def _refused(self, error: "HfHubHTTPError", repo: str, revision: str, path: str | None) -> Exception:
+        from huggingface_hub import errors
+
+        code = error.response.status_code
+        if code in BUSY:
+            return _Again(f"the Hub answers {code}", _retry_after(error.response.headers))
+        if isinstance(error, errors.GatedRepoError) or code == 403:
+            page = f"{self.endpoint}/{repo}"
+            return WeightsError(f"{repo} is gated: accept its terms at {page}, then set HF_TOKEN to a read token")
+        if isinstance(error, errors.RevisionNotFoundError):
+            return WeightsError(f"{repo} has no revision {revision}: check it, or run srcli models lock")
+        if isinstance(error, errors.EntryNotFoundError) or (code == 404 and path is not None):
+            return WeightsError(f"{repo}@{revision[:8]} has no {path}: check the lock, or run srcli models lock")
+        if code in (401, 404):
+            return WeightsError(
+                f"{repo} is not on the Hub, or private: check the name, or set HF_TOKEN to a read token"
+            )
+        return WeightsError(f"{repo}: the Hub answers {code}: try again later")
+
+
+def hub() -> Hub:
+    """Return the Hub that the environment names."""
+    return Hub((os.environ.get("HF_ENDPOINT") or HOME).rstrip("/"))
+
+
+def offline() -> bool:
+    """Whether the environment forbids the network; read now, not when a library was imported."""
+    return any(os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE") for name in OFFLINE)
+
+
+OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+
+
+def go_offline() -> None:
+    """Forbid the network to the libraries too, whether or not they have read the environment yet."""
+    from huggingface_hub import constants
+
+    os.environ.update(dict.fromkeys(OFFLINE, "1"))
+    constants.HF_HUB_OFFLINE = True
+
+
+def _read(repo: str, info: Any) -> Commit:
+    files = {}
+    for item in info.siblings or ():
+        sha256 = item.lfs.sha256 if item.lfs else None
+        blob = sha256 or item.blob_id
+        if item.size is None or blob is None or not re.fullmatch(r"[0-9a-f]{40}([0-9a-f]{24})?", blob):
+            raise ValueError("a file without size or hash")
+        files[item.rfilename] = Remote(item.rfilename, item.size, blob, sha256)
+    if not re.fullmatch(r"[0-9a-f]{40}", info.sha or ""):
+        raise ValueError("no commit")
+    card = info.card_data or {}
+    return Commit(repo, info.sha, files, card.get("license"))
+
+
+def _start(part: Path, size: int) -> int:
+    """Where to go on; a part that is too long is of another file."""
+    start = _held(part)
+    if start > size:
+        part.unlink()
+        return 0
+    return start
+
+
+def _held(part: Path) -> int:
+    try:
+        return part.stat().st_size
+    except OSError:
+        return 0
+
+
+def _goes_on(headers: Any, start: int) -> bool:
+    return str(headers.get("Content-Range", "")).startswith(f"bytes {start}-")
+
+
+def _write(part: Path, start: int, chunks: Iterator[bytes], remote: Remote, on_bytes: OnBytes) -> None:
+    """Write from `start` on, never past the size. Nothing is cut off: another process may be writing there."""
+    place = start
+    with _opened(part) as file:
+        file.seek(start)
+        for chunk in chunks:
+            place += len(chunk)
+            if place > remote.size:
+                break
+            _write_all(file, part, chunk)
+            on_bytes(place)
+    if place > remote.size:
+        part.unlink(missing_ok=True)
+    if place != remote.size:
+        raise _Again(f"{remote.path} came with {place} bytes and not {remote.size}")
+
+
+def _write_all(file: RawIOBase, part: Path, chunk: bytes) -> None:
+    rest = memoryview(chunk)
+    try:
+        while rest:
+            rest = rest[file.write(rest) or 0 :]
+    except OSError as error:
+        raise unwritable(part, error) from error
+
+
+@contextmanager
+def _opened(part: Path) -> Iterator[RawIOBase]:
+    try:
+        part.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(part, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise unwritable(part, error) from error
+    with os.fdopen(handle, "r+b", buffering=0) as file:
+        yield file
+
+
+def _retry_after(headers: Any) -> float | None:
+    try:
+        return max(0.0, float(headers.get("Retry-After", "")))
+    except ValueError:
+        return None

@@ -1,0 +1,194 @@
+"""Weights that lie outside the Hub's cache, and what every located weight looks like to an engine."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from srcli.errors import MachineError, WeightsError
+from srcli.weights.families import detect
+from srcli.weights.lock import PICKLES, Entry
+from srcli.weights.parts import SUFFIX, chosen, weight_files
+from srcli.weights.pull import inside
+from srcli.weights.trust import Stamps, fault
+
+CONVERTED = {"pytorch_model": "model"}
+HEADS = ("unet/*" + SUFFIX, "*" + SUFFIX)
+
+
+@dataclass(frozen=True)
+class Located:
+    """Checked weights on this disk. `folder` holds the parts; `file` is set where they are one file."""
+
+    name: str
+    kind: str
+    family: str
+    license: str
+    folder: Path
+    files: Mapping[str, Path]  # by path inside the repository or folder
+    sha256: Mapping[str, str]  # of the same, as locked or as hashed
+    file: Path | None = None
+
+    def part(self, name: str) -> Path:
+        """Return the folder of one component; its absence is an error that says so."""
+        path = self.folder / name
+        if not path.is_dir():
+            raise WeightsError(f"{self.name} has no {name} ({path}): choose another, or a base model that has one")
+        return path
+
+    def has(self, name: str) -> bool:
+        """Tell whether the component is there."""
+        return self.file is None and (self.folder / name).is_dir()
+
+    def provenance(self) -> dict[str, str]:
+        """The weights' names and hashes, and the licence, for an output's metadata."""
+        weights = {path: digest for path, digest in self.sha256.items() if path.endswith((SUFFIX, *PICKLES))}
+        return {f"{self.name}/{path}": digest for path, digest in weights.items()} | {
+            f"{self.name} licence": self.license
+        }
+
+
+def located(entry: Entry, folder: Path, files: Mapping[str, Path]) -> Located:
+    """Describe an entry's files that have been checked."""
+    hashes = {path: entry.files[path].sha256 or "" for path in files}
+    weights = [path for path in files if path.endswith((SUFFIX, *PICKLES))]
+    file = files[weights[0]] if len(files) == len(weights) == 1 else None
+    return Located(entry.name, entry.kind, entry.family, entry.license, folder, dict(files), hashes, file)
+
+
+def refuse_strays(entry: Entry, files: Mapping[str, Path]) -> None:
+    """Refuse a component folder in which an unlocked file would be opened instead of the locked one."""
+    for path, file in files.items():
+        if not path.endswith(SUFFIX) or not (file.parent / "config.json").exists():
+            continue
+        for other in weight_files(file.parent):
+            if other.name not in {PurePosixPath(name).name for name in entry.files}:
+                raise WeightsError(f"{other}: not in the lock, and would be opened in place of {path}: move it away")
+
+
+def of_entry(entry: Entry, stamps: Stamps, parts: Sequence[str] = ()) -> Located:
+    """Return the files of an entry that names the user's own folder or file, or one inside the package."""
+    root = root_of(entry)
+    wanted = [path for path in entry.files if inside(entry, path, parts)]
+    files = {path: root if root.is_file() else root / path for path in wanted}
+    for path, file in files.items():
+        if not file.is_file():
+            raise WeightsError(f"{file}: gone since it was added as {entry.name}: put it back, or add it again")
+        if what := fault(file, entry.files[path], stamps):
+            raise WeightsError(f"{file} {what}: put the old file back, or add it again as {entry.name}")
+    return located(entry, root if root.is_dir() else root.parent, files)
+
+
+def root_of(entry: Entry) -> Path:
+    """The user's file or folder; what is packaged lies in srcli's own data folder."""
+    return Path(entry.local) if entry.local else Path(__file__).resolve().parent.parent / "data"
+
+
+def exists(entry: Entry) -> bool:
+    """Tell whether every file of such an entry is there."""
+    root = root_of(entry)
+    return all((root if root.is_file() else root / path).is_file() for path in entry.files)
+
+
+def locate(
+    path: Path,
+    stamps: Stamps,
+    data: Path,
+    entries: Mapping[str, Entry],
+    parts: Sequence[str] = (),
+    allow_pickle: bool = False,
+) -> Located:
+    """Describe a file or folder that the user names by path: no lock is needed, its hashes are worked out."""
+    paths = walk(path)
+    if parts and path.is_dir():
+        paths = [name for name in paths if any(name == part or name.startswith(part + "/") for part in parts)]
+    files = {name: path if path.is_file() else path / name for name in paths}
+    if not files:
+        raise WeightsError(f"{path}: holds no weights: choose a safetensors file or a diffusers folder")
+    hashes = {name: stamps.sha256(file) for name, file in files.items()}
+    name = known_name(hashes, entries) or path.name
+    found = Located(name, "base", "any", "the user's own file", folder_of(path), files, hashes, _only(path))
+    found = unpickled(found, data, stamps, allow_pickle)
+    return replace(found, family=family_of(found.folder if found.file is None else found.file))
+
+
+def walk(path: Path) -> list[str]:
+    """List the model files of a folder (as paths inside it), or the one file."""
+    if path.is_file():
+        return [path.name]
+    inner = (item for item in path.rglob("*") if item.is_file() and not item.name.startswith("."))
+    return chosen(item.relative_to(path).as_posix() for item in inner)
+
+
+def folder_of(path: Path) -> Path:
+    return path if path.is_dir() else path.parent
+
+
+def _only(path: Path) -> Path | None:
+    return path if path.is_file() else None
+
+
+def known_name(hashes: Mapping[str, str], entries: Mapping[str, Entry]) -> str | None:
+    """Recognise a file by its hash, whatever it is called here."""
+    here = set(hashes.values())
+    for entry in entries.values():
+        if any(file.sha256 in here for file in entry.files.values() if file.path.endswith((SUFFIX, *PICKLES))):
+            return entry.name
+    return None
+
+
+def family_of(path: Path) -> str:
+    """Read the family from the header of the file, or of the UNet (else any weights) in the folder."""
+    if path.is_file():
+        return detect(path).family
+    heads = (head for pattern in HEADS for head in sorted(path.glob(pattern)))
+    return next((detect(head).family for head in heads), "any")
+
+
+def unpickled(found: Located, data: Path, stamps: Stamps, allow: bool) -> Located:
+    """Return weights that are safetensors throughout: pickles are converted once, if the user allows it."""
+    pickled = {path: file for path, file in found.files.items() if path.endswith(PICKLES)}
+    if not pickled:
+        return found
+    if not allow:
+        name = next(iter(pickled))
+        raise WeightsError(f"{found.name}: {name} is a pickle, which can run code: add --allow-pickle to convert it")
+    root = data / "converted" / found.sha256[next(iter(pickled))]
+    files = {renamed(path): _copy(file, path, root, stamps) for path, file in found.files.items()}
+    hashes = {renamed(path): digest for path, digest in found.sha256.items()}
+    folder = root / found.folder.relative_to(_base(found)) if found.file is None else root
+    file = next(iter(files.values())) if found.file is not None else None
+    return replace(found, folder=folder, files=files, file=file, sha256=hashes)
+
+
+def _base(found: Located) -> Path:
+    """The folder that the paths of the files are counted from."""
+    path, file = next(iter(found.files.items()))
+    return Path(*file.parts[: len(file.parts) - len(Path(path).parts)])
+
+
+def renamed(path: str) -> str:
+    """Return the name that a converted pickle gets; other names stay."""
+    if not path.endswith(PICKLES):
+        return path
+    old = Path(path)
+    return old.with_name(CONVERTED.get(old.stem, old.stem) + SUFFIX).as_posix()
+
+
+def _copy(file: Path, path: str, root: Path, stamps: Stamps) -> Path:
+    """Convert or copy one file into `root`, unless that was done and still stands."""
+    target = root / renamed(path)
+    if target.is_file() and stamps.known(target):
+        return target
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if path.endswith(PICKLES):
+            from srcli.weights.pickles import to_safetensors
+
+            to_safetensors(file, target)
+        else:
+            shutil.copyfile(file, target)
+    except OSError as error:
+        raise MachineError(f"{target}: cannot be written ({error.strerror}): free space, or set HF_HOME") from error
+    stamps.record(target)
+    return target

@@ -1,0 +1,250 @@
+"""weights.lock: the registry of every weight srcli knows. A strict reader; nothing is ever repaired silently."""
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from srcli.errors import WeightsError
+
+SCHEMA = 1
+KINDS = ("adapter", "base", "captioner", "classifier", "detector", "engine", "lora", "preview", "vae")
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+HUB_NAME = re.compile(rf"{HUB_ID.pattern}(@[\w./-]+)?")
+REVISION = re.compile(r"[0-9a-f]{40}")
+SHA256 = re.compile(r"[0-9a-f]{64}")
+PICKLES = (".ckpt", ".bin", ".pt", ".pth", ".pkl")
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One file of a repository; what is not known of it yet is None."""
+
+    path: str
+    size: int | None = None
+    sha256: str | None = None
+
+    @property
+    def pickled(self) -> bool:
+        return self.path.endswith(PICKLES)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One weight under one name. `files` are exact; `include` (patterns) lets the first pull find them."""
+
+    name: str
+    kind: str
+    family: str
+    license: str
+    title: str = ""
+    terms: str = ""  # what the licence asks of the user, in a few words
+    repo: str | None = None
+    revision: str | None = None
+    folder: str = ""  # the part of the repository that is this weight
+    files: Mapping[str, File] = field(default_factory=dict)
+    include: tuple[str, ...] = ()  # patterns: which files of the repository, until a first pull lists them
+    needs: tuple[str, ...] = ()  # other entries, or "entry/part of it"
+    mirrors: tuple[str, ...] = ()
+    about: int | None = None  # rough size in bytes, where the files' sizes are not known
+    source: str = ""  # where a user gets a file that srcli may not fetch
+    local: str | None = None  # the user's own file or folder
+    learned: bool = False  # written by a first pull: fills in a packaged entry
+
+    @property
+    def size(self) -> int | None:
+        """Bytes in all, or the rough size; None if neither is known."""
+        sizes = [file.size for file in self.files.values()]
+        if sizes and None not in sizes:
+            return sum(size for size in sizes if size is not None)
+        return self.about
+
+    @property
+    def pinned(self) -> bool:
+        """Whether every file is known by its hash, at a known commit."""
+        fixed = self.revision is not None or self.repo is None
+        return fixed and self.listed and all(file.sha256 for file in self.files.values())
+
+    @property
+    def listed(self) -> bool:
+        """Whether `files` names them all, so that the Hub need not be asked."""
+        return bool(self.files) and not self.include
+
+    @property
+    def yours(self) -> bool:
+        """Whether the user must bring the file."""
+        return self.repo is None and self.local is None and self.kind != "engine"
+
+
+FIELDS: Mapping[str, type] = {
+    "kind": str,
+    "family": str,
+    "license": str,
+    "title": str,
+    "terms": str,
+    "repo": str,
+    "revision": str,
+    "folder": str,
+    "files": dict,
+    "include": list,
+    "needs": list,
+    "mirrors": list,
+    "about": int,
+    "source": str,
+    "local": str,
+    "learned": bool,
+}
+REQUIRED = ("kind", "family", "license")
+
+
+@dataclass(frozen=True)
+class _Text:
+    """A lock's text, to tell the line that an error is on."""
+
+    path: Path
+    lines: list[str]
+
+    def wrong(self, table: str, key: str, what: str) -> WeightsError:
+        return WeightsError(f"{self.path}:{self._line(table, key)}: {what}: correct that line or restore the file")
+
+    def _line(self, table: str, key: str) -> int:
+        head = re.compile(rf"\[\s*{_quoted(table)}\s*(\.\s*files\s*)?\]")
+        start = 0
+        for number, line in enumerate(self.lines, 1):
+            if line.lstrip().startswith("["):
+                start = number if head.match(line.lstrip()) else 0
+                if start and not key:
+                    return number
+            elif start and re.match(rf"\s*{_quoted(key)}\s*=", line):
+                return number
+        return self._first(head)
+
+    def _first(self, head: re.Pattern[str]) -> int:
+        return next((n for n, line in enumerate(self.lines, 1) if head.match(line.lstrip())), 1)
+
+
+def _quoted(name: str) -> str:
+    return rf"[\"']?{re.escape(name)}[\"']?"
+
+
+def read_lock(path: Path) -> dict[str, Entry]:
+    """Read a lock file. Anything out of order is an error with file and line."""
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({error.strerror}): restore the file") from error
+    except UnicodeDecodeError as error:
+        raise WeightsError(f"{path}:1: not UTF-8 text: restore the file") from error
+    return parse_lock(text, path)
+
+
+def parse_lock(text: str, path: Path) -> dict[str, Entry]:
+    """Parse a lock's text; `path` is for messages."""
+    lines = text.splitlines()
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise _syntax(path, lines, str(error)) from error
+    where = _Text(path, lines)
+    _frame(where, tables)
+    entries = {name: _entry(where, name, table) for name, table in tables.items()}
+    for entry in entries.values():
+        _check(where, entry)
+    return entries
+
+
+def _syntax(path: Path, lines: list[str], said: str) -> WeightsError:
+    for number, line in enumerate(lines, 1):
+        if line.startswith(("<<<<<<< ", ">>>>>>> ")) or line == "=======":
+            return WeightsError(f"{path}:{number}: holds an unresolved merge: resolve it or restore the file")
+    place = re.search(r"line (\d+)", said)
+    number = int(place[1]) if place else max(1, len(lines))
+    what = said.split(" (at")[0]
+    return WeightsError(f"{path}:{number}: {what}: correct that line or restore the file")
+
+
+def _frame(where: _Text, tables: dict[str, Any]) -> None:
+    """Check and remove what frames the entries: the schema before them, their count after them."""
+    schema, end = tables.pop("schema", None), tables.pop("end", None)
+    if schema != SCHEMA:
+        raise where.wrong("", "", f"schema {schema!r} is not the {SCHEMA} that this srcli reads")
+    if not isinstance(end, dict) or set(end) != {"entries"}:
+        number = len(where.lines)
+        raise WeightsError(f"{where.path}:{number}: ends early, without its [end] table: restore the file")
+    if end["entries"] != len(tables):
+        raise where.wrong("end", "entries", f"{len(tables)} entries stand here and {end['entries']} should")
+
+
+def _entry(where: _Text, name: str, table: Any) -> Entry:
+    if not (NAME.fullmatch(name) or HUB_NAME.fullmatch(name)):
+        raise where.wrong(name, "", f"{name!r} is no name for a weight")
+    if not isinstance(table, dict):
+        raise where.wrong(name, "", f"{name!r} is not a table")
+    for key, value in table.items():
+        _typed(where, name, key, value)
+    for key in REQUIRED:
+        if not table.get(key):
+            raise where.wrong(name, "", f"{name} lacks {key!r}")
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+    values["files"] = {path: _file(where, name, path, facts) for path, facts in table.get("files", {}).items()}
+    return Entry(name=name, **values)
+
+
+def _typed(where: _Text, name: str, key: str, value: Any) -> None:
+    if key not in FIELDS:
+        raise where.wrong(name, key, f"{name} has an unknown field {key!r}")
+    if type(value) is not FIELDS[key]:
+        raise where.wrong(name, key, f"{key!r} is not a {FIELDS[key].__name__}")
+    if isinstance(value, list) and not all(isinstance(item, str) for item in value):
+        raise where.wrong(name, key, f"{key!r} is not a list of strings")
+
+
+def _file(where: _Text, name: str, path: str, facts: Any) -> File:
+    if not safe_path(path):
+        raise where.wrong(name, path, f"{path!r} leaves its folder or is no path")
+    if not isinstance(facts, dict) or facts.keys() - {"size", "sha256"}:
+        raise where.wrong(name, path, f"{path!r} takes size and sha256, nothing else")
+    size, sha256 = facts.get("size"), facts.get("sha256")
+    if size is not None and (type(size) is not int or size < 0):
+        raise where.wrong(name, path, f"the size of {path!r} is no number of bytes")
+    if sha256 is not None and not (isinstance(sha256, str) and SHA256.fullmatch(sha256)):
+        raise where.wrong(name, path, f"the sha256 of {path!r} is not 64 hex digits")
+    return File(path, size, sha256)
+
+
+def safe_path(path: str) -> bool:
+    """Tell whether a file name from outside stays inside its folder on every system."""
+    if not path or "\\" in path or "\0" in path or ":" in path or len(path) > 1024:
+        return False
+    parts = path.split("/")
+    return not PurePosixPath(path).is_absolute() and not any(part in ("", ".", "..") for part in parts)
+
+
+def _check(where: _Text, entry: Entry) -> None:
+    if entry.kind not in KINDS:
+        raise where.wrong(entry.name, "kind", f"{entry.kind!r} is no kind (one of {', '.join(KINDS)})")
+    if entry.repo is not None and not HUB_ID.fullmatch(entry.repo):
+        raise where.wrong(entry.name, "repo", f"{entry.repo!r} is no repository")
+    if entry.revision is not None and not REVISION.fullmatch(entry.revision):
+        raise where.wrong(entry.name, "revision", "the revision is not 40 hex digits")
+    if entry.folder and not safe_path(entry.folder):
+        raise where.wrong(entry.name, "folder", f"{entry.folder!r} leaves its repository or is no path")
+    for pattern in entry.include:
+        if not safe_path(pattern):
+            raise where.wrong(entry.name, "include", f"{pattern!r} leaves its repository or is no path")
+    if not entry.files and not entry.include:
+        raise where.wrong(entry.name, "", f"{entry.name} names no file")
+
+
+def pick(lock: Mapping[str, Entry], name: str, kind: str = "") -> Entry:
+    """Return the entry of that name, and of that kind if one is given."""
+    known = {key: entry for key, entry in lock.items() if kind in ("", entry.kind)}
+    if name in known:
+        return known[name]
+    choices = f"choose one of {', '.join(sorted(known))}" if known else "see srcli models list"
+    if name in lock:
+        raise WeightsError(f"{name} is a {lock[name].kind}, not a {kind}: {choices}")
+    raise WeightsError(f"no {kind or 'weight'} named {name!r}: {choices}")

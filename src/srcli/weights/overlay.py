@@ -1,0 +1,126 @@
+"""The user's own lock, laid over the packaged one: their entries, and what first pulls learned."""
+
+import json
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+
+from srcli.errors import MachineError
+from srcli.weights.lock import FIELDS, NAME, SCHEMA, Entry, read_lock
+
+HEAD = "# srcli's record of weights that this user added or pulled. Written by `srcli models`.\n"
+
+
+def read_overlay(path: Path) -> dict[str, Entry]:
+    """Read the user's lock; none yet is an empty one."""
+    return read_lock(path) if path.exists() else {}
+
+
+def combined(packaged: Mapping[str, Entry], own: Mapping[str, Entry]) -> dict[str, Entry]:
+    """Lay the user's entries over the packaged ones.
+
+    A learned entry only fills in the packaged one of the same repository and commit; what the packaged lock has
+    come to know itself goes first.
+    """
+    entries = dict(packaged)
+    for name, entry in own.items():
+        if not entry.learned or (name in packaged and completes(packaged[name], entry)):
+            entries[name] = entry
+    return entries
+
+
+def completes(packaged: Entry, learned: Entry) -> bool:
+    """Tell whether a learned record is still about the packaged entry and contradicts nothing in it."""
+    if packaged.repo != learned.repo or packaged.revision not in (None, learned.revision):
+        return False
+    return all(
+        path in learned.files and file.sha256 in (None, learned.files[path].sha256)
+        for path, file in packaged.files.items()
+    )
+
+
+def put(path: Path, entry: Entry) -> None:
+    """Write one entry into the user's lock, whole or not at all."""
+    with _alone(path):
+        _write(path, read_overlay(path) | {entry.name: entry})
+
+
+def drop(path: Path, name: str) -> bool:
+    """Take one entry out of the user's lock; tell whether it was there."""
+    with _alone(path):
+        own = read_overlay(path)
+        if name not in own:
+            return False
+        _write(path, {key: entry for key, entry in own.items() if key != name})
+    return True
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Keep two processes from losing each other's entries, where the file system can."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.with_name(".lock").open("w") as guard:
+            _flock(guard.fileno())
+            yield
+    except OSError as error:
+        raise MachineError(f"{path}: cannot be written ({error.strerror}): set XDG_CONFIG_HOME elsewhere") from error
+
+
+def _flock(handle: int) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows: the replacement is still atomic, only the last writer wins
+        return
+    fcntl.flock(handle, fcntl.LOCK_EX)
+
+
+def _write(path: Path, entries: Mapping[str, Entry]) -> None:
+    fresh = path.with_name(f".{uuid.uuid4().hex[:8]}.lock.new")
+    try:
+        with fresh.open("w", encoding="utf-8") as file:
+            file.write(HEAD + dump(entries))
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def dump(entries: Mapping[str, Entry]) -> str:
+    """Write entries as the text that `parse_lock` reads."""
+    tables = "".join(_table(entries[name]) for name in sorted(entries))
+    return f"schema = {SCHEMA}\n{tables}\n[end]\nentries = {len(entries)}\n"
+
+
+def _table(entry: Entry) -> str:
+    defaults = {item.name: item.default for item in fields(Entry)}
+    name = entry.name if NAME.fullmatch(entry.name) and "." not in entry.name else _text(entry.name)
+    lines = [f"\n[{name}]"]
+    for key in FIELDS:
+        value = getattr(entry, key)
+        if key != "files" and value != defaults[key]:
+            lines.append(f"{key} = {_value(value)}")
+    if entry.files:
+        lines.append(f"\n[{name}.files]")
+    for path, file in sorted(entry.files.items()):
+        facts = {"size": file.size, "sha256": file.sha256}
+        inner = ", ".join(f"{key} = {_value(value)}" for key, value in facts.items() if value is not None)
+        lines.append(f"{_text(path)} = {{ {inner} }}" if inner else f"{_text(path)} = {{}}")
+    return "\n".join(lines) + "\n"
+
+
+def _value(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_text(item) for item in value) + "]"
+    return str(value) if isinstance(value, int) else _text(str(value))
+
+
+def _text(value: str) -> str:
+    # A json string is a TOML basic string, but for DEL, which TOML wants escaped.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,0 +1,54 @@
+"""Where weights, records and locks lie on this machine. The environment is read when asked, not at import."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from srcli.errors import WeightsError
+
+LOCK = "weights.lock"
+
+
+@dataclass(frozen=True)
+class Places:
+    """The Hub's own cache, srcli's records beside it, and the user's overlay lock."""
+
+    hub: Path
+    data: Path  # conversions and the stamps of checked files
+    overlay: Path
+
+
+def places(environ: Mapping[str, str] | None = None) -> Places:
+    """Find the places as huggingface_hub and the XDG rules would; without a home, HF_HOME must say."""
+    env = os.environ if environ is None else environ
+    home = _home(env)
+    cache = _given(env, "XDG_CACHE_HOME") or (home and home / ".cache")
+    hf = _given(env, "HF_HOME") or (cache and cache / "huggingface")
+    hub = _given(env, "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE") or (hf and hf / "hub")
+    if hub is None:
+        raise WeightsError("this user has no home folder: set HF_HOME to a folder for weights")
+    config = _given(env, "XDG_CONFIG_HOME") or (home and home / ".config") or hf or hub
+    return Places(hub, (cache or hf or hub) / "srcli", config / "srcli" / LOCK)
+
+
+def _given(env: Mapping[str, str], *names: str) -> Path | None:
+    found = next((env[name] for name in names if env.get(name)), None)
+    return Path(os.path.expandvars(found)).expanduser().absolute() if found else None
+
+
+def _home(env: Mapping[str, str]) -> Path | None:
+    # A container may run as a user without a home or a passwd entry; Path.home() raises there.
+    if env.get("HOME"):
+        return Path(env["HOME"])
+    try:
+        return Path.home()
+    except RuntimeError:
+        return None
+
+
+def packaged_lock() -> Path:
+    """Return the lock that came with srcli: inside the wheel, or at the root of a checkout."""
+    here = Path(__file__).resolve().parent.parent
+    installed = here / "data" / LOCK
+    return installed if installed.is_file() else here.parent.parent / LOCK

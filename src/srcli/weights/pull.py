@@ -1,0 +1,191 @@
+"""Bringing an entry's files into the Hub's cache: planned against one commit, checked, then made visible."""
+
+import os
+import shutil
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from srcli.errors import MachineError, WeightsError
+from srcli.weights.cache import Repo, set_aside, unwritable
+from srcli.weights.header import sha256
+from srcli.weights.hub import Commit, Hub, Remote
+from srcli.weights.lock import Entry, File
+from srcli.weights.parts import chosen
+from srcli.weights.trust import Stamps, git_blob
+
+WORKERS = 4
+SPARE = 64 << 20
+UNKNOWN = "see its page"
+Report = Callable[[str, int, int], None]  # path, bytes here, bytes in all
+
+
+def unwatched(path: str, here: int, size: int) -> None:
+    """Progress that nobody watches."""
+
+
+class _Stopped(Exception):
+    """Another file failed, or the user gave up."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a pull of one entry will bring: the entry with all its files listed, and those still to fetch."""
+
+    entry: Entry
+    repo: Repo
+    revision: str
+    wanted: tuple[Remote, ...]
+    lacking: tuple[Remote, ...]
+
+    @property
+    def bytes(self) -> int:
+        """What is still to come over the network."""
+        held = (self.repo.part(remote.blob) for remote in self.lacking)
+        return sum(remote.size for remote in self.lacking) - sum(p.stat().st_size for p in held if p.exists())
+
+
+def inside(entry: Entry, path: str, parts: Sequence[str]) -> bool:
+    """Tell whether a file of the entry belongs to one of `parts`; no parts means all."""
+    own = path.removeprefix(entry.folder + "/") if entry.folder else path
+    return not parts or any(own == part or own.startswith(part + "/") for part in parts)
+
+
+def plan(entry: Entry, commit: Commit, hub_cache: Path, parts: Sequence[str] = ()) -> Plan:
+    """Hold what the Hub says of a commit against the lock, and list what is to come."""
+    paths = _paths(entry, commit)
+    listed = {path: _agreed(entry, commit.files[path]) for path in paths}
+    repo = Repo(hub_cache, commit.repo)
+    wanted = tuple(commit.files[path] for path in paths if inside(entry, path, parts))
+    if not wanted:
+        raise WeightsError(f"{entry.name}: {commit.repo} holds nothing of {', '.join(parts) or 'it'}: check the lock")
+    lacking = tuple(remote for remote in wanted if repo.find(commit.revision, remote.path) is None)
+    full = replace(entry, revision=commit.revision, files=listed, include=())
+    if entry.license == UNKNOWN and commit.license:
+        full = replace(full, license=commit.license)
+    return Plan(full, repo, commit.revision, wanted, lacking)
+
+
+def _paths(entry: Entry, commit: Commit) -> list[str]:
+    if entry.include:
+        matching = [p for p in commit.files if any(fnmatchcase(p, pattern) for pattern in entry.include)]
+        return sorted({*chosen(matching), *entry.files})
+    for path in entry.files:
+        if path not in commit.files:
+            raise WeightsError(f"{commit.repo}@{commit.revision[:8]} has no {path}: check the lock, or a mirror")
+    return list(entry.files)
+
+
+def _agreed(entry: Entry, remote: Remote) -> File:
+    """Join what the lock and the Hub know of a file; a contradiction is an error before anything is fetched."""
+    known = entry.files.get(remote.path, File(remote.path))
+    if None not in (known.sha256, remote.sha256) and known.sha256 != remote.sha256:
+        raise WeightsError(
+            f"{remote.path} of {entry.repo} has sha256 {remote.sha256} on the Hub and the lock says {known.sha256}: "
+            "do not use it unless you know why it changed"
+        )
+    if known.size not in (None, remote.size):
+        raise WeightsError(
+            f"{remote.path} of {entry.repo} has {remote.size} bytes on the Hub and the lock says {known.size}: "
+            "do not use it unless you know why it changed"
+        )
+    return File(remote.path, remote.size, known.sha256 or remote.sha256)
+
+
+def check_space(plans: Sequence[Plan], hub_cache: Path) -> None:
+    """Refuse a pull that the disk cannot hold, before it starts."""
+    need = sum(item.bytes for item in plans)
+    folder = next(path for path in (hub_cache, *hub_cache.parents) if path.exists())
+    free = shutil.disk_usage(folder).free
+    if need and need + SPARE > free:
+        room = f"{folder} has {free / 1e9:.1f} GB free and {need / 1e9:.1f} GB are to come"
+        raise MachineError(f"{room}: free some space, or set HF_HOME elsewhere")
+
+
+@dataclass(frozen=True)
+class Puller:
+    """Fetches what a plan lacks, several files at a time."""
+
+    hub: Hub
+    stamps: Stamps
+    report: Report = unwatched
+
+    def run(self, plan: Plan) -> Entry:
+        """Bring every wanted file and return the entry with the hashes that this taught."""
+        stop = threading.Event()
+        with ThreadPoolExecutor(WORKERS) as pool:
+            jobs = [pool.submit(self._one, plan, remote, stop) for remote in plan.wanted]
+            try:
+                wait(jobs, return_when=FIRST_EXCEPTION)
+            finally:
+                stop.set()  # reached with work under way only if a file failed or the user gave up
+        failed = [error for job in jobs if (error := job.exception()) is not None]
+        if failed:
+            raise min(failed, key=lambda error: isinstance(error, _Stopped))
+        learned = {file.path: file for file in (job.result() for job in jobs)}
+        return replace(plan.entry, files={**plan.entry.files, **learned})
+
+    def _one(self, plan: Plan, remote: Remote, stop: threading.Event) -> File:
+        def on_bytes(here: int) -> None:
+            if stop.is_set():
+                raise _Stopped
+            self.report(remote.path, here, remote.size)
+
+        known = plan.entry.files[remote.path]
+        here = plan.repo.find(plan.revision, remote.path)
+        blob = here or self._blob(plan, remote)
+        if blob is not None:
+            digest = self.stamps.sha256(blob)
+            if not _fault(blob, remote, known, digest):
+                on_bytes(remote.size)
+                return self._shown(plan, remote, blob, digest, linked=here is not None)
+            set_aside(blob)
+        digest = self._fetched(plan, remote, known, on_bytes)
+        return self._shown(plan, remote, plan.repo.blob(remote.blob), digest, linked=False)
+
+    def _blob(self, plan: Plan, remote: Remote) -> Path | None:
+        blob = plan.repo.blob(remote.blob)
+        return blob if blob.is_file() else None
+
+    def _shown(self, plan: Plan, remote: Remote, blob: Path, digest: str, linked: bool) -> File:
+        shown = blob if linked else plan.repo.link(plan.revision, remote.path, blob)
+        self.stamps.keep(shown, digest)
+        return File(remote.path, remote.size, digest)
+
+    def _fetched(self, plan: Plan, remote: Remote, known: File, on_bytes: Callable[[int], None]) -> str:
+        """Fetch, check, and once more if what came is not what was promised. Returns the sha256."""
+        part = plan.repo.part(remote.blob)
+        for _ in range(2):
+            self.hub.fetch(plan.repo.id, plan.revision, remote, part, on_bytes)
+            digest = sha256(part)
+            fault = _fault(part, remote, known, digest)
+            if fault is None:
+                _publish(part, plan.repo.blob(remote.blob))
+                return digest
+            aside = set_aside(part)
+        raise WeightsError(f"{remote.path} of {plan.repo.id} {fault} (kept as {aside}): try another network")
+
+
+def _fault(path: Path, remote: Remote, known: File, digest: str) -> str | None:
+    """Say what is wrong with a file's content. Outside LFS the Hub gives git's name for it, not a sha256."""
+    promised = known.sha256 or remote.sha256
+    if promised is not None:
+        return None if digest == promised else f"came with sha256 {digest} and should have {promised}"
+    found = git_blob(path)
+    return None if found == remote.blob else f"came as git blob {found} and should be {remote.blob}"
+
+
+def _publish(part: Path, blob: Path) -> None:
+    """Give a checked download its name. Another process may have done so first."""
+    try:
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        part.replace(blob)
+    except FileNotFoundError:
+        if not blob.is_file():
+            raise
+    except OSError as error:
+        raise unwritable(blob, error) from error

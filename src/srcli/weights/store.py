@@ -1,0 +1,186 @@
+"""The store: from a name, a folder, a file or a hub id to checked files on this disk.
+
+What is locked and here needs no network. What is not here is pulled, unless that is forbidden; what a first pull
+learns goes into the user's lock and is enforced from then on.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+from srcli.errors import WeightsError
+from srcli.weights import local
+from srcli.weights.cache import Repo
+from srcli.weights.hub import Hub, go_offline, hub, offline
+from srcli.weights.local import Located
+from srcli.weights.lock import HUB_NAME, Entry, pick, read_lock
+from srcli.weights.overlay import combined, put, read_overlay
+from srcli.weights.parts import DIFFUSERS
+from srcli.weights.places import Places, packaged_lock, places
+from srcli.weights.pull import UNKNOWN, Plan, Puller, Report, check_space, inside, plan, unwatched
+from srcli.weights.trust import Stamps, fault, quarantine
+
+Tell = Callable[[str], None]
+
+
+def _silent(line: str) -> None:
+    """Nobody listens."""
+
+
+@dataclass(frozen=True)
+class Store:
+    """All weights that srcli knows, and the way to them."""
+
+    offline: bool = False
+    tell: Tell = _silent
+    report: Report = unwatched
+    places: Places = field(default_factory=places)
+    hub: Hub = field(default_factory=hub)
+    packaged: Path = field(default_factory=packaged_lock)
+
+    def __post_init__(self) -> None:
+        if self.offline:
+            go_offline()
+
+    @cached_property
+    def stamps(self) -> Stamps:
+        """The record of files that were hashed."""
+        return Stamps(self.places.data / "stamps.json")
+
+    def lock(self) -> dict[str, Entry]:
+        """The packaged lock with the user's laid over it, as they are now."""
+        return combined(read_lock(self.packaged), read_overlay(self.places.overlay))
+
+    def resolve(self, what: str, kind: str = "", parts: Sequence[str] = (), allow_pickle: bool = False) -> Located:
+        """Return the files of a lock's name, a hub id (`org/name@revision`), a folder or a file.
+
+        `parts` are folders or files inside ("vae", "unet/config.json"); no more than these is fetched or checked.
+        Files that are missing are pulled unless offline; files that are not what the lock says are never used.
+        """
+        entries = self.lock()
+        path = Path(what).expanduser()
+        if what not in entries and path.exists():
+            found = local.locate(path, self.stamps, self.places.data, entries, parts, allow_pickle)
+            return replace(found, kind=kind or found.kind)
+        if what not in entries and HUB_NAME.fullmatch(what):
+            entries[what] = adhoc(what, kind or "base")
+        elif what not in entries and ("/" in what or what.endswith(".safetensors")):
+            raise WeightsError(f"{what}: no such file or folder, and no hub id: check the path")
+        return self.open(pick(entries, what, kind), parts, allow_pickle)
+
+    def open(self, entry: Entry, parts: Sequence[str] = (), allow_pickle: bool = False) -> Located:
+        """Return the checked files of one entry, pulling what is not here."""
+        if entry.yours:
+            name = next(iter(entry.files), "the file")
+            raise WeightsError(
+                f"{entry.name} is yours to bring: get {name} from {entry.source}, "
+                f"then run srcli models add {entry.name} FILE"
+            )
+        found = self._of_repo(entry, parts) if entry.repo else local.of_entry(entry, self.stamps, parts)
+        return local.unpickled(found, self.places.data, self.stamps, allow_pickle)
+
+    def _of_repo(self, entry: Entry, parts: Sequence[str]) -> Located:
+        files = self.here(entry, parts)
+        if files is None:
+            entry = self.pull(entry, parts)
+            files = self.here(entry, parts) or {}
+        for path, file in files.items():
+            if what := fault(file, entry.files[path], self.stamps):
+                raise quarantine(file, what)
+        local.refuse_strays(entry, files)
+        root = Repo(self.places.hub, entry.repo or "").snapshot(entry.revision or "")
+        return local.located(entry, root / entry.folder if entry.folder else root, files)
+
+    def here(self, entry: Entry, parts: Sequence[str] = ()) -> dict[str, Path] | None:
+        """Return the files of an entry that lie here, None unless all do and all are locked. Reads no content."""
+        if entry.repo is None or entry.revision is None or not entry.listed:
+            return None
+        repo = Repo(self.places.hub, entry.repo)
+        wanted = [file for path, file in entry.files.items() if inside(entry, path, parts)]
+        found = {file.path: repo.find(entry.revision, file.path) for file in wanted if file.sha256}
+        complete = {path: file for path, file in found.items() if file is not None}
+        return complete if wanted and len(complete) == len(wanted) else None
+
+    def ready(self, name: str) -> bool:
+        """Tell whether an entry and all that it needs are here. Touches neither network nor content."""
+        return all(self._lies_here(entry, parts) for entry, parts in self.family(name))
+
+    def _lies_here(self, entry: Entry, parts: Sequence[str]) -> bool:
+        if entry.yours:
+            return False
+        if entry.repo is None:
+            return local.exists(entry)
+        return self.here(entry, parts) is not None
+
+    def family(self, name: str) -> list[tuple[Entry, tuple[str, ...]]]:
+        """Return an entry and all that it needs, each with the parts needed of it (none: all of it)."""
+        entries = self.lock()
+        wanted: dict[str, set[str]] = {}
+        queue = [(name, "")]
+        while queue:
+            key, part = queue.pop(0)
+            if key not in wanted:
+                queue += [need(text) for text in (entries.get(key) or self._unknown(entries, key)).needs]
+            wanted.setdefault(key, set()).add(part)
+        known = ((entries.get(key) or self._unknown(entries, key), parts) for key, parts in wanted.items())
+        return [(entry, () if "" in parts else tuple(sorted(parts))) for entry, parts in known]
+
+    def _unknown(self, entries: Mapping[str, Entry], name: str) -> Entry:
+        return adhoc(name, "base") if HUB_NAME.fullmatch(name) else pick(entries, name)
+
+    def plan(self, entry: Entry, parts: Sequence[str] = ()) -> Plan:
+        """Ask the Hub what a pull of this entry would bring."""
+        if self.offline or offline():
+            raise WeightsError(
+                f"{entry.name} is not here and the network is forbidden: run srcli models pull {entry.name} online"
+            )
+        _, at, revision = entry.name.partition("@")
+        asked = entry.revision or (revision if at else None)
+        return plan(entry, self.hub.commit(entry.repo or "", asked), self.places.hub, parts)
+
+    def pull(self, entry: Entry, parts: Sequence[str] = ()) -> Entry:
+        """Bring an entry's files, check them, and keep what was learned. Returns the entry as now known."""
+        planned = self.plan(entry, parts)
+        check_space([planned], self.places.hub)
+        if planned.lacking:
+            self.tell(f"pulling {entry.name} ({planned.bytes / 1e6:,.1f} MB); licence: {licence(entry)}")
+        return self.fetch(entry, planned)
+
+    def fetch(self, entry: Entry, planned: Plan) -> Entry:
+        """Carry out a plan for an entry."""
+        known = Puller(self.hub, self.stamps, self.report).run(planned)
+        if known.files != entry.files or known.revision != entry.revision:
+            self._learn(entry, known)
+        return known
+
+    def _learn(self, entry: Entry, known: Entry) -> None:
+        packaged = read_lock(self.packaged)
+        if entry.name in packaged and packaged[entry.name].repo == entry.repo:
+            known = replace(known, learned=True)
+        put(self.places.overlay, known)
+        new = sum(1 for path, file in known.files.items() if file.sha256 and not _hash(entry, path))
+        self.tell(f"{entry.name}: {new} hashes learned at commit {(known.revision or '')[:8]}, enforced from now on")
+
+
+def _hash(entry: Entry, path: str) -> str | None:
+    return entry.files[path].sha256 if path in entry.files else None
+
+
+def need(text: str) -> tuple[str, str]:
+    """Split "sd15/vae" into the entry's name and the part of it."""
+    name, _, part = text.partition("/")
+    return name, part
+
+
+def adhoc(what: str, kind: str) -> Entry:
+    """Make an entry for a hub id that no lock names: a diffusers folder, or whatever weights lie at the top."""
+    repo = what.partition("@")[0]
+    include = DIFFUSERS if kind == "base" else ("*",)
+    title = PurePosixPath(repo).name
+    return Entry(name=what, kind=kind, family="any", license=UNKNOWN, title=title, repo=repo, include=tuple(include))
+
+
+def licence(entry: Entry) -> str:
+    """Say under which terms an entry stands."""
+    return f"{entry.license} ({entry.terms})" if entry.terms else entry.license

@@ -1,0 +1,107 @@
+"""Whether a file is what the lock says: hashed once, and again whenever size, time or inode changed."""
+
+import hashlib
+import json
+import os
+import threading
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+from srcli.errors import WeightsError
+from srcli.weights.cache import BAD, set_aside
+from srcli.weights.header import CHUNK, sha256
+from srcli.weights.lock import File
+
+Stamp = tuple[int, int, int]
+WRITING = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Stamps:
+    """Hashes of files that were read whole, each good as long as its stamp is.
+
+    Kept beside the cache as json; a lost or damaged record only costs reading the files again.
+    """
+
+    path: Path
+
+    def sha256(self, path: Path) -> str:
+        """Return the hash of a file, from the record when the file has not been touched since."""
+        stamp = _stamp(path)
+        kept = self._read().get(str(path.resolve()))
+        if kept and tuple(kept[0]) == stamp:
+            return str(kept[1])
+        return self.record(path)
+
+    def record(self, path: Path) -> str:
+        """Hash a file now and keep the result. A file that changed meanwhile is not kept."""
+        before = _stamp(path)
+        digest = sha256(path)
+        if _stamp(path) == before:
+            self.keep(path, digest)
+        return digest
+
+    def keep(self, path: Path, digest: str) -> None:
+        """Record a hash that was just worked out."""
+        with WRITING:
+            self._write(str(path.resolve()), [list(_stamp(path)), digest])
+
+    def known(self, path: Path) -> bool:
+        """Whether the record still speaks for this file."""
+        kept = self._read().get(str(path.resolve()))
+        return kept is not None and tuple(kept[0]) == _stamp(path)
+
+    def _read(self) -> dict[str, list]:  # type: ignore[type-arg]
+        try:
+            found = json.loads(self.path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def _write(self, key: str, value: list) -> None:  # type: ignore[type-arg]
+        stamps = {name: kept for name, kept in self._read().items() if Path(name).exists()} | {key: value}
+        fresh = self.path.with_name(f".{uuid.uuid4().hex[:8]}.stamps")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            fresh.write_text(json.dumps(stamps, indent=1), encoding="utf-8")
+            fresh.replace(self.path)
+        except OSError:
+            fresh.unlink(missing_ok=True)  # a read-only or full disk: the next run hashes again
+
+
+def _stamp(path: Path) -> Stamp:
+    try:
+        facts = path.stat()
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({error.strerror}): check the file") from error
+    return facts.st_size, facts.st_mtime_ns, facts.st_ino
+
+
+def git_blob(path: Path) -> str:
+    """Return git's name for the file's content, which the Hub gives for files outside LFS."""
+    digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def fault(path: Path, file: File, stamps: Stamps, again: bool = False) -> str | None:
+    """Say what is wrong with a file of the lock, None if nothing is. `again` reads it whatever its stamp."""
+    size = path.stat().st_size
+    if file.size is not None and size != file.size:
+        return f"has {size} bytes and the lock says {file.size}"
+    if file.sha256 is None:
+        return None
+    digest = stamps.record(path) if again else stamps.sha256(path)
+    if digest != file.sha256:
+        return f"has sha256 {digest} and the lock says {file.sha256}"
+    return None
+
+
+def quarantine(path: Path, what: str) -> WeightsError:
+    """Move a bad file aside and return the error that names it."""
+    aside = set_aside(path)
+    where = f"moved to {aside}" if aside else f"it is on a read-only disk, so delete it or add the suffix {BAD}"
+    return WeightsError(f"{os.fspath(path)} {what} ({where}): run srcli models pull again")
