@@ -1,0 +1,179 @@
+"""The built-in engine: the project's own small diffusion model, shipped in the package.
+
+A picture's mean, features and spread are worked out once; the denoiser then samples what the mean misses, and the
+result is mean + strength x detail, so fidelity is exact and costs nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import partial
+from importlib import resources
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from srcli.engines.base import Canvas, Request, Size, Tell
+from srcli.engines.device import Device
+from srcli.errors import WeightsError
+from srcli.models.builtin import UP, Builtin, Prediction, Shape, luma, straight_edges
+from srcli.sampling.cosine import Cosine
+from srcli.sampling.noise import NoiseField
+from srcli.sampling.tiling import Tile
+from srcli.settings import ModelChoice, Sampling
+from srcli.weights.header import read_header, sha256
+from srcli.weights.open import load_into, load_state
+from srcli.weights.store import Store
+
+PACKAGED = {
+    "upscale": "",
+    "restore": "",
+}
+"""The weights in the package, and what their SHA-256 must be."""
+EDGE_GAIN, DETAIL_GAIN = 2.0, 1.2
+"""How much of each correction there is at full strength (fidelity 0)."""
+GRID = 4
+"""The denoiser halves its canvas twice, so a block begins and ends at a multiple of this many cells."""
+BLOCK, HALO = 256, 40
+
+
+def load(choice: ModelChoice, device: Device, store: Store, tell: Tell) -> BuiltinEngine:
+    """The packaged model for the task, or one trained by `srcli train builtin` (`--adapter FILE`)."""
+    name = "restore" if choice.variant == "restore" else "upscale"
+    if choice.adapter:
+        path = Path(choice.adapter)
+        return BuiltinEngine(read_model(path, device), device, sha256(path))
+    with resources.as_file(resources.files("srcli.data") / f"builtin-{name}.safetensors") as path:
+        return BuiltinEngine(read_model(verified(path, PACKAGED[name]), device), device, PACKAGED[name])
+
+
+def verified(path: Path, wanted: str) -> Path:
+    """`path`, if its bytes are the ones that were packaged."""
+    if not path.is_file():
+        raise WeightsError(f"{path.name} is missing from the package: install srcli again")
+    if (found := sha256(path)) != wanted:
+        raise WeightsError(f"{path} has SHA-256 {found}, not the packaged {wanted}: install srcli again")
+    return path
+
+
+def read_model(path: Path, device: Device) -> Builtin:
+    """The model in a file, ready to compute."""
+    model = Builtin(shape_of(path))
+    load_into(model, {k: v.float() for k, v in load_state(path).items()}, path)
+    model.requires_grad_(False).eval()
+    return model.to(device.torch, device.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def shape_of(path: Path) -> Shape:
+    try:
+        given = json.loads(read_header(path).metadata["shape"])
+        known = {f.name for f in fields(Shape)}
+        return Shape(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items() if k in known})
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"{path} is not a model of the built-in engine: choose another --adapter") from error
+
+
+@dataclass(frozen=True)
+class Margins:
+    """Cells added around a block so that it lies on the picture's grid, whichever block it is."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+    @classmethod
+    def of(cls, height: int, width: int, noise: NoiseField, fold: int) -> Margins:
+        grid = GRID * fold
+        top, left = noise.top % grid, noise.left % grid
+        return cls(top, left, -(top + height) % grid, -(left + width) % grid)
+
+    def around(self, picture: Tensor) -> Tensor:
+        return F.pad(picture, (self.left, self.right, self.top, self.bottom), mode="replicate")
+
+    def inside(self, result: Tensor, scale: int) -> Tensor:
+        height, width = result.shape[-2:]
+        rows = slice(self.top * scale, height - self.bottom * scale)
+        return result[..., rows, self.left * scale : width - self.right * scale]
+
+
+@dataclass(frozen=True)
+class BuiltinDenoiser:
+    """The denoiser with what the predictor said of this block."""
+
+    model: Builtin
+    guess: Prediction
+
+    @property
+    def stride(self) -> int:
+        return self.model.shape.fold
+
+    def __call__(self, x: Tensor, t: Tensor, hint: Tensor, where: Sequence[Tile] | None = None) -> Tensor:
+        signal = torch.cos(t.float() * (torch.pi / 2)).to(x.device).expand(len(x))
+        return self.model.detail(x, signal, self.guess.features, self.guess.spread)
+
+
+@dataclass(frozen=True)
+class BuiltinEngine:
+    """Blind enlargement (or restoration) by the packaged model."""
+
+    model: Builtin
+    device: Device
+    digest: str
+    name: str = "builtin"
+    block: int = BLOCK
+    halo: int = HALO
+
+    @property
+    def factor(self) -> int:
+        return self.model.shape.scale
+
+    def passes(self, size: Size, target: Size) -> list[Size]:
+        """Each pass enlarges by the model's factor at most; the last one gives `target`."""
+        sizes = [target]
+        while (wider := _before(sizes[0], self.factor))[0] > size[0] or wider[1] > size[1]:
+            sizes.insert(0, wider)
+        return sizes
+
+    def working_size(self, size: Size, target: Size, request: Request) -> Size:
+        """The picture itself: what is enlarged too far is reduced afterwards, which keeps all it shows."""
+        return size
+
+    def layout(self, height: int, width: int, sampling: Sampling) -> tuple[list[Tile], int] | None:
+        return None
+
+    def prepare(self, hint: Tensor, request: Request) -> Canvas:
+        fold = self.model.shape.fold
+        margins = Margins.of(*hint.shape[-2:], request.noise, fold)
+        picture = margins.around(hint).to(self.device.torch).contiguous(memory_format=torch.channels_last)
+        guess = self.model.predictor(picture)
+        noise = NoiseField(
+            request.noise.seed,
+            (request.noise.top - margins.top) // fold,
+            (request.noise.left - margins.left) // fold,
+        )
+        _, _, height, width = guess.features.shape
+        start = noise.draw((1, UP**2, height, width)).to(self.device.torch)
+        strength = 1 - (0.5 if request.sampling.fidelity is None else request.sampling.fidelity)
+        finish = partial(self._finish, guess=guess, margins=margins, strength=strength)
+        return Canvas(start, picture, BuiltinDenoiser(self.model, guess), Cosine(request.sampling.steps or 6), finish)
+
+    def _finish(self, x: Tensor, guess: Prediction, margins: Margins, strength: float) -> Tensor:
+        """mean + strength x (firmer edges + sampled detail off the edges)."""
+        firmer = self.model.edges(guess.features)
+        sampled = F.pixel_shuffle(x.float() * torch.exp(guess.spread), UP)
+        mask = straight_edges(luma(guess.mean) + firmer).mask
+        rgb = guess.mean + strength * (EDGE_GAIN * firmer + DETAIL_GAIN * (1 - mask) * sampled)
+        return margins.inside(rgb.clamp(0, 1), self.factor)
+
+    def provenance(self) -> Mapping[str, str]:
+        return {"model": f"srcli built-in, sha256 {self.digest}", "licence": "see docs/builtin-model.md"}
+
+
+def _before(size: Size, factor: int) -> Size:
+    """The smallest picture that one pass brings to `size`."""
+    return -(-size[0] // factor), -(-size[1] // factor)

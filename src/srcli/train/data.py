@@ -1,0 +1,124 @@
+"""Photographs in memory, and the training pairs cut from them.
+
+Every pair is a function of (seed, step, place in the batch), so a resumed run sees what an unbroken one would have.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.random import Generator
+from PIL import Image
+from torch import Tensor
+
+from srcli.errors import InputError
+from srcli.train.degradations import Degrade, Pixels, resize
+from srcli.train.synthetic import drawn
+
+KINDS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"})
+MARGIN = 4
+"""Cells cut from around each spoiled patch: filters do wrong there, and JPEG's grid gets a random place."""
+
+
+def held_out(path: Path) -> bool:
+    """A tenth of all pictures, told by name, is never trained on."""
+    return hashlib.sha256(path.name.encode()).digest()[0] % 10 == 0
+
+
+def find(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise InputError(f"no such folder {folder}: give --data a folder of photographs")
+    files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in KINDS)
+    if not files:
+        raise InputError(f"no pictures in {folder}: put photographs (JPEG, PNG, WebP, TIFF) there")
+    return files
+
+
+def decode(path: Path) -> Pixels | None:
+    """The picture as RGB, or None where it cannot be read."""
+    try:
+        with Image.open(path) as picture:
+            return np.asarray(picture.convert("RGB"))
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return None
+
+
+def photographs(files: Sequence[Path], least: int) -> list[Pixels]:
+    """Those of `files` that open and are at least `least` pixels each way."""
+    opened = [p for p in map(decode, files) if p is not None]
+    if not opened:
+        raise InputError(f"none of {len(files)} pictures can be read: check the files under --data")
+    large = [p for p in opened if min(p.shape[:2]) >= least]
+    if not large:
+        raise InputError(f"no picture has {least} pixels each way: give larger photographs or a smaller --patch")
+    return large
+
+
+def crop(pixels: Pixels, side: int, rng: Generator) -> Pixels:
+    top, left = (int(rng.integers(0, n - side + 1)) for n in pixels.shape[:2])
+    return pixels[top : top + side, left : left + side]
+
+
+def busy(pixels: Pixels) -> bool:
+    grey = pixels[::2, ::2].mean(2)
+    return bool(np.abs(np.diff(grey, axis=0)).mean() + np.abs(np.diff(grey, axis=1)).mean() > 5)
+
+
+def turned(pixels: Pixels, rng: Generator) -> Pixels:
+    """One of the eight flips and turns, and sometimes other colours."""
+    pixels = np.rot90(pixels, int(rng.integers(4)))
+    if rng.random() < 0.5:
+        pixels = pixels[:, ::-1]
+    if rng.random() < 0.2:
+        pixels = pixels[..., rng.permutation(3)]
+    return np.ascontiguousarray(pixels)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Endless batches of (spoiled, sharp)."""
+
+    photos: Sequence[Pixels]
+    degrade: Degrade
+    cells: int
+    up: int
+    scale: int
+    batch: int
+    seed: int
+    synthetic: float = 0.22
+
+    def sharp(self, rng: Generator) -> Pixels:
+        side = (self.cells + 2 * MARGIN) * self.up
+        if rng.random() < self.synthetic:
+            return drawn(side, rng)
+        sizes = np.sqrt([p.shape[0] * p.shape[1] for p in self.photos])
+        for _ in range(3):
+            photo = self.photos[int(rng.choice(len(self.photos), p=sizes / sizes.sum()))]
+            wide = min(*photo.shape[:2], round(side * rng.uniform(1, 1.6)) if rng.random() < 0.3 else side)
+            patch = crop(photo, wide, rng)
+            if busy(patch):
+                break
+        return turned(patch if wide == side else resize(patch, side, side, Image.Resampling.LANCZOS), rng)
+
+    def pair(self, rng: Generator) -> tuple[Pixels, Pixels]:
+        sharp = self.sharp(rng)
+        small = self.degrade(sharp, self.scale, rng)
+        fold = self.up // self.scale
+        top, left = (int(rng.integers(0, 2 * MARGIN + 1)) for _ in range(2))
+        cut, n = np.s_[top * self.up :, left * self.up :], self.cells
+        near = small[top * fold :, left * fold :][: n * fold, : n * fold]
+        return near, sharp[cut][: n * self.up, : n * self.up]
+
+    def at(self, step: int) -> tuple[Tensor, Tensor]:
+        """The batch of a step, as (n, 3, h, w) in 0..1."""
+        made = [self.pair(np.random.default_rng((self.seed, step, i))) for i in range(self.batch)]
+        small, sharp = (np.stack(part) for part in zip(*made, strict=True))
+        return tensor(small), tensor(sharp)
+
+
+def tensor(pixels: Pixels) -> Tensor:
+    """(n, h, w, 3) bytes to (n, 3, h, w) in 0..1, kept channels last."""
+    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).float() / 255

@@ -1,0 +1,149 @@
+"""The training loop: seeded batches, a moving average of the weights, checkpoints that resume to the same state."""
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from srcli.errors import InputError, MachineError
+from srcli.models.builtin import Builtin, Shape
+from srcli.train.data import Pairs
+from srcli.train.losses import detail_loss, edge_loss, predict_loss
+from srcli.train.muon import Muon
+
+Loss = Callable[[Builtin, Tensor, Tensor, torch.Generator], Tensor]
+LOSSES: dict[str, tuple[str, Loss]] = {
+    "predict": ("predictor", predict_loss),
+    "edges": ("edges", edge_loss),
+    "detail": ("detail", detail_loss),
+}
+"""Stage to the part of the model it trains, in the order of training."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """All that a checkpoint's numbers depend on; a resume with another one is refused."""
+
+    stage: str
+    task: str = "upscale"
+    shape: Shape = field(default_factory=Shape)
+    cells: int = 32
+    batch: int = 8
+    lr: float = 2e-3
+    seed: int = 1
+    keep: float = 0.999
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """When to stop: whichever comes first. The learning rate falls to nothing over the last part."""
+
+    steps: float = math.inf
+    minutes: float = math.inf
+    warm: int = 100
+    fall: float = 0.5
+
+    def rate(self, step: int, seconds: float) -> float:
+        done = max(step / self.steps, seconds / 60 / self.minutes)
+        return min(1.0, (step + 1) / self.warm) * min(1.0, max(0.0, (1 - done) / self.fall))
+
+    def over(self, step: int, seconds: float) -> bool:
+        return step >= self.steps or seconds >= 60 * self.minutes
+
+
+@dataclass
+class Run:
+    """A stage under way: the model, the average of the part that learns, the optimiser, and how far it is."""
+
+    recipe: Recipe
+    model: Builtin
+    average: dict[str, Tensor]
+    optimiser: Muon
+    step: int = 0
+    seconds: float = 0.0
+    loss: float = math.nan
+
+    @property
+    def part(self) -> nn.Module:
+        return getattr(self.model, LOSSES[self.recipe.stage][0])  # type: ignore[no-any-return]
+
+    @classmethod
+    def begin(cls, recipe: Recipe, model: Builtin) -> "Run":
+        part = getattr(model, LOSSES[recipe.stage][0])
+        model.requires_grad_(False)
+        part.requires_grad_(True)
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        average = {k: v.clone() for k, v in part.state_dict().items()}
+        return cls(recipe, model, average, Muon(part.parameters(), recipe.lr))
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "recipe": asdict(self.recipe),
+            "weights": self.part.state_dict(),
+            "average": self.average,
+            "optimiser": self.optimiser.state_dict(),
+            "step": self.step,
+            "seconds": self.seconds,
+            "loss": self.loss,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        changed = [k for k, v in asdict(self.recipe).items() if state["recipe"].get(k) != v]
+        if changed:
+            was = ", ".join(f"{k} {state['recipe'].get(k)}" for k in changed)
+            raise InputError(f"the checkpoint was made with {was}: resume with the same settings or take another --out")
+        self.part.load_state_dict(state["weights"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.average = state["average"]
+        self.step, self.seconds, self.loss = state["step"], state["seconds"], state["loss"]
+
+    def advance(self, small: Tensor, sharp: Tensor, rate: float) -> None:
+        """One step of gradient descent, and the average after it."""
+        dice = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + self.step)
+        loss = LOSSES[self.recipe.stage][1](self.model, small, sharp, dice)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.part.parameters(), 1.0)
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.recipe.lr * rate
+        self.optimiser.step()
+        self.step += 1
+        keep = min(self.recipe.keep, self.step / (self.step + 10))
+        for name, value in self.part.state_dict().items():
+            self.average[name].lerp_(value, 1 - keep)
+        now = float(loss)
+        self.loss = now if math.isnan(self.loss) else 0.99 * self.loss + 0.01 * now
+
+
+def train(run: Run, pairs: Pairs, budget: Budget) -> Iterator[Run]:
+    """Yields the run after every step; whoever drives it saves and reports."""
+    while not budget.over(run.step, run.seconds):
+        began = time.monotonic()
+        run.advance(*pairs.at(run.step), budget.rate(run.step, run.seconds))
+        run.seconds += time.monotonic() - began
+        yield run
+
+
+def save(state: dict[str, Any], path: Path) -> None:
+    """Writes beside and renames, so that a full disk or a kill leaves the last checkpoint whole."""
+    beside = path.with_name(path.name + ".part")
+    try:
+        torch.save(state, beside)
+        os.replace(beside, path)
+    except (OSError, RuntimeError) as error:
+        beside.unlink(missing_ok=True)
+        raise MachineError(f"cannot save {path} ({error}): free disk space, then --resume") from error
+
+
+def load(path: Path) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise InputError(f"{path} is not a checkpoint of this command: take another --out") from error
+    return state

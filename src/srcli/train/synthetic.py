@@ -1,0 +1,100 @@
+"""Drawn patches: lines, polygons, stripes and lettering, which a few hundred photographs hold too little of."""
+
+from functools import cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.random import Generator
+from PIL import Image, ImageDraw, ImageFont
+
+from srcli.train.degradations import Pixels, resize
+
+FINER = 3
+"""Patches are drawn this many times larger and reduced, so that edges are smooth."""
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789&%$#@!?.,:;-+/()ÄÖÜäöüßéèñç"
+
+
+@cache
+def font_files() -> tuple[str, ...]:
+    """Whatever fonts the machine has; none come with the package."""
+    roots = (Path("/usr/share/fonts"), Path("/usr/local/share/fonts"), Path("/Library/Fonts"), Path("C:/Windows/Fonts"))
+    return tuple(sorted(str(f) for root in roots if root.is_dir() for f in root.rglob("*.[to]tf")))
+
+
+def colour(rng: Generator) -> tuple[int, int, int]:
+    value = rng.integers(0, 256, 3) if rng.random() < 0.6 else np.repeat(rng.integers(0, 256), 3)
+    return tuple(int(v) for v in value)
+
+
+def ground(side: int, rng: Generator) -> Pixels:
+    """A plain or softly graded background."""
+    corners = np.array([colour(rng) for _ in range(4)], np.float32).reshape(2, 2, 3)
+    if rng.random() < 0.6:
+        corners = corners[:1, :1] + (corners - corners[:1, :1]) * 0.15
+    smooth = cv2.resize(corners, (side, side), interpolation=cv2.INTER_LINEAR)
+    return np.ascontiguousarray(np.clip(smooth, 0, 255).astype(np.uint8))
+
+
+def lines(canvas: Pixels, rng: Generator) -> None:
+    side = canvas.shape[0]
+    for _ in range(int(rng.integers(2, 12))):
+        start, end = (tuple(int(v) for v in rng.integers(-side // 4, side + side // 4, 2)) for _ in range(2))
+        cv2.line(canvas, start, end, colour(rng), int(rng.integers(2, 8 * FINER)))
+
+
+def polygons(canvas: Pixels, rng: Generator) -> None:
+    side = canvas.shape[0]
+    for _ in range(int(rng.integers(1, 6))):
+        points = rng.integers(-side // 6, side + side // 6, (int(rng.integers(3, 6)), 2)).astype(np.int32)
+        cv2.fillPoly(canvas, [points], colour(rng))
+    if rng.random() < 0.3:
+        middle = tuple(int(v) for v in rng.integers(0, side, 2))
+        cv2.circle(canvas, middle, int(rng.integers(side // 12, side // 2)), colour(rng), int(rng.choice([-1, 6, 15])))
+
+
+def stripes(canvas: Pixels, rng: Generator) -> None:
+    """Parallel bars with a common period, as in facades, fences and blinds."""
+    side, angle = canvas.shape[0], rng.uniform(0, np.pi)
+    if rng.random() < 0.4:
+        angle = rng.integers(0, 2) * np.pi / 2 + rng.normal(0, 0.05)
+    period = rng.uniform(5, 24) * FINER
+    y, x = np.mgrid[:side, :side].astype(np.float32)
+    phase = ((x * np.cos(angle) + y * np.sin(angle)) / period + rng.random()) % 1
+    if rng.random() < 0.3:
+        across = ((y * np.cos(angle) - x * np.sin(angle)) / (period * rng.uniform(0.4, 2.5))) % 1
+        phase = np.maximum(phase, across)
+    canvas[phase < rng.uniform(0.15, 0.6)] = colour(rng)
+
+
+def words(canvas: Pixels, rng: Generator) -> None:
+    """Lettering in any font of the machine, turned a little; Hershey strokes where it has none."""
+    picture = Image.fromarray(canvas)
+    files, side = font_files(), canvas.shape[0]
+    ink, size = colour(rng), int(rng.integers(9, 60) * FINER)
+    draw = ImageDraw.Draw(picture)
+    name = files[int(rng.integers(len(files)))] if files else ""
+    font = ImageFont.truetype(name, size) if name and rng.random() < 0.85 else ImageFont.load_default(size)
+    top = int(rng.integers(-size, side // 2))
+    while top < side:
+        text = "".join(rng.choice(list(LETTERS + "   "), int(rng.integers(3, 24))))
+        draw.text((int(rng.integers(-size, side // 3)), top), text, ink, font)
+        top += int(size * rng.uniform(1.1, 1.6))
+    canvas[:] = np.asarray(picture)
+    if rng.random() < 0.5:
+        turn = cv2.getRotationMatrix2D((side / 2, side / 2), rng.normal(0, 12), rng.uniform(0.8, 1.2))
+        turn[:, :2] @= np.array([[1, rng.normal(0, 0.15)], [0, 1]])
+        canvas[:] = cv2.warpAffine(canvas, turn, (side, side), borderMode=cv2.BORDER_REFLECT)
+
+
+def drawn(side: int, rng: Generator) -> Pixels:
+    """A patch of `side` x `side` with one to three of the above, sometimes under a little texture."""
+    canvas = ground(side * FINER, rng)
+    makers = (lines, polygons, stripes, words, words)
+    for index in rng.choice(len(makers), int(rng.integers(1, 4))):
+        makers[index](canvas, rng)
+    small = resize(canvas, side, side, Image.Resampling.BOX)
+    if rng.random() < 0.3:
+        grain = rng.normal(0, rng.uniform(1, 6), (side, side, 1))
+        return np.clip(small + grain, 0, 255).astype(np.uint8)
+    return small
