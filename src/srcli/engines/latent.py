@@ -1,0 +1,149 @@
+"""What the engines over latents share: the VAE, guidance, and the choice of a scheduler."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    LCMScheduler,
+    UniPCMultistepScheduler,
+)
+from torch import Tensor, nn
+
+from srcli.engines.device import Device
+from srcli.errors import InputError, PictureError
+from srcli.models.banded_vae import After, Bands, decode, encode
+from srcli.weights.open import quiet
+
+# Steps of the noise field for draws outside the loop, which counts from 1.
+POSTERIOR, START, AGAIN = -1, 0, -2
+
+# An all-dark last step (zero terminal SNR) would have an infinite sigma; this is diffusers' own floor.
+DARKEST = 2**-24
+
+SCHEDULERS: Mapping[str, tuple[Any, Mapping[str, Any]]] = {
+    "unipc": (UniPCMultistepScheduler, {}),
+    "dpm++": (DPMSolverMultistepScheduler, {}),
+    "ddim": (DDIMScheduler, {"timestep_spacing": "trailing", "clip_sample": False}),
+    "euler": (EulerDiscreteScheduler, {}),
+    "lcm": (LCMScheduler, {"clip_sample": False}),
+    "ddpm": (DDPMScheduler, {"timestep_spacing": "trailing", "clip_sample": False}),
+}
+
+
+def scheduler(name: str, config: Mapping[str, Any], steps: int) -> Any:
+    """A diffusers scheduler of this kind over the noise schedule that a base or adapter was trained with."""
+    quiet()
+    cls, extra = SCHEDULERS[name]
+    made = cls.from_config(dict(config), **extra)
+    made.alphas_cumprod = made.alphas_cumprod.clamp(min=DARKEST)
+    try:
+        made.set_timesteps(steps)
+    except ValueError as error:
+        raise InputError(f"--steps {steps} does not suit the {name} scheduler ({error}): choose others") from error
+    if hasattr(made, "set_begin_index"):  # spares a search on the device at the first step
+        made.set_begin_index(0)
+    return made
+
+
+def noised(x: Tensor, noise: Tensor, alpha: Tensor) -> Tensor:
+    """`x` diffused to where `alpha`, the schedule's alphas_cumprod, says."""
+    alpha = alpha.to(x)
+    return alpha.sqrt() * x + (1 - alpha).sqrt() * noise
+
+
+def entering(made: Any, x: Tensor) -> Tensor:
+    """Diffused latents in the scale that the scheduler's loop works in: Euler's is that of the noise."""
+    if not isinstance(made, EulerDiscreteScheduler):
+        return x
+    scaled: Tensor = x * (1 + made.sigmas[0].to(x).square()).sqrt()
+    return scaled
+
+
+def guided(without: Tensor, with_prompt: Tensor, guidance: float) -> Tensor:
+    """Classifier-free guidance."""
+    return without + guidance * (with_prompt - without)
+
+
+def guided_steps(timesteps: Tensor, interval: tuple[float, float] | None) -> frozenset[float]:
+    """The timesteps that are guided: those in this share of the steps, 0..1; all of them without one."""
+    low, high = interval or (0.0, 1.0)
+    count = len(timesteps)
+    return frozenset(float(t) for i, t in enumerate(timesteps) if low <= (i + 0.5) / count <= high)
+
+
+def place(net: nn.Module, device: Device, dtype: torch.dtype | None = None) -> nn.Module:
+    """Bring a network to the device, to be used and not trained."""
+    net = net.to(device.torch, dtype or device.dtype).eval().requires_grad_(False)
+    return net.to(memory_format=torch.channels_last) if device.accelerated else net  # type: ignore[call-overload]
+
+
+@dataclass(frozen=True)
+class Codec:
+    """A VAE between pictures in 0..1 and scaled latents."""
+
+    net: AutoencoderKL
+    device: Device
+    bands: Bands = Bands()
+
+    @classmethod
+    def of(cls, net: AutoencoderKL, device: Device) -> Codec:
+        """On the device; in fp32 instead of bf16, whose 8 bits would band smooth skies."""
+        dtype = torch.float32 if device.dtype is torch.bfloat16 else device.dtype
+        store = torch.device("cpu") if device.accelerated else None
+        return cls(place(net, device, dtype), device, Bands(store=store))
+
+    @property
+    def factor(self) -> int:
+        """Pixels of a side per latent."""
+        return int(2 ** (len(self.net.config.block_out_channels) - 1))
+
+    def posterior(self, picture: Tensor, after: After | None = None) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of the unscaled latents."""
+
+        def run() -> Tensor:
+            return encode(self.net, self._here(picture * 2 - 1), self.bands, after)
+
+        mean, log_variance = self._sound(run, "encoding").float().chunk(2, dim=1)
+        return mean, (0.5 * log_variance.clamp(-30, 20)).exp()
+
+    def encode(self, picture: Tensor, noise: Tensor, after: After | None = None) -> Tensor:
+        """Scaled latents: a draw of the posterior, by `noise`. fp32."""
+        mean, deviation = self.posterior(picture, after)
+        latents: Tensor = self.net.config.scaling_factor * (mean + deviation * noise.to(mean))
+        return latents
+
+    def decode(self, latents: Tensor, after: After | None = None) -> Tensor:
+        """The picture in 0..1, fp32, before it is clamped."""
+
+        def run() -> Tensor:
+            return decode(self.net, self._here(latents / self.net.config.scaling_factor), self.bands, after)
+
+        return self._sound(run, "decoding").float() / 2 + 0.5
+
+    def _here(self, x: Tensor) -> Tensor:
+        return x.to(self.device.torch, self.net.dtype)
+
+    def _sound(self, run: Callable[[], Tensor], what: str) -> Tensor:
+        """What `run` gives; half precision that overflows is given up for good."""
+        found = run()
+        if not sound(found) and self.net.dtype is not torch.float32:
+            self.net.float()
+            found = run()
+        if not sound(found):
+            raise PictureError(f"{what} gave no picture, even in float32: choose another base model", "not-finite")
+        return found
+
+
+def sound(x: Tensor) -> bool:
+    """Whether these can be a picture: finite, and not all one number, as an overflow leaves them."""
+    low, high = x.aminmax()
+    return bool(torch.isfinite(low) & torch.isfinite(high) & (low < high))

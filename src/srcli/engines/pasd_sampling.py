@@ -1,0 +1,106 @@
+"""How PASD samples: where its latents start, and what it predicts at each step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from diffusers import ControlNetModel, UNet2DConditionModel
+from torch import Tensor
+
+from srcli.engines.device import Device
+from srcli.engines.latent import AGAIN, START, entering, guided, noised
+from srcli.models.paca import PixelAware
+from srcli.sampling.noise import NoiseField
+from srcli.sampling.tiling import Tile
+
+
+@dataclass(frozen=True)
+class Nets:
+    """The networks of every step."""
+
+    unet: UNet2DConditionModel
+    paca: PixelAware
+    control: ControlNetModel
+    device: Device
+
+
+@dataclass(frozen=True)
+class Led:
+    """A denoiser: the base's UNet, led by the picture through ControlNet and PACA, and by two texts."""
+
+    nets: Nets
+    text: Tensor  # two rows: what to keep away from, what to show
+    guidance: float
+    strength: float
+    guided_at: frozenset[float]
+    _embedded: dict[Tile | None, Tensor] = field(default_factory=dict)
+    _texts: dict[tuple[int, bool], Tensor] = field(default_factory=dict)
+
+    @property
+    def stride(self) -> int:
+        return 8
+
+    def __call__(self, x: Tensor, t: Tensor, hint: Tensor, where: Sequence[Tile] | None = None) -> Tensor:
+        embedding = self._embedding(hint, where)
+        if self.guidance <= 1 or float(t) not in self.guided_at:
+            return self.predict(x, t, embedding, both=False)
+        halves = self.predict(torch.cat([x, x]), t, torch.cat([embedding, embedding]), both=True)
+        away, shown = halves.chunk(2)
+        return guided(away, shown, self.guidance)
+
+    def predict(self, x: Tensor, t: Tensor, embedding: Tensor, both: bool) -> Tensor:
+        """The plain predictions: for `both` texts, the one to keep away from first, or for the other alone."""
+        nets = self.nets
+        given, text = x.to(nets.device.dtype), self._text(len(x), both)
+        down, mid = nets.control(
+            given, t, text, embedding, conditioning_scale=self.strength, return_dict=False
+        )
+        with nets.paca.attending(down):
+            out: Tensor = nets.unet(
+                given,
+                t,
+                text,
+                down_block_additional_residuals=down,
+                mid_block_additional_residual=mid,
+                return_dict=False,
+            )[0]
+        return out.to(x.dtype)
+
+    def _text(self, rows: int, both: bool) -> Tensor:
+        """The texts as rows. The same tensor each time: attention remembers it by its identity."""
+        if (rows, both) not in self._texts:
+            text = self.text.to(self.nets.device.torch, self.nets.device.dtype)
+            chosen = text.repeat_interleave(rows // 2, 0) if both else text[1:].expand(rows, -1, -1)
+            self._texts[rows, both] = chosen.contiguous()
+        return self._texts[rows, both]
+
+    def _embedding(self, hint: Tensor, where: Sequence[Tile] | None) -> Tensor:
+        """The hint's features, made at the first step. One crop has the same ones at all others."""
+        places: Sequence[Tile | None] = where or [None]
+        new = [i for i, place in enumerate(places) if place not in self._embedded]
+        if new:
+            crops = (hint if where is None else hint[new]).to(self.nets.device.dtype)
+            made = self.nets.control.controlnet_cond_embedding(crops)
+            self._embedded.update(zip([places[i] for i in new], made.split(len(made) // len(new)), strict=True))
+        return torch.cat([self._embedded[place] for place in places])
+
+
+def start(
+    z: Tensor, scheduler: Any, noise: NoiseField, level: int | None, official: bool = False
+) -> Tensor:
+    """Latents to start from: diffused to the first timestep, then once more to `level` with fresh noise.
+
+    Without a level the start is pure noise. `official` looks the level up among the steps, as the official program
+    does with newer diffusers, and silently takes the last step where it is none of them.
+    """
+    first = noise.draw(z.shape, START).to(z)
+    if level is None:
+        return entering(scheduler, first)
+    alphas = scheduler.alphas_cumprod
+    if official and level not in [int(t) for t in scheduler.timesteps]:
+        level = int(scheduler.timesteps[-1])
+    once = noised(z, first, alphas[int(scheduler.timesteps[0])])
+    return entering(scheduler, noised(once, noise.draw(z.shape, AGAIN).to(z), alphas[level]))

@@ -1,0 +1,73 @@
+"""Prompts as the networks read them: tokens, in as many pieces as it takes, and their embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from srcli.engines.device import Device
+from srcli.errors import InputError
+from srcli.tasks import Task
+
+ENDS = 2  # tokens that open and close each piece
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    """A CLIP tokenizer with its text encoder."""
+
+    tokenizer: Any
+    net: Any
+    device: Device
+
+    @torch.inference_mode()
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """Embeddings, one row a text. All get as many pieces of 77 tokens as the longest needs."""
+        rows = [self.pieces(text) for text in texts]
+        count = max(len(row) for row in rows)
+        tokens = torch.tensor([row + [self._piece([])] * (count - len(row)) for row in rows])
+        flat = tokens.flatten(0, 1).to(self.device.torch)
+        found: Tensor = self.net(flat).last_hidden_state
+        return found.reshape(len(rows), -1, found.shape[-1])
+
+    def pieces(self, text: str) -> list[list[int]]:
+        """Token ids in pieces as long as the encoder reads at once; at least one."""
+        ids = self.tokenizer(text, add_special_tokens=False, truncation=False, verbose=False).input_ids
+        room = self.room
+        return [self._piece(ids[i : i + room]) for i in range(0, max(len(ids), 1), room)]
+
+    @property
+    def room(self) -> int:
+        """Words' tokens that one piece holds."""
+        return int(self.tokenizer.model_max_length) - ENDS
+
+    def _piece(self, ids: list[int]) -> list[int]:
+        ends = [self.tokenizer.eos_token_id] + [self.tokenizer.pad_token_id] * (self.room - len(ids))
+        return [self.tokenizer.bos_token_id, *ids, *ends]
+
+
+def positive(task: Task, text: str, caption: str) -> str:
+    """What the result shall show: the caption, the user's words and the task's own, joined by commas."""
+    whole = joined([caption, text])
+    for word, better in task.replace_words:
+        whole = whole.replace(word, better)
+    return joined([whole, task.added_prompt])
+
+
+def joined(parts: Iterable[str]) -> str:
+    return ", ".join(part.strip() for part in parts if part.strip())
+
+
+def read_prompt(path: Path) -> str:
+    """The prompt that a text file holds; a byte order mark is no part of it."""
+    try:
+        return path.read_text(encoding="utf-8-sig").strip()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text: save the prompt as UTF-8") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}): check the path") from error

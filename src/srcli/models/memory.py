@@ -1,0 +1,44 @@
+"""Text attention that works out a text's keys and values once, not once a step."""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from typing import Any
+
+from diffusers import ControlNetModel, UNet2DConditionModel
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+from torch.utils.weak import WeakTensorKeyDictionary
+
+TEXT = ".attn2.processor"
+
+
+class TextMemory:
+    """An attention processor that keeps the keys and values of each text for as long as the text is held."""
+
+    def __init__(self) -> None:
+        self._kept: MutableMapping[Tensor, tuple[Tensor, Tensor]] = WeakTensorKeyDictionary()
+
+    def __call__(
+        self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Tensor, attention_mask: None = None
+    ) -> Tensor:
+        key, value = self._pair(attn, encoder_hidden_states)
+        mixed = scaled_dot_product_attention(_split(attn.to_q(hidden_states), attn.heads), key, value)
+        out: Tensor = attn.to_out[0](mixed.transpose(1, 2).flatten(2))
+        return out
+
+    def _pair(self, attn: Any, text: Tensor) -> tuple[Tensor, Tensor]:
+        if text not in self._kept:
+            self._kept[text] = _split(attn.to_k(text), attn.heads), _split(attn.to_v(text), attn.heads)
+        return self._kept[text]
+
+
+def remember_text(net: UNet2DConditionModel | ControlNetModel) -> None:
+    """Give every text attention of the network a memory; a text tensor must not be changed in place after."""
+    for name in net.attn_processors:
+        if name.endswith(TEXT):
+            net.get_submodule(name.removesuffix(".processor")).set_processor(TextMemory())
+
+
+def _split(x: Tensor, heads: int) -> Tensor:
+    return x.reshape(*x.shape[:2], heads, -1).transpose(1, 2)
