@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from srcli.settings import SEED, Prompt, Sampling, Size
 
+NONE: Mapping[str, str] = MappingProxyType({})
 CLEAN = "clean, high-resolution, 8k"
 NOT_CLEAN = "blurry, dotted, noise, raster lines, unclear, lowres, over-smoothed"
 
@@ -20,8 +21,10 @@ class Task:
     done: str  # the word in the output's name
     scale: float
     engines: tuple[str, ...]  # those that can do it, best first
-    variant: str | None = None  # of the engine's adapter
-    base: str | None = None  # name in weights.lock; None: the engine's own
+    variants: Mapping[str, str] = field(
+        default_factory=dict
+    )  # engine -> variant of its weights, where not the usual one
+    bases: Mapping[str, str] = NONE  # engine -> base model in weights.lock, likewise
     needs_base: bool = False
     added_prompt: str = CLEAN
     negative_prompt: str = NOT_CLEAN
@@ -44,8 +47,8 @@ RESTORE = Task(
     done="restored",
     scale=1,
     engines=("pasd", "builtin", "stablesr"),
-    variant="restore",
-    base="realistic",
+    variants=MappingProxyType({"builtin": "restore"}),
+    bases=MappingProxyType({"pasd": "realistic"}),
 )
 
 COLORIZE = Task(
@@ -53,7 +56,7 @@ COLORIZE = Task(
     done="colorized",
     scale=1,
     engines=("pasd",),
-    variant="light-color",
+    variants=MappingProxyType({"pasd": "light-color"}),
     added_prompt="",
     negative_prompt="b&w, color bleeding",
     replace_words=(("black and white", "color"),),

@@ -1,0 +1,5 @@
+"""`python -m srcli`."""
+
+from srcli.cli import main
+
+main()

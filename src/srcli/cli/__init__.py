@@ -1,0 +1,46 @@
+"""The command line. Commands only translate: what is typed becomes frozen settings, and the work is done below."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from srcli import __version__
+from srcli.cli import doctor, pictures
+from srcli.cli.boundary import ErrorBoundary
+
+app = typer.Typer(
+    name="srcli",
+    cls=ErrorBoundary,
+    help="Enlarge, restore, stylize and colorize photographs with diffusion models.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"srcli {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Enlarge, restore, stylize and colorize photographs with diffusion models."""
+
+
+for command in (pictures.upscale, pictures.stylize, pictures.restore_old_photo, pictures.colorize):
+    app.command()(command)
+app.command()(doctor.doctor)
+
+
+def main() -> None:
+    """Entry point of the `srcli` program."""
+    app()

@@ -1,0 +1,52 @@
+"""The one place where failures become a line on stderr and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from srcli.errors import SrcliError
+from srcli.imaging.names import shown
+
+USAGE = 2
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+
+
+class ErrorBoundary(TyperGroup):
+    """A command group whose user errors are one line: `srcli: what: what to do`. Bugs keep their traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except SrcliError as error:
+            complain(str(error))
+            raise typer.Exit(error.exit_code) from error
+        except typer.TyperException as error:
+            raise _usage(error) from error
+        except KeyboardInterrupt as error:
+            complain("interrupted")
+            raise typer.Exit(INTERRUPTED) from error
+        except BrokenPipeError as error:
+            # Python flushes stdout again on its way out, which would complain about the same pipe.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(BROKEN_PIPE) from error
+
+
+def _usage(error: typer.TyperException) -> Exception:
+    """A mistake in the command line, in one line too; a bare command group still shows its help."""
+    ctx = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError" or ctx is None:
+        return error
+    message = " ".join(error.format_message().split()).rstrip(".")
+    complain(f"{message[:1].lower()}{message[1:]}: see {ctx.command_path} --help")
+    return typer.Exit(USAGE)
+
+
+def complain(message: str) -> None:
+    """One line on stderr, whatever characters the message is made of."""
+    print(f"srcli: {shown(message)}", file=sys.stderr, flush=True)

@@ -1,0 +1,128 @@
+"""`srcli doctor`: what this machine is, what is here, and what would run."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from srcli import __version__
+from srcli.imaging.names import shown
+from srcli.settings import DeviceChoice, ModelChoice
+from srcli.tasks import TASKS
+
+LIBRARIES = ("torch", "diffusers", "transformers", "huggingface_hub", "safetensors", "pillow", "opencv-python-headless")
+EXTRAS = {"heif": "pillow-heif", "cluster": "ray", "train": "accelerate"}
+GIB = 1 << 30
+
+Facts = dict[str, dict[str, str]]
+
+
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Never use the network.")] = False,
+) -> None:
+    """Say which device, memory, versions, caches and weights are here, and what would run by default."""
+    facts = gather(offline)
+    if as_json:
+        print(json.dumps(facts, indent=2))
+        return
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for title, rows in facts.items():
+        table.add_row(Text(title, style="bold"), Text(""))
+        for name, value in rows.items():
+            table.add_row(Text(f"  {name}"), Text(shown(value)))
+    Console().print(table)
+
+
+def gather(offline: bool) -> Facts:
+    """All that the doctor says, by section."""
+    return {
+        "srcli": {"version": __version__, "python": platform.python_version(), "system": platform.platform()},
+        "devices": _devices(),
+        "memory": _memory(),
+        "versions": {name: _version(name) for name in LIBRARIES},
+        "extras": {name: _version(package) for name, package in EXTRAS.items()},
+        "caches": _caches(),
+        "weights": _weights(offline),
+        "runs by default": _defaults(offline),
+    }
+
+
+def _devices() -> dict[str, str]:
+    import torch
+
+    from srcli.engines.device import available, pick
+
+    found = {name: _describe(name) for name in available()}
+    return {**found, "chosen": str(pick(DeviceChoice())), "threads": str(torch.get_num_threads())}
+
+
+def _describe(name: str) -> str:
+    import torch
+
+    if name.startswith("cuda"):
+        properties = torch.cuda.get_device_properties(name)
+        return f"{properties.name}, {properties.total_memory / GIB:.1f} GiB"
+    return platform.processor() or platform.machine()
+
+
+def _memory() -> dict[str, str]:
+    if not hasattr(os, "sysconf"):
+        return {}
+    page = os.sysconf("SC_PAGE_SIZE")
+    total = os.sysconf("SC_PHYS_PAGES") * page / GIB
+    return {"total": f"{total:.1f} GiB", "free": f"{os.sysconf('SC_AVPHYS_PAGES') * page / GIB:.1f} GiB"}
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _caches() -> dict[str, str]:
+    from srcli.weights.places import places
+
+    return {name: _with_space(path) for name, path in _paths(places()).items()}
+
+
+def _paths(found: object) -> Mapping[str, Path]:
+    return {name: getattr(found, name) for name in getattr(found, "__slots__", ()) if getattr(found, name)}
+
+
+def _with_space(path: Path) -> str:
+    there = next((p for p in (path, *path.parents) if p.exists()), Path("/"))
+    return f"{path} ({shutil.disk_usage(there).free / GIB:.0f} GiB free)"
+
+
+def _weights(offline: bool) -> dict[str, str]:
+    from srcli.weights.store import Store
+
+    store = Store(offline=offline)
+    here = [name for name in store.lock() if store.ready(name)]
+    return {"here": ", ".join(here) or "only the built-in ones"}
+
+
+def _defaults(offline: bool) -> dict[str, str]:
+    from srcli.engines.choose import choose
+    from srcli.errors import SrcliError
+
+    found = {}
+    for name, task in TASKS.items():
+        try:
+            found[name] = choose(task, ModelChoice(offline=offline), DeviceChoice()).engine
+        except SrcliError as error:
+            found[name] = f"nothing: {error}"
+    return found

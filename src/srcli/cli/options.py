@@ -1,0 +1,189 @@
+"""The options that the four commands share, in groups; each group turns into frozen settings."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, get_type_hints
+
+import typer
+
+from srcli import settings
+from srcli.errors import InputError
+
+
+def takes(*groups: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of these groups. Each field of a group is one option; the command gets the groups."""
+
+    def wrap(command: Callable[..., None]) -> Callable[..., None]:
+        hints = {f.name: get_type_hints(g, include_extras=True)[f.name] for g in groups for f in fields(g)}
+
+        def run(**values: object) -> None:
+            command(*(group(**{f.name: values[f.name] for f in fields(group)}) for group in groups))
+
+        run.__name__, run.__doc__, run.__annotations__ = command.__name__, command.__doc__, hints
+        run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [
+                inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=hints[f.name])
+                for group in groups
+                for f in fields(group)
+            ]
+        )
+        return run
+
+    return wrap
+
+
+@dataclass(frozen=True)
+class Sizing:
+    """How large the result is."""
+
+    scale: Annotated[
+        float | None, typer.Option("--scale", "-s", help="Times larger, any number.", rich_help_panel="Size")
+    ] = None
+    width: Annotated[int | None, typer.Option(help="Width of the result.", rich_help_panel="Size")] = None
+    height: Annotated[int | None, typer.Option(help="Height of the result.", rich_help_panel="Size")] = None
+    long_side: Annotated[int | None, typer.Option(help="Longer side of the result.", rich_help_panel="Size")] = None
+
+    def frozen(self) -> settings.Size:
+        return settings.Size(scale=self.scale, width=self.width, height=self.height, long_side=self.long_side)
+
+
+@dataclass(frozen=True)
+class Models:
+    """Which weights do it, and where they are computed."""
+
+    engine: Annotated[str, typer.Option(help="auto, builtin, pasd, stablesr or sr3.", rich_help_panel="Models")] = (
+        "auto"
+    )
+    variant: Annotated[str | None, typer.Option(help="Variant of the engine's weights.", rich_help_panel="Models")] = (
+        None
+    )
+    base_model: Annotated[
+        str | None,
+        typer.Option(help="Base model: NAME, FOLDER, FILE.safetensors or hub-id\\[@rev].", rich_help_panel="Models"),
+    ] = None
+    adapter: Annotated[
+        str | None, typer.Option(help="Adapter weights: NAME, FOLDER or FILE.", rich_help_panel="Models")
+    ] = None
+    lora: Annotated[list[str] | None, typer.Option(help="FILE\\[:WEIGHT]; repeatable.", rich_help_panel="Models")] = (
+        None
+    )
+    lora_alpha: Annotated[
+        bool, typer.Option(help="Honour a LoRA's alpha; the official PASD does not.", rich_help_panel="Models")
+    ] = True
+    blend: Annotated[
+        float, typer.Option(help="How much of the base model enters, 0 to 1.", rich_help_panel="Models")
+    ] = 1.0
+    allow_pickle: Annotated[
+        bool, typer.Option("--allow-pickle", help="Convert pickled weights, once.", rich_help_panel="Models")
+    ] = False
+    offline: Annotated[bool, typer.Option("--offline", help="Never use the network.", rich_help_panel="Models")] = False
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda\\[:N] or mps.", rich_help_panel="Models")] = "auto"
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.", rich_help_panel="Models")] = "auto"
+    threads: Annotated[int | None, typer.Option(help="CPU threads.", rich_help_panel="Models")] = None
+
+    def choice(self) -> settings.ModelChoice:
+        return settings.ModelChoice(
+            engine=self.engine,
+            variant=self.variant,
+            base=self.base_model,
+            adapter=self.adapter,
+            loras=tuple(settings.Lora.parse(text) for text in self.lora or ()),
+            lora_alpha=self.lora_alpha,
+            blend=self.blend,
+            allow_pickle=self.allow_pickle,
+            offline=self.offline,
+        )
+
+    def where(self) -> settings.DeviceChoice:
+        return settings.DeviceChoice(device=self.device, dtype=self.dtype, threads=self.threads)
+
+
+@dataclass(frozen=True)
+class Prompting:
+    """What is said about the picture."""
+
+    prompt: Annotated[str, typer.Option(help="What the picture shows.", rich_help_panel="Prompt")] = ""
+    prompt_file: Annotated[Path | None, typer.Option(help="Text file with the prompt.", rich_help_panel="Prompt")] = (
+        None
+    )
+    negative_prompt: Annotated[str | None, typer.Option(help="What it shall not show.", rich_help_panel="Prompt")] = (
+        None
+    )
+    caption: Annotated[str, typer.Option(help="auto, none, classify, detect or caption.", rich_help_panel="Prompt")] = (
+        "auto"
+    )
+
+    def frozen(self) -> settings.Prompt:
+        return settings.Prompt(text=self._text(), negative=self.negative_prompt, caption=self.caption)
+
+    def _text(self) -> str:
+        if self.prompt_file is None:
+            return self.prompt
+        if self.prompt:
+            raise InputError("--prompt and --prompt-file exclude each other: give one")
+        try:
+            return " ".join(self.prompt_file.read_text(encoding="utf-8-sig").split())
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{self.prompt_file} cannot be read as text: {type(error).__name__}") from error
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the picture is sampled. What is left out is the engine's own default."""
+
+    steps: Annotated[int | None, typer.Option(help="Sampling steps.", rich_help_panel="Sampling")] = None
+    guidance: Annotated[float | None, typer.Option(help="Guidance scale.", rich_help_panel="Sampling")] = None
+    guidance_interval: Annotated[
+        str | None, typer.Option(help="FROM,TO: share of the steps that are guided.", rich_help_panel="Sampling")
+    ] = None
+    conditioning_scale: Annotated[
+        float | None,
+        typer.Option(
+            "--conditioning-scale", "--strength", help="How strongly the input leads.", rich_help_panel="Sampling"
+        ),
+    ] = None
+    noise_level: Annotated[
+        int | None, typer.Option(help="Noise added to the input, 0 to 999 (PASD).", rich_help_panel="Sampling")
+    ] = None
+    fidelity: Annotated[
+        float | None,
+        typer.Option(help="1 stays with the input, 0 invents most detail.", rich_help_panel="Sampling"),
+    ] = None
+    scheduler: Annotated[
+        str | None, typer.Option(help="unipc, dpm++, ddim, euler, lcm or ddpm.", rich_help_panel="Sampling")
+    ] = None
+    color_fix: Annotated[str | None, typer.Option(help="wavelet, adain or none.", rich_help_panel="Sampling")] = None
+    tile: Annotated[
+        int | None,
+        typer.Option(help="Tile side on the canvas (latents); planned if left out.", rich_help_panel="Sampling"),
+    ] = None
+    overlap: Annotated[int | None, typer.Option(help="Overlap of tiles.", rich_help_panel="Sampling")] = None
+    seed: Annotated[int, typer.Option(help="Same seed, same picture.", rich_help_panel="Sampling")] = settings.SEED
+
+    def frozen(self) -> settings.Sampling:
+        return settings.Sampling(
+            steps=self.steps,
+            guidance=self.guidance,
+            guidance_interval=_interval(self.guidance_interval),
+            conditioning_scale=self.conditioning_scale,
+            noise_level=self.noise_level,
+            fidelity=self.fidelity,
+            scheduler=self.scheduler,
+            color_fix=self.color_fix,
+            tile=self.tile,
+            overlap=self.overlap,
+        )
+
+
+def _interval(text: str | None) -> tuple[float, float] | None:
+    if text is None:
+        return None
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise InputError(f"--guidance-interval {text!r} is not FROM,TO: try 0.1,0.8") from error
+    return low, high

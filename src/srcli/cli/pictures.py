@@ -1,0 +1,66 @@
+"""The four commands. They differ in their task alone."""
+
+from __future__ import annotations
+
+import typer
+
+from srcli.batch.orders import STREAM, Maker, Orders
+from srcli.cli.console import watch
+from srcli.cli.files import Inputs, Outputs, Running
+from srcli.cli.options import Models, Prompting, Sampling, Sizing, takes
+from srcli.tasks import COLORIZE, RESTORE, STYLIZE, UPSCALE, Job, Task
+
+GROUPS = (Inputs, Outputs, Sizing, Models, Prompting, Sampling, Running)
+
+
+def _run(
+    task: Task,
+    inputs: Inputs,
+    outputs: Outputs,
+    sizing: Sizing,
+    models: Models,
+    prompting: Prompting,
+    sampling: Sampling,
+    running: Running,
+) -> None:
+    intake, outlet, conduct = inputs.intake(), outputs.outlet(), running.conduct()
+    job = Job(
+        task=task,
+        size=sizing.frozen(),
+        sampling=sampling.frozen(),
+        prompt=prompting.frozen(),
+        seed=sampling.seed,
+    )
+    wish, device = models.choice(), models.where()
+    to_stdout = outlet.path == STREAM
+    with watch(as_json=running.as_json, to_stdout=to_stdout, quiet=running.quiet, verbose=running.verbose) as listener:
+        from srcli.batch.run import run
+        from srcli.engines.choose import choose
+
+        maker = Maker(choose(task, wish, device, listener.note), device)
+        report = run(Orders(intake, outlet, conduct, job, maker), listener)
+    raise typer.Exit(report.exit_code)
+
+
+@takes(*GROUPS)
+def upscale(*groups: object) -> None:
+    """Enlarge pictures, and clean them on the way."""
+    _run(UPSCALE, *groups)  # type: ignore[arg-type]
+
+
+@takes(*GROUPS)
+def stylize(*groups: object) -> None:
+    """Redraw pictures in the manner of a base model (--base-model)."""
+    _run(STYLIZE, *groups)  # type: ignore[arg-type]
+
+
+@takes(*GROUPS)
+def restore_old_photo(*groups: object) -> None:
+    """Mend old photographs: grain, fading, scratches, blur."""
+    _run(RESTORE, *groups)  # type: ignore[arg-type]
+
+
+@takes(*GROUPS)
+def colorize(*groups: object) -> None:
+    """Give black and white photographs colour; their luminance stays as it is."""
+    _run(COLORIZE, *groups)  # type: ignore[arg-type]

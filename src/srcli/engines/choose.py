@@ -1,0 +1,75 @@
+"""Which engine runs, when the user leaves it open. Nothing downloads gigabytes unasked: naming is asking."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from srcli.errors import InputError, WeightsError
+from srcli.settings import AUTO, DeviceChoice, ModelChoice
+from srcli.tasks import Task
+from srcli.weights.families import detect
+from srcli.weights.store import Store
+
+BUILTIN, PASD, STABLESR = "builtin", "pasd", "stablesr"
+
+
+def _silent(text: str) -> None:
+    """For those who only ask."""
+
+
+def choose(task: Task, wish: ModelChoice, device: DeviceChoice, tell: Callable[[str], None] = _silent) -> ModelChoice:
+    """The wish with its engine decided, and with the weights that the task brings."""
+    if task.needs_base and wish.base is None:
+        raise InputError(f"{task.name} needs a base model: give --base-model NAME|FOLDER|FILE|hub-id; {_bases()}")
+    engine = wish.engine if wish.engine != AUTO else _decide(task, wish, device, tell)
+    if engine not in task.engines:
+        raise InputError(f"the {engine} engine cannot {task.name}: choose one of {', '.join(task.engines)}")
+    variant, base = task.variants.get(engine), task.bases.get(engine)
+    return replace(wish, engine=engine, variant=wish.variant or variant, base=wish.base or base)
+
+
+def _bases() -> str:
+    entries = Store(offline=True).lock().values()
+    return "names: " + ", ".join(sorted(e.name for e in entries if e.kind == "base" and e.family == "sd15"))
+
+
+def _decide(task: Task, wish: ModelChoice, device: DeviceChoice, tell: Callable[[str], None]) -> str:
+    if wish.adapter is not None:
+        return _of_adapter(Path(wish.adapter))
+    if wish.base is not None:
+        return PASD
+    lacking = _lacking(task)
+    if lacking and BUILTIN not in task.engines:
+        raise WeightsError(f"{task.name} needs weights that are not here: run srcli models pull {' '.join(lacking)}")
+    if BUILTIN not in task.engines:
+        return PASD
+    if lacking:
+        tell(f"using the built-in engine; for a better picture: srcli models pull {' '.join(lacking)}")
+        return BUILTIN
+    if not _accelerated(device):
+        tell("using the built-in engine; PASD makes a better picture, but takes long without a GPU: --engine pasd")
+        return BUILTIN
+    return PASD
+
+
+def _lacking(task: Task) -> list[str]:
+    """Entries of weights.lock that PASD needs for this task and that are not here."""
+    variant, base = task.variants.get(PASD), task.bases.get(PASD)
+    names = [f"{PASD}-{variant}" if variant else PASD, *([base] if base else [])]
+    store = Store(offline=True)
+    return [name for name in names if not store.ready(name)]
+
+
+def _of_adapter(path: Path) -> str:
+    """The engine that this adapter file or folder was made for."""
+    files = sorted(path.rglob("*.safetensors")) if path.is_dir() else [path]
+    found = {detect(file).kind for file in files if file.suffix == ".safetensors" and file.exists()}
+    return STABLESR if any(STABLESR in kind for kind in found) else PASD
+
+
+def _accelerated(device: DeviceChoice) -> bool:
+    from srcli.engines.device import pick
+
+    return pick(device).accelerated
