@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from srcli.settings import SEED, Prompt, Sampling, Size
 
-NONE: Mapping[str, str] = MappingProxyType({})
 CLEAN = "clean, high-resolution, 8k"
 NOT_CLEAN = "blurry, dotted, noise, raster lines, unclear, lowres, over-smoothed"
 
@@ -21,10 +20,9 @@ class Task:
     done: str  # the word in the output's name
     scale: float
     engines: tuple[str, ...]  # those that can do it, best first
-    variants: Mapping[str, str] = field(
-        default_factory=dict
-    )  # engine -> variant of its weights, where not the usual one
-    bases: Mapping[str, str] = NONE  # engine -> base model in weights.lock, likewise
+    # Engine -> variant of its weights, and engine -> base model, where it is not the engine's usual one.
+    variants: Mapping[str, str] = field(default_factory=dict)
+    bases: Mapping[str, str] = field(default_factory=dict)
     needs_base: bool = False
     added_prompt: str = CLEAN
     negative_prompt: str = NOT_CLEAN
