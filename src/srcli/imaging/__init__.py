@@ -1,0 +1,1 @@
+"""Pictures in and out with nothing lost: reading, writing, metadata, colour and size. Knows no torch."""

@@ -1,0 +1,202 @@
+"""A picture that Pillow has opened, as arrays in its own colour space and at its full depth."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageCms, ImageFile, TiffImagePlugin
+
+from srcli.errors import PictureError
+
+Array = NDArray[Any]
+Reopen = Callable[[], ImageFile.ImageFile]
+
+FLOATS = "it holds floating-point numbers, whose black and white nobody knows: save it with 8 or 16 bits"
+
+_LITTLE = sys.byteorder == "little"
+_DIRECT = ("L", "LA", "RGB", "RGBA", "CMYK")
+# Pillow keeps the high byte of 16-bit colour. Read once more with the other byte order, it keeps the low one.
+_OTHER = {"B": "L", "L": "B", "N": "B" if _LITTLE else "L"}
+_BITS, _PHOTOMETRIC, _PLANAR, _EXTRA = 258, 262, 284, 338
+
+
+@dataclass
+class Decoded:
+    """Channels as stored: (H, W) grey, (H, W, 3) RGB or (H, W, 4) CMYK, and transparency."""
+
+    pixels: Array
+    space: str  # L, RGB or CMYK
+    alpha: Array | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def decode(picture: ImageFile.ImageFile, reopen: Reopen) -> Decoded:
+    """All of the picture's channels. `reopen` gives it once more, for the low bytes of 16-bit colour."""
+    if picture.mode in ("I", "F"):
+        return _wide(picture)
+    if _is_deep(picture):
+        return _deep(picture, reopen)
+    picture.load()
+    if picture.mode.startswith("I;16"):
+        return _grey16(picture)
+    return _shallow(picture)
+
+
+def _shallow(picture: Image.Image) -> Decoded:
+    notes = []
+    if picture.mode == "LAB":
+        picture = _from_lab(picture)
+        notes.append("Lab colours were converted to sRGB")
+    elif picture.mode in ("P", "PA"):
+        notes.append("the palette is gone: the result has full colour")
+    grey = _is_grey(picture)
+    if picture.mode == "1":
+        picture = picture.convert("L")
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+    elif picture.mode not in _DIRECT:
+        picture = picture.convert("RGB")
+    if picture.mode == "CMYK":
+        return Decoded(to_array(picture), "CMYK", None, notes)
+    return _split(to_array(picture), grey, notes)
+
+
+def _is_grey(picture: Image.Image) -> bool:
+    if picture.mode in ("1", "L", "LA", "La"):
+        return True
+    if picture.mode not in ("P", "PA") or picture.palette is None:
+        return False
+    colours = np.array(picture.getpalette() or (), np.uint8).reshape(-1, 3)
+    return bool((colours == colours[:, :1]).all())
+
+
+def _split(channels: Array, grey: bool, notes: list[str]) -> Decoded:
+    """Colour and transparency apart."""
+    if channels.ndim == 2:
+        return Decoded(channels, "L", None, notes)
+    alpha = np.ascontiguousarray(channels[..., -1]) if channels.shape[2] in (2, 4) else None
+    if grey:
+        return Decoded(np.ascontiguousarray(channels[..., 0]), "L", alpha, notes)
+    return Decoded(np.ascontiguousarray(channels[..., :3]), "RGB", alpha, notes)
+
+
+def to_array(picture: Image.Image) -> Array:
+    """Pillow's pixels as an array, by bands: `asarray` would hold them three times over."""
+    width, height = picture.size
+    first = np.asarray(picture.crop((0, 0, width, 1)))
+    out = np.empty((height, *first.shape[1:]), first.dtype)
+    rows = max(1, (1 << 20) // width)
+    for top in range(0, height, rows):
+        out[top : top + rows] = np.asarray(picture.crop((0, top, width, min(top + rows, height))))
+    return out
+
+
+def _from_lab(picture: Image.Image) -> Image.Image:
+    lab, srgb = (ImageCms.createProfile(space) for space in ("LAB", "sRGB"))
+    way = ImageCms.buildTransform(lab, srgb, "LAB", "RGB", ImageCms.Intent.RELATIVE_COLORIMETRIC)
+    turned = ImageCms.applyTransform(picture, way)
+    if turned is None:
+        raise ValueError("Lab colours could not be converted")
+    return turned
+
+
+def _wide(picture: Image.Image) -> Decoded:
+    """32-bit modes: only the grey PPM's 16 bits fit what a picture is."""
+    if picture.mode == "F":
+        raise PictureError(
+            "it holds floating-point numbers, whose black and white nobody knows: save it with 8 or 16 bits",
+            "unsupported",
+        )
+    if picture.format != "PPM":
+        raise PictureError("it holds signed or 32-bit numbers: save it with 8 or 16 bits", "unsupported")
+    picture.load()
+    return Decoded(to_array(picture).astype(np.uint16), "L")
+
+
+def _grey16(picture: Image.Image) -> Decoded:
+    pixels: Array = np.asarray(picture).astype(np.uint16)
+    alpha = None
+    key = picture.info.get("transparency")
+    if isinstance(key, int):
+        alpha = np.where(pixels == key, 0, 65535).astype(np.uint16)
+    if isinstance(picture, TiffImagePlugin.TiffImageFile):
+        if picture.tag_v2.get(_BITS) == (12,):
+            pixels = (pixels << 4) | (pixels >> 8)
+        if picture.tag_v2.get(_PHOTOMETRIC) == 0:
+            np.invert(pixels, out=pixels)
+    return Decoded(pixels, "L", alpha)
+
+
+def _is_deep(picture: ImageFile.ImageFile) -> bool:
+    if isinstance(picture, TiffImagePlugin.TiffImageFile):
+        return picture.mode in ("RGB", "RGBA") and set(picture.tag_v2.get(_BITS, ())) == {16}
+    return picture.format == "PNG" and any(";16" in str(tile.args) for tile in picture.tile) and picture.mode != "I;16"
+
+
+def _deep(picture: ImageFile.ImageFile, reopen: Reopen) -> Decoded:
+    """16-bit colour, from two readings of the same file."""
+    low = reopen()
+    if picture.tile[0].args == "LA;16B":
+        return _grey_alpha16(low)
+    order = _order(picture)
+    picture.tile = [_with_raw(tile, lambda raw: _byte(raw, order, True)) for tile in picture.tile]
+    low.tile = [_with_raw(tile, lambda raw: _byte(raw, order, False)) for tile in low.tile]
+    key = picture.info.get("transparency")
+    picture.load()
+    low.load()
+    channels = to_array(picture).astype(np.uint16)
+    channels <<= 8
+    channels |= to_array(low)
+    found = _split(channels, False, [])
+    if isinstance(key, tuple):
+        found.alpha = np.where((found.pixels == np.array(key, np.uint16)).all(-1), 0, 65535).astype(np.uint16)
+    elif _premultiplied(picture):
+        _divide(found)
+    return found
+
+
+def _order(picture: ImageFile.ImageFile) -> str:
+    """Byte order of the stored channels, as Pillow's raw modes name it."""
+    if not isinstance(picture, TiffImagePlugin.TiffImageFile):
+        return "B"
+    if picture.tag_v2.get(_PLANAR) == 2 and picture.tile[0].codec_name != "raw":
+        raise PictureError("its 16-bit channels are compressed one by one: save it interleaved", "unsupported")
+    return "L" if picture.tag_v2.prefix == b"II" else "B"
+
+
+def _with_raw(tile: Any, change: Callable[[str], str]) -> Any:
+    args = tile.args
+    return tile._replace(args=change(args) if isinstance(args, str) else (change(args[0]), *args[1:]))
+
+
+def _byte(raw: str, order: str, high: bool) -> str:
+    """The raw mode that takes the high or the low byte of each 16-bit channel."""
+    raw = f"{raw};16{order}" if len(raw) == 1 else raw.replace("RGBa", "RGBA")
+    return raw if high else raw[:-1] + _OTHER[raw[-1]]
+
+
+def _grey_alpha16(picture: ImageFile.ImageFile) -> Decoded:
+    """Both bytes of both channels are as wide as eight-bit RGBA, and are filtered the same way."""
+    picture.tile = [_with_raw(tile, lambda raw: "RGBA") for tile in picture.tile]
+    picture.load()
+    both = to_array(picture).view(">u2").astype(np.uint16)
+    return Decoded(np.ascontiguousarray(both[..., 0]), "L", np.ascontiguousarray(both[..., 1]))
+
+
+def _premultiplied(picture: Image.Image) -> bool:
+    return isinstance(picture, TiffImagePlugin.TiffImageFile) and picture.tag_v2.get(_EXTRA) == (1,)
+
+
+def _divide(found: Decoded) -> None:
+    """Undo colour that was stored multiplied by its transparency."""
+    if found.alpha is None:
+        return
+    rows = max(1, (1 << 20) // found.pixels.shape[1])
+    for top in range(0, found.pixels.shape[0], rows):
+        part, alpha = found.pixels[top : top + rows], found.alpha[top : top + rows, :, None]
+        part[:] = np.minimum(part.astype(np.uint64) * 65535 // np.maximum(alpha, 1), 65535)

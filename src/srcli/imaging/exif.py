@@ -1,0 +1,222 @@
+"""EXIF blocks, edited without moving a byte that a maker's note may point at.
+
+A changed directory is written anew behind the rest of the block; what it points at stays where it is.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+MAX_ENTRIES = 1000
+EMPTY = b"II*\x00\x00\x00\x00\x00"
+
+WIDTH, HEIGHT, ORIENTATION = 0x100, 0x101, 0x112
+PROCESSED_BY, SOFTWARE = 0x000B, 0x131
+EXIF_IFD, GPS_IFD = 0x8769, 0x8825
+COMMENT, PIXEL_WIDTH, PIXEL_HEIGHT = 0x9286, 0xA002, 0xA003
+THUMBNAIL, THUMBNAIL_LENGTH = 0x201, 0x202
+
+BYTE, ASCII, SHORT, LONG, RATIONAL, UNDEFINED = 1, 2, 3, 4, 5, 7
+_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
+
+
+class Entry(NamedTuple):
+    """One field. `raw` of four bytes is the field as stored (a value or an offset); else it is the value itself."""
+
+    kind: int
+    length: int
+    raw: bytes
+
+
+Directory = dict[int, Entry]
+
+
+@dataclass
+class Block:
+    """A TIFF structure in memory whose directories can be read and written anew."""
+
+    data: bytearray
+    order: str  # "<" or ">"
+    main: Directory
+    next: int  # offset of the thumbnail's directory, or 0
+
+    @classmethod
+    def parse(cls, data: bytes) -> Block:
+        """Raises ValueError for what is no EXIF."""
+        order = {b"II*\x00": "<", b"MM\x00*": ">"}.get(data[:4])
+        if order is None or len(data) < 8:
+            raise ValueError("no TIFF header")
+        block = cls(bytearray(data), order, {}, 0)
+        offset = block.number(data[4:8])
+        if offset:
+            block.main, block.next = block.directory(offset)
+        return block
+
+    def number(self, raw: bytes | bytearray) -> int:
+        return int.from_bytes(raw, "little" if self.order == "<" else "big")
+
+    def pack(self, pattern: str, *values: int) -> bytes:
+        return struct.pack(self.order + pattern, *values)
+
+    def directory(self, offset: int) -> tuple[Directory, int]:
+        """The fields at `offset` that lie within the block, and where the next directory is."""
+        count = self.number(self.data[offset : offset + 2])
+        end = offset + 2 + 12 * count
+        if count > MAX_ENTRIES or end > len(self.data):
+            raise ValueError("a directory runs past the end")
+        fields: Directory = {}
+        for at in range(offset + 2, end, 12):
+            tag, kind, number = struct.unpack_from(self.order + "HHL", self.data, at)
+            entry = Entry(kind, number, bytes(self.data[at + 8 : at + 12]))
+            if self.span(entry) is not None:
+                fields[tag] = entry
+        return fields, self.number(self.data[end : end + 4])
+
+    def span(self, entry: Entry) -> slice | None:
+        """Where a field's value lies behind its offset (empty: in the field itself), None if it cannot be."""
+        size = _SIZES.get(entry.kind, 0) * entry.length
+        if not _SIZES.get(entry.kind) or entry.length == 0:
+            return None
+        if size <= 4:
+            return slice(0, 0)
+        start = self.number(entry.raw)
+        return slice(start, start + size) if 8 <= start <= len(self.data) - size else None
+
+    def value(self, entry: Entry) -> bytes:
+        span = self.span(entry)
+        if span is None or span.stop == 0:
+            return entry.raw[: _SIZES.get(entry.kind, 0) * entry.length]
+        return bytes(self.data[span])
+
+    def short(self, value: int) -> Entry:
+        return Entry(SHORT, 1, self.pack("HH", value, 0))
+
+    def long(self, value: int) -> Entry:
+        return Entry(LONG, 1, self.pack("L", value))
+
+    def text(self, value: str) -> Entry:
+        raw = value.encode("ascii", "replace") + b"\x00"
+        return Entry(ASCII, len(raw), raw)
+
+    def wipe(self, offset: int) -> None:
+        """Overwrite a directory and all it points at: what was taken out must not be found by carving."""
+        fields, _ = self.directory(offset)
+        for entry in fields.values():
+            span = self.span(entry)
+            if span is not None:
+                self.data[span] = bytes(span.stop - span.start)
+        size = 2 + 12 * self.number(self.data[offset : offset + 2]) + 4
+        self.data[offset : offset + size] = bytes(len(self.data[offset : offset + size]))
+
+    def put(self, fields: Mapping[int, Entry]) -> int:
+        """Write a directory behind the block and return where it is."""
+        self.data += bytes(len(self.data) % 2)
+        offset = len(self.data)
+        self.data += self.packed(fields, offset)
+        return offset
+
+    def packed(self, fields: Mapping[int, Entry], offset: int) -> bytes:
+        """A directory as bytes that will lie at `offset`, its new values behind it."""
+        at = offset + 2 + 12 * len(fields) + 4
+        rows, values = [self.pack("H", len(fields))], b""
+        for tag, (kind, length, raw) in sorted(fields.items()):
+            if len(raw) > 4:
+                place, values = self.pack("L", at + len(values)), values + raw + bytes(len(raw) % 2)
+            else:
+                place = raw.ljust(4, b"\x00")
+            rows.append(self.pack("HHL", tag, kind, length) + place)
+        return b"".join([*rows, bytes(4), values])
+
+    def point(self, offset: int) -> None:
+        """Make the directory at `offset` the main one."""
+        self.data[4:8] = self.pack("L", offset)
+
+
+def orientation(data: bytes) -> int:
+    """How the picture must be turned, 1 to 8; 1 for whatever makes no sense."""
+    try:
+        block = Block.parse(data)
+        value = block.number(block.value(block.main[ORIENTATION]))
+    except (ValueError, KeyError):
+        return 1
+    return value if 1 <= value <= 8 else 1
+
+
+def updated(
+    data: bytes, size: tuple[int, int], *, gps: bool = True, made: tuple[str, str] | None = None, turned: bool = True
+) -> Block:
+    """The block of a result: upright, of its new size, without thumbnail, saying who made it and how.
+
+    `turned` False takes the orientation out altogether, for formats that keep it elsewhere.
+    """
+    block = Block.parse(data or EMPTY)
+    _drop_thumbnail(block)
+    main, details = dict(block.main), _details(block)
+    if ORIENTATION in main:
+        main[ORIENTATION] = block.short(1)
+        if not turned:
+            del main[ORIENTATION]
+    _resize(block, main, (WIDTH, HEIGHT), size)
+    _resize(block, details, (PIXEL_WIDTH, PIXEL_HEIGHT), size)
+    if not gps and GPS_IFD in main:
+        block.wipe(block.number(main.pop(GPS_IFD).raw))
+    if made is not None:
+        _sign(block, main, details, *made)
+    if details:
+        main[EXIF_IFD] = block.long(block.put(details))
+    block.main, block.next = main, 0
+    return block
+
+
+def finished(block: Block) -> bytes:
+    """The block as bytes; empty if it says nothing."""
+    if not block.main:
+        return b""
+    block.point(block.put(block.main))
+    return bytes(block.data)
+
+
+def _details(block: Block) -> Directory:
+    if EXIF_IFD not in block.main:
+        return {}
+    try:
+        return dict(block.directory(block.number(block.main[EXIF_IFD].raw))[0])
+    except ValueError:
+        del block.main[EXIF_IFD]
+        return {}
+
+
+def _resize(block: Block, fields: Directory, tags: tuple[int, int], size: tuple[int, int]) -> None:
+    for tag, length in zip(tags, size, strict=True):
+        if tag in fields:
+            fields[tag] = block.long(length)
+
+
+def _drop_thumbnail(block: Block) -> None:
+    """A thumbnail shows the picture as it was: take its bytes out, and cut them off where they end the block."""
+    if not block.next:
+        return
+    try:
+        fields, _ = block.directory(block.next)
+        start, length = (block.number(block.value(fields[tag])) for tag in (THUMBNAIL, THUMBNAIL_LENGTH))
+        block.wipe(block.next)
+    except (ValueError, KeyError):
+        return
+    stop = min(start + length, len(block.data))
+    if 8 <= start < stop:
+        block.data[start:stop] = bytes(stop - start)
+        if stop == len(block.data):
+            del block.data[start:]
+
+
+def _sign(block: Block, main: Directory, details: Directory, tool: str, how: str) -> None:
+    """Say who made it; what the camera or the user wrote there before stays."""
+    main[PROCESSED_BY] = block.text(tool)
+    main.setdefault(SOFTWARE, block.text(tool))
+    raw = b"ASCII\x00\x00\x00" + how.encode("ascii", "backslashreplace")
+    before = block.value(details[COMMENT]) if COMMENT in details else b""
+    if not before[8:].strip(b"\x00 ") or b'"tool": "srcli' in before:
+        details[COMMENT] = Entry(UNDEFINED, len(raw), raw)

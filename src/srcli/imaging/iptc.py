@@ -1,0 +1,56 @@
+"""IPTC-IIM records, in the wrappings that formats put round them."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+_PHOTOSHOP = b"Photoshop 3.0\x00"
+_RECORDS = 0x0404
+_SEGMENT = 65533
+RAW_PROFILE = "Raw profile type iptc"
+
+
+def from_photoshop(data: bytes) -> bytes:
+    """The IPTC part of Photoshop's image resources."""
+    return next((body for number, body in _resources(data) if number == _RECORDS), b"")
+
+
+def _resources(data: bytes) -> Iterator[tuple[int, bytes]]:
+    at = len(_PHOTOSHOP) if data.startswith(_PHOTOSHOP) else 0
+    while data[at : at + 4] == b"8BIM" and at + 12 <= len(data):
+        (number,) = struct.unpack_from(">H", data, at + 4)
+        name = data[at + 6] + 1
+        at += 6 + name + name % 2
+        (size,) = struct.unpack(">L", data[at : at + 4].rjust(4, b"\x00"))
+        yield number, data[at + 4 : at + 4 + size]
+        at += 4 + size + size % 2
+
+
+def wrapped(records: bytes) -> bytes:
+    """The records as Photoshop's image resource."""
+    return b"8BIM" + struct.pack(">HHL", _RECORDS, 0, len(records)) + records + bytes(len(records) % 2)
+
+
+def segment(records: bytes) -> bytes:
+    """The records as a JPEG segment; none if they are too long for one."""
+    body = _PHOTOSHOP + wrapped(records)
+    if not records or len(body) > _SEGMENT:
+        return b""
+    return b"\xff\xed" + struct.pack(">H", len(body) + 2) + body
+
+
+def to_text(records: bytes) -> str:
+    """The records as the PNG text that ImageMagick and ExifTool read."""
+    body = wrapped(records)
+    digits = body.hex()
+    lines = [digits[at : at + 72] for at in range(0, len(digits), 72)]
+    return "\n".join(["", "iptc", f"{len(body):8d}", *lines, ""])
+
+
+def from_text(text: str) -> bytes:
+    try:
+        body = bytes.fromhex("".join(text.split()[2:]))
+    except ValueError:
+        return b""
+    return from_photoshop(body) or (body if body[:1] == b"\x1c" else b"")

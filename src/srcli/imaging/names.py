@@ -1,0 +1,27 @@
+"""File names as text that is safe to show: names may hold any byte, terminals and markup obey some."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+
+_ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+# Format characters (Cf) reorder or hide text, so "gpj.exe" can pass for "exe.jpg".
+_UNSAFE = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
+
+
+def shown(name: str | bytes | os.PathLike[str]) -> str:
+    """The name on one line, without control characters and foreign bytes. Rich markup is left to `rich.text.Text`."""
+    text = os.fsencode(name).decode("utf-8", "backslashreplace")
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_visible(char) for char in text)
+
+
+def _visible(char: str) -> str:
+    if unicodedata.category(char) not in _UNSAFE:
+        return char
+    code = ord(char)
+    return _ESCAPES.get(char) or (
+        f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+    )

@@ -1,0 +1,60 @@
+"""A picture: its pixels as models see them, and all of the file that must survive."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from srcli.imaging.icc import Profile
+
+Array = NDArray[np.uint8] | NDArray[np.uint16]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metadata:
+    """What a file says about its picture, as bytes where other programs must find the same bytes again."""
+
+    exif: bytes = b""  # a TIFF block, without the "Exif" prefix that JPEG puts before it
+    xmp: bytes = b""
+    iptc: bytes = b""  # IPTC-IIM records, without the Photoshop wrapping
+    dpi: tuple[float, float] | None = None
+    comment: bytes = b""
+    text: Mapping[str, str] = field(default_factory=dict)  # PNG text fields
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """Pixels in sRGB, upright, and what the file said besides."""
+
+    pixels: Array  # (H, W, 3), also for a grey source
+    alpha: Array | None = None  # (H, W)
+    grey: bool = False  # the source had no colour
+    profile: Profile | None = None  # the source's colour space, to go back to
+    gamut: Array | None = None  # see `srcli.imaging.icc.lost`
+    metadata: Metadata = Metadata()
+    format: str = "PNG"  # of the source, by content
+    lossless: bool = False  # the source's pixels were stored exactly
+    sha256: str = ""
+    notes: tuple[str, ...] = ()  # what the user should be told
+
+    @property
+    def width(self) -> int:
+        return int(self.pixels.shape[1])
+
+    @property
+    def height(self) -> int:
+        return int(self.pixels.shape[0])
+
+    @property
+    def depth(self) -> int:
+        """Bits of one channel, 8 or 16."""
+        return self.pixels.dtype.itemsize * 8
+
+
+def bands(height: int, width: int, pixels: int = 1 << 20) -> list[slice]:
+    """Rows in groups of about `pixels`: whole pictures are never held as numbers wider than their own."""
+    rows = max(1, pixels // max(1, width))
+    return [slice(top, min(top + rows, height)) for top in range(0, height, rows)]

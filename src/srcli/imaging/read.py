@@ -1,0 +1,257 @@
+"""Pictures in: by content, at full depth, upright, in sRGB. One file is one boundary; no library error leaves it."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import os
+import stat
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
+
+from srcli.errors import MachineError, PictureError, SrcliError
+from srcli.imaging import exif, icc
+from srcli.imaging.decode import Decoded, decode
+from srcli.imaging.metadata import collect
+from srcli.imaging.names import shown
+from srcli.imaging.picture import Picture
+from srcli.imaging.resize import bleed
+from srcli.imaging.sniff import HEAD, Facts, facts, sniff
+from srcli.imaging.tiffs import pages, refuse_raw, why_not
+
+DEFAULT_MAX_PIXELS = 250_000_000
+REFUSE, FIRST = "refuse", "first"
+
+Array = NDArray[Any]
+
+# Pillow's limits are global to the process.
+_LOCK = threading.RLock()
+_OPEN = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+_FULL = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+
+
+def read_picture(
+    source: Path | bytes,
+    *,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    frames: str = REFUSE,
+    allow_truncated: bool = False,
+) -> Picture:
+    """The picture in a file (or in the bytes of one). Raises PictureError, with the reason's class in `kind`."""
+    name = "standard input" if isinstance(source, bytes) else shown(source)
+    with _opened(source, name) as file:
+        try:
+            return _read(file, name, _Rules(max_pixels, frames), allow_truncated)
+        except PictureError as error:
+            if name in str(error):
+                raise
+            raise PictureError(f"{name} cannot be used: {error}", error.kind) from error
+        except SrcliError:
+            raise
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+            raise PictureError(_too_large(name, max_pixels), "too-large") from error
+        except MemoryError as error:
+            raise PictureError(f"{name} does not fit into memory: make it smaller first", "too-large") from error
+        except Exception as error:
+            raise _translated(error, name) from error
+
+
+class _Rules:
+    """What a file may be: how many pixels, how many frames."""
+
+    def __init__(self, max_pixels: int, frames: str) -> None:
+        self.max_pixels, self.frames = max_pixels, frames
+
+
+@contextmanager
+def _opened(source: Path | bytes, name: str) -> Iterator[IO[bytes]]:
+    if isinstance(source, bytes):
+        yield io.BytesIO(source)
+        return
+    try:
+        number = os.open(source, _OPEN)
+    except (OSError, ValueError) as error:
+        raise _unopened(error, name) from error
+    with os.fdopen(number, "rb") as file:
+        before = os.fstat(number)
+        if not stat.S_ISREG(before.st_mode):
+            raise PictureError(f"{name} is {_special(before.st_mode)}, not a picture file: leave it out", "not-a-file")
+        yield file
+        after = os.fstat(number)
+        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+            raise PictureError(f"{name} was changed while it was read: run again when it is complete", "changed")
+
+
+def _special(mode: int) -> str:
+    kinds = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"))
+    return next((word for test, word in kinds if test(mode)), "a device")
+
+
+def _unopened(error: OSError | ValueError, name: str) -> SrcliError:
+    number = getattr(error, "errno", None)
+    if number in (errno.ENOENT, errno.ENOTDIR):
+        return PictureError(f"{name} does not exist (any more): check the name", "vanished")
+    if number in _FULL:
+        return MachineError(f"{name} cannot be opened ({os.strerror(number)}): close other programs")
+    if number == errno.ENXIO:
+        return PictureError(f"{name} is a socket or a device, not a picture file: leave it out", "not-a-file")
+    reason = os.strerror(number) if number else str(error)
+    return PictureError(f"{name} cannot be opened ({reason}): check its permissions", "unreadable")
+
+
+def _read(file: IO[bytes], name: str, rules: _Rules, lenient: bool) -> Picture:
+    head = file.read(HEAD)
+    kind = sniff(head, name)
+    if kind == "TIFF":
+        refuse_raw(name)
+    file.seek(0)
+    digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+    told = facts(kind, head)
+    try:
+        return _decoded(file, kind, rules, told, digest)
+    except (OSError, EOFError, SyntaxError) as error:
+        if not (lenient and _is_truncated(error)):
+            raise
+    told.notes.append("the file is truncated: what is missing is grey or black")
+    return _decoded(file, kind, rules, told, digest, lenient=True)
+
+
+def _decoded(file: IO[bytes], kind: str, rules: _Rules, told: Facts, digest: str, *, lenient: bool = False) -> Picture:
+    with _limits(rules.max_pixels, lenient) as caught:
+        picture = _open(file, kind)
+        notes = [*told.notes, *_frames(picture, rules.frames)]
+        found = decode(picture, lambda: _open(file, kind))
+        metadata, left_out = collect(picture)
+    turn = 1 if kind in ("TIFF", "HEIF") else exif.orientation(metadata.exif)  # those two decoders turn it themselves
+    if any("EXIF" in str(w.message) for w in caught):
+        left_out.append("its EXIF data is damaged in part")
+    pixels, gamut, profile, said = _coloured(found, picture.info.get("icc_profile"))
+    pixels, alpha, gamut = (_turned(a, turn) for a in (pixels, found.alpha, gamut))
+    return Picture(
+        pixels=pixels if alpha is None else bleed(pixels, alpha),
+        alpha=alpha,
+        grey=found.space == "L",
+        profile=profile,
+        gamut=gamut,
+        metadata=metadata,
+        format=picture.format or kind,
+        lossless=told.lossless,
+        sha256=digest,
+        notes=(*notes, *found.notes, *said, *left_out),
+    )
+
+
+def _open(file: IO[bytes], kind: str) -> ImageFile.ImageFile:
+    file.seek(0)
+    if kind == "HEIF":
+        _with_heif()
+    try:
+        return Image.open(file, formats=[kind])
+    except UnidentifiedImageError:
+        if kind == "TIFF":
+            file.seek(0)
+            raise PictureError(why_not(file.read(1 << 26)), "unsupported") from None
+        raise
+
+
+def _with_heif() -> None:
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError as error:
+        raise PictureError(
+            "it is a HEIC picture, which needs one more package: pip install 'srcli[heif]'", "unsupported"
+        ) from error
+    register_heif_opener()
+
+
+@contextmanager
+def _limits(max_pixels: int, lenient: bool) -> Iterator[list[warnings.WarningMessage]]:
+    """Pillow with our limits; what it warns of is recorded, decompression bombs are errors."""
+    with _LOCK, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        before = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
+        Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = max_pixels, lenient
+        try:
+            yield caught
+        finally:
+            Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = before
+
+
+def _frames(picture: Image.Image, policy: str) -> list[str]:
+    """Refuse or note what holds more than one picture. Raises PictureError."""
+    tiff = isinstance(picture, TiffImagePlugin.TiffImageFile)
+    count = pages(picture) if tiff else getattr(picture, "n_frames", 1)
+    if count < 2:
+        return []
+    if picture.format == "MPO":
+        return [f"the file holds {count} pictures: the first, which viewers show, was taken"]
+    word = "pages" if tiff else "frames"
+    if policy != FIRST:
+        raise PictureError(f"it has {count} {word}: take the first one with --frames first", "frames")
+    return [f"the first of {count} {word} was taken"]
+
+
+def _coloured(found: Decoded, data: object) -> tuple[Array, Array | None, icc.Profile | None, list[str]]:
+    """Pixels in sRGB, what sRGB cannot hold of them, the way back, and what to say of it."""
+    notes: list[str] = []
+    profile = None
+    if isinstance(data, bytes) and data:
+        try:
+            profile = icc.profile(data, found.space, found.pixels.dtype.itemsize * 8)
+        except ValueError as error:
+            notes.append(f"its colour profile {error} and was left out: colours were taken as sRGB")
+    if profile is not None and not profile.same:
+        pixels = icc.to_srgb(found.pixels, profile)
+        return pixels, icc.lost(found.pixels, pixels, profile), profile, notes
+    if found.space == "CMYK":
+        notes.append("CMYK without a usable profile: colours were converted by rule of thumb, the result is sRGB")
+        return _naive(found.pixels), None, None, notes
+    pixels = np.repeat(found.pixels[..., None], 3, -1) if found.space == "L" else found.pixels
+    return pixels, None, profile, notes
+
+
+def _naive(pixels: Array) -> Array:
+    out = np.empty((*pixels.shape[:2], 3), np.uint8)
+    for top in range(0, pixels.shape[0], 256):
+        band = Image.frombuffer("CMYK", (pixels.shape[1], len(out[top : top + 256])), pixels[top : top + 256].tobytes())
+        out[top : top + 256] = np.asarray(band.convert("RGB"))
+    return out
+
+
+def _turned(pixels: Array | None, orientation: int) -> Any:
+    """Upright, by EXIF's numbers."""
+    if pixels is None or orientation == 1:
+        return pixels
+    if orientation >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    flip_rows = orientation in (3, 4, 7, 8)
+    flip_columns = orientation in (2, 3, 6, 7)
+    return np.ascontiguousarray(pixels[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1])
+
+
+def _is_truncated(error: Exception) -> bool:
+    return isinstance(error, EOFError) or any(w in str(error).lower() for w in ("truncated", "unexpected end"))
+
+
+def _too_large(name: str, max_pixels: int) -> str:
+    return f"{name} has more than {max_pixels / 1e6:g} million pixels: raise --max-pixels if you trust the file"
+
+
+def _translated(error: Exception, name: str) -> PictureError:
+    """A library's error as one line that keeps its class."""
+    reason = " ".join(shown(str(error)).split())[:200]
+    said = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
+    if _is_truncated(error):
+        text = f"{name} is cut off ({said}): fetch it again, or take what is there with --allow-truncated"
+        return PictureError(text, "truncated")
+    return PictureError(f"{name} is damaged ({said}): fetch it again or save it anew with another program", "damaged")

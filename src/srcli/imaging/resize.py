@@ -1,0 +1,75 @@
+"""Other sizes of arrays, by bands: never a whole picture in floating point."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, TypeVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Pixels = TypeVar("Pixels", bound=NDArray[Any])
+
+FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+_REACH = {"nearest": 1, "bilinear": 1, "bicubic": 2, "lanczos": 3}
+_BAND = 1 << 21
+
+
+def resize(pixels: Pixels, size: tuple[int, int], method: str = "bicubic") -> Pixels:
+    """The picture in another size (width, height). At 8 bits exactly what Pillow makes of it; 16 bits keep them."""
+    height, width = pixels.shape[:2]
+    if (width, height) == size:
+        return pixels
+    out = np.empty((size[1], size[0], *pixels.shape[2:]), pixels.dtype)
+    rows = max(1, _BAND // max(size[0], width))
+    for top in range(0, size[1], rows):
+        bottom = min(top + rows, size[1])
+        out[top:bottom] = _band(pixels, size, top, bottom, method)
+    return out  # type: ignore[return-value]
+
+
+def _band(pixels: NDArray[Any], size: tuple[int, int], top: int, bottom: int, method: str) -> NDArray[Any]:
+    """Rows `top` to `bottom` of the result, made from the rows of the source that they can see."""
+    height, width = pixels.shape[:2]
+    scale = height / size[1]
+    reach = math.ceil(_REACH[method] * max(scale, 1)) + 1
+    first = max(0, math.floor(top * scale) - reach)
+    last = min(height, math.ceil(bottom * scale) + reach)
+    part, shape = pixels[first:last], (size[0], bottom - top)
+    box = (0.0, top * scale - first, float(width), bottom * scale - first)
+    if pixels.dtype == np.uint8:
+        return np.asarray(Image.fromarray(part).resize(shape, FILTERS[method], box))
+    planes = part[..., None] if part.ndim == 2 else part
+    wide = [_plane(planes[..., c], shape, box, method) for c in range(planes.shape[-1])]
+    return wide[0] if part.ndim == 2 else np.stack(wide, -1)
+
+
+def _plane(
+    plane: NDArray[Any], shape: tuple[int, int], box: tuple[float, float, float, float], method: str
+) -> NDArray[np.uint16]:
+    picture = Image.fromarray(plane.astype(np.float32)).resize(shape, FILTERS[method], box)
+    return np.asarray(np.rint(np.asarray(picture).clip(0, 65535)), np.uint16)
+
+
+def bleed(pixels: Pixels, alpha: NDArray[Any]) -> Pixels:
+    """Carry the nearest visible colour into what is fully transparent, lest it enters the edges as a dark fringe."""
+    hidden = alpha == 0
+    if not hidden.any() or hidden.all():
+        return pixels
+    _, nearest = cv2.distanceTransformWithLabels(
+        hidden.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_3, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    # Labels number the visible pixels in an order of their own; look up which pixel has which.
+    colours = np.zeros((int(nearest.max()) + 1, 3), pixels.dtype)
+    visible = ~hidden
+    colours[nearest[visible]] = pixels[visible]
+    out = pixels.copy()
+    out[hidden] = colours[nearest[hidden]]
+    return out

@@ -1,0 +1,154 @@
+"""XMP packets: what is said about the file stays, what is no longer true goes, how it was made comes in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+from xml.dom import Node, minidom
+from xml.parsers.expat import ExpatError
+
+if TYPE_CHECKING:
+    Element = minidom.Element
+
+SRCLI = "urn:srcli:made:1.0#"
+SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
+
+_RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
+_IPTC = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
+_TIFF = "http://ns.adobe.com/tiff/1.0/"
+_EXIF = "http://ns.adobe.com/exif/1.0/"
+_XMP = "http://ns.adobe.com/xap/1.0/"
+_XMLNS = "http://www.w3.org/2000/xmlns/"
+_NOTE = "http://ns.adobe.com/xmp/note/"
+
+# A gain map, a video or a depth map that the result no longer has, and the packet that JPEG continued elsewhere.
+_GONE = frozenset(
+    {
+        "http://ns.adobe.com/hdr-gain-map/1.0/",
+        "http://ns.apple.com/HDRGainMap/1.0/",
+        "http://ns.google.com/photos/1.0/container/",
+        "http://ns.google.com/photos/1.0/camera/",
+        "http://ns.google.com/photos/1.0/depthmap/",
+        "http://ns.google.com/photos/1.0/image/",
+        _NOTE,
+    }
+)
+_EMPTY = f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="{_RDF}"/></x:xmpmeta>'
+_OPEN = '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'
+_CLOSE = '<?xpacket end="w"?>'
+_MADE_LIMIT = 1 << 20
+
+Made = Mapping[str, object] | None
+
+
+def updated(
+    packet: bytes, size: tuple[int, int], *, gps: bool = True, made: Mapping[str, object] | None = None
+) -> bytes:
+    """The packet of a result. Raises ValueError if the given one is broken."""
+    if not packet and made is None:
+        return b""
+    document = _parse(packet or _EMPTY.encode())
+    stale = _stale(gps)
+    _remove(document, lambda space, name: stale(space, name) or (made is not None and _ours(space, name)))
+    _change(document, {(_TIFF, "Orientation"): "1"})
+    for space, names in ((_EXIF, ("PixelXDimension", "PixelYDimension")), (_TIFF, ("ImageWidth", "ImageLength"))):
+        _change(document, {(space, name): str(length) for name, length in zip(names, size, strict=True)})
+    if made is not None:
+        _sign(document, made)
+    root = document.documentElement
+    return f"{_OPEN}{root.toxml() if root else ''}{_CLOSE}".encode()
+
+
+def made(packet: bytes) -> dict[str, Any] | None:
+    """How a file of ours says it was made; None for all others."""
+    if SRCLI.encode() not in packet or len(packet) > _MADE_LIMIT:
+        return None
+    try:
+        found = _parse(packet).getElementsByTagNameNS(SRCLI, "made")
+        value = json.loads(_text(found[0])) if found else None
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _parse(packet: bytes) -> minidom.Document:
+    data = packet.strip(b"\x00 \r\n\t")
+    if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
+        raise ValueError("XMP with a document type of its own")
+    try:
+        document = minidom.parseString(data)
+    except (ExpatError, LookupError, ValueError) as error:
+        raise ValueError(f"broken XMP: {error}") from error
+    if not document.getElementsByTagNameNS(_RDF, "RDF"):
+        raise ValueError("XMP without RDF")
+    return document
+
+
+def _stale(gps: bool) -> Callable[[str | None, str], bool]:
+    def test(space: str | None, name: str) -> bool:
+        if space == _XMP and name == "Thumbnails":
+            return True
+        return space in _GONE or (not gps and space == _EXIF and name.startswith("GPS"))
+
+    return test
+
+
+def _ours(space: str | None, name: str) -> bool:
+    return space == SRCLI or (space == _IPTC and name == "DigitalSourceType")
+
+
+def _elements(document: minidom.Document) -> Iterator[Element]:
+    yield from list(document.getElementsByTagName("*"))
+
+
+def _remove(document: minidom.Document, test: Callable[[str | None, str], bool]) -> None:
+    for element in _elements(document):
+        for at in list(element.attributes.values()):
+            if at.namespaceURI != _XMLNS and test(at.namespaceURI, at.localName):
+                element.removeAttributeNode(at)
+        if test(element.namespaceURI, element.localName) and element.parentNode is not None:
+            element.parentNode.removeChild(element)
+
+
+def _change(document: minidom.Document, values: Mapping[tuple[str, str], str]) -> None:
+    """Set properties that are there, in either way that RDF writes them."""
+    for element in _elements(document):
+        for (space, name), value in values.items():
+            attribute = element.getAttributeNodeNS(space, name)
+            if attribute is not None:
+                attribute.value = value
+            if (element.namespaceURI, element.localName) == (space, name):
+                _fill(document, element, value)
+
+
+def _sign(document: minidom.Document, made: Mapping[str, object]) -> None:
+    rdf = document.getElementsByTagNameNS(_RDF, "RDF")[0]
+    entry = document.createElementNS(_RDF, "rdf:Description")
+    for prefix, space in (("rdf", _RDF), ("Iptc4xmpExt", _IPTC), ("srcli", SRCLI)):
+        entry.setAttributeNS(_XMLNS, f"xmlns:{prefix}", space)
+    entry.setAttributeNS(_RDF, "rdf:about", _about(document))
+    text = {"Iptc4xmpExt:DigitalSourceType": (_IPTC, SOURCE_TYPE), "srcli:made": (SRCLI, json.dumps(dict(made)))}
+    for name, (space, value) in text.items():
+        child = document.createElementNS(space, name)
+        _fill(document, child, value)
+        entry.appendChild(child)
+    rdf.appendChild(entry)
+
+
+def _about(document: minidom.Document) -> str:
+    """All descriptions of one packet must be about the same thing."""
+    for element in document.getElementsByTagNameNS(_RDF, "Description"):
+        if element.parentNode is not None and element.parentNode.localName == "RDF":
+            return str(element.getAttributeNS(_RDF, "about"))
+    return ""
+
+
+def _fill(document: minidom.Document, element: Element, value: str) -> None:
+    while element.firstChild is not None:
+        element.removeChild(element.firstChild)
+    element.appendChild(document.createTextNode(value))
+
+
+def _text(element: Element) -> str:
+    return "".join(node.data for node in element.childNodes if node.nodeType == Node.TEXT_NODE)
