@@ -9,6 +9,7 @@ import torch
 from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTokenizer
 
 from srcli.models.control import control_net
 from srcli.models.paca import LightPaca, Paca, PixelAware
@@ -63,3 +64,12 @@ def vae(root: Path) -> AutoencoderKL:
     return AutoencoderKL.from_pretrained(root / "tiny" / "base" / "vae").eval()
 
 
+
+
+@cache
+def text_parts(root: Path) -> tuple[CLIPTokenizer, CLIPTextModel]:
+    base = root / "tiny" / "base"
+    return (
+        CLIPTokenizer.from_pretrained(base / "tokenizer"),
+        CLIPTextModel.from_pretrained(base / "text_encoder").eval(),
+    )
