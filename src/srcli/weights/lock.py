@@ -52,6 +52,7 @@ class Entry:
     about: int | None = None  # rough size in bytes, where the files' sizes are not known
     source: str = ""  # where a user gets a file that srcli may not fetch
     local: str | None = None  # the user's own file or folder
+    form_of: str = ""  # the entry that this is another form of; such forms are listed only when asked for
     learned: bool = False  # written by a first pull: fills in a packaged entry
 
     @property
@@ -95,6 +96,7 @@ FIELDS: Mapping[str, type] = {
     "about": int,
     "source": str,
     "local": str,
+    "form_of": str,
     "learned": bool,
 }
 REQUIRED = ("kind", "family", "license")

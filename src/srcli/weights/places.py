@@ -10,7 +10,7 @@ from srcli.errors import WeightsError
 LOCK = "weights.lock"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Places:
     """The Hub's own cache, srcli's records beside it, and the user's overlay lock."""
 

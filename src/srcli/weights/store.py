@@ -39,10 +39,6 @@ class Store:
     hub: Hub = field(default_factory=hub)
     packaged: Path = field(default_factory=packaged_lock)
 
-    def __post_init__(self) -> None:
-        if self.offline:
-            go_offline()
-
     @cached_property
     def stamps(self) -> Stamps:
         """The record of files that were hashed."""
@@ -71,6 +67,8 @@ class Store:
 
     def open(self, entry: Entry, parts: Sequence[str] = (), allow_pickle: bool = False) -> Located:
         """Return the checked files of one entry, pulling what is not here."""
+        if self.offline:
+            go_offline()
         if entry.yours:
             name = next(iter(entry.files), "the file")
             raise WeightsError(
@@ -81,10 +79,10 @@ class Store:
         return local.unpickled(found, self.places.data, self.stamps, allow_pickle)
 
     def _of_repo(self, entry: Entry, parts: Sequence[str]) -> Located:
-        files = self.here(entry, parts)
+        files = self.lying(entry, parts)
         if files is None:
             entry = self.pull(entry, parts)
-            files = self.here(entry, parts) or {}
+            files = self.lying(entry, parts) or {}
         for path, file in files.items():
             if what := fault(file, entry.files[path], self.stamps):
                 raise quarantine(file, what)
@@ -92,7 +90,7 @@ class Store:
         root = Repo(self.places.hub, entry.repo or "").snapshot(entry.revision or "")
         return local.located(entry, root / entry.folder if entry.folder else root, files)
 
-    def here(self, entry: Entry, parts: Sequence[str] = ()) -> dict[str, Path] | None:
+    def lying(self, entry: Entry, parts: Sequence[str] = ()) -> dict[str, Path] | None:
         """Return the files of an entry that lie here, None unless all do and all are locked. Reads no content."""
         if entry.repo is None or entry.revision is None or not entry.listed:
             return None
@@ -102,16 +100,25 @@ class Store:
         complete = {path: file for path, file in found.items() if file is not None}
         return complete if wanted and len(complete) == len(wanted) else None
 
-    def ready(self, name: str) -> bool:
+    def has(self, name: str) -> bool:
         """Tell whether an entry and all that it needs are here. Touches neither network nor content."""
-        return all(self._lies_here(entry, parts) for entry, parts in self.family(name))
+        return all(self.is_here(entry, parts) for entry, parts in self.family(name))
 
-    def _lies_here(self, entry: Entry, parts: Sequence[str]) -> bool:
+    def here(self) -> list[str]:
+        """Names of the entries that are here, without those they need."""
+        return [name for name, entry in self.lock().items() if self.is_here(entry)]
+
+    def bases(self) -> list[str]:
+        """Names to choose a base model from."""
+        return [name for name, entry in self.lock().items() if entry.kind == "base" and not entry.form_of]
+
+    def is_here(self, entry: Entry, parts: Sequence[str] = ()) -> bool:
+        """Tell whether the files of one entry lie here, all locked."""
         if entry.yours:
             return False
         if entry.repo is None:
             return local.exists(entry)
-        return self.here(entry, parts) is not None
+        return self.lying(entry, parts) is not None
 
     def family(self, name: str) -> list[tuple[Entry, tuple[str, ...]]]:
         """Return an entry and all that it needs, each with the parts needed of it (none: all of it)."""
