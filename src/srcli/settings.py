@@ -18,6 +18,8 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 SCALE = 4.0
 SEED = 0
 MAX_SCALE = 64.0
+MAX_PIXELS = 250_000_000  # of an input: beyond it, a small file that claims more is rather an attack
+REFUSE, FIRST = FRAMES = ("refuse", "first")
 
 
 def _within(flag: str, value: float | None, low: float, high: float) -> None:

@@ -12,9 +12,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from srcli import __version__
 from srcli.imaging.names import shown
@@ -37,6 +34,10 @@ def doctor(
     if as_json:
         print(json.dumps(facts, indent=2))
         return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for title, rows in facts.items():
         table.add_row(Text(title, style="bold"), Text(""))

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from srcli.batch.orders import FRAMES, MAX_PIXELS, ON_EXISTS, Conduct, Intake, Outlet
+from srcli.batch.orders import ON_EXISTS, Conduct, Intake, Outlet
 from srcli.errors import InputError
+from srcli.settings import FRAMES, MAX_PIXELS
 
 
 @dataclass(frozen=True)

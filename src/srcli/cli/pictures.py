@@ -5,7 +5,6 @@ from __future__ import annotations
 import typer
 
 from srcli.batch.orders import STREAM, Maker, Orders
-from srcli.cli.console import watch
 from srcli.cli.files import Inputs, Outputs, Running
 from srcli.cli.options import Models, Prompting, Sampling, Sizing, takes
 from srcli.tasks import COLORIZE, RESTORE, STYLIZE, UPSCALE, Job, Task
@@ -32,6 +31,9 @@ def _run(
         seed=sampling.seed,
     )
     wish, device = models.choice(), models.where()
+    # What only a run needs is loaded by a run: help and usage errors answer at once.
+    from srcli.cli.console import watch
+
     to_stdout = outlet.path == STREAM
     with watch(as_json=running.as_json, to_stdout=to_stdout, quiet=running.quiet, verbose=running.verbose) as listener:
         from srcli.batch.run import run

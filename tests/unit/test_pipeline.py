@@ -1,0 +1,111 @@
+"""One picture through the whole line, with an engine that changes nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from srcli.errors import InputError, PictureError
+from srcli.imaging.picture import Picture
+from srcli.settings import Sampling, Size
+from srcli.tasks import COLORIZE, RESTORE, UPSCALE, Job
+from tests.fakes import pipeline
+
+
+def picture(height=20, width=30, dtype=np.uint8, **more) -> Picture:
+    rng = np.random.default_rng(3)
+    return Picture(pixels=rng.integers(0, np.iinfo(dtype).max, (height, width, 3), dtype, endpoint=True), **more)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_pass_through_at_scale_one_changes_no_pixel(dtype):
+    source = picture(dtype=dtype)
+    result = pipeline().run(source, Job(task=RESTORE))
+    assert result.pixels.dtype == dtype
+    assert np.array_equal(result.pixels, source.pixels)
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        (Size(scale=2.5), (75, 50)),
+        (Size(width=61), (61, 41)),
+        (Size(height=7), (10, 7)),
+        (Size(long_side=3), (3, 2)),
+        (Size(), (120, 80)),
+    ],
+)
+def test_the_result_has_exactly_the_size_asked_for(size, expected):
+    result = pipeline(factor=4).run(picture(), Job(task=UPSCALE, size=size))
+    assert (result.width, result.height) == expected
+
+
+def test_a_strip_one_pixel_wide_comes_out_one_strip():
+    result = pipeline().run(picture(1, 40), Job(task=UPSCALE, size=Size(scale=3)))
+    assert (result.width, result.height) == (120, 3)
+
+
+def test_blocks_join_to_what_one_piece_gives():
+    source = picture(70, 90)
+    job = Job(task=UPSCALE, size=Size(scale=2))
+    whole = pipeline(factor=2).run(source, job)
+    cut = pipeline(factor=2, block=32).run(source, job)
+    assert np.array_equal(cut.pixels, whole.pixels)
+
+
+def test_alpha_and_what_must_survive_stay_with_the_picture():
+    alpha = np.full((20, 30), 77, np.uint8)
+    result = pipeline().run(picture(alpha=alpha, grey=True, notes=("a note",)), Job(task=UPSCALE))
+    assert result.alpha is not None
+    assert result.alpha.shape == (80, 120)
+    assert np.all(result.alpha == 77)
+    assert result.grey
+    assert result.notes == ("a note",)
+
+
+def test_colorize_shows_the_engine_luminance_and_keeps_it():
+    tint = torch.tensor([0.2, 0.0, -0.1]).view(1, 3, 1, 1)
+    seen = []
+
+    def colour(rgb):
+        seen.append(rgb)
+        return rgb * 0.5 + 0.3 + tint
+
+    source = picture(grey=True)
+    engine = pipeline(name="pasd", change=colour)
+    result = engine.run(source, Job(task=COLORIZE))
+    assert torch.equal(seen[0][:, 0], seen[0][:, 1])
+    assert not result.grey
+    weights = np.array([0.299, 0.587, 0.114])
+    assert np.abs(result.pixels @ weights - source.pixels @ weights).max() <= 1.0
+
+
+def test_progress_of_blocks_is_one_picture_s_progress():
+    seen = []
+    pipeline(block=32).run(picture(64, 32), Job(task=RESTORE), lambda *step: seen.append(step))
+    steps = [(done, total) for stage, done, total in seen if stage == "sampling"]
+    assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+@pytest.mark.parametrize(
+    ("broken", "kind"),
+    [(lambda rgb: rgb * float("nan"), "not-finite"), (torch.zeros_like, "blank")],
+)
+def test_a_broken_result_is_never_a_black_picture(broken, kind):
+    with pytest.raises(PictureError, match="float32") as caught:
+        pipeline(change=broken).run(picture(), Job(task=RESTORE))
+    assert caught.value.kind == kind
+
+
+def test_a_setting_the_engine_does_not_know_is_refused():
+    with pytest.raises(InputError, match="--guidance means nothing to the builtin engine"):
+        pipeline().run(picture(), Job(task=UPSCALE, sampling=Sampling(guidance=3)))
+
+
+def test_made_tells_how_and_nothing_of_the_machine():
+    made = pipeline().made(Job(task=UPSCALE, seed=11), picture())
+    assert made["seed"] == 11
+    assert made["engine"] == "builtin"
+    assert made["settings"] == {"steps": 6, "fidelity": 0.5}
+    assert "/" not in str(made["models"])
