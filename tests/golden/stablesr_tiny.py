@@ -7,12 +7,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import load_file
 from tests.golden.cases import ROOT
 from torch import Tensor
 
+from srcli.engines.stablesr import Led
 from srcli.models import cfw, spade, stock, time_encoder
 from srcli.weights.open import load_into
 from srcli.weights.single import convert_unet, convert_vae
@@ -110,8 +110,6 @@ def tiny() -> StableSR:
     return assemble(checkpoint(), wrapping_checkpoint(), config())
 
 
-def predict(x: Tensor, step: Tensor, latent: Tensor, context: Tensor) -> Tensor:
-    """What the modulated UNet says of `x`, led by the latent of the degraded picture."""
-    model, step = tiny(), torch.as_tensor(step).expand(len(x))
-    with model.modulation.leading(model.encoder(latent, step)):
-        return model.unet(x, step, encoder_hidden_states=context.expand(len(x), -1, -1)).sample
+def led(context: Tensor) -> Led:
+    """The product's denoiser, told a text."""
+    return Led(tiny().unet, tiny().encoder, tiny().modulation, context)

@@ -72,10 +72,18 @@ class Ancestral(DDPMScheduler):  # type: ignore[misc]
         self.alphas_cumprod = self.alphas.cumprod(0)
 
     def set_timesteps(self, num_inference_steps: int, device: str | torch.device | None = None) -> None:
-        """Steps spread evenly from the first to the last of the table; one step could only be the clean end."""
-        if num_inference_steps < 2:
-            raise InputError("--steps 1 leaves nothing to sample: give at least 2")
-        super().set_timesteps(num_inference_steps, device)
+        """Steps spread evenly from the last of the table to the first.
+
+        The stride is added up, as the official StableSR does; a rounded linspace differs for some odd numbers.
+        """
+        last = self.config.num_train_timesteps - 1
+        if not 2 <= num_inference_steps <= last + 1:
+            raise InputError(f"--steps {num_inference_steps} is out of range: give a number from 2 to {last + 1}")
+        steps, now = [0], 0.0
+        for _ in range(num_inference_steps - 1):
+            now += last / (num_inference_steps - 1)
+            steps.append(round(now))
+        super().set_timesteps(timesteps=steps[::-1], device=device)
 
     def posterior(self, t: int) -> Posterior:
         """For step `t` of the spacing that is set."""
