@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageFile, TiffImagePlugin
 
 from srcli.errors import PictureError
+from srcli.imaging.bands import bands
 
 Array = NDArray[Any]
 Reopen = Callable[[], ImageFile.ImageFile]
@@ -90,9 +91,8 @@ def to_array(picture: Image.Image) -> Array:
     width, height = picture.size
     first = np.asarray(picture.crop((0, 0, width, 1)))
     out = np.empty((height, *first.shape[1:]), first.dtype)
-    rows = max(1, (1 << 20) // width)
-    for top in range(0, height, rows):
-        out[top : top + rows] = np.asarray(picture.crop((0, top, width, min(top + rows, height))))
+    for rows in bands(height, width):
+        out[rows] = np.asarray(picture.crop((0, rows.start, width, rows.stop)))
     return out
 
 
@@ -196,7 +196,6 @@ def _divide(found: Decoded) -> None:
     """Undo colour that was stored multiplied by its transparency."""
     if found.alpha is None:
         return
-    rows = max(1, (1 << 20) // found.pixels.shape[1])
-    for top in range(0, found.pixels.shape[0], rows):
-        part, alpha = found.pixels[top : top + rows], found.alpha[top : top + rows, :, None]
+    for rows in bands(*found.pixels.shape[:2]):
+        part, alpha = found.pixels[rows], found.alpha[rows, :, None]
         part[:] = np.minimum(part.astype(np.uint64) * 65535 // np.maximum(alpha, 1), 65535)

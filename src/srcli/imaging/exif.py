@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 MAX_ENTRIES = 1000
 EMPTY = b"II*\x00\x00\x00\x00\x00"
@@ -39,17 +39,16 @@ class Block:
     """A TIFF structure in memory whose directories can be read and written anew."""
 
     data: bytearray
-    order: str  # "<" or ">"
+    order: Literal["<", ">"]
     main: Directory
     next: int  # offset of the thumbnail's directory, or 0
 
     @classmethod
     def parse(cls, data: bytes) -> Block:
         """Raises ValueError for what is no EXIF."""
-        order = {b"II*\x00": "<", b"MM\x00*": ">"}.get(data[:4])
-        if order is None or len(data) < 8:
+        if data[:4] not in (b"II*\x00", b"MM\x00*") or len(data) < 8:
             raise ValueError("no TIFF header")
-        block = cls(bytearray(data), order, {}, 0)
+        block = cls(bytearray(data), "<" if data[:1] == b"I" else ">", {}, 0)
         offset = block.number(data[4:8])
         if offset:
             block.main, block.next = block.directory(offset)
@@ -130,10 +129,6 @@ class Block:
             rows.append(self.pack("HHL", tag, kind, length) + place)
         return b"".join([*rows, bytes(4), values])
 
-    def point(self, offset: int) -> None:
-        """Make the directory at `offset` the main one."""
-        self.data[4:8] = self.pack("L", offset)
-
 
 def orientation(data: bytes) -> int:
     """How the picture must be turned, 1 to 8; 1 for whatever makes no sense."""
@@ -175,8 +170,9 @@ def finished(block: Block) -> bytes:
     """The block as bytes; empty if it says nothing."""
     if not block.main:
         return b""
-    block.point(block.put(block.main))
-    return bytes(block.data)
+    data = block.data + bytes(len(block.data) % 2)
+    offset = len(data)
+    return bytes(data[:4] + block.pack("L", offset) + data[8:] + block.packed(block.main, offset))
 
 
 def _details(block: Block) -> Directory:

@@ -16,11 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
+from srcli.imaging.bands import bands
+
 Array = NDArray[Any]
 Curve = NDArray[np.float32]
 
 SPACES = {b"RGB ": "RGB", b"GRAY": "L", b"CMYK": "CMYK"}
-BAND = 1 << 20
+MIDDLE = 1 << 15
 _INTENT = ImageCms.Intent.RELATIVE_COLORIMETRIC
 _FLAGS = ImageCms.Flags.BLACKPOINTCOMPENSATION
 
@@ -103,22 +105,36 @@ def from_srgb(pixels: Array, given: Profile, out: Array | None = None) -> Array:
     return _by_bands(pixels, out, lambda band: _encoded(_mixed(_linear(band, decode), mix), inverse))
 
 
-def lost(pixels: Array, working: Array, given: Profile) -> Array | None:
-    """What sRGB could not hold of the source (colours outside of it, rounding): source minus what comes back.
+def lost(pixels: Array, working: Array, given: Profile) -> NDArray[np.uint16] | None:
+    """What sRGB could not hold of the source: source minus what comes back, around `MIDDLE`. None if it is nothing.
 
-    Added to the result, the source's gamut survives. It wraps round in the pixels' own type, as its addition does.
+    Put upon the result (`restored`), it gives the colours outside of sRGB back.
     """
     if given.space != "RGB":
         return None
+    step = pixels.dtype.itemsize  # 16-bit differences are halved, to fit
     back = from_srgb(working, given)
-    np.subtract(pixels, back, out=back)
-    return back if back.any() else None
+    out = np.empty(pixels.shape, np.uint16)
+    for rows in bands(*pixels.shape[:2]):
+        out[rows] = (pixels[rows].astype(np.int32) - back[rows]) // step + MIDDLE
+    small = 2 if step == 1 else 256
+    return out if out.max() > MIDDLE + small or out.min() < MIDDLE - small else None
+
+
+def restored(own: Array, working: Array, gamut: NDArray[np.uint16]) -> None:
+    """Put what sRGB lost (in the result's size) upon the result in its own space, where that is at sRGB's edge."""
+    top, step = np.iinfo(own.dtype).max, own.dtype.itemsize
+    edge, slope = top // 24, top // 16
+    for rows in bands(*own.shape[:2]):
+        inner = np.minimum(working[rows].min(-1), top - working[rows].max(-1)).astype(np.int32)
+        share = np.clip((edge + slope - inner) / slope, 0, 1, dtype=np.float32)[..., None]
+        change = (gamut[rows].astype(np.int32) - MIDDLE) * step
+        own[rows] = np.clip(own[rows] + np.rint(change * share).astype(np.int32), 0, top)
 
 
 def _by_bands(pixels: Array, out: Array, way: Any) -> Array:
-    rows = max(1, BAND // max(1, pixels.shape[1]))
-    for top in range(0, pixels.shape[0], rows):
-        out[top : top + rows] = way(pixels[top : top + rows])
+    for rows in bands(*pixels.shape[:2]):
+        out[rows] = way(pixels[rows])
     return out
 
 

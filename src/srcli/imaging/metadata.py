@@ -33,13 +33,18 @@ def collect(picture: Image.Image) -> tuple[Metadata, list[str]]:
         notes.append("its text fields are longer than 1 MB and were left out")
     found = Metadata(
         exif=_exif(picture),
-        xmp=_bytes(_tag(picture, _TIFF_XMP) or info.get("xmp")),
+        xmp=packet(picture),
         iptc=_iptc(picture),
         dpi=_dpi(info.get("dpi")),
         comment=_bytes(info.get("comment"))[:65533],
         text=text,
     )
     return found, notes
+
+
+def packet(picture: Image.Image) -> bytes:
+    """The XMP packet, which all formats give at opening (PNG: if it stands before the pixels, as ours does)."""
+    return _bytes(_tag(picture, _TIFF_XMP) or picture.info.get("xmp"))
 
 
 def _tag(picture: Image.Image, number: int) -> object:

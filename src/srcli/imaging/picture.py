@@ -33,7 +33,7 @@ class Picture:
     alpha: Array | None = None  # (H, W)
     grey: bool = False  # the source had no colour
     profile: Profile | None = None  # the source's colour space, to go back to
-    gamut: Array | None = None  # see `srcli.imaging.icc.lost`
+    gamut: NDArray[np.uint16] | None = None  # what sRGB could not hold, in the source's size: `srcli.imaging.icc.lost`
     metadata: Metadata = Metadata()
     format: str = "PNG"  # of the source, by content
     lossless: bool = False  # the source's pixels were stored exactly
@@ -52,9 +52,3 @@ class Picture:
     def depth(self) -> int:
         """Bits of one channel, 8 or 16."""
         return self.pixels.dtype.itemsize * 8
-
-
-def bands(height: int, width: int, pixels: int = 1 << 20) -> list[slice]:
-    """Rows in groups of about `pixels`: whole pictures are never held as numbers wider than their own."""
-    rows = max(1, pixels // max(1, width))
-    return [slice(top, min(top + rows, height)) for top in range(0, height, rows)]

@@ -20,6 +20,7 @@ from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from srcli.errors import MachineError, PictureError, SrcliError
 from srcli.imaging import exif, icc
+from srcli.imaging.bands import bands
 from srcli.imaging.decode import Decoded, decode
 from srcli.imaging.metadata import collect
 from srcli.imaging.names import shown
@@ -27,9 +28,7 @@ from srcli.imaging.picture import Picture
 from srcli.imaging.resize import bleed
 from srcli.imaging.sniff import HEAD, Facts, facts, sniff
 from srcli.imaging.tiffs import pages, refuse_raw, why_not
-
-DEFAULT_MAX_PIXELS = 250_000_000
-REFUSE, FIRST = "refuse", "first"
+from srcli.settings import FIRST, MAX_PIXELS, REFUSE
 
 Array = NDArray[Any]
 
@@ -42,13 +41,13 @@ _FULL = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 def read_picture(
     source: Path | bytes,
     *,
-    max_pixels: int = DEFAULT_MAX_PIXELS,
+    max_pixels: int = MAX_PIXELS,
     frames: str = REFUSE,
     allow_truncated: bool = False,
 ) -> Picture:
     """The picture in a file (or in the bytes of one). Raises PictureError, with the reason's class in `kind`."""
     name = "standard input" if isinstance(source, bytes) else shown(source)
-    with _opened(source, name) as file:
+    with opened(source, name) as file:
         try:
             return _read(file, name, _Rules(max_pixels, frames), allow_truncated)
         except PictureError as error:
@@ -73,7 +72,7 @@ class _Rules:
 
 
 @contextmanager
-def _opened(source: Path | bytes, name: str) -> Iterator[IO[bytes]]:
+def opened(source: Path | bytes, name: str) -> Iterator[IO[bytes]]:
     if isinstance(source, bytes):
         yield io.BytesIO(source)
         return
@@ -126,7 +125,7 @@ def _read(file: IO[bytes], name: str, rules: _Rules, lenient: bool) -> Picture:
 
 
 def _decoded(file: IO[bytes], kind: str, rules: _Rules, told: Facts, digest: str, *, lenient: bool = False) -> Picture:
-    with _limits(rules.max_pixels, lenient) as caught:
+    with limits(rules.max_pixels, lenient) as caught:
         picture = _open(file, kind)
         notes = [*told.notes, *_frames(picture, rules.frames)]
         found = decode(picture, lambda: _open(file, kind))
@@ -174,7 +173,7 @@ def _with_heif() -> None:
 
 
 @contextmanager
-def _limits(max_pixels: int, lenient: bool) -> Iterator[list[warnings.WarningMessage]]:
+def limits(max_pixels: int | None, lenient: bool) -> Iterator[list[warnings.WarningMessage]]:
     """Pillow with our limits; what it warns of is recorded, decompression bombs are errors."""
     with _LOCK, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -222,9 +221,9 @@ def _coloured(found: Decoded, data: object) -> tuple[Array, Array | None, icc.Pr
 
 def _naive(pixels: Array) -> Array:
     out = np.empty((*pixels.shape[:2], 3), np.uint8)
-    for top in range(0, pixels.shape[0], 256):
-        band = Image.frombuffer("CMYK", (pixels.shape[1], len(out[top : top + 256])), pixels[top : top + 256].tobytes())
-        out[top : top + 256] = np.asarray(band.convert("RGB"))
+    for rows in bands(*pixels.shape[:2]):
+        band = Image.frombytes("CMYK", (pixels.shape[1], rows.stop - rows.start), pixels[rows].tobytes())
+        out[rows] = np.asarray(band.convert("RGB"))
     return out
 
 

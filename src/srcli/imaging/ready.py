@@ -1,0 +1,155 @@
+"""A result made ready for its format: colours, depth, transparency and metadata as the file will hold them."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from srcli.imaging import exif, icc, xmp
+from srcli.imaging.bands import bands
+from srcli.imaging.color import luminance
+from srcli.imaging.picture import Metadata, Picture
+from srcli.imaging.resize import resize
+
+Array = NDArray[Any]
+Made = Mapping[str, object] | None
+
+DEEP = frozenset({"PNG", "TIFF"})
+CLEAR = frozenset({"PNG", "TIFF", "WEBP", "AVIF"})  # formats that hold transparency
+INKS = frozenset({"JPEG", "TIFF"})  # formats that hold CMYK
+BARE = frozenset({"BMP", "PPM"})  # formats that hold neither profile nor metadata
+GREY_TOLERANCE = 0.04  # mean difference of a pixel's channels, as a share of white
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saving:
+    """What of the source goes into the file, and how well it is kept."""
+
+    quality: int | None = None  # of lossy formats, 1 to 100
+    strip: bool = False  # leave the source's metadata out
+    strip_gps: bool = False
+    to_srgb: bool = False  # do not go back to the source's colour space
+
+
+@dataclass
+class Ready:
+    """What an encoder gets."""
+
+    pixels: Array  # (H, W), (H, W, 3) or (H, W, 4) of CMYK
+    alpha: Array | None
+    profile: bytes
+    metadata: Metadata  # exif: empty, see `block`
+    block: exif.Block
+    made: Made
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return int(self.pixels.shape[1]), int(self.pixels.shape[0])
+
+    @property
+    def exif(self) -> bytes:
+        return exif.finished(self.block)
+
+
+def ready(picture: Picture, kind: str, saving: Saving, made: Made) -> Ready:
+    """Everything but the encoding."""
+    notes: list[str] = []
+    if kind in BARE and (made or picture.metadata != Metadata() or picture.profile is not None):
+        notes.append(f"{kind} holds neither colour profile nor metadata: they were left out, colours are sRGB")
+    pixels, profile = _own_space(picture, kind, saving, notes)
+    alpha = picture.alpha
+    if alpha is not None and kind not in CLEAR:
+        pixels, alpha = _flat(pixels, alpha, kind, notes), None
+    if kind not in DEEP and pixels.dtype == np.uint16:
+        notes.append(f"{kind} holds 8 bits a channel: the picture's 16 were reduced")
+        pixels, alpha = _shallow(pixels), None if alpha is None else _shallow(alpha)
+    metadata = Metadata() if saving.strip or kind in BARE else picture.metadata
+    size = (picture.width, picture.height)
+    block = _block(metadata, kind, size, saving, made, notes)
+    packet = _packet(metadata, size, saving, made, notes)
+    return Ready(pixels, alpha, profile, replace(metadata, exif=b"", xmp=packet), block, made, notes)
+
+
+def _own_space(picture: Picture, kind: str, saving: Saving, notes: list[str]) -> tuple[Array, bytes]:
+    """Pixels in the space that the file will be in, and that space's profile."""
+    unreadable = kind == "TIFF" and picture.depth == 16 and picture.alpha is not None  # to Pillow, if it were grey
+    grey = picture.grey and not unreadable and is_grey(picture.pixels)
+    plain = _luminance(picture.pixels) if grey else picture.pixels
+    profile = picture.profile
+    if profile is None or kind in BARE:
+        return plain, b""
+    if saving.to_srgb:
+        return plain, b"" if grey else icc.srgb()
+    inks = profile.space == "CMYK" and (kind not in INKS or picture.alpha is not None)
+    if inks or (profile.space == "L" and not grey):
+        notes.append("the source's colour profile does not fit the result: it is in sRGB")
+        return plain, b"" if grey else icc.srgb()
+    if profile.same:
+        return plain, profile.data
+    own = icc.from_srgb(picture.pixels, profile)
+    if picture.gamut is not None:
+        icc.restored(own, picture.pixels, resize(picture.gamut, (picture.width, picture.height), "bilinear"))
+    return own, profile.data
+
+
+def _luminance(pixels: Array) -> Array:
+    out = np.empty(pixels.shape[:2], pixels.dtype)
+    for rows in bands(*pixels.shape[:2]):
+        out[rows] = luminance(pixels[rows])
+    return out
+
+
+def is_grey(pixels: Array) -> bool:
+    """Whether a picture has no colour but a tint too faint to be meant."""
+    total = 0.0
+    for rows in bands(*pixels.shape[:2]):
+        total += float(np.ptp(pixels[rows], axis=-1).sum(dtype=np.float64))
+    return total / max(1, pixels[..., 0].size) <= GREY_TOLERANCE * np.iinfo(pixels.dtype).max
+
+
+def _flat(pixels: Array, alpha: Array, kind: str, notes: list[str]) -> Array:
+    """On white, for formats that know no transparency."""
+    top = int(np.iinfo(pixels.dtype).max)
+    if alpha.min() == top:
+        return pixels
+    notes.append(f"{kind} knows no transparency: the picture was put on white")
+    out = np.empty_like(pixels)
+    for rows in bands(*pixels.shape[:2]):
+        share = alpha[rows].astype(np.uint32)
+        share = share[..., None] if pixels.ndim == 3 else share
+        out[rows] = (pixels[rows] * share + top * (top - share) + top // 2) // top
+    return out
+
+
+def _shallow(pixels: Array) -> Array:
+    out = np.empty(pixels.shape, np.uint8)
+    for rows in bands(*pixels.shape[:2]):
+        out[rows] = (pixels[rows].astype(np.uint32) + 128) // 257
+    return out
+
+
+def _block(
+    metadata: Metadata, kind: str, size: tuple[int, int], saving: Saving, made: Made, notes: list[str]
+) -> exif.Block:
+    signature = None if made is None else (str(made.get("tool", "srcli")), json.dumps(dict(made)))
+    gps, turned = not saving.strip_gps, kind != "AVIF"  # AVIF keeps the orientation in its own boxes
+    try:
+        return exif.updated(metadata.exif, size, gps=gps, made=signature, turned=turned)
+    except (ValueError, struct.error, IndexError):
+        notes.append("its EXIF data is broken and was left out")
+        return exif.updated(b"", size, made=signature)
+
+
+def _packet(metadata: Metadata, size: tuple[int, int], saving: Saving, made: Made, notes: list[str]) -> bytes:
+    try:
+        return xmp.updated(metadata.xmp, size, gps=not saving.strip_gps, made=made)
+    except ValueError:
+        notes.append("its XMP packet is broken and was left out")
+        return xmp.updated(b"", size, made=made)

@@ -1,0 +1,124 @@
+"""TIFF out, 8 or 16 bits, strip by strip.
+
+The EXIF block is a TIFF already: the file begins with it, so that all that it points at stays where it was, and the
+picture's own directory comes last.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from fractions import Fraction
+from typing import IO, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from srcli.errors import PictureError
+from srcli.imaging.bands import bands
+from srcli.imaging.exif import ASCII, BYTE, LONG, RATIONAL, SHORT, UNDEFINED, Block, Directory, Entry
+from srcli.imaging.ready import Ready
+
+LIMIT = 2**32 - 2**20
+_LEVEL = 4
+_DEFLATE, _DIFFERENCES, _UNASSOCIATED = 8, 2, 2
+_DESCRIPTION, _X_DPI, _Y_DPI, _DPI_UNIT = 270, 282, 283, 296
+# Fields of another file's storage that may stand in the EXIF block of, say, a JPEG.
+_FOREIGN = frozenset(
+    {254, 255, 256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 301, 317, 320, 322, 323, 324, 325, 330, 338, 339}
+    | {340, 341, 347, 513, 514, 529, 530, 531, 532, 700, 33723, 34377, 34675}
+)
+
+
+def write(ready: Ready, file: IO[bytes]) -> None:
+    """The whole file, from position 0 of a seekable stream."""
+    block = ready.block
+    fields = {tag: entry for tag, entry in block.main.items() if tag not in _FOREIGN}
+    file.write(block.data + bytes(len(block.data) % 2))
+    fields |= _layout(ready, block) | _strips(ready, block, file) | _said(ready, block)
+    end = file.tell()
+    file.write(bytes(end % 2))
+    end += end % 2
+    if end > LIMIT:
+        raise PictureError("the result is too large for a TIFF file: write PNG", "format-limit")
+    file.write(block.packed(fields, end))
+    file.seek(4)
+    file.write(block.pack("L", end))
+
+
+def _numbers(block: Block, kind: int, *values: int) -> Entry:
+    return Entry(
+        kind, len(values), block.pack(f"{len(values)}{'H' if kind == SHORT else 'L'}", *values).ljust(4, b"\x00")
+    )
+
+
+def _layout(ready: Ready, block: Block) -> Directory:
+    width, height = ready.size
+    colours = 1 if ready.pixels.ndim == 2 else ready.pixels.shape[2]
+    channels = colours + (ready.alpha is not None)
+    fields = {
+        256: _numbers(block, LONG, width),
+        257: _numbers(block, LONG, height),
+        258: _numbers(block, SHORT, *[ready.pixels.dtype.itemsize * 8] * channels),
+        259: _numbers(block, SHORT, _DEFLATE),
+        262: _numbers(block, SHORT, {1: 1, 3: 2, 4: 5}[colours]),
+        277: _numbers(block, SHORT, channels),
+        284: _numbers(block, SHORT, 1),
+        317: _numbers(block, SHORT, _DIFFERENCES),
+    }
+    if ready.alpha is not None:
+        fields[338] = _numbers(block, SHORT, _UNASSOCIATED)
+    return fields
+
+
+def _strips(ready: Ready, block: Block, file: IO[bytes]) -> Directory:
+    width, height = ready.size
+    groups = bands(height, width, 1 << 19)
+    starts, sizes = [], []
+    for rows in groups:
+        data = zlib.compress(_differences(ready, rows, block.order), _LEVEL)
+        starts.append(file.tell())
+        sizes.append(len(data))
+        if starts[-1] + len(data) > LIMIT:
+            raise PictureError("the result is too large for a TIFF file: write PNG", "format-limit")
+        file.write(data)
+    return {
+        273: _numbers(block, LONG, *starts),
+        278: _numbers(block, LONG, groups[0].stop),
+        279: _numbers(block, LONG, *sizes),
+    }
+
+
+def _differences(ready: Ready, rows: slice, order: Literal["<", ">"]) -> bytes:
+    """Each pixel less its left neighbour, which deflates better."""
+    channels = interleaved(ready, rows)
+    out = channels.copy()
+    out[:, 1:] -= channels[:, :-1]
+    return out.astype(out.dtype.newbyteorder(order)).tobytes()
+
+
+def interleaved(ready: Ready, rows: slice) -> NDArray[Any]:
+    """Some rows with all channels side by side, (h, W, C)."""
+    part = ready.pixels[rows]
+    part = part[..., None] if part.ndim == 2 else part
+    return part if ready.alpha is None else np.concatenate([part, ready.alpha[rows, :, None]], -1)
+
+
+def _said(ready: Ready, block: Block) -> Directory:
+    """Profile and metadata that TIFF keeps in its directory."""
+    metadata = ready.metadata
+    blobs = ((34675, UNDEFINED, ready.profile), (700, BYTE, metadata.xmp), (33723, UNDEFINED, metadata.iptc))
+    fields = {tag: Entry(kind, len(data), data.ljust(4, b"\x00")) for tag, kind, data in blobs if data}
+    if metadata.dpi is not None:
+        for tag, value in zip((_X_DPI, _Y_DPI), metadata.dpi, strict=True):
+            fields[tag] = Entry(RATIONAL, 1, _ratio(block, value))
+        fields[_DPI_UNIT] = _numbers(block, SHORT, 2)
+    if metadata.comment and _DESCRIPTION not in block.main:
+        text = metadata.comment + b"\x00"
+        fields[_DESCRIPTION] = Entry(ASCII, len(text), text)
+    return fields
+
+
+def _ratio(block: Block, value: float) -> bytes:
+    ratio = Fraction(value).limit_denominator(10_000)
+    return struct.pack(f"{block.order}2L", ratio.numerator, ratio.denominator)
