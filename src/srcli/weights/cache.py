@@ -2,7 +2,10 @@
 
 import os
 import shutil
+import time
 import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +13,7 @@ from srcli.errors import MachineError
 
 PART = ".srcli-part"
 BAD = ".bad"
+POLL = 0.1
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,38 @@ class Repo:
         except OSError as error:
             raise unwritable(target, error) from error
         return target
+
+
+@contextmanager
+def alone(part: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    """Let one process of this machine grow a download; others wait, calling `waiting` now and then.
+
+    It saves bandwidth only: where the disk has no locks, two writers put the same bytes in the same places.
+    """
+    guard = part.with_name(part.name + ".lock")
+    try:
+        guard.parent.mkdir(parents=True, exist_ok=True)
+        file = guard.open("w")
+    except OSError as error:
+        raise unwritable(guard, error) from error
+    with file:
+        while not _locked(file.fileno()):
+            waiting()
+            time.sleep(POLL)
+        yield
+        guard.unlink(missing_ok=True)
+
+
+def _locked(handle: int) -> bool:
+    try:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):  # no such locks here
+        return True
+    return True
 
 
 def links_allowed() -> bool:
@@ -105,5 +141,5 @@ def remove(path: Path) -> int:
 
 def leftovers(hub: Path) -> list[Path]:
     """List unfinished downloads and files set aside, in the whole cache."""
-    names = (f"*{PART}", f"*{BAD}", "*.srcli-link")
+    names = (f"*{PART}*", f"*{BAD}", "*.srcli-link")
     return sorted(path for name in names for path in hub.glob(f"models--*/**/{name}"))

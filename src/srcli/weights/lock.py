@@ -59,7 +59,7 @@ class Entry:
     def size(self) -> int | None:
         """Bytes in all, or the rough size; None if neither is known."""
         sizes = [file.size for file in self.files.values()]
-        if sizes and None not in sizes:
+        if self.listed and None not in sizes:
             return sum(size for size in sizes if size is not None)
         return self.about
 

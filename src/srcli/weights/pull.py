@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from srcli.errors import MachineError, WeightsError
-from srcli.weights.cache import Repo, set_aside, unwritable
+from srcli.weights.cache import Repo, alone, set_aside, unwritable
 from srcli.weights.header import sha256
 from srcli.weights.hub import Commit, Hub, Remote
 from srcli.weights.lock import Entry, File
@@ -70,13 +70,12 @@ def plan(entry: Entry, commit: Commit, hub_cache: Path, parts: Sequence[str] = (
 
 
 def _paths(entry: Entry, commit: Commit) -> list[str]:
-    if entry.include:
-        matching = [p for p in commit.files if any(fnmatchcase(p, pattern) for pattern in entry.include)]
-        return sorted({*chosen(matching), *entry.files})
     for path in entry.files:
         if path not in commit.files:
-            raise WeightsError(f"{commit.repo}@{commit.revision[:8]} has no {path}: check the lock, or a mirror")
-    return list(entry.files)
+            mirrors = f"try a mirror ({', '.join(entry.mirrors)})" if entry.mirrors else "check its page"
+            raise WeightsError(f"{commit.repo}@{commit.revision[:8]} has no {path}: {mirrors}")
+    matching = [p for p in commit.files if any(fnmatchcase(p, pattern) for pattern in entry.include)]
+    return sorted({*chosen(matching), *entry.files})
 
 
 def _agreed(entry: Entry, remote: Remote) -> File:
@@ -157,15 +156,18 @@ class Puller:
 
     def _fetched(self, plan: Plan, remote: Remote, known: File, on_bytes: Callable[[int], None]) -> str:
         """Fetch, check, and once more if what came is not what was promised. Returns the sha256."""
-        part = plan.repo.part(remote.blob)
+        part, blob = plan.repo.part(remote.blob), plan.repo.blob(remote.blob)
         for _ in range(2):
-            self.hub.fetch(plan.repo.id, plan.revision, remote, part, on_bytes)
-            digest = sha256(part)
-            fault = _fault(part, remote, known, digest)
-            if fault is None:
-                _publish(part, plan.repo.blob(remote.blob))
-                return digest
-            aside = set_aside(part)
+            with alone(part, lambda: on_bytes(0)):
+                if not blob.is_file():  # else another process was faster
+                    self.hub.fetch(plan.repo.id, plan.revision, remote, part, on_bytes)
+                whole = part if part.is_file() else blob
+                digest = sha256(whole)
+                fault = _fault(whole, remote, known, digest)
+                if fault is None:
+                    _publish(part, blob)
+                    return digest
+                aside = set_aside(whole)
         raise WeightsError(f"{remote.path} of {plan.repo.id} {fault} (kept as {aside}): try another network")
 
 
@@ -184,8 +186,6 @@ def _publish(part: Path, blob: Path) -> None:
         with part.open("rb") as file:
             os.fsync(file.fileno())
         part.replace(blob)
-    except FileNotFoundError:
-        if not blob.is_file():
-            raise
     except OSError as error:
-        raise unwritable(blob, error) from error
+        if not blob.is_file():
+            raise unwritable(blob, error) from error

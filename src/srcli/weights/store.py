@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from srcli.errors import WeightsError
 from srcli.weights import local
 from srcli.weights.cache import Repo
-from srcli.weights.hub import Hub, go_offline, hub, offline
+from srcli.weights.hub import Commit, Hub, go_offline, hub, offline
 from srcli.weights.local import Located
 from srcli.weights.lock import HUB_NAME, Entry, pick, read_lock
 from srcli.weights.overlay import combined, put, read_overlay
@@ -79,16 +79,20 @@ class Store:
         return local.unpickled(found, self.places.data, self.stamps, allow_pickle)
 
     def _of_repo(self, entry: Entry, parts: Sequence[str]) -> Located:
-        files = self.lying(entry, parts)
-        if files is None:
+        if self.lying(entry, parts) is None:
             entry = self.pull(entry, parts)
-            files = self.lying(entry, parts) or {}
-        for path, file in files.items():
-            if what := fault(file, entry.files[path], self.stamps):
-                raise quarantine(file, what)
+        files = self.check(entry, parts)
         local.refuse_strays(entry, files)
         root = Repo(self.places.hub, entry.repo or "").snapshot(entry.revision or "")
         return local.located(entry, root / entry.folder if entry.folder else root, files)
+
+    def check(self, entry: Entry, parts: Sequence[str] = ()) -> dict[str, Path]:
+        """Hold the files of an entry that lie here against the lock; a bad one is moved aside and named."""
+        files = self.lying(entry, parts) or {}
+        for path, file in files.items():
+            if what := fault(file, entry.files[path], self.stamps):
+                raise quarantine(file, what)
+        return files
 
     def lying(self, entry: Entry, parts: Sequence[str] = ()) -> dict[str, Path] | None:
         """Return the files of an entry that lie here, None unless all do and all are locked. Reads no content."""
@@ -138,13 +142,19 @@ class Store:
 
     def plan(self, entry: Entry, parts: Sequence[str] = ()) -> Plan:
         """Ask the Hub what a pull of this entry would bring."""
+        _, _, asked = entry.name.partition("@")
+        return self.against(entry, self.commit(entry, entry.revision or asked or None), parts)
+
+    def commit(self, entry: Entry, revision: str | None) -> Commit:
+        """Ask the Hub what a revision of the entry's repository holds."""
         if self.offline or offline():
-            raise WeightsError(
-                f"{entry.name} is not here and the network is forbidden: run srcli models pull {entry.name} online"
-            )
-        _, at, revision = entry.name.partition("@")
-        asked = entry.revision or (revision if at else None)
-        return plan(entry, self.hub.commit(entry.repo or "", asked), self.places.hub, parts)
+            said = f"{entry.name} is not here and the network is forbidden"
+            raise WeightsError(f"{said}: run srcli models pull {entry.name} where there is one")
+        return self.hub.commit(entry.repo or "", revision)
+
+    def against(self, entry: Entry, commit: Commit, parts: Sequence[str] = ()) -> Plan:
+        """Hold a commit against the lock."""
+        return plan(entry, commit, self.places.hub, parts)
 
     def pull(self, entry: Entry, parts: Sequence[str] = ()) -> Entry:
         """Bring an entry's files, check them, and keep what was learned. Returns the entry as now known."""

@@ -1,0 +1,157 @@
+"""How `srcli models` looks: the table of weights and the progress of a pull."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import groupby
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from srcli.imaging.names import shown
+from srcli.weights import care
+from srcli.weights.lock import Entry
+
+Report = Callable[[str, int, int], None]
+
+KINDS = {
+    "engine": "built in",
+    "adapter": "adapters",
+    "base": "base models",
+    "lora": "LoRA",
+    "vae": "decoders",
+    "captioner": "captions and labels",
+    "classifier": "captions and labels",
+    "detector": "captions and labels",
+    "preview": "previews",
+}
+LICENCES = {
+    "apache-2.0": "Apache 2.0",
+    "bsd-3-clause": "BSD 3",
+    "creativeml-openrail-m": "OpenRAIL-M",
+    "mit": "MIT",
+    "openrail++": "OpenRAIL++",
+    "S-Lab 1.0": "S-Lab 1.0 (NC)",
+    "stabilityai-community": "Stability",
+}
+RESTRICTED = ("non-commercial", "limited commercial use")
+MARKS = {
+    care.CHECKED: ("●", "*", "green"),
+    care.HERE: ("○", "o", "green"),
+    care.SOME: ("◐", "-", "yellow"),
+    care.YOURS: ("+", "+", "cyan"),
+    care.NO: ("·", ".", "dim"),
+}
+MEANS = {
+    care.CHECKED: "here, checked",
+    care.HERE: "here, not yet checked",
+    care.SOME: "in part",
+    care.YOURS: "yours to bring",
+}
+
+
+def show(entries: Sequence[Entry], states: Mapping[str, str], hub: Path) -> None:
+    """Print the table of weights on stdout, one block a kind."""
+    console = Console(highlight=False)
+    order, longest = list(KINDS), max(len(shown(entry.name)) for entry in entries)
+    for heading, members in groupby(sorted(entries, key=lambda e: order.index(e.kind)), key=lambda e: KINDS[e.kind]):
+        console.print(Text(f"\n{heading}", style="bold"))
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False, expand=True)
+        table.add_column(width=1)
+        table.add_column(width=longest, no_wrap=True)
+        table.add_column(width=7, justify="right", no_wrap=True)
+        table.add_column(width=14, no_wrap=True)
+        table.add_column(ratio=1)
+        for entry in members:
+            table.add_row(*_row(entry, states[entry.name], console))
+        console.print(table)
+    console.print(_legend(states, console))
+    console.print(Text(f"in {shown(hub)}", style="dim"), soft_wrap=True)
+
+
+def _row(entry: Entry, state: str, console: Console) -> tuple[Text, ...]:
+    style = "bold" if state in (care.CHECKED, care.HERE) else ""
+    title = Text(shown(entry.title))
+    if any(file.pickled for file in entry.files.values()):
+        title.append(" (pickle)", style="yellow")
+    return (
+        _mark(state, console),
+        Text(shown(entry.name), style=style, overflow="fold"),
+        Text(_size(entry)),
+        Text(LICENCES.get(entry.license, shown(entry.license)), style="yellow" if entry.terms in RESTRICTED else ""),
+        title,
+    )
+
+
+def _mark(state: str, console: Console) -> Text:
+    full, plain, style = MARKS[state]
+    return Text(plain if console.options.ascii_only else full, style=style)
+
+
+def _size(entry: Entry) -> str:
+    if entry.size is None:
+        return "?"
+    exact = entry.listed and all(file.size is not None for file in entry.files.values())
+    return ("" if exact else "~") + readable(entry.size)
+
+
+def _legend(states: Mapping[str, str], console: Console) -> Text:
+    legend = Text("\n")
+    for state, meaning in MEANS.items():
+        if state in states.values():
+            legend.append_text(_mark(state, console)).append(f" {meaning}   ", style="dim")
+    return legend
+
+
+def readable(size: int) -> str:
+    """Say a number of bytes as disks do."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= scale:
+            return f"{size / scale:.1f} {unit}" if size < 100 * scale else f"{size / scale:.0f} {unit}"
+    return f"{size} B"
+
+
+@contextmanager
+def bars(total: int) -> Iterator[Report]:
+    """Show each file on its way, and all of them together, with speed and time left; on terminals only."""
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
+        yield _Tally(progress, total).report
+
+
+class _Tally:
+    """Keeps the bars of a pull in step with the bytes that are here."""
+
+    def __init__(self, progress: Progress, total: int) -> None:
+        self.progress = progress
+        self.all = progress.add_task("all", total=total, visible=total > 0)
+        self.tasks: dict[str, TaskID] = {}
+        self.seen: dict[str, int] = {}
+
+    def report(self, path: str, here: int, size: int) -> None:
+        if path not in self.tasks:
+            self.tasks[path] = self.progress.add_task(shown(path)[-40:], total=size, completed=here)
+            self.seen[path] = here
+            return
+        self.progress.update(self.tasks[path], completed=here, visible=here < size)
+        self.progress.update(self.all, advance=here - self.seen[path])
+        self.seen[path] = here

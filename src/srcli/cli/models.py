@@ -1,0 +1,208 @@
+"""`srcli models`: what weights there are, which are here, and bringing, checking and removing them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from srcli.errors import InputError, WeightsError
+from srcli.imaging.names import shown
+from srcli.weights import care
+from srcli.weights.lock import Entry, pick
+from srcli.weights.store import Store, licence
+
+if TYPE_CHECKING:
+    from srcli.weights.pull import Plan
+
+app = typer.Typer(name="models", help="The weights: list, pull, verify, add, lock, remove.", no_args_is_help=True)
+
+Names = Annotated[list[str], typer.Argument(help="Names from `srcli models list`, or hub ids (org/name\\[@revision]).")]
+Name = Annotated[str, typer.Argument(help="A name from `srcli models list`.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object a line, for programs.")]
+Offline = Annotated[bool, typer.Option("--offline", help="Touch no network.")]
+
+
+@app.command("list")
+def list_(
+    as_json: Json = False,
+    every: Annotated[bool, typer.Option("--all", help="Other forms too: half precision, single files.")] = False,
+) -> None:
+    """Show every weight srcli knows: what it is, whether it is here, its size and licence."""
+    store = Store()
+    entries = [entry for entry in store.lock().values() if every or as_json or not entry.form_of]
+    states = {entry.name: care.state(store, entry) for entry in entries}
+    if as_json:
+        for entry in entries:
+            print(json.dumps(_facts(entry, states[entry.name])))
+        return
+    from srcli.cli.model_table import show
+
+    show(entries, states, store.places.hub)
+
+
+def _facts(entry: Entry, state: str) -> dict[str, object]:
+    facts = {
+        "name": entry.name,
+        "kind": entry.kind,
+        "family": entry.family,
+        "title": entry.title,
+        "state": state,
+        "size": entry.size,
+        "license": entry.license,
+        "terms": entry.terms,
+        "repo": entry.repo,
+        "revision": entry.revision,
+        "pinned": entry.pinned,
+        "needs": list(entry.needs),
+        "form_of": entry.form_of or None,
+        "local": entry.local,
+    }
+    return {key: value for key, value in facts.items() if value not in (None, "", [])}
+
+
+@app.command()
+def pull(
+    names: Names,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would come.")] = False,
+    alone: Annotated[bool, typer.Option("--alone", help="Leave out what the entry needs beside itself.")] = False,
+) -> None:
+    """Fetch weights and all they need, check every hash, and go on where a broken download stopped."""
+    store = Store(tell=_say)
+    wanted = {entry.name: (entry, parts) for name in names for entry, parts in _wanted(store, name, alone)}
+    plans = [(entry, store.plan(entry, parts)) for entry, parts in wanted.values() if not store.is_here(entry, parts)]
+    if dry_run:
+        for entry, planned in plans:
+            for remote in planned.lacking:
+                print(f"{entry.name}\t{remote.path}\t{remote.size}")
+        return
+    _bring(store, plans)
+    for entry, parts in wanted.values():
+        store.check(store.lock().get(entry.name, entry), parts)
+    _say(f"{', '.join(names)}: here and as locked")
+
+
+def _wanted(store: Store, name: str, alone: bool) -> list[tuple[Entry, tuple[str, ...]]]:
+    """What a name asks for; what the user must bring, or has brought, or came with srcli is not pulled."""
+    family = store.family(name)
+    own = family[0][0]
+    if own.yours:
+        store.open(own)
+    return [(entry, parts) for entry, parts in (family[:1] if alone else family) if entry.repo is not None]
+
+
+def _bring(store: Store, plans: Sequence[tuple[Entry, Plan]]) -> None:
+    from srcli.cli.model_table import bars
+    from srcli.weights.pull import check_space
+
+    check_space([planned for _, planned in plans], store.places.hub)
+    for entry, planned in plans:
+        if planned.lacking:
+            _say(f"{entry.name}: {len(planned.lacking)} files, {_bytes(planned.bytes)}; licence: {licence(entry)}")
+    with bars(sum(planned.bytes for _, planned in plans)) as report:
+        for entry, planned in plans:
+            replace(store, report=report).fetch(entry, planned)
+
+
+@app.command()
+def verify(
+    names: Annotated[list[str] | None, typer.Argument(help="Names; none means all that are here.")] = None,
+    subset: Annotated[str, typer.Option(help="Read only a random part, such as 10%.")] = "100%",
+    as_json: Json = False,
+) -> None:
+    """Read weights again and hold them against the lock. Bad files are moved aside and named."""
+    store = Store(tell=_say)
+    entries = [pick(store.lock(), name) for name in names] if names else list(store.lock().values())
+    found = {copy.path: copy for entry in entries for copy in care.copies(store, entry)}
+    if names and not found:
+        raise WeightsError(f"{', '.join(names)}: nothing of it is here: run srcli models pull {' '.join(names)}")
+    verdicts = []
+    for verdict in care.verify(store, list(found.values()), _share(subset)):
+        verdicts.append(verdict)
+        _judge(verdict, as_json)
+    bad = sorted({verdict.copy.entry.name for verdict in verdicts if verdict.wrong})
+    if bad:
+        count = sum(1 for verdict in verdicts if verdict.wrong)
+        raise WeightsError(f"{count} of {len(verdicts)} files are not as locked: run srcli models pull {' '.join(bad)}")
+    _say(f"{len(verdicts)} files are as locked")
+
+
+def _judge(verdict: care.Verdict, as_json: bool) -> None:
+    copy = verdict.copy
+    if as_json:
+        facts = {"name": copy.entry.name, "file": copy.file.path, "wrong": verdict.wrong}
+        print(json.dumps(facts | {"moved_to": shown(verdict.aside) if verdict.aside else None}))
+    elif verdict.wrong:
+        print(f"{copy.entry.name}/{copy.file.path}")
+    if verdict.wrong:
+        where = f"; moved to {verdict.aside}" if verdict.aside else "; left where it is"
+        _say(f"{copy.path} {verdict.wrong}{where}")
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text.removesuffix("%")) / 100
+    except ValueError as error:
+        raise InputError(f"--subset {text} is no share: give one such as 10%") from error
+    if not 0 < share <= 1:
+        raise InputError(f"--subset {text} is out of range: give more than 0% and at most 100%")
+    return share
+
+
+@app.command()
+def add(
+    name: Annotated[str, typer.Argument(help="The short name it shall have.")],
+    target: Annotated[str, typer.Argument(help="A file, a folder, or a hub id (org/name\\[@revision]).")],
+    kind: Annotated[str, typer.Option(help="base, adapter, lora, vae, captioner, classifier or detector.")] = "base",
+    offline: Offline = False,
+) -> None:
+    """Give your own weights a name: a safetensors file, a diffusers folder, or a repository on the Hub."""
+    entry = care.add(Store(offline=offline, tell=_say), name, target, kind)
+    _say(f"added {entry.name}: {entry.family} {entry.kind}, {len(entry.files)} files; licence: {licence(entry)}")
+
+
+@app.command()
+def lock(name: Name) -> None:
+    """Ask the Hub for the revision and hashes of an entry and write them into your lock."""
+    store = Store(tell=_say)
+    known = care.lock(store, pick(store.lock(), name))
+    _say(f"{known.name} is locked at {(known.revision or '')[:8]}")
+
+
+@app.command()
+def remove(names: Names) -> None:
+    """Delete weights from the cache. Your own files are only forgotten."""
+    store = Store(tell=_say)
+    entries = [pick(store.lock(), name) for name in names]
+    freed = sum(care.forget(store, entry) for entry in entries)
+    _say(f"removed {', '.join(names)}: {_bytes(freed)} freed")
+
+
+@app.command()
+def path(name: Name, part: Annotated[str | None, typer.Argument(help="A part of it, such as vae.")] = None) -> None:
+    """Print where an entry lies, without touching the network."""
+    parts = (part,) if part else ()
+    found = Store(offline=True, tell=_say).resolve(name, parts=parts)
+    print(shown(found.file or (found.part(part) if part else found.folder)))
+
+
+@app.command()
+def gc() -> None:
+    """Delete what broken downloads, bad files and old conversions left behind."""
+    gone = care.collect(Store(tell=_say))
+    for item, _ in gone:
+        print(shown(item))
+    _say(f"{len(gone)} leftovers removed, {_bytes(sum(size for _, size in gone))} freed")
+
+
+def _bytes(size: int) -> str:
+    from srcli.cli.model_table import readable
+
+    return readable(size)
+
+
+def _say(line: str) -> None:
+    typer.echo(shown(line), err=True)

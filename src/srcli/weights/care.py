@@ -1,0 +1,214 @@
+"""Looking after weights: what is here, is it still right, and taking away what is not wanted."""
+
+import random
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from srcli.errors import WeightsError
+from srcli.weights import local
+from srcli.weights.cache import Repo, leftovers, remove, set_aside
+from srcli.weights.families import detect
+from srcli.weights.lock import HUB_ID, KINDS, NAME, PICKLES, Entry, File
+from srcli.weights.overlay import drop, put, read_overlay
+from srcli.weights.parts import SUFFIX
+from srcli.weights.store import Store, adhoc
+from srcli.weights.trust import fault
+
+NO, SOME, HERE, CHECKED, YOURS = "no", "part", "here", "checked", "yours"
+
+
+@dataclass(frozen=True)
+class Copy:
+    """One file of an entry that lies here."""
+
+    entry: Entry
+    file: File
+    path: Path
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a look at one file found; `wrong` is None where it is as locked."""
+
+    copy: Copy
+    wrong: str | None = None
+    aside: Path | None = None
+
+
+def copies(store: Store, entry: Entry) -> list[Copy]:
+    """List the files of an entry that lie here, wherever that is."""
+    if entry.repo is None:
+        root = local.root_of(entry)
+        pairs = ((file, root if root.is_file() else root / path) for path, file in entry.files.items())
+        return [] if entry.yours else [Copy(entry, file, path) for file, path in pairs if path.is_file()]
+    if entry.revision is None:
+        return []
+    repo = Repo(store.places.hub, entry.repo)
+    found = ((file, repo.find(entry.revision, path)) for path, file in entry.files.items())
+    return [Copy(entry, file, path) for file, path in found if path is not None]
+
+
+def state(store: Store, entry: Entry) -> str:
+    """Say how much of an entry is here, and whether it was read whole since it was last touched."""
+    if entry.yours:
+        return YOURS
+    found = copies(store, entry)
+    if not found:
+        return NO
+    if not store.is_here(entry):
+        return SOME
+    return CHECKED if all(store.stamps.known(copy.path) for copy in found) else HERE
+
+
+def verify(store: Store, found: Sequence[Copy], share: float = 1.0) -> Iterator[Verdict]:
+    """Read files again, whatever their stamps say, and move those of the cache aside that are not as locked.
+
+    With a `share` below 1, files are drawn at random until they make up that part of the bytes.
+    """
+    for copy in drawn(found, share):
+        wrong = fault(copy.path, copy.file, store.stamps, again=True)
+        aside = set_aside(copy.path) if wrong and copy.entry.repo else None
+        yield Verdict(copy, wrong, aside)
+
+
+def drawn(found: Sequence[Copy], share: float) -> list[Copy]:
+    """Draw files at random until their bytes reach the share."""
+    if share >= 1:
+        return list(found)
+    sizes = {copy.path: copy.path.stat().st_size for copy in found}
+    enough, chosen = share * sum(sizes.values()), list[Copy]()
+    for copy in random.sample(list(found), len(found)):
+        if chosen and sum(sizes[item.path] for item in chosen) >= enough:
+            break
+        chosen.append(copy)
+    return chosen
+
+
+def add(store: Store, name: str, target: str, kind: str) -> Entry:
+    """Write the user's own weight into their lock: a file, a folder, or a repository on the Hub."""
+    if not NAME.fullmatch(name):
+        raise WeightsError(f"{name!r} is no name: take small letters, digits, dots and dashes")
+    if kind not in KINDS:
+        raise WeightsError(f"{kind!r} is no kind: choose one of {', '.join(KINDS)}")
+    known = store.lock().get(name)
+    if known is not None and known.repo is None and known.source:
+        entry = _brought(store, known, target)
+    elif known is not None and name not in read_overlay(store.places.overlay):
+        raise WeightsError(f"{name} is one of srcli's own names: choose another")
+    elif Path(target).expanduser().exists():
+        entry = _own(store, name, Path(target).expanduser().resolve(), kind)
+    elif HUB_ID.fullmatch(target.partition("@")[0]):
+        entry = _remote(store, name, target, kind)
+    else:
+        raise WeightsError(f"{target}: no such file or folder, and no hub id: check it")
+    put(store.places.overlay, entry)
+    return entry
+
+
+def _brought(store: Store, known: Entry, target: str) -> Entry:
+    """Take a file that the lock knows, and hold it against the hash there."""
+    path = Path(target).expanduser().resolve()
+    own = _own(store, known.name, path, known.kind)
+    wanted = {file.sha256 for file in known.files.values()} - {None}
+    given = {file.sha256 for file in own.files.values()}
+    if wanted and not wanted & given:
+        raise WeightsError(
+            f"{path} has sha256 {next(iter(given))} and {known.name} has {next(iter(wanted))}: "
+            "it is another file, so add it under another name"
+        )
+    return replace(own, license=known.license, title=known.title, terms=known.terms, needs=known.needs)
+
+
+def _own(store: Store, name: str, path: Path, kind: str) -> Entry:
+    names = local.walk(path)
+    if not names:
+        raise WeightsError(f"{path}: holds no weights: choose a safetensors file or a diffusers folder")
+    files = {item: path if path.is_file() else path / item for item in names}
+    _encodable(path, files)
+    locked = {item: File(item, file.stat().st_size, store.stamps.record(file)) for item, file in files.items()}
+    family, found = _looked_at(path)
+    kind = found if found in KINDS else kind
+    terms = "the user's own file"
+    return Entry(name=name, kind=kind, family=family, license=terms, title=path.name, files=locked, local=str(path))
+
+
+def _encodable(path: Path, files: Mapping[str, Path]) -> None:
+    try:
+        "".join((str(path), *files)).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise WeightsError(f"{path}: a lock holds UTF-8 names only: rename it") from error
+
+
+def _looked_at(path: Path) -> tuple[str, str]:
+    """Read family and kind from the headers; a pickle tells neither before it is converted."""
+    if path.is_file():
+        if path.suffix in PICKLES:
+            return "any", ""
+        found = detect(path)
+        return found.family, found.kind
+    return local.family_of(path), ""
+
+
+def _remote(store: Store, name: str, target: str, kind: str) -> Entry:
+    """Describe a repository; with a network its files, hashes and licence are filled in at once."""
+    _, at, revision = target.partition("@")
+    entry = replace(adhoc(target, kind), name=name)
+    commit = store.commit(entry, revision if at else None)
+    return store.against(entry, commit).entry
+
+
+def lock(store: Store, entry: Entry) -> Entry:
+    """Fill in an entry's revision and hashes from the Hub; small files outside LFS are fetched to hash them."""
+    if entry.repo is None:
+        raise WeightsError(f"{entry.name} is not on the Hub: there is nothing to look up")
+    commit = store.commit(entry, entry.revision)
+    planned = store.against(entry, commit)
+    small = tuple(remote for remote in planned.wanted if remote.sha256 is None)
+    return store.fetch(entry, replace(planned, wanted=small, lacking=small))
+
+
+def forget(store: Store, entry: Entry) -> int:
+    """Take an entry's files out of the cache, but those that others here share; the user's own files stay."""
+    freed = 0
+    if entry.repo is not None:
+        kept = _shared(store, entry)
+        freed = sum(remove(copy.path) for copy in copies(store, entry) if copy.path not in kept)
+    own = read_overlay(store.places.overlay).get(entry.name)
+    if own is not None and not own.learned:
+        drop(store.places.overlay, entry.name)
+    return freed
+
+
+def _shared(store: Store, entry: Entry) -> set[Path]:
+    """Files that belong to other entries too, of which some tensors are here."""
+    others = (copies(store, other) for other in store.lock().values() if other.name != entry.name)
+    mine = {copy.path for copy in copies(store, entry)}
+    used = (found for found in others if any(_tensors(copy) and copy.path not in mine for copy in found))
+    return {copy.path for found in used for copy in found}
+
+
+def _tensors(copy: Copy) -> bool:
+    return copy.file.path.endswith((SUFFIX, *PICKLES))
+
+
+def collect(store: Store) -> list[tuple[Path, int]]:
+    """Remove unfinished downloads, files set aside, and conversions of pickles that no entry names."""
+    known = {file.sha256 for entry in store.lock().values() for file in entry.files.values()}
+    converted = store.places.data / "converted"
+    orphans = [path for path in converted.iterdir() if path.name not in known] if converted.is_dir() else []
+    gone = []
+    for path in (*leftovers(store.places.hub), *orphans):
+        size = _size(path)
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+        gone.append((path, size))
+    return gone
+
+
+def _size(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() else (path,)
+    return sum(file.stat().st_size for file in files if file.is_file())
