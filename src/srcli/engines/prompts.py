@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from srcli.engines.device import Device
-from srcli.errors import InputError
 from srcli.tasks import Task
 
 ENDS = 2  # tokens that open and close each piece
@@ -61,13 +59,3 @@ def positive(task: Task, text: str, caption: str) -> str:
 
 def joined(parts: Iterable[str]) -> str:
     return ", ".join(part.strip() for part in parts if part.strip())
-
-
-def read_prompt(path: Path) -> str:
-    """The prompt that a text file holds; a byte order mark is no part of it."""
-    try:
-        return path.read_text(encoding="utf-8-sig").strip()
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text: save the prompt as UTF-8") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}): check the path") from error

@@ -1,0 +1,161 @@
+"""What a picture shows, in words: a caption, a category, or a count of the things in it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import (
+    AutoImageProcessor,
+    AutoModelForImageClassification,
+    AutoModelForObjectDetection,
+    AutoTokenizer,
+    BlipForConditionalGeneration,
+    BlipImageProcessor,
+)
+
+from srcli.engines.base import Tell
+from srcli.engines.device import Device
+from srcli.errors import WeightsError
+from srcli.weights.open import load_component
+from srcli.weights.store import Store
+
+Levels = NDArray[np.uint8]
+SURE_OF_KIND = 0.1  # below this a category is a guess
+SURE_OF_THING = 0.7
+WORDS = 30  # tokens of a caption
+MODELS: Mapping[str, tuple[str, ...]] = {
+    "caption": ("blip-large", "blip"),
+    "classify": ("resnet",),
+    "detect": ("detr",),
+}
+
+
+class Reader(Protocol):
+    """A model that says what a picture shows."""
+
+    def read(self, picture: Levels) -> str:
+        """In words; nothing where it is not sure."""
+        ...
+
+
+@dataclass(frozen=True)
+class Caption:
+    """BLIP."""
+
+    net: Any
+    processor: Any
+    tokenizer: Any
+
+    @classmethod
+    def open(cls, folder: Path, device: Device) -> Caption:
+        net = _placed(load_component(BlipForConditionalGeneration, folder), device)
+        processor = _opened(BlipImageProcessor, folder)
+        return cls(net, processor, _opened(AutoTokenizer, folder))
+
+    def read(self, picture: Levels) -> str:
+        pixels = self.processor(picture, return_tensors="pt").pixel_values.to(self.net.device, self.net.dtype)
+        ids = self.net.generate(pixel_values=pixels, max_new_tokens=WORDS)
+        return str(self.tokenizer.decode(ids[0], skip_special_tokens=True)).strip()
+
+
+@dataclass(frozen=True)
+class Classify:
+    """An ImageNet classifier."""
+
+    net: Any
+    processor: Any
+
+    @classmethod
+    def open(cls, folder: Path, device: Device) -> Classify:
+        net = _placed(load_component(AutoModelForImageClassification, folder), device)
+        return cls(net, _opened(AutoImageProcessor, folder))
+
+    def read(self, picture: Levels) -> str:
+        pixels = self.processor(picture, return_tensors="pt").pixel_values.to(self.net.device, self.net.dtype)
+        score, index = self.net(pixels).logits[0].float().softmax(0).max(0)
+        if float(score) < SURE_OF_KIND:
+            return ""
+        return str(self.net.config.id2label[int(index)]).split(",")[0]
+
+
+@dataclass(frozen=True)
+class Detect:
+    """A detector of everyday things."""
+
+    net: Any
+    processor: Any
+
+    @classmethod
+    def open(cls, folder: Path, device: Device) -> Detect:
+        net = _placed(load_component(AutoModelForObjectDetection, folder), device)
+        return cls(net, _opened(AutoImageProcessor, folder))
+
+    def read(self, picture: Levels) -> str:
+        pixels = self.processor(picture, return_tensors="pt").pixel_values.to(self.net.device, self.net.dtype)
+        found = self.processor.post_process_object_detection(self.net(pixels), threshold=SURE_OF_THING)[0]
+        labels = Counter(self.net.config.id2label[int(label)] for label in found["labels"])
+        return ", ".join(f"{count} {label}" for label, count in labels.most_common())
+
+
+READERS: Mapping[str, type[Caption] | type[Classify] | type[Detect]] = {
+    "caption": Caption,
+    "classify": Classify,
+    "detect": Detect,
+}
+
+
+@dataclass(frozen=True)
+class Describer:
+    """Describes pictures in the way that is asked for, with the models that are here."""
+
+    store: Store
+    device: Device
+    allow_pickle: bool = False
+    _readers: dict[str, Reader | None] = field(default_factory=dict)
+
+    def describe(self, hint: Tensor, how: str, tell: Tell) -> str:
+        """Words for a picture (1, 3, H, W) in 0..1. `auto` captions it if a captioner is here, and says if not."""
+        if how == "none":
+            return ""
+        if how not in self._readers:
+            self._readers[how] = self._find(how, tell)
+        reader = self._readers[how]
+        return "" if reader is None else reader.read(levels(hint))
+
+    def _find(self, how: str, tell: Tell) -> Reader | None:
+        kind = "caption" if how == "auto" else how
+        name = next((name for name in MODELS[kind] if self._usable(name)), None)
+        if name is None and how == "auto":
+            tell("no captioner is here, so pictures go undescribed: srcli models pull blip-large, or --caption none")
+            return None
+        located = self.store.resolve(name or MODELS[kind][0], allow_pickle=self.allow_pickle)
+        return READERS[kind].open(located.folder, self.device)
+
+    def _usable(self, name: str) -> bool:
+        entry = self.store.lock().get(name)
+        pickled = entry is not None and any(file.pickled for file in entry.files.values())
+        return self.store.has(name) and (self.allow_pickle or not pickled)
+
+
+def levels(picture: Tensor) -> Levels:
+    return (picture[0].float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+
+
+def _placed(net: Any, device: Device) -> Any:
+    return net.to(device.torch, device.dtype if device.accelerated else torch.float32)
+
+
+def _opened(cls: Any, folder: Path) -> Any:
+    try:
+        return cls.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, TypeError, ImportError) as error:
+        reason = str(error).splitlines()[0][:120]
+        raise WeightsError(f"{folder}: {cls.__name__} cannot be opened ({reason}): pull the captioner again") from error

@@ -1,0 +1,139 @@
+"""PASD: Stable Diffusion 1.5 led by the picture, pixel by pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from srcli.engines.base import Canvas, Request, Size, Tell
+from srcli.engines.captions import Describer
+from srcli.engines.device import Device
+from srcli.engines.latent import POSTERIOR, Codec, guided_steps, place, scheduler
+from srcli.engines.pasd_sampling import Led, Nets, start
+from srcli.engines.pasd_weights import Loaded, open_all
+from srcli.engines.prompts import TextEncoder, positive
+from srcli.models.memory import remember_text
+from srcli.sampling.layout import Limits, lay
+from srcli.sampling.tiling import Tile
+from srcli.settings import ModelChoice, Sampling
+from srcli.weights.store import Store
+
+# FLOP of one call as measured: linear in the tile's latents, and quadratic where attention is.
+LINEAR, QUADRATIC = 267e6, 18930.0
+LATENTS_AT_ONCE = 2 * 64 * 64  # of all tiles in a call on a CPU, where larger batches gain nothing
+LATENTS_AT_MOST = 16 * 64 * 64
+BYTES_A_LATENT = 1 << 16  # activations of both halves of a guided call, in half precision
+PROCESS = 768  # pixels of the short side that PASD was tuned for
+
+
+def load(choice: ModelChoice, device: Device, store: Store, tell: Tell) -> Pasd:
+    """PASD as chosen, on the device."""
+    return Pasd.of(open_all(choice, store, tell), device, Describer(store, device, choice.allow_pickle))
+
+
+@dataclass(frozen=True)
+class Pasd:
+    """PASD's engine."""
+
+    nets: Nets
+    codec: Codec
+    texts: TextEncoder
+    schedule: Mapping[str, Any]
+    made_of: Mapping[str, str]
+    describer: Describer
+    process: int = PROCESS
+    name: str = "pasd"
+    factor: int = 1
+    block: int | None = None
+    halo: int = 0
+
+    @classmethod
+    def of(cls, loaded: Loaded, device: Device, describer: Describer, process: int = PROCESS) -> Pasd:
+        for net in (loaded.unet, loaded.control):
+            remember_text(net)
+        for net in (loaded.unet, loaded.paca, loaded.control, loaded.base.text_encoder):
+            place(net, device)
+        nets = Nets(loaded.unet, loaded.paca, loaded.control, device)
+        texts = TextEncoder(loaded.base.tokenizer, loaded.base.text_encoder, device)
+        codec = Codec.of(loaded.base.vae, device)
+        return cls(nets, codec, texts, loaded.schedule, loaded.made_of, describer, process)
+
+    def passes(self, size: Size, target: Size) -> list[Size]:
+        return [target]
+
+    def working_size(self, size: Size, target: Size, request: Request) -> Size:
+        """As large as the result, at least what PASD was tuned for, in whole latents; colours need no more."""
+        width, height = grey_size(size, self.process) if request.task.grey_hint else least(target, self.process)
+        unit = self.codec.factor
+        return max(unit, width // unit * unit), max(unit, height // unit * unit)
+
+    def layout(self, height: int, width: int, sampling: Sampling) -> tuple[list[Tile], int] | None:
+        tiles = lay(height, width, sampling, cost, Limits())
+        if tiles is None:
+            return None
+        return tiles, max(1, self._at_once() // (tiles[0].height * tiles[0].width))
+
+    def prepare(self, hint: Tensor, request: Request) -> Canvas:
+        sampling, device = request.sampling, self.nets.device.torch
+        made = scheduler(str(sampling.scheduler), self.schedule, int(sampling.steps or 1))
+        hint = hint.to(device)
+        shape = (1, 4, hint.shape[2] // self.codec.factor, hint.shape[3] // self.codec.factor)
+        z = self.codec.encode(hint, request.noise.draw(shape, POSTERIOR))
+        led = Led(
+            self.nets,
+            self._text(hint, request),
+            float(sampling.guidance or 0),
+            1.0 if sampling.conditioning_scale is None else sampling.conditioning_scale,
+            guided_steps(made.timesteps, sampling.guidance_interval),
+        )
+        return Canvas(start(z, made, request.noise, sampling.noise_level), hint, led, made, self._finish)
+
+    def provenance(self) -> Mapping[str, str]:
+        return self.made_of
+
+    def _text(self, hint: Tensor, request: Request) -> Tensor:
+        """Embeddings of what to keep away from and of what to show."""
+        task, prompt = request.task, request.prompt
+        caption = self.describer.describe(hint, prompt.caption, request.tell)
+        shown = positive(task, prompt.text, caption)
+        away = task.negative_prompt if prompt.negative is None else prompt.negative
+        for text in (shown, away):
+            if (count := len(self.texts.pieces(text))) > 1:
+                request.tell(f"the prompt is longer than {self.texts.room} tokens: it is read in {count} pieces")
+        return self.texts.encode([away, shown])
+
+    def _finish(self, x: Tensor) -> Tensor:
+        return self.codec.decode(x).clamp(0, 1)
+
+    def _at_once(self) -> int:
+        """Latents in one call: as many as the device's free memory takes."""
+        if self.nets.device.torch.type != "cuda":
+            return LATENTS_AT_ONCE
+        free, _ = torch.cuda.mem_get_info(self.nets.device.torch)
+        each = BYTES_A_LATENT * self.nets.device.dtype.itemsize // 2
+        return int(min(LATENTS_AT_MOST, free // 2 // each))
+
+
+def cost(latents: int) -> float:
+    """FLOP of one prediction for a tile of so many latents."""
+    return LINEAR * latents + QUADRATIC * latents**2
+
+
+def least(size: Size, short: int) -> Size:
+    """At least `short` pixels on the short side, in the same shape."""
+    if min(size) >= short:
+        return size
+    long = int(short * max(size) / min(size))
+    return (long, short) if size[0] > size[1] else (short, long)
+
+
+def grey_size(size: Size, short: int) -> Size:
+    """Exactly `short` pixels on the short side, unless the long one would pass twice that."""
+    long = int(short * max(size) / min(size))
+    if long > 2 * short:
+        short, long = int(2 * short * short / long), 2 * short
+    return (long, short) if size[0] > size[1] else (short, long)
