@@ -1,0 +1,246 @@
+"""Pulling from a Hub that works: what comes, what is remembered, and what needs no network afterwards."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import stat
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from srcli.errors import MachineError, WeightsError
+from srcli.weights import care, pull
+from srcli.weights.cache import PART
+from srcli.weights.store import Store
+from tests.hub.conftest import BASE, FILES, TENSORS, MakeStore
+from tests.hub.server import Fault, Hub
+
+VAE = "vae/diffusion_pytorch_model.safetensors"
+
+
+def test_a_locked_entry_comes_whole_and_lies_in_the_hubs_own_layout(make_store: MakeStore, hub: Hub) -> None:
+    found = make_store().resolve("base", kind="base")
+    assert found.part("vae").joinpath("diffusion_pytorch_model.safetensors").read_bytes() == TENSORS
+    assert sorted(found.files) == ["tokenizer/vocab.json", "vae/config.json", VAE]
+    snapshots = Path(os.environ["HF_HOME"]) / "hub" / "models--owner--base" / "snapshots"
+    assert found.folder == snapshots / (hub.head(BASE) or "")
+
+
+def test_huggingface_hub_itself_finds_what_was_pulled(make_store: MakeStore, hub: Hub) -> None:
+    make_store().resolve("base")
+    code = (
+        "from huggingface_hub import hf_hub_download, scan_cache_dir;"
+        f"print(hf_hub_download('{BASE}', '{VAE}', revision='{hub.head(BASE)}', local_files_only=True));"
+        "print(len(scan_cache_dir().warnings))"
+    )
+    path, warnings = subprocess.check_output([sys.executable, "-c", code], text=True).split()
+    assert Path(path).read_bytes() == TENSORS
+    assert warnings == "0"
+
+
+def test_what_huggingface_hub_pulled_is_taken_over(make_store: MakeStore, hub: Hub) -> None:
+    wanted = ["tokenizer/vocab.json", "vae/config.json", VAE]
+    code = (
+        "from huggingface_hub import hf_hub_download\n"
+        f"for path in {wanted}: hf_hub_download('{BASE}', path, revision='{hub.head(BASE)}')"
+    )
+    env = {name: value for name, value in os.environ.items() if "OFFLINE" not in name}
+    subprocess.check_call([sys.executable, "-c", code], env=env | {"HF_ENDPOINT": hub.url}, stderr=subprocess.DEVNULL)
+    hub.asked.clear()
+    assert make_store().resolve("base").part("vae").is_dir()
+    assert hub.asked == []
+
+
+def test_only_the_parts_asked_for_are_fetched(make_store: MakeStore) -> None:
+    found = make_store().resolve("base", parts=("tokenizer",))
+    assert list(found.files) == ["tokenizer/vocab.json"]
+    assert not found.has("vae")
+
+
+def test_once_pulled_nothing_touches_the_network(make_store: MakeStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_store().resolve("adapter")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a socket was opened")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    found = make_store().resolve("adapter")
+    assert found.part("unet").is_dir()
+
+
+def test_a_first_pull_learns_hashes_and_later_ones_enforce_them(make_store: MakeStore, hub: Hub) -> None:
+    said: list[str] = []
+    make_store(tell=said.append).resolve("adapter")
+    assert any("2 hashes learned" in line for line in said)
+    learned = make_store().lock()["adapter"]
+    assert learned.pinned and learned.learned
+    file = hub.folder / "owner/adapter/run/unet/config.json"
+    file.write_bytes(b'{"_class_name": "Evil"}')
+    shutil.rmtree(os.environ["HF_HOME"])
+    old = make_store().resolve("adapter")  # the old commit is still served, and is what the lock asks for
+    assert old.part("unet").joinpath("config.json").read_bytes() == b"{}"
+
+
+def test_the_licence_is_shown_at_the_first_pull_only(make_store: MakeStore) -> None:
+    said: list[str] = []
+    make_store(tell=said.append).resolve("base")
+    make_store(tell=said.append).resolve("base")
+    assert [line for line in said if "licence: mit" in line] == said[:1]
+
+
+def test_a_hub_id_is_pinned_where_it_was_first_met(make_store: MakeStore, hub: Hub) -> None:
+    first = make_store().resolve("owner/base", kind="base")
+    assert {path for path in first.files if path.endswith(".safetensors")} == {VAE}
+    (hub.folder / BASE / "vae/config.json").write_bytes(b"changed")
+    assert make_store().resolve("owner/base", kind="base").folder == first.folder
+    hub.asked.clear()
+    assert make_store(offline=True).resolve("owner/base").folder == first.folder
+    assert hub.asked == []
+
+
+def test_a_revision_can_be_named(make_store: MakeStore, hub: Hub) -> None:
+    old = hub.head(BASE)
+    (hub.folder / BASE / "vae/config.json").write_bytes(b"changed")
+    found = make_store().resolve(f"owner/base@{old}", kind="base")
+    assert found.part("vae").joinpath("config.json").read_bytes() == FILES[f"{BASE}/vae/config.json"]
+
+
+@pytest.mark.parametrize("break_at", [1, 7000, 19999])
+def test_a_broken_download_goes_on_in_a_later_run(make_store: MakeStore, hub: Hub, break_at: int) -> None:
+    hub.faults += [Fault("cut", "*.safetensors", break_at, times=1), Fault("status", "/cdn/*", 500, skip=1)]
+    with pytest.raises(WeightsError, match="try again later"):
+        make_store().resolve("base")
+    parts = list(Path(os.environ["HF_HOME"]).rglob(f"*{PART}"))
+    assert [part.stat().st_size for part in parts] == [break_at]
+    hub.faults.clear()
+    hub.asked.clear()
+    make_store().resolve("base")
+    ranges = [asked.headers.get("Range") for asked in hub.asked if asked.origin == "cdn"]
+    assert ranges == [f"bytes={break_at}-"]
+    assert not list(Path(os.environ["HF_HOME"]).rglob(f"*{PART}*"))
+
+
+def test_a_server_that_ignores_ranges_starts_the_file_over(make_store: MakeStore, hub: Hub) -> None:
+    hub.faults += [Fault("cut", "*.safetensors", 7000, times=1), Fault("whole", "*")]
+    assert make_store().resolve("base").files[VAE].read_bytes() == TENSORS
+
+
+def test_the_token_goes_to_the_hub_and_not_to_the_cdn(
+    make_store: MakeStore, hub: Hub, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_verysecret")
+    hub.token = "hf_verysecret"
+    hub.private.add(BASE)
+    make_store().resolve("base")
+    with_token = {asked.origin for asked in hub.asked if "verysecret" in str(asked.headers)}
+    assert with_token == {"hub"}
+    hub.token = "hf_another"
+    with pytest.raises(WeightsError) as error:
+        make_store().resolve("owner/base@main")
+    assert "verysecret" not in str(error.value) + "".join(capfd.readouterr())
+
+
+def test_two_pulls_at_once_end_with_one_good_file(make_store: MakeStore, hub: Hub) -> None:
+    hub.faults.append(Fault("slow", "*", 0.01))
+    failed: list[BaseException] = []
+
+    def pull_it() -> None:
+        try:
+            make_store().resolve("base")
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=pull_it) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    assert make_store().resolve("base").files[VAE].read_bytes() == TENSORS
+    assert care.leftovers(make_store().places.hub) == []
+
+
+def test_two_pulls_at_once_are_safe_where_locks_do_nothing(
+    make_store: MakeStore, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fcntl
+
+    monkeypatch.setattr(fcntl, "flock", lambda *_: None)
+    test_two_pulls_at_once_end_with_one_good_file(make_store, hub)
+
+
+def test_a_disk_without_links_holds_the_files_themselves(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "symlink", refuse)
+    found = make_store().resolve("base")
+    assert not any(path.is_symlink() for path in found.files.values())
+    assert make_store(offline=True).resolve("base").files[VAE].read_bytes() == TENSORS
+
+
+def test_a_read_only_cache_can_be_used(make_store: MakeStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_store().resolve("base")
+    hub_home = Path(os.environ["HF_HOME"])
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
+    folders = [hub_home, *(path for path in hub_home.rglob("*") if path.is_dir())]
+    for path in folders:
+        path.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    try:
+        assert make_store(offline=True).resolve("base").files[VAE].read_bytes() == TENSORS
+    finally:
+        for path in folders:
+            path.chmod(stat.S_IRWXU)
+
+
+def test_a_full_disk_is_told_before_anything_is_fetched(
+    make_store: MakeStore, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pull.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))  # type: ignore[attr-defined]
+    with pytest.raises(MachineError, match="free some space"):
+        make_store().resolve("base")
+    assert all(asked.origin == "hub" and "/api/" in asked.path for asked in hub.asked)
+
+
+def test_a_stray_file_is_not_opened_in_place_of_a_locked_one(make_store: MakeStore) -> None:
+    found = make_store().resolve("base")
+    stray = found.part("vae") / "another.safetensors"
+    stray.write_bytes(b"")
+    with pytest.raises(WeightsError, match="not in the lock"):
+        make_store().resolve("base")
+
+
+def test_a_store_says_what_is_here(make_store: MakeStore) -> None:
+    store = make_store()
+    assert store.here() == [] and not store.has("adapter")
+    store.resolve("adapter")
+    assert store.here() == ["adapter"] and not store.has("adapter")
+    store.resolve("base", parts=("vae",))
+    assert store.has("adapter")
+    assert store.bases() == ["base"]
+
+
+def test_offline_forbids_and_says_what_to_do(make_store: MakeStore, hub: Hub) -> None:
+    with pytest.raises(WeightsError, match="srcli models pull base"):
+        make_store(offline=True).resolve("base")
+    assert hub.asked == []
+
+
+def test_a_store_needs_no_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "HF_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+    with pytest.raises(WeightsError, match="set HF_HOME"):
+        Store()
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    assert Store().places.hub == tmp_path / "hub"
+    assert Store().places.overlay == tmp_path / "srcli" / "weights.lock"
