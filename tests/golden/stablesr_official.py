@@ -12,14 +12,20 @@ from tests.golden.stablesr_tiny import tiny
 from torch import Tensor
 from torch.nn import functional as F
 
+from srcli.engines.device import Device
+from srcli.engines.latent import Codec, noised
+from srcli.models.cfw import keeping
 from srcli.sampling.ancestral import Ancestral, scaled_linear
 from srcli.sampling.colorfix import adain, wavelet
 from srcli.sampling.sampler import Denoiser, Tiled
 from srcli.sampling.tiling import gaussian, grid, origins
 from srcli.settings import Tiling
 
-SCALE = 0.18215
 PAD = 32
+
+
+def codec() -> Codec:
+    return Codec.of(tiny().vae, Device(torch.device("cpu"), torch.float32))
 
 
 def scheduler(steps: int, parameterization: str = "eps") -> Ancestral:
@@ -55,22 +61,21 @@ def reverse(
     return x
 
 
-def noised(latent: Tensor, noise: Tensor) -> Tensor:
-    """The start of the canvas scripts: the latent, almost drowned."""
-    keep = (1 - scaled_linear()).prod()
-    return (keep.sqrt() * latent + (1 - keep).sqrt() * noise).float()
+def drowned(latent: Tensor, noise: Tensor) -> Tensor:
+    """The start of the canvas scripts: the latent at the last step of the full table."""
+    return noised(latent, noise, (1 - scaled_linear()).prod())
 
 
 def encode(picture: Tensor, noise: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
     """A posterior sample of -1..1 pixels, scaled, and the features that the encoder leaves on the way."""
-    with tiny().wrapping.watching() as seen:
-        posterior = tiny().vae.encode(picture).latent_dist
-    return SCALE * (posterior.mean + posterior.std * noise), seen
+    seen: dict[int, Tensor] = {}
+    latent = codec().encode(picture / 2 + 0.5, noise, keeping(seen))
+    return latent, seen
 
 
 def decode(latent: Tensor, seen: dict[int, Tensor], weight: float) -> Tensor:
-    with tiny().wrapping.mixing(seen, weight):
-        return tiny().vae.decode(latent / SCALE).sample
+    mix = tiny().wrapping.mixing(seen, weight, codec().bands, latent.device) if weight else None
+    return codec().decode(latent, mix) * 2 - 1
 
 
 def fixed(kind: str, result: Tensor, source: Tensor) -> Tensor:
@@ -116,7 +121,7 @@ class CanvasScript:
     def patch(self, picture: Tensor) -> Tensor:
         """Everything, on one patch; the seed is set again for each, so all share their noise."""
         latent, seen = encode(picture, self.noise["z_noise"])
-        start = noised(latent, self.noise["x_noise"])
+        start = drowned(latent, self.noise["x_noise"])
         size = self.notes["input_size"] // 8
         denoiser = tiled(self.denoiser, latent, size, self.notes["tile_overlap"])
         final = reverse(denoiser, scheduler(self.notes["ddpm_steps"]), start, latent, self.noise["step_noise"])

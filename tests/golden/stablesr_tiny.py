@@ -84,7 +84,6 @@ def assemble(
     modulation = put(spade.build(unet, own[1]), own[1], source)
     wrapping = put(cfw.build(own[2]), own[2], source)
     modulation.attach(unet)
-    wrapping.attach(vae)
     for module in (unet, vae, encoder, modulation, wrapping):
         module.eval().requires_grad_(False)
     return StableSR(unet, vae, encoder, modulation, wrapping)

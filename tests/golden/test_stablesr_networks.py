@@ -21,12 +21,14 @@ from tests.golden.stablesr_tiny import (
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from srcli.models.cfw import wrapping_state
+from srcli.models.banded_vae import Bands, decode, encode
+from srcli.models.cfw import keeping, wrapping_state
 from srcli.models.spade import our_path
 from srcli.models.time_encoder import embed_step
 from srcli.weights.single import convert_open_clip
 
 FORWARD = 2e-5
+CPU = torch.device("cpu")
 
 
 @each("stablesr", "v01*")
@@ -107,30 +109,28 @@ def ends_in_resnet(official: str) -> bool:
 
 @each("stablesr", "v05*")
 def test_vae_and_feature_wrapping(case: Case) -> None:
-    model, tensors = tiny(), case.tensors
-    picture = tensors["image_u8"].float() / 255 * 2 - 1
-    with model.wrapping.watching() as seen:
-        moments = model.vae.encode(picture).latent_dist.parameters
+    vae, tensors, bands, seen = tiny().vae, case.tensors, Bands(area=1000), {}
+    moments = encode(vae, tensors["image_u8"].float() / 255 * 2 - 1, bands, keeping(seen))
     assert off_by(moments, tensors["moments"]) < FORWARD
     for index, shape in enumerate(case.notes["enc_fea_full_shapes"]):
         kept = seen[index + 1]
         assert list(kept.shape) == shape
         assert abs(kept.norm() / case.notes["enc_fea_norms"][index] - 1) < 1e-4
         assert off_by(kept[:, ::8, ::2, ::2], tensors[f"enc_fea{index}"]) < FORWARD
-    plain = model.vae.decode(tensors["z"]).sample
-    assert off_by(plain, tensors["plain_decode"]) < FORWARD
+    assert off_by(decode(vae, tensors["z"], bands), tensors["plain_decode"]) < FORWARD
     for key in (key for key in tensors if key.startswith("cfw_decode_w")):
         weight = float(key.removeprefix("cfw_decode_w"))
-        with model.wrapping.mixing(seen, weight):
-            got = model.vae.decode(tensors["z"]).sample
-        assert off_by(got, tensors[key]) < FORWARD, key
-        assert weight or torch.equal(got, plain), "without weight the VAE is itself"
+        mix = tiny().wrapping.mixing(seen, weight, bands, CPU)
+        assert off_by(decode(vae, tensors["z"], bands, mix), tensors[key]) < FORWARD, key
 
 
 @each("stablesr", "v05*")
-def test_one_fusion_layer(case: Case) -> None:
+@pytest.mark.parametrize("area", [1, 37, 1 << 16])
+def test_one_fusion_layer(case: Case, area: int) -> None:
+    """In bands of one row, of a few, and in one piece."""
     for key, weight in (("fuse_out_w1", 1.0), ("fuse_out_w025", 0.25)):
-        got = tiny().wrapping.fused(1, case.tensors["fuse_enc"], case.tensors["fuse_dec"], weight)
+        made = case.tensors["fuse_dec"]
+        got = made + weight * tiny().wrapping.fusion(1).run(case.tensors["fuse_enc"], made, Bands(area), CPU)
         assert off_by(got, case.tensors[key]) < FORWARD, key
 
 

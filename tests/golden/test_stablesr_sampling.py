@@ -7,9 +7,9 @@ from tests.golden.cases import Case, each, off_by
 from tests.golden.stablesr_official import (
     CanvasScript,
     decode,
+    drowned,
     encode,
     fixed,
-    noised,
     reverse,
     scheduler,
     tiled,
@@ -141,7 +141,7 @@ def test_whole_chain_and_decoding(case: Case) -> None:
     schedule = scheduler(notes["steps"], notes["parameterization"])
     assert schedule.timesteps.tolist()[::-1] == notes["timesteps"]
     if "x_T_if_noised_lr" in tensors:
-        assert off_by(noised(latent, tensors["x_T"]), tensors["x_T_if_noised_lr"]) < FORWARD
+        assert off_by(drowned(latent, tensors["x_T"]), tensors["x_T_if_noised_lr"]) < FORWARD
     denoiser = led(tensors["context"])
     x = reverse(denoiser, schedule, tensors["x_T"], latent, tensors["step_noise"], seen=lambda *both: seen.append(both))
     assert off_by(torch.cat([one for one, _ in seen]), tensors["eps_per_step"]) < END
@@ -158,7 +158,7 @@ def test_whole_chain_and_decoding(case: Case) -> None:
 def test_whole_tiled_chain(case: Case) -> None:
     tensors, notes, seen = case.tensors, case.notes, []
     latent = tensors["init_latent"]
-    assert off_by(noised(latent, tensors["noise"]), tensors["x_T"]) < FORWARD
+    assert off_by(drowned(latent, tensors["noise"]), tensors["x_T"]) < FORWARD
     denoiser = tiled(led(tensors["context"]), latent, notes["tile_size"], notes["tile_overlap"])
     schedule = scheduler(notes["steps"])
     x = reverse(denoiser, schedule, tensors["x_T"], latent, tensors["step_noise"], seen=lambda *both: seen.append(both))

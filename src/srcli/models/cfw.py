@@ -1,27 +1,27 @@
 """StableSR's controllable feature wrapping (CFW): the decoder mixes in what the encoder saw of the picture.
 
-It stands beside a stock AutoencoderKL, whose decoder it enters by hooks after the last residual block of its two
-inner levels. With a weight of zero the VAE is itself, bit for bit.
+It stands beside a stock AutoencoderKL, between the last residual block and the resampling of its two inner levels.
+Without weight it is not called at all, and the VAE is itself, bit for bit. Like the VAE it works in bands.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from srcli.models.banded_vae import After, Bands, resnet
+
 LEVELS = (1, 2)  # halvings of the picture at which features are taken and mixed in
 PREFIX = "decoder.fusion_layer_"
+REACH = 5  # rows that a dense block sees to either side
 
 
 class Residual(nn.Module):
-    """Norm, swish, convolution, twice; the skip is widened where it must be."""
+    """A residual block of the VAE's kind under the official names; `resnet` runs it."""
 
     def __init__(self, before: int, after: int) -> None:
         super().__init__()
@@ -29,16 +29,16 @@ class Residual(nn.Module):
         self.conv1 = nn.Conv2d(before, after, 3, padding=1)
         self.norm2 = nn.GroupNorm(32, after, eps=1e-6)
         self.conv2 = nn.Conv2d(after, after, 3, padding=1)
-        self.conv_out = nn.Conv2d(before, after, 1) if before != after else nn.Identity()
+        self.conv_out = nn.Conv2d(before, after, 1) if before != after else None
 
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))
-        h = self.conv2(F.silu(self.norm2(h)))
-        return self.conv_out(x) + h  # type: ignore[no-any-return]
+    @property
+    def conv_shortcut(self) -> nn.Module | None:
+        """diffusers' name for the widened skip."""
+        return self.conv_out
 
 
 class Dense(nn.Module):
-    """Five convolutions, each seeing all before it; a fifth of their sum is added."""
+    """Five convolutions, each seeing all before it; a fifth of the last is added."""
 
     def __init__(self, width: int, growth: int) -> None:
         super().__init__()
@@ -62,15 +62,18 @@ class DenseChain(nn.Module):
         for index in range(1, 4):
             self.add_module(f"rdb{index}", Dense(width, growth))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def run(self, x: Tensor, bands: Bands, device: torch.device) -> Tensor:
+        """Band by band; rows next to an inner edge are worked out and thrown away."""
         h = x
         for part in self.children():
-            h = part(h)
-        return x + 0.2 * h
+            h = _banded(part, h, bands, device)
+        return h.mul_(0.2).add_(x)
 
 
 class Fusion(nn.Module):
     """What the encoder's and the decoder's features of one level add to the decoder's."""
+
+    encode_enc_2: Any
 
     def __init__(self, width: int, growth: int, chains: int) -> None:
         super().__init__()
@@ -78,58 +81,54 @@ class Fusion(nn.Module):
         self.encode_enc_2 = nn.Sequential(*(DenseChain(width, growth) for _ in range(chains)))
         self.encode_enc_3 = Residual(width, width)
 
-    def forward(self, seen: Tensor, made: Tensor) -> Tensor:
-        found = self.encode_enc_1(torch.cat([seen, made], dim=1))
-        return self.encode_enc_3(self.encode_enc_2(found))  # type: ignore[no-any-return]
+    def run(self, seen: Tensor, made: Tensor, bands: Bands, device: torch.device) -> Tensor:
+        h = resnet(self.encode_enc_1, torch.cat([seen.to(made), made], dim=1), bands, device)
+        for chain in self.encode_enc_2:
+            h = chain.run(h, bands, device)
+        return resnet(self.encode_enc_3, h, bands, device)
 
 
 class Wrapping(nn.Module):
-    """The fusion layers of both levels, and the features that the encoder left for them."""
+    """The fusion layers of both levels."""
 
     def __init__(self, widths: Mapping[int, int], growth: int, chains: int) -> None:
         super().__init__()
         for level in LEVELS:
             self.add_module(f"fusion_layer_{level}", Fusion(widths[level], growth, chains))
-        self._weight = 0.0
-        self._seen: dict[int, Tensor] | None = None
 
-    def attach(self, vae: AutoencoderKL) -> None:
-        """Enter `vae`, for good."""
-        for level in LEVELS:
-            vae.encoder.down_blocks[level].resnets[-1].register_forward_hook(partial(self._keep, level))
-            site = vae.decoder.up_blocks[-1 - level].resnets[-1]
-            site.register_forward_hook(partial(self._mix, level))
+    def mixing(self, seen: Mapping[int, Tensor], weight: float, bands: Bands, device: torch.device) -> After:
+        """What to do after a decoder's level: mix in `weight` of what the encoder left of the same size."""
 
-    @contextmanager
-    def watching(self) -> Iterator[dict[int, Tensor]]:
-        """Collect the features of the picture that is encoded inside."""
-        self._seen = {}
-        try:
-            yield self._seen
-        finally:
-            self._seen = None
+        def mix(level: int, made: Tensor) -> Tensor:
+            halvings = len(LEVELS) + 1 - level
+            if halvings not in LEVELS:
+                return made
+            self.to(device, made.dtype)  # the VAE may have been given more precision meanwhile
+            return made.add_(self.fusion(halvings).run(seen[halvings], made, bands, device), alpha=weight)
 
-    @contextmanager
-    def mixing(self, seen: dict[int, Tensor], weight: float) -> Iterator[None]:
-        """Mix `weight` of the collected features into what is decoded inside."""
-        self._seen, self._weight = seen, weight
-        try:
-            yield
-        finally:
-            self._seen, self._weight = None, 0.0
+        return mix
 
-    def fused(self, level: int, seen: Tensor, made: Tensor, weight: float) -> Tensor:
-        """The decoder's features of a level with the encoder's mixed in."""
-        return made + weight * self.get_submodule(f"fusion_layer_{level}")(seen, made)  # type: ignore[no-any-return]
+    def fusion(self, level: int) -> Fusion:
+        return self.get_submodule(f"fusion_layer_{level}")  # type: ignore[return-value]
 
-    def _keep(self, level: int, _site: nn.Module, _args: object, out: Tensor) -> None:
-        if self._seen is not None and not self._weight:
-            self._seen[level] = out
 
-    def _mix(self, level: int, _site: nn.Module, _args: object, out: Tensor) -> Any:
-        if self._seen is None or not self._weight:
-            return out
-        return self.fused(level, self._seen[level], out, self._weight)
+def keeping(seen: dict[int, Tensor]) -> After:
+    """What to do after an encoder's level: keep the features that the decoder is to mix in."""
+
+    def keep(level: int, found: Tensor) -> Tensor:
+        if level in LEVELS:
+            seen[level] = found
+        return found
+
+    return keep
+
+
+def _banded(part: nn.Module, x: Tensor, bands: Bands, device: torch.device) -> Tensor:
+    out = torch.empty_like(x)
+    for top, bottom in bands.cut(*x.shape[2:]):
+        first, last = max(0, top - REACH), min(x.shape[2], bottom + REACH)
+        out[:, :, top:bottom] = part(x[:, :, first:last].to(device))[:, :, top - first : bottom - first]
+    return out
 
 
 def wrapping_state(checkpoint: Mapping[str, Tensor]) -> dict[str, Tensor]:
