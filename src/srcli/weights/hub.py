@@ -28,7 +28,6 @@ TRIES = 5
 TIMEOUT = 10.0
 LONGEST_WAIT = 60.0
 BUSY = (408, 425, 429, 500, 502, 503, 504)
-CHUNK = 1 << 18
 OnBytes = Callable[[int], None]  # bytes on disk so far; less than before when a download starts over
 
 
@@ -114,7 +113,7 @@ class Hub:
             if answer.headers.get("Content-Type", "").startswith("text/html") and not remote.path.endswith(".html"):
                 raise ValueError("a page")
             start = start if answer.status_code == 206 and _goes_on(answer.headers, start) else 0
-            _write(part, start, answer.iter_bytes(CHUNK), remote, on_bytes)
+            _write(part, start, answer.iter_bytes(), remote, on_bytes)
 
     def _patiently(self, repo: str, once: Callable[[], Any], held: Callable[[], int] = lambda: 0) -> Any:
         """Try again, with growing pauses, as long as it may help; progress gives new patience."""
