@@ -33,6 +33,8 @@ def lay(height: int, width: int, sampling: Sampling, cost: Cost, limits: Limits)
     """The tiles that the user asked for, else the planned ones; None where one tile is the whole canvas."""
     if sampling.tile is None:
         tiles = plan(height, width, cost, limits)
+    elif max(height, width) <= sampling.tile:
+        return None
     else:
         overlap = min(limits.overlap, sampling.tile // 2) if sampling.overlap is None else sampling.overlap
         tiles = grid(height, width, Tiling(size=sampling.tile, overlap=overlap))
