@@ -96,7 +96,7 @@ class Hub:
         digest = hashlib.sha1(usedforsecurity=False)
         for path, content in files.items():
             digest.update(f"{path}\0{git_blob(content)}\n".encode())
-        self.commits.setdefault(repo, {})[digest.hexdigest()] = files
+        self.commits.setdefault(repo, {}).setdefault(digest.hexdigest(), files)
         return digest.hexdigest()
 
     def fault(self, path: str, *kinds: str) -> Fault | None:

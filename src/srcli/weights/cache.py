@@ -142,4 +142,4 @@ def remove(path: Path) -> int:
 def leftovers(hub: Path) -> list[Path]:
     """List unfinished downloads and files set aside, in the whole cache."""
     names = (f"*{PART}*", f"*{BAD}", "*.srcli-link")
-    return sorted(path for name in names for path in hub.glob(f"models--*/**/{name}"))
+    return sorted({path for name in names for path in hub.glob(f"models--*/**/{name}")})

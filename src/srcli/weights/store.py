@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from srcli.errors import WeightsError
 from srcli.weights import local
 from srcli.weights.cache import Repo
-from srcli.weights.hub import Commit, Hub, go_offline, hub, offline
+from srcli.weights.hub import Commit, Hub, hub, offline
 from srcli.weights.local import Located
 from srcli.weights.lock import HUB_NAME, Entry, pick, read_lock
 from srcli.weights.overlay import combined, put, read_overlay
@@ -67,8 +67,6 @@ class Store:
 
     def open(self, entry: Entry, parts: Sequence[str] = (), allow_pickle: bool = False) -> Located:
         """Return the checked files of one entry, pulling what is not here."""
-        if self.offline:
-            go_offline()
         if entry.yours:
             name = next(iter(entry.files), "the file")
             raise WeightsError(
