@@ -18,6 +18,7 @@ from diffusers import (
 )
 from torch import Tensor, nn
 
+from srcli.engines.base import Size
 from srcli.engines.device import Device
 from srcli.errors import InputError, PictureError
 from srcli.models.banded_vae import After, Bands, decode, encode
@@ -28,6 +29,10 @@ POSTERIOR, START, AGAIN = -1, 0, -2
 
 # An all-dark last step (zero terminal SNR) would have an infinite sigma; this is diffusers' own floor.
 DARKEST = 2**-24
+
+LATENTS_AT_ONCE = 2 * 64 * 64  # of all tiles in a call on a CPU, where larger batches gain nothing
+LATENTS_AT_MOST = 16 * 64 * 64
+BYTES_A_LATENT = 1 << 16  # activations of both halves of a guided call, in half precision
 
 SCHEDULERS: Mapping[str, tuple[Any, Mapping[str, Any]]] = {
     "unipc": (UniPCMultistepScheduler, {}),
@@ -78,6 +83,23 @@ def guided_steps(timesteps: Tensor, interval: tuple[float, float] | None) -> fro
     low, high = interval or (0.0, 1.0)
     count = len(timesteps)
     return frozenset(float(t) for i, t in enumerate(timesteps) if low <= (i + 0.5) / count <= high)
+
+
+def least(size: Size, short: int) -> Size:
+    """At least `short` pixels on the short side, in the same shape."""
+    if min(size) >= short:
+        return size
+    long = int(short * max(size) / min(size))
+    return (long, short) if size[0] > size[1] else (short, long)
+
+
+def at_once(device: Device) -> int:
+    """Latents in one call: as many as the device's free memory takes."""
+    if device.torch.type != "cuda":
+        return LATENTS_AT_ONCE
+    free, _ = torch.cuda.mem_get_info(device.torch)
+    each = BYTES_A_LATENT * device.dtype.itemsize // 2
+    return int(min(LATENTS_AT_MOST, free // 2 // each))
 
 
 def place(net: nn.Module, device: Device, dtype: torch.dtype | None = None) -> nn.Module:

@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from srcli.engines.base import Canvas, Request, Size, Tell
 from srcli.engines.captions import Describer
 from srcli.engines.device import Device
-from srcli.engines.latent import POSTERIOR, Codec, guided_steps, place, scheduler
+from srcli.engines.latent import POSTERIOR, Codec, at_once, guided_steps, least, place, scheduler
 from srcli.engines.pasd_sampling import Led, Nets, start
 from srcli.engines.pasd_weights import Loaded, open_all
 from srcli.engines.prompts import TextEncoder, positive
@@ -24,9 +23,6 @@ from srcli.weights.store import Store
 
 # FLOP of one call as measured: linear in the tile's latents, and quadratic where attention is.
 LINEAR, QUADRATIC = 267e6, 18930.0
-LATENTS_AT_ONCE = 2 * 64 * 64  # of all tiles in a call on a CPU, where larger batches gain nothing
-LATENTS_AT_MOST = 16 * 64 * 64
-BYTES_A_LATENT = 1 << 16  # activations of both halves of a guided call, in half precision
 PROCESS = 768  # pixels of the short side that PASD was tuned for
 
 
@@ -75,7 +71,7 @@ class Pasd:
         tiles = lay(height, width, sampling, cost, Limits())
         if tiles is None:
             return None
-        return tiles, max(1, self._at_once() // (tiles[0].height * tiles[0].width))
+        return tiles, max(1, at_once(self.nets.device) // (tiles[0].height * tiles[0].width))
 
     def prepare(self, hint: Tensor, request: Request) -> Canvas:
         sampling, device = request.sampling, self.nets.device.torch
@@ -109,26 +105,10 @@ class Pasd:
     def _finish(self, x: Tensor) -> Tensor:
         return self.codec.decode(x).clamp(0, 1)
 
-    def _at_once(self) -> int:
-        """Latents in one call: as many as the device's free memory takes."""
-        if self.nets.device.torch.type != "cuda":
-            return LATENTS_AT_ONCE
-        free, _ = torch.cuda.mem_get_info(self.nets.device.torch)
-        each = BYTES_A_LATENT * self.nets.device.dtype.itemsize // 2
-        return int(min(LATENTS_AT_MOST, free // 2 // each))
-
 
 def cost(latents: int) -> float:
     """FLOP of one prediction for a tile of so many latents."""
     return LINEAR * latents + QUADRATIC * latents**2
-
-
-def least(size: Size, short: int) -> Size:
-    """At least `short` pixels on the short side, in the same shape."""
-    if min(size) >= short:
-        return size
-    long = int(short * max(size) / min(size))
-    return (long, short) if size[0] > size[1] else (short, long)
 
 
 def grey_size(size: Size, short: int) -> Size:

@@ -1,0 +1,129 @@
+"""Base models from weights: a diffusers folder or a single file, strictly, and reading no more than is used."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from srcli.errors import WeightsError
+from srcli.models.stock import build
+from srcli.settings import ModelChoice
+from srcli.weights.families import detect, require
+from srcli.weights.local import Located
+from srcli.weights.lora import merge, read_lora
+from srcli.weights.open import load_component, load_into, load_state, read_config
+from srcli.weights.parts import weight_files
+from srcli.weights.single import load_text, open_single
+from srcli.weights.store import Store
+
+State = dict[str, Tensor]
+OUTER = ("vae", "text_encoder", "tokenizer", "scheduler")
+CONFIGS = ("unet/config.json", "vae", "text_encoder", "tokenizer", "scheduler")
+SCHEDULE = "scheduler_config.json"
+
+
+@dataclass(frozen=True)
+class Base:
+    """What a base model brings. `unet` is None where an adapter's own is used."""
+
+    vae: AutoencoderKL
+    text_encoder: nn.Module
+    tokenizer: Any
+    schedule: Mapping[str, Any]
+    unet: State | None
+    source: Path
+    made_of: Mapping[str, str]
+
+
+def open_folder(located: Located, family: str, with_unet: bool) -> Base:
+    """A base in diffusers' layout."""
+    unet = None
+    if with_unet:
+        path = weight_files(located.part("unet"))[0]
+        require(detect(path), path, kind="unet", family=family)
+        unet = tensors(located.part("unet"))
+    text = located.part("text_encoder")
+    path = weight_files(text)[0]
+    require(detect(path), path, kind="text-encoder", family=family)
+    return Base(
+        load_component(AutoencoderKL, located.part("vae")),
+        load_component(CLIPTextModel, text),
+        tokenizer(located.part("tokenizer")),
+        checked_schedule(read_config(located.part("scheduler"), SCHEDULE), located.part("scheduler")),
+        unet,
+        located.folder / "unet",
+        located.provenance(),
+    )
+
+
+def open_file(located: Located, path: Path, store: Store, lender: str, family: str) -> Base:
+    """A single file has no configurations, and may lack parts: the usual base, `lender`, lends them."""
+    require(detect(path), path, kind="checkpoint", family=family)
+    lent = store.resolve(lender, "base", CONFIGS)
+    single = open_single(path, lent.folder, family)
+    usual = open_folder(lent, family, with_unet=False)
+    vae, text = usual.vae, usual.text_encoder
+    if single.vae is not None:
+        vae = load_into(build(AutoencoderKL, read_config(lent.part("vae"))), single.vae, path)
+    if single.text is not None:
+        text = text_model(lent, single.text, path)
+    return Base(vae, text, usual.tokenizer, usual.schedule, single.unet, path, located.provenance())
+
+
+def text_model(lent: Located, state: State, source: Path) -> nn.Module:
+    """A text encoder built after a folder's configuration."""
+    net: nn.Module = CLIPTextModel(CLIPTextConfig.from_pretrained(lent.part("text_encoder")))
+    load_text(net, state, source)
+    return net
+
+
+def merge_loras(
+    choice: ModelChoice, store: Store, unet: UNet2DConditionModel, text: nn.Module, family: str
+) -> dict[str, str]:
+    """Merge the chosen LoRA files in, and say what they are."""
+    made_of: dict[str, str] = {}
+    for lora in choice.loras:
+        located = store.resolve(lora.source, "lora", allow_pickle=choice.allow_pickle)
+        path = only_file(located)
+        require(detect(path), path, kind="lora", family=family)
+        merge(read_lora(path), unet, text, lora.weight, choice.lora_alpha)
+        made_of |= located.provenance()
+    return made_of
+
+
+def tensors(folder: Path, names: Collection[str] | None = None) -> State:
+    """A component's weights, or of these only `names`; one file or several."""
+    files = weight_files(folder)
+    if len(files) == 1:
+        return load_state(files[0], names=names)
+    state = {name: tensor for file in files for name, tensor in load_state(file).items()}
+    return state if names is None else {name: state[name] for name in names if name in state}
+
+
+def only_file(located: Located) -> Path:
+    if located.file is None:
+        raise WeightsError(f"{located.name} is a folder: choose one safetensors file")
+    return located.file
+
+
+def tokenizer(folder: Path) -> Any:
+    try:
+        return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, TypeError) as error:
+        raise WeightsError(f"{folder}: no tokenizer that can be read: get the base model again") from error
+
+
+def checked_schedule(config: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The schedule, if it says what sampling needs to know."""
+    said = config.get("prediction_type", "epsilon")
+    if said not in ("epsilon", "v_prediction"):
+        raise WeightsError(f"{folder}: predicts {said!r}, neither epsilon nor v_prediction: choose another")
+    if not config.get("trained_betas") and not {"beta_start", "beta_end", "beta_schedule"} <= config.keys():
+        raise WeightsError(f"{folder}: its {SCHEDULE} gives no noise schedule: get the folder again")
+    return config
