@@ -84,9 +84,10 @@ def _lora(header: Header) -> tuple[str, str] | None:
 def _whole(header: Header) -> tuple[str, str] | None:
     if not _starts(header, LDM_UNET):
         return None
-    if _starts(header, "structcond_stage_model."):
-        return "stablesr", "ldm"
-    return "checkpoint", "ldm"
+    if not _starts(header, "structcond_stage_model."):
+        return "checkpoint", "ldm"
+    # The small file holds the modulation too, under the UNet's names, but not the UNet.
+    return ("stablesr" if LDM_UNET + CONV_IN[0] in header.shapes else "stablesr-adapter"), "ldm"
 
 
 def _stablesr(header: Header) -> tuple[str, str] | None:

@@ -27,6 +27,7 @@ HOME = "https://huggingface.co"
 TRIES = 5
 TIMEOUT = 10.0
 LONGEST_WAIT = 60.0
+NAP = 0.2
 BUSY = (408, 425, 429, 500, 502, 503, 504)
 OnBytes = Callable[[int], None]  # bytes on disk so far; less than before when a download starts over
 
@@ -87,7 +88,7 @@ class Hub:
         def once() -> None:
             self._fetch(repo, revision, remote, part, on_bytes)
 
-        self._patiently(repo, once, lambda: _held(part))
+        self._patiently(repo, once, lambda: _held(part), lambda: on_bytes(_held(part)))
 
     def _fetch(self, repo: str, revision: str, remote: Remote, part: Path, on_bytes: OnBytes) -> None:
         from huggingface_hub import get_session, hf_hub_url
@@ -115,8 +116,17 @@ class Hub:
             start = start if answer.status_code == 206 and _goes_on(answer.headers, start) else 0
             _write(part, start, answer.iter_bytes(), remote, on_bytes)
 
-    def _patiently(self, repo: str, once: Callable[[], Any], held: Callable[[], int] = lambda: 0) -> Any:
-        """Try again, with growing pauses, as long as it may help; progress gives new patience."""
+    def _patiently(
+        self,
+        repo: str,
+        once: Callable[[], Any],
+        held: Callable[[], int] = lambda: 0,
+        awake: Callable[[], None] = lambda: None,
+    ) -> Any:
+        """Try again, with growing pauses, as long as it may help; progress gives new patience.
+
+        `awake` is called all through a pause, and ends it by raising.
+        """
         failed, before = 0, held()
         while True:
             try:
@@ -126,7 +136,7 @@ class Hub:
                 before = max(before, held())
                 if failed >= self.tries:
                     raise WeightsError(f"{repo}: {error}: try again later, what is here is kept") from error
-                time.sleep(self._wait(failed, error.wait))
+                _sleep(self._wait(failed, error.wait), awake)
 
     def _wait(self, failed: int, asked: float | None) -> float:
         if asked is not None:
@@ -191,6 +201,13 @@ def go_offline() -> None:
 
     os.environ.update(dict.fromkeys(OFFLINE, "1"))
     constants.HF_HUB_OFFLINE = True
+
+
+def _sleep(seconds: float, awake: Callable[[], None]) -> None:
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        awake()
+        time.sleep(min(left, NAP))
 
 
 def _read(repo: str, info: Any) -> Commit:

@@ -122,10 +122,8 @@ class _Text:
                     return number
             elif start and re.match(rf"\s*{_quoted(key)}\s*=", line):
                 return number
-        return self._first(head)
-
-    def _first(self, head: re.Pattern[str]) -> int:
-        return next((n for n, line in enumerate(self.lines, 1) if head.match(line.lstrip())), 1)
+        first = re.compile(rf"{head.pattern}|{_quoted(table)}\s*=")
+        return next((n for n, line in enumerate(self.lines, 1) if table and first.match(line.lstrip())), 1)
 
 
 def _quoted(name: str) -> str:
@@ -151,10 +149,12 @@ def parse_lock(text: str, path: Path) -> dict[str, Entry]:
     except tomllib.TOMLDecodeError as error:
         raise _syntax(path, lines, str(error)) from error
     where = _Text(path, lines)
-    _frame(where, tables)
+    count = _framed(where, tables)
     entries = {name: _entry(where, name, table) for name, table in tables.items()}
     for entry in entries.values():
         _check(where, entry)
+    if count != len(entries):
+        raise where.wrong("end", "entries", f"{len(entries)} entries stand here and {count} should")
     return entries
 
 
@@ -168,16 +168,15 @@ def _syntax(path: Path, lines: list[str], said: str) -> WeightsError:
     return WeightsError(f"{path}:{number}: {what}: correct that line or restore the file")
 
 
-def _frame(where: _Text, tables: dict[str, Any]) -> None:
-    """Check and remove what frames the entries: the schema before them, their count after them."""
+def _framed(where: _Text, tables: dict[str, Any]) -> Any:
+    """Take away what frames the entries: the schema before them, their count (returned) after them."""
     schema, end = tables.pop("schema", None), tables.pop("end", None)
     if schema != SCHEMA:
         raise where.wrong("", "", f"schema {schema!r} is not the {SCHEMA} that this srcli reads")
     if not isinstance(end, dict) or set(end) != {"entries"}:
         number = len(where.lines)
         raise WeightsError(f"{where.path}:{number}: ends early, without its [end] table: restore the file")
-    if end["entries"] != len(tables):
-        raise where.wrong("end", "entries", f"{len(tables)} entries stand here and {end['entries']} should")
+    return end["entries"]
 
 
 def _entry(where: _Text, name: str, table: Any) -> Entry:
