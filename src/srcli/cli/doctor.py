@@ -111,9 +111,7 @@ def _with_space(path: Path) -> str:
 def _weights(offline: bool) -> dict[str, str]:
     from srcli.weights.store import Store
 
-    store = Store(offline=offline)
-    here = [name for name in store.lock() if store.ready(name)]
-    return {"here": ", ".join(here) or "only the built-in ones"}
+    return {"here": ", ".join(Store(offline=offline).here()) or "only the built-in ones"}
 
 
 def _defaults(offline: bool) -> dict[str, str]:

@@ -31,8 +31,7 @@ def choose(task: Task, wish: ModelChoice, device: DeviceChoice, tell: Callable[[
 
 
 def _bases() -> str:
-    entries = Store(offline=True).lock().values()
-    return "names: " + ", ".join(sorted(e.name for e in entries if e.kind == "base" and e.family == "sd15"))
+    return "names: " + ", ".join(Store(offline=True).bases())
 
 
 def _decide(task: Task, wish: ModelChoice, device: DeviceChoice, tell: Callable[[str], None]) -> str:
@@ -59,7 +58,7 @@ def _lacking(task: Task) -> list[str]:
     variant, base = task.variants.get(PASD), task.bases.get(PASD)
     names = [f"{PASD}-{variant}" if variant else PASD, *([base] if base else [])]
     store = Store(offline=True)
-    return [name for name in names if not store.ready(name)]
+    return [name for name in names if not store.has(name)]
 
 
 def _of_adapter(path: Path) -> str:
