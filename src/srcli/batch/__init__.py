@@ -1,0 +1,1 @@
+"""Many pictures with one loaded pipeline. One picture is a batch of one."""

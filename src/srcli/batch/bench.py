@@ -1,0 +1,96 @@
+"""Where pictures are computed: here, in one thread, with one loaded pipeline."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from srcli.batch.orders import Maker
+from srcli.errors import PictureError, SrcliError
+from srcli.imaging.picture import Picture
+from srcli.tasks import Job
+
+if TYPE_CHECKING:
+    from srcli.pipeline import Pipeline
+
+OnStep = Callable[[str, int, int], None]  # stage, done, of; what it raises ends the picture
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A result, how it was made, and how long that took."""
+
+    picture: Picture
+    how: dict[str, object]
+    seconds: float
+
+
+class Fatal(Exception):
+    """No picture of this run can be made. The reason is its cause."""
+
+
+class Bench(Protocol):
+    """Computes pictures."""
+
+    @property
+    def slots(self) -> int:
+        """How many pictures it wants at once, to have no idle moment."""
+        ...
+
+    @property
+    def loading(self) -> float:
+        """Seconds that went into loading models."""
+        ...
+
+    def submit(self, picture: Picture, on_step: OnStep) -> Future[Made]: ...
+
+    def close(self) -> None: ...
+
+
+class Local:
+    """This process. Models are loaded when the first picture is ready for them, and not before."""
+
+    slots = 1
+
+    def __init__(self, maker: Maker, job: Job, tell: Tell) -> None:
+        self._maker, self._job, self._tell = maker, job, tell
+        self._thread = ThreadPoolExecutor(1, "compute")
+        self._pipeline: Pipeline | None = None
+        self.loading = 0.0
+
+    def submit(self, picture: Picture, on_step: OnStep) -> Future[Made]:
+        return self._thread.submit(self._make, picture, on_step)
+
+    def close(self) -> None:
+        self._thread.shutdown(cancel_futures=True)
+
+    def _make(self, picture: Picture, on_step: OnStep) -> Made:
+        if self._pipeline is None:
+            on_step("loading", 0, 1)
+            self._pipeline = self._load()
+        return make(self._pipeline, picture, self._job, on_step)
+
+    def _load(self) -> Pipeline:
+        began = time.perf_counter()
+        try:
+            return self._maker.load(self._tell)
+        except Exception as error:
+            raise Fatal from error
+        finally:
+            self.loading += time.perf_counter() - began
+
+
+def make(pipeline: Pipeline, picture: Picture, job: Job, on_step: OnStep) -> Made:
+    """One picture's computing. A setting that the engine refuses would be refused for every other picture too."""
+    began = time.perf_counter()
+    try:
+        how = pipeline.made(job, picture)
+        return Made(pipeline.run(picture, job, on_step), how, time.perf_counter() - began)
+    except SrcliError as error:
+        if isinstance(error, PictureError) or error.exit_code == 5:
+            raise
+        raise Fatal from error

@@ -1,0 +1,87 @@
+"""The process that reads pictures. It opens files that nobody vouches for, so it may do little and may die."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import warnings
+from pathlib import Path
+
+from PIL import Image
+
+from srcli.batch.wire import Refusal, Request, receive, send
+from srcli.errors import SrcliError
+from srcli.imaging.made import read_made
+from srcli.imaging.names import shown
+from srcli.imaging.read import read_picture
+from srcli.imaging.sniff import HEAD, sniff
+
+GIB = 1 << 30
+BYTES_PER_PIXEL = 64  # generous: this stops runaway decoders, `max_pixels` stops large pictures
+ORIENTATION = 0x0112
+
+
+def main() -> None:
+    """Answer requests on stdin until it closes."""
+    requests, replies = os.fdopen(os.dup(0), "rb", closefd=True), os.fdopen(os.dup(1), "wb")
+    # Whatever a codec prints must not end up between the replies.
+    os.dup2(os.open(os.devnull, os.O_RDWR), 0)
+    os.dup2(2, 1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the run decides what it means
+    warnings.simplefilter("ignore")
+    with contextlib.suppress(EOFError, BrokenPipeError):
+        while True:
+            send(replies, _answer(receive(requests)))
+
+
+def _answer(request: Request) -> object:
+    try:
+        _limit(request.intake.max_pixels)
+        if request.want == "size":
+            return _size(request.path)
+        if request.want == "made":
+            return read_made(request.path)
+        return read_picture(
+            request.path if request.data is None else request.data,
+            max_pixels=request.intake.max_pixels,
+            frames=request.intake.frames,
+            allow_truncated=request.intake.allow_truncated,
+        )
+    except SrcliError as error:
+        return Refusal(str(error), getattr(error, "kind", "machine"))
+    except Exception as error:
+        return Refusal(f"{shown(request.path)} cannot be read: {type(error).__name__}: {error}", type(error).__name__)
+
+
+def _size(path: Path) -> tuple[int, int]:
+    """Width and height as they will be once the picture stands upright."""
+    with path.open("rb") as stream:
+        kind = sniff(stream.read(HEAD), shown(path))
+        if kind == "HEIF":
+            picture = read_picture(path)
+            return picture.width, picture.height
+        with Image.open(stream, formats=[kind]) as opened:
+            width, height = opened.size
+            turned = kind != "TIFF" and "exif" in opened.info and opened.getexif().get(ORIENTATION, 1) in range(5, 9)
+    return (height, width) if turned else (width, height)
+
+
+def _limit(pixels: int) -> None:
+    """No new files, no core dumps, and not more memory than the largest picture that is allowed may take."""
+    try:
+        import resource
+    except ImportError:  # no such limits on Windows
+        return
+    for kind, most in (
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_AS, 4 * GIB + BYTES_PER_PIXEL * pixels),
+    ):
+        hard = resource.getrlimit(kind)[1]
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+
+
+if __name__ == "__main__":
+    main()

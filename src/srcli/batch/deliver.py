@@ -1,0 +1,67 @@
+"""Handing results over: to a file of their own, or to stdout."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from srcli.batch.bench import Made
+from srcli.batch.orders import STREAM, Outlet
+from srcli.batch.plan import Item
+from srcli.batch.report import DONE, Outcome
+from srcli.errors import InputError, MachineError, PictureError
+from srcli.imaging.formats import check_target, format_of, named, suffix_for
+from srcli.imaging.names import shown
+from srcli.imaging.picture import Picture
+from srcli.imaging.write import write_picture
+from srcli.tasks import Job
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """Writes results as the outlet says."""
+
+    outlet: Outlet
+    job: Job
+
+    def check(self, item: Item, picture: Picture) -> None:
+        """Refuse before the work what could not be written after it."""
+        try:
+            check_target(self._kind(item.target, picture), *self.job.target(picture.width, picture.height))
+        except PictureError as error:
+            raise PictureError(f"{shown(item.path)}: {error}", error.kind) from error
+        except InputError as error:
+            raise PictureError(f"{shown(item.path)}: {error}", "too-large") from error
+
+    def write(self, item: Item, made: Made, key: str) -> Outcome:
+        """Write one result. A file that came to be there since the plan was made is not written over."""
+        began = time.perf_counter()
+        target = item.target
+        kind = self._kind(target, made.picture)
+        how = made.how | {"key": key}
+        if target == Path(STREAM):
+            notes = write_picture(made.picture, sys.stdout.buffer, format=kind, saving=self.outlet.saving, made=how)
+        else:
+            self._clear(item)
+            notes = write_picture(made.picture, target, format=kind, saving=self.outlet.saving, made=how)
+        seconds = made.seconds + time.perf_counter() - began
+        size = (made.picture.width, made.picture.height)
+        return Outcome(item.path, DONE, target, seconds=seconds, size=size, notes=(*made.picture.notes, *notes))
+
+    def _clear(self, item: Item) -> None:
+        try:
+            item.target.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            text = f"the folder {shown(item.target.parent)} cannot be made ({error.strerror}): give another -o"
+            raise MachineError(text) from error
+        if not item.replace and item.target.exists():
+            raise PictureError(f"{shown(item.target)} came to be there meanwhile: it was left alone", "exists")
+
+    def _kind(self, target: Path, picture: Picture) -> str:
+        if self.outlet.format is not None:
+            return named(self.outlet.format)
+        if target == Path(STREAM):
+            return format_of("result" + suffix_for(f"picture.{picture.format.lower()}"))
+        return format_of(target)

@@ -1,0 +1,89 @@
+"""Which pictures need work: all that are not done, and whose result has a place to go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from srcli.batch.journal import digest, key
+from srcli.batch.naming import numbered
+from srcli.batch.orders import STREAM
+from srcli.batch.past import Memory, Past
+from srcli.batch.plan import Item, Plan
+from srcli.batch.report import FAILED, SKIPPED, Outcome
+from srcli.imaging.names import shown
+
+CRASH = "crash"
+READY = "up to date"
+ALL_FAILED = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """Decides about one picture at a time, just before its turn."""
+
+    plan: Plan
+    memory: Memory
+    recipe: str
+    on_exists: str
+    read_made: Callable[[Path], dict[str, Any] | None]
+
+    def decide(self, item: Item) -> Item | Outcome:
+        """The item, if there is work to do; else what has become of it."""
+        if item.found.problem:
+            kind, message = item.found.problem
+            return Outcome(item.path, FAILED, kind=kind, message=message, exit_code=ALL_FAILED)
+        if item.target == Path(STREAM):
+            return item
+        past = self.memory.of(item.path, self.recipe)
+        if past is not None and (outcome := self._as_before(item, past)) is not None:
+            return outcome
+        # A result that stood in the way once got a number, and keeps it.
+        target = past.target if past is not None and past.target is not None else item.target
+        if not (target.exists() or target.is_symlink()):
+            return replace(item, target=target)
+        return self._occupied(replace(item, target=target))
+
+    def _as_before(self, item: Item, past: Past) -> Outcome | None:
+        if past.kind == CRASH and past.same_input(item.path):
+            text = f"{shown(item.path)} killed the process that read it in an earlier run and was left alone"
+            return _failed(item, CRASH, text)
+        if past.status == "done" and past.stands() and past.same_input(item.path):
+            return Outcome(item.path, SKIPPED, past.target, READY)
+        return None
+
+    def _occupied(self, item: Item) -> Item | Outcome:
+        """Something stands where the result shall go."""
+        if self.on_exists == "skip":
+            return Outcome(item.path, SKIPPED, item.target, "exists")
+        if self.plan.has(item.target):
+            if self.on_exists == "rename":
+                return self._renamed(item)
+            return _failed(item, "over-input", f"{shown(item.target)} is itself an input: give another -o or --suffix")
+        if self.on_exists == "overwrite" or self.memory.ours(item.target, item.path):
+            return replace(item, replace=True)
+        if self._stands(item):
+            return Outcome(item.path, SKIPPED, item.target, READY)
+        if self.on_exists == "rename":
+            return self._renamed(item)
+        return _failed(
+            item, "exists", f"{shown(item.target)} exists: --overwrite replaces it, --on-exists has more ways"
+        )
+
+    def _stands(self, item: Item) -> bool:
+        """Does the file itself say that it is this very result?"""
+        made = self.read_made(item.target)
+        try:
+            return made is not None and made.get("key") == key(digest(item.path), self.recipe)
+        except OSError:
+            return False
+
+    def _renamed(self, item: Item) -> Item:
+        free = (p for p in numbered(item.target) if not p.exists() and self.plan.claim(p, item.path) is None)
+        return replace(item, target=next(free))
+
+
+def _failed(item: Item, kind: str, message: str) -> Outcome:
+    return Outcome(item.path, FAILED, item.target, kind, message, exit_code=ALL_FAILED)

@@ -1,0 +1,76 @@
+"""The folders that results go to: tried before anything is loaded, so that no work ends at a closed door."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from srcli.errors import MachineError
+from srcli.imaging.names import shown
+from srcli.imaging.write import TEMPORARY
+
+PROBE = ".srcli-probe-"
+SPARE = 16 << 20  # bytes that a run leaves free
+LOSSY = frozenset({"jpg", "jpeg", "webp", "avif"})
+MEBIBYTE = 1 << 20
+
+
+def prepare(folders: Iterable[Path]) -> None:
+    """Try each folder, or the one that it will be made in: create, rename, remove. MachineError at a closed one."""
+    seen: set[Path] = set()
+    for folder in folders:
+        if folder not in seen:
+            seen.add(folder)
+            _try(_standing(folder), folder)
+            sweep(folder)
+
+
+def _standing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that is there."""
+    for path in (folder, *folder.parents):
+        if path.is_dir():
+            return path
+        if path.exists() or path.is_symlink():
+            raise MachineError(f"{shown(path)} is no folder: give another -o")
+    return Path()
+
+
+def _try(folder: Path, wanted: Path) -> None:
+    try:
+        number, name = tempfile.mkstemp(prefix=PROBE, dir=folder)
+        os.close(number)
+        probe = Path(name)
+        with contextlib.suppress(FileNotFoundError):
+            probe.rename(probe.with_name(probe.name + "-")).unlink()
+    except OSError as error:
+        text = f"results cannot be written to {shown(wanted)} ({error.strerror}): give another folder with -o"
+        raise MachineError(text) from error
+
+
+def sweep(folder: Path) -> None:
+    """Remove what runs left that were killed while they wrote. A living run holds a lock on its own."""
+    for path in folder.glob(TEMPORARY):
+        with contextlib.suppress(OSError, ImportError):
+            import fcntl
+
+            with path.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+    for path in folder.glob(PROBE + "*"):
+        path.unlink(missing_ok=True)
+
+
+def check_space(folder: Path, size: int, factor: float, format: str | None) -> None:
+    """Refuse what cannot possibly fit. Results are estimated low: a run that might fit is let go on."""
+    share = 0.02 if format in LOSSY else 0.125
+    needed = int(size * max(1.0, factor**2) * share)
+    free = shutil.disk_usage(_standing(folder)).free
+    if free < needed + SPARE:
+        raise MachineError(
+            f"{shown(folder)} has {free // MEBIBYTE} MiB free, the results need {needed // MEBIBYTE} MiB or more:"
+            " make room, or give another folder with -o"
+        )

@@ -1,0 +1,160 @@
+"""Finding pictures: files, folders and lists, one at a time, so that a million need no memory."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from srcli.batch.orders import STREAM, Intake
+from srcli.errors import InputError, PictureError
+from srcli.imaging.names import shown
+from srcli.imaging.sniff import HEAD, sniff
+
+PICTURES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".tif", ".tiff", ".bmp", ".dib", ".gif"}
+    | {".avif", ".ppm", ".pgm", ".pbm", ".pnm"}
+    # Not read, or only with an extra: taken all the same, so that each is answered for.
+    | {".heic", ".heif", ".hif", ".jxl", ".jp2", ".j2k", ".eps", ".svg", ".wmf", ".psd", ".exr", ".hdr"}
+    | {".nef", ".cr2", ".cr3", ".crw", ".arw", ".dng", ".orf", ".rw2", ".raf", ".pef", ".srw", ".raw"}
+)
+CHUNK = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A file that a run has to answer for."""
+
+    path: Path
+    root: Path  # the folder that was named, or the file's own: what an output tree mirrors
+    turn: int = 0  # which argument, or which line of the list
+    size: int = 0
+    place: tuple[int, int] = (0, 0)  # device and inode
+    problem: tuple[str, str] | None = None  # kind and message: why it cannot even be tried
+
+
+class Finder:
+    """Walks through what was named. Order is the file system's own; the plan sorts."""
+
+    def __init__(self, intake: Intake, ours: Callable[[Path], bool], closed: Path | None = None) -> None:
+        self._intake = intake
+        self._ours = ours  # is this one of our own outputs?
+        self._closed = _place(closed) if closed else None  # the folder of outputs, which is never walked into
+        self.left_out = 0  # other files, and results of ours
+
+    def __iter__(self) -> Iterator[Found]:
+        for turn, name in enumerate(named(self._intake)):
+            yield from self._argument(turn, name)
+
+    def _argument(self, turn: int, name: str) -> Iterator[Found]:
+        path = Path(name)
+        if name == STREAM:
+            yield Found(path, Path(), turn)
+        elif path.is_dir():
+            yield from self._walk(turn, path)
+        else:
+            yield found(path, path.parent, turn)
+
+    def _walk(self, turn: int, root: Path) -> Iterator[Found]:
+        """Symbolic links to files are followed, to folders not: so there are no loops, and nothing comes twice."""
+        folders = [root]
+        while folders:
+            folder = folders.pop()
+            try:
+                with os.scandir(folder) as entries:
+                    for entry in entries:
+                        if entry.name.startswith("."):
+                            continue
+                        if not self._wanted(entry):
+                            self.left_out += 1
+                        elif not entry.is_dir(follow_symlinks=False):
+                            yield found(Path(entry.path), root, turn)
+                        elif self._intake.recursive:
+                            folders.append(Path(entry.path))
+            except OSError as error:
+                yield Found(folder, root, turn, problem=_unseen(folder, error))
+
+    def _wanted(self, entry: os.DirEntry[str]) -> bool:
+        if entry.is_dir(follow_symlinks=True):
+            return not entry.is_symlink() and (not self._closed or _place(entry) != self._closed)
+        path = Path(entry.path)
+        return is_picture(path) and not self._ours(path)
+
+
+def named(intake: Intake) -> Iterator[str]:
+    """The arguments, then the lines of the list."""
+    yield from intake.inputs
+    if intake.listed is not None:
+        with _opened(intake.listed) as stream:
+            yield from _names(stream, b"\0" if intake.null else b"\n")
+
+
+def _opened(listed: str) -> AbstractContextManager[BinaryIO]:
+    if listed == STREAM:
+        return nullcontext(sys.stdin.buffer)
+    try:
+        return Path(listed).open("rb")
+    except OSError as error:
+        raise InputError(f"the list {listed} cannot be read: {error.strerror}") from error
+
+
+def _names(stream: BinaryIO, end: bytes) -> Iterator[str]:
+    """Names as the list gives them; only the line end of a DOS file is no part of one."""
+    rest = b""
+    while chunk := stream.read(CHUNK):
+        *whole, rest = (rest + chunk).split(end)
+        yield from map(os.fsdecode, filter(None, (_bare(name, end) for name in whole)))
+    if _bare(rest, end):
+        yield os.fsdecode(_bare(rest, end))
+
+
+def _bare(name: bytes, end: bytes) -> bytes:
+    return name.removesuffix(b"\r") if end == b"\n" else name
+
+
+def found(path: Path, root: Path, turn: int = 0) -> Found:
+    """One file, looked at from outside. Nothing but a plain file is ever opened: a pipe would hang for ever."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return Found(path, root, turn, problem=("missing", f"{shown(path)} does not exist: check the name"))
+    except (OSError, ValueError) as error:
+        return Found(path, root, turn, problem=_unseen(path, error))
+    place = (status.st_dev, status.st_ino)
+    if not stat.S_ISREG(status.st_mode):
+        problem = ("not-a-file", f"{shown(path)} is a pipe, socket or device: give a picture file")
+        return Found(path, root, turn, place=place, problem=problem)
+    return Found(path, root, turn, status.st_size, place)
+
+
+def _unseen(path: Path, error: OSError | ValueError) -> tuple[str, str]:
+    reason = getattr(error, "strerror", None) or error
+    return "unreadable", f"{shown(path)} cannot be looked at ({reason}): check its permissions"
+
+
+def is_picture(path: Path) -> bool:
+    """By its extension, or else by how it begins; so notes and databases between pictures are left alone."""
+    return path.suffix.lower() in PICTURES or _sniffed(path)
+
+
+def _sniffed(path: Path) -> bool:
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb") as stream:
+            return bool(sniff(stream.read(HEAD), path.name))
+    except (OSError, PictureError):
+        return False
+
+
+def _place(path: Path | os.DirEntry[str]) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino

@@ -1,0 +1,128 @@
+"""The journal of a folder of results: one JSON object a line, written so that no kill can make it lie."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from srcli.errors import InputError, MachineError
+from srcli.imaging.names import shown
+
+NAME = ".srcli-journal.jsonl"
+STARTED, RUN, PICTURE = "started", "run", "picture"
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What a file looks like from outside. While it stays the same, its content need not be read again."""
+
+    size: int
+    modified: int
+    changed: int
+
+    @classmethod
+    def of(cls, path: Path) -> Stamp:
+        status = path.stat()
+        return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+    def fields(self) -> list[int]:
+        return [self.size, self.modified, self.changed]
+
+
+class Journal:
+    """Open for appending, and locked: two runs must not write the same results."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / NAME
+        self.folder = folder.resolve()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        except OSError as error:
+            text = (
+                f"the journal {shown(self.path)} cannot be opened ({error.strerror}): give another -o, or --no-journal"
+            )
+            raise MachineError(text) from error
+        try:
+            _lock(self._file)
+        except OSError as error:
+            self.close()
+            raise MachineError(
+                f"another run is writing to {shown(folder)}: wait for it, or give another folder with -o"
+            ) from error
+        self._end_line()
+
+    def close(self) -> None:
+        os.close(self._file)
+
+    def begin(self, recipe: str, settings: Mapping[str, object]) -> None:
+        """The head of a run: all settings, once."""
+        self._add({"event": RUN, "time": _now(), "pid": os.getpid(), "recipe": recipe, "settings": settings})
+
+    def add(self, **fields: object) -> None:
+        """What happened to one picture. On disk when this returns, whatever happens then."""
+        self._add({"event": PICTURE, "time": _now(), **fields})
+
+    def name(self, path: Path) -> str:
+        """A path as the journal tells it: from its own folder, so that both may move together."""
+        whole = path.parent.resolve() / path.name
+        return os.path.relpath(whole, self.folder)
+
+    def find(self, name: str) -> Path:
+        return self.folder / name
+
+    def _add(self, record: Record) -> None:
+        line = json.dumps(record, default=str).encode("ascii") + b"\n"
+        try:
+            os.write(self._file, line)
+            os.fsync(self._file)
+        except OSError as error:
+            raise MachineError(f"the journal {shown(self.path)} cannot be written ({error.strerror})") from error
+
+    def _end_line(self) -> None:
+        """A run that was killed may have left half a line."""
+        size = os.fstat(self._file).st_size
+        if size and os.pread(self._file, 1, size - 1) != b"\n":
+            os.write(self._file, b"\n")
+
+
+def _lock(file: int) -> None:
+    with contextlib.suppress(ImportError):  # Windows has no such lock
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def records(path: Path) -> Iterator[dict[str, Any]]:
+    """All that a journal holds. A line that a kill cut short is passed over."""
+    try:
+        with path.open("rb") as lines:
+            for line in lines:
+                with contextlib.suppress(ValueError):
+                    record = json.loads(line)
+                    if isinstance(record, dict):
+                        yield record
+    except OSError as error:
+        raise InputError(f"the journal {shown(path)} cannot be read: {error.strerror}") from error
+
+
+def digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def key(input_sha256: str, recipe: str) -> str:
+    """Names a result: what it was made of, and how."""
+    return hashlib.sha256(f"{input_sha256} {recipe}".encode()).hexdigest()

@@ -1,0 +1,179 @@
+"""The line that pictures pass along: read, computed, written, each stage in threads of its own, all of it bounded."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from typing import Any
+
+from srcli.batch.bench import Bench, Fatal, Made
+from srcli.batch.plan import Item
+from srcli.batch.report import Outcome, failure
+from srcli.errors import MachineError, PictureError
+from srcli.imaging.names import shown
+from srcli.imaging.picture import Picture
+
+IN_A_ROW = 3  # failures of the machine, after which there is no point in going on
+
+Read = Callable[[Item], Picture]
+Write = Callable[[Item, Made], Outcome]
+Step = tuple[str, int, int]
+
+
+class Dropped(Exception):
+    """The picture in hand was let go of, because the run ends."""
+
+
+@dataclass(eq=False, slots=True)
+class Flight:
+    """A picture on its way, since when."""
+
+    item: Item
+    began: float = field(default_factory=time.perf_counter)
+
+
+@dataclass
+class Stop:
+    """Why a run ends before its time, if it does."""
+
+    signal: int | None = None
+    error: BaseException | None = None
+    asked: threading.Event = field(default_factory=threading.Event)
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """What is done with a picture at each of its stations."""
+
+    read: Read
+    bench: Bench
+    write: Write
+    on_step: Callable[[Item, str, int, int], None]
+
+
+class Line:
+    """Up to `ahead` pictures are read before their turn, and as many results wait to be written.
+
+    One thread, the caller's, moves pictures on; the others do one thing to one picture and post the result.
+    """
+
+    def __init__(self, stages: Stages, stop: Stop, ahead: int = 2, timeout: float | None = None) -> None:
+        self._stages, self._stop, self._ahead, self._timeout = stages, stop, ahead, timeout
+        self._mail: SimpleQueue[tuple[Flight, str, Any] | None] = SimpleQueue()
+        self._readers = ThreadPoolExecutor(1, "read")
+        self._writers = ThreadPoolExecutor(max(1, min(4, stages.bench.slots)), "write")
+        self._stations: dict[str, set[Flight]] = {"reading": set(), "computing": set(), "writing": set()}
+        self._ready: deque[tuple[Flight, Picture]] = deque()
+        self._machine_failures = 0
+        self.busy = {"reading": 0.0, "computing": 0.0, "writing": 0.0}
+
+    def wake(self) -> None:
+        """Have the line look at its stop sign. May be called from a signal handler."""
+        self._mail.put(None)
+
+    def run(self, items: Iterator[Item | Outcome]) -> Iterator[Outcome]:
+        """Move pictures along until none is left. What needs no work comes as an outcome and leaves as one."""
+        try:
+            while True:
+                yield from self._fill(items)
+                if not any(self._stations.values()):
+                    return
+                if (mail := self._mail.get()) is not None:
+                    yield from self._receive(*mail)
+        finally:
+            self._readers.shutdown(cancel_futures=True)
+            self._writers.shutdown(cancel_futures=True)
+
+    def _fill(self, items: Iterator[Item | Outcome]) -> Iterator[Outcome]:
+        """Give every station as much as it may have."""
+        if self._stop.asked.is_set():
+            self._ready.clear()
+            return
+        self._compute()
+        while self._may_read() and (item := next(items, None)) is not None:
+            if isinstance(item, Outcome):
+                yield item
+            else:
+                flight = Flight(item)
+                self._post("reading", flight, self._readers.submit(self._timed, self._stages.read, item))
+
+    def _compute(self) -> None:
+        slots = self._stages.bench.slots
+        computing, writing = self._stations["computing"], self._stations["writing"]
+        while self._ready and len(computing) < slots and len(computing) + len(writing) < slots + self._ahead:
+            flight, picture = self._ready.popleft()
+            self._post("computing", flight, self._stages.bench.submit(picture, self._watch(flight)))
+
+    def _may_read(self) -> bool:
+        if self._stop.asked.is_set():
+            return False
+        if not self._ahead:
+            return not self._ready and not any(self._stations.values())
+        return len(self._stations["reading"]) + len(self._ready) < self._ahead + self._stages.bench.slots - 1
+
+    def _watch(self, flight: Flight) -> Callable[[str, int, int], None]:
+        """Progress of one picture, and the moment to end it."""
+        limit = time.perf_counter() + self._timeout if self._timeout else None
+
+        def on_step(stage: str, done: int, total: int) -> None:
+            if self._stop.asked.is_set():
+                raise Dropped
+            if limit is not None and stage != "loading" and time.perf_counter() > limit:
+                text = f"{shown(flight.item.path)} took longer than {self._timeout:g} seconds: raise --timeout"
+                raise PictureError(text, "timeout")
+            self._mail.put((flight, "step", (stage, done, total)))
+
+        return on_step
+
+    def _post(self, station: str, flight: Flight, future: Future[Any]) -> None:
+        self._stations[station].add(flight)
+        future.add_done_callback(lambda done: self._mail.put((flight, station, done)))
+
+    def _timed(self, work: Callable[..., Any], *values: object) -> tuple[Any, float]:
+        began = time.perf_counter()
+        return work(*values), time.perf_counter() - began
+
+    def _receive(self, flight: Flight, station: str, news: Any) -> Iterator[Outcome]:
+        if station == "step":
+            self._stages.on_step(flight.item, *news)
+            return
+        self._stations[station].remove(flight)
+        error = None if news.cancelled() else news.exception()
+        if error is not None:
+            yield from self._fail(flight, error)
+        elif not news.cancelled():
+            yield from self._next(flight, station, news.result())
+
+    def _next(self, flight: Flight, station: str, result: Any) -> Iterator[Outcome]:
+        """What comes after a station."""
+        if station == "computing":
+            self.busy[station] += result.seconds
+            self._post("writing", flight, self._writers.submit(self._timed, self._stages.write, flight.item, result))
+            return
+        value, seconds = result
+        self.busy[station] += seconds
+        if station == "reading":
+            self._ready.append((flight, value))
+        else:
+            self._machine_failures = 0
+            yield value
+
+    def _fail(self, flight: Flight, error: BaseException) -> Iterator[Outcome]:
+        if isinstance(error, Dropped):
+            return
+        if isinstance(error, Fatal):
+            self._end(error.__cause__ or error)
+            return
+        self._machine_failures = self._machine_failures + 1 if isinstance(error, MachineError) else 0
+        yield failure(flight.item.path, error, flight.item.target, time.perf_counter() - flight.began)
+        if self._machine_failures >= IN_A_ROW:
+            self._end(error)
+
+    def _end(self, error: BaseException) -> None:
+        self._stop.error = self._stop.error or error
+        self._stop.asked.set()

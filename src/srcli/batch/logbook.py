@@ -1,0 +1,61 @@
+"""What one run writes into its journal, from whichever thread it happens in."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from pathlib import Path
+
+from srcli.batch.bench import Made
+from srcli.batch.journal import STARTED, Journal, Stamp, digest
+from srcli.batch.orders import Orders
+from srcli.batch.past import Memory
+from srcli.batch.plan import Item
+from srcli.batch.report import DONE, FAILED, Outcome
+
+
+class Logbook:
+    """Says of every picture what is about to happen, and what did."""
+
+    def __init__(self, orders: Orders, folder: Path, memory: Memory) -> None:
+        self._recipe, self._seed, self._models = orders.recipe(), orders.job.seed, orders.maker.lock
+        self._journal = Journal(folder)
+        self._lock = threading.Lock()
+        self._stamps: dict[Path, Stamp] = {}
+        self.path = self._journal.path
+        memory.read(self._journal)
+        self._journal.begin(self._recipe, orders.settings())
+
+    def close(self) -> None:
+        self._journal.close()
+
+    def reading(self, source: Path) -> None:
+        """Look at a file before it is read: what is written about it later is about this state."""
+        with contextlib.suppress(OSError):  # stdin has none, and what has vanished fails by itself
+            self._stamps[source] = Stamp.of(source)
+
+    def started(self, item: Item, made: Made) -> None:
+        """The result is about to be written. After a kill, this tells that what stands there may be ours."""
+        self._add(item.path, item.target, STARTED, made.picture.sha256)
+
+    def done(self, outcome: Outcome, made: Made) -> None:
+        if outcome.target is None:
+            return
+        output = {"sha256": digest(outcome.target), "stamp": Stamp.of(outcome.target).fields()}
+        told = {"output": output, "seconds": round(outcome.seconds, 3), "size": outcome.size}
+        self._add(outcome.source, outcome.target, DONE, made.picture.sha256, **told)
+        self._stamps.pop(outcome.source, None)
+
+    def failed(self, outcome: Outcome) -> None:
+        if outcome.status == FAILED:
+            told = {"kind": outcome.kind, "message": outcome.message, "seconds": round(outcome.seconds, 3)}
+            self._add(outcome.source, None, FAILED, None, **told)
+            self._stamps.pop(outcome.source, None)
+
+    def _add(self, source: Path, target: Path | None, status: str, sha256: str | None, **told: object) -> None:
+        stamp = self._stamps.get(source)
+        given = {"sha256": sha256, "stamp": stamp.fields() if stamp else None}
+        settings = {"recipe": self._recipe, "seed": self._seed, "lock": self._models}
+        names = {"source": self._journal.name(source), "target": target and self._journal.name(target)}
+        with self._lock:
+            self._journal.add(**names, status=status, input=given, **told, **settings)

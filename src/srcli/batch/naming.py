@@ -1,0 +1,166 @@
+"""What results are called, and where they go."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+
+from srcli.batch.inputs import Found
+from srcli.batch.orders import STREAM, Intake, Orders, Outlet
+from srcli.errors import InputError, PictureError
+from srcli.imaging.formats import format_of, named, suffix_for
+from srcli.imaging.names import shown
+from srcli.tasks import TASKS, Job
+
+NAME_MAX = 255  # bytes, on every file system in common use
+USUAL = {"JPEG": ".jpg", "TIFF": ".tif"}
+SOURCES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".heic", ".gif", ".bmp", ".avif")
+WORDS = tuple(f"_{task.done}" for task in TASKS.values() if task.done != "x")
+
+Measure = Callable[[Path], tuple[int, int]]  # width and height, from a file's header
+
+
+class Namer:
+    """Says where the result for an input goes. Holds no names, so it serves any number of them."""
+
+    def __init__(self, orders: Orders, measure: Measure) -> None:
+        self._outlet, self._job, self._measure = orders.outlet, orders.job, measure
+        self._list = orders.intake.listed
+        self.file = _single_file(orders.intake, orders.outlet)
+        streams = orders.outlet.path == STREAM
+        self.folder = None if self.file or streams or orders.outlet.path is None else Path(orders.outlet.path)
+        self.streams = streams
+
+    def target(self, item: Found) -> Path:
+        """The result's path; `-` for stdout. PictureError where no such name can be."""
+        if self.streams:
+            return Path(STREAM)
+        if self.file:
+            return self.file
+        name = self._name(item)
+        if len(os.fsencode(name)) > NAME_MAX:
+            raise PictureError(f"the result's name would be longer than {NAME_MAX} bytes: rename it", "name-too-long")
+        return self.home(item) / name
+
+    def home(self, item: Found) -> Path:
+        """The folder of the result: beside the input, or at the same place of the output tree."""
+        return item.path.parent if self.folder is None else self.folder / item.path.parent.relative_to(item.root)
+
+    def base(self, item: Found) -> Path:
+        """The folder that the journal lies in, if this is the first input."""
+        if self.file:
+            return self.file.parent
+        if self.folder is None and self._list is not None:
+            return Path(self._list).parent
+        return item.root if self.folder is None else self.folder
+
+    def _name(self, item: Found) -> str:
+        path = Path("stdin") if item.path == Path(STREAM) else item.path
+        return path.stem + self._suffix(item) + extension(path, self._outlet.format)
+
+    def _suffix(self, item: Found) -> str:
+        if self._outlet.suffix is not None:
+            return self._outlet.suffix
+        return self._job.task.suffix(self._factor(item))
+
+    def _factor(self, item: Found) -> float:
+        if self._job.task.done != "x" or _known(self._job):
+            return self._job.factor(1, 1)
+        return self._job.factor(*self._measure(item.path))
+
+
+def _known(job: Job) -> bool:
+    """Is the factor the same for pictures of every size?"""
+    return job.size.width is None and job.size.height is None and job.size.long_side is None
+
+
+def least_factor(job: Job) -> float:
+    """The smallest enlargement that is certain before any picture is read."""
+    return job.factor(1, 1) if _known(job) else 1.0
+
+
+def extension(path: Path, format: str | None) -> str:
+    """The input's own where it can be written, or what can hold it; or that of the format that was asked for."""
+    if format is None:
+        return suffix_for(path)
+    kind = named(format)
+    return USUAL.get(kind, f".{kind.lower()}")
+
+
+def numbered(path: Path) -> Iterator[Path]:
+    """Names to fall back on: NAME-2.EXT, NAME-3.EXT, ..."""
+    return (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in count(2))
+
+
+def folded(path: Path) -> bytes:
+    """One key for all spellings that a file system may take for the same name."""
+    return os.fsencode(unicodedata.normalize("NFC", os.fspath(path)).casefold())
+
+
+def _single_file(intake: Intake, outlet: Outlet) -> Path | None:
+    """`-o` as a file, if it names one."""
+    if outlet.path is None or outlet.path == STREAM:
+        return None
+    path = Path(outlet.path)
+    if outlet.path.endswith(("/", os.sep)) or path.is_dir():
+        return None
+    if not path.suffix and not path.exists():
+        return None
+    if outlet.format is None:
+        _check_ending(path)
+    if intake.listed is not None or len(intake.inputs) > 1 or Path(intake.inputs[0]).is_dir():
+        raise InputError(f"-o {shown(path)} names one file, for a number of inputs: give a folder")
+    return path
+
+
+def _check_ending(path: Path) -> None:
+    try:
+        format_of(path)
+    except InputError as error:
+        way = "give a folder, or a name ending in .png" if path.exists() else "end it in .png, or in / for a folder"
+        raise InputError(f"-o {shown(path)} is no folder and no name of a picture: {way}") from error
+
+
+class Ours:
+    """Knows our own outputs among the files of a folder, when outputs go into that folder."""
+
+    def __init__(self, orders: Orders, made: Callable[[Path], bool]) -> None:
+        self._suffix, self._made = orders.outlet.suffix, made
+        self._beside = orders.outlet.path is None or any(
+            _same(name, orders.outlet.path) for name in orders.intake.inputs
+        )
+
+    def __call__(self, path: Path) -> bool:
+        """By name first, which is cheap; then by what the file, or its neighbour, says."""
+        stem = self._beside and self._source_stem(path.stem)
+        return bool(stem) and (self._made(path) or _has_source(path, str(stem)))
+
+    def _source_stem(self, stem: str) -> str | None:
+        stem = _without_number(stem)
+        if self._suffix and stem.endswith(self._suffix):
+            return stem.removesuffix(self._suffix)
+        for word in WORDS:
+            if stem.endswith(word):
+                return stem.removesuffix(word)
+        head, _, factor = stem.rpartition("_x")
+        return head if factor and factor.replace(".", "", 1).isdigit() else None
+
+
+def _without_number(stem: str) -> str:
+    head, _, number = stem.rpartition("-")
+    return head if head and number.isdigit() else stem
+
+
+def _has_source(path: Path, stem: str) -> bool:
+    """Is there the picture that this one is named after?"""
+    return any(path.with_name(stem + ending).is_file() for ending in {path.suffix, *SOURCES})
+
+
+def _same(one: str, other: str) -> bool:
+    try:
+        return Path(one).samefile(other)
+    except OSError:
+        return False

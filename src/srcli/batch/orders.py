@@ -1,0 +1,146 @@
+"""What a batch is told: where pictures come from, where results go, and how to go about it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from srcli import __version__
+from srcli.errors import InputError
+from srcli.imaging.formats import named
+from srcli.settings import FRAMES, MAX_PIXELS, REFUSE, DeviceChoice, ModelChoice
+from srcli.tasks import Job
+
+if TYPE_CHECKING:
+    from srcli.imaging.ready import Saving
+    from srcli.pipeline import Pipeline
+
+STREAM = "-"
+ON_EXISTS = ("fail", "skip", "rename", "overwrite")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intake:
+    """Which pictures to take, and how strictly."""
+
+    inputs: tuple[str, ...] = ()  # files, folders, or "-" for a picture on stdin
+    recursive: bool = False
+    listed: str | None = None  # a file of names, or "-" for names on stdin
+    null: bool = False  # names in the list end with NUL, not with a newline
+    max_pixels: int = MAX_PIXELS
+    frames: str = REFUSE
+    allow_truncated: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.inputs and self.listed is None:
+            raise InputError("no picture named: give files, folders, - for stdin, or --from FILE")
+        if self.inputs.count(STREAM) + (self.listed == STREAM) > 1:
+            raise InputError("stdin was named twice: it can be read once")
+        if self.max_pixels < 1:
+            raise InputError(f"--max-pixels {self.max_pixels} is out of range: give a positive number")
+        if self.frames not in FRAMES:
+            raise InputError(f"--frames {self.frames!r} is unknown: choose one of {', '.join(FRAMES)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlet:
+    """Where results go, and in which form."""
+
+    path: str | None = None  # a file, a folder, "-" for stdout, or None: beside each input
+    format: str | None = None
+    suffix: str | None = None  # None: the task's own
+    on_exists: str = ON_EXISTS[0]
+    quality: int | None = None
+    strip: bool = False
+    strip_gps: bool = False
+
+    @property
+    def saving(self) -> Saving:
+        from srcli.imaging.ready import Saving
+
+        return Saving(quality=self.quality, strip=self.strip, strip_gps=self.strip_gps)
+
+    def __post_init__(self) -> None:
+        if self.on_exists not in ON_EXISTS:
+            raise InputError(f"--on-exists {self.on_exists!r} is unknown: choose one of {', '.join(ON_EXISTS)}")
+        if self.suffix is not None and ("/" in self.suffix or "\0" in self.suffix):
+            raise InputError("--suffix is part of a file's name: leave out the slash")
+        if self.quality is not None and not 1 <= self.quality <= 100:
+            raise InputError(f"--quality {self.quality} is out of range: give a number from 1 to 100")
+        if self.format is not None:
+            named(self.format)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conduct:
+    """How the batch is run."""
+
+    fail_fast: bool = False
+    timeout: float | None = None  # seconds for one picture
+    workers: int = 1
+    ray: str | None = None  # address of a Ray cluster, "auto", or "local"
+    journal: bool | None = None  # None: where there is more than one picture
+    ahead: int = 2  # pictures read before their turn, and results waiting to be written; 0: one thing at a time
+
+    def __post_init__(self) -> None:
+        if self.timeout is not None and not self.timeout > 0:
+            raise InputError(f"--timeout {self.timeout:g} is out of range: give a positive number of seconds")
+        if self.workers < 1:
+            raise InputError(f"--workers {self.workers} is out of range: give at least 1")
+
+
+@dataclass(frozen=True, slots=True)
+class Maker:
+    """How to come by a loaded pipeline. It is sent to other processes, so it holds choices and no models."""
+
+    choice: ModelChoice
+    device: DeviceChoice
+    lock: str = ""  # digest of the weights.lock in force
+
+    def load(self, tell: Callable[[str], None]) -> Pipeline:
+        from srcli.pipeline import Pipeline
+
+        return Pipeline.load(self.choice, self.device, tell)
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """All that one run is told."""
+
+    intake: Intake
+    outlet: Outlet
+    conduct: Conduct
+    job: Job
+    maker: Maker
+
+    def settings(self) -> dict[str, object]:
+        """Whatever decides the bytes of a result, besides its input."""
+        return {
+            "version": __version__,
+            "job": asdict(self.job),
+            "models": asdict(self.maker.choice) | {"offline": None},
+            "files": [stamp for path in _local(self.maker.choice) for stamp in _stamps(path)],
+            "lock": self.maker.lock,
+            "form": [self.outlet.format, self.outlet.quality, self.outlet.strip, self.outlet.strip_gps],
+            "reading": [self.intake.frames, self.intake.allow_truncated],
+        }
+
+    def recipe(self) -> str:
+        """Digest of these settings: two runs with one recipe make the same picture of the same input."""
+        text = json.dumps(self.settings(), sort_keys=True, default=str)
+        return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _local(choice: ModelChoice) -> list[Path]:
+    names = [choice.base, choice.adapter, *(lora.source for lora in choice.loras)]
+    return [path for name in names if name and (path := Path(name)).exists()]
+
+
+def _stamps(path: Path) -> list[list[object]]:
+    """Size and time of the files of a model on this disk: edited weights make other pictures."""
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    return [[str(p), (stat := p.stat()).st_size, stat.st_mtime_ns] for p in files]

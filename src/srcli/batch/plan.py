@@ -1,0 +1,185 @@
+"""The plan of a run: every picture once, in a stable order, each with a target of its own."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from srcli.batch.inputs import Found
+from srcli.batch.naming import Namer, folded, numbered
+from srcli.batch.orders import STREAM
+from srcli.errors import InputError, PictureError
+from srcli.imaging.names import shown
+
+PAGE = 1000
+COLUMNS = "id, turn, path, root, size, dev, ino, kind, message, target"
+TABLES = """
+CREATE TABLE found (id INTEGER PRIMARY KEY, turn INTEGER, path BLOB, root BLOB, size INTEGER, dev INTEGER,
+                    ino INTEGER, kind TEXT, message TEXT, target BLOB,
+                    whole BLOB UNIQUE);
+CREATE INDEX by_order ON found (turn, path);
+CREATE INDEX by_place ON found (dev, ino);
+CREATE TABLE taken (key BLOB PRIMARY KEY, path BLOB, source BLOB);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One picture to answer for."""
+
+    id: int
+    found: Found
+    target: Path = Path()  # meaningless where there is a problem
+    replace: bool = False  # may what stands there be written over?
+
+    @property
+    def path(self) -> Path:
+        return self.found.path
+
+
+class Plan:
+    """Kept in a private temporary database, which stays in memory while it is small and on disk when it is not."""
+
+    def __init__(self, finds: Iterable[Found]) -> None:
+        self._db = sqlite3.connect("")
+        self._db.executescript(TABLES)
+        self._db.executemany(
+            "INSERT OR IGNORE INTO found (turn, path, root, size, dev, ino, kind, message, whole)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            map(_row, finds),
+        )
+
+    def __len__(self) -> int:
+        return int(self._one("SELECT count(*) FROM found")[0])
+
+    @property
+    def size(self) -> int:
+        """Bytes of all inputs."""
+        return int(self._one("SELECT coalesce(sum(size), 0) FROM found")[0])
+
+    def __iter__(self) -> Iterator[Item]:
+        """In order of the arguments; within one, by path. Read by the page, so that a run may take days."""
+        last: tuple[int, bytes] = (-1, b"")
+        query = f"SELECT {COLUMNS} FROM found WHERE (turn, path) > (?, ?) ORDER BY turn, path LIMIT {PAGE}"
+        while rows := self._db.execute(query, last).fetchall():
+            yield from map(_item, rows)
+            last = (rows[-1][1], rows[-1][2])
+
+    def place(self, namer: Namer, rename: bool) -> None:
+        """Give every picture its target. Two inputs for one target stop the run before it begins."""
+        for item in self:
+            if item.found.problem:
+                continue
+            try:
+                target = self._own(item, namer.target(item.found), rename)
+            except PictureError as error:
+                row = (error.kind, str(error), item.id)
+                self._db.execute("UPDATE found SET kind = ?, message = ? WHERE id = ?", row)
+            else:
+                self._db.execute("UPDATE found SET target = ? WHERE id = ?", (os.fsencode(target), item.id))
+
+    def _own(self, item: Item, target: Path, rename: bool) -> Path:
+        if target == Path(STREAM):
+            return target
+        if _is(target, item.found):
+            raise InputError(f"{shown(target)} would be written over: give another -o or --suffix")
+        for path in chain([target], numbered(target) if rename else ()):
+            if (other := self.claim(path, item.path)) is None:
+                return path
+        raise InputError(
+            f"{shown(other)} and {shown(item.path)} would both be written to {shown(target)}:"
+            " rename one, or give --on-exists rename"
+        )
+
+    def problem(self) -> str | None:
+        """Why nothing at all can be tried, if that is so: the first reason, with its file."""
+        if self._one("SELECT count(*) FROM found WHERE kind IS NULL")[0]:
+            return None
+        first = next(iter(self), None)
+        if first is None or first.found.problem is None:
+            return "no picture found: give picture files, or folders that hold some (--recursive looks deeper)"
+        return f"no picture found: {first.found.problem[1]}"
+
+    def has(self, path: Path) -> bool:
+        """Is this file one of the inputs, by whatever name or link?"""
+        try:
+            status = path.stat()
+        except OSError:
+            return False
+        place = (_signed(status.st_dev), _signed(status.st_ino))
+        return bool(self._one("SELECT count(*) FROM found WHERE dev = ? AND ino = ?", *place)[0])
+
+    def claim(self, path: Path, source: Path) -> Path | None:
+        """Take a target. If another input has it already: that input."""
+        whole = _whole(path)
+        key, row = folded(whole), (os.fsencode(whole), os.fsencode(source))
+        if self._take(key, row):
+            return None
+        taken, holder = self._one("SELECT path, source FROM taken WHERE key = ?", key)
+        if taken != row[0] and not _folds(whole):
+            key = b"=" + row[0]
+            if self._take(key, row):
+                return None
+            (holder,) = self._one("SELECT source FROM taken WHERE key = ?", key)
+        return Path(os.fsdecode(holder))
+
+    def _take(self, key: bytes, row: tuple[bytes, bytes]) -> bool:
+        return self._db.execute("INSERT OR IGNORE INTO taken VALUES (?, ?, ?)", (key, *row)).rowcount > 0
+
+    def _one(self, query: str, *values: object) -> tuple[Any, ...]:
+        row: tuple[Any, ...] = self._db.execute(query, values).fetchone()
+        return row
+
+
+def _row(found: Found) -> tuple[object, ...]:
+    kind, message = found.problem or (None, None)
+    path, whole = os.fsencode(found.path), _whole(found.path)
+    dev, ino = map(_signed, found.place)
+    return (found.turn, path, os.fsencode(found.root), found.size, dev, ino, kind, message, os.fsencode(whole))
+
+
+def _signed(value: int) -> int:
+    """SQLite's integers have a sign, inodes have none."""
+    return value - (1 << 64) if value >= 1 << 63 else value
+
+
+def _item(row: tuple[Any, ...]) -> Item:
+    id, turn, path, root, size, dev, ino, kind, message, target = row
+    problem = (kind, message) if kind is not None else None
+    found = Found(_path(path), _path(root), turn, size, (dev, ino), problem)
+    return Item(id, found, _path(target or b""))
+
+
+def _path(name: bytes) -> Path:
+    return Path(os.fsdecode(name))
+
+
+def _whole(path: Path) -> Path:
+    """One spelling of a path, however its folders are reached; a link to a file stays what it is."""
+    return _resolved(path.parent) / path.name
+
+
+@lru_cache(256)
+def _resolved(folder: Path) -> Path:
+    return folder.resolve()
+
+
+def _is(target: Path, found: Found) -> bool:
+    """Is the target the very file that it is made of?"""
+    try:
+        return target.samefile(found.path)
+    except OSError:
+        return False
+
+
+def _folds(path: Path) -> bool:
+    """Does this file system take upper and lower case for the same? Asked of the nearest folder that exists."""
+    folder = next(parent for parent in path.parents if parent.exists())
+    other = folder.with_name(folder.name.swapcase()) if folder.name else folder
+    return other != folder and other.exists() and other.samefile(folder)

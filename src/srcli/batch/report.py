@@ -1,0 +1,91 @@
+"""What became of every picture, and the exit code that follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from srcli.errors import MachineError, PictureError, SrcliError
+
+DONE, SKIPPED, FAILED = "done", "skipped", "failed"
+ALL_FAILED, SOME_FAILED, SIGNALLED = 1, 3, 128
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one picture."""
+
+    source: Path
+    status: str
+    target: Path | None = None
+    kind: str | None = None  # class of the failure, or why it was skipped
+    message: str | None = None
+    seconds: float = 0.0
+    exit_code: int = 0  # of the failure, had it been the only picture
+    size: tuple[int, int] | None = None
+    notes: tuple[str, ...] = ()
+    error: BaseException | None = None
+
+
+def failure(source: Path, error: BaseException, target: Path | None = None, seconds: float = 0.0) -> Outcome:
+    """One picture's failure, whatever was raised. What is no SrcliError is a bug or a library's surprise."""
+    if isinstance(error, PictureError):
+        kind = error.kind
+    else:
+        kind = "machine" if isinstance(error, MachineError) else type(error).__name__
+    text = str(error) or type(error).__name__
+    known = isinstance(error, SrcliError)
+    message = text if known else f"{type(error).__name__}: {text}"
+    code = error.exit_code if isinstance(error, SrcliError) else ALL_FAILED
+    return Outcome(source, FAILED, target, kind, message, seconds, code, error=None if known else error)
+
+
+@dataclass
+class Tally:
+    """Running counts of a batch."""
+
+    total: int = 0
+    done: int = 0
+    skipped: int = 0
+    failed: int = 0
+    codes: set[int] = field(default_factory=set)
+
+    @property
+    def ended(self) -> int:
+        return self.done + self.skipped + self.failed
+
+    def add(self, outcome: Outcome) -> None:
+        setattr(self, outcome.status, getattr(self, outcome.status) + 1)
+        if outcome.status == FAILED:
+            self.codes.add(outcome.exit_code)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The end of a batch."""
+
+    total: int
+    done: int
+    skipped: int
+    failed: int
+    seconds: float
+    codes: frozenset[int] = frozenset()
+    signal: int | None = None
+    journal: Path | None = None
+    times: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def left(self) -> int:
+        """Pictures that were never begun: the run was interrupted, or stopped at its first failure."""
+        return self.total - self.done - self.skipped - self.failed
+
+    @property
+    def exit_code(self) -> int:
+        if self.signal is not None:
+            return SIGNALLED + self.signal
+        if not self.failed:
+            return 0
+        if self.done or self.skipped:
+            return SOME_FAILED
+        return next(iter(self.codes)) if len(self.codes) == 1 else ALL_FAILED

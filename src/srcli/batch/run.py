@@ -1,0 +1,141 @@
+"""One run, from what was asked to the report: plan everything, then let pictures pass."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+from srcli.batch.bench import Bench, Local, Made
+from srcli.batch.deliver import Delivery
+from srcli.batch.gate import Gate
+from srcli.batch.grounds import check_space, prepare
+from srcli.batch.inputs import Finder
+from srcli.batch.journal import key
+from srcli.batch.line import Line, Stages, Stop
+from srcli.batch.listener import Listener
+from srcli.batch.logbook import Logbook
+from srcli.batch.naming import Namer, Ours, least_factor
+from srcli.batch.orders import STREAM, Orders
+from srcli.batch.past import Memory
+from srcli.batch.plan import Item, Plan
+from srcli.batch.reader import Readers
+from srcli.batch.report import FAILED, Outcome, Report, Tally
+from srcli.batch.signals import watching
+from srcli.errors import InputError
+from srcli.imaging.picture import Picture
+
+
+def run(orders: Orders, listener: Listener | None = None) -> Report:
+    """Do the job to every picture. Raises what ends a run as a whole; what ends one picture is in the report."""
+    with ExitStack() as stack:
+        return _Run(orders, listener or Listener(), stack).go()
+
+
+class _Run:
+    """The parts of one run, and how they fit together."""
+
+    def __init__(self, orders: Orders, listener: Listener, stack: ExitStack) -> None:
+        self.orders, self.listener, self.stack = orders, listener, stack
+        self.began = time.perf_counter()
+        self.stop, self.tally, self.recipe = Stop(), Tally(), orders.recipe()
+        self.readers = Readers(orders.intake, orders.conduct.timeout)
+        stack.callback(self.readers.close)
+        self.delivery, self.memory = Delivery(orders.outlet, orders.job), Memory()
+        self.logbook: Logbook | None = None
+
+    def go(self) -> Report:
+        orders = self.orders.conduct
+        self.readers.start()
+        plan = self.plan()
+        bench = self.bench()
+        self.stack.callback(bench.close)
+        line = Line(Stages(self.read, bench, self.write, self.step), self.stop, orders.ahead, orders.timeout)
+        self.stack.callback(self.stop.asked.set)
+        with watching(self.stop, line.wake):
+            for outcome in line.run(self.items(plan)):
+                self.note(outcome)
+        report = self.report(line, bench)
+        self.listener.finished(report)
+        if self.stop.error is not None and self.stop.signal is None:
+            raise self.stop.error
+        return report
+
+    def plan(self) -> Plan:
+        """Everything that can go wrong for all is found here, before a model is loaded."""
+        orders = self.orders
+        namer = Namer(orders, self.readers.size)
+        finder = Finder(orders.intake, Ours(orders, lambda path: self.readers.made(path) is not None), namer.folder)
+        plan = Plan(finder)
+        if (problem := plan.problem()) is not None:
+            raise InputError(problem)
+        if len(plan) > 1 and (namer.streams or namer.file):
+            raise InputError(f"-o {orders.outlet.path} takes one picture, {len(plan)} were given: give a folder")
+        if STREAM in orders.intake.inputs and orders.outlet.path is None:
+            raise InputError("a picture from stdin has no place of its own: give -o FILE, or -o - for stdout")
+        plan.place(namer, orders.outlet.on_exists == "rename")
+        self._try_grounds(plan, namer)
+        self._open_journal(plan, namer)
+        self.tally.total = len(plan)
+        self.listener.planned(len(plan), finder.left_out)
+        return plan
+
+    def _try_grounds(self, plan: Plan, namer: Namer) -> None:
+        if namer.streams:
+            return
+        prepare(item.target.parent for item in plan if not item.found.problem)
+        first = next(item for item in plan if not item.found.problem)
+        check_space(first.target.parent, plan.size, least_factor(self.orders.job), self.orders.outlet.format)
+
+    def _open_journal(self, plan: Plan, namer: Namer) -> None:
+        wanted = self.orders.conduct.journal
+        if not namer.streams and (len(plan) > 1 if wanted is None else wanted):
+            self.logbook = Logbook(self.orders, namer.base(next(iter(plan)).found), self.memory)
+            self.stack.callback(self.logbook.close)
+
+    def bench(self) -> Bench:
+        return Local(self.orders.maker, self.orders.job, self.listener.note)
+
+    def items(self, plan: Plan) -> Iterator[Item | Outcome]:
+        gate = Gate(plan, self.memory, self.recipe, self.orders.outlet.on_exists, self.readers.made)
+        return map(gate.decide, plan)
+
+    def read(self, item: Item) -> Picture:
+        if self.logbook:
+            self.logbook.reading(item.path)
+        picture = self.readers.read(item.path)
+        self.delivery.check(item, picture)
+        return picture
+
+    def write(self, item: Item, made: Made) -> Outcome:
+        if self.logbook:
+            self.logbook.started(item, made)
+        outcome = self.delivery.write(item, made, key(made.picture.sha256, self.recipe))
+        if self.logbook:
+            self.logbook.done(outcome, made)
+        return outcome
+
+    def step(self, item: Item, stage: str, done: int, total: int) -> None:
+        self.listener.step(item.path, stage, done, total)
+
+    def note(self, outcome: Outcome) -> None:
+        self.tally.add(outcome)
+        if self.logbook:
+            self.logbook.failed(outcome)
+        self.listener.ended(outcome, self.tally)
+        if outcome.status == FAILED and self.orders.conduct.fail_fast:
+            self.stop.asked.set()
+
+    def report(self, line: Line, bench: Bench) -> Report:
+        tally, seconds = self.tally, time.perf_counter() - self.began
+        return Report(
+            total=tally.total,
+            done=tally.done,
+            skipped=tally.skipped,
+            failed=tally.failed,
+            seconds=seconds,
+            codes=frozenset(tally.codes),
+            signal=self.stop.signal,
+            journal=self.logbook.path if self.logbook else None,
+            times={"loading": bench.loading, **line.busy},
+        )

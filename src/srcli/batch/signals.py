@@ -1,0 +1,40 @@
+"""Ctrl-C and its kin: once ends the run in good order, twice at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from srcli.batch.line import Stop
+from srcli.batch.report import SIGNALLED
+
+WATCHED = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+
+@contextmanager
+def watching(stop: Stop, wake: Callable[[], None]) -> Iterator[None]:
+    """Turn signals into a stop sign. A second one ends the process: every file is whole at any moment."""
+
+    def heard(number: int, frame: FrameType | None) -> None:
+        if stop.signal is not None:
+            os._exit(SIGNALLED + number)
+        stop.signal = number
+        stop.asked.set()
+        wake()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    # Who started us may have said to ignore one: nohup does.
+    before = {n: old for n in WATCHED if (old := signal.getsignal(n)) is not signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, heard)
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)

@@ -1,0 +1,89 @@
+"""Messages between the run and its reading process: pickles with their arrays beside them, never copied into them."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from srcli.batch.orders import Intake
+
+HEAD = struct.Struct("<Q")
+OTHERS = {
+    "numpy": ("ndarray", "dtype"),
+    "numpy._core.numeric": ("_frombuffer",),
+    "numpy._core.multiarray": ("_reconstruct", "scalar"),
+    "numpy.core.numeric": ("_frombuffer",),
+    "numpy.core.multiarray": ("_reconstruct", "scalar"),
+    "pathlib": ("Path", "PosixPath", "PurePosixPath", "WindowsPath"),
+    "pathlib._local": ("Path", "PosixPath", "WindowsPath"),
+    "_codecs": ("encode",),
+}
+MOST = 1 << 40  # bytes of one part; more is no message of ours
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is wanted of a file: its picture (or that in these bytes), its size, or how we made it."""
+
+    path: Path
+    data: bytes | None
+    intake: Intake
+    want: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why there is no picture."""
+
+    message: str
+    kind: str
+
+
+class _Careful(pickle.Unpickler):
+    """Opens only what pictures are made of: the other side has met files that nobody vouches for."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        found = super().find_class(module, name) if module in OTHERS or module.startswith("srcli.") else None
+        if name in OTHERS.get(module, ()) or (isinstance(found, type) and found.__module__ == module):
+            return found
+        raise pickle.UnpicklingError(f"{module}.{name} is no part of a picture")
+
+
+def send(stream: BinaryIO, message: object) -> None:
+    buffers: list[pickle.PickleBuffer] = []
+    body = pickle.dumps(message, protocol=5, buffer_callback=buffers.append)
+    parts = [body, *(buffer.raw() for buffer in buffers)]
+    stream.write(HEAD.pack(len(parts)) + b"".join(HEAD.pack(len(part)) for part in parts))
+    for part in parts:
+        stream.write(part)
+    stream.flush()
+
+
+def receive(stream: BinaryIO) -> Any:
+    """The next message; EOFError when the other side is gone."""
+    count = _number(stream)
+    sizes = [_number(stream) for _ in range(count)]
+    parts = [_exactly(stream, size) for size in sizes]
+    return _Careful(io.BytesIO(parts[0]), buffers=parts[1:]).load()
+
+
+def _number(stream: BinaryIO) -> int:
+    value: int = HEAD.unpack(_exactly(stream, HEAD.size))[0]
+    if value > MOST:
+        raise EOFError
+    return value
+
+
+def _exactly(stream: BinaryIO, size: int) -> bytearray:
+    data = bytearray(size)
+    view, filled = memoryview(data), 0
+    while filled < size:
+        got = stream.readinto(view[filled:])  # type: ignore[attr-defined]
+        if not got:
+            raise EOFError
+        filled += got
+    return data

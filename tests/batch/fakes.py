@@ -1,0 +1,116 @@
+"""A pipeline without models, and the rest of a run, which is real."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from srcli.batch.listener import Listener
+from srcli.batch.orders import Conduct, Intake, Maker, Orders, Outlet
+from srcli.batch.report import Outcome, Report
+from srcli.batch.run import run
+from srcli.imaging.picture import Picture
+from srcli.settings import DeviceChoice, ModelChoice, Size
+from srcli.tasks import UPSCALE, Job
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """Repeats each pixel. Its seed shows in the corner, so that settings can be told apart."""
+
+    seconds: float = 0.0
+    before: Callable[[Picture], None] = lambda picture: None
+
+    def run(self, picture: Picture, job: Job, on_progress) -> Picture:
+        self.before(picture)
+        width, height = job.target(picture.width, picture.height)
+        for step in range(4):
+            time.sleep(self.seconds / 4)
+            on_progress("sampling", step + 1, 4)
+        rows, columns = (np.arange(n) * m // n for n, m in ((height, picture.height), (width, picture.width)))
+        pixels = picture.pixels[rows][:, columns].copy()
+        pixels[0, 0] = job.seed % 256
+        return replace(picture, pixels=pixels, alpha=None)
+
+    def made(self, job: Job, picture: Picture) -> dict[str, object]:
+        return {"tool": "srcli test", "task": job.task.name, "seed": job.seed, "input_sha256": picture.sha256}
+
+
+@dataclass(frozen=True, slots=True)
+class FakeMaker(Maker):
+    pipeline: Repeat = Repeat()
+    error: Exception | None = None
+    loads: list[int] = field(default_factory=list, compare=False)
+
+    def load(self, tell) -> Repeat:
+        self.loads.append(1)
+        if self.error:
+            raise self.error
+        return self.pipeline
+
+
+@dataclass
+class Watcher(Listener):
+    """Remembers all it hears."""
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    steps: list[str] = field(default_factory=list)
+    total: int = 0
+    left_out: int = 0
+    report: Report | None = None
+
+    def planned(self, total: int, left_out: int) -> None:
+        self.total, self.left_out = total, left_out
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def step(self, source: Path, stage: str, done: int, total: int) -> None:
+        self.steps.append(stage)
+
+    def ended(self, outcome: Outcome, tally) -> None:
+        self.outcomes.append(outcome)
+
+    def finished(self, report: Report) -> None:
+        self.report = report
+
+    def fate(self) -> dict[str, str]:
+        """What became of each, by name; a failure by its kind."""
+        return {o.source.name: o.kind if o.status == "failed" else o.status for o in self.outcomes}
+
+
+def maker(**kind: object) -> FakeMaker:
+    return FakeMaker(ModelChoice(engine="builtin"), DeviceChoice(device="cpu"), "lock", **kind)
+
+
+def orders(*inputs: object, seed: int = 0, scale: float = 2, who: Maker | None = None, **more: object) -> Orders:
+    """Orders with as little said as possible; what is given finds its group by its name."""
+
+    def part(kind: type, **fixed: object):
+        names = kind.__dataclass_fields__
+        return kind(**fixed, **{k: v for k, v in more.items() if k in names})
+
+    job = Job(task=UPSCALE, size=more.get("size") or Size(scale=scale), seed=seed)
+    intake = part(Intake, inputs=tuple(str(i) for i in inputs))
+    return Orders(intake, part(Outlet), part(Conduct), job, who or maker())
+
+
+def go(*inputs: object, **kind: object) -> Watcher:
+    """Run, and return what was heard."""
+    watcher = Watcher()
+    run(orders(*inputs, **kind), watcher)
+    return watcher
+
+
+def draw(path: Path, width: int = 12, height: int = 8, seed: int = 0, **save: object) -> Path:
+    """A small picture of noise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    Image.fromarray(pixels).save(path, **save)
+    return path

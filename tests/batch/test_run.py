@@ -1,0 +1,232 @@
+"""Whole runs over real files, with a pipeline that needs no models."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from srcli.errors import InputError, MachineError, WeightsError
+from tests.batch.fakes import Repeat, draw, go, maker
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
+
+
+def test_one_picture_goes_beside_its_input(tmp_path: Path) -> None:
+    draw(tmp_path / "a.png")
+    heard = go(tmp_path / "a.png")
+    assert heard.report.exit_code == 0
+    assert names(tmp_path) == ["a.png", "a_x2.png"]
+    with Image.open(tmp_path / "a_x2.png") as made:
+        assert made.size == (24, 16)
+    assert not (tmp_path / ".srcli-journal.jsonl").exists(), "one picture needs no journal"
+
+
+def test_a_folder_goes_to_a_folder_in_order(tmp_path: Path) -> None:
+    for name in ("c.png", "a.jpg", "b.webp"):
+        draw(tmp_path / "in" / name)
+    heard = go(tmp_path / "in", path=str(tmp_path / "out"))
+    assert [o.target.name for o in heard.outcomes] == ["a_x2.jpg", "b_x2.webp", "c_x2.png"]
+    assert names(tmp_path / "out") == ["a_x2.jpg", "b_x2.webp", "c_x2.png"]
+
+
+def test_a_second_run_does_nothing_again(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        draw(tmp_path / name)
+    go(tmp_path)
+    before = (tmp_path / "a_x2.png").stat().st_mtime_ns
+    who = maker()
+    heard = go(tmp_path, who=who)
+    assert heard.fate() == {"a.png": "skipped", "b.png": "skipped"}
+    assert (heard.left_out, heard.report.exit_code, who.loads) == (2, 0, [])
+    assert (tmp_path / "a_x2.png").stat().st_mtime_ns == before
+
+
+def test_a_second_run_of_one_picture_knows_its_result_by_what_the_file_says(tmp_path: Path) -> None:
+    draw(tmp_path / "a.png")
+    go(tmp_path / "a.png")
+    assert go(tmp_path / "a.png").fate() == {"a.png": "skipped"}
+    heard = go(tmp_path / "a.png", seed=1)
+    assert (heard.fate(), heard.report.exit_code) == ({"a.png": "exists"}, 1)
+
+
+def test_changed_inputs_and_settings_are_done_again(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        draw(tmp_path / "in" / name)
+    out = str(tmp_path / "out")
+    go(tmp_path / "in", path=out)
+    draw(tmp_path / "in" / "b.png", seed=5)
+    assert go(tmp_path / "in", path=out).fate() == {"a.png": "skipped", "b.png": "done"}
+    assert go(tmp_path / "in", path=out, seed=3).fate() == {"a.png": "done", "b.png": "done"}
+
+
+def test_a_result_that_somebody_edited_is_not_written_over(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        draw(tmp_path / "in" / name)
+    out = tmp_path / "out"
+    go(tmp_path / "in", path=str(out))
+    draw(out / "a_x2.png", seed=9)
+    heard = go(tmp_path / "in", path=str(out), seed=3)
+    assert (heard.fate(), heard.report.exit_code) == ({"a.png": "exists", "b.png": "done"}, 3)
+
+
+@pytest.mark.parametrize(
+    ("policy", "fate", "left"),
+    [
+        ("fail", "exists", ["a.png", "a_x2.png"]),
+        ("skip", "skipped", ["a.png", "a_x2.png"]),
+        ("rename", "done", ["a.png", "a_x2-2.png", "a_x2.png"]),
+        ("overwrite", "done", ["a.png", "a_x2.png"]),
+    ],
+)
+def test_what_stands_in_the_way(tmp_path: Path, policy: str, fate: str, left: list[str]) -> None:
+    draw(tmp_path / "a.png")
+    foreign = draw(tmp_path / "a_x2.png", 3, 3).read_bytes()
+    assert go(tmp_path / "a.png", on_exists=policy).fate() == {"a.png": fate}
+    assert names(tmp_path) == left
+    assert ((tmp_path / "a_x2.png").read_bytes() == foreign) == (policy != "overwrite")
+
+
+def test_a_bad_picture_does_not_stop_the_rest(tmp_path: Path) -> None:
+    draw(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"")
+    (tmp_path / "c.jpg").write_text("<html>not found</html>")
+    draw(tmp_path / "d.png")
+    heard = go(tmp_path)
+    assert heard.fate() == {"a.png": "done", "b.png": "empty", "c.jpg": "not-a-picture", "d.png": "done"}
+    assert heard.report.exit_code == 3
+
+
+def test_fail_fast_leaves_the_rest(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"")
+    for name in "bcdefgh":
+        draw(tmp_path / f"{name}.png")
+    heard = go(tmp_path, fail_fast=True, who=maker(pipeline=Repeat(seconds=0.2)))
+    assert heard.report.failed == 1
+    assert heard.report.left >= 5
+    assert heard.report.exit_code == 1
+
+
+def test_all_failed_is_another_exit_code(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"")
+    (tmp_path / "b.png").write_bytes(b"")
+    assert go(tmp_path).report.exit_code == 1
+
+
+def test_no_model_is_loaded_where_no_picture_can_be_read(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n....")
+    who = maker()
+    go(tmp_path / "a.png", who=who)
+    assert who.loads == []
+
+
+def test_limits_of_a_format_are_met_before_a_model_is_loaded(tmp_path: Path) -> None:
+    draw(tmp_path / "wide.webp", 9000, 1)
+    who = maker()
+    heard = go(tmp_path / "wide.webp", who=who)
+    assert heard.fate() == {"wide.webp": "format-limit"}
+    assert who.loads == []
+
+
+def test_missing_weights_end_the_run(tmp_path: Path) -> None:
+    draw(tmp_path / "a.png")
+    with pytest.raises(WeightsError, match="pull"):
+        go(tmp_path / "a.png", who=maker(error=WeightsError("no weights: pull them")))
+
+
+def test_a_surprise_in_one_picture_is_its_own_affair(tmp_path: Path) -> None:
+    draw(tmp_path / "a.png")
+    draw(tmp_path / "b.png", 5, 5)
+
+    def stumble(picture) -> None:
+        if picture.width == 5:
+            raise ZeroDivisionError("by surprise")
+
+    heard = go(tmp_path, who=maker(pipeline=Repeat(before=stumble)))
+    assert heard.fate() == {"a.png": "done", "b.png": "ZeroDivisionError"}
+
+
+def test_the_machine_is_given_up_after_three_failures_in_a_row(tmp_path: Path) -> None:
+    for name in "abcdefgh":
+        draw(tmp_path / f"{name}.png")
+
+    def fail(picture) -> None:
+        raise MachineError("the device is gone: restart it")
+
+    with pytest.raises(MachineError, match="gone"):
+        go(tmp_path, who=maker(pipeline=Repeat(before=fail)))
+
+
+def test_a_picture_has_only_so_much_time(tmp_path: Path) -> None:
+    draw(tmp_path / "a.png")
+    heard = go(tmp_path / "a.png", timeout=0.2, who=maker(pipeline=Repeat(seconds=2)))
+    assert heard.fate() == {"a.png": "timeout"}
+    assert names(tmp_path) == ["a.png"]
+
+
+@pytest.mark.parametrize("inputs", [["none.png"], ["empty"], ["pipe"]])
+def test_nothing_to_do_is_a_usage_error(tmp_path: Path, inputs: list[str]) -> None:
+    (tmp_path / "empty").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="no picture found"):
+        go(*(tmp_path / name for name in inputs))
+
+
+def test_missing_files_among_others_fail_alone(tmp_path: Path) -> None:
+    draw(tmp_path / "a.png")
+    heard = go(tmp_path / "none.png", tmp_path / "a.png")
+    assert (heard.fate(), heard.report.exit_code) == ({"none.png": "missing", "a.png": "done"}, 3)
+
+
+def test_two_inputs_for_one_output_stop_the_run(tmp_path: Path) -> None:
+    draw(tmp_path / "x" / "a.png")
+    draw(tmp_path / "y" / "a.png")
+    out = str(tmp_path / "out")
+    with pytest.raises(InputError, match="both be written"):
+        go(tmp_path / "x" / "a.png", tmp_path / "y" / "a.png", path=out)
+    assert not (tmp_path / "out").exists()
+    heard = go(tmp_path / "x" / "a.png", tmp_path / "y" / "a.png", path=out, on_exists="rename")
+    assert [o.target.name for o in heard.outcomes] == ["a_x2.png", "a_x2-2.png"]
+
+
+def test_an_input_is_never_written_over(tmp_path: Path) -> None:
+    path = draw(tmp_path / "a.png")
+    (tmp_path / "link.png").hardlink_to(path)
+    before = path.read_bytes()
+    for target in ("a.png", "link.png"):
+        with pytest.raises(InputError, match="written over"):
+            go(path, path=str(tmp_path / target), on_exists="overwrite")
+    with pytest.raises(InputError, match="written over"):
+        go(path, suffix="", on_exists="overwrite")
+    assert path.read_bytes() == before
+
+
+def test_a_tree_is_mirrored_and_the_output_folder_left_out(tmp_path: Path) -> None:
+    for name in ("a.png", "sub/b.png", "sub/deep/c.png", ".hidden/d.png", "sub/._b.png"):
+        draw(tmp_path / name)
+    draw(tmp_path / "out" / "old.png")
+    heard = go(tmp_path, recursive=True, path=str(tmp_path / "out"))
+    made = sorted(str(o.target.relative_to(tmp_path / "out")) for o in heard.outcomes)
+    assert made == ["a_x2.png", "sub/b_x2.png", "sub/deep/c_x2.png"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not Path("/proc/1").exists(), reason="needs a folder that refuses root")
+def test_a_folder_that_cannot_be_written_is_found_first(tmp_path: Path) -> None:
+    draw(tmp_path / "a.png")
+    (tmp_path / "file").write_text("")
+    who = maker()
+    for bad in (tmp_path / "file" / "out", Path("/proc/1/nowhere")):
+        with pytest.raises(MachineError):
+            go(tmp_path / "a.png", path=f"{bad}/", who=who)
+    assert who.loads == []
+
+
+def test_too_little_disk_is_found_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw(tmp_path / "a.png")
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1 << 20}))
+    with pytest.raises(MachineError, match="free"):
+        go(tmp_path / "a.png")
