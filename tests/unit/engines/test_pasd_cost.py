@@ -1,0 +1,49 @@
+"""The cost model that the planner trusts, against operations counted in the real networks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from torch.utils.flop_counter import FlopCounterMode
+
+from srcli.engines.pasd import cost
+from srcli.models.control import control_net
+from srcli.models.paca import Paca
+from srcli.models.stock import build
+from srcli.sampling.layout import Limits, plan
+from srcli.sampling.tiling import Tile, grid
+from srcli.settings import Tiling
+
+MANIFEST = Path(__file__).parents[2] / "golden/pasd/manifest"
+
+
+def read(name: str) -> dict:
+    return json.loads((MANIFEST / f"{name}.json").read_text())
+
+
+@pytest.mark.parametrize("side", [48, 96])
+def test_the_cost_model_is_what_the_full_networks_compute(side):
+    unet = build(UNet2DConditionModel, read("pasd_unet.config"))
+    control = control_net(read("pasd_controlnet.config"), read("pasd_controlnet.keys"))
+    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counted:
+        paca = Paca(read("pasd_unet.config"))
+        paca.attach(unet)
+        x, t, text, hint = torch.empty(1, 4, side, side), torch.tensor([5]), torch.empty(1, 77, 768), 8 * side
+        down, mid = control(x, t, text, torch.empty(1, 3, hint, hint), return_dict=False)
+        with paca.attending(down):
+            unet(x, t, text, down_block_additional_residuals=down, mid_block_additional_residual=mid)
+    assert cost(side * side) == pytest.approx(counted.get_total_flops(), rel=0.005)
+
+
+def work(tiles: list[Tile]) -> float:
+    return sum(cost(tile.height * tile.width) for tile in tiles)
+
+
+@pytest.mark.parametrize(("side", "gain"), [(2048, 2.5), (4096, 5)])
+def test_the_plan_does_a_fraction_of_the_official_work(side, gain):
+    official = grid(side // 8, side // 8, Tiling(size=320, overlap=4))
+    assert work(official) / work(plan(side // 8, side // 8, cost, Limits())) > gain
