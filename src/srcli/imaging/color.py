@@ -47,7 +47,7 @@ def _paled(chroma: NDArray[Any], luma: NDArray[Any], top: int) -> NDArray[Any]:
     """Colours drawn towards grey until they fit, and then the levels that rounding lost."""
     room = np.where(chroma > 0, top - luma, luma)
     share = np.min(room / np.maximum(np.abs(chroma), 1), -1, keepdims=True, initial=1.0)
-    colour = luma + np.rint(chroma * share).astype(np.int32)
+    colour: NDArray[Any] = luma + np.rint(chroma * share).astype(np.int32)
     colour += luma - luminance(colour)[..., None]
     lost = ((colour < 0) | (colour > top)).any(-1)
     colour[lost] = luma[lost]

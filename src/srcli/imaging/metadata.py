@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import struct
 from collections.abc import Mapping
 from typing import Any
 
@@ -70,9 +69,10 @@ def _exif(picture: Image.Image) -> bytes:
 
 
 def _iptc(picture: Image.Image) -> bytes:
-    records = _tag(picture, _TIFF_IPTC)
-    if records is not None:
-        return _words(picture, records)
+    if isinstance(picture, TiffImagePlugin.TiffImageFile) and _TIFF_IPTC in picture.tag_v2:
+        # Some programs store these bytes as 32-bit numbers, of which Pillow hands out the first alone.
+        stored: Mapping[int, bytes] = getattr(picture.tag_v2, "_tagdata", {})
+        return stored.get(_TIFF_IPTC) or _bytes(_tag(picture, _TIFF_IPTC))
     resources = _tag(picture, _TIFF_PHOTOSHOP)
     if resources is not None:
         return iptc.from_photoshop(_bytes(resources))
@@ -82,21 +82,12 @@ def _iptc(picture: Image.Image) -> bytes:
     return iptc.from_text(str(picture.info.get(iptc.RAW_PROFILE, "")))
 
 
-def _words(picture: Image.Image, records: object) -> bytes:
-    """Some programs store these bytes as 32-bit numbers."""
-    if isinstance(records, tuple) and isinstance(picture, TiffImagePlugin.TiffImageFile):
-        order = "<" if picture.tag_v2.prefix == b"II" else ">"
-        size = "B" if max(records, default=0) < 256 else "L"
-        return struct.pack(f"{order}{len(records)}{size}", *records)
-    return _bytes(records)
-
-
 def _dpi(value: Any) -> tuple[float, float] | None:
     try:
         x, y = (float(v) for v in value)
     except (TypeError, ValueError, ZeroDivisionError):
         return None
-    if not all(math.isfinite(v) and 1 <= v <= 100_000 for v in (x, y)):
+    if not all(math.isfinite(v) and 1 < v <= 100_000 for v in (x, y)):
         return None
     return _whole(x), _whole(y)
 

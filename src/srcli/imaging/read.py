@@ -80,10 +80,11 @@ def opened(source: Path | bytes, name: str) -> Iterator[IO[bytes]]:
         number = os.open(source, _OPEN)
     except (OSError, ValueError) as error:
         raise _unopened(error, name) from error
+    before = os.fstat(number)
+    if not stat.S_ISREG(before.st_mode):
+        os.close(number)
+        raise PictureError(f"{name} is {_special(before.st_mode)}, not a picture file: leave it out", "not-a-file")
     with os.fdopen(number, "rb") as file:
-        before = os.fstat(number)
-        if not stat.S_ISREG(before.st_mode):
-            raise PictureError(f"{name} is {_special(before.st_mode)}, not a picture file: leave it out", "not-a-file")
         yield file
         after = os.fstat(number)
         if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
@@ -155,11 +156,11 @@ def _open(file: IO[bytes], kind: str) -> ImageFile.ImageFile:
         _with_heif()
     try:
         return Image.open(file, formats=[kind])
-    except UnidentifiedImageError:
+    except UnidentifiedImageError as error:
         if kind == "TIFF":
             file.seek(0)
-            raise PictureError(why_not(file.read(1 << 26)), "unsupported") from None
-        raise
+            raise PictureError(why_not(file.read(1 << 26)), "unsupported") from error
+        raise PictureError(f"its {kind} header is damaged: fetch it again", "damaged") from error
 
 
 def _with_heif() -> None:

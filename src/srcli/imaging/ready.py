@@ -61,7 +61,8 @@ class Ready:
 def ready(picture: Picture, kind: str, saving: Saving, made: Made) -> Ready:
     """Everything but the encoding."""
     notes: list[str] = []
-    if kind in BARE and (made or picture.metadata != Metadata() or picture.profile is not None):
+    bare = Metadata(dpi=picture.metadata.dpi)
+    if kind in BARE and (made or picture.metadata != bare or picture.profile is not None):
         notes.append(f"{kind} holds neither colour profile nor metadata: they were left out, colours are sRGB")
     pixels, profile = _own_space(picture, kind, saving, notes)
     alpha = picture.alpha
@@ -70,7 +71,7 @@ def ready(picture: Picture, kind: str, saving: Saving, made: Made) -> Ready:
     if kind not in DEEP and pixels.dtype == np.uint16:
         notes.append(f"{kind} holds 8 bits a channel: the picture's 16 were reduced")
         pixels, alpha = _shallow(pixels), None if alpha is None else _shallow(alpha)
-    metadata = Metadata() if saving.strip or kind in BARE else picture.metadata
+    metadata = Metadata() if saving.strip else bare if kind in BARE else picture.metadata
     size = (picture.width, picture.height)
     block = _block(metadata, kind, size, saving, made, notes)
     packet = _packet(metadata, size, saving, made, notes)

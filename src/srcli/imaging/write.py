@@ -146,12 +146,12 @@ def pillow(prepared: Ready) -> Image.Image:
 
 
 def _png(prepared: Ready, quality: int | None, exact: bool) -> dict[str, object]:
-    return {"pnginfo": png.texts(prepared), "exif": prepared.exif, **_common(prepared)}
+    options = {"pnginfo": png.texts(prepared), "exif": prepared.exif, "compress_level": png.LEVEL}
+    return {**options, **_common(prepared)}
 
 
 def _common(prepared: Ready) -> dict[str, object]:
-    dpi = prepared.metadata.dpi
-    return {"icc_profile": prepared.profile or None, **({} if dpi is None else {"dpi": dpi})}
+    return {"icc_profile": prepared.profile or None, **_bare(prepared, None, False)}
 
 
 def _jpeg(prepared: Ready, quality: int | None, exact: bool) -> dict[str, object]:
@@ -191,7 +191,8 @@ def _avif(prepared: Ready, quality: int | None, exact: bool) -> dict[str, object
 
 
 def _bare(prepared: Ready, quality: int | None, exact: bool) -> dict[str, object]:
-    return {}
+    dpi = prepared.metadata.dpi
+    return {} if dpi is None else {"dpi": dpi}
 
 
 _OPTIONS: dict[str, Callable[[Ready, int | None, bool], dict[str, object]]] = {
