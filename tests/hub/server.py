@@ -68,6 +68,10 @@ class Hub:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Go away, for good."""
         for server in self.servers:
             server.shutdown()
             server.server_close()

@@ -182,11 +182,15 @@ def forget(store: Store, entry: Entry) -> int:
 
 
 def _shared(store: Store, entry: Entry) -> set[Path]:
-    """Files that belong to other entries too, of which some tensors are here."""
-    others = (copies(store, other) for other in store.lock().values() if other.name != entry.name)
+    """Files that belong to other entries too: to whole ones, or to such as have tensors of their own here."""
     mine = {copy.path for copy in copies(store, entry)}
-    used = (found for found in others if any(_tensors(copy) and copy.path not in mine for copy in found))
-    return {copy.path for found in used for copy in found}
+    shared: set[Path] = set()
+    for other in store.lock().values():
+        found = copies(store, other) if other.name != entry.name else []
+        own = any(_tensors(copy) and copy.path not in mine for copy in found)
+        if own or (found and store.is_here(other)):
+            shared |= {copy.path for copy in found}
+    return shared
 
 
 def _tensors(copy: Copy) -> bool:

@@ -1,0 +1,29 @@
+"""The weights inside the package are locked like any others: `sha256sum src/srcli/data/*.safetensors` to refresh."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import srcli
+from srcli.weights.header import sha256
+from srcli.weights.lock import File, read_lock
+from srcli.weights.places import packaged_lock
+from srcli.weights.store import Store
+
+DATA = Path(srcli.__file__).parent / "data"
+
+
+def test_every_packaged_file_is_locked_as_it_is_and_no_other() -> None:
+    files = {path.name: File(path.name, path.stat().st_size, sha256(path)) for path in DATA.glob("*.safetensors")}
+    engines = [entry for entry in read_lock(packaged_lock()).values() if entry.kind == "engine"]
+    locked = {path: file for entry in engines for path, file in entry.files.items()}
+    lines = [f'"{file.path}" = {{ size = {file.size}, sha256 = "{file.sha256}" }}' for file in files.values()]
+    assert locked == files, "put into weights.lock: " + "; ".join(lines)
+
+
+def test_packaged_weights_are_found_and_checked_like_others() -> None:
+    store = Store(offline=True)
+    for entry in store.lock().values():
+        if entry.kind == "engine":
+            assert store.has(entry.name)
+            assert store.resolve(entry.name, "engine").folder == DATA
