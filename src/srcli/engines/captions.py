@@ -12,19 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import (
-    AutoImageProcessor,
-    AutoModelForImageClassification,
-    AutoModelForObjectDetection,
-    AutoTokenizer,
-    BlipForConditionalGeneration,
-    BlipImageProcessor,
-)
 
 from srcli.engines.base import Tell
 from srcli.engines.device import Device
 from srcli.errors import WeightsError
-from srcli.weights.open import load_component
+from srcli.weights.open import load_component, quiet
 from srcli.weights.store import Store
 
 Levels = NDArray[np.uint8]
@@ -56,9 +48,10 @@ class Caption:
 
     @classmethod
     def open(cls, folder: Path, device: Device) -> Caption:
+        from transformers import AutoTokenizer, BlipForConditionalGeneration, BlipImageProcessor
+
         net = _placed(load_component(BlipForConditionalGeneration, folder), device)
-        processor = _opened(BlipImageProcessor, folder)
-        return cls(net, processor, _opened(AutoTokenizer, folder))
+        return cls(net, _opened(BlipImageProcessor, folder), _opened(AutoTokenizer, folder))
 
     def read(self, picture: Levels) -> str:
         pixels = self.processor(picture, return_tensors="pt").pixel_values.to(self.net.device, self.net.dtype)
@@ -75,6 +68,8 @@ class Classify:
 
     @classmethod
     def open(cls, folder: Path, device: Device) -> Classify:
+        from transformers import AutoImageProcessor, AutoModelForImageClassification
+
         net = _placed(load_component(AutoModelForImageClassification, folder), device)
         return cls(net, _opened(AutoImageProcessor, folder))
 
@@ -95,6 +90,8 @@ class Detect:
 
     @classmethod
     def open(cls, folder: Path, device: Device) -> Detect:
+        from transformers import AutoImageProcessor, AutoModelForObjectDetection
+
         net = _placed(load_component(AutoModelForObjectDetection, folder), device)
         return cls(net, _opened(AutoImageProcessor, folder))
 
@@ -136,6 +133,7 @@ class Describer:
         if name is None and how == "auto":
             tell("no captioner is here, so pictures go undescribed: srcli models pull blip-large, or --caption none")
             return None
+        quiet()  # the classes' modules warn of a missing torchvision when they are imported
         located = self.store.resolve(name or MODELS[kind][0], allow_pickle=self.allow_pickle)
         return READERS[kind].open(located.folder, self.device)
 
@@ -150,7 +148,7 @@ def levels(picture: Tensor) -> Levels:
 
 
 def _placed(net: Any, device: Device) -> Any:
-    return net.to(device.torch, device.dtype if device.accelerated else torch.float32)
+    return net.requires_grad_(False).to(device.torch, device.dtype if device.accelerated else torch.float32)
 
 
 def _opened(cls: Any, folder: Path) -> Any:
