@@ -58,6 +58,7 @@ class Sampling:
     fidelity: float | None = None
     scheduler: str | None = None
     color_fix: str | None = None
+    process_size: int | None = None  # the hint's short side is at least this
     tile: int | None = None
     overlap: int | None = None
 
@@ -67,6 +68,7 @@ class Sampling:
         _within("--conditioning-scale", self.conditioning_scale, 0, 4)
         _within("--noise-level", self.noise_level, 0, 999)
         _within("--fidelity", self.fidelity, 0, 1)
+        _within("--process-size", self.process_size, 8, 8192)
         _one_of("--scheduler", self.scheduler, SCHEDULERS)
         _one_of("--color-fix", self.color_fix, COLOR_FIXES)
         if self.guidance_interval is not None:
@@ -98,8 +100,10 @@ DEFAULTS: Mapping[str, Sampling] = MappingProxyType(
             noise_level=900,
             scheduler="unipc",
             color_fix="wavelet",
+            process_size=768,  # what PASD was tuned for
         ),
         "stablesr": Sampling(steps=200, fidelity=0.5, scheduler="ddpm", color_fix="adain"),
+        "stablesr-turbo": Sampling(steps=4, fidelity=0.5, scheduler="ddpm", color_fix="adain"),
     }
 )
 
@@ -109,7 +113,8 @@ OPTIONAL: Mapping[str, frozenset[str]] = MappingProxyType(
         "builtin": frozenset(),
         "sr3": frozenset({"tile", "overlap"}),
         "pasd": frozenset({"guidance_interval", "tile", "overlap"}),
-        "stablesr": frozenset({"tile", "overlap"}),
+        "stablesr": frozenset({"tile", "overlap", "process_size"}),
+        "stablesr-turbo": frozenset({"tile", "overlap", "process_size"}),
     }
 )
 

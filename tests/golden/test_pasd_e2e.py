@@ -72,7 +72,7 @@ def pipeline(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pip
     monkeypatch.setattr("srcli.pipeline.NoiseField", lambda seed: Recorded(seed, draws=draws))
     store = Store(offline=True)
     loaded = open_all(choice(case, tmp_path / "adapter"), store, print)
-    return Pipeline(Pasd.of(loaded, FP32, Describer(store, FP32), int(option(case, "process_size"))), FP32, print)
+    return Pipeline(Pasd.of(loaded, FP32, Describer(store, FP32)), FP32, print)
 
 
 def job(case: Case, pipeline: Pipeline, color_fix: str, scale: float) -> Job:
@@ -86,6 +86,7 @@ def job(case: Case, pipeline: Pipeline, color_fix: str, scale: float) -> Job:
         conditioning_scale=option(case, "conditioning_scale"),
         noise_level=level if level in timesteps else timesteps[-1],  # as newer diffusers does, and says nothing
         color_fix=color_fix,
+        process_size=option(case, "process_size"),
         tile=size if tiled else None,
         overlap=overlap if tiled else None,
     )

@@ -157,6 +157,10 @@ class Sampling:
         str | None, typer.Option(help="unipc, dpm++, ddim, euler, lcm or ddpm.", rich_help_panel="Sampling")
     ] = None
     color_fix: Annotated[str | None, typer.Option(help="wavelet, adain or none.", rich_help_panel="Sampling")] = None
+    process_size: Annotated[
+        int | None,
+        typer.Option(help="Least short side that the model is shown, in pixels.", rich_help_panel="Sampling"),
+    ] = None
     tile: Annotated[
         int | None,
         typer.Option(help="Tile side on the canvas (latents); planned if left out.", rich_help_panel="Sampling"),
@@ -174,6 +178,7 @@ class Sampling:
             fidelity=self.fidelity,
             scheduler=self.scheduler,
             color_fix=self.color_fix,
+            process_size=self.process_size,
             tile=self.tile,
             overlap=self.overlap,
         )

@@ -23,7 +23,6 @@ from srcli.weights.store import Store
 
 # FLOP of one call as measured: linear in the tile's latents, and quadratic where attention is.
 LINEAR, QUADRATIC = 267e6, 18930.0
-PROCESS = 768  # pixels of the short side that PASD was tuned for
 
 
 def load(choice: ModelChoice, device: Device, store: Store, tell: Tell) -> Pasd:
@@ -41,14 +40,13 @@ class Pasd:
     schedule: Mapping[str, Any]
     made_of: Mapping[str, str]
     describer: Describer
-    process: int = PROCESS
     name: str = "pasd"
     factor: int = 1
     block: int | None = None
     halo: int = 0
 
     @classmethod
-    def of(cls, loaded: Loaded, device: Device, describer: Describer, process: int = PROCESS) -> Pasd:
+    def of(cls, loaded: Loaded, device: Device, describer: Describer) -> Pasd:
         for net in (loaded.unet, loaded.control):
             remember_text(net)
         for net in (loaded.unet, loaded.paca, loaded.control, loaded.base.text_encoder):
@@ -56,14 +54,15 @@ class Pasd:
         nets = Nets(loaded.unet, loaded.paca, loaded.control, device)
         texts = TextEncoder(loaded.base.tokenizer, loaded.base.text_encoder, device)
         codec = Codec.of(loaded.base.vae, device)
-        return cls(nets, codec, texts, loaded.schedule, loaded.made_of, describer, process)
+        return cls(nets, codec, texts, loaded.schedule, loaded.made_of, describer)
 
     def passes(self, size: Size, target: Size) -> list[Size]:
         return [target]
 
     def working_size(self, size: Size, target: Size, request: Request) -> Size:
         """As large as the result, at least what PASD was tuned for, in whole latents; colours need no more."""
-        width, height = grey_size(size, self.process) if request.task.grey_hint else least(target, self.process)
+        least_side = request.sampling.process_size or 0
+        width, height = grey_size(size, least_side) if request.task.grey_hint else least(target, least_side)
         unit = self.codec.factor
         return max(unit, width // unit * unit), max(unit, height // unit * unit)
 
