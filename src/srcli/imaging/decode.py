@@ -13,6 +13,7 @@ from PIL import Image, ImageCms, ImageFile, TiffImagePlugin
 
 from srcli.errors import PictureError
 from srcli.imaging.bands import bands
+from srcli.imaging.resize import to_array
 
 Array = NDArray[Any]
 Reopen = Callable[[], ImageFile.ImageFile]
@@ -84,16 +85,6 @@ def _split(channels: Array, grey: bool, notes: list[str]) -> Decoded:
     if grey:
         return Decoded(np.ascontiguousarray(channels[..., 0]), "L", alpha, notes)
     return Decoded(np.ascontiguousarray(channels[..., :3]), "RGB", alpha, notes)
-
-
-def to_array(picture: Image.Image) -> Array:
-    """Pillow's pixels as an array, by bands: `asarray` would hold them three times over."""
-    width, height = picture.size
-    first = np.asarray(picture.crop((0, 0, width, 1)))
-    out = np.empty((height, *first.shape[1:]), first.dtype)
-    for rows in bands(height, width):
-        out[rows] = np.asarray(picture.crop((0, rows.start, width, rows.stop)))
-    return out
 
 
 def _from_lab(picture: Image.Image) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Other sizes of arrays, by bands: never a whole picture in floating point."""
+"""Other sizes of arrays, never a whole picture in floating point."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from srcli.imaging.bands import bands
 
 Pixels = TypeVar("Pixels", bound=NDArray[Any])
 
@@ -27,12 +29,23 @@ def resize(pixels: Pixels, size: tuple[int, int], method: str = "bicubic") -> Pi
     height, width = pixels.shape[:2]
     if (width, height) == size:
         return pixels
+    if pixels.dtype == np.uint8:
+        # Not by bands: Pillow picks the order of its two passes by the sizes, and the order shows in the last bit.
+        return to_array(Image.fromarray(pixels).resize(size, FILTERS[method]))  # type: ignore[return-value]
     out = np.empty((size[1], size[0], *pixels.shape[2:]), pixels.dtype)
-    rows = max(1, _BAND // max(size[0], width))
-    for top in range(0, size[1], rows):
-        bottom = min(top + rows, size[1])
-        out[top:bottom] = _band(pixels, size, top, bottom, method)
+    for rows in bands(size[1], max(size[0], width), _BAND):
+        out[rows] = _band(pixels, size, rows.start, rows.stop, method)
     return out  # type: ignore[return-value]
+
+
+def to_array(picture: Image.Image) -> NDArray[Any]:
+    """Pillow's pixels as an array, by bands: `asarray` would hold them three times over."""
+    width, height = picture.size
+    first = np.asarray(picture.crop((0, 0, width, 1)))
+    out = np.empty((height, *first.shape[1:]), first.dtype)
+    for rows in bands(height, width):
+        out[rows] = np.asarray(picture.crop((0, rows.start, width, rows.stop)))
+    return out
 
 
 def _band(pixels: NDArray[Any], size: tuple[int, int], top: int, bottom: int, method: str) -> NDArray[Any]:
@@ -44,8 +57,6 @@ def _band(pixels: NDArray[Any], size: tuple[int, int], top: int, bottom: int, me
     last = min(height, math.ceil(bottom * scale) + reach)
     part, shape = pixels[first:last], (size[0], bottom - top)
     box = (0.0, top * scale - first, float(width), bottom * scale - first)
-    if pixels.dtype == np.uint8:
-        return np.asarray(Image.fromarray(part).resize(shape, FILTERS[method], box))
     planes = part[..., None] if part.ndim == 2 else part
     wide = [_plane(planes[..., c], shape, box, method) for c in range(planes.shape[-1])]
     return wide[0] if part.ndim == 2 else np.stack(wide, -1)

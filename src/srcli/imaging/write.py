@@ -77,6 +77,7 @@ def _replacing(target: Path, name: str) -> Iterator[IO[bytes]]:
     """A file beside the target that takes its place when all went well, and goes when not."""
     temporary = target.parent / TEMPORARY.replace("*", secrets.token_hex(4))
     with os.fdopen(os.open(temporary, _CREATE, 0o666), "w+b") as file:
+        _claim(file)
         try:
             yield file
             file.flush()
@@ -89,6 +90,14 @@ def _replacing(target: Path, name: str) -> Iterator[IO[bytes]]:
             temporary.unlink(missing_ok=True)
             raise
     _sync_folder(target.parent)
+
+
+def _claim(file: IO[bytes]) -> None:
+    """A lock that ends with the process: by it, leavings of dead runs are told from the work of living ones."""
+    with suppress(ImportError, OSError):
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _sync_folder(folder: Path) -> None:
