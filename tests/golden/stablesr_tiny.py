@@ -18,7 +18,7 @@ from srcli.weights.open import load_into
 from srcli.weights.single import convert_unet, convert_vae
 
 FOLDER = ROOT / "stablesr" / "tiny"
-UNET, VAE = "model.diffusion_model.", "first_stage_model."
+UNET, VAE, ENCODER = "model.diffusion_model.", "first_stage_model.", "structcond_stage_model."
 
 
 def unet_config(official: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,7 +79,11 @@ def assemble(
     unet = put(stock.build(UNet2DConditionModel, of_unet), convert_unet(source, plain, of_unet), source)
     of_vae = vae_config(parts["first_stage_config"]["params"]["ddconfig"])
     vae = put(stock.build(AutoencoderKL, of_vae), convert_vae(source, under(state, VAE), of_vae), source)
-    own = [time_encoder.encoder_state(state), spade.modulation_state(state), cfw.wrapping_state(extra)]
+    own = [
+        under(state, ENCODER),
+        spade.modulation_state(under(state, UNET)),
+        {key: v for key, v in under(extra, "decoder.").items() if key.startswith(cfw.PREFIX)},
+    ]
     encoder = put(time_encoder.build(own[0]), own[0], source)
     modulation = put(spade.build(unet, own[1]), own[1], source)
     wrapping = put(cfw.build(own[2]), own[2], source)

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from srcli.models.banded_vae import After, Bands, resnet
 
 LEVELS = (1, 2)  # halvings of the picture at which features are taken and mixed in
-PREFIX = "decoder.fusion_layer_"
+PREFIX = "fusion_layer_"  # of their names in the decoder of an official CFW checkpoint
 REACH = 5  # rows that a dense block sees to either side
 
 
@@ -129,11 +129,6 @@ def _banded(part: nn.Module, x: Tensor, bands: Bands, device: torch.device) -> T
         first, last = max(0, top - REACH), min(x.shape[2], bottom + REACH)
         out[:, :, top:bottom] = part(x[:, :, first:last].to(device))[:, :, top - first : bottom - first]
     return out
-
-
-def wrapping_state(checkpoint: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The fusion layers of an official CFW checkpoint, whose VAE and loss are left behind."""
-    return {key.removeprefix("decoder."): v for key, v in checkpoint.items() if key.startswith(PREFIX)}
 
 
 def build(state: Mapping[str, Tensor]) -> Wrapping:

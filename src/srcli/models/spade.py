@@ -88,11 +88,9 @@ def _place(root: nn.Module, path: str, module: nn.Module) -> None:
     root.add_module(name, module)
 
 
-def modulation_state(checkpoint: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The modulation's part of an official checkpoint, under our paths."""
-    prefix = "model.diffusion_model."
-    named = {key.removeprefix(prefix): v for key, v in checkpoint.items() if key.startswith(prefix)}
-    return {our_path(key): value for key, value in named.items() if ".spade." in key}
+def modulation_state(official: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The modulation's part of an official UNet, under our paths."""
+    return {our_path(key): value for key, value in official.items() if ".spade." in key}
 
 
 def our_path(official: str) -> str:

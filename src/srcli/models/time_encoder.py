@@ -137,12 +137,6 @@ def embed_step(step: Tensor, width: int) -> Tensor:
     return found
 
 
-def encoder_state(checkpoint: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The encoder's part of an official checkpoint."""
-    prefix = "structcond_stage_model."
-    return {key.removeprefix(prefix): v for key, v in checkpoint.items() if key.startswith(prefix)}
-
-
 def build(state: Mapping[str, Tensor]) -> TimeEncoder:
     """The encoder that a state dict is for, without memory behind its weights."""
     with torch.device("meta"):

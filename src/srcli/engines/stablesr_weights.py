@@ -1,0 +1,200 @@
+"""StableSR's networks from weights: its adapter or a whole checkpoint, a base model, the fusion layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from diffusers import AutoencoderKL, UNet2DConditionModel
+
+from srcli.engines.bases import Base, State, merge_loras, open_file, open_folder, text_model, tokenizer
+from srcli.errors import InputError, WeightsError
+from srcli.models import cfw, spade, time_encoder
+from srcli.models.stock import build
+from srcli.settings import ModelChoice
+from srcli.weights.families import LDM_UNET, LDM_VAE, detect
+from srcli.weights.header import Header, read_header
+from srcli.weights.local import Located
+from srcli.weights.open import load_into, load_state, read_config
+from srcli.weights.parts import weight_files
+from srcli.weights.single import OPEN_CLIP, convert_open_clip, convert_unet, convert_vae
+from srcli.weights.store import Store
+
+FAMILY = "sd21"
+LENDER = "sd21-base"  # lends its configurations to a checkpoint that brings its own base
+LENT = ("unet/config.json", "vae/config.json", "text_encoder/config.json", "tokenizer")
+FUSION = "stablesr-cfw"
+WHOLE, ADAPTER = "stablesr", "stablesr-adapter"
+ENCODER = "structcond_stage_model."
+EPSILON, VELOCITY = "epsilon", "v_prediction"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """One of the published models. `process`: pixels of the short side that it was trained with."""
+
+    name: str
+    adapter: str
+    base: str
+    prediction: str = EPSILON
+    process: int = 512
+
+
+VARIANTS: Mapping[str, Variant] = MappingProxyType(
+    {
+        "512": Variant(name="512", adapter="stablesr", base=LENDER),
+        "768v": Variant(name="768v", adapter="stablesr-768v", base="sd21", prediction=VELOCITY, process=768),
+        "turbo": Variant(name="turbo", adapter="stablesr-turbo", base="sd-turbo"),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """What StableSR trained. Which file is what, the files themselves tell."""
+
+    located: Located
+    header: Header
+    whole: bool  # whether its own base lies in the same file
+    fusion: Path | None
+
+    @classmethod
+    def find(cls, choice: ModelChoice, store: Store) -> Adapter:
+        name = choice.adapter or wanted(choice).adapter
+        located = store.resolve(name, "adapter", allow_pickle=choice.allow_pickle)
+        files = [file for file in located.files.values() if file.suffix == ".safetensors"]
+        found = {file: detect(file) for file in files}
+        own = [file for file in files if found[file].kind in (WHOLE, ADAPTER)]
+        if len(own) != 1:
+            seen = ", ".join(sorted({str(f) for f in found.values()})) or "no safetensors file"
+            raise WeightsError(f"{located.name}: holds {seen}, not one StableSR model: choose a StableSR adapter")
+        fusion = next((file for file in files if found[file].kind == "cfw"), None)
+        return cls(located, read_header(own[0]), found[own[0]].kind == WHOLE, fusion)
+
+    @property
+    def path(self) -> Path:
+        return self.header.path
+
+    def part(self, prefix: str, modulation: bool = False) -> State:
+        """The tensors under a prefix (removed): those of the modulation, or those that are not."""
+        names = [name for name in self.header.under(prefix) if (".spade." in name) is modulation]
+        return load_state(self.path, prefix, names)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """All but the fusion layers, on the CPU and in the precision of the files."""
+
+    unet: UNet2DConditionModel
+    encoder: time_encoder.TimeEncoder
+    modulation: spade.Modulation
+    base: Base
+    variant: Variant
+    fusion: FusionLayers
+    made_of: Mapping[str, str]
+
+
+class FusionLayers:
+    """The fusion layers, opened when they are first wanted: without fidelity nobody needs them."""
+
+    def __init__(self, path: Path | None, choice: ModelChoice, store: Store) -> None:
+        self._path, self._choice, self._store = path, choice, store
+        self.made_of: Mapping[str, str] = {}
+
+    @cached_property
+    def net(self) -> cfw.Wrapping:
+        path = self._path or self._pulled()
+        names = [name for name in read_header(path).under("decoder.") if name.startswith(cfw.PREFIX)]
+        if not names:
+            raise WeightsError(f"{path}: holds no fusion layers: run srcli models pull {FUSION}")
+        state = load_state(path, "decoder.", names)
+        net = load_into(cfw.build(state), state, path)
+        return net.eval().requires_grad_(False)
+
+    def _pulled(self) -> Path:
+        try:
+            located = self._store.resolve(FUSION, allow_pickle=self._choice.allow_pickle)
+        except WeightsError as error:
+            raise WeightsError(f"--fidelity above 0 needs {FUSION}: {error}; or give --fidelity 0") from error
+        self.made_of = located.provenance()
+        if located.file is None:
+            raise WeightsError(f"{FUSION} is a folder: add one file, srcli models add {FUSION} FILE")
+        return located.file
+
+
+def open_all(choice: ModelChoice, store: Store) -> Loaded:
+    """All networks for this choice; nothing is read before it is known to fit."""
+    adapter = Adapter.find(choice, store)
+    own = adapter.whole and not choice.base
+    base, config = _own_base(adapter, store) if own else _chosen_base(choice, store)
+    variant = _variant(choice, adapter, None if own else str(base.schedule.get("prediction_type", EPSILON)))
+    unet = load_into(build(UNet2DConditionModel, config), base.unet or {}, base.source)
+    encoder_state = load_state(adapter.path, ENCODER)
+    encoder = load_into(time_encoder.build(encoder_state), encoder_state, adapter.path)
+    state = spade.modulation_state(adapter.part(LDM_UNET, modulation=True))
+    modulation = load_into(spade.build(unet, state), state, adapter.path)
+    loras = merge_loras(choice, store, unet, base.text_encoder, _family(adapter.path if own else base.source))
+    modulation.attach(unet)
+    fusion = FusionLayers(adapter.fusion, choice, store)
+    made_of = {**adapter.located.provenance(), **base.made_of, **loras}
+    return Loaded(unet, encoder, modulation, base, variant, fusion, made_of)
+
+
+def wanted(choice: ModelChoice) -> Variant:
+    """The variant that was asked for, else the first."""
+    name = choice.variant or "512"
+    if name not in VARIANTS:
+        raise InputError(f"--variant {name!r} is unknown to StableSR: choose one of {', '.join(VARIANTS)}")
+    return VARIANTS[name]
+
+
+def _variant(choice: ModelChoice, adapter: Adapter, said: str | None) -> Variant:
+    """The variant, by name, by a known file, or by what the base `said` that it predicts."""
+    known = next((v for v in VARIANTS.values() if v.adapter == adapter.located.name), None)
+    if choice.variant is None and known is None and said == VELOCITY:
+        return VARIANTS["768v"]
+    variant = wanted(choice) if choice.variant or known is None else known
+    if said is not None and said != variant.prediction:
+        raise WeightsError(
+            f"the base predicts {said} and StableSR {variant.name} needs {variant.prediction}: "
+            f"choose another --base-model or --variant"
+        )
+    return variant
+
+
+def _chosen_base(choice: ModelChoice, store: Store) -> tuple[Base, Mapping[str, Any]]:
+    """The base that was named, else the variant's."""
+    located = store.resolve(choice.base or wanted(choice).base, "base", allow_pickle=choice.allow_pickle)
+    if located.file is not None:
+        lent = store.resolve(LENDER, "base", LENT)
+        return open_file(located, located.file, store, LENDER, _family(located.file)), read_config(lent.part("unet"))
+    folder = located.part("unet")
+    return open_folder(located, _family(folder), with_unet=True), read_config(folder)
+
+
+def _own_base(adapter: Adapter, store: Store) -> tuple[Base, Mapping[str, Any]]:
+    """The base inside a whole checkpoint, under the usual base's configurations."""
+    lent, path = store.resolve(LENDER, "base", LENT), adapter.path
+    configs = {name: read_config(lent.part(name)) for name in ("unet", "vae", "text_encoder")}
+    vae = convert_vae(path, adapter.part(LDM_VAE), configs["vae"])
+    text = convert_open_clip(path, adapter.part(OPEN_CLIP), configs["text_encoder"])
+    base = Base(
+        vae=load_into(build(AutoencoderKL, configs["vae"]), vae, path),
+        text_encoder=text_model(lent, text, path),
+        tokenizer=tokenizer(lent.part("tokenizer")),
+        schedule={},
+        unet=convert_unet(path, adapter.part(LDM_UNET), configs["unet"]),
+        source=path,
+        made_of={},
+    )
+    return base, configs["unet"]
+
+
+def _family(path: Path) -> str:
+    """What files must be of: Stable Diffusion 2.1's family, unless they are of no known one (small models)."""
+    found = detect(weight_files(path)[0] if path.is_dir() else path).family
+    return found if found.startswith("width") else FAMILY

@@ -1,0 +1,179 @@
+"""StableSR's engine on tiny weights: sizes, tiles, fidelity, weights that do not fit."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from safetensors.torch import load_file, save_file
+from tests.golden.cases import HERE
+from tests.golden.stablesr_tiny import tiny
+from tests.stablesr_folder import write_adapter, write_base, write_pickle
+
+from srcli.engines.device import Device
+from srcli.engines.stablesr import StableSR, filled_up
+from srcli.engines.stablesr_weights import open_all
+from srcli.errors import InputError, WeightsError
+from srcli.imaging.picture import Picture
+from srcli.pipeline import Pipeline
+from srcli.settings import ModelChoice, Sampling, Size
+from srcli.tasks import RESTORE, UPSCALE, Job
+from srcli.weights.lock import Entry, File
+from srcli.weights.overlay import put
+from srcli.weights.store import Store
+
+CPU = Device(torch.device("cpu"), torch.float32)
+QUICK = Sampling(steps=2, fidelity=0.5)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_base(tmp_path_factory.mktemp("models") / "base")
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_adapter(tmp_path_factory.mktemp("models") / "adapter")
+
+
+def choice(adapter: Path, base: Path | None, **more) -> ModelChoice:
+    return ModelChoice(engine="stablesr", adapter=str(adapter), base=base and str(base), **more)
+
+
+def engine(wish: ModelChoice, process: int = 72) -> StableSR:
+    """For small pictures, so that no test computes 512 x 512."""
+    loaded = open_all(wish, Store(offline=True))
+    return StableSR.of(replace(loaded, variant=replace(loaded.variant, process=process)), CPU)
+
+
+def pipeline(wish: ModelChoice, process: int = 72) -> Pipeline:
+    return Pipeline(engine(wish, process), CPU, lambda line: None)
+
+
+def picture(height: int, width: int) -> Picture:
+    rows, columns = np.mgrid[0:height, 0:width]
+    pixels = np.stack([rows * 5 % 256, columns * 7 % 256, (rows + columns) * 3 % 256], axis=2)
+    return Picture(pixels=pixels.astype(np.uint8))
+
+
+@pytest.mark.parametrize(("height", "width", "scale"), [(27, 36, 4), (9, 41, 3.3), (30, 17, 2), (1, 5, 4)])
+@pytest.mark.parametrize("tile", [None, 12])
+def test_any_size_comes_out_exactly(adapter, base, height, width, scale, tile):
+    job = Job(task=UPSCALE, size=Size(scale=scale), sampling=replace(QUICK, tile=tile))
+    result = pipeline(choice(adapter, base)).run(picture(height, width), job)
+    assert (result.height, result.width) == (round(height * scale), round(width * scale))
+    assert np.ptp(result.pixels) > 0
+
+
+def test_a_seed_is_a_picture_and_another_is_another(adapter, base):
+    line, source = pipeline(choice(adapter, base)), picture(18, 18)
+    job = Job(task=UPSCALE, sampling=QUICK, seed=4)
+    first, again, other = (line.run(source, j).pixels for j in (job, job, replace(job, seed=5)))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_old_photographs_are_restored_at_their_own_size(adapter, base):
+    result = pipeline(choice(adapter, base)).run(picture(70, 66), Job(task=RESTORE, sampling=QUICK))
+    assert (result.height, result.width) == (70, 66)
+
+
+@pytest.mark.parametrize("name", ["ddim", "unipc", "dpm++", "euler"])
+def test_other_schedulers_sample_too(adapter, base, name):
+    job = Job(task=UPSCALE, sampling=replace(QUICK, scheduler=name, steps=3))
+    assert np.ptp(pipeline(choice(adapter, base)).run(picture(18, 18), job).pixels) > 0
+
+
+def test_fidelity_needs_fusion_layers_and_says_so(tmp_path, base):
+    bare = write_adapter(tmp_path / "bare", fusion=False)
+    line = pipeline(choice(bare, base, offline=True))
+    line.run(picture(18, 18), Job(task=UPSCALE, sampling=Sampling(steps=2, fidelity=0)))
+    with pytest.raises(WeightsError, match=r"stablesr-cfw.*--fidelity 0"):
+        line.run(picture(18, 18), Job(task=UPSCALE, sampling=QUICK))
+
+
+def test_fidelity_draws_on_the_picture(adapter, base):
+    line = pipeline(choice(adapter, base))
+    jobs = [Job(task=UPSCALE, sampling=Sampling(steps=2, fidelity=w, color_fix="none")) for w in (0, 0.5, 1)]
+    none, half, full = (line.run(picture(18, 18), job).pixels.astype(int) for job in jobs)
+    assert 0 < np.abs(half - none).mean() < np.abs(full - none).mean()
+    assert any("cfw" in name for name in line.engine.provenance())
+
+
+def lend(base: Path, name: str = "sd21-base") -> None:
+    """Make the tiny base the usual one, as `srcli models add` would."""
+    files = {p.relative_to(base).as_posix(): File(p.name) for p in base.rglob("*") if p.is_file()}
+    store = Store(offline=True)
+    put(store.places.overlay, Entry(name=name, kind="base", family="any", license="none", files=files, local=str(base)))
+
+
+def test_a_whole_pickled_checkpoint_is_the_base_and_the_adapter(tmp_path, adapter, base):
+    lend(base)
+    path = write_pickle(tmp_path / "stablesr.ckpt")
+    with pytest.raises(WeightsError, match="--allow-pickle"):
+        open_all(choice(path, None), Store(offline=True))
+    own = open_all(choice(path, None, allow_pickle=True), Store(offline=True))
+    both = [own, open_all(choice(adapter, base), Store())]
+    for name in ("unet", "encoder", "modulation"):
+        first, second = (getattr(loaded, name).state_dict() for loaded in both)
+        assert first.keys() == second.keys()
+        assert all(torch.equal(first[key], second[key]) for key in first)
+    for part in ("vae", "text_encoder"):
+        first, second = (getattr(loaded.base, part).state_dict() for loaded in both)
+        assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_the_velocity_variant_is_known_by_its_base(tmp_path, adapter):
+    lend_to = write_base(tmp_path / "v", prediction="v_prediction")
+    assert open_all(choice(adapter, lend_to), Store()).variant.name == "768v"
+    with pytest.raises(WeightsError, match="predicts v_prediction"):
+        open_all(choice(adapter, lend_to, variant="512"), Store())
+
+
+def test_turbo_has_few_steps_by_default(adapter, base):
+    assert engine(choice(adapter, base, variant="turbo")).name == "stablesr-turbo"
+    assert Sampling().over("stablesr-turbo").steps == 4
+    assert engine(choice(adapter, base)).name == "stablesr"
+
+
+def test_an_unknown_variant_is_a_usage_error(adapter, base):
+    with pytest.raises(InputError, match="choose one of 512, 768v, turbo"):
+        open_all(ModelChoice(engine="stablesr", variant="1024"), Store(offline=True))
+
+
+def test_a_base_of_another_family_is_refused(tmp_path, adapter, base):
+    other = tmp_path / "sd15"
+    shutil.copytree(base, other)
+    net = UNet2DConditionModel.from_config({**tiny().unet.config, "cross_attention_dim": 768})
+    net.save_pretrained(other / "unet")
+    with pytest.raises(WeightsError, match="sd15 unet, and sd21 unet is needed"):
+        open_all(choice(adapter, other), Store())
+
+
+def test_a_text_encoder_of_another_width_is_refused(tmp_path, adapter):
+    with pytest.raises(WeightsError, match="text-encoder, and width24 text-encoder is needed"):
+        open_all(choice(adapter, write_base(tmp_path / "base", text_width=32)), Store())
+
+
+def test_a_pasd_adapter_is_refused(base):
+    with pytest.raises(WeightsError, match="not one StableSR model"):
+        open_all(choice(HERE / "pasd" / "tiny" / "pasd", base), Store())
+
+
+def test_a_damaged_adapter_is_named_with_what_it_lacks(tmp_path, adapter, base):
+    state = load_file(adapter / "adapter.safetensors")
+    state.pop("structcond_stage_model.fea_tran.1.in_layers.0.weight")
+    save_file(state, tmp_path / "adapter.safetensors")
+    with pytest.raises(WeightsError, match=r"lacks fea_tran\.1\.in_layers\.0\.weight"):
+        open_all(choice(tmp_path / "adapter.safetensors", base), Store())
+
+
+def test_filling_up_keeps_the_picture_and_reaches_the_unit():
+    source = torch.rand(1, 3, 13, 16)
+    filled = filled_up(source, 8)
+    assert filled.shape == (1, 3, 16, 16)
+    assert torch.equal(filled[:, :, :13], source)
+    assert torch.equal(filled[:, :, 15], source[:, :, 12])
