@@ -92,9 +92,10 @@ def least(size: Size, short: int) -> Size:
     """At least `short` pixels on the short side, in the same shape."""
     if min(size) >= short:
         return size
+    long = int(short * max(size) / min(size))
     # A strip has no short side worth filling: it is not blown up to a hint of megapixels for its sake.
-    long = max(max(size), min(int(short * max(size) / min(size)), SLIMMEST * short))
-    short = max(min(size), min(short, int(long * min(size) / max(size))))
+    if long > (most := max(max(size), SLIMMEST * short)):
+        short, long = max(min(size), int(most * min(size) / max(size))), most
     return (long, short) if size[0] > size[1] else (short, long)
 
 
