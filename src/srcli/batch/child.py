@@ -27,10 +27,15 @@ def main() -> None:
     requests, replies = os.fdopen(os.dup(0), "rb", closefd=True), os.fdopen(os.dup(1), "wb")
     # Whatever a codec prints must not end up between the replies.
     os.dup2(os.open(os.devnull, os.O_RDWR), 0)
-    os.dup2(2, 1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the run decides what it means
+    os.dup2(0, 1)
+    os.dup2(0, 2)
+    # Signals reach the whole group; the run decides what they mean, and its end is the end of this process too.
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     warnings.simplefilter("ignore")
     with contextlib.suppress(EOFError, BrokenPipeError):
+        send(replies, None)
         while True:
             send(replies, _answer(receive(requests)))
 

@@ -44,6 +44,7 @@ class Stop:
     signal: int | None = None
     error: BaseException | None = None
     asked: threading.Event = field(default_factory=threading.Event)
+    wake: Callable[[], None] | None = None  # the line's, while one is running
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +71,8 @@ class Line:
         self._stations: dict[str, set[Flight]] = {"reading": set(), "computing": set(), "writing": set()}
         self._ready: deque[tuple[Flight, Picture]] = deque()
         self._machine_failures = 0
+        stop.wake = lambda: self._mail.put(None)
         self.busy = {"reading": 0.0, "computing": 0.0, "writing": 0.0}
-
-    def wake(self) -> None:
-        """Have the line look at its stop sign. May be called from a signal handler."""
-        self._mail.put(None)
 
     def run(self, items: Iterator[Item | Outcome]) -> Iterator[Outcome]:
         """Move pictures along until none is left. What needs no work comes as an outcome and leaves as one."""
@@ -164,8 +162,8 @@ class Line:
             yield value
 
     def _fail(self, flight: Flight, error: BaseException) -> Iterator[Outcome]:
-        if isinstance(error, Dropped):
-            return
+        if isinstance(error, Dropped) or self._stop.signal is not None:
+            return  # what fails while all is being ended says nothing about the picture
         if isinstance(error, Fatal):
             self._end(error.__cause__ or error)
             return

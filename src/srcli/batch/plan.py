@@ -89,13 +89,14 @@ class Plan:
             return target
         if _is(target, item.found):
             raise InputError(f"{shown(target)} would be written over: give another -o or --suffix")
-        for path in chain([target], numbered(target) if rename else ()):
-            if (other := self.claim(path, item.path)) is None:
+        for path in chain([target], numbered(target)):
+            other = self.claim(path, item.path)
+            if other is None:
                 return path
-        raise InputError(
-            f"{shown(other)} and {shown(item.path)} would both be written to {shown(target)}:"
-            " rename one, or give --on-exists rename"
-        )
+            if not rename:
+                both = f"{shown(other)} and {shown(item.path)} would both be written to {shown(target)}"
+                raise InputError(f"{both}: rename one, or give --on-exists rename")
+        raise InputError(f"{shown(target)} has no free number left")
 
     def problem(self) -> str | None:
         """Why nothing at all can be tried, if that is so: the first reason, with its file."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, BinaryIO, cast
 
+import srcli
 from srcli.batch.orders import STREAM, Intake
 from srcli.batch.wire import Refusal, Request, receive, send
 from srcli.errors import MachineError, PictureError
@@ -26,7 +28,7 @@ class Reader:
     def __init__(self, intake: Intake, timeout: float | None = None) -> None:
         self._intake, self._timeout = intake, min(timeout or PATIENCE, PATIENCE)
         self._process: subprocess.Popen[bytes] | None = None
-        self._late = False
+        self._late = self._greeted = False
 
     def read(self, path: Path) -> Picture:
         """The picture in a file, or on stdin."""
@@ -43,13 +45,24 @@ class Reader:
 
     def start(self) -> subprocess.Popen[bytes]:
         """Starting takes a moment, so a run does it before it looks for pictures."""
-        if self._process is None or self._process.poll() is not None:
-            command = [sys.executable, "-m", "srcli.batch.child"]
+        if self._process is None:
             try:
-                self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+                self._process = _spawn()
             except OSError as error:
                 raise MachineError(f"no reading process can be started ({error.strerror}): end some others") from error
+            self._greeted = False
         return self._process
+
+    def _greet(self, process: subprocess.Popen[bytes]) -> None:
+        """Wait until it can read: what goes wrong before that is no picture's fault."""
+        if self._greeted:
+            return
+        try:
+            receive(cast(BinaryIO, process.stdout))
+        except (EOFError, OSError) as error:
+            self.close()
+            raise MachineError("the reading process does not start: install srcli again") from error
+        self._greeted = True
 
     def close(self) -> None:
         """End the process, whatever it is doing."""
@@ -64,6 +77,7 @@ class Reader:
 
     def _ask(self, request: Request) -> object:
         process = self.start()
+        self._greet(process)
         timer = threading.Timer(self._timeout, self._expire)
         self._late = False
         timer.start()
@@ -92,6 +106,14 @@ class Reader:
             return PictureError(text, "timeout")
         text = f"{shown(path)} killed the process that read it (status {code}): it is damaged or hostile, leave it out"
         return PictureError(text, "crash")
+
+
+def _spawn() -> subprocess.Popen[bytes]:
+    # -P: or else modules would come from the folder that the user happens to be in.
+    command = [sys.executable, "-P", "-m", "srcli.batch.child"]
+    home = os.pathsep.join(filter(None, [str(Path(srcli.__file__).parents[1]), os.environ.get("PYTHONPATH")]))
+    environment = os.environ | {"PYTHONPATH": home}
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
 
 
 class Readers:

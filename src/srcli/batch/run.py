@@ -29,16 +29,18 @@ from srcli.imaging.picture import Picture
 def run(orders: Orders, listener: Listener | None = None) -> Report:
     """Do the job to every picture. Raises what ends a run as a whole; what ends one picture is in the report."""
     with ExitStack() as stack:
-        return _Run(orders, listener or Listener(), stack).go()
+        stop = Stop()
+        stack.enter_context(watching(stop))
+        return _Run(orders, listener or Listener(), stop, stack).go()
 
 
 class _Run:
     """The parts of one run, and how they fit together."""
 
-    def __init__(self, orders: Orders, listener: Listener, stack: ExitStack) -> None:
+    def __init__(self, orders: Orders, listener: Listener, stop: Stop, stack: ExitStack) -> None:
         self.orders, self.listener, self.stack = orders, listener, stack
         self.began = time.perf_counter()
-        self.stop, self.tally, self.recipe = Stop(), Tally(), orders.recipe()
+        self.stop, self.tally, self.recipe = stop, Tally(), orders.recipe()
         self.readers = Readers(orders.intake, orders.conduct.timeout)
         stack.callback(self.readers.close)
         self.delivery, self.memory = Delivery(orders.outlet, orders.job), Memory()
@@ -52,9 +54,8 @@ class _Run:
         self.stack.callback(bench.close)
         line = Line(Stages(self.read, bench, self.write, self.step), self.stop, orders.ahead, orders.timeout)
         self.stack.callback(self.stop.asked.set)
-        with watching(self.stop, line.wake):
-            for outcome in line.run(self.items(plan)):
-                self.note(outcome)
+        for outcome in line.run(self.items(plan)):
+            self.note(outcome)
         report = self.report(line, bench)
         self.listener.finished(report)
         if self.stop.error is not None and self.stop.signal is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -16,7 +16,7 @@ WATCHED = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP"
 
 
 @contextmanager
-def watching(stop: Stop, wake: Callable[[], None]) -> Iterator[None]:
+def watching(stop: Stop) -> Iterator[None]:
     """Turn signals into a stop sign. A second one ends the process: every file is whole at any moment."""
 
     def heard(number: int, frame: FrameType | None) -> None:
@@ -24,7 +24,9 @@ def watching(stop: Stop, wake: Callable[[], None]) -> Iterator[None]:
             os._exit(SIGNALLED + number)
         stop.signal = number
         stop.asked.set()
-        wake()
+        if stop.wake is None:
+            raise SystemExit(SIGNALLED + number)  # nothing is under way yet
+        stop.wake()
 
     if threading.current_thread() is not threading.main_thread():
         yield

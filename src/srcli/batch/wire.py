@@ -56,7 +56,7 @@ class _Careful(pickle.Unpickler):
 def send(stream: BinaryIO, message: object) -> None:
     buffers: list[pickle.PickleBuffer] = []
     body = pickle.dumps(message, protocol=5, buffer_callback=buffers.append)
-    parts = [body, *(buffer.raw() for buffer in buffers)]
+    parts: list[bytes | memoryview[int]] = [body, *(buffer.raw() for buffer in buffers)]
     stream.write(HEAD.pack(len(parts)) + b"".join(HEAD.pack(len(part)) for part in parts))
     for part in parts:
         stream.write(part)

@@ -1,0 +1,93 @@
+"""How a run ends when it is told to: the real program, in a process of its own."""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.batch.fakes import draw
+from tests.batch.rig import start
+
+MANY = 6
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for number in range(MANY):
+        draw(tmp_path / "in" / f"{number}.png", seed=number)
+    return tmp_path / "in"
+
+
+def wait_for(path: Path) -> None:
+    for _ in range(3000):
+        if path.exists():
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"{path} never came")
+
+
+def journal(out: Path) -> list[dict]:
+    return [json.loads(line) for line in (out / ".srcli-journal.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_one_signal_ends_a_run_in_good_order(folder: Path, tmp_path: Path, number: int, code: int) -> None:
+    out = tmp_path / "out"
+    run = start(folder, "-o", out, seconds=0.3)
+    wait_for(out / "1_x4.png")
+    run.send_signal(number)
+    stdout, stderr = run.communicate(timeout=60)
+    assert run.returncode == code
+    assert b"Traceback" not in stderr
+    done = [r["target"] for r in journal(out) if r.get("status") == "done"]
+    assert sorted(done) == sorted(p.name for p in out.iterdir() if p.suffix == ".png")
+    assert 2 <= len(done) < MANY
+    assert len(stdout.splitlines()) == len(done)
+    assert not list(out.glob("*.part"))
+
+
+def test_a_signal_before_the_first_picture_ends_it_too(tmp_path: Path) -> None:
+    run = start("--from", "-", "-o", tmp_path / "out", stdin=subprocess.PIPE)
+    time.sleep(3)  # it waits for names
+    run.send_signal(signal.SIGTERM)
+    _, stderr = run.communicate(timeout=60)
+    assert (run.returncode, stderr) == (143, b"")
+
+
+def test_two_signals_end_it_at_once(folder: Path, tmp_path: Path) -> None:
+    run = start(folder, "-o", tmp_path / "out", seconds=400)
+    wait_for(tmp_path / "out" / ".srcli-journal.jsonl")
+    time.sleep(1)
+    began = time.monotonic()
+    run.send_signal(signal.SIGINT)
+    time.sleep(0.2)
+    run.send_signal(signal.SIGINT)
+    run.communicate(timeout=60)
+    assert run.returncode == 130
+    assert time.monotonic() - began < 30, "one step of this pipeline takes 100 seconds"
+
+
+def test_a_reader_that_went_away_is_no_reason_for_noise(folder: Path, tmp_path: Path) -> None:
+    run = start(folder, "-o", tmp_path / "out", seconds=0.1)
+    run.stdout.close()
+    stderr = run.stderr.read()
+    run.wait(60)
+    run.stderr.close()
+    assert b"Traceback" not in stderr
+    assert b"BrokenPipe" not in stderr
+    assert run.returncode == 141
+
+
+def test_stdin_to_stdout(folder: Path) -> None:
+    run = start("-", "-o", "-", stdin=subprocess.PIPE)
+    stdout, stderr = run.communicate((folder / "0.png").read_bytes(), timeout=60)
+    assert run.returncode == 0, stderr
+    with Image.open(io.BytesIO(stdout)) as made:
+        assert made.size == (48, 32)
