@@ -45,8 +45,8 @@ RESTORE = Task(
     done="restored",
     scale=1,
     engines=("pasd", "builtin", "stablesr"),
-    variants=MappingProxyType({"builtin": "restore"}),
-    bases=MappingProxyType({"pasd": "realistic"}),
+    variants={"builtin": "restore"},
+    bases={"pasd": "realistic"},
 )
 
 COLORIZE = Task(
@@ -54,7 +54,7 @@ COLORIZE = Task(
     done="colorized",
     scale=1,
     engines=("pasd",),
-    variants=MappingProxyType({"pasd": "light-color"}),
+    variants={"pasd": "light-color"},
     added_prompt="",
     negative_prompt="b&w, color bleeding",
     replace_words=(("black and white", "color"),),

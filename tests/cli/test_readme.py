@@ -42,9 +42,7 @@ def test_every_option_that_the_text_names_exists(option):
     assert any(option in helped(command) for command in ("upscale", "stylize", "doctor"))
 
 
-@pytest.mark.parametrize(
-    ("kind", "code"), [(errors.InputError, 2), (errors.WeightsError, 4), (errors.MachineError, 5)]
-)
+@pytest.mark.parametrize(("kind", "code"), [(errors.InputError, 2), (errors.WeightsError, 4), (errors.MachineError, 5)])
 def test_the_table_of_exit_codes_holds_those_of_the_errors(kind, code):
     assert kind.exit_code == code
     assert f"| {code} |" in README

@@ -39,7 +39,9 @@ def _run(
         from srcli.batch.run import run
         from srcli.engines.choose import choose
 
-        maker = Maker(choose(task, wish, device, listener.note), device)
+        choice = choose(task, wish, device, listener.note)
+        job.sampling.over(choice.engine)  # before anything is loaded: an option that the engine does not know
+        maker = Maker(choice, device)
         report = run(Orders(intake, outlet, conduct, job, maker), listener)
     raise typer.Exit(report.exit_code)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from srcli.engines.bases import (
     open_folder,
     tensors,
 )
+from srcli.engines.latent import ends_in_noise
 from srcli.errors import WeightsError
 from srcli.models.control import control_net
 from srcli.models.paca import LightPaca, Paca, PixelAware
@@ -36,6 +37,9 @@ from srcli.weights.store import Store
 
 BASE = "sd15"
 FORMS: Mapping[str, type[Paca] | type[LightPaca]] = {"pasd-unet": Paca, "pasd-light-unet": LightPaca}
+COLOR = "light-color"
+NEEDED = {"attention_head_dim", "block_out_channels", "layers_per_block", "norm_num_groups", "cross_attention_dim"}
+EMBEDDING_WIDTHS = "conditioning_embedding_out_channels"
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
@@ -68,7 +72,7 @@ class Adapter:
             return FORMS[self.found().kind](self.unet_config())
 
     def unet_config(self) -> dict[str, Any]:
-        return read_config(self.folder / "unet")
+        return net_config(self.folder / "unet", NEEDED)
 
     def schedule(self) -> dict[str, Any] | None:
         """The noise schedule that it was trained with, where it brings one: in its folder, or beside it."""
@@ -92,16 +96,28 @@ class Loaded:
 
 def open_all(choice: ModelChoice, store: Store, tell: Tell) -> Loaded:
     """All networks for this choice; nothing is read before it is known to fit."""
+    located = find_base(choice, store)
     adapter = Adapter.find(choice, store)
-    base = open_base(choice, store, adapter.found().family)
+    base = open_base(choice, store, located, adapter.found().family)
     unet, paca = join(adapter, base, choice.blend)
     loras = merge_loras(choice, store, unet, base.text_encoder, adapter.found().family)
     made_of = {**adapter.located.provenance(), **base.made_of, **loras}
     schedule = adapter.schedule()
-    if schedule is None and choice.variant == "light-color":
-        tell(f"{adapter.folder} brings no scheduler of its own: colours may come out pale")
+    if choice.variant == COLOR:
+        _fit_for_colour(adapter, schedule, tell)
     paca.attach(unet)
     return Loaded(unet, paca, open_control(adapter), base, schedule or base.schedule, made_of)
+
+
+def _fit_for_colour(adapter: Adapter, schedule: Mapping[str, Any] | None, tell: Tell) -> None:
+    """Colours need a schedule that ends in nothing but noise: else the grey of the start shines through."""
+    if schedule is None:
+        tell(f"{adapter.folder} brings no scheduler of its own: colours may come out pale")
+    elif not ends_in_noise(schedule):
+        raise WeightsError(
+            f"{adapter.folder}: its {SCHEDULE} does not end in pure noise (rescale_betas_zero_snr), "
+            "as colorizing needs: get the adapter's own scheduler folder"
+        )
 
 
 def join(adapter: Adapter, base: Base, blend: float) -> tuple[UNet2DConditionModel, PixelAware]:
@@ -122,13 +138,28 @@ def join(adapter: Adapter, base: Base, blend: float) -> tuple[UNet2DConditionMod
 
 def open_control(adapter: Adapter) -> ControlNetModel:
     folder = adapter.folder / "controlnet"
+    config, unet = net_config(folder, NEEDED | {EMBEDDING_WIDTHS}), adapter.unet_config()
+    for name in ("block_out_channels", "cross_attention_dim"):
+        if config.get(name) != unet.get(name):
+            raise WeightsError(f"{folder}: its {name} are not the UNet's beside it: get the whole adapter again")
     state = tensors(folder)
-    return load_into(control_net(read_config(folder), state), state, folder)
+    return load_into(control_net(config, state), state, folder)
 
 
-def open_base(choice: ModelChoice, store: Store, family: str) -> Base:
+def net_config(folder: Path, needed: Collection[str]) -> dict[str, Any]:
+    """A network's configuration, with what its size is told by."""
+    config = read_config(folder)
+    if lacking := sorted(set(needed) - config.keys()):
+        raise WeightsError(f"{folder}: its config.json does not give {lacking[0]}: get the folder again")
+    return config
+
+
+def find_base(choice: ModelChoice, store: Store) -> Located:
     """The base model that was chosen; without a choice, all of the usual one but its UNet."""
-    located = store.resolve(choice.base or BASE, "base", () if choice.base else OUTER, choice.allow_pickle)
+    return store.resolve(choice.base or BASE, "base", () if choice.base else OUTER, choice.allow_pickle)
+
+
+def open_base(choice: ModelChoice, store: Store, located: Located, family: str) -> Base:
     if located.file is not None:
         return open_file(located, located.file, store, BASE, family)
     return open_folder(located, family, with_unet=choice.base not in (None, BASE))

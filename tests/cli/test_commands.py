@@ -1,0 +1,133 @@
+"""The four commands, run as a user runs them, on tiny but real models."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.cli.conftest import COLOR, PASD, QUICK, TINY
+
+FOUR = {
+    "upscale": (*PASD, "--scale", 1.5),
+    "stylize": (*PASD, "--strength", 0.8),
+    "restore-old-photo": PASD,
+    "colorize": COLOR,
+}
+NAMES = {
+    "upscale": "photo_x1.5.png",
+    "stylize": "photo_stylized.png",
+    "restore-old-photo": "photo_restored.png",
+    "colorize": "photo_colorized.png",
+}
+
+
+@pytest.mark.parametrize("tiling", [(), ("--tile", 6, "--overlap", 2)], ids=["whole", "tiled"])
+@pytest.mark.parametrize("command", FOUR)
+def test_each_command_runs_from_file_to_file(command, tiling, srcli, photo):
+    result = srcli(command, photo, *FOUR[command], *QUICK, *tiling, "--seed", 1)
+    assert result.exit_code == 0, result.stderr
+    target = photo.with_name(NAMES[command])
+    assert result.stdout == f"{target}\n"
+    with Image.open(target) as made:
+        assert made.size == ((84, 60) if command == "upscale" else (56, 40))
+        assert np.ptp(np.asarray(made)) > 0
+        assert "pasd" in json.dumps(made.info.get("xmp", b"").decode())
+
+
+def test_the_same_seed_makes_the_same_picture_and_another_seed_another(srcli, photo, tmp_path):
+    def run(name: str, seed: int) -> bytes:
+        out = tmp_path / name
+        assert srcli("upscale", photo, *FOUR["upscale"], *QUICK, "--seed", seed, "-o", out).exit_code == 0
+        return np.asarray(Image.open(out)).tobytes()
+
+    first = run("a.png", 1)
+    assert run("b.png", 1) == first
+    assert run("c.png", 2) != first
+
+
+def test_a_picture_may_come_and_go_by_pipe(srcli, photo):
+    result = srcli("restore-old-photo", "-", "-o", "-", *PASD, *QUICK, stdin=photo.read_bytes())
+    assert result.exit_code == 0, result.stderr
+    assert Image.open(io.BytesIO(result.stdout_bytes)).size == (56, 40)
+
+
+def test_json_is_one_object_a_line_and_nothing_else(srcli, photo):
+    result = srcli("restore-old-photo", photo, "--json", *PASD, *QUICK)
+    done, finished = (json.loads(line) for line in result.stdout.splitlines())
+    assert done["event"] == "done"
+    assert done["output"].endswith("photo_restored.png")
+    assert (finished["event"], finished["done"], finished["exit"]) == ("finished", 1, 0)
+
+
+def test_what_was_not_a_picture_fails_alone(srcli, photo, tmp_path):
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(photo.read_bytes()[:200])
+    result = srcli("restore-old-photo", bad, photo, "-o", tmp_path / "out", *PASD, *QUICK)
+    assert result.exit_code == 3
+    assert (tmp_path / "out" / "photo_restored.png").exists()
+    assert len([line for line in result.stderr.splitlines() if line.startswith("srcli: ")]) == 1
+
+
+WRONG = [
+    (2, "exclude each other", ["--scale", 2, "--width", 100]),
+    (2, "--guidance", ["--guidance", -1, *PASD]),
+    (2, "--conditioning-scale", ["--conditioning-scale", 9, *PASD]),
+    (2, "--overlap", ["--tile", 16, "--overlap", 16, *PASD]),
+    (2, "--scheduler", ["--scheduler", "magic", *PASD]),
+    (2, "--guidance-interval", ["--guidance-interval", "0.9,0.1", *PASD]),
+    (2, "means nothing to the builtin engine", ["--engine", "builtin", "--guidance", 3]),
+    (2, "float16", ["--dtype", "float16", *PASD]),
+    (2, "no such option", ["--skale", 2]),
+    (2, "invalid value for '--scale'", ["--scale", "big"]),
+    (2, "prompt", ["--prompt", "a", "--prompt-file", "b"]),
+    (4, "no-such-folder", ["--engine", "pasd", "--base-model", "./no-such-folder"]),
+    (4, "", ["--engine", "pasd", "--base-model", TINY / "base", "--adapter", TINY / "base"]),
+    (5, "no device 'cuda:7'", ["--device", "cuda:7", *PASD]),
+]
+
+
+@pytest.mark.parametrize(("code", "words", "options"), WRONG, ids=[w[1] or "adapter" for w in WRONG])
+def test_a_mistake_is_one_line_and_the_right_exit_code(code, words, options, srcli, photo):
+    before = sorted(photo.parent.iterdir())
+    result = srcli("upscale", photo, *options)
+    lines = [line for line in result.stderr.splitlines() if not line.startswith("using the")]
+    assert (result.exit_code, len(lines)) == (code, 1), result.stderr
+    assert lines[0].startswith("srcli: ")
+    assert words in lines[0]
+    assert result.stdout == ""
+    assert sorted(photo.parent.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "command"),
+    [
+        (2, "needs a base model", ["stylize"]),
+        (2, "cannot stylize", ["stylize", "--engine", "builtin", "--base-model", "anime"]),
+        (4, "srcli models pull pasd-light-color", ["colorize"]),
+    ],
+)
+def test_what_cannot_be_done_here_says_what_would_help(code, words, command, srcli, photo):
+    result = srcli(*command, photo, "--offline")
+    assert result.exit_code == code
+    assert words in result.stderr
+
+
+def test_nothing_named_and_nothing_found_are_mistakes(srcli, tmp_path):
+    assert srcli("upscale").exit_code == 2
+    result = srcli("upscale", tmp_path)
+    assert result.exit_code == 2
+    assert "no picture found" in result.stderr
+
+
+def test_an_output_that_exists_is_not_touched_unasked(srcli, photo):
+    target = photo.with_name("photo_restored.png")
+    target.write_bytes(b"mine")
+    assert srcli("restore-old-photo", photo, *PASD, *QUICK).exit_code != 0
+    assert target.read_bytes() == b"mine"
+    assert srcli("restore-old-photo", photo, *PASD, *QUICK, "--skip-existing").exit_code == 0
+    assert target.read_bytes() == b"mine"
+    assert srcli("restore-old-photo", photo, *PASD, *QUICK, "--overwrite").exit_code == 0
+    assert target.read_bytes() != b"mine"
