@@ -144,7 +144,8 @@ class StableSR:
         return made
 
     def _finish(self, size: tuple[int, int], mix: After | None, x: Tensor) -> Tensor:
-        return self.codec.decode(x, mix)[:, :, : size[0], : size[1]].clamp(0, 1)
+        """Not clamped: the colour fix looks at means and deviations, which clamping would move."""
+        return self.codec.decode(x, mix)[:, :, : size[0], : size[1]]
 
 
 def filled_up(picture: Tensor, unit: int) -> Tensor:
