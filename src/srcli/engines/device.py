@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import device as TorchDevice
+from torch import dtype as TorchDtype
 
 from srcli.errors import InputError, MachineError
 from srcli.settings import DeviceChoice
@@ -18,8 +20,8 @@ CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 class Device:
     """A device that is there, and the precision to use on it."""
 
-    torch: torch.device
-    dtype: torch.dtype
+    torch: TorchDevice
+    dtype: TorchDtype
 
     @property
     def accelerated(self) -> bool:
