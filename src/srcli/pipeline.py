@@ -163,5 +163,5 @@ def _as_grey(pixels: Pixels) -> Pixels:
 
 def _refuse_blank(result: Pixels, source: Pixels) -> None:
     """A single colour made of a picture is how a broken decoder shows itself."""
-    if np.ptp(result) == 0 and np.ptp(source) > 0 and result.size > 3:
+    if int(np.ptp(result)) == 0 and int(np.ptp(source)) > 0 and result.size > 3:
         raise PictureError("the model returned a blank picture: try --dtype float32", "blank")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from tests.fakes import pipeline
 
 from srcli.errors import InputError, PictureError
 from srcli.imaging.picture import Picture
 from srcli.settings import Sampling, Size
 from srcli.tasks import COLORIZE, RESTORE, UPSCALE, Job
-from tests.fakes import pipeline
 
 
 def picture(height=20, width=30, dtype=np.uint8, **more) -> Picture:
