@@ -6,9 +6,8 @@ result is mean + strength x detail, so fidelity is exact and costs nothing.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -20,13 +19,13 @@ from torch.nn import functional as F
 from srcli.engines.base import Canvas, Request, Size, Tell
 from srcli.engines.device import Device
 from srcli.errors import WeightsError
-from srcli.models.builtin import UP, Builtin, Prediction, Shape, luma, straight_edges
+from srcli.models.builtin import UP, Builtin, Prediction
 from srcli.sampling.cosine import Cosine
 from srcli.sampling.noise import NoiseField
 from srcli.sampling.tiling import Tile
 from srcli.settings import ModelChoice, Sampling
-from srcli.weights.header import read_header, sha256
-from srcli.weights.open import load_into, load_state
+from srcli.train.pack import read
+from srcli.weights.header import sha256
 from srcli.weights.store import Store
 
 PACKAGED = {
@@ -34,8 +33,6 @@ PACKAGED = {
     "restore": "",
 }
 """The weights in the package, and what their SHA-256 must be."""
-EDGE_GAIN, DETAIL_GAIN = 2.0, 1.2
-"""How much of each correction there is at full strength (fidelity 0)."""
 GRID = 4
 """The denoiser halves its canvas twice, so a block begins and ends at a multiple of this many cells."""
 BLOCK, HALO = 256, 40
@@ -62,19 +59,7 @@ def verified(path: Path, wanted: str) -> Path:
 
 def read_model(path: Path, device: Device) -> Builtin:
     """The model in a file, ready to compute."""
-    model = Builtin(shape_of(path))
-    load_into(model, {k: v.float() for k, v in load_state(path).items()}, path)
-    model.requires_grad_(False).eval()
-    return model.to(device.torch, device.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
-
-
-def shape_of(path: Path) -> Shape:
-    try:
-        given = json.loads(read_header(path).metadata["shape"])
-        known = {f.name for f in fields(Shape)}
-        return Shape(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items() if k in known})
-    except (KeyError, TypeError, ValueError) as error:
-        raise WeightsError(f"{path} is not a model of the built-in engine: choose another --adapter") from error
+    return read(path).to(device.torch, device.dtype)
 
 
 @dataclass(frozen=True)
@@ -114,7 +99,8 @@ class BuiltinDenoiser:
 
     def __call__(self, x: Tensor, t: Tensor, hint: Tensor, where: Sequence[Tile] | None = None) -> Tensor:
         signal = torch.cos(t.float() * (torch.pi / 2)).to(x.device).expand(len(x))
-        return self.model.detail(x, signal, self.guess.features, self.guess.spread)
+        v: Tensor = self.model.detail(x, signal, self.guess.features, self.guess.spread)
+        return v
 
 
 @dataclass(frozen=True)
@@ -148,7 +134,8 @@ class BuiltinEngine:
 
     def prepare(self, hint: Tensor, request: Request) -> Canvas:
         fold = self.model.shape.fold
-        margins = Margins.of(*hint.shape[-2:], request.noise, fold)
+        height, width = hint.shape[-2:]
+        margins = Margins.of(height, width, request.noise, fold)
         picture = margins.around(hint).to(self.device.torch).contiguous(memory_format=torch.channels_last)
         guess = self.model.predictor(picture)
         noise = NoiseField(
@@ -163,12 +150,7 @@ class BuiltinEngine:
         return Canvas(start, picture, BuiltinDenoiser(self.model, guess), Cosine(request.sampling.steps or 6), finish)
 
     def _finish(self, x: Tensor, guess: Prediction, margins: Margins, strength: float) -> Tensor:
-        """mean + strength x (firmer edges + sampled detail off the edges)."""
-        firmer = self.model.edges(guess.features)
-        sampled = F.pixel_shuffle(x.float() * torch.exp(guess.spread), UP)
-        mask = straight_edges(luma(guess.mean) + firmer).mask
-        rgb = guess.mean + strength * (EDGE_GAIN * firmer + DETAIL_GAIN * (1 - mask) * sampled)
-        return margins.inside(rgb.clamp(0, 1), self.factor)
+        return margins.inside(self.model.render(guess, x, strength), self.factor)
 
     def provenance(self) -> Mapping[str, str]:
         return {"model": f"srcli built-in, sha256 {self.digest}", "licence": "see docs/builtin-model.md"}

@@ -16,6 +16,8 @@ UP = 4
 """Result pixels per cell, each way; the detail of a cell is its UP x UP luma pixels."""
 LUMA = (0.299, 0.587, 0.114)
 QUIETEST, LOUDEST = -6.0, -0.5
+EDGE_GAIN, DETAIL_GAIN = 2.0, 1.2
+"""How much there is of either correction at full strength, which is twice the default."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +30,7 @@ class Shape:
     before: int = 4
     deep: int = 4
     after: int = 8
-    detail: tuple[int, int, int] = (64, 96, 128)
+    detail: tuple[int, int, int] = (64, 80, 112)
     edge: int = 32
 
     @property
@@ -58,7 +60,8 @@ class Block(nn.Module):
             self.second.weight.mul_(0.1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.second(F.silu(self.first(x)))
+        added: Tensor = self.second(F.silu(self.first(x)))
+        return x + added
 
 
 class Up(nn.Module):
@@ -91,7 +94,7 @@ class Predictor(nn.Module):
         with torch.no_grad():
             self.pixels.weight.mul_(0.1)
             self.spread.weight.mul_(0.1)
-            self.spread.bias.fill_(-3.0)
+            self.spread.get_parameter("bias").fill_(-3.0)
 
     def forward(self, picture: Tensor) -> Prediction:
         """`picture` is RGB in 0..1 whose sides are multiples of twice the fold."""
@@ -100,8 +103,9 @@ class Predictor(nn.Module):
         x = self.before(head)
         x = self.after(x + self.up(self.deep(self.down(x))))
         features = self.fuse(x) + head
+        spread: Tensor = self.spread(features).float()
         mean = base + F.pixel_shuffle(self.pixels(features), UP).to(base.dtype)
-        return Prediction(mean, features, self.spread(features).float().clamp(QUIETEST, LOUDEST))
+        return Prediction(mean, features, spread.clamp(QUIETEST, LOUDEST))
 
 
 class Edges(nn.Module):
@@ -114,13 +118,12 @@ class Edges(nn.Module):
         self.body = nn.Sequential(Block(w), Block(w))
         self.pixels = conv(w, 4)
         nn.init.zeros_(self.pixels.weight)
-        kernel = torch.tensor([1.0, 2.0, 1.0]) / 4
-        self.register_buffer("smooth", torch.outer(kernel, kernel)[None, None], persistent=False)
 
     def forward(self, features: Tensor) -> Tensor:
         x = self.body(F.silu(F.pixel_shuffle(self.head(features), 2)))
-        luma = F.pixel_shuffle(self.pixels(x), 2).float()
-        return F.conv2d(F.pad(luma, (1, 1, 1, 1), mode="replicate"), self.smooth.float())
+        kernel = torch.tensor([1.0, 2.0, 1.0], device=x.device) / 4
+        grey = F.pad(F.pixel_shuffle(self.pixels(x), 2).float(), (1, 1, 1, 1), mode="replicate")
+        return F.conv2d(grey, torch.outer(kernel, kernel)[None, None])
 
 
 class Level(nn.Module):
@@ -129,14 +132,14 @@ class Level(nn.Module):
     def __init__(self, size: int) -> None:
         super().__init__()
         self.size = size
-        self.mix = nn.Sequential(nn.Linear(size, size), nn.SiLU(), nn.Linear(size, size), nn.SiLU())
+        self.first, self.second = nn.Linear(size, size), nn.Linear(size, size)
 
     def forward(self, level: Tensor) -> Tensor:
         half = self.size // 2
         rates = torch.exp(torch.arange(half, device=level.device) * (-math.log(1e4) / half))
         angles = 1e3 * level[:, None] * rates
-        mixed: Tensor = self.mix(torch.cat([angles.sin(), angles.cos()], 1).to(self.mix[0].weight.dtype))
-        return mixed
+        waves = torch.cat([angles.sin(), angles.cos()], 1).to(self.first.weight.dtype)
+        return F.silu(self.second(F.silu(self.first(waves))))
 
 
 class Toned(nn.Module):
@@ -152,7 +155,8 @@ class Toned(nn.Module):
 
     def forward(self, x: Tensor, level: Tensor) -> Tensor:
         scale, shift = self.tone(level)[..., None, None].chunk(2, 1)
-        return x + self.second(F.silu(self.first(x) * (1 + scale) + shift))
+        added: Tensor = self.second(F.silu(self.first(x) * (1 + scale) + shift))
+        return x + added
 
 
 class Detail(nn.Module):
@@ -178,7 +182,8 @@ class Detail(nn.Module):
         b = self.enter_b(self.down_b(a), tone)
         c = self.last(self.mid(self.down_c(b), tone), tone)
         b = self.leave_b(b + self.up_b(c), tone)
-        return self.pixels(self.leave(a + self.up_a(b), tone)).float()
+        pixels: Tensor = self.pixels(self.leave(a + self.up_a(b), tone))
+        return pixels.float()
 
 
 class Builtin(nn.Module):
@@ -190,6 +195,14 @@ class Builtin(nn.Module):
         self.predictor = Predictor(shape)
         self.edges = Edges(shape)
         self.detail = Detail(shape)
+
+    def render(self, guess: Prediction, x: Tensor, strength: float) -> Tensor:
+        """mean + strength x (firmer edges + sampled detail, less of it on straight edges), in 0..1."""
+        firmer = self.edges(guess.features)
+        sampled = F.pixel_shuffle(x.float() * torch.exp(guess.spread), UP)
+        mask = straight_edges(luma(guess.mean) + firmer).mask
+        rgb: Tensor = guess.mean + strength * (EDGE_GAIN * firmer + DETAIL_GAIN * (1 - mask) * sampled)
+        return rgb.clamp(0, 1)
 
 
 def luma(rgb: Tensor) -> Tensor:
@@ -216,7 +229,7 @@ def straight_edges(grey: Tensor, knee: float = 0.03) -> Edge:
     products = torch.cat([dx * dx, dy * dy, dx * dy], 1)
     for _ in range(2):
         products = F.avg_pool2d(F.pad(products, (2, 2, 2, 2), mode="replicate"), 5, 1)
-    xx, yy, xy = products.split(1, 1)
+    xx, yy, xy = products.chunk(3, 1)
     trace, apart = xx + yy, torch.sqrt((xx - yy) ** 2 + 4 * xy**2 + 1e-12)
     mask = apart / (trace + 1e-6) * trace / (trace + knee**2)
     cosine = ((xx - yy) / apart).clamp(-1, 1)

@@ -35,7 +35,7 @@ class Cosine:
     def scale_model_input(self, sample: Tensor, timestep: Any) -> Tensor:
         return sample
 
-    def step(self, model_output: Tensor, timestep: Any, sample: Tensor) -> Step:
+    def step(self, model_output: Tensor, timestep: Any, sample: Tensor, **extra: Any) -> Step:
         """One step of DDIM: the same guess of picture and noise, at the next time's levels."""
         index = int(torch.argmin((self.timesteps - float(timestep)).abs()))
         signal, spoil = (float(v) for v in levels(self.times[index]))

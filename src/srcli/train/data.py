@@ -4,7 +4,7 @@ Every pair is a function of (seed, step, place in the batch), so a resumed run s
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,8 @@ from srcli.errors import InputError
 from srcli.train.degradations import Degrade, Pixels, resize
 from srcli.train.synthetic import drawn
 
+Before = Callable[[Pixels, Generator], Pixels]
+"""What becomes of the sharp picture itself before it is spoiled."""
 KINDS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"})
 MARGIN = 4
 """Cells cut from around each spoiled patch: filters do wrong there, and JPEG's grid gets a random place."""
@@ -89,6 +91,7 @@ class Pairs:
     batch: int
     seed: int
     synthetic: float = 0.22
+    before: Before | None = None
 
     def sharp(self, rng: Generator) -> Pixels:
         side = (self.cells + 2 * MARGIN) * self.up
@@ -104,7 +107,7 @@ class Pairs:
         return turned(patch if wide == side else resize(patch, side, side, Image.Resampling.LANCZOS), rng)
 
     def pair(self, rng: Generator) -> tuple[Pixels, Pixels]:
-        sharp = self.sharp(rng)
+        sharp = self.sharp(rng) if self.before is None else self.before(self.sharp(rng), rng)
         small = self.degrade(sharp, self.scale, rng)
         fold = self.up // self.scale
         top, left = (int(rng.integers(0, 2 * MARGIN + 1)) for _ in range(2))
@@ -121,4 +124,4 @@ class Pairs:
 
 def tensor(pixels: Pixels) -> Tensor:
     """(n, h, w, 3) bytes to (n, 3, h, w) in 0..1, kept channels last."""
-    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).float() / 255
+    return torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2).float() / 255

@@ -34,20 +34,20 @@ def jpeg(pixels: Pixels, quality: int, subsampling: int = 2) -> Pixels:
 
 
 def rounded(values: NDArray[np.float32]) -> Pixels:
-    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(values), 0, 255), np.uint8)
 
 
 def blur(pixels: Pixels, rng: Generator, low: float, high: float) -> Pixels:
     """Gaussian blur, drawn out along a random direction two times in five."""
     sigma = rng.uniform(low, high)
     if rng.random() < 0.6:
-        return cv2.GaussianBlur(pixels, (0, 0), sigma).astype(np.uint8)
+        return np.asarray(cv2.GaussianBlur(pixels, (0, 0), sigma), np.uint8)
     angle, other = rng.uniform(0, np.pi), sigma * rng.uniform(0.2, 0.9)
     reach = int(np.ceil(3 * sigma))
     y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
     u, v = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
     kernel = np.exp(-0.5 * ((u / sigma) ** 2 + (v / max(other, 0.1)) ** 2))
-    return cv2.filter2D(pixels, -1, kernel / kernel.sum()).astype(np.uint8)
+    return np.asarray(cv2.filter2D(pixels, -1, kernel / kernel.sum()), np.uint8)
 
 
 def noise(pixels: Pixels, rng: Generator, high: float) -> Pixels:

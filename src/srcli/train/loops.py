@@ -1,7 +1,6 @@
 """The training loop: seeded batches, a moving average of the weights, checkpoints that resume to the same state."""
 
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -15,7 +14,6 @@ from srcli.errors import InputError, MachineError
 from srcli.models.builtin import Builtin, Shape
 from srcli.train.data import Pairs
 from srcli.train.losses import detail_loss, edge_loss, predict_loss
-from srcli.train.muon import Muon
 
 Loss = Callable[[Builtin, Tensor, Tensor, torch.Generator], Tensor]
 LOSSES: dict[str, tuple[str, Loss]] = {
@@ -35,9 +33,9 @@ class Recipe:
     shape: Shape = field(default_factory=Shape)
     cells: int = 32
     batch: int = 8
-    lr: float = 2e-3
+    lr: float = 5e-4
     seed: int = 1
-    keep: float = 0.999
+    keep: float = 0.998
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +62,7 @@ class Run:
     recipe: Recipe
     model: Builtin
     average: dict[str, Tensor]
-    optimiser: Muon
+    optimiser: torch.optim.AdamW
     step: int = 0
     seconds: float = 0.0
     loss: float = math.nan
@@ -80,7 +78,8 @@ class Run:
         part.requires_grad_(True)
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         average = {k: v.clone() for k, v in part.state_dict().items()}
-        return cls(recipe, model, average, Muon(part.parameters(), recipe.lr))
+        optimiser = torch.optim.AdamW(part.parameters(), recipe.lr, betas=(0.9, 0.99), weight_decay=0.0)
+        return cls(recipe, model, average, optimiser)
 
     def state(self) -> dict[str, Any]:
         return {
@@ -114,11 +113,20 @@ class Run:
             group["lr"] = self.recipe.lr * rate
         self.optimiser.step()
         self.step += 1
+        self._account(float(loss.detach()))
+
+    def _account(self, loss: float) -> None:
         keep = min(self.recipe.keep, self.step / (self.step + 10))
         for name, value in self.part.state_dict().items():
             self.average[name].lerp_(value, 1 - keep)
-        now = float(loss)
-        self.loss = now if math.isnan(self.loss) else 0.99 * self.loss + 0.01 * now
+        self.loss = loss if math.isnan(self.loss) else 0.99 * self.loss + 0.01 * loss
+
+    @torch.no_grad()
+    def meet(self, weights: dict[str, Tensor], average: dict[str, Tensor]) -> None:
+        """Move half way to another process's weights."""
+        for own, other in ((self.part.state_dict(), weights), (self.average, average)):
+            for name, value in own.items():
+                value.lerp_(other[name], 0.5)
 
 
 def train(run: Run, pairs: Pairs, budget: Budget) -> Iterator[Run]:
@@ -135,7 +143,7 @@ def save(state: dict[str, Any], path: Path) -> None:
     beside = path.with_name(path.name + ".part")
     try:
         torch.save(state, beside)
-        os.replace(beside, path)
+        beside.replace(path)
     except (OSError, RuntimeError) as error:
         beside.unlink(missing_ok=True)
         raise MachineError(f"cannot save {path} ({error}): free disk space, then --resume") from error

@@ -13,7 +13,7 @@ SHARPEN, REACH = 0.5, 1.5
 
 def predict_loss(model: Builtin, small: Tensor, sharp: Tensor, dice: torch.Generator) -> Tensor:
     """L1 of the mean, smoothness along straight edges, and the likelihood of the (detached) miss for the spread."""
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(small.device.type, torch.bfloat16):
         guess: Prediction = model.predictor(small)
     mean = guess.mean.float()
     grey, truth = luma(mean), luma(sharp)
@@ -36,7 +36,7 @@ def _across(grey: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 def edge_loss(model: Builtin, small: Tensor, sharp: Tensor, dice: torch.Generator) -> Tensor:
     """Towards a sharpened truth; on straight edges, as steep as the truth across them and as still along them."""
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(small.device.type, torch.bfloat16):
         with torch.no_grad():
             guess = model.predictor(small)
         step = model.edges(guess.features)
@@ -47,22 +47,24 @@ def edge_loss(model: Builtin, small: Tensor, sharp: Tensor, dice: torch.Generato
     target = truth + SHARPEN * (truth - soft)
     still = _along(grey, edge.x, edge.y) - _along(truth, edge.x, edge.y)
     steep = _across(grey, edge.x, edge.y).abs() - _across(truth, edge.x, edge.y).abs()
-    return (grey - target).abs().mean() + (edge.mask * (0.5 * still.abs() + 0.75 * steep.abs())).mean()
+    loss: Tensor = (grey - target).abs().mean() + (edge.mask * (0.5 * still.abs() + 0.75 * steep.abs())).mean()
+    return loss
 
 
 def detail_loss(model: Builtin, small: Tensor, sharp: Tensor, dice: torch.Generator) -> Tensor:
     """The v-prediction error of the normalised luma residual, at noise levels that matter most."""
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+    with torch.no_grad(), torch.autocast(small.device.type, torch.bfloat16):
         guess: Prediction = model.predictor(small)
     miss = F.pixel_unshuffle(luma(sharp - guess.mean.float()), UP) * torch.exp(-guess.spread)
     count = len(small)
     time = torch.sigmoid(1.1 * torch.randn(count, generator=dice))
     even = torch.rand(count, generator=dice)
     time = torch.where(torch.rand(count, generator=dice) < 0.25, even, time)
-    signal, spoil = (part[:, None, None, None] for part in levels(time))
-    noise = torch.randn(miss.shape, generator=dice)
-    with torch.autocast("cpu", torch.bfloat16):
+    signal, spoil = (part[:, None, None, None] for part in levels(time.to(small.device)))
+    noise = torch.randn(miss.shape, generator=dice).to(miss)
+    with torch.autocast(small.device.type, torch.bfloat16):
         guessed = model.detail(signal * miss + spoil * noise, signal.flatten(), guess.features, guess.spread)
     scale = torch.exp(guess.spread)
     weight = (scale / scale.mean()).clamp(0.3, 3)
-    return (weight * (guessed.float() - (signal * noise - spoil * miss)) ** 2).mean()
+    loss: Tensor = (weight * (guessed.float() - (signal * noise - spoil * miss)) ** 2).mean()
+    return loss

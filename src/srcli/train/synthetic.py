@@ -24,7 +24,7 @@ def font_files() -> tuple[str, ...]:
 
 def colour(rng: Generator) -> tuple[int, int, int]:
     value = rng.integers(0, 256, 3) if rng.random() < 0.6 else np.repeat(rng.integers(0, 256), 3)
-    return tuple(int(v) for v in value)
+    return int(value[0]), int(value[1]), int(value[2])
 
 
 def ground(side: int, rng: Generator) -> Pixels:

@@ -1,0 +1,52 @@
+"""`srcli train`: teach the built-in model from a folder of photographs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Train models from your own photographs.", no_args_is_help=True)
+
+
+@app.callback()
+def train() -> None:
+    """Train models from your own photographs."""
+
+
+@app.command()
+def builtin(
+    data: Annotated[Path, typer.Option(help="Folder of sharp photographs.")],
+    out: Annotated[Path, typer.Option(help="Folder for checkpoints, metrics, sheet and the model.")],
+    minutes: Annotated[float, typer.Option(min=0.01, help="Length of the training.")] = 240.0,
+    steps: Annotated[int | None, typer.Option(min=3, help="Or: steps in all.")] = None,
+    task: Annotated[str, typer.Option(help="upscale or restore.")] = "upscale",
+    cells: Annotated[int, typer.Option("--patch", min=4, help="Side of a patch, in cells of 4x4 result pixels.")] = 32,
+    batch: Annotated[int, typer.Option(min=1, help="Patches per step.")] = 8,
+    seed: Annotated[int, typer.Option(help="Every number drawn follows from it.")] = 1,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the training in --out.")] = False,
+    peer: Annotated[Path | None, typer.Option(help="--out of a process to average weights with.")] = None,
+    start: Annotated[Path | None, typer.Option("--from", help="A model to begin with.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of this process.")] = 1,
+) -> None:
+    """Train the built-in model: predictor, edge head, denoiser. The model file is printed."""
+    import torch
+
+    from srcli.train.session import Plan, train
+
+    torch.set_num_threads(threads)
+    plan = Plan(
+        photos=data,
+        out=out,
+        task=task,
+        minutes=minutes,
+        steps=float("inf") if steps is None else steps,
+        cells=cells,
+        batch=batch,
+        seed=seed,
+        peer=peer,
+        start=start,
+    )
+    model = train(plan, resume, lambda text: typer.echo(text, err=True))
+    typer.echo(model)

@@ -1,0 +1,86 @@
+"""Ages a photograph: tone and paper first, then a soft lens, grain, dust, scratches and a scanner's JPEG."""
+
+import cv2
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from srcli.train.degradations import Pixels, any_filter, any_jpeg, blur, noise, resize, rounded
+
+Plane = NDArray[np.float32]
+
+
+def printed(pixels: Pixels, rng: Generator) -> Pixels:
+    """A print of the picture, as it was when new: grey or toned, with the contrast of its paper."""
+    weights = rng.dirichlet((2.0, 3.5, 1.0)).astype(np.float32)
+    grey = np.asarray((pixels @ weights) / 255, np.float32) ** np.float32(rng.uniform(0.75, 1.35))
+    black, white = rng.uniform(0, 0.22), rng.uniform(0.75, 1)
+    return rounded(255 * _tinted(np.asarray(black + (white - black) * grey, np.float32), rng))
+
+
+def _tinted(grey: Plane, rng: Generator) -> Plane:
+    """Neutral half of the time; else brown, yellow or cold in the middle tones and towards white."""
+    flat = np.repeat(grey[..., None], 3, axis=2)
+    if rng.random() < 0.5:
+        return flat
+    cold = rng.random() < 0.15
+    paper = np.array([0.96, 1.0, 1.0] if cold else [1.0, rng.uniform(0.86, 0.99), rng.uniform(0.62, 0.95)])
+    middle = np.array([0, 0, 0.03] if cold else [0.06, 0.01, -0.06]) * rng.uniform(0, 1)
+    return np.asarray(flat * paper + middle * (4 * flat * (1 - flat)), np.float32)
+
+
+def grain(pixels: Pixels, rng: Generator) -> Pixels:
+    """Clumps of silver: noise with a size, strongest in the middle tones."""
+    field = rng.standard_normal(pixels.shape[:2], dtype=np.float32)
+    field = cv2.GaussianBlur(field, (0, 0), rng.uniform(0.4, 1.3))
+    middle = pixels.mean(2) / 255
+    strength = rng.uniform(2, 11) / max(float(field.std()), 1e-6)
+    spread = strength * (0.4 + 2.4 * middle * (1 - middle))
+    return rounded(pixels + (field * spread)[..., None].astype(np.float32))
+
+
+def damage(pixels: Pixels, rng: Generator) -> Pixels:
+    """Scratches, hairs, cracks and dust: light where the emulsion is gone, dark where something lies on it."""
+    mask = np.zeros(pixels.shape[:2], np.uint8)
+    height, width = pixels.shape[:2]
+    for _ in range(int(rng.poisson(1.2))):
+        _scratch(mask, rng)
+    for _ in range(int(rng.poisson(3))):
+        middle = (int(rng.integers(width)), int(rng.integers(height)))
+        axes = (int(rng.integers(1, 5)), int(rng.integers(1, 5)))
+        cv2.ellipse(mask, middle, axes, float(rng.uniform(0, 180)), 0, 360, 255, -1)
+    if rng.random() < 0.4:
+        specks = (rng.random(mask.shape) < rng.uniform(0.0003, 0.004)).astype(np.uint8) * 255
+        mask = np.maximum(mask, cv2.dilate(specks, np.ones((2, 2), np.uint8)))
+    soft = cv2.GaussianBlur(mask, (0, 0), rng.uniform(0.4, 1.0)).astype(np.float32)[..., None] / 255
+    tone = rng.uniform(0.8, 1) if rng.random() < 0.7 else rng.uniform(0, 0.25)
+    ink = pixels.reshape(-1, 3).max(0) * np.float32(tone)
+    return rounded(pixels + soft * np.float32(rng.uniform(0.5, 1)) * (ink - pixels))
+
+
+def _scratch(mask: NDArray[np.uint8], rng: Generator) -> None:
+    """A wandering thin line, more often upright, as film and transport make them."""
+    side = max(mask.shape)
+    start = rng.uniform(-0.1, 1.1, 2) * side
+    angle = rng.normal(np.pi / 2, 0.2) if rng.random() < 0.5 else rng.uniform(0, np.pi)
+    turns = angle + np.cumsum(rng.normal(0, rng.choice([0.02, 0.4]), 12))
+    steps = np.stack([np.cos(turns), np.sin(turns)], 1) * rng.uniform(0.03, 0.15) * side
+    points = np.cumsum(np.concatenate([start[None], steps]), 0).astype(np.int32)
+    cv2.polylines(mask, [points], False, 255, int(rng.choice([1, 1, 2, 3])), cv2.LINE_AA)
+
+
+def age(pixels: Pixels, scale: int, rng: Generator) -> Pixels:
+    """The scan of an old print, `scale` times smaller than the picture it is of."""
+    height, width = (side // scale for side in pixels.shape[:2])
+    if rng.random() < 0.8:
+        pixels = blur(pixels, rng, 0.4, 3.0)
+    if rng.random() < 0.3:
+        pixels = grain(pixels, rng)
+    small = resize(pixels, width, height, any_filter(rng))
+    if rng.random() < 0.7:
+        small = grain(small, rng)
+    if rng.random() < 0.6:
+        small = damage(small, rng)
+    if rng.random() < 0.2:
+        small = noise(small, rng, 6)
+    return any_jpeg(small, rng, 45, 96) if rng.random() < 0.7 else small

@@ -1,0 +1,46 @@
+"""The file of a trained model: fp16 safetensors whose metadata says how to build the networks."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from srcli.errors import MachineError, WeightsError
+from srcli.models.builtin import Builtin, Shape
+from srcli.weights.header import read_header
+from srcli.weights.open import load_into, load_state
+
+
+def write(path: Path, shape: Shape, state: Mapping[str, Tensor], task: str) -> None:
+    """Write beside and rename, so that a full disk leaves the last file whole."""
+    beside = path.with_name(path.name + ".part")
+    try:
+        halves = {name: tensor.half().contiguous() for name, tensor in state.items()}
+        save_file(halves, beside, {"shape": json.dumps(asdict(shape)), "task": task})
+        beside.replace(path)
+    except Exception as error:
+        beside.unlink(missing_ok=True)
+        raise MachineError(f"cannot write {path} ({error}): free disk space, then --resume") from error
+
+
+def read(path: Path) -> Builtin:
+    """The model in a file, in fp32."""
+    model = Builtin(_shape(path))
+    load_into(model, {name: tensor.float() for name, tensor in load_state(path).items()}, path)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model.requires_grad_(False).eval()
+
+
+def _shape(path: Path) -> Shape:
+    try:
+        given: dict[str, Any] = json.loads(read_header(path).metadata["shape"])
+        known = {f.name for f in fields(Shape)}
+        sizes: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items() if k in known}
+        return Shape(**sizes)
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"{path} is not a model of the built-in engine: choose another file") from error
