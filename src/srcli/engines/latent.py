@@ -17,6 +17,7 @@ from diffusers import (
     UniPCMultistepScheduler,
 )
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from srcli.engines.base import Size
 from srcli.engines.device import Device
@@ -29,6 +30,7 @@ POSTERIOR, START, AGAIN = -1, 0, -2
 
 # An all-dark last step (zero terminal SNR) would have an infinite sigma; this is diffusers' own floor.
 DARKEST = 2**-24
+NEARLY_NOTHING = 1e-4  # Stable Diffusion's own schedule ends at 0.0047
 
 LATENTS_AT_ONCE = 2 * 64 * 64  # of all tiles in a call on a CPU, where larger batches gain nothing
 LATENTS_AT_MOST = 16 * 64 * 64
@@ -57,6 +59,12 @@ def scheduler(name: str, config: Mapping[str, Any], steps: int) -> Any:
     if hasattr(made, "set_begin_index"):  # spares a search on the device at the first step
         made.set_begin_index(0)
     return made
+
+
+def ends_in_noise(config: Mapping[str, Any]) -> bool:
+    """Whether nothing is left of the picture at the schedule's last step (zero terminal SNR)."""
+    quiet()
+    return bool(UniPCMultistepScheduler.from_config(dict(config)).alphas_cumprod[-1] < NEARLY_NOTHING)
 
 
 def noised(x: Tensor, noise: Tensor, alpha: Tensor) -> Tensor:
@@ -97,6 +105,12 @@ def least(size: Size, short: int) -> Size:
     if long > (most := max(max(size), SLIMMEST * short)):
         short, long = max(min(size), int(most * min(size) / max(size))), most
     return (long, short) if size[0] > size[1] else (short, long)
+
+
+def filled_up(picture: Tensor, unit: int) -> Tensor:
+    """The picture continued to the right and down by its edge, until its sides are multiples of `unit`."""
+    height, width = picture.shape[2:]
+    return pad(picture, (0, -width % unit, 0, -height % unit), mode="replicate")
 
 
 def at_once(device: Device) -> int:

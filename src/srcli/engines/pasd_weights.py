@@ -72,7 +72,7 @@ class Adapter:
             return FORMS[self.found().kind](self.unet_config())
 
     def unet_config(self) -> dict[str, Any]:
-        return net_config(self.folder / "unet", NEEDED)
+        return net_config(self.folder / "unet", NEEDED | {"up_block_types"})
 
     def schedule(self) -> dict[str, Any] | None:
         """The noise schedule that it was trained with, where it brings one: in its folder, or beside it."""
