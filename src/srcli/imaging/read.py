@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
+import logging
 import os
 import stat
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, Any
 
@@ -126,7 +128,7 @@ def _read(file: IO[bytes], name: str, rules: _Rules, lenient: bool) -> Picture:
 
 
 def _decoded(file: IO[bytes], kind: str, rules: _Rules, told: Facts, digest: str, *, lenient: bool = False) -> Picture:
-    with limits(rules.max_pixels, lenient) as caught:
+    with limits(rules.max_pixels, lenient) as caught, _hushed() if kind == "TIFF" else nullcontext():
         picture = _open(file, kind)
         notes = [*told.notes, *_frames(picture, rules.frames)]
         found = decode(picture, lambda: _open(file, kind))
@@ -176,6 +178,9 @@ def _with_heif() -> None:
 @contextmanager
 def limits(max_pixels: int | None, lenient: bool) -> Iterator[list[warnings.WarningMessage]]:
     """Pillow with our limits; what it warns of is recorded, decompression bombs are errors."""
+    log = logging.getLogger("PIL")
+    if not log.handlers:
+        log.addHandler(logging.NullHandler())  # else Python prints what it says; what matters is raised as well
     with _LOCK, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -185,6 +190,24 @@ def limits(max_pixels: int | None, lenient: bool) -> Iterator[list[warnings.Warn
             yield caught
         finally:
             Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = before
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """Keep libtiff from writing its own lines to stderr; what matters reaches us as errors."""
+    sys.stderr.flush()
+    try:
+        kept = os.dup(2)
+    except OSError:  # started without a stderr
+        yield
+        return
+    with Path(os.devnull).open("wb") as nothing:
+        os.dup2(nothing.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _frames(picture: Image.Image, policy: str) -> list[str]:

@@ -92,5 +92,19 @@ def facts(kind: str, head: bytes) -> Facts:
     notes = [sentence for mark, sentence in _LEFT_OUT if mark in head]
     if kind == "PNG" and b"cICP" in head[:HEAD]:
         notes.append("its HDR colour signal (cICP) was left out: colours were taken as sRGB")
+    if _bits(kind, head) > 8:
+        notes.append(f"its {_bits(kind, head)} bits a channel were read as 8: srcli reads more from PNG and TIFF alone")
     lossless = kind in ("PNG", "TIFF", "BMP", "GIF", "PPM") or (kind == "WEBP" and b"VP8L" in head)
     return Facts(lossless, list(dict.fromkeys(notes)))
+
+
+def _bits(kind: str, head: bytes) -> int:
+    """Bits a channel in formats that Pillow reads as 8."""
+    if kind == "AVIF" and (at := head.find(b"av1C")) > 0:
+        flags = head[at + 6] if at + 6 < len(head) else 0
+        return 12 if flags & 0x20 else 10 if flags & 0x40 else 8
+    if kind == "JPEG2000" and (at := head.find(b"\xff\x51")) >= 0 and at + 40 < len(head):
+        return (head[at + 40] & 0x7F) + 1
+    if kind == "PPM" and (found := re.match(rb"P[36]\s+(?:#[^\n]*\s+)*\d+\s+\d+\s+(\d{1,5})\s", head)):
+        return int(found[1]).bit_length()
+    return 8

@@ -20,7 +20,7 @@ from srcli.imaging.exif import ASCII, BYTE, LONG, RATIONAL, SHORT, UNDEFINED, Bl
 from srcli.imaging.ready import Ready
 
 LIMIT = 2**32 - 2**20
-_LEVEL = 4
+_LEVELS = {1: 4, 2: 1}  # of zlib, by bytes a channel: the low bytes of 16 bits are noise to it
 _DEFLATE, _DIFFERENCES, _UNASSOCIATED = 8, 2, 2
 _DESCRIPTION, _X_DPI, _Y_DPI, _DPI_UNIT = 270, 282, 283, 296
 # Fields of another file's storage that may stand in the EXIF block of, say, a JPEG.
@@ -76,7 +76,7 @@ def _strips(ready: Ready, block: Block, file: IO[bytes]) -> Directory:
     groups = bands(height, width, 1 << 19)
     starts, sizes = [], []
     for rows in groups:
-        data = zlib.compress(_differences(ready, rows, block.order), _LEVEL)
+        data = zlib.compress(_differences(ready, rows, block.order), _LEVELS[ready.pixels.dtype.itemsize])
         starts.append(file.tell())
         sizes.append(len(data))
         if starts[-1] + len(data) > LIMIT:

@@ -137,6 +137,19 @@ def test_pillows_own_limits_are_left_as_they_were():
     assert before == (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES)
 
 
+def test_decoders_write_no_lines_of_their_own(capfd, tmp_path):
+    """libtiff writes to the file descriptor itself."""
+    data = bytearray(saved(ramp(64, 64), "TIFF", compression="tiff_lzw"))
+    data[200:400] = bytes(200)
+    with pytest.raises(PictureError):
+        read_picture(bytes(data))
+    with pytest.raises(PictureError):
+        read_picture(tiff(noise(4, 4), more={277: (3, 1, b"\xff\xff")}))
+    assert capfd.readouterr().err == ""
+    os.write(2, b"still there")
+    assert capfd.readouterr().err == "still there"
+
+
 # --- what is no regular file -------------------------------------------------------------------------------------
 
 
