@@ -44,7 +44,7 @@ def load(choice: ModelChoice, device: Device, store: Store, tell: Tell) -> Built
     if choice.adapter:
         path = Path(choice.adapter)
         return BuiltinEngine(read_model(path, device), device, sha256(path))
-    with resources.as_file(resources.files("srcli.data") / f"builtin-{name}.safetensors") as path:
+    with resources.as_file(resources.files("srcli") / "data" / f"builtin-{name}.safetensors") as path:
         return BuiltinEngine(read_model(verified(path, PACKAGED[name]), device), device, PACKAGED[name])
 
 

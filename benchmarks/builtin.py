@@ -1,0 +1,71 @@
+"""Speed and memory of the built-in engine, and the ratio to a Lanczos resize.
+
+python benchmarks/builtin.py [--threads N] [--large]
+
+Every size runs in a fresh process, so that its peak memory is its own. --large adds 4000x3000 at x4.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+
+SIZES = ((128, 128), (256, 256), (512, 512), (1024, 768))
+LARGE = (4000, 3000)
+
+
+def once(width: int, height: int, threads: int | None) -> dict[str, float]:
+    """Time a picture of noise and edges after a warm-up on a small one."""
+    began = time.perf_counter()
+    import numpy as np
+    from PIL import Image
+
+    from srcli.imaging.picture import Picture
+    from srcli.pipeline import Pipeline
+    from srcli.settings import DeviceChoice, ModelChoice
+    from srcli.tasks import UPSCALE, Job
+
+    pipeline = Pipeline.load(ModelChoice(engine="builtin"), DeviceChoice(device="cpu", threads=threads), print)
+    loaded = time.perf_counter() - began
+    y, x = np.mgrid[:height, :width]
+    grey = (((x // 9 + y // 13) % 2) * 120 + np.random.default_rng(0).integers(0, 60, (height, width))).astype(np.uint8)
+    pixels = np.repeat(grey[..., None], 3, axis=2)
+    job = Job(task=UPSCALE)
+    pipeline.run(Picture(pixels=pixels[:32, :32]), job)
+    began = time.perf_counter()
+    pipeline.run(Picture(pixels=pixels), job)
+    took = time.perf_counter() - began
+    began = time.perf_counter()
+    Image.fromarray(pixels).resize((4 * width, 4 * height), Image.Resampling.LANCZOS)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"load": loaded, "run": took, "lanczos": time.perf_counter() - began, "peak": peak}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Time the built-in engine.")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--large", action="store_true", help="also 4000x3000 at x4, which takes many minutes")
+    parser.add_argument("--once", type=int, nargs=2, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.once:
+        print(json.dumps(once(*given.once, given.threads)))
+        return
+    print(f"{os.cpu_count()} processors, threads: {given.threads or 'auto'}")
+    print("| picture | result | start-up s | seconds | times Lanczos | peak MB |\n|---|---|---|---|---|---|")
+    for width, height in (*SIZES, *([LARGE] if given.large else [])):
+        again = [sys.executable, __file__, "--once", str(width), str(height)]
+        again += ["--threads", str(given.threads)] if given.threads else []
+        run = json.loads(subprocess.run(again, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
+        ratio = run["run"] / run["lanczos"]
+        print(
+            f"| {width}x{height} | {4 * width}x{4 * height} | {run['load']:.1f} | {run['run']:.2f} "
+            f"| {ratio:.0f} | {run['peak']:.0f} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
