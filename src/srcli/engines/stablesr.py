@@ -10,11 +10,21 @@ from typing import Any
 import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
-from torch.nn.functional import pad
 
 from srcli.engines.base import Canvas, Request, Size, Tell
 from srcli.engines.device import Device
-from srcli.engines.latent import POSTERIOR, START, Codec, at_once, entering, least, noised, place, scheduler
+from srcli.engines.latent import (
+    POSTERIOR,
+    START,
+    Codec,
+    at_once,
+    entering,
+    filled_up,
+    least,
+    noised,
+    place,
+    scheduler,
+)
 from srcli.engines.prompts import TextEncoder
 from srcli.engines.stablesr_weights import Loaded, Variant, open_all
 from srcli.models.banded_vae import After
@@ -146,12 +156,6 @@ class StableSR:
     def _finish(self, size: tuple[int, int], mix: After | None, x: Tensor) -> Tensor:
         """Not clamped: the colour fix looks at means and deviations, which clamping would move."""
         return self.codec.decode(x, mix)[:, :, : size[0], : size[1]]
-
-
-def filled_up(picture: Tensor, unit: int) -> Tensor:
-    """The picture continued to the right and down by its edge, until its sides are multiples of `unit`."""
-    height, width = picture.shape[2:]
-    return pad(picture, (0, -width % unit, 0, -height % unit), mode="replicate")
 
 
 def cost(latents: int) -> float:

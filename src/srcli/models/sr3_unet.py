@@ -262,6 +262,12 @@ class SR3UNet(nn.Module):
         return self.final_conv(x)  # type: ignore[no-any-return]
 
 
+def build(shape: Shape) -> SR3UNet:
+    """The network without memory behind its weights."""
+    with torch.device("meta"):
+        return SR3UNet(shape).eval()
+
+
 def weights_of(checkpoint: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The network of an official checkpoint. Its schedule buffers are left behind: they are rebuilt when needed."""
     prefix = "denoise_fn."

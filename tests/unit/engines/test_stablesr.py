@@ -14,7 +14,8 @@ from tests.golden.stablesr_tiny import tiny
 from tests.stablesr_folder import write_adapter, write_base, write_pickle
 
 from srcli.engines.device import Device
-from srcli.engines.stablesr import StableSR, filled_up
+from srcli.engines.latent import filled_up
+from srcli.engines.stablesr import StableSR
 from srcli.engines.stablesr_weights import open_all
 from srcli.errors import InputError, WeightsError
 from srcli.imaging.picture import Picture
