@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from srcli.batch.orders import Maker
-from srcli.errors import PictureError, SrcliError
+from srcli.errors import MachineError, PictureError, SrcliError
 from srcli.imaging.picture import Picture
 from srcli.tasks import Job
 
 if TYPE_CHECKING:
     from srcli.pipeline import Pipeline
 
+LOADING = "loading"
 OnStep = Callable[[str, int, int], None]  # stage, done, of; what it raises ends the picture
 Tell = Callable[[str], None]
 
@@ -70,8 +71,9 @@ class Local:
 
     def _make(self, picture: Picture, on_step: OnStep) -> Made:
         if self._pipeline is None:
-            on_step("loading", 0, 1)
+            on_step(LOADING, 0, 1)
             self._pipeline = self._load()
+            on_step(LOADING, 1, 1)
         return make(self._pipeline, picture, self._job, on_step)
 
     def _load(self) -> Pipeline:
@@ -91,6 +93,6 @@ def make(pipeline: Pipeline, picture: Picture, job: Job, on_step: OnStep) -> Mad
         how = pipeline.made(job, picture)
         return Made(pipeline.run(picture, job, on_step), how, time.perf_counter() - began)
     except SrcliError as error:
-        if isinstance(error, PictureError) or error.exit_code == 5:
+        if isinstance(error, (PictureError, MachineError)):
             raise
         raise Fatal from error

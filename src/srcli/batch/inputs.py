@@ -80,10 +80,10 @@ class Finder:
                 yield Found(folder, root, turn, problem=_unseen(folder, error))
 
     def _wanted(self, entry: os.DirEntry[str]) -> bool:
-        if entry.is_dir(follow_symlinks=True):
-            return not entry.is_symlink() and (not self._closed or _place(entry) != self._closed)
+        if entry.is_dir(follow_symlinks=False):
+            return not self._closed or _place(entry) != self._closed
         path = Path(entry.path)
-        return is_picture(path) and not self._ours(path)
+        return not path.is_dir() and is_picture(path) and not self._ours(path)
 
 
 def named(intake: Intake) -> Iterator[str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any
 
-from srcli.batch.bench import Bench, Fatal, Made
+from srcli.batch.bench import LOADING, Bench, Fatal, Made
 from srcli.batch.plan import Item
 from srcli.batch.report import Outcome, failure
 from srcli.errors import MachineError, PictureError
@@ -35,6 +35,7 @@ class Flight:
 
     item: Item
     began: float = field(default_factory=time.perf_counter)
+    began_work: float = 0.0
 
 
 @dataclass
@@ -115,13 +116,16 @@ class Line:
         return len(self._stations["reading"]) + len(self._ready) < self._ahead + self._stages.bench.slots - 1
 
     def _watch(self, flight: Flight) -> Callable[[str, int, int], None]:
-        """Progress of one picture, and the moment to end it."""
-        limit = time.perf_counter() + self._timeout if self._timeout else None
+        """Progress of one picture, and the moment to end it. Loading models is not its time."""
+        flight.began_work = time.perf_counter()
 
         def on_step(stage: str, done: int, total: int) -> None:
             if self._stop.asked.is_set():
                 raise Dropped
-            if limit is not None and stage != "loading" and time.perf_counter() > limit:
+            now = time.perf_counter()
+            if stage == LOADING:
+                flight.began_work = now
+            elif self._timeout and now - flight.began_work > self._timeout:
                 text = f"{shown(flight.item.path)} took longer than {self._timeout:g} seconds: raise --timeout"
                 raise PictureError(text, "timeout")
             self._mail.put((flight, "step", (stage, done, total)))
