@@ -125,11 +125,10 @@ def restored(own: Array, working: Array, gamut: NDArray[np.uint16]) -> None:
     """Put what sRGB lost (in the result's size) upon the result in its own space, where that is at sRGB's edge."""
     top, step = np.iinfo(own.dtype).max, own.dtype.itemsize
     edge, slope = top // 24, top // 16
-    for rows in bands(*own.shape[:2]):
-        inner = np.minimum(working[rows].min(-1), top - working[rows].max(-1)).astype(np.int32)
-        share = np.clip((edge + slope - inner) / slope, 0, 1, dtype=np.float32)[..., None]
-        change = (gamut[rows].astype(np.int32) - MIDDLE) * step
-        own[rows] = np.clip(own[rows] + np.rint(change * share).astype(np.int32), 0, top)
+    inner = np.minimum(working.min(-1), top - working.max(-1)).astype(np.int32)
+    share = np.clip((edge + slope - inner) / slope, 0, 1, dtype=np.float32)[..., None]
+    change = (gamut.astype(np.int32) - MIDDLE) * step
+    own[:] = np.clip(own + np.rint(change * share).astype(np.int32), 0, top)
 
 
 def _by_bands(pixels: Array, out: Array, way: Any) -> Array:

@@ -6,8 +6,6 @@ import os
 import unicodedata
 
 _ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
-# Format characters (Cf) reorder or hide text, so "gpj.exe" can pass for "exe.jpg".
-_UNSAFE = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 
 
 def shown(name: str | bytes | os.PathLike[str]) -> str:
@@ -19,7 +17,8 @@ def shown(name: str | bytes | os.PathLike[str]) -> str:
 
 
 def _visible(char: str) -> str:
-    if unicodedata.category(char) not in _UNSAFE:
+    # Not printable are also format characters, which reorder or hide text, so that "gpj.exe" passes for "exe.jpg".
+    if char.isprintable() or unicodedata.category(char) == "Zs":
         return char
     code = ord(char)
     return _ESCAPES.get(char) or (

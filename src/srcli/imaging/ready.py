@@ -15,7 +15,7 @@ from srcli.imaging import exif, icc, xmp
 from srcli.imaging.bands import bands
 from srcli.imaging.color import luminance
 from srcli.imaging.picture import Metadata, Picture
-from srcli.imaging.resize import resize
+from srcli.imaging.resize import resized_rows
 
 Array = NDArray[Any]
 Made = Mapping[str, object] | None
@@ -96,7 +96,9 @@ def _own_space(picture: Picture, kind: str, saving: Saving, notes: list[str]) ->
         return plain, profile.data
     own = icc.from_srgb(picture.pixels, profile)
     if picture.gamut is not None:
-        icc.restored(own, picture.pixels, resize(picture.gamut, (picture.width, picture.height), "bilinear"))
+        size = (picture.width, picture.height)
+        for rows in bands(picture.height, picture.width):
+            icc.restored(own[rows], picture.pixels[rows], resized_rows(picture.gamut, size, rows, "bilinear"))
     return own, profile.data
 
 

@@ -34,7 +34,7 @@ def resize(pixels: Pixels, size: tuple[int, int], method: str = "bicubic") -> Pi
         return to_array(Image.fromarray(pixels).resize(size, FILTERS[method]))  # type: ignore[return-value]
     out = np.empty((size[1], size[0], *pixels.shape[2:]), pixels.dtype)
     for rows in bands(size[1], max(size[0], width), _BAND):
-        out[rows] = _band(pixels, size, rows.start, rows.stop, method)
+        out[rows] = resized_rows(pixels, size, rows, method)
     return out  # type: ignore[return-value]
 
 
@@ -48,9 +48,10 @@ def to_array(picture: Image.Image) -> NDArray[Any]:
     return out
 
 
-def _band(pixels: NDArray[Any], size: tuple[int, int], top: int, bottom: int, method: str) -> NDArray[Any]:
-    """Rows `top` to `bottom` of the result, made from the rows of the source that they can see."""
+def resized_rows(pixels: NDArray[np.uint16], size: tuple[int, int], rows: slice, method: str) -> NDArray[np.uint16]:
+    """Some rows of the result, made from the rows of the source that they can see."""
     height, width = pixels.shape[:2]
+    top, bottom = rows.start, rows.stop
     scale = height / size[1]
     reach = math.ceil(_REACH[method] * max(scale, 1)) + 1
     first = max(0, math.floor(top * scale) - reach)

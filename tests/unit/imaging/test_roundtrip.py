@@ -264,3 +264,26 @@ def test_grey_with_a_faint_tint_is_written_grey_and_a_colourful_one_is_not(tmp_p
         write_picture(replace(first, pixels=pixels), tmp_path / "a.png")
         with Image.open(tmp_path / "a.png") as opened:
             assert opened.mode == mode
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (2, 7)])
+@pytest.mark.parametrize("kind", SUFFIX)
+@pytest.mark.parametrize("mode", ["L", "RGBA"])
+def test_the_smallest_pictures_and_strips(size, kind, mode, tmp_path):
+    data = saved(Image.fromarray(noise(*size, channels=MODES[mode]) | 1, mode), "PNG", icc_profile=b"")
+    first, second, _, _ = again(data, kind, tmp_path)
+    assert second.pixels.shape == first.pixels.shape == (*size, 3)
+
+
+def test_the_gamut_follows_the_size_of_the_result(tmp_path):
+    """What lies beyond sRGB is put where it belongs in an enlargement too."""
+    from dataclasses import replace
+
+    from srcli.imaging.resize import resize
+
+    pixels = ramp(32, 48)
+    pixels[8:24, 8:40] = (255, 0, 16)
+    first = read_picture(saved(pixels, "PNG", icc_profile=rgb_profile()))
+    big = replace(first, pixels=resize(first.pixels, (192, 128)))
+    write_picture(big, tmp_path / "a.png")
+    assert np.abs(own_pixels(tmp_path / "a.png")[48:80, 48:144] - (255, 0, 16)).max() <= 3
