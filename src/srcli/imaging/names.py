@@ -10,7 +10,10 @@ _ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 def shown(name: str | bytes | os.PathLike[str]) -> str:
     """The name on one line, without control characters and foreign bytes. Rich markup is left to `rich.text.Text`."""
-    text = os.fsencode(name).decode("utf-8", "backslashreplace")
+    try:
+        text = os.fsencode(name).decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # half a character, which no file system gives but a list of names may
+        text = str(name)
     if text.isascii() and text.isprintable():
         return text
     return "".join(_visible(char) for char in text)

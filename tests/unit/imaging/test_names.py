@@ -30,6 +30,10 @@ def test_shown(name, text):
     assert shown(Path(os.fsdecode(name))) == text
 
 
+def test_half_a_character():
+    assert shown("a\ud800.png") == "a\\ud800.png"
+
+
 @given(st.binary(max_size=40))
 def test_every_name_can_be_printed(name):
     text = shown(name)
