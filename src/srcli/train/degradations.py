@@ -82,12 +82,12 @@ def first_stage(pixels: Pixels, rng: Generator) -> Pixels:
 
 
 def degrade(pixels: Pixels, scale: int, rng: Generator) -> Pixels:
-    """One picture in five is only reduced, one in ten reduced and stored well, the others went through a life."""
+    """28 in a hundred pictures are only reduced, ten reduced and stored well, the others went through a life."""
     height, width = (side // scale for side in pixels.shape[:2])
     fate = rng.random()
-    if fate < 0.2:
+    if fate < 0.28:
         return resize(pixels, width, height)
-    if fate < 0.3:
+    if fate < 0.38:
         return any_jpeg(resize(pixels, width, height, any_filter(rng)), rng, 75, 98)
     small = resize(first_stage(pixels, rng), width, height, any_filter(rng))
     if rng.random() < 0.55:
