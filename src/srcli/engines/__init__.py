@@ -14,8 +14,11 @@ if TYPE_CHECKING:
 def load(choice: ModelChoice, device: DeviceChoice, tell: Tell) -> tuple[Device, Engine]:
     """Load the engine that `choice` names, on the device that `device` asks for."""
     from srcli.engines.device import pick
+    from srcli.weights.hub import go_offline
     from srcli.weights.store import Store
 
+    if choice.offline:
+        go_offline()
     where = pick(device)
     module = import_module(f"srcli.engines.{choice.engine}")
     engine: Engine = module.load(choice, where, Store(offline=choice.offline, tell=tell), tell)

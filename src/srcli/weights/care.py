@@ -153,18 +153,14 @@ def _looked_at(path: Path) -> tuple[str, str]:
 
 def _remote(store: Store, name: str, target: str, kind: str) -> Entry:
     """Describe a repository; with a network its files, hashes and licence are filled in at once."""
-    _, at, revision = target.partition("@")
-    entry = replace(adhoc(target, kind), name=name)
-    commit = store.commit(entry, revision if at else None)
-    return store.against(entry, commit).entry
+    return store.plan(replace(adhoc(target, kind), name=name)).entry
 
 
 def lock(store: Store, entry: Entry) -> Entry:
     """Fill in an entry's revision and hashes from the Hub; small files outside LFS are fetched to hash them."""
     if entry.repo is None:
         raise WeightsError(f"{entry.name} is not on the Hub: there is nothing to look up")
-    commit = store.commit(entry, entry.revision)
-    planned = store.against(entry, commit)
+    planned = store.plan(entry)
     small = tuple(remote for remote in planned.wanted if remote.sha256 is None)
     return store.fetch(entry, replace(planned, wanted=small, lacking=small))
 

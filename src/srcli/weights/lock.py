@@ -44,6 +44,7 @@ class Entry:
     terms: str = ""  # what the licence asks of the user, in a few words
     repo: str | None = None
     revision: str | None = None
+    branch: str = ""  # where a first pull looks for the revision; none is the main branch
     folder: str = ""  # the part of the repository that is this weight
     files: Mapping[str, File] = field(default_factory=dict)
     include: tuple[str, ...] = ()  # patterns: which files of the repository, until a first pull lists them
@@ -88,6 +89,7 @@ FIELDS: Mapping[str, type] = {
     "terms": str,
     "repo": str,
     "revision": str,
+    "branch": str,
     "folder": str,
     "files": dict,
     "include": list,
@@ -231,6 +233,8 @@ def _check(where: _Text, entry: Entry) -> None:
         raise where.wrong(entry.name, "repo", f"{entry.repo!r} is no repository")
     if entry.revision is not None and not REVISION.fullmatch(entry.revision):
         raise where.wrong(entry.name, "revision", "the revision is not 40 hex digits")
+    if entry.branch and not safe_path(entry.branch):
+        raise where.wrong(entry.name, "branch", f"{entry.branch!r} is no branch")
     if entry.folder and not safe_path(entry.folder):
         raise where.wrong(entry.name, "folder", f"{entry.folder!r} leaves its repository or is no path")
     for pattern in entry.include:

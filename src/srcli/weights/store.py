@@ -21,6 +21,7 @@ from srcli.weights.places import Places, packaged_lock, places
 from srcli.weights.pull import UNKNOWN, Plan, Puller, Report, check_space, inside, plan, unwatched
 from srcli.weights.trust import Stamps, fault, quarantine
 
+ANY = "any"
 Tell = Callable[[str], None]
 
 
@@ -140,15 +141,14 @@ class Store:
 
     def plan(self, entry: Entry, parts: Sequence[str] = ()) -> Plan:
         """Ask the Hub what a pull of this entry would bring."""
-        _, _, asked = entry.name.partition("@")
-        return self.against(entry, self.commit(entry, entry.revision or asked or None), parts)
+        return self.against(entry, self.commit(entry), parts)
 
-    def commit(self, entry: Entry, revision: str | None) -> Commit:
-        """Ask the Hub what a revision of the entry's repository holds."""
+    def commit(self, entry: Entry) -> Commit:
+        """Ask the Hub what the entry's revision (its branch, until one is known) holds."""
         if self.offline or offline():
             said = f"{entry.name} is not here and the network is forbidden"
             raise WeightsError(f"{said}: run srcli models pull {entry.name} where there is one")
-        return self.hub.commit(entry.repo or "", revision)
+        return self.hub.commit(entry.repo or "", entry.revision or entry.branch or None)
 
     def against(self, entry: Entry, commit: Commit, parts: Sequence[str] = ()) -> Plan:
         """Hold a commit against the lock."""
@@ -164,10 +164,18 @@ class Store:
 
     def fetch(self, entry: Entry, planned: Plan) -> Entry:
         """Carry out a plan for an entry."""
-        known = Puller(self.hub, self.stamps, self.report).run(planned)
+        known = self._looked_at(Puller(self.hub, self.stamps, self.report).run(planned))
         if known.files != entry.files or known.revision != entry.revision:
             self._learn(entry, known)
         return known
+
+    def _looked_at(self, known: Entry) -> Entry:
+        """Read the family of a user's base or LoRA from its header, once it is here."""
+        files = self.lying(known) if known.family == ANY and known.kind in ("base", "lora") else None
+        if not files:
+            return known
+        root = Repo(self.places.hub, known.repo or "").snapshot(known.revision or "")
+        return replace(known, family=local.family_of(root / known.folder))
 
     def _learn(self, entry: Entry, known: Entry) -> None:
         packaged = read_lock(self.packaged)
@@ -189,11 +197,18 @@ def need(text: str) -> tuple[str, str]:
 
 
 def adhoc(what: str, kind: str) -> Entry:
-    """Make an entry for a hub id that no lock names: a diffusers folder, or whatever weights lie at the top."""
-    repo = what.partition("@")[0]
-    include = DIFFUSERS if kind == "base" else ("*",)
-    title = PurePosixPath(repo).name
-    return Entry(name=what, kind=kind, family="any", license=UNKNOWN, title=title, repo=repo, include=tuple(include))
+    """Make an entry for a hub id that no lock names: a diffusers folder, or whatever weights lie there."""
+    repo, _, branch = what.partition("@")
+    return Entry(
+        name=what,
+        kind=kind,
+        family=ANY,
+        license=UNKNOWN,
+        title=PurePosixPath(repo).name,
+        repo=repo,
+        branch=branch,
+        include=DIFFUSERS if kind == "base" else ("*",),
+    )
 
 
 def licence(entry: Entry) -> str:
