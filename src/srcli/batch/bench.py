@@ -47,7 +47,13 @@ class Bench(Protocol):
         """Seconds that went into loading models."""
         ...
 
-    def submit(self, picture: Picture, on_step: OnStep) -> Future[Made]: ...
+    def submit(self, picture: Picture, on_step: OnStep) -> Future[Made]:
+        """Compute a picture. `on_step` may be called from any thread."""
+        ...
+
+    def drop(self) -> None:
+        """Let go of what is being computed: nobody waits for it any more."""
+        ...
 
     def close(self) -> None: ...
 
@@ -65,6 +71,9 @@ class Local:
 
     def submit(self, picture: Picture, on_step: OnStep) -> Future[Made]:
         return self._thread.submit(self._make, picture, on_step)
+
+    def drop(self) -> None:
+        """The next step does, by what `on_step` raises."""
 
     def close(self) -> None:
         self._thread.shutdown(cancel_futures=True)

@@ -17,6 +17,7 @@ from srcli.batch.report import Outcome, failure
 from srcli.errors import MachineError, PictureError
 from srcli.imaging.names import shown
 from srcli.imaging.picture import Picture
+from srcli.memory import TooLarge
 
 IN_A_ROW = 3  # failures of the machine, after which there is no point in going on
 
@@ -38,6 +39,10 @@ class Flight:
     began_work: float = 0.0
 
 
+Mail = SimpleQueue[tuple[Flight, str, Any] | str | None]
+"""What the line's own thread has to see to: a flight's news, a sentence for the user, or only its stop sign."""
+
+
 @dataclass
 class Stop:
     """Why a run ends before its time, if it does."""
@@ -56,6 +61,7 @@ class Stages:
     bench: Bench
     write: Write
     on_step: Callable[[Item, str, int, int], None]
+    tell: Callable[[str], None]
 
 
 class Line:
@@ -64,11 +70,10 @@ class Line:
     One thread, the caller's, moves pictures on; the others do one thing to one picture and post the result.
     """
 
-    def __init__(self, stages: Stages, stop: Stop, ahead: int = 2, timeout: float | None = None) -> None:
-        self._stages, self._stop, self._ahead, self._timeout = stages, stop, ahead, timeout
-        self._mail: SimpleQueue[tuple[Flight, str, Any] | None] = SimpleQueue()
-        self._readers = ThreadPoolExecutor(1, "read")
-        self._writers = ThreadPoolExecutor(max(1, min(4, stages.bench.slots)), "write")
+    def __init__(self, stages: Stages, stop: Stop, mail: Mail, ahead: int = 2, timeout: float | None = None) -> None:
+        self._stages, self._stop, self._mail, self._ahead, self._timeout = stages, stop, mail, ahead, timeout
+        hands = min(4, 1 + stages.bench.slots // 4)
+        self._readers, self._writers = (ThreadPoolExecutor(hands, name) for name in ("read", "write"))
         self._stations: dict[str, set[Flight]] = {"reading": set(), "computing": set(), "writing": set()}
         self._ready: deque[tuple[Flight, Picture]] = deque()
         self._machine_failures = 0
@@ -82,8 +87,11 @@ class Line:
                 yield from self._fill(items)
                 if not any(self._stations.values()):
                     return
-                if (mail := self._mail.get()) is not None:
-                    yield from self._receive(*mail)
+                news = self._mail.get()
+                if isinstance(news, str):
+                    self._stages.tell(news)
+                elif news is not None:
+                    yield from self._receive(*news)
         finally:
             self._readers.shutdown(cancel_futures=True)
             self._writers.shutdown(cancel_futures=True)
@@ -92,6 +100,7 @@ class Line:
         """Give every station as much as it may have."""
         if self._stop.asked.is_set():
             self._ready.clear()
+            self._stages.bench.drop()
             return
         self._compute()
         while self._may_read() and (item := next(items, None)) is not None:
@@ -171,7 +180,8 @@ class Line:
         if isinstance(error, Fatal):
             self._end(error.__cause__ or error)
             return
-        self._machine_failures = self._machine_failures + 1 if isinstance(error, MachineError) else 0
+        machine = isinstance(error, MachineError) and not isinstance(error, TooLarge)
+        self._machine_failures = self._machine_failures + 1 if machine else 0
         yield failure(flight.item.path, error, flight.item.target, time.perf_counter() - flight.began)
         if self._machine_failures >= IN_A_ROW:
             self._end(error)

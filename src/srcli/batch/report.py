@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from srcli.errors import MachineError, PictureError, SrcliError
+from srcli.memory import TooLarge
 
 DONE, SKIPPED, FAILED = "done", "skipped", "failed"
 ALL_FAILED, SOME_FAILED, SIGNALLED = 1, 3, 128
+KINDS: Mapping[type, str] = {MachineError: "machine", TooLarge: "memory"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,7 @@ def failure(source: Path, error: BaseException, target: Path | None = None, seco
     if isinstance(error, PictureError):
         kind = error.kind
     else:
-        kind = "machine" if isinstance(error, MachineError) else type(error).__name__
+        kind = KINDS.get(type(error), type(error).__name__)
     text = str(error) or type(error).__name__
     known = isinstance(error, SrcliError)
     message = text if known else f"{type(error).__name__}: {text}"

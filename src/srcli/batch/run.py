@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from queue import SimpleQueue
 
-from srcli.batch.bench import Bench, Local, Made
+from srcli.batch.bench import Bench, Local, Made, Tell
 from srcli.batch.deliver import Delivery
 from srcli.batch.gate import Gate
 from srcli.batch.grounds import check_space, prepare
 from srcli.batch.inputs import Finder
 from srcli.batch.journal import key
-from srcli.batch.line import Line, Stages, Stop
+from srcli.batch.line import Line, Mail, Stages, Stop
 from srcli.batch.listener import Listener
 from srcli.batch.logbook import Logbook
 from srcli.batch.naming import Namer, Ours, least_factor
@@ -50,9 +51,11 @@ class _Run:
         orders = self.orders.conduct
         self.readers.start()
         plan = self.plan()
-        bench = self.bench()
+        mail: Mail = SimpleQueue()
+        bench = self.bench(mail.put)
         self.stack.callback(bench.close)
-        line = Line(Stages(self.read, bench, self.write, self.step), self.stop, orders.ahead, orders.timeout)
+        stages = Stages(self.read, bench, self.write, self.step, self.listener.note)
+        line = Line(stages, self.stop, mail, orders.ahead, orders.timeout)
         self.stack.callback(self.stop.asked.set)
         for outcome in line.run(self.items(plan)):
             self.note(outcome)
@@ -94,8 +97,13 @@ class _Run:
             self.logbook = Logbook(self.orders, namer.base(next(iter(plan)).found), self.memory)
             self.stack.callback(self.logbook.close)
 
-    def bench(self) -> Bench:
-        return Local(self.orders.maker, self.orders.job, self.listener.note)
+    def bench(self, tell: Tell) -> Bench:
+        orders = self.orders
+        if orders.conduct.ray is None and orders.conduct.workers == 1:
+            return Local(orders.maker, orders.job, tell)
+        from srcli.batch.cluster import Cluster
+
+        return Cluster(orders, tell)
 
     def items(self, plan: Plan) -> Iterator[Item | Outcome]:
         gate = Gate(plan, self.memory, self.recipe, self.orders.outlet.on_exists, self.readers.made)

@@ -1,0 +1,109 @@
+"""Out of memory: less at a time, by stated steps, before anything fails."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from srcli.errors import MachineError
+
+T = TypeVar("T")
+
+WORDS = (  # of errors that have no class of their own
+    "out of memory",
+    "alloc_failed",
+    "bad_alloc",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "not enough memory",
+    "failed to allocate",
+)
+
+
+class TooLarge(MachineError):
+    """One picture does not fit; a smaller one may."""
+
+
+@dataclass(frozen=True, slots=True)
+class Thrift:
+    """How much is done at a time. The first is all at once; none of it but `tile` changes the result."""
+
+    share: float = 1.0  # of the tiles that would share a call; 0: one tile a call
+    apart: bool = False  # guidance: the halves one after the other
+    band: float = 1.0  # of the VAE's band
+    tile: float = 1.0  # of the tile's side
+    offload: bool = False  # networks wait in host memory for their turn
+
+    def batch(self, planned: int) -> int:
+        """Tiles in one call, where `planned` would be best."""
+        return max(1, int(planned * self.share))
+
+
+STEPS: tuple[tuple[str, Callable[[Thrift], Thrift]], ...] = (
+    ("half the tiles at once", lambda now: replace(now, share=0.5)),
+    ("one tile at a time", lambda now: replace(now, share=0.0)),
+    ("guidance in two calls", lambda now: replace(now, apart=True)),
+    ("the VAE in narrower bands", lambda now: replace(now, band=0.25)),
+    ("smaller tiles", lambda now: replace(now, tile=0.75)),
+    ("networks waiting in host memory", lambda now: replace(now, offload=True)),
+)
+
+
+class Ladder:
+    """Goes down a step at each failure of an allocation, and stays there: the next picture would fail again."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+        self._level = 0
+        self.thrift = Thrift()
+
+    def run(self, work: Callable[[Thrift], T]) -> T:
+        """The result of `work`, which is tried again with less at a time until it fits. TooLarge at the bottom."""
+        while True:
+            try:
+                return work(self.thrift)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                reason = _first_line(error)
+            # Only here is the error gone, and with it the frames that hold what was allocated.
+            release()
+            self._step_down(reason)
+
+    def _step_down(self, reason: str) -> None:
+        if self._level == len(STEPS):
+            raise TooLarge(
+                f"the picture does not fit into memory, with the least at a time ({reason}):"
+                " close other programs, make it smaller, or use another --device"
+            )
+        words, change = STEPS[self._level]
+        self._level += 1
+        self.thrift = change(self.thrift)
+        self._tell(f"out of memory: going on with {words}")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Libraries say it in many ways; accelerate's list of them misses some."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(word in text for word in WORDS)
+
+
+def release() -> None:
+    """Give back what nobody holds any more."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if torch.backends.mps.is_available():
+        torch.mps.empty_cache()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).strip().split("\n")[0][:120]

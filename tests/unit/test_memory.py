@@ -1,0 +1,114 @@
+"""The ladder, with an allocator that fails as told."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import pytest
+import torch
+
+from srcli.errors import MachineError, PictureError
+from srcli.memory import STEPS, Ladder, Thrift, TooLarge, is_out_of_memory
+
+
+class Allocator:
+    """Fails until so many steps have been taken, and remembers what it was asked for."""
+
+    def __init__(self, needs: int, error: Exception) -> None:
+        self.needs, self.error, self.asked = needs, error, []
+
+    def __call__(self, thrift: Thrift) -> Thrift:
+        self.asked.append(thrift)
+        if len(set(self.asked)) <= self.needs:
+            raise self.error
+        return thrift
+
+
+@pytest.mark.parametrize("steps", range(len(STEPS) + 1))
+def test_each_step_is_taken_when_the_ones_before_did_not_do(steps: int) -> None:
+    said: list[str] = []
+    ladder, work = Ladder(said.append), Allocator(steps, torch.OutOfMemoryError("CUDA out of memory."))
+    reached = ladder.run(work)
+    assert len(work.asked) == steps + 1
+    assert [line.removeprefix("out of memory: going on with ") for line in said] == [
+        words for words, _ in STEPS[:steps]
+    ]
+    expected = Thrift()
+    for _, change in STEPS[:steps]:
+        expected = change(expected)
+    assert reached == expected
+
+
+def test_steps_add_up() -> None:
+    last = Thrift()
+    for _, change in STEPS:
+        assert change(last) != last
+        last = change(last)
+    assert last == Thrift(share=0.0, apart=True, band=0.25, tile=0.75, offload=True)
+    assert [thrift.batch(16) for thrift in (Thrift(), Thrift(share=0.5), last)] == [16, 8, 1]
+
+
+def test_the_level_is_remembered() -> None:
+    said: list[str] = []
+    ladder = Ladder(said.append)
+    ladder.run(Allocator(2, MemoryError()))
+    second = Allocator(0, MemoryError())
+    assert ladder.run(second) == Thrift(share=0.0)
+    assert len(second.asked) == 1
+    assert len(said) == 2
+
+
+def test_the_bottom_is_an_error_of_the_machine() -> None:
+    ladder = Ladder(lambda text: None)
+    with pytest.raises(MachineError, match="does not fit into memory") as caught:
+        ladder.run(Allocator(99, RuntimeError("CUDA error: out of memory\nmore")))
+    assert caught.value.exit_code == 5
+    assert isinstance(caught.value, TooLarge)
+    assert "\n" not in str(caught.value)
+
+
+def test_other_errors_are_not_retried() -> None:
+    work = Allocator(1, PictureError("no picture"))
+    with pytest.raises(PictureError):
+        Ladder(lambda text: None).run(work)
+    assert len(work.asked) == 1
+
+
+def test_what_a_failed_try_held_is_gone_before_the_next() -> None:
+    held: list[weakref.ref[torch.Tensor]] = []
+
+    def work(thrift: Thrift) -> bool:
+        if held:
+            return held[0]() is None
+        large = torch.zeros(10)
+        held.append(weakref.ref(large))
+        raise torch.OutOfMemoryError("no")
+
+    gc.disable()
+    try:
+        assert Ladder(lambda text: None).run(work)
+    finally:
+        gc.enable()
+
+
+def test_a_real_allocation_that_fails_is_known() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 60)
+    assert is_out_of_memory(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CUDA error: out of memory",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "std::bad_alloc",
+        "MPS backend out of memory (MPS allocated: 1 GB)",
+    ],
+)
+def test_ways_to_say_it(text: str) -> None:
+    assert is_out_of_memory(RuntimeError(text))
+    assert not is_out_of_memory(RuntimeError("shapes do not match"))
+    assert not is_out_of_memory(ValueError(text))
