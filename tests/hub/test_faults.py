@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,13 @@ def test_a_hub_that_is_not_there(make_store: MakeStore) -> None:
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
     with pytest.raises(WeightsError, match=rf"{re.escape(url)} cannot be reached"):
         make_store(hub=Client(url, pause=0.001, tries=2)).resolve("base")
+
+
+def test_a_repository_that_is_gone_points_to_its_copies(make_store: MakeStore) -> None:
+    store = make_store()
+    gone = replace(store.lock()["base"], name="gone", repo="owner/gone", mirrors=("other/copy",))
+    with pytest.raises(WeightsError, match=r"owner/gone is not on the Hub.*other/copy"):
+        store.open(gone)
 
 
 def test_a_revision_that_is_gone(make_store: MakeStore) -> None:

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from srcli.weights import care, pull
 from srcli.weights.cache import PART
 from srcli.weights.store import Store
 from tests.hub.conftest import BASE, FILES, TENSORS, MakeStore
-from tests.hub.server import Fault, Hub
+from tests.hub.server import Fault, Hub, sha256
 
 VAE = "vae/diffusion_pytorch_model.safetensors"
 
@@ -174,6 +175,46 @@ def test_two_pulls_at_once_are_safe_where_locks_do_nothing(
 
     monkeypatch.setattr(fcntl, "flock", lambda *_: None)
     test_two_pulls_at_once_end_with_one_good_file(make_store, hub)
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from srcli.weights.hub import Hub
+from srcli.weights.store import Store
+Store(packaged=Path(sys.argv[1]), hub=Hub(sys.argv[2], pause=0.01)).resolve("base")
+"""
+
+
+def start(store: Store) -> subprocess.Popen[bytes]:
+    """Pull in a process of its own."""
+    env = {name: value for name, value in os.environ.items() if "OFFLINE" not in name}
+    return subprocess.Popen([sys.executable, "-c", PROGRAM, str(store.packaged), store.hub.endpoint], env=env)
+
+
+def test_two_processes_pulling_at_once_do_not_harm_each_other(make_store: MakeStore, hub: Hub) -> None:
+    hub.faults.append(Fault("slow", "*.safetensors", 0.1))
+    pulls = [start(make_store()) for _ in range(2)]
+    assert [pull.wait(60) for pull in pulls] == [0, 0]
+    hub.asked.clear()
+    assert make_store().resolve("base").files[VAE].read_bytes() == TENSORS
+    assert hub.asked == [] and care.leftovers(make_store().places.hub) == []
+
+
+def test_a_killed_pull_goes_on_in_the_next_run(make_store: MakeStore, hub: Hub) -> None:
+    hub.faults.append(Fault("slow", "*.safetensors", 0.2))
+    pull = start(make_store())
+    cache = make_store().places.hub
+    while not any(part.stat().st_size for part in cache.glob(f"*/blobs/{sha256(TENSORS)}{PART}")):
+        assert pull.poll() is None
+        time.sleep(0.01)
+    pull.kill()
+    pull.wait()
+    hub.faults.clear()
+    hub.asked.clear()
+    assert make_store().resolve("base").files[VAE].read_bytes() == TENSORS
+    (asked,) = [asked for asked in hub.asked if asked.origin == "cdn"]
+    assert int(asked.headers["Range"].removeprefix("bytes=").rstrip("-")) > 0
 
 
 def test_a_disk_without_links_holds_the_files_themselves(

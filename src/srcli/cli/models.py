@@ -13,7 +13,7 @@ from srcli.errors import InputError, WeightsError
 from srcli.imaging.names import shown
 from srcli.weights import care
 from srcli.weights.lock import Entry, pick
-from srcli.weights.store import Store, licence
+from srcli.weights.store import ANY, Store, licence
 
 if TYPE_CHECKING:
     from srcli.weights.pull import Plan
@@ -102,9 +102,12 @@ def _bring(store: Store, plans: Sequence[tuple[Entry, Plan]]) -> None:
     for entry, planned in plans:
         if planned.lacking:
             _say(f"{entry.name}: {len(planned.lacking)} files, {_bytes(planned.bytes)}; licence: {licence(entry)}")
+    said: list[str] = []  # what is said while the bars move is shown when they are gone
     with bars(sum(planned.bytes for _, planned in plans)) as report:
         for entry, planned in plans:
-            replace(store, report=report).fetch(entry, planned)
+            replace(store, report=report, tell=said.append).fetch(entry, planned)
+    for line in said:
+        _say(line)
 
 
 @app.command()
@@ -161,7 +164,8 @@ def add(
 ) -> None:
     """Give your own weights a name: a safetensors file, a diffusers folder, or a repository on the Hub."""
     entry = care.add(Store(offline=offline, tell=_say), name, target, kind)
-    _say(f"added {entry.name}: {entry.family} {entry.kind}, {len(entry.files)} files; licence: {licence(entry)}")
+    what = entry.kind if entry.family == ANY else f"{entry.family} {entry.kind}"
+    _say(f"added {entry.name}: {what}, {len(entry.files)} files; licence: {licence(entry)}")
 
 
 @app.command()
