@@ -208,8 +208,10 @@ def test_a_killed_pull_goes_on_in_the_next_run(make_store: MakeStore, hub: Hub) 
     while not any(part.stat().st_size for part in cache.glob(f"*/blobs/{sha256(TENSORS)}{PART}")):
         assert pull.poll() is None
         time.sleep(0.01)
+    assert care.collect(make_store()) == []  # what another process is at is no leftover
     pull.kill()
     pull.wait()
+    assert any(path.name.endswith(PART) for path in care.leftovers(cache))
     hub.faults.clear()
     hub.asked.clear()
     assert make_store().resolve("base").files[VAE].read_bytes() == TENSORS

@@ -82,6 +82,15 @@ def alone(part: Path, waiting: Callable[[], None]) -> Iterator[None]:
         guard.unlink(missing_ok=True)
 
 
+def busy(path: Path) -> bool:
+    """Tell whether a process of this machine is growing this download now."""
+    guard = path if path.suffix == ".lock" else path.with_name(path.name + ".lock")
+    if not guard.exists():
+        return False
+    with guard.open("r+") as file:
+        return not _locked(file.fileno())
+
+
 def _locked(handle: int) -> bool:
     try:
         import fcntl
@@ -140,6 +149,7 @@ def remove(path: Path) -> int:
 
 
 def leftovers(hub: Path) -> list[Path]:
-    """List unfinished downloads and files set aside, in the whole cache."""
+    """List unfinished downloads that nobody is at, and files set aside, in the whole cache."""
     names = (f"*{PART}*", f"*{BAD}", "*.srcli-link")
-    return sorted({path for name in names for path in hub.glob(f"models--*/**/{name}")})
+    found = {path for name in names for path in hub.glob(f"models--*/**/{name}")}
+    return sorted(path for path in found if not busy(path))

@@ -10,9 +10,9 @@ from srcli.errors import WeightsError
 from srcli.weights import local
 from srcli.weights.cache import Repo, leftovers, remove, set_aside
 from srcli.weights.families import detect
-from srcli.weights.lock import HUB_ID, KINDS, NAME, PICKLES, Entry, File
+from srcli.weights.lock import HUB_ID, KINDS, NAME, PICKLES, Entry, File, read_lock
 from srcli.weights.overlay import drop, put, read_overlay
-from srcli.weights.parts import SUFFIX
+from srcli.weights.parts import HALF, SUFFIX
 from srcli.weights.store import Store, adhoc
 from srcli.weights.trust import fault
 
@@ -92,10 +92,10 @@ def add(store: Store, name: str, target: str, kind: str) -> Entry:
         raise WeightsError(f"{name!r} is no name: take small letters, digits, dots and dashes")
     if kind not in KINDS:
         raise WeightsError(f"{kind!r} is no kind: choose one of {', '.join(KINDS)}")
-    known = store.lock().get(name)
-    if known is not None and known.repo is None and known.source:
+    known = read_lock(store.packaged).get(name)
+    if known is not None and known.yours:
         entry = _brought(store, known, target)
-    elif known is not None and name not in read_overlay(store.places.overlay):
+    elif known is not None:
         raise WeightsError(f"{name} is one of srcli's own names: choose another")
     elif Path(target).expanduser().exists():
         entry = _own(store, name, Path(target).expanduser().resolve(), kind)
@@ -198,6 +198,7 @@ def collect(store: Store) -> list[tuple[Path, int]]:
     known = {file.sha256 for entry in store.lock().values() for file in entry.files.values()}
     converted = store.places.data / "converted"
     orphans = [path for path in converted.iterdir() if path.name not in known] if converted.is_dir() else []
+    orphans += converted.glob(f"*/**/{HALF}*")
     gone = []
     for path in (*leftovers(store.places.hub), *orphans):
         size = _size(path)

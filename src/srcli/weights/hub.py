@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 HOME = "https://huggingface.co"
 TRIES = 5
-TIMEOUT = 10.0
 LONGEST_WAIT = 60.0
 NAP = 0.2
 BUSY = (408, 425, 429, 500, 502, 503, 504)
@@ -74,11 +73,11 @@ class Hub:
         return found
 
     def _commit(self, repo: str, revision: str | None) -> Commit:
-        from huggingface_hub import HfApi
+        from huggingface_hub import HfApi, constants
 
         with self._translated(repo, revision or "main"):
             info = HfApi(endpoint=self.endpoint).model_info(
-                repo, revision=revision, files_metadata=True, timeout=TIMEOUT
+                repo, revision=revision, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT
             )
             return _read(repo, info)
 
@@ -91,7 +90,7 @@ class Hub:
         self._patiently(repo, once, lambda: _held(part), lambda: on_bytes(_held(part)))
 
     def _fetch(self, repo: str, revision: str, remote: Remote, part: Path, on_bytes: OnBytes) -> None:
-        from huggingface_hub import get_session, hf_hub_url
+        from huggingface_hub import constants, get_session, hf_hub_url
         from huggingface_hub.utils._headers import build_hf_headers
         from huggingface_hub.utils._http import hf_raise_for_status
 
@@ -103,9 +102,10 @@ class Hub:
         if start:
             headers["Range"] = f"bytes={start}-"
         url = hf_hub_url(repo, remote.path, revision=revision, endpoint=self.endpoint)
+        timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
         with (
             self._translated(repo, revision, remote.path),
-            get_session().stream("GET", url, headers=headers, timeout=TIMEOUT, follow_redirects=True) as answer,
+            get_session().stream("GET", url, headers=headers, timeout=timeout, follow_redirects=True) as answer,
         ):
             if answer.status_code == 416:  # the held part is not of this file any more
                 part.unlink(missing_ok=True)

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from srcli.errors import MachineError, WeightsError
+from srcli.weights.parts import HALF
 
 FIXED = (2, 10)
 INERT = ("pytorch_lightning", "lightning", "lightning_fabric", "omegaconf", "numpy")
@@ -36,7 +37,7 @@ def to_safetensors(path: Path, out: Path) -> Path:
     state = _alone(_state(path, _load(path)))
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with tempfile.NamedTemporaryFile(dir=out.parent, prefix=".srcli-", delete=False) as file:
+        with tempfile.NamedTemporaryFile(dir=out.parent, prefix=HALF, delete=False) as file:
             temporary = Path(file.name)
         try:
             save_file(state, temporary, metadata={"format": "pt", "converted_from": path.name})

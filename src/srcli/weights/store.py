@@ -148,7 +148,12 @@ class Store:
         if self.offline or offline():
             said = f"{entry.name} is not here and the network is forbidden"
             raise WeightsError(f"{said}: run srcli models pull {entry.name} where there is one")
-        return self.hub.commit(entry.repo or "", entry.revision or entry.branch or None)
+        try:
+            return self.hub.commit(entry.repo or "", entry.revision or entry.branch or None)
+        except WeightsError as error:
+            if not entry.mirrors:
+                raise
+            raise WeightsError(f"{error}; or give a copy a name of its own: {', '.join(entry.mirrors)}") from error
 
     def against(self, entry: Entry, commit: Commit, parts: Sequence[str] = ()) -> Plan:
         """Hold a commit against the lock."""

@@ -90,6 +90,8 @@ def test_what_was_brought_is_held_against_the_lock(store: Store, tmp_path: Path)
     found = store.resolve("majic", kind="base")
     assert found.file == Path(copy) and found.license == "author's terms"
     assert care.state(store, store.lock()["majic"]) == care.CHECKED
+    with pytest.raises(WeightsError, match="it is another file"):
+        care.add(store, "majic", str(other), "base")
 
 
 def test_what_was_added_is_enforced_like_any_lock(store: Store, tmp_path: Path) -> None:
