@@ -45,6 +45,9 @@ SCHEDULERS: Mapping[str, tuple[Any, Mapping[str, Any]]] = {
     "ddpm": (DDPMScheduler, {"timestep_spacing": "trailing", "clip_sample": False}),
 }
 
+ROOMY = Bands(area=1 << 18)
+SPARING = Bands(store=torch.device("cpu"))
+
 
 def scheduler(name: str, config: Mapping[str, Any], steps: int) -> Any:
     """A diffusers scheduler of this kind over the noise schedule that a base or adapter was trained with."""
@@ -140,8 +143,7 @@ class Codec:
     def of(cls, net: AutoencoderKL, device: Device) -> Codec:
         """On the device; in fp32 instead of bf16, whose 8 bits would band smooth skies."""
         dtype = torch.float32 if device.dtype is torch.bfloat16 else device.dtype
-        store = torch.device("cpu") if device.accelerated else None
-        return cls(place(net, device, dtype), device, Bands(store=store))
+        return cls(place(net, device, dtype), device, ROOMY if device.accelerated else Bands())
 
     @property
     def factor(self) -> int:
@@ -151,8 +153,8 @@ class Codec:
     def posterior(self, picture: Tensor, after: After | None = None) -> tuple[Tensor, Tensor]:
         """Mean and deviation of the unscaled latents."""
 
-        def run() -> Tensor:
-            return encode(self.net, self._here(picture * 2 - 1), self.bands, after)
+        def run(bands: Bands) -> Tensor:
+            return encode(self.net, self._here(picture * 2 - 1), bands, after)
 
         mean, log_variance = self._sound(run, "encoding").float().chunk(2, dim=1)
         return mean, (0.5 * log_variance.clamp(-30, 20)).exp()
@@ -166,23 +168,31 @@ class Codec:
     def decode(self, latents: Tensor, after: After | None = None) -> Tensor:
         """The picture in 0..1, fp32, before it is clamped."""
 
-        def run() -> Tensor:
-            return decode(self.net, self._here(latents / self.net.config.scaling_factor), self.bands, after)
+        def run(bands: Bands) -> Tensor:
+            return decode(self.net, self._here(latents / self.net.config.scaling_factor), bands, after)
 
         return self._sound(run, "decoding").float() / 2 + 0.5
 
     def _here(self, x: Tensor) -> Tensor:
         return x.to(self.device.torch, self.net.dtype)
 
-    def _sound(self, run: Callable[[], Tensor], what: str) -> Tensor:
+    def _sound(self, run: Callable[[Bands], Tensor], what: str) -> Tensor:
         """What `run` gives; half precision that overflows is given up for good."""
-        found = run()
+        found = self._roomy(run)
         if not sound(found) and self.net.dtype is not torch.float32:
             self.net.float()
-            found = run()
+            found = self._roomy(run)
         if not sound(found):
             raise PictureError(f"{what} gave no picture, even in float32: choose another base model", "not-finite")
         return found
+
+
+    def _roomy(self, run: Callable[[Bands], Tensor]) -> Tensor:
+        """With whole maps on the device; where it has no room for them, in host memory."""
+        try:
+            return run(self.bands)
+        except torch.OutOfMemoryError:
+            return run(SPARING)
 
 
 def sound(x: Tensor) -> bool:

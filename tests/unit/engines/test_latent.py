@@ -114,6 +114,25 @@ def test_bands_of_any_picture_are_the_whole(vae: AutoencoderKL, size: tuple[int,
     torch.testing.assert_close(codec.decode(latents), rgb, rtol=1e-4, atol=1e-5)
 
 
+@torch.inference_mode()
+def test_maps_that_the_device_has_no_room_for_go_to_host_memory(
+    vae: AutoencoderKL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[Bands] = []
+
+    def full(net: AutoencoderKL, z: Tensor, bands: Bands, after: None) -> Tensor:
+        tried.append(bands)
+        if bands.store is None:
+            raise torch.OutOfMemoryError
+        return decode(net, z, bands, after)
+
+    monkeypatch.setattr("srcli.engines.latent.decode", full)
+    codec = Codec(vae, Device(torch.device("cpu"), torch.float32), Bands(64))
+    z = torch.randn(1, 4, 5, 6)
+    torch.testing.assert_close(codec.decode(z), vae.decode(z / vae.config.scaling_factor).sample / 2 + 0.5)
+    assert [bands.store for bands in tried] == [None, torch.device("cpu")]
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_soundness(bad: float) -> None:
     assert sound(torch.tensor([0.0, 1.0]))
