@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import stat
 import subprocess
@@ -50,8 +51,8 @@ def test_what_huggingface_hub_pulled_is_taken_over(make_store: MakeStore, hub: H
         "from huggingface_hub import hf_hub_download\n"
         f"for path in {wanted}: hf_hub_download('{BASE}', path, revision='{hub.head(BASE)}')"
     )
-    env = {name: value for name, value in os.environ.items() if "OFFLINE" not in name}
-    subprocess.check_call([sys.executable, "-c", code], env=env | {"HF_ENDPOINT": hub.url}, stderr=subprocess.DEVNULL)
+    env = networked() | {"HF_ENDPOINT": hub.url}
+    subprocess.check_call([sys.executable, "-c", code], env=env, stderr=subprocess.DEVNULL)
     hub.asked.clear()
     assert make_store().resolve("base").part("vae").is_dir()
     assert hub.asked == []
@@ -188,8 +189,13 @@ Store(packaged=Path(sys.argv[1]), hub=Hub(sys.argv[2], pause=0.01)).resolve("bas
 
 def start(store: Store) -> subprocess.Popen[bytes]:
     """Pull in a process of its own."""
-    env = {name: value for name, value in os.environ.items() if "OFFLINE" not in name}
-    return subprocess.Popen([sys.executable, "-c", PROGRAM, str(store.packaged), store.hub.endpoint], env=env)
+    command = [sys.executable, "-c", PROGRAM, str(store.packaged), store.hub.endpoint]
+    return subprocess.Popen(command, env=networked(), stderr=subprocess.DEVNULL)
+
+
+def networked() -> dict[str, str]:
+    """The environment without the suite's ban."""
+    return {name: value for name, value in os.environ.items() if "OFFLINE" not in name}
 
 
 def test_two_processes_pulling_at_once_do_not_harm_each_other(make_store: MakeStore, hub: Hub) -> None:
@@ -233,16 +239,56 @@ def test_a_disk_without_links_holds_the_files_themselves(
 
 def test_a_read_only_cache_can_be_used(make_store: MakeStore, monkeypatch: pytest.MonkeyPatch) -> None:
     make_store().resolve("base")
-    hub_home = Path(os.environ["HF_HOME"])
+    cache = Path(os.environ["HF_HOME"])
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
-    folders = [hub_home, *(path for path in hub_home.rglob("*") if path.is_dir())]
+    folders = [cache, *(path for path in cache.rglob("*") if path.is_dir())]
     for path in folders:
         path.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    before = written(cache)
     try:
         assert make_store(offline=True).resolve("base").files[VAE].read_bytes() == TENSORS
+        assert written(cache) == before  # root may write anywhere, so not having tried is what counts
     finally:
         for path in folders:
             path.chmod(stat.S_IRWXU)
+
+
+def written(folder: Path) -> dict[Path, int]:
+    return {path: path.lstat().st_mtime_ns for path in (folder, *folder.rglob("*"))}
+
+
+def test_a_cache_that_cannot_be_written_is_told(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "file"))
+    with pytest.raises(MachineError, match=r"cannot be written \(Not a directory\).*set HF_HOME") as error:
+        make_store().resolve("base")
+    assert error.value.exit_code == 5
+
+
+def test_a_disk_that_fills_up_on_the_way_loses_nothing(make_store: MakeStore, hub: Hub) -> None:
+    store = make_store()
+    limit = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))\n{PROGRAM}"
+    command = [sys.executable, "-c", limit, str(store.packaged), hub.url]
+    ended = subprocess.run(command, env=networked(), stderr=subprocess.PIPE, check=False, text=True)
+    assert "MachineError" in ended.stderr and "free some space" in ended.stderr
+    (part,) = store.places.hub.glob(f"*/blobs/*{PART}")
+    assert part.read_bytes() == TENSORS[:9000]
+    assert make_store().resolve("base").files[VAE].read_bytes() == TENSORS
+
+
+def test_an_interrupted_pull_ends_before_its_files_are_whole(make_store: MakeStore, hub: Hub) -> None:
+    hub.faults.append(Fault("slow", "*.safetensors", 0.3))
+    pull = start(make_store())
+    while not any(asked.origin == "cdn" for asked in hub.asked):
+        assert pull.poll() is None
+        time.sleep(0.01)
+    pull.send_signal(signal.SIGINT)
+    assert pull.wait() != 0
+    assert not list(make_store().places.hub.rglob("*.safetensors"))
+    hub.faults.clear()
+    assert make_store().resolve("base").files[VAE].read_bytes() == TENSORS
 
 
 def test_a_full_disk_is_told_before_anything_is_fetched(
