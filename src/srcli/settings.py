@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
+from typing import Any
 
 from srcli.errors import InputError
 
@@ -14,6 +15,7 @@ SCHEDULERS = ("unipc", "dpm++", "ddim", "euler", "lcm", "ddpm")
 COLOR_FIXES = ("wavelet", "adain", "none")
 CAPTIONS = ("auto", "none", "classify", "detect", "caption")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+QUALITIES = ("draft", "standard", "best")
 
 SCALE = 4.0
 SEED = 0
@@ -50,6 +52,7 @@ class Tiling:
 class Sampling:
     """How a canvas is sampled. None means: whatever the engine does by default."""
 
+    quality: str | None = None  # a preset, over which all that follows goes
     steps: int | None = None
     guidance: float | None = None
     guidance_interval: tuple[float, float] | None = None  # share of the steps, 0..1, that are guided
@@ -63,6 +66,7 @@ class Sampling:
     overlap: int | None = None
 
     def __post_init__(self) -> None:
+        _one_of("--quality", self.quality, QUALITIES)
         _within("--steps", self.steps, 1, 4000)
         _within("--guidance", self.guidance, 0, 50)
         _within("--conditioning-scale", self.conditioning_scale, 0, 4)
@@ -81,12 +85,16 @@ class Sampling:
     def over(self, engine: str) -> Sampling:
         """These settings on top of the engine's own; one that the engine has no use for is an error."""
         own = DEFAULTS[engine]
-        given = {f.name: v for f in fields(self) if (v := getattr(self, f.name)) is not None}
+        given = self._given()
         for name in given:
             if getattr(own, name) is None and name not in OPTIONAL[engine]:
                 flag = "--" + name.replace("_", "-")
                 raise InputError(f"{flag} means nothing to the {engine} engine: leave it out, or name another --engine")
-        return replace(own, **given)
+        return replace(own, **{**preset(engine, self.quality).sampling._given(), **given})
+
+    def _given(self) -> dict[str, Any]:
+        """All that is set, besides the preset."""
+        return {f.name: v for f in fields(self) if f.name != "quality" and (v := getattr(self, f.name)) is not None}
 
 
 DEFAULTS: Mapping[str, Sampling] = MappingProxyType(
@@ -148,6 +156,38 @@ class Lora:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Preset:
+    """What a --quality changes of an engine's defaults, and what it needs besides the engine's own weights."""
+
+    sampling: Sampling = Sampling()
+    loras: tuple[Lora, ...] = ()
+
+
+# "standard" is the defaults. docs/performance.md says what each costs.
+PRESETS: Mapping[str, Mapping[str, Preset]] = MappingProxyType(
+    {
+        "builtin": {"draft": Preset(sampling=Sampling(steps=2)), "best": Preset(sampling=Sampling(steps=16))},
+        "sr3": {"draft": Preset(sampling=Sampling(steps=250))},
+        "pasd": {
+            "draft": Preset(
+                sampling=Sampling(steps=6, guidance=1.0, scheduler="lcm"), loras=(Lora(source="lcm-lora"),)
+            ),
+            "best": Preset(sampling=Sampling(steps=40)),
+        },
+        "stablesr": {"draft": Preset(sampling=Sampling(steps=50)), "best": Preset(sampling=Sampling(steps=400))},
+        "stablesr-turbo": {},
+    }
+)
+
+
+def preset(engine: str, quality: str | None) -> Preset:
+    """What this engine does for this quality. Where it has nothing better, best is standard."""
+    if quality == QUALITIES[0] and quality not in PRESETS[engine]:
+        raise InputError(f"--quality {quality} means nothing to the {engine} engine: leave it out")
+    return PRESETS[engine].get(quality or "", Preset())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelChoice:
     """Which weights a pipeline is made of."""
 
@@ -164,6 +204,10 @@ class ModelChoice:
     def __post_init__(self) -> None:
         _one_of("--engine", self.engine, (AUTO, *ENGINES))
         _within("--blend", self.blend, 0, 1)
+
+    def at(self, quality: str | None) -> ModelChoice:
+        """With the weights that this quality needs."""
+        return replace(self, loras=(*preset(self.engine, quality).loras, *self.loras))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -70,7 +70,7 @@ class Outlet:
         if self.suffix is not None and ("/" in self.suffix or "\0" in self.suffix):
             raise InputError("--suffix is part of a file's name: leave out the slash")
         if self.quality is not None and not 1 <= self.quality <= 100:
-            raise InputError(f"--quality {self.quality} is out of range: give a number from 1 to 100")
+            raise InputError(f"--file-quality {self.quality} is out of range: give a number from 1 to 100")
         if self.format is not None:
             named(self.format)
 

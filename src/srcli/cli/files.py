@@ -61,9 +61,9 @@ class Outputs:
     format: Annotated[
         str | None, typer.Option(help="png, jpeg, webp, tiff, ... of the result.", rich_help_panel="Files")
     ] = None
-    quality: Annotated[int | None, typer.Option(help="Of JPEG, WebP and AVIF, 1 to 100.", rich_help_panel="Files")] = (
-        None
-    )
+    file_quality: Annotated[
+        int | None, typer.Option(help="Of JPEG, WebP and AVIF files, 1 to 100.", rich_help_panel="Files")
+    ] = None
     suffix: Annotated[str | None, typer.Option(help="What the output's name gets.", rich_help_panel="Files")] = None
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace results that exist.", rich_help_panel="Files")
@@ -83,7 +83,7 @@ class Outputs:
             format=self.format,
             suffix=self.suffix,
             on_exists=self._on_exists(),
-            quality=self.quality,
+            quality=self.file_quality,
             strip=self.strip,
             strip_gps=self.strip_gps,
         )

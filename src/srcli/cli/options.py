@@ -135,6 +135,9 @@ class Prompting:
 class Sampling:
     """How the picture is sampled. What is left out is the engine's own default."""
 
+    quality: Annotated[
+        str | None, typer.Option(help="draft, standard or best: time against detail.", rich_help_panel="Sampling")
+    ] = None
     steps: Annotated[int | None, typer.Option(help="Sampling steps.", rich_help_panel="Sampling")] = None
     guidance: Annotated[float | None, typer.Option(help="Guidance scale.", rich_help_panel="Sampling")] = None
     guidance_interval: Annotated[
@@ -170,6 +173,7 @@ class Sampling:
 
     def frozen(self) -> settings.Sampling:
         return settings.Sampling(
+            quality=self.quality,
             steps=self.steps,
             guidance=self.guidance,
             guidance_interval=_interval(self.guidance_interval),

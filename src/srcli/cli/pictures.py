@@ -39,7 +39,7 @@ def _run(
         from srcli.batch.run import run
         from srcli.engines.choose import choose
 
-        choice = choose(task, wish, device, listener.note)
+        choice = choose(task, wish, device, listener.note).at(job.sampling.quality)
         job.sampling.over(choice.engine)  # before anything is loaded: an option that the engine does not know
         maker = Maker(choice, device)
         report = run(Orders(intake, outlet, conduct, job, maker), listener)
