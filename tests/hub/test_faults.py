@@ -203,3 +203,11 @@ def test_the_pauses_grow_and_differ() -> None:
     waits = [{round(client._wait(failed, None), 9) for _ in range(50)} for failed in (1, 2, 3)]
     assert all(0.5 * 2**n <= wait <= 2**n for n, several in enumerate(waits) for wait in several)
     assert all(len(several) > 10 for several in waits)
+
+
+def test_a_listing_that_leads_out_of_the_cache_is_refused(make_store: MakeStore, hub: Hub) -> None:
+    commit = hub.head(BASE) or ""
+    hub.commits[BASE][commit] = hub.commits[BASE][commit] | {"vae/../../../../evil.json": b"{}"}
+    with pytest.raises(WeightsError, match="leaves its folder"):
+        make_store().resolve(BASE)
+    assert not list(make_store().places.hub.rglob("evil*"))

@@ -138,3 +138,15 @@ def test_a_damaged_lock_is_named_with_its_line(srcli) -> None:
     failed = srcli("list", exit_code=4)
     line = next(n for n, found in enumerate(text.splitlines(), 1) if "size = 2" in found)
     assert failed.stderr.startswith(f"srcli: {path}:{line}: ") and failed.stderr.count("\n") == 1
+
+
+def test_of_several_lora_files_one_must_be_chosen(srcli, hub: Hub) -> None:
+    for name in ("one", "two"):
+        (hub.folder / BASE / f"{name}.safetensors").write_bytes(TENSORS)
+    said = srcli("add", "fast", BASE, "--kind", "lora", exit_code=4).stderr
+    assert "--file FILE" in said and "one.safetensors" in said
+    assert (
+        "added fast: lora, 1 files" in srcli("add", "fast", BASE, "--kind", "lora", "--file", "two.safetensors").stderr
+    )
+    srcli("pull", "fast")
+    assert srcli("path", "fast").stdout.strip().endswith("two.safetensors")

@@ -160,10 +160,11 @@ def add(
     name: Annotated[str, typer.Argument(help="The short name it shall have.")],
     target: Annotated[str, typer.Argument(help="A file, a folder, or a hub id (org/name\\[@revision]).")],
     kind: Annotated[str, typer.Option(help="base, adapter, lora, vae, captioner, classifier or detector.")] = "base",
+    file: Annotated[str | None, typer.Option(help="The one file of a repository that is meant.")] = None,
     offline: Offline = False,
 ) -> None:
     """Give your own weights a name: a safetensors file, a diffusers folder, or a repository on the Hub."""
-    entry = care.add(Store(offline=offline, tell=_say), name, target, kind)
+    entry = care.add(Store(offline=offline, tell=_say), name, target, kind, file)
     what = entry.kind if entry.family == ANY else f"{entry.family} {entry.kind}"
     _say(f"added {entry.name}: {what}, {len(entry.files)} files; licence: {licence(entry)}")
 

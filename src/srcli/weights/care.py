@@ -86,8 +86,8 @@ def drawn(found: Sequence[Copy], share: float) -> list[Copy]:
     return chosen
 
 
-def add(store: Store, name: str, target: str, kind: str) -> Entry:
-    """Write the user's own weight into their lock: a file, a folder, or a repository on the Hub."""
+def add(store: Store, name: str, target: str, kind: str, file: str | None = None) -> Entry:
+    """Write the user's own weight into their lock: a file, a folder, or a repository (`file` of it) on the Hub."""
     if not NAME.fullmatch(name):
         raise WeightsError(f"{name!r} is no name: take small letters, digits, dots and dashes")
     if kind not in KINDS:
@@ -100,7 +100,7 @@ def add(store: Store, name: str, target: str, kind: str) -> Entry:
     elif Path(target).expanduser().exists():
         entry = _own(store, name, Path(target).expanduser().resolve(), kind)
     elif HUB_ID.fullmatch(target.partition("@")[0]):
-        entry = _remote(store, name, target, kind)
+        entry = _remote(store, name, target, kind, file)
     else:
         raise WeightsError(f"{target}: no such file or folder, and no hub id: check it")
     put(store.places.overlay, entry)
@@ -151,9 +151,10 @@ def _looked_at(path: Path) -> tuple[str, str]:
     return local.family_of(path), ""
 
 
-def _remote(store: Store, name: str, target: str, kind: str) -> Entry:
+def _remote(store: Store, name: str, target: str, kind: str, file: str | None) -> Entry:
     """Describe a repository; with a network its files, hashes and licence are filled in at once."""
-    return store.plan(replace(adhoc(target, kind), name=name)).entry
+    entry = replace(adhoc(target, kind), name=name)
+    return store.plan(replace(entry, include=(file,)) if file else entry).entry
 
 
 def lock(store: Store, entry: Entry) -> Entry:

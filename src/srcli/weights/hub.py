@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from srcli.errors import WeightsError
 from srcli.weights.cache import unwritable
+from srcli.weights.lock import safe_path
 
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
@@ -217,6 +218,8 @@ def _read(repo: str, info: Any) -> Commit:
         blob = sha256 or item.blob_id
         if item.size is None or blob is None or not re.fullmatch(r"[0-9a-f]{40}([0-9a-f]{24})?", blob):
             raise ValueError("a file without size or hash")
+        if not safe_path(item.rfilename):
+            raise WeightsError(f"{repo} lists {item.rfilename!r}, which leaves its folder: do not use it")
         files[item.rfilename] = Remote(item.rfilename, item.size, blob, sha256)
     if not re.fullmatch(r"[0-9a-f]{40}", info.sha or ""):
         raise ValueError("no commit")

@@ -13,8 +13,8 @@ from srcli.errors import MachineError, WeightsError
 from srcli.weights.cache import Repo, alone, set_aside, unwritable
 from srcli.weights.header import sha256
 from srcli.weights.hub import Commit, Hub, Remote
-from srcli.weights.lock import Entry, File
-from srcli.weights.parts import chosen
+from srcli.weights.lock import PICKLES, Entry, File
+from srcli.weights.parts import SUFFIX, chosen
 from srcli.weights.trust import Stamps, git_blob
 
 WORKERS = 4
@@ -61,7 +61,7 @@ def plan(entry: Entry, commit: Commit, hub_cache: Path, parts: Sequence[str] = (
     repo = Repo(hub_cache, commit.repo)
     wanted = tuple(commit.files[path] for path in paths if inside(entry, path, parts))
     if not wanted:
-        raise WeightsError(f"{entry.name}: {commit.repo} holds nothing of {', '.join(parts) or 'it'}: check the lock")
+        raise WeightsError(f"{entry.name}: {commit.repo} holds nothing of {', '.join(parts) or 'it'}: check its page")
     lacking = tuple(remote for remote in wanted if repo.find(commit.revision, remote.path) is None)
     full = replace(entry, revision=commit.revision, files=listed, include=())
     if entry.license == UNKNOWN and commit.license:
@@ -75,7 +75,14 @@ def _paths(entry: Entry, commit: Commit) -> list[str]:
             mirrors = f"try a mirror ({', '.join(entry.mirrors)})" if entry.mirrors else "check its page"
             raise WeightsError(f"{commit.repo}@{commit.revision[:8]} has no {path}: {mirrors}")
     matching = [p for p in commit.files if any(fnmatchcase(p, pattern) for pattern in entry.include)]
-    return sorted({*chosen(matching), *entry.files})
+    found = sorted({*chosen(matching), *entry.files})
+    several = [path for path in found if path.endswith((SUFFIX, *PICKLES))]
+    if entry.kind == "lora" and len(several) > 1:
+        raise WeightsError(
+            f"{commit.repo} holds {len(several)} files ({', '.join(several[:2])}, ...): "
+            f"choose one with srcli models add NAME {commit.repo} --kind lora --file FILE"
+        )
+    return found
 
 
 def _agreed(entry: Entry, remote: Remote) -> File:
