@@ -12,7 +12,7 @@ from PIL import Image
 from tests.unit.imaging.builders import noise
 
 from srcli.errors import InputError, MachineError, PictureError
-from srcli.imaging import write
+from srcli.imaging import icc, write
 from srcli.imaging.formats import check_target, format_of, named, suffix_for
 from srcli.imaging.picture import Picture
 from srcli.imaging.read import read_picture
@@ -258,3 +258,34 @@ def test_memory_while_writing(suffix, bytes_each, tmp_path):
     code = [sys.executable, "-c", MEMORY, str(tmp_path / f"a{suffix}")]
     done = subprocess.run(code, capture_output=True, text=True, check=True)
     assert float(done.stdout) < bytes_each
+
+
+def test_a_link_planted_under_the_temporary_name_is_not_written_through(tmp_path, monkeypatch):
+    monkeypatch.setattr(write.secrets, "token_hex", lambda size: "known")
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    (tmp_path / write.TEMPORARY.replace("*", "known")).symlink_to(victim)
+    with pytest.raises((PictureError, MachineError)):
+        write_picture(PICTURE, tmp_path / "a.png")
+    assert victim.read_bytes() == b"precious"
+    assert not (tmp_path / "a.png").exists()
+
+
+def test_bytes_reach_the_disk_before_the_name_does(tmp_path, monkeypatch):
+    seen = []
+    real = os.fsync
+
+    def fsync(number):
+        seen.append((tmp_path / "a.png").exists())
+        real(number)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_picture(PICTURE, tmp_path / "a.png")
+    assert seen == [False, True]  # the file, then its folder
+
+
+def test_our_own_profile_has_no_date():
+    from PIL import ImageCms
+
+    assert icc.srgb()[24:36] == b"\x07\xea\x00\x01\x00\x01\x00\x00\x00\x00\x00\x00"
+    assert ImageCms.getProfileName(io.BytesIO(icc.srgb())).startswith("sRGB")
