@@ -4,6 +4,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -249,7 +250,12 @@ def pick(lock: Mapping[str, Entry], name: str, kind: str = "") -> Entry:
     known = {key: entry for key, entry in lock.items() if kind in ("", entry.kind)}
     if name in known:
         return known[name]
-    choices = f"choose one of {', '.join(sorted(known))}" if known else "see srcli models list"
+    near = get_close_matches(name, known, n=3)
+    usual = sorted(key for key, entry in known.items() if not entry.form_of)
+    if near:
+        remedy = f"did you mean {' or '.join(near)}?"
+    else:
+        remedy = f"choose one of {', '.join(usual)}" if kind and usual else "see srcli models list"
     if name in lock:
-        raise WeightsError(f"{name} is a {lock[name].kind}, not a {kind}: {choices}")
-    raise WeightsError(f"no {kind or 'weight'} named {name!r}: {choices}")
+        raise WeightsError(f"{name} is a {lock[name].kind}, not a {kind}: {remedy}")
+    raise WeightsError(f"no {kind or 'weight'} named {name!r}: {remedy}")

@@ -187,6 +187,10 @@ def test_a_name_of_another_kind_is_told_from_no_name() -> None:
         pick(lock, "y", "base")
     with pytest.raises(WeightsError, match="no base named 'z': choose one of x"):
         pick(lock, "z", "base")
+    with pytest.raises(WeightsError, match="no weight named 'z': see srcli models list"):
+        pick(lock, "z")
+    with pytest.raises(WeightsError, match=r"no base named 'dremshaper': did you mean dreamshaper\?"):
+        pick({"dreamshaper": entry(name="dreamshaper")}, "dremshaper", "base")
 
 
 def test_the_packaged_lock_is_in_order() -> None:
