@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from tests.golden.cases import Case, each, each_group
+from tests.golden.pasd_models import unet_folder
 from torch import Tensor
 
 from srcli.engines.captions import Describer
@@ -55,10 +56,10 @@ def choice(case: Case, folder: Path) -> ModelChoice:
     """The model folders as they lie on the Hub: a checkpoint, for colours with a scheduler beside it."""
     root = case.root / "tiny"
     run = Path(case.notes["pasd_model_path"]).parent.name
-    kind = f"{run}_light" if option(case, "use_pasd_light") and (root / f"{run}_light").exists() else run
-    if not (root / kind / "unet").exists():
-        kind = "pasd_light" if option(case, "use_pasd_light") else "pasd"
-    shutil.copytree(root / kind, folder / "checkpoint-1")
+    usual = "pasd_light" if option(case, "use_pasd_light") else "pasd"
+    kind = run if (root / run / "controlnet").exists() else usual
+    shutil.copytree(root / kind / "controlnet", folder / "checkpoint-1" / "controlnet")
+    shutil.copytree(unet_folder(case.root, kind), folder / "checkpoint-1" / "unet")
     if (root / run / "scheduler").exists():
         shutil.copytree(root / run / "scheduler", folder / "scheduler")
     return ModelChoice(engine="pasd", base=str(root / "base"), adapter=str(folder), blend=0.0)
@@ -68,7 +69,7 @@ def choice(case: Case, folder: Path) -> ModelChoice:
 def pipeline(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
     """The official program's own models, and the draws that it made."""
     names = {POSTERIOR: "posterior_noise", START: "noise1", AGAIN: "noise2"}
-    draws = tuple((step, case.tensors[name]) for step, name in names.items())
+    draws = tuple((step, case.tensors[name]) for step, name in names.items() if name in case.tensors)
     monkeypatch.setattr("srcli.pipeline.NoiseField", lambda seed: Recorded(seed, draws=draws))
     store = Store(offline=True)
     loaded = open_all(choice(case, tmp_path / "adapter"), store, print)

@@ -154,21 +154,23 @@ class Watched:
         return out
 
 
-@each("pasd", "g_pipeline*tiled*")
-def test_tiles_of_the_first_step(case: Case) -> None:
+def stitched(case: Case) -> list[str]:
+    return ["step0"] if "step0.stitched_before_cfg" in case.tensors else []
+
+
+@each_group("pasd", "g_pipeline*", stitched)
+def test_tiles_of_the_first_step(case: Case, part: str) -> None:
     """Each tile's two predictions, and how they are stitched before guidance."""
     given, laid = case.tensors, tiles(case)
-    if laid is None or "step0.stitched_before_cfg" not in given:
-        pytest.skip("not tiled")
     t, hint = given["timesteps"][0], picture(given["image_u8"])
     led = denoiser(case, given["timesteps"])
-    x = given["step0.sample_in"]
+    x = given[f"{part}.sample_in"]
     for index, tile in enumerate(laid):
         embedding = led._embedding(tile.crop(hint, 8), [tile])
         both = led.predict(tile.crop(x).repeat(2, 1, 1, 1), t, embedding.repeat(2, 1, 1, 1), both=True)
-        assert off_by(both, given[f"step0.tile{index:02d}.unet_out"]) <= 1e-5
+        assert off_by(both, given[f"{part}.tile{index:02d}.unet_out"]) <= 1e-5
     away, shown = (Tiled(Half(led, half), laid)(x, t, hint) for half in (0, 1))
-    assert off_by(torch.cat([away, shown]), given["step0.stitched_before_cfg"]) <= 1e-5
+    assert off_by(torch.cat([away, shown]), given[f"{part}.stitched_before_cfg"]) <= 1e-5
 
 
 @dataclass(frozen=True)
