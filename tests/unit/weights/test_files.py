@@ -7,12 +7,15 @@ import json
 import os
 import struct
 import sys
+import tempfile
 import types
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import CLIPTextModel
@@ -148,6 +151,22 @@ def test_what_is_not_whole_safetensors_is_refused_with_what_it_seems(row: str, t
         with pytest.raises(WeightsError, match=said) as error:
             read(path)
         assert "\n" not in str(error.value) and str(path) in str(error.value)
+
+
+WHOLE = header(ONE, b"1234")
+
+
+@given(st.integers(0, len(WHOLE)), st.integers(0, 12), st.binary(max_size=12))
+def test_a_mangled_file_is_read_or_refused_and_nothing_else(start: int, cut: int, put_in: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "x.safetensors"
+        path.write_bytes(WHOLE[:start] + put_in + WHOLE[start + cut :])
+        try:
+            shapes = read_header(path).shapes
+        except WeightsError as error:
+            assert str(path) in str(error)
+        else:
+            assert all(isinstance(shape, tuple) for shape in shapes.values())
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,23 @@ def test_a_fault_is_named_with_file_and_line(row: str) -> None:
 def test_no_beginning_of_a_lock_passes_for_the_whole(keep: int) -> None:
     with pytest.raises(WeightsError, match=r"some\.lock:\d+: "):
         parse_lock(GOOD[:keep], LOCK)
+
+
+@settings(max_examples=150)
+@given(
+    st.integers(0, len(GOOD)),
+    st.integers(0, 30),
+    st.text(max_size=6) | st.sampled_from(["[", "]", "=", '"', "{", "\n", "[[a]]\n"]),
+)
+def test_a_mangled_lock_is_read_or_refused_and_nothing_else(start: int, cut: int, put_in: str) -> None:
+    text = GOOD[:start] + put_in + GOOD[start + cut :]
+    try:
+        found = parse_lock(text, LOCK)
+    except WeightsError as error:
+        assert re.match(r"some\.lock:\d+: ", str(error))
+        assert 1 <= int(str(error).split(":")[1]) <= max(1, text.count("\n") + 1)
+    else:
+        assert all(safe_path(path) for known in found.values() for path in known.files)
 
 
 def test_bytes_that_are_no_text(tmp_path: Path) -> None:
