@@ -10,7 +10,8 @@ from PIL import Image
 from srcli.imaging import xmp
 from srcli.imaging.metadata import packet
 from srcli.imaging.names import shown
-from srcli.imaging.read import limits, opened
+from srcli.imaging.opened import opened
+from srcli.imaging.read import limits
 from srcli.imaging.sniff import HEAD, sniff
 
 

@@ -31,7 +31,7 @@ def collect(picture: Image.Image) -> tuple[Metadata, list[str]]:
     if too_long:
         notes.append("its text fields are longer than 1 MB and were left out")
     found = Metadata(
-        exif=_exif(picture),
+        exif=exif_block(picture),
         xmp=packet(picture),
         iptc=_iptc(picture),
         dpi=_dpi(info.get("dpi")),
@@ -58,7 +58,8 @@ def _bytes(value: object) -> bytes:
     return value if isinstance(value, bytes) else b""
 
 
-def _exif(picture: Image.Image) -> bytes:
+def exif_block(picture: Image.Image) -> bytes:
+    """The EXIF block, without the prefix that JPEG puts before it."""
     raw = _bytes(picture.info.get("exif"))
     if isinstance(picture, TiffImagePlugin.TiffImageFile) or not raw:
         exif = picture.getexif()

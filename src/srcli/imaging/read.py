@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import io
 import logging
 import os
-import stat
 import sys
 import threading
 import warnings
@@ -20,12 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
-from srcli.errors import MachineError, PictureError, SrcliError
+from srcli.errors import PictureError, SrcliError
 from srcli.imaging import exif, icc
 from srcli.imaging.bands import bands
 from srcli.imaging.decode import Decoded, decode
-from srcli.imaging.metadata import collect
+from srcli.imaging.metadata import collect, exif_block
 from srcli.imaging.names import shown
+from srcli.imaging.opened import opened
 from srcli.imaging.picture import Picture
 from srcli.imaging.resize import bleed
 from srcli.imaging.sniff import HEAD, Facts, facts, sniff
@@ -36,8 +34,7 @@ Array = NDArray[Any]
 
 # Pillow's limits are global to the process.
 _LOCK = threading.RLock()
-_OPEN = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-_FULL = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+_UPRIGHT = ("TIFF", "HEIF")  # whose decoders turn the picture themselves
 
 
 def read_picture(
@@ -49,21 +46,38 @@ def read_picture(
 ) -> Picture:
     """The picture in a file (or in the bytes of one). Raises PictureError, with the reason's class in `kind`."""
     name = "standard input" if isinstance(source, bytes) else shown(source)
-    with opened(source, name) as file:
-        try:
-            return _read(file, name, _Rules(max_pixels, frames), allow_truncated)
-        except PictureError as error:
-            if name in str(error):
-                raise
-            raise PictureError(f"{name} cannot be used: {error}", error.kind) from error
-        except SrcliError:
+    with opened(source, name) as file, _boundary(name, max_pixels):
+        return _read(file, name, _Rules(max_pixels, frames), allow_truncated)
+
+
+def read_size(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Width and height of the upright picture, from its headers alone. Raises PictureError as `read_picture` does."""
+    name = "standard input" if isinstance(source, bytes) else shown(source)
+    with opened(source, name) as file, _boundary(name, max_pixels):
+        kind = sniff(file.read(HEAD), name)
+        with limits(max_pixels, False), _open(file, kind) as picture:
+            turn = 1 if kind in _UPRIGHT else exif.orientation(exif_block(picture))
+            width, height = picture.size
+    return (height, width) if turn >= 5 else (width, height)
+
+
+@contextmanager
+def _boundary(name: str, max_pixels: int) -> Iterator[None]:
+    """Whatever a file makes the libraries raise becomes one line with the file's name."""
+    try:
+        yield
+    except PictureError as error:
+        if name in str(error):
             raise
-        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-            raise PictureError(_too_large(name, max_pixels), "too-large") from error
-        except MemoryError as error:
-            raise PictureError(f"{name} does not fit into memory: make it smaller first", "too-large") from error
-        except Exception as error:
-            raise _translated(error, name) from error
+        raise PictureError(f"{name} cannot be used: {error}", error.kind) from error
+    except SrcliError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise PictureError(_too_large(name, max_pixels), "too-large") from error
+    except MemoryError as error:
+        raise PictureError(f"{name} does not fit into memory: make it smaller first", "too-large") from error
+    except Exception as error:
+        raise _translated(error, name) from error
 
 
 class _Rules:
@@ -71,43 +85,6 @@ class _Rules:
 
     def __init__(self, max_pixels: int, frames: str) -> None:
         self.max_pixels, self.frames = max_pixels, frames
-
-
-@contextmanager
-def opened(source: Path | bytes, name: str) -> Iterator[IO[bytes]]:
-    if isinstance(source, bytes):
-        yield io.BytesIO(source)
-        return
-    try:
-        number = os.open(source, _OPEN)
-    except (OSError, ValueError) as error:
-        raise _unopened(error, name) from error
-    before = os.fstat(number)
-    if not stat.S_ISREG(before.st_mode):
-        os.close(number)
-        raise PictureError(f"{name} is {_special(before.st_mode)}, not a picture file: leave it out", "not-a-file")
-    with os.fdopen(number, "rb") as file:
-        yield file
-        after = os.fstat(number)
-        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-            raise PictureError(f"{name} was changed while it was read: run again when it is complete", "changed")
-
-
-def _special(mode: int) -> str:
-    kinds = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"))
-    return next((word for test, word in kinds if test(mode)), "a device")
-
-
-def _unopened(error: OSError | ValueError, name: str) -> SrcliError:
-    number = getattr(error, "errno", None)
-    if number in (errno.ENOENT, errno.ENOTDIR):
-        return PictureError(f"{name} does not exist (any more): check the name", "vanished")
-    if number in _FULL:
-        return MachineError(f"{name} cannot be opened ({os.strerror(number)}): close other programs")
-    if number == errno.ENXIO:
-        return PictureError(f"{name} is a socket or a device, not a picture file: leave it out", "not-a-file")
-    reason = os.strerror(number) if number else str(error)
-    return PictureError(f"{name} cannot be opened ({reason}): check its permissions", "unreadable")
 
 
 def _read(file: IO[bytes], name: str, rules: _Rules, lenient: bool) -> Picture:
@@ -133,7 +110,7 @@ def _decoded(file: IO[bytes], kind: str, rules: _Rules, told: Facts, digest: str
         notes = [*told.notes, *_frames(picture, rules.frames)]
         found = decode(picture, lambda: _open(file, kind))
         metadata, left_out = collect(picture)
-    turn = 1 if kind in ("TIFF", "HEIF") else exif.orientation(metadata.exif)  # those two decoders turn it themselves
+    turn = 1 if kind in _UPRIGHT else exif.orientation(metadata.exif)
     if any("EXIF" in str(w.message) for w in caught):
         left_out.append("its EXIF data is damaged in part")
     pixels, gamut, profile, said = _coloured(found, picture.info.get("icc_profile"))

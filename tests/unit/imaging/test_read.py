@@ -10,7 +10,7 @@ from PIL import Image
 from tests.unit.imaging.builders import chunk, exif_block, noise, png, ramp, saved, tiff
 
 from srcli.errors import PictureError
-from srcli.imaging.read import read_picture
+from srcli.imaging.read import read_picture, read_size
 from srcli.imaging.sniff import facts
 
 EXACT = [("PNG", {}), ("TIFF", {}), ("BMP", {}), ("PPM", {}), ("WEBP", {"lossless": True}), ("JPEG2000", {})]
@@ -81,6 +81,25 @@ def test_every_orientation_is_applied_once(kind, turn):
     assert np.abs(level.astype(int) - want).max() <= 8
     if kind == "alpha":
         assert (found.alpha == (want[..., 0] | 1)).all()
+
+
+@pytest.mark.parametrize("turn", [1, 3, 6, 8])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP", "AVIF"])
+def test_the_size_is_known_from_the_headers(kind, turn):
+    tags = Image.Exif()
+    tags[0x112] = turn
+    data = saved(ramp(64, 256), kind, exif=tags)
+    found = read_picture(data)
+    assert read_size(data) == (found.width, found.height) == ((64, 256) if turn > 4 else (256, 64))
+    if kind in ("JPEG", "PNG"):
+        assert read_size(data[: len(data) * 3 // 4]) == read_size(data)
+
+
+def test_sizes_have_the_same_limits():
+    with pytest.raises(PictureError, match="--max-pixels"):
+        read_size(saved(ramp(8, 8), "PNG"), max_pixels=63)
+    with pytest.raises(PictureError, match="text file"):
+        read_size(b"words")
 
 
 @pytest.mark.parametrize("turn", [0, 9, 255])
