@@ -38,7 +38,9 @@ def text_model(width: int) -> CLIPTextModel:
     torch.manual_seed(7)
     words = len(json.loads((TOKENIZER / "vocab.json").read_text()))
     sizes = {"hidden_size": width, "intermediate_size": 2 * width, "num_attention_heads": 2, "num_hidden_layers": 2}
-    return CLIPTextModel(CLIPTextConfig(vocab_size=words, max_position_embeddings=77, **sizes)).eval()
+    return CLIPTextModel(
+        CLIPTextConfig(vocab_size=words, max_position_embeddings=77, bos_token_id=0, eos_token_id=1, **sizes)
+    ).eval()
 
 
 def write_adapter(folder: Path, fusion: bool = True) -> Path:

@@ -53,11 +53,12 @@ def opened(path: Path, state: Mapping[str, Tensor], config: Mapping[str, Any]) -
         raise WeightsError(f"{path}: holds no SR3 network: choose an SR3 checkpoint")
     try:
         shape = Shape.from_config(config["model"]) if config else Shape.from_state(own)
+        unet = build(shape)
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise WeightsError(f"{path}: its layout is not SR3's ({error}): choose an SR3 checkpoint") from error
     if shape.in_channel != 2 * shape.out_channel:
         raise WeightsError(f"{path}: paints from nothing ({shape.in_channel} channels in): choose one that enlarges")
-    return load_into(build(shape), own, path)
+    return load_into(unet, own, path)
 
 
 def beside(path: Path) -> Mapping[str, Any]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import nn
 
 from srcli.engines.bases import Base, State, merge_loras, open_file, open_folder, text_model, tokenizer
 from srcli.errors import InputError, WeightsError
@@ -24,6 +25,7 @@ from srcli.weights.parts import weight_files
 from srcli.weights.single import OPEN_CLIP, convert_open_clip, convert_unet, convert_vae
 from srcli.weights.store import Store
 
+Net = TypeVar("Net", bound=nn.Module)
 FAMILY = "sd21"
 LENDER = "sd21-base"  # lends its configurations to a checkpoint that brings its own base
 LENT = ("unet/config.json", "vae/config.json", "text_encoder/config.json", "tokenizer")
@@ -112,7 +114,7 @@ class FusionLayers:
         if not names:
             raise WeightsError(f"{path}: holds no fusion layers: run srcli models pull {FUSION}")
         state = load_state(path, "decoder.", names)
-        net = load_into(cfw.build(state), state, path)
+        net = load_into(fitting(path, cfw.build, state), state, path)
         return net.eval().requires_grad_(False)
 
     def _pulled(self) -> Path:
@@ -134,14 +136,22 @@ def open_all(choice: ModelChoice, store: Store) -> Loaded:
     variant = _variant(choice, adapter, None if own else str(base.schedule.get("prediction_type", EPSILON)))
     unet = load_into(build(UNet2DConditionModel, config), base.unet or {}, base.source)
     encoder_state = load_state(adapter.path, ENCODER)
-    encoder = load_into(time_encoder.build(encoder_state), encoder_state, adapter.path)
+    encoder = load_into(fitting(adapter.path, time_encoder.build, encoder_state), encoder_state, adapter.path)
     state = spade.modulation_state(adapter.part(LDM_UNET, modulation=True))
-    modulation = load_into(spade.build(unet, state), state, adapter.path)
+    modulation = load_into(fitting(adapter.path, spade.build, unet, state), state, adapter.path)
     loras = merge_loras(choice, store, unet, base.text_encoder, _family(adapter.path if own else base.source))
     modulation.attach(unet)
     fusion = FusionLayers(adapter.fusion, choice, store)
     made_of = {**adapter.located.provenance(), **base.made_of, **loras}
     return Loaded(unet, encoder, modulation, base, variant, fusion, made_of)
+
+
+def fitting(path: Path, build: Callable[..., Net], *of: Any) -> Net:
+    """A network built after weights, which may be incomplete, or of other widths than the base."""
+    try:
+        return build(*of)
+    except (KeyError, ValueError, IndexError, StopIteration, ZeroDivisionError) as error:
+        raise WeightsError(f"{path}: is not whole, or not for this base ({error}): choose another file") from error
 
 
 def wanted(choice: ModelChoice) -> Variant:

@@ -16,9 +16,10 @@ from tests.stablesr_folder import write_adapter, write_base, write_pickle
 from srcli.engines.device import Device
 from srcli.engines.latent import filled_up
 from srcli.engines.stablesr import StableSR
-from srcli.engines.stablesr_weights import open_all
+from srcli.engines.stablesr_weights import fitting, open_all
 from srcli.errors import InputError, WeightsError
 from srcli.imaging.picture import Picture
+from srcli.models import spade
 from srcli.pipeline import Pipeline
 from srcli.settings import ModelChoice, Sampling, Size
 from srcli.tasks import RESTORE, UPSCALE, Job
@@ -164,12 +165,32 @@ def test_a_pasd_adapter_is_refused(base):
         open_all(choice(HERE / "pasd" / "tiny" / "pasd", base), Store())
 
 
-def test_a_damaged_adapter_is_named_with_what_it_lacks(tmp_path, adapter, base):
+@pytest.mark.parametrize(
+    ("lost", "said"),
+    [
+        ("structcond_stage_model.fea_tran.1.in_layers.0.weight", r"lacks fea_tran\.1\.in_layers\.0\.weight"),
+        ("structcond_stage_model.input_blocks.0.0.weight", "is not whole"),
+        ("model.diffusion_model.middle_block.0.spade.mlp_beta.bias", r"lacks mid_block\.resnets\.0\.spade"),
+        ("model.diffusion_model.", "is not whole"),
+    ],
+)
+def test_a_damaged_adapter_is_named(tmp_path, adapter, base, lost, said):
     state = load_file(adapter / "adapter.safetensors")
-    state.pop("structcond_stage_model.fea_tran.1.in_layers.0.weight")
-    save_file(state, tmp_path / "adapter.safetensors")
-    with pytest.raises(WeightsError, match=r"lacks fea_tran\.1\.in_layers\.0\.weight"):
+    save_file({key: v for key, v in state.items() if not key.startswith(lost)}, tmp_path / "adapter.safetensors")
+    with pytest.raises(WeightsError, match=said):
         open_all(choice(tmp_path / "adapter.safetensors", base), Store())
+
+
+def test_a_base_of_other_widths_is_named():
+    with pytest.raises(WeightsError, match="not for this base"):
+        fitting(Path("adapter"), spade.build, narrow(), {"mlp_shared.0.weight": torch.zeros(128, 32, 3, 3)})
+
+
+def narrow() -> UNet2DConditionModel:
+    """Of widths that no norm of 32 groups divides."""
+    sizes = {"block_out_channels": (16, 16), "norm_num_groups": 8, "layers_per_block": 1, "cross_attention_dim": 8}
+    kinds = {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2}
+    return UNet2DConditionModel(**sizes, **kinds, attention_head_dim=2)
 
 
 def test_filling_up_keeps_the_picture_and_reaches_the_unit():
