@@ -125,10 +125,13 @@ def restored(own: Array, working: Array, gamut: NDArray[np.uint16]) -> None:
     """Put what sRGB lost (in the result's size) upon the result in its own space, where that is at sRGB's edge."""
     top, step = np.iinfo(own.dtype).max, own.dtype.itemsize
     edge, slope = top // 24, top // 16
-    inner = np.minimum(working.min(-1), top - working.max(-1)).astype(np.int32)
-    share = np.clip((edge + slope - inner) / slope, 0, 1, dtype=np.float32)[..., None]
-    change = (gamut.astype(np.int32) - MIDDLE) * step
-    own[:] = np.clip(own + np.rint(change * share).astype(np.int32), 0, top)
+    red, green, blue = (working[..., c] for c in range(3))
+    lowest, highest = np.minimum(np.minimum(red, green), blue), np.maximum(np.maximum(red, green), blue)
+    inner = np.minimum(lowest, top - highest)
+    near = inner < edge + slope
+    share = np.clip((edge + slope - inner[near].astype(np.float32)) / slope, 0, 1)[:, None]
+    change = (gamut[near].astype(np.int32) - MIDDLE) * step
+    own[near] = np.clip(own[near] + np.rint(change * share).astype(np.int32), 0, top)
 
 
 def _by_bands(pixels: Array, out: Array, way: Any) -> Array:
