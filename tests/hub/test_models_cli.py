@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from srcli.cli import app
-from tests.hub.conftest import ADAPTER, BASE, TENSORS
+from srcli.cli.models import _wanted
+from srcli.weights.overlay import dump
+from tests.hub.conftest import ADAPTER, BASE, TENSORS, MakeStore
 from tests.hub.server import Fault, Hub
 
 VAE = "vae/diffusion_pytorch_model.safetensors"
@@ -87,6 +90,15 @@ def test_verify_names_what_is_bad_and_pull_mends_it(srcli) -> None:
     assert srcli("gc").stdout.strip().endswith(".bad")
 
 
+def test_pull_replaces_what_changed_in_the_cache(srcli) -> None:
+    srcli("add", "tiny", BASE)
+    srcli("pull", "tiny")
+    path = Path(srcli("path", "tiny").stdout.strip()) / VAE
+    path.resolve().write_bytes(b"short")
+    assert "has 5 bytes and the lock says" in srcli("pull", "tiny").stderr
+    assert path.read_bytes() == TENSORS
+
+
 @pytest.mark.parametrize("share", ["0%", "200%", "some"])
 def test_a_share_that_is_none(srcli, share: str) -> None:
     assert "--subset" in srcli("verify", "--subset", share, exit_code=2).stderr
@@ -150,3 +162,15 @@ def test_of_several_lora_files_one_must_be_chosen(srcli, hub: Hub) -> None:
     )
     srcli("pull", "fast")
     assert srcli("path", "fast").stdout.strip().endswith("two.safetensors")
+
+
+def test_two_weights_that_need_different_parts_of_a_third_get_both(hub: Hub, make_store: MakeStore) -> None:
+    store = make_store()
+    lock = store.lock()
+    lock |= {"other": replace(lock["adapter"], name="other", needs=("base/tokenizer",))}
+    store.packaged.write_text(dump(lock), encoding="utf-8")
+    parts = {entry.name: parts for entry, parts in _wanted(store, ["adapter", "other"], False)}
+    assert parts["base"] == ("tokenizer", "vae")
+    assert [entry.name for entry, _ in _wanted(store, ["adapter", "other"], True)] == ["adapter", "other"]
+    parts = {entry.name: parts for entry, parts in _wanted(store, ["adapter", "base"], False)}
+    assert parts["base"] == ()

@@ -72,26 +72,41 @@ def pull(
 ) -> None:
     """Fetch weights and all they need, check every hash, and go on where a broken download stopped."""
     store = Store(tell=_say)
-    wanted = {entry.name: (entry, parts) for name in names for entry, parts in _wanted(store, name, alone)}
-    plans = [(entry, store.plan(entry, parts)) for entry, parts in wanted.values() if not store.is_here(entry, parts)]
+    wanted = _wanted(store, names, alone)
+    plans = [(entry, store.plan(entry, parts)) for entry, parts in wanted if not _good(store, entry, parts)]
     if dry_run:
         for entry, planned in plans:
             for remote in planned.lacking:
                 print(f"{entry.name}\t{remote.path}\t{remote.size}")
         return
     _bring(store, plans)
-    for entry, parts in wanted.values():
-        store.check(store.lock().get(entry.name, entry), parts)
     _say(f"{', '.join(names)}: here and as locked")
 
 
-def _wanted(store: Store, name: str, alone: bool) -> list[tuple[Entry, tuple[str, ...]]]:
-    """What a name asks for; what the user must bring, or has brought, or came with srcli is not pulled."""
-    family = store.family(name)
-    own = family[0][0]
-    if own.yours:
-        store.open(own)
-    return [(entry, parts) for entry, parts in (family[:1] if alone else family) if entry.repo is not None]
+def _good(store: Store, entry: Entry, parts: Sequence[str]) -> bool:
+    """Tell whether an entry is here and as locked; what is not was moved aside, and is said."""
+    if not store.is_here(entry, parts):
+        return False
+    try:
+        store.check(entry, parts)
+    except WeightsError as error:
+        _say(str(error))
+        return False
+    return True
+
+
+def _wanted(store: Store, names: Sequence[str], alone: bool) -> list[tuple[Entry, tuple[str, ...]]]:
+    """What the names ask for, each entry once; what the user brings or srcli came with is not pulled."""
+    wanted: dict[str, tuple[Entry, tuple[str, ...]]] = {}
+    for name in names:
+        family = store.family(name)
+        if family[0][0].yours:
+            store.open(family[0][0])  # says how to bring it
+        for entry, parts in family[:1] if alone else family:
+            _, before = wanted.get(entry.name, (entry, parts))
+            every = () if () in (before, parts) else tuple(sorted({*before, *parts}))
+            wanted[entry.name] = (entry, every)
+    return [(entry, parts) for entry, parts in wanted.values() if entry.repo is not None]
 
 
 def _bring(store: Store, plans: Sequence[tuple[Entry, Plan]]) -> None:

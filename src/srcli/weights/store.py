@@ -87,7 +87,9 @@ class Store:
 
     def check(self, entry: Entry, parts: Sequence[str] = ()) -> dict[str, Path]:
         """Hold the files of an entry that lie here against the lock; a bad one is moved aside and named."""
-        files = self.lying(entry, parts) or {}
+        files = self.lying(entry, parts)
+        if files is None:
+            raise WeightsError(f"{entry.name}: a part of it is not here: run srcli models pull {entry.name}")
         for path, file in files.items():
             if what := fault(file, entry.files[path], self.stamps):
                 raise quarantine(file, what)

@@ -104,4 +104,4 @@ def quarantine(path: Path, what: str) -> WeightsError:
     """Move a bad file aside and return the error that names it."""
     aside = set_aside(path)
     where = f"moved to {aside}" if aside else f"it is on a read-only disk, so delete it or add the suffix {BAD}"
-    return WeightsError(f"{os.fspath(path)} {what} ({where}): run srcli models pull again")
+    return WeightsError(f"{os.fspath(path)} {what} ({where}): run srcli models pull")
