@@ -148,7 +148,8 @@ cases("stablesr", "summary", "manifest")
 
 
 def full_size(name: str) -> dict:
-    return json.loads((ROOT / "stablesr" / "manifest" / f"{name}.json").read_text())
+    path = ROOT / "stablesr" / "manifest" / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def same_keys(module: nn.Module, state: dict[str, torch.Tensor], source: Path) -> nn.Module:
