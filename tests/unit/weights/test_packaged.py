@@ -6,7 +6,8 @@ from pathlib import Path
 
 import srcli
 from srcli.weights.header import sha256
-from srcli.weights.lock import File, read_lock
+from srcli.weights.lock import Entry, File, read_lock
+from srcli.weights.overlay import dump
 from srcli.weights.places import packaged_lock
 from srcli.weights.store import Store
 
@@ -17,8 +18,18 @@ def test_every_packaged_file_is_locked_as_it_is_and_no_other() -> None:
     files = {path.name: File(path.name, path.stat().st_size, sha256(path)) for path in DATA.glob("*.safetensors")}
     engines = [entry for entry in read_lock(packaged_lock()).values() if entry.kind == "engine"]
     locked = {path: file for entry in engines for path, file in entry.files.items()}
-    lines = [f'"{file.path}" = {{ size = {file.size}, sha256 = "{file.sha256}" }}' for file in files.values()]
-    assert locked == files, "put into weights.lock: " + "; ".join(lines)
+    made = {
+        name.removesuffix(".safetensors"): Entry(
+            name=name.removesuffix(".safetensors"),
+            kind="engine",
+            family="builtin",
+            license="apache-2.0",
+            title="srcli's own model",
+            files={name: file},
+        )
+        for name, file in files.items()
+    }
+    assert locked == files, f"put these tables into weights.lock and correct its [end]:\n{dump(made)}"
 
 
 def test_packaged_weights_are_found_and_checked_like_others() -> None:
