@@ -100,6 +100,8 @@ def open_all(choice: ModelChoice, store: Store, tell: Tell) -> Loaded:
     adapter = Adapter.find(choice, store)
     base = open_base(choice, store, located, adapter.found().family)
     unet, paca = join(adapter, base, choice.blend)
+    if base.vae.config.latent_channels != unet.config.in_channels:
+        raise WeightsError(f"{base.source.parent}: its VAE's latents are not this UNet's: choose another base model")
     loras = merge_loras(choice, store, unet, base.text_encoder, adapter.found().family)
     made_of = {**adapter.located.provenance(), **base.made_of, **loras}
     schedule = adapter.schedule()
