@@ -11,11 +11,12 @@ from torch import Tensor
 from srcli.engines.base import Canvas, Request, Size, Tell
 from srcli.engines.captions import Describer
 from srcli.engines.device import Device
-from srcli.engines.latent import POSTERIOR, Codec, at_once, guided_steps, least, place, scheduler
+from srcli.engines.latent import POSTERIOR, Codec, at_once, guided_steps, least, place, quicken, scheduler
 from srcli.engines.pasd_sampling import Led, Nets, start
 from srcli.engines.pasd_weights import Loaded, open_all
 from srcli.engines.prompts import TextEncoder, positive
 from srcli.models.memory import remember_text
+from srcli.models.prefix import Prefix
 from srcli.sampling.layout import Limits, lay
 from srcli.sampling.tiling import Tile
 from srcli.settings import ModelChoice, Sampling
@@ -51,7 +52,9 @@ class Pasd:
             remember_text(net)
         for net in (loaded.unet, loaded.paca, loaded.control, loaded.base.text_encoder):
             place(net, device)
-        nets = Nets(loaded.unet, loaded.paca, loaded.control, device)
+        for net in (loaded.unet, loaded.paca, loaded.control):
+            quicken(net, device)
+        nets = Nets(loaded.unet, loaded.paca, loaded.control, device, Prefix(loaded.unet, loaded.control))
         texts = TextEncoder(loaded.base.tokenizer, loaded.base.text_encoder, device)
         codec = Codec.of(loaded.base.vae, device)
         return cls(nets, codec, texts, loaded.schedule, loaded.made_of, describer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from srcli.engines.device import Device
 from srcli.engines.latent import AGAIN, START, entering, guided, noised
 from srcli.models.paca import PixelAware
+from srcli.models.prefix import Prefix
 from srcli.sampling.noise import NoiseField
 from srcli.sampling.tiling import Tile
 
@@ -25,6 +27,11 @@ class Nets:
     paca: PixelAware
     control: ControlNetModel
     device: Device
+    prefix: Prefix | None = None
+
+    def equal_halves(self) -> AbstractContextManager[None]:
+        """Within, both halves of a batch differ in their text alone."""
+        return nullcontext() if self.prefix is None else self.prefix.equal_halves()
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,8 @@ class Led:
         embedding = self._embedding(hint, where)
         if self.guidance <= 1 or float(t) not in self.guided_at:
             return self.predict(x, t, embedding, both=False)
-        halves = self.predict(torch.cat([x, x]), t, torch.cat([embedding, embedding]), both=True)
+        with self.nets.equal_halves():
+            halves = self.predict(torch.cat([x, x]), t, torch.cat([embedding, embedding]), both=True)
         away, shown = halves.chunk(2)
         return guided(away, shown, self.guidance)
 
@@ -55,9 +63,7 @@ class Led:
         """The plain predictions: for `both` texts, the one to keep away from first, or for the other alone."""
         nets = self.nets
         given, text = x.to(nets.device.dtype), self._text(len(x), both)
-        down, mid = nets.control(
-            given, t, text, embedding, conditioning_scale=self.strength, return_dict=False
-        )
+        down, mid = nets.control(given, t, text, embedding, conditioning_scale=self.strength, return_dict=False)
         with nets.paca.attending(down):
             out: Tensor = nets.unet(
                 given,
@@ -88,9 +94,7 @@ class Led:
         return torch.cat([self._embedded[place] for place in places])
 
 
-def start(
-    z: Tensor, scheduler: Any, noise: NoiseField, level: int | None, official: bool = False
-) -> Tensor:
+def start(z: Tensor, scheduler: Any, noise: NoiseField, level: int | None, official: bool = False) -> Tensor:
     """Latents to start from: diffused to the first timestep, then once more to `level` with fresh noise.
 
     Without a level the start is pure noise. `official` looks the level up among the steps, as the official program

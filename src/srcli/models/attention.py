@@ -1,0 +1,66 @@
+"""Attention of a picture's tokens on a CPU, some rows at a time, by oneDNN.
+
+The library's own kernel multiplies by another library there, which takes half as long again in fp32 and twice as
+long in bf16. Scores and softmax stay in fp32, as in that kernel.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from srcli.models.packed import available, packed, product
+
+ROWS = 256  # scores of so many rows against a tile's tokens stay in a core's own cache
+TEXT = 128  # keys; with fewer there is nothing to gain
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Softmax attention of (batch, heads, tokens, width)."""
+    if query.device.type != "cpu" or key.shape[2] <= TEXT or not available():
+        return scaled_dot_product_attention(query, key, value)
+    out = torch.empty_like(query, memory_format=torch.contiguous_format)
+    scale = query.shape[-1] ** -0.5
+    for one, q, k, v in zip(*(x.flatten(0, 1) for x in (out, query, key, value)), strict=True):
+        _rows(one, q.float() * scale, k.float(), v)
+    return out
+
+
+def _rows(out: Tensor, query: Tensor, key: Tensor, value: Tensor) -> None:
+    """One head of one picture, into `out`."""
+    keys, values = packed(key, ROWS), packed(value.t(), ROWS)
+    for part, rows in zip(torch.split(out, ROWS), torch.split(query, ROWS), strict=True):
+        part.copy_(product(product(rows, keys).softmax(-1).to(value.dtype), values))
+
+
+class ByRows:
+    """An attention processor for plain self and cross attention between pictures."""
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: None = None,
+    ) -> Tensor:
+        source = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        query, key, value = attn.to_q(hidden_states), attn.to_k(source), attn.to_v(source)
+        mixed = attend(*(split(x, attn.heads) for x in (query, key, value)))
+        out: Tensor = attn.to_out[0](mixed.transpose(1, 2).flatten(2))
+        return out
+
+
+def by_rows(net: nn.Module) -> None:
+    """Let every attention of the network that has the library's own processor attend by rows."""
+    for module in net.modules():
+        if isinstance(module, Attention) and isinstance(module.processor, AttnProcessor2_0):
+            module.set_processor(ByRows())
+
+
+def split(x: Tensor, heads: int) -> Tensor:
+    """(batch, tokens, width) to (batch, heads, tokens, width / heads)."""
+    return x.reshape(*x.shape[:2], heads, -1).transpose(1, 2)
