@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.golden.pasd_models import nets as official
 
 from srcli.engines.device import Device
 from srcli.engines.pasd_sampling import Led, Nets
@@ -16,7 +17,6 @@ from srcli.models.packed import available, pack
 from srcli.models.prefix import Prefix
 from srcli.sampling.sampler import Tiled
 from srcli.sampling.tiling import Tile
-from tests.golden.pasd_models import nets as official
 
 ROOT = Path(__file__).parents[2] / "golden/pasd"
 T = torch.tensor(501)
