@@ -24,7 +24,7 @@ from srcli.weights.store import Store
 
 State = dict[str, Tensor]
 OUTER = ("vae", "text_encoder", "tokenizer", "scheduler")
-CONFIGS = ("unet/config.json", "vae", "text_encoder", "tokenizer", "scheduler")
+LENT = ("unet/config.json", "vae/config.json", "text_encoder/config.json", "tokenizer", "scheduler")
 SCHEDULE = "scheduler_config.json"
 
 
@@ -65,20 +65,35 @@ def open_folder(located: Located, family: str, with_unet: bool) -> Base:
 def open_file(located: Located, path: Path, store: Store, lender: str, family: str) -> Base:
     """A single file has no configurations, and may lack parts: the usual base, `lender`, lends them."""
     require(detect(path), path, kind="checkpoint", family=family)
-    lent = store.resolve(lender, "base", CONFIGS)
+    lent = store.resolve(lender, "base", LENT)
     single = open_single(path, lent.folder, family)
-    usual = open_folder(lent, family, with_unet=False)
-    vae, text = usual.vae, usual.text_encoder
-    if single.vae is not None:
-        vae = load_into(build(AutoencoderKL, read_config(lent.part("vae"))), single.vae, path)
-    if single.text is not None:
-        text = text_model(lent, single.text, path)
-    return Base(vae, text, usual.tokenizer, usual.schedule, single.unet, path, located.provenance())
+    if single.lacking:
+        lent = store.resolve(lender, "base", (*LENT, *single.lacking))
+    return Base(
+        vae_model(lent, single.vae, path),
+        text_model(lent, single.text, path),
+        tokenizer(lent.part("tokenizer")),
+        checked_schedule(read_config(lent.part("scheduler"), SCHEDULE), lent.part("scheduler")),
+        single.unet,
+        path,
+        located.provenance(),
+    )
 
 
-def text_model(lent: Located, state: State, source: Path) -> nn.Module:
-    """A text encoder built after a folder's configuration."""
-    net: nn.Module = CLIPTextModel(CLIPTextConfig.from_pretrained(lent.part("text_encoder")))
+def vae_model(lent: Located, state: State | None, source: Path) -> AutoencoderKL:
+    """A VAE from a single file's weights, or the lender's own."""
+    if state is None:
+        return load_component(AutoencoderKL, lent.part("vae"))
+    return load_into(build(AutoencoderKL, read_config(lent.part("vae"))), state, source)
+
+
+def text_model(lent: Located, state: State | None, source: Path) -> nn.Module:
+    """A text encoder from a single file's weights, or the lender's own."""
+    if state is None:
+        own: nn.Module = load_component(CLIPTextModel, lent.part("text_encoder"))
+        return own
+    config = CLIPTextConfig.from_pretrained(lent.part("text_encoder"), local_files_only=True)
+    net: nn.Module = CLIPTextModel(config)
     load_text(net, state, source)
     return net
 
