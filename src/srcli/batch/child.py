@@ -6,20 +6,15 @@ import contextlib
 import os
 import signal
 import warnings
-from pathlib import Path
-
-from PIL import Image
 
 from srcli.batch.wire import Refusal, Request, receive, send
 from srcli.errors import SrcliError
 from srcli.imaging.made import read_made
 from srcli.imaging.names import shown
-from srcli.imaging.read import read_picture
-from srcli.imaging.sniff import HEAD, sniff
+from srcli.imaging.read import read_picture, read_size
 
 GIB = 1 << 30
 BYTES_PER_PIXEL = 64  # generous: this stops runaway decoders, `max_pixels` stops large pictures
-ORIENTATION = 0x0112
 
 
 def main() -> None:
@@ -44,7 +39,7 @@ def _answer(request: Request) -> object:
     try:
         _limit(request.intake.max_pixels)
         if request.want == "size":
-            return _size(request.path)
+            return read_size(request.path, max_pixels=request.intake.max_pixels)
         if request.want == "made":
             return read_made(request.path)
         return read_picture(
@@ -57,19 +52,6 @@ def _answer(request: Request) -> object:
         return Refusal(str(error), getattr(error, "kind", "machine"))
     except Exception as error:
         return Refusal(f"{shown(request.path)} cannot be read: {type(error).__name__}: {error}", type(error).__name__)
-
-
-def _size(path: Path) -> tuple[int, int]:
-    """Width and height as they will be once the picture stands upright."""
-    with path.open("rb") as stream:
-        kind = sniff(stream.read(HEAD), shown(path))
-        if kind == "HEIF":
-            picture = read_picture(path)
-            return picture.width, picture.height
-        with Image.open(stream, formats=[kind]) as opened:
-            width, height = opened.size
-            turned = kind != "TIFF" and "exif" in opened.info and opened.getexif().get(ORIENTATION, 1) in range(5, 9)
-    return (height, width) if turned else (width, height)
 
 
 def _limit(pixels: int) -> None:

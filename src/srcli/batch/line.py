@@ -39,8 +39,8 @@ class Flight:
     began_work: float = 0.0
 
 
+# What the line's own thread has to see to: a flight's news, a sentence for the user, or only its stop sign.
 Mail = SimpleQueue[tuple[Flight, str, Any] | str | None]
-"""What the line's own thread has to see to: a flight's news, a sentence for the user, or only its stop sign."""
 
 
 @dataclass

@@ -18,7 +18,7 @@ class Logbook:
     """Says of every picture what is about to happen, and what did."""
 
     def __init__(self, orders: Orders, folder: Path, memory: Memory) -> None:
-        self._recipe, self._seed, self._models = orders.recipe(), orders.job.seed, orders.maker.lock
+        self._recipe, self._seed, self._models = orders.recipe(), orders.job.seed, orders.lock
         self._journal = Journal(folder)
         self._lock = threading.Lock()
         self._stamps: dict[Path, Stamp] = {}

@@ -99,7 +99,7 @@ class Maker:
 
     choice: ModelChoice
     device: DeviceChoice
-    lock: str = ""  # digest of the weights.lock in force
+    lock: str = ""  # digest of the weights.lock in force; "" looks it up
 
     def load(self, tell: Callable[[str], None]) -> Pipeline:
         from srcli.pipeline import Pipeline
@@ -117,6 +117,10 @@ class Orders:
     job: Job
     maker: Maker
 
+    @property
+    def lock(self) -> str:
+        return self.maker.lock or lock_digest()
+
     def settings(self) -> dict[str, object]:
         """Whatever decides the bytes of a result, besides its input."""
         return {
@@ -124,7 +128,7 @@ class Orders:
             "job": asdict(self.job),
             "models": asdict(self.maker.choice) | {"offline": None},
             "files": [stamp for path in _local(self.maker.choice) for stamp in _stamps(path)],
-            "lock": self.maker.lock,
+            "lock": self.lock,
             "form": [self.outlet.format, self.outlet.quality, self.outlet.strip, self.outlet.strip_gps],
             "reading": [self.intake.frames, self.intake.allow_truncated],
         }
@@ -133,6 +137,16 @@ class Orders:
         """Digest of these settings: two runs with one recipe make the same picture of the same input."""
         text = json.dumps(self.settings(), sort_keys=True, default=str)
         return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def lock_digest() -> str:
+    """Of the packaged lock and the user's own entries. What a pull merely learned about them changes no picture."""
+    from srcli.weights.lock import read_lock
+    from srcli.weights.places import packaged_lock, places
+
+    overlay = places().overlay
+    own = [entry for entry in read_lock(overlay).values() if not entry.learned] if overlay.is_file() else []
+    return hashlib.sha256(packaged_lock().read_bytes() + repr(own).encode()).hexdigest()
 
 
 def _local(choice: ModelChoice) -> list[Path]:

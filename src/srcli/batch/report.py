@@ -32,10 +32,7 @@ class Outcome:
 
 def failure(source: Path, error: BaseException, target: Path | None = None, seconds: float = 0.0) -> Outcome:
     """One picture's failure, whatever was raised. What is no SrcliError is a bug or a library's surprise."""
-    if isinstance(error, PictureError):
-        kind = error.kind
-    else:
-        kind = KINDS.get(type(error), type(error).__name__)
+    kind = error.kind if isinstance(error, PictureError) else KINDS.get(type(error), type(error).__name__)
     text = str(error) or type(error).__name__
     known = isinstance(error, SrcliError)
     message = text if known else f"{type(error).__name__}: {text}"

@@ -24,6 +24,7 @@ from srcli.batch.reader import Readers
 from srcli.batch.report import FAILED, Outcome, Report, Tally
 from srcli.batch.signals import watching
 from srcli.errors import InputError
+from srcli.imaging.names import shown
 from srcli.imaging.picture import Picture
 
 
@@ -131,6 +132,8 @@ class _Run:
         self.tally.add(outcome)
         if self.logbook:
             self.logbook.failed(outcome)
+        for text in outcome.notes:
+            self.listener.note(f"{shown(outcome.source)}: {text}")
         self.listener.ended(outcome, self.tally)
         if outcome.status == FAILED and self.orders.conduct.fail_fast:
             self.stop.asked.set()

@@ -67,7 +67,8 @@ class Plain(Listener):
 
     def ended(self, outcome: Outcome, tally: Tally) -> None:
         if outcome.status == FAILED:
-            self.complain(f"{shown(outcome.source)}: {outcome.message}")
+            name, message = shown(outcome.source), str(outcome.message)
+            self.complain(message if name in message else f"{name}: {message}")
             if self.verbose and outcome.error is not None:
                 self.line("".join(traceback.format_exception(outcome.error)))
         if self.results is not None:

@@ -1,0 +1,309 @@
+"""Many workers, by Ray: one loaded pipeline each, here or on other machines. Files stay with the run itself."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+from srcli.batch.bench import Fatal, Made, OnStep, Tell, make
+from srcli.batch.orders import Conduct, Maker, Orders
+from srcli.errors import InputError, MachineError, PictureError, SrcliError
+from srcli.imaging.picture import Picture
+from srcli.tasks import Job
+
+if TYPE_CHECKING:
+    from srcli.pipeline import Pipeline
+
+DEPTH = 2  # pictures with a worker: one in hand, one on its way
+STRIKES = 2  # workers that may die over a picture
+PATIENCE = 300.0  # seconds without any worker, after which the run ends
+LOCAL = "local"
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A worker's first word: where it is, what was said while loading, and what went wrong."""
+
+    node: str
+    said: list[str]
+    error: BaseException | None = None
+
+
+class Worker:
+    """Lives in a process of its own, and holds one pipeline."""
+
+    def __init__(self, maker: Maker, job: Job) -> None:
+        self._maker, self._job = maker, job
+        self._pipeline: Pipeline | None = None
+
+    def load(self) -> Loaded:
+        """Make ready."""
+        import ray
+
+        said: list[str] = []
+        node = ray.get_runtime_context().get_node_id()
+        try:
+            self._pipeline = self._maker.load(said.append)
+        except Exception as error:
+            return Loaded(node, said, error)
+        return Loaded(node, said)
+
+    def make(self, picture: Picture) -> Made | BaseException:
+        """The result. An error is one too: what comes back raised is Ray's own, and means a lost worker."""
+        try:
+            if self._pipeline is None:
+                raise MachineError("a worker was not ready: run again")
+            return make(self._pipeline, picture, self._job, lambda stage, done, total: None)
+        except Fatal as error:
+            return error.__cause__ or error
+        except Exception as error:
+            return error
+
+
+@dataclass(eq=False)
+class Task:
+    """A picture that somebody waits for."""
+
+    picture: Any  # Ray's reference to it
+    future: Future[Made] = field(default_factory=Future)
+    strikes: int = 0
+    timer: threading.Timer | None = None
+
+
+@dataclass(eq=False)
+class Seat:
+    """A worker's place, with the pictures that are there. Who dies is replaced."""
+
+    actor: Any
+    ready: bool = False
+    node: str = ""
+    tasks: deque[Task] = field(default_factory=deque)
+
+
+class Cluster:
+    """Deals pictures to workers as they have hands free.
+
+    All of it happens in one thread of its own, which gets everything by post: Ray's callbacks may not call Ray.
+    """
+
+    def __init__(self, orders: Orders, tell: Tell) -> None:
+        self._tell, self._timeout = tell, orders.conduct.timeout
+        self._ray = connect(orders.conduct)
+        self._workers, self._share = shares(self._ray, orders.conduct, orders.maker)
+        maker = orders.maker
+        if "num_cpus" in self._share:
+            maker = replace(
+                maker, device=replace(maker.device, threads=maker.device.threads or self._share["num_cpus"])
+            )
+        self._hire = partial(self._ray.remote(Worker).options(**self._share).remote, maker, orders.job)
+        self._post: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._waiting: deque[Task] = deque()
+        self._seats: list[Seat] = []
+        self._patience: threading.Timer | None = None
+        self._ended: BaseException | None = None
+        self.slots, self.loading = DEPTH * self._workers, 0.0
+        self._thread = threading.Thread(target=self._serve, name="cluster", daemon=True)
+        self._thread.start()
+
+    def submit(self, picture: Picture, on_step: OnStep) -> Future[Made]:
+        task = Task(self._ray.put(picture))
+        self._post.put(partial(self._accept, task))
+        return task.future
+
+    def drop(self) -> None:
+        self._post.put(self._drop)
+
+    def close(self) -> None:
+        self._post.put(None)
+        self._thread.join()
+        for timer in (self._patience, *(task.timer for seat in self._seats for task in seat.tasks)):
+            if timer is not None:
+                timer.cancel()
+        for seat in self._seats:
+            self._ray.kill(seat.actor)
+        self._ray.shutdown()
+
+    def _serve(self) -> None:
+        while (work := self._post.get()) is not None:
+            try:
+                work()
+            except Exception as error:  # the connection itself is gone
+                self._end(MachineError(f"the Ray cluster is lost ({type(error).__name__}): start it again"))
+
+    def _accept(self, task: Task) -> None:
+        if self._ended is not None:
+            _fail(task, self._ended)
+            return
+        while len(self._seats) < self._workers:
+            self._seat()
+        self._waiting.append(task)
+        self._deal()
+
+    def _drop(self) -> None:
+        for task in (*self._waiting, *(task for seat in self._seats for task in seat.tasks)):
+            task.future.cancel()
+        self._waiting.clear()
+
+    def _seat(self) -> None:
+        """Hire a worker. It gets pictures once it has answered: until then nobody knows if there is room for it."""
+        seat = Seat(self._hire())
+        self._seats.append(seat)
+        loaded = seat.actor.load.remote().future()
+        began = time.perf_counter()
+        loaded.add_done_callback(lambda done: self._post.put(partial(self._loaded, seat, began, done)))
+        if self._patience is None and not any(s.ready for s in self._seats):
+            self._patience = threading.Timer(PATIENCE, self._post.put, (self._give_up,))
+            self._patience.daemon = True
+            self._patience.start()
+
+    def _loaded(self, seat: Seat, began: float, done: Future[Any]) -> None:
+        try:
+            loaded: Loaded = done.result()
+        except self._ray.exceptions.RayError:
+            self._lose(seat, blame=False)
+            return
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+        if loaded.error is not None:
+            self._end(loaded.error)
+            return
+        for text in loaded.said:
+            self._tell(text)
+        seat.node = loaded.node
+        self.loading = max(self.loading, time.perf_counter() - began)
+        seat.ready = True
+        self._deal()
+
+    def _deal(self) -> None:
+        """Give waiting pictures to the workers with the fewest."""
+        while self._waiting:
+            free = [seat for seat in self._seats if seat.ready and len(seat.tasks) < DEPTH]
+            if not free:
+                return
+            self._give(min(free, key=lambda seat: len(seat.tasks)), self._waiting.popleft())
+
+    def _give(self, seat: Seat, task: Task) -> None:
+        seat.tasks.append(task)
+        made = seat.actor.make.remote(task.picture).future()
+        made.add_done_callback(lambda done: self._post.put(partial(self._made, seat, task, done)))
+        self._mind(seat)
+
+    def _mind(self, seat: Seat) -> None:
+        """The time of the picture in hand runs."""
+        if self._timeout is not None and seat.tasks and seat.tasks[0].timer is None:
+            task = seat.tasks[0]
+            task.timer = threading.Timer(self._timeout, self._post.put, (partial(self._expire, seat, task),))
+            task.timer.daemon = True
+            task.timer.start()
+
+    def _made(self, seat: Seat, task: Task, done: Future[Any]) -> None:
+        if task not in seat.tasks:
+            return  # its worker was given up before
+        try:
+            result = done.result()
+        except self._ray.exceptions.RayError:
+            # A worker that went with its machine says nothing about the picture.
+            self._lose(seat, blame=any(n["Alive"] and n["NodeID"] == seat.node for n in self._ray.nodes()))
+            return
+        _leave(seat, task)
+        if isinstance(result, Made):
+            _settle(task, result)
+        elif isinstance(result, SrcliError) and not isinstance(result, (PictureError, MachineError)):
+            self._end(result)
+        else:
+            _fail(task, result)
+        self._mind(seat)
+        self._deal()
+
+    def _expire(self, seat: Seat, task: Task) -> None:
+        if task in seat.tasks:
+            _leave(seat, task)
+            _fail(task, PictureError(f"took longer than {self._timeout:g} seconds: raise --timeout", "timeout"))
+            self._lose(seat, blame=False)
+
+    def _lose(self, seat: Seat, blame: bool) -> None:
+        """A worker is gone: its pictures are done again by others, and another takes its place."""
+        if seat not in self._seats:
+            return
+        self._seats.remove(seat)
+        with suppress(Exception):
+            self._ray.kill(seat.actor)
+        if blame and seat.tasks:
+            seat.tasks[0].strikes += 1
+        for task in reversed(list(seat.tasks)):
+            _leave(seat, task)
+            if task.strikes >= STRIKES:
+                _fail(task, PictureError("killed the worker that computed it, twice: leave it out", "crash"))
+            elif not task.future.cancelled():
+                self._waiting.appendleft(task)
+        self._seat()
+        self._deal()
+
+    def _give_up(self) -> None:
+        self._end(MachineError(f"no worker could be started in {PATIENCE:g} seconds: see `ray status` for its room"))
+
+    def _end(self, error: BaseException) -> None:
+        """Nothing can be made any more."""
+        self._ended = fatal = Fatal()
+        fatal.__cause__ = error
+        for task in (*self._waiting, *(task for seat in self._seats for task in seat.tasks)):
+            _fail(task, fatal)
+        self._waiting.clear()
+
+
+def _leave(seat: Seat, task: Task) -> None:
+    seat.tasks.remove(task)
+    if task.timer is not None:
+        task.timer.cancel()
+        task.timer = None
+
+
+def _settle(task: Task, made: Made) -> None:
+    if not task.future.done():
+        task.future.set_result(made)
+
+
+def _fail(task: Task, error: BaseException) -> None:
+    if not task.future.done():
+        task.future.set_exception(error)
+
+
+def connect(conduct: Conduct) -> Any:
+    """The Ray library, connected: to the cluster that was named, or to one that starts here and ends with the run."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere unasked
+    try:
+        import ray
+    except ImportError as error:
+        raise InputError("--workers and --ray need one more package: pip install 'srcli[cluster]'") from error
+    quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
+    address = conduct.ray or LOCAL
+    here = {"num_cpus": max(conduct.workers, os.cpu_count() or 1), "include_dashboard": False}
+    try:
+        ray.init(address=address, **quiet, **(here if address == LOCAL else {}))
+    except Exception as error:
+        text = (
+            f"no Ray cluster at {address!r} ({type(error).__name__}): start one with `ray start --head`, or use local"
+        )
+        raise MachineError(text) from error
+    return ray
+
+
+def shares(ray: Any, conduct: Conduct, maker: Maker) -> tuple[int, dict[str, int]]:
+    """How many workers, and what each needs: a GPU where there are some, else cores."""
+    has = ray.cluster_resources()
+    gpus, cores = int(has.get("GPU", 0)), max(1, int(has.get("CPU", 1)))
+    if gpus and maker.device.device != "cpu":
+        return (conduct.workers if conduct.workers > 1 else gpus), {"num_gpus": 1, "num_cpus": 0}
+    nodes = sum(1 for node in ray.nodes() if node["Alive"])
+    workers = conduct.workers if conduct.workers > 1 else nodes
+    return workers, {"num_cpus": max(1, cores // workers)}

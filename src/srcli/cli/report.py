@@ -1,0 +1,20 @@
+"""`srcli report`: what a batch's journal adds up to."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report(
+    journal: Annotated[Path, typer.Argument(help="A journal, or the folder of results that it lies in.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Sum up a batch: totals, the slowest pictures, failures by class."""
+    from srcli.batch.history import history
+
+    found = history(journal)
+    print(json.dumps(found.fields()) if as_json else "\n".join(found.lines()))

@@ -1,0 +1,59 @@
+"""What a journal adds up to."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from srcli.batch.history import history
+from srcli.cli.boundary import ErrorBoundary
+from srcli.cli.report import report
+from srcli.errors import InputError
+from tests.batch.fakes import draw, go
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    for number in range(3):
+        draw(tmp_path / "in" / f"{number}.png", seed=number)
+    (tmp_path / "in" / "a.png").write_bytes(b"")
+    (tmp_path / "in" / "b\udcff.png").write_bytes(b"")
+    go(tmp_path / "in", path=str(tmp_path / "out"))
+    (tmp_path / "in" / "2.png").write_bytes(b"")
+    go(tmp_path / "in", path=str(tmp_path / "out"))
+    return tmp_path / "out"
+
+
+def test_the_last_word_on_each_picture_counts(out: Path) -> None:
+    found = history(out)
+    assert (found.runs, found.done, found.failed, found.unfinished) == (2, 2, 3, 0)
+    assert [kind for kind, count, _ in found.failures if count == 3] == ["empty"]
+    assert len(found.slowest) == 2
+
+
+def test_a_line_that_was_cut_is_passed_over(out: Path) -> None:
+    journal = out / ".srcli-journal.jsonl"
+    journal.write_bytes(journal.read_bytes() + b'{"event": "picture", "source": "x", "status": "fai')
+    assert history(journal).failed == 3
+
+
+def test_the_command_says_it(out: Path) -> None:
+    app = typer.Typer(cls=ErrorBoundary)
+    app.command()(report)
+    app.callback()(lambda: None)
+    result = CliRunner().invoke(app, ["report", str(out)])
+    assert result.exit_code == 0
+    assert "5 pictures in 2 runs: 2 done" in result.stdout
+    told = json.loads(CliRunner().invoke(app, ["report", "--json", str(out)]).stdout)
+    assert told["failures"][0]["count"] == 3
+
+
+def test_what_is_no_journal_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text('{"a": 1}\n')
+    for path in (tmp_path / "x.jsonl", tmp_path / "none.jsonl", tmp_path):
+        with pytest.raises(InputError):
+            history(path)
