@@ -157,8 +157,9 @@ def net_config(folder: Path, needed: Collection[str]) -> dict[str, Any]:
 
 
 def find_base(choice: ModelChoice, store: Store) -> Located:
-    """The base model that was chosen; without a choice, all of the usual one but its UNet."""
-    return store.resolve(choice.base or BASE, "base", () if choice.base else OUTER, choice.allow_pickle)
+    """The base model that was chosen; of the usual one all but its UNet."""
+    name = choice.base or BASE
+    return store.resolve(name, "base", OUTER if name == BASE else (), choice.allow_pickle)
 
 
 def open_base(choice: ModelChoice, store: Store, located: Located, family: str) -> Base:
