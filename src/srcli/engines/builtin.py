@@ -29,8 +29,7 @@ from srcli.weights.header import sha256
 from srcli.weights.store import Store
 
 PACKAGED = {
-    "upscale": "",
-    "restore": "",
+    "upscale": "0b4b8a78035976c47241662e6ebba241b85a77729495e5842a4be3d5d7641725",
 }
 """The weights in the package, and what their SHA-256 must be."""
 GRID = 4
@@ -40,7 +39,7 @@ BLOCK, HALO = 256, 40
 
 def load(choice: ModelChoice, device: Device, store: Store, tell: Tell) -> BuiltinEngine:
     """The packaged model for the task, or one trained by `srcli train builtin` (`--adapter FILE`)."""
-    name = "restore" if choice.variant == "restore" else "upscale"
+    name = "restore" if choice.variant == "restore" and "restore" in PACKAGED else "upscale"
     if choice.adapter:
         path = Path(choice.adapter)
         return BuiltinEngine(read_model(path, device), device, sha256(path))

@@ -90,7 +90,7 @@ class Pairs:
     scale: int
     batch: int
     seed: int
-    synthetic: float = 0.22
+    synthetic: float = 0.1
     before: Before | None = None
 
     def sharp(self, rng: Generator) -> Pixels:

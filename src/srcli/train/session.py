@@ -24,7 +24,7 @@ SHARES = {"predict": 0.55, "edges": 0.08, "detail": 0.37}
 """How a budget is divided among the stages."""
 RATES = {"predict": 5e-4, "edges": 8e-4, "detail": 8e-4}
 TASKS: dict[str, tuple[int, Degrade, data.Before | None, float]] = {
-    "upscale": (1, degrade, None, 0.22),
+    "upscale": (1, degrade, None, 0.1),
     "restore": (2, age, printed, 0.08),
 }
 """Task to fold, degradation, what becomes of the truth, and share of drawn patches."""
