@@ -12,19 +12,19 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from srcli.engines.base import Canvas, Request, Size, Tell
+from srcli.engines.budget import Room, arrange
 from srcli.engines.device import Device
 from srcli.engines.latent import (
     POSTERIOR,
     START,
     Codec,
-    at_once,
     entering,
     filled_up,
     least,
     noised,
-    place,
     scheduler,
 )
+from srcli.engines.placing import demand, settle
 from srcli.engines.prompts import TextEncoder
 from srcli.engines.stablesr_weights import Loaded, Variant, open_all
 from srcli.models.banded_vae import After
@@ -39,7 +39,7 @@ from srcli.settings import ModelChoice, Sampling
 from srcli.weights.store import Store
 
 # FLOP of one call as counted at full size: linear in the tile's latents, and quadratic where attention is.
-LINEAR, QUADRATIC = 267e6, 18930.0
+LINEAR, QUADRATIC = 198e6, 9305.0
 OVERLAP = 16  # of neighbouring tiles, in latents, where the user names none
 # The noise schedule that StableSR was trained with, whatever a base says of its own; it starts at its last step.
 TRAINED = {
@@ -92,6 +92,7 @@ class StableSR:
     codec: Codec
     texts: TextEncoder
     device: Device
+    room: Room
     factor: int = 1
     block: int | None = None
     halo: int = 0
@@ -99,10 +100,11 @@ class StableSR:
     @classmethod
     def of(cls, loaded: Loaded, device: Device) -> StableSR:
         remember_text(loaded.unet)
-        for net in (loaded.unet, loaded.encoder, loaded.modulation, loaded.base.text_encoder):
-            place(net, device)
-        texts = TextEncoder(loaded.base.tokenizer, loaded.base.text_encoder, device)
-        return cls(loaded, Codec.of(loaded.base.vae, device), texts, device)
+        steps, base = (loaded.unet, loaded.encoder, loaded.modulation), loaded.base
+        room = arrange(demand("StableSR", steps, (base.vae, base.text_encoder), device.dtype), device)
+        settle(steps, device, room)
+        texts = TextEncoder.of(base.tokenizer, base.text_encoder, device, room)
+        return cls(loaded, Codec.of(base.vae, device, room), texts, device, room)
 
     @property
     def name(self) -> str:
@@ -121,12 +123,10 @@ class StableSR:
         return least(target, request.sampling.process_size or self.variant.process)
 
     def layout(self, height: int, width: int, sampling: Sampling) -> tuple[list[Tile], int] | None:
-        side = self.variant.process // self.codec.factor
-        limits = Limits(smallest=side, largest=side * 3 // 2, overlap=OVERLAP)
-        tiles = lay(height, width, sampling, cost, limits)
+        tiles = lay(height, width, sampling, cost, limits(self.variant.process // self.codec.factor))
         if tiles is None:
             return None
-        return tiles, max(1, at_once(self.device) // (tiles[0].height * tiles[0].width))
+        return tiles, max(1, self.room.latents // (tiles[0].height * tiles[0].width))
 
     def prepare(self, hint: Tensor, request: Request) -> Canvas:
         weight = float(request.sampling.fidelity or 0)
@@ -156,6 +156,11 @@ class StableSR:
     def _finish(self, size: tuple[int, int], mix: After | None, x: Tensor) -> Tensor:
         """Not clamped: the colour fix looks at means and deviations, which clamping would move."""
         return self.codec.decode(x, mix)[:, :, : size[0], : size[1]]
+
+
+def limits(side: int) -> Limits:
+    """Tiles from the size of training to half as much again."""
+    return Limits(smallest=side, largest=side * 3 // 2, overlap=OVERLAP)
 
 
 def cost(latents: int) -> float:

@@ -1,0 +1,34 @@
+"""The cost model that the planner trusts, against operations counted in the full networks."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from tests.golden.cases import HERE
+from tests.golden.stablesr_tiny import UNET, under, unet_config
+from torch.utils.flop_counter import FlopCounterMode
+
+from srcli.engines.stablesr import Led, cost
+from srcli.models import spade, time_encoder
+from srcli.models.stock import build
+
+MANIFEST = HERE / "stablesr" / "manifest"
+
+
+@pytest.mark.parametrize("side", [48, 96])
+def test_the_cost_model_is_what_the_full_networks_compute(side):
+    config = json.loads((MANIFEST / "configs.json").read_text())["v2_finetune_text_T_512"]["model"]["params"]
+    shapes = json.loads((MANIFEST / "stablesr_512.json").read_text())
+    with torch.device("meta"):
+        state = {key: torch.empty(shape) for key, shape in shapes.items()}
+    unet = build(UNet2DConditionModel, unet_config(config["unet_config"]["params"]))
+    modulation = spade.build(unet, spade.modulation_state(under(state, UNET)))
+    encoder = time_encoder.build(under(state, "structcond_stage_model."))
+    modulation.attach(unet)
+    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counted:
+        x, t = torch.empty(1, 4, side, side), torch.tensor(5)
+        Led(unet, encoder, modulation, torch.empty(1, 77, 1024))(x, t, x)
+    assert cost(side * side) == pytest.approx(counted.get_total_flops(), rel=0.005)
