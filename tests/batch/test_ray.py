@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from srcli.errors import InputError, MachineError, PictureError, WeightsError
+from srcli.errors import MachineError, PictureError, WeightsError
 from srcli.imaging.picture import Picture
 from tests.batch.fakes import Repeat, draw, go, maker
 
@@ -96,7 +96,7 @@ def test_missing_weights_end_the_run(tmp_path: Path, cluster) -> None:
 
 def test_a_cluster_that_is_not_there_is_said(tmp_path: Path) -> None:
     pictures(tmp_path, 1)
-    with pytest.raises((MachineError, InputError), match="Ray"):
+    with pytest.raises(MachineError, match="no Ray cluster at"):
         go(tmp_path, ray="127.0.0.1:1")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import time
 from collections import deque
@@ -285,17 +286,29 @@ def connect(conduct: Conduct) -> Any:
         import ray
     except ImportError as error:
         raise InputError("--workers and --ray need one more package: pip install 'srcli[cluster]'") from error
-    quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
     address = conduct.ray or LOCAL
+    _knock(address)
+    quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
     here = {"num_cpus": max(conduct.workers, os.cpu_count() or 1), "include_dashboard": False}
     try:
         ray.init(address=address, **quiet, **(here if address == LOCAL else {}))
     except Exception as error:
-        text = (
-            f"no Ray cluster at {address!r} ({type(error).__name__}): start one with `ray start --head`, or use local"
-        )
-        raise MachineError(text) from error
+        raise _nobody(address, error) from error
     return ray
+
+
+def _knock(address: str) -> None:
+    """Is anybody there? Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdigit():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+        except OSError as error:
+            raise _nobody(address, error) from error
+
+
+def _nobody(address: str, error: Exception) -> MachineError:
+    return MachineError(f"no Ray cluster at {address!r} ({type(error).__name__}): start one with `ray start --head`")
 
 
 def shares(ray: Any, conduct: Conduct, maker: Maker) -> tuple[int, dict[str, int]]:

@@ -1,0 +1,240 @@
+"""Parts of a run by themselves: finding, naming, planning, messages, journals."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import resource
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from srcli.batch import grounds, wire
+from srcli.batch.inputs import Finder, Found, named
+from srcli.batch.journal import Journal, records
+from srcli.batch.naming import Namer, Ours, numbered
+from srcli.batch.orders import Conduct, Intake, Outlet
+from srcli.batch.plan import Plan
+from srcli.batch.reader import Reader
+from srcli.errors import InputError, MachineError, PictureError
+from srcli.settings import Size
+from tests.batch.fakes import draw, orders
+from tests.batch.hostile import hostile, install
+
+
+def listed(folder: Path, data: bytes, **more: object) -> list[str]:
+    (folder / "list").write_bytes(data)
+    return list(named(Intake(listed=str(folder / "list"), **more)))
+
+
+def test_a_list_has_a_name_a_line(tmp_path: Path) -> None:
+    assert listed(tmp_path, b"a.png\r\n\nb c.png\n d.png") == ["a.png", "b c.png", " d.png"]
+    assert listed(tmp_path, b"a\nb.png\0c\r.png\0", null=True) == ["a\nb.png", "c\r.png"]
+    assert listed(tmp_path, b"\xff.png\n") == ["\udcff.png"]
+
+
+def test_long_lists_are_cut_at_names_only(tmp_path: Path) -> None:
+    names = [f"folder/{number:06}.png" for number in range(20_000)]
+    assert listed(tmp_path, "\n".join(names).encode()) == names
+
+
+def test_a_list_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="list"):
+        list(named(Intake(listed=str(tmp_path / "none"))))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: Intake(),
+        lambda: Intake(inputs=("-", "-")),
+        lambda: Intake(inputs=("-",), listed="-"),
+        lambda: Intake(inputs=("a",), max_pixels=0),
+        lambda: Intake(inputs=("a",), frames="some"),
+        lambda: Outlet(on_exists="ask"),
+        lambda: Outlet(suffix="a/b"),
+        lambda: Outlet(quality=101),
+        lambda: Outlet(format="gif"),
+        lambda: Conduct(timeout=0),
+        lambda: Conduct(workers=0),
+    ],
+)
+def test_orders_that_make_no_sense(wrong) -> None:
+    with pytest.raises(InputError):
+        wrong()
+
+
+def target(given: str, **more: object) -> str:
+    namer = Namer(orders(given, **more), lambda path: (100, 50))
+    return str(namer.target(Found(Path(given), Path(given).parent)))
+
+
+@pytest.mark.parametrize(
+    ("given", "more", "expected"),
+    [
+        ("in/a.png", {}, "in/a_x2.png"),
+        ("in/a.JPG", {}, "in/a_x2.JPG"),
+        ("in/a.b.jpeg", {"scale": 2.5}, "in/a.b_x2.5.jpeg"),
+        ("in/a.heic", {}, "in/a_x2.jpg"),
+        ("in/a.gif", {}, "in/a_x2.png"),
+        ("in/a", {}, "in/a_x2.png"),
+        ("in/a.png", {"format": "jpeg"}, "in/a_x2.jpg"),
+        ("in/a.png", {"suffix": "-big"}, "in/a-big.png"),
+        ("in/a.png", {"size": Size(width=400)}, "in/a_x4.png"),
+        ("in/a.png", {"path": "out/"}, "out/a_x2.png"),
+        ("in/a.png", {"path": "result.webp"}, "result.webp"),
+        ("in/a.png", {"path": "-"}, "-"),
+    ],
+)
+def test_names_of_results(given: str, more: dict, expected: str) -> None:
+    assert target(given, **more) == expected
+
+
+def test_an_ending_that_is_none_is_not_taken_for_a_folder() -> None:
+    with pytest.raises(InputError, match="end it in"):
+        target("in/a.png", path="result.v2")
+
+
+def test_one_file_cannot_take_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="names one file"):
+        Namer(orders(tmp_path, path="out.png"), lambda path: (1, 1))
+
+
+def test_numbers_are_counted_up() -> None:
+    numbers = numbered(Path("in/a_x2.png"))
+    assert [str(next(numbers)) for _ in range(2)] == ["in/a_x2-2.png", "in/a_x2-3.png"]
+
+
+def finds(folder: Path, **more: object) -> list[str]:
+    told = orders(folder, **more)
+    finder = Finder(told.intake, Ours(told, lambda path: False))
+    return sorted(str(found.path.relative_to(folder)) for found in finder)
+
+
+def test_our_own_results_are_left_out_where_results_go(tmp_path: Path) -> None:
+    for name in ("a.png", "a_x4.png", "a_x2.5-2.png", "a_restored.png", "b_x4.png", "a_box.png"):
+        draw(tmp_path / name)
+    assert finds(tmp_path) == ["a.png", "a_box.png", "b_x4.png"]
+    assert len(finds(tmp_path, path=str(tmp_path / "out"))) == 6, "there they can only have been meant"
+
+
+def test_links_are_followed_to_files_and_not_to_folders(tmp_path: Path) -> None:
+    draw(tmp_path / "in" / "a.png")
+    draw(tmp_path / "else" / "b.png")
+    (tmp_path / "in" / "up").symlink_to(tmp_path / "in")
+    (tmp_path / "in" / "else").symlink_to(tmp_path / "else")
+    (tmp_path / "in" / "c.png").symlink_to(tmp_path / "else" / "b.png")
+    assert finds(tmp_path / "in", recursive=True) == ["a.png", "c.png"]
+
+
+def many(count: int) -> Iterator[Found]:
+    return (Found(Path(f"in/{number * 7919 % count:07}.png"), Path("in")) for number in range(count))
+
+
+def test_a_long_plan_is_in_order_and_needs_little_memory() -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    plan = Plan(many(100_000))
+    plan.place(Namer(orders("in"), lambda path: (1, 1)), rename=False)
+    last = ""
+    for item in plan:
+        assert str(item.path) > last
+        last = str(item.path)
+    assert len(plan) == 100_000
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 40 << 10, "KiB"
+
+
+def test_an_input_named_twice_is_one(tmp_path: Path) -> None:
+    draw(tmp_path / "in" / "a.png")
+    told = orders(tmp_path / "in", tmp_path / "in" / "a.png", tmp_path / "in" / ".." / "in" / "a.png")
+    assert len(Plan(Finder(told.intake, lambda path: False))) == 1
+
+
+def test_names_that_differ_in_case_only_are_two_where_the_file_system_says_so(tmp_path: Path) -> None:
+    for name in ("A.png", "a.png"):
+        draw(tmp_path / name)
+    plan = Plan(Finder(orders(tmp_path).intake, lambda path: False))
+    plan.place(Namer(orders(tmp_path), lambda path: (1, 1)), rename=False)
+    assert [item.target.name for item in plan] == ["A_x2.png", "a_x2.png"]
+
+
+class Evil:
+    def __reduce__(self) -> tuple:
+        return os.system, ("echo evil",)
+
+
+@pytest.mark.parametrize("message", [Evil(), io.StringIO, os.system])
+def test_messages_open_nothing_but_pictures(message: object) -> None:
+    stream = io.BytesIO()
+    wire.send(stream, message)
+    stream.seek(0)
+    with pytest.raises(pickle.UnpicklingError, match="no part of a picture"):
+        wire.receive(stream)
+
+
+def test_names_do_not_lead_through_modules() -> None:
+    """`srcli.batch.reader` knows subprocess; its name must not be a way to it."""
+    crafted = b"\x80\x04\x8c\x12srcli.batch.reader\x8c\x10subprocess.Popen\x93."
+    with pytest.raises(pickle.UnpicklingError):
+        wire.receive(io.BytesIO(wire.HEAD.pack(1) + wire.HEAD.pack(len(crafted)) + crafted))
+
+
+@given(st.binary(max_size=200))
+def test_noise_is_no_message(data: bytes) -> None:
+    with pytest.raises((EOFError, pickle.UnpicklingError, Exception)):
+        wire.receive(io.BytesIO(data))
+
+
+def test_a_reader_survives_its_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path / "codec", monkeypatch)
+    reader = Reader(Intake(inputs=("a",)), timeout=3)
+    try:
+        with pytest.raises(PictureError, match="killed") as caught:
+            reader.read(hostile(tmp_path / "k.png", b"KILL"))
+        assert caught.value.kind == "crash"
+        began = time.monotonic()
+        with pytest.raises(PictureError, match="within") as caught:
+            reader.read(hostile(tmp_path / "w.png", b"WAIT"))
+        assert caught.value.kind == "timeout"
+        assert time.monotonic() - began < 60
+        picture = reader.read(draw(tmp_path / "a.png", 30, 20))
+        assert (picture.width, picture.height) == (30, 20)
+        assert reader.size(tmp_path / "a.png") == (30, 20)
+        assert reader.made(tmp_path / "a.png") is None
+    finally:
+        reader.close()
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
+    first = Journal(tmp_path)
+    with pytest.raises(MachineError, match="another run"):
+        Journal(tmp_path)
+    first.close()
+    Journal(tmp_path).close()
+
+
+def test_half_a_line_is_ended_before_the_next(tmp_path: Path) -> None:
+    (tmp_path / ".srcli-journal.jsonl").write_bytes(b'{"event": "run"}\n{"event": "pic')
+    journal = Journal(tmp_path)
+    journal.add(status="done")
+    journal.close()
+    assert [record.get("status") for record in records(journal.path)] == [None, "done"]
+    assert json.loads(journal.path.read_bytes().splitlines()[-1])["status"] == "done"
+
+
+def test_leavings_of_the_dead_are_swept_and_work_of_the_living_is_not(tmp_path: Path) -> None:
+    import fcntl
+
+    dead, alive = tmp_path / ".srcli-0.part", tmp_path / ".srcli-1.part"
+    dead.write_bytes(b"x")
+    with alive.open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        grounds.sweep(tmp_path)
+        assert (dead.exists(), alive.exists()) == (False, True)
+    grounds.sweep(tmp_path)
+    assert not alive.exists()
