@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ def write(path: Path, shape: Shape, state: Mapping[str, Tensor], task: str) -> N
     try:
         halves = {name: tensor.half().contiguous() for name, tensor in state.items()}
         save_file(halves, beside, {"shape": json.dumps(asdict(shape)), "task": task})
+        beside.chmod(0o644)  # safetensors makes its files private
         beside.replace(path)
     except Exception as error:
         beside.unlink(missing_ok=True)
@@ -30,13 +31,26 @@ def write(path: Path, shape: Shape, state: Mapping[str, Tensor], task: str) -> N
 
 def read(path: Path) -> Builtin:
     """The model in a file, in fp32."""
-    model = Builtin(_shape(path))
+    model = Builtin(shape_of(path))
     load_into(model, {name: tensor.float() for name, tensor in load_state(path).items()}, path)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model.requires_grad_(False).eval()
 
 
-def _shape(path: Path) -> Shape:
+def refolded(model: Builtin, fold: int) -> Builtin:
+    """The same networks on cells of `fold` input pixels: each pixel of a cell counts as its share of the old one."""
+    if model.shape.fold == fold:
+        return model
+    made = Builtin(replace(model.shape, fold=fold))
+    state = model.state_dict()
+    share = (model.shape.fold / fold) ** 2
+    mean = state["predictor.head.weight"].unflatten(1, (3, -1)).sum(2, keepdim=True)
+    state["predictor.head.weight"] = (mean * share).expand(-1, -1, fold**2, -1, -1).flatten(1, 2)
+    made.load_state_dict(state)
+    return made
+
+
+def shape_of(path: Path) -> Shape:
     try:
         given: dict[str, Any] = json.loads(read_header(path).metadata["shape"])
         known = {f.name for f in fields(Shape)}

@@ -50,7 +50,7 @@ class Plan:
     shape: Shape = field(default_factory=Shape)
 
     def recipe(self, stage: str) -> Recipe:
-        shape = replace(self.shape, fold=TASKS[self.task][0])
+        shape = replace(pack.shape_of(self.start) if self.start else self.shape, fold=TASKS[self.task][0])
         return Recipe(
             stage=stage,
             task=self.task,
@@ -115,7 +115,8 @@ def train(plan: Plan, resume: bool, tell: Tell) -> Path:
     except OSError as error:
         raise MachineError(f"cannot make {plan.out} ({error.strerror}): give another --out") from error
     torch.manual_seed(plan.seed)
-    model = pack.read(plan.start) if plan.start else Builtin(plan.recipe("predict").shape)
+    shape = plan.recipe("predict").shape
+    model = pack.refolded(pack.read(plan.start), shape.fold) if plan.start else Builtin(shape)
     tell(f"{len(photos.pairs.photos)} photographs to learn from, {len(photos.unseen)} held out for the sheet")
     for stage in SHARES:
         run = Run.begin(plan.recipe(stage), model)

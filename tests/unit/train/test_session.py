@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +100,17 @@ def test_a_session_resumes_and_refuses_other_settings(photos, tmp_path):
     session.train(plan(photos, tmp_path), True, lambda text: None)
     after = pack.read(tmp_path / "builtin-upscale.safetensors").state_dict()
     assert all(torch.equal(before[k], after[k]) for k in before)
+
+
+def test_a_restorer_begins_as_the_upscaler_of_the_halved_picture(photos, tmp_path):
+    model = Builtin(TINY)
+    folded = pack.refolded(model, 2)
+    picture = torch.rand(1, 3, 8, 8).repeat_interleave(2, 2).repeat_interleave(2, 3)
+    torch.testing.assert_close(folded.predictor(picture).features, model.predictor(picture[..., ::2, ::2]).features)
+    pack.write(tmp_path / "x.safetensors", TINY, model.state_dict(), "upscale")
+    started = plan(photos, tmp_path / "out", task="restore", start=tmp_path / "x.safetensors", shape=Shape())
+    made = session.train(started, False, lambda text: None)
+    assert pack.read(made).shape == replace(TINY, fold=2)
 
 
 def _nothing(folder: Path) -> None:
