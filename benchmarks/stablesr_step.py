@@ -124,17 +124,7 @@ def flop(work: Callable[[], object]) -> float:
 @torch.inference_mode()
 def counts(config: dict, side: int) -> dict[str, float]:
     step = Step.of(config, Device(torch.device("meta"), torch.float32), side)
-    return {name: flop(work) for name, work in works(step).items() if name not in ("step", "plain loop")} | laid(side)
-
-
-def laid(side: int) -> dict[str, float]:
-    """By the cost model, which a test holds against such counts."""
-    latents = side // FACTOR
-    layouts = {
-        "step": plan(latents, latents, cost, limits(PROCESS // FACTOR)),
-        "plain loop": grid(latents, latents, OFFICIAL),
-    }
-    return {name: sum(cost(tile.height * tile.width) for tile in tiles) for name, tiles in layouts.items()}
+    return {name: flop(work) for name, work in works(step).items()}
 
 
 @torch.inference_mode()
@@ -172,9 +162,8 @@ def report(side: int, tflop: dict[str, float], spent: dict[str, float]) -> None:
     dtype = "bfloat16" if fast_bfloat16() else "float32"
     print(f"## StableSR: one step at {side}x{side}, random weights, {dtype}\n")
     print(table(["", "processor s", "TFLOP"], rows))
-    print(
-        f"\nThe plain loop takes {spent['plain loop'] / spent['step']:.2f} times as long. Peak {most / 2**30:.1f} GiB."
-    )
+    times = spent["plain loop"] / spent["step"]
+    print(f"\nThe plain loop takes {times:.2f} times as long. Peak {most / 2**30:.1f} GiB.")
 
 
 if __name__ == "__main__":

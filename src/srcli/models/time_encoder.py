@@ -73,7 +73,9 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         n, c = x.shape[:2]
         flat = x.flatten(2)
-        q, k, v = self.qkv(self.norm(flat)).view(n, HEADS, -1, flat.shape[-1]).transpose(2, 3).chunk(3, dim=-1)
+        # Contiguous in the channels: else attention falls back to a whole matrix of all pairs.
+        split = self.qkv(self.norm(flat)).view(n, HEADS, -1, flat.shape[-1]).transpose(2, 3).contiguous()
+        q, k, v = split.chunk(3, dim=-1)
         seen = F.scaled_dot_product_attention(q, k, v).transpose(2, 3).reshape(n, c, -1)
         return (flat + self.proj_out(seen)).view_as(x)  # type: ignore[no-any-return]
 
