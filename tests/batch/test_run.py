@@ -230,3 +230,14 @@ def test_too_little_disk_is_found_first(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1 << 20}))
     with pytest.raises(MachineError, match="free"):
         go(tmp_path / "a.png")
+
+
+def test_time_is_accounted_for_and_stages_overlap(tmp_path: Path) -> None:
+    for number in range(6):
+        draw(tmp_path / f"{number}.png", 300, 300, seed=number)
+    heard = go(tmp_path, who=maker(pipeline=Repeat(seconds=0.3)))
+    times = heard.report.times
+    assert set(times) == {"loading", "reading", "computing", "writing", "waiting"}
+    assert times["computing"] >= 6 * 0.3
+    assert all(spent > 0 for name, spent in times.items() if name != "loading")
+    assert times["waiting"] < times["computing"], "pictures are read and written while others are computed"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from dataclasses import dataclass
@@ -56,6 +57,8 @@ class Delivery:
         except OSError as error:
             text = f"the folder {shown(item.target.parent)} cannot be made ({error.strerror}): give another -o"
             raise MachineError(text) from error
+        if item.replace and item.target.exists() and not os.access(item.target, os.W_OK):
+            raise PictureError(f"{shown(item.target)} may not be written: it was left alone", "read-only")
         if not item.replace and item.target.exists():
             raise PictureError(f"{shown(item.target)} came to be there meanwhile: it was left alone", "exists")
 

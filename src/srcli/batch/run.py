@@ -149,5 +149,5 @@ class _Run:
             codes=frozenset(tally.codes),
             signal=self.stop.signal,
             journal=self.logbook.path if self.logbook else None,
-            times={"loading": bench.loading, **line.busy},
+            times={"loading": bench.loading, **line.times},
         )

@@ -1,0 +1,157 @@
+"""How fast a batch is, what overlap and workers give, and whether memory stays flat.
+
+    python benchmarks/batch.py [--count 200] [--side 96] [--json FILE]
+
+Generated pictures, the built-in engine, this machine's CPU with one thread a worker. Rates count from the first
+result to the last, so that loading models and starting Ray are left out; both are listed by themselves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from srcli.batch.listener import Listener
+from srcli.batch.orders import Conduct, Intake, Maker, Orders, Outlet
+from srcli.batch.report import Outcome, Report, Tally
+from srcli.batch.run import run
+from srcli.settings import DeviceChoice, ModelChoice, Size
+from srcli.tasks import UPSCALE, Job
+
+WARM = 10  # pictures after which memory is looked at: allocators and caches have filled by then
+
+
+@dataclass
+class Clock(Listener):
+    """When each picture ended, and how large the process was."""
+
+    times: list[float] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+    report: Report | None = None
+
+    def ended(self, outcome: Outcome, tally: Tally) -> None:
+        if outcome.status != "done":
+            raise SystemExit(f"{outcome.source}: {outcome.message}")
+        self.times.append(time.time())
+        self.sizes.append(resident())
+
+    def finished(self, report: Report) -> None:
+        self.report = report
+
+    @property
+    def rate(self) -> float:
+        return pace(self.times)
+
+    def growth(self) -> float:
+        """Last quarter of the run against the first, in per cent."""
+        sizes = np.array(self.sizes[WARM:], float)
+        quarter = max(1, len(sizes) // 4)
+        return float(100 * (sizes[-quarter:].mean() / sizes[:quarter].mean() - 1))
+
+
+def pace(times: list[float]) -> float:
+    """Results a minute."""
+    times = sorted(times)
+    return 60 * (len(times) - 1) / (times[-1] - times[0])
+
+
+def resident() -> int:
+    """Bytes of memory that this process holds."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def generate(folder: Path, count: int, side: int) -> None:
+    """Smooth colours, edges and grain: what photographs are made of, as far as codecs care."""
+    folder.mkdir(parents=True)
+    for number in range(count):
+        chance = np.random.default_rng(number)
+        coarse = chance.integers(0, 256, (6, 8, 3), np.uint8)
+        picture = cv2.resize(coarse, (side * 4 // 3, side), interpolation=cv2.INTER_CUBIC).astype(np.int16)
+        picture[side // 3 : side // 2] //= 2
+        picture += chance.integers(-6, 7, picture.shape, np.int16)
+        Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(folder / f"{number:04}.jpg", quality=90)
+
+
+def batch(folder: Path, **conduct: object) -> Clock:
+    """One run over a folder."""
+    clock = Clock()
+    maker = Maker(ModelChoice(engine="builtin"), DeviceChoice(device="cpu", dtype="float32", threads=1))
+    with tempfile.TemporaryDirectory() as out:
+        job = Job(task=UPSCALE, size=Size(scale=4))
+        run(
+            Orders(Intake(inputs=(str(folder),)), Outlet(path=out, format="png"), Conduct(**conduct), job, maker), clock
+        )
+    gc.collect()
+    return clock
+
+
+def processes(folder: Path, count: int) -> float:
+    """The same work by plain processes, each with its share of the folder."""
+    files = sorted(folder.iterdir())
+    with tempfile.TemporaryDirectory() as parts:
+        for index, path in enumerate(files):
+            part = Path(parts) / str(index % count)
+            part.mkdir(exist_ok=True)
+            (part / path.name).symlink_to(path)
+        command = [sys.executable, __file__, "--part"]
+        running = [
+            subprocess.Popen([*command, str(Path(parts) / str(i))], stdout=subprocess.PIPE) for i in range(count)
+        ]
+        return pace([moment for process in running for moment in json.loads(process.communicate()[0])])
+
+
+def measure(folder: Path) -> dict[str, float]:
+    """Everything, with the two that are compared closest run one after the other."""
+    alone, overlap = batch(folder, ahead=0), batch(folder)
+    ray_one, ray_two = batch(folder, ray="local"), batch(folder, workers=2)
+    plain = processes(folder, 2)
+    assert overlap.report
+    return {
+        "one at a time, pictures a minute": alone.rate,
+        "with overlap, pictures a minute": overlap.rate,
+        "1 Ray worker, pictures a minute": ray_one.rate,
+        "2 Ray workers, pictures a minute": ray_two.rate,
+        "2 plain processes, pictures a minute": plain,
+        "Ray against plain processes": ray_two.rate / plain,
+        "2 workers against 1": ray_two.rate / ray_one.rate,
+        "memory, last quarter against first, per cent": overlap.growth(),
+        "memory, MiB": overlap.sizes[-1] / 2**20,
+        "loading the model, s": overlap.report.times["loading"],
+        "starting two workers, s": ray_two.report.times["loading"] if ray_two.report else 0.0,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--side", type=int, default=96)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--part", type=Path, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.part:
+        print(json.dumps(batch(given.part).times))
+        return
+    with tempfile.TemporaryDirectory() as home:
+        generate(Path(home) / "in", given.count, given.side)
+        found = measure(Path(home) / "in")
+    for name, value in found.items():
+        print(f"{value:10.2f}  {name}")
+    print(f"{os.getloadavg()[0]:10.2f}  load of this machine at the end, on {os.cpu_count()} processors")
+    if given.json:
+        given.json.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
