@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -17,10 +18,12 @@ from srcli.errors import PictureError
 from srcli.imaging.color import luma_transplant
 from srcli.imaging.picture import Picture
 from srcli.imaging.resize import resize
+from srcli.memory import Ladder
 from srcli.sampling import colorfix
 from srcli.sampling.blocks import Block, blocks
 from srcli.sampling.noise import NoiseField
 from srcli.sampling.sampler import Tiled, sample
+from srcli.sampling.tiling import Tile
 from srcli.settings import DeviceChoice, ModelChoice
 from srcli.tasks import Job
 
@@ -44,6 +47,11 @@ class Pipeline:
     def load(cls, choice: ModelChoice, device: DeviceChoice, tell: Tell) -> Pipeline:
         where, engine = engines.load(choice, device, tell)
         return cls(engine, where, tell)
+
+    @cached_property
+    def ladder(self) -> Ladder:
+        """Down which memory's shortage leads; what did not fit for one picture is not tried for the next."""
+        return Ladder(self.tell)
 
     def run(self, picture: Picture, job: Job, on_progress: OnProgress = _silent) -> Picture:
         """Do the job to one picture; what must survive of it stays with the result."""
@@ -93,9 +101,13 @@ class Pipeline:
         out = np.empty((height * factor, width * factor, 3), hint.dtype)
         pieces = list(blocks(height, width, self.engine.block, self.engine.halo))
         for done, block in enumerate(pieces):
-            part = self._block(hint, block, request, _sharing(on_progress, done, len(pieces)))
+            part = self._fitting(hint, block, request, _sharing(on_progress, done, len(pieces)))
             _view(out, block.inner, factor)[:] = _levels(_inside(part, block, factor), out.dtype)
         return out
+
+    def _fitting(self, pixels: Pixels, block: Block, request: Request, on_progress: OnProgress) -> Tensor:
+        """A block's result, with less at a time where memory runs out."""
+        return self.ladder.run(lambda thrift: self._block(pixels, block, replace(request, thrift=thrift), on_progress))
 
     @torch.inference_mode()
     def _block(self, pixels: Pixels, block: Block, request: Request, on_progress: OnProgress) -> Tensor:
@@ -111,13 +123,23 @@ class Pipeline:
         return rgb
 
     def _sample(self, canvas: Canvas, request: Request, on_progress: OnProgress) -> Tensor:
-        layout = self.engine.layout(*canvas.start.shape[-2:], request.sampling)
+        height, width = canvas.start.shape[-2:]
+        layout = self._layout(height, width, request)
         denoiser = canvas.denoiser if layout is None else Tiled(canvas.denoiser, *layout)
 
         def on_step(done: int, total: int) -> None:
             on_progress("sampling", done, total)
 
         return sample(denoiser, canvas.scheduler, canvas.start, canvas.hint, request.noise, on_step)
+
+    def _layout(self, height: int, width: int, request: Request) -> tuple[list[Tile], int] | None:
+        """The engine's tiles and how many share a call, made smaller and fewer by thrift."""
+        layout = self.engine.layout(height, width, request.sampling)
+        if request.thrift.tile < 1:
+            side = min(layout[0][0][2:]) if layout else max(height, width)
+            smaller = replace(request.sampling, tile=max(1, int(side * request.thrift.tile)), overlap=None)
+            layout = self.engine.layout(height, width, smaller)
+        return layout and (layout[0], request.thrift.batch(layout[1]))
 
 
 def _sharing(on_progress: OnProgress, index: int, count: int) -> OnProgress:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
-from tests.fakes import pipeline
+from tests.fakes import CPU, PassThrough, pipeline
 
-from srcli.errors import InputError, PictureError
+from srcli.errors import InputError, MachineError, PictureError
 from srcli.imaging.picture import Picture
+from srcli.memory import Thrift
+from srcli.pipeline import Pipeline
 from srcli.settings import Sampling, Size
 from srcli.tasks import COLORIZE, RESTORE, UPSCALE, Job
 
@@ -109,3 +113,42 @@ def test_made_tells_how_and_nothing_of_the_machine():
     assert made["engine"] == "builtin"
     assert made["settings"] == {"steps": 6, "fidelity": 0.5}
     assert "/" not in str(made["models"])
+
+
+LESS = [
+    lambda thrift: thrift.share < 1,
+    lambda thrift: thrift.share == 0,
+    lambda thrift: thrift.apart,
+    lambda thrift: thrift.band < 1,
+    lambda thrift: thrift.tile < 1,
+    lambda thrift: thrift.offload,
+]
+
+
+@pytest.mark.parametrize("fits", LESS)
+def test_memory_that_runs_out_is_asked_for_less_until_it_does(fits):
+    said = []
+    line = Pipeline(PassThrough(fits=fits), CPU, said.append)
+    source = picture(40, 40)
+    assert np.array_equal(line.run(source, Job(task=RESTORE)).pixels, source.pixels)
+    steps = len(said)
+    assert steps == LESS.index(fits) + 1
+    line.run(source, Job(task=RESTORE))
+    assert len(said) == steps, "what did not fit once is not tried again"
+
+
+def test_memory_that_never_suffices_is_the_machine_s_failure():
+    with pytest.raises(MachineError, match="does not fit into memory") as caught:
+        pipeline(fits=lambda thrift: False).run(picture(), Job(task=RESTORE))
+    assert caught.value.exit_code == 5
+
+
+def test_thrift_makes_tiles_fewer_at_once_and_smaller():
+    line = pipeline()
+    request = line._request(Job(task=RESTORE))
+    tiles, batch = line._layout(40, 40, request)
+    assert batch == 8
+    _, one = line._layout(40, 40, replace(request, thrift=Thrift(share=0)))
+    assert one == 1
+    smaller, _ = line._layout(40, 40, replace(request, thrift=Thrift(tile=0.75)))
+    assert smaller[0].height < tiles[0].height

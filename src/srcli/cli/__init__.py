@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from srcli import __version__
-from srcli.cli import doctor, models, pictures, train
+from srcli.cli import doctor, models, pictures, report, train
 from srcli.cli.boundary import ErrorBoundary
 
 app = typer.Typer(
@@ -39,6 +39,7 @@ def root(
 for command in (pictures.upscale, pictures.stylize, pictures.restore_old_photo, pictures.colorize):
     app.command()(command)
 app.command()(doctor.doctor)
+app.command()(report.report)
 app.add_typer(models.app, name="models")
 app.add_typer(train.app, name="train")
 

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from srcli.memory import Thrift
 from srcli.sampling.noise import NoiseField
 from srcli.sampling.sampler import Denoiser, Scheduler
 from srcli.sampling.tiling import Tile
@@ -27,6 +28,7 @@ class Request:
     prompt: Prompt
     noise: NoiseField
     tell: Tell = print  # a sentence for the user, said once
+    thrift: Thrift = Thrift()  # how much is done at a time
 
 
 @dataclass(frozen=True, slots=True)
