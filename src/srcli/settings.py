@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
@@ -217,10 +218,21 @@ class DeviceChoice:
     device: str = "auto"
     dtype: str = "auto"
     threads: int | None = None
+    memory: int | None = None  # bytes of the device that may be used; None: what is free
 
     def __post_init__(self) -> None:
         _one_of("--dtype", self.dtype, DTYPES)
         _within("--threads", self.threads, 1, 1024)
+
+
+def size_in_bytes(text: str | None) -> int | None:
+    """What `--max-memory` means: a number of bytes, or of K, M, G or T (powers of 1024)."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)i?B?", text.strip(), re.IGNORECASE)
+    if found is None or not float(found[1]):
+        raise InputError(f"--max-memory {text!r} is no size: give one like 4G or 800M")
+    return int(float(found[1]) * 1024 ** " KMGT".index(found[2].upper() or " "))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -84,6 +84,9 @@ class Models:
     device: Annotated[str, typer.Option(help="auto, cpu, cuda\\[:N] or mps.", rich_help_panel="Models")] = "auto"
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.", rich_help_panel="Models")] = "auto"
     threads: Annotated[int | None, typer.Option(help="CPU threads.", rich_help_panel="Models")] = None
+    max_memory: Annotated[
+        str | None, typer.Option(help="Memory that may be used, like 4G.", rich_help_panel="Models")
+    ] = None
 
     def choice(self) -> settings.ModelChoice:
         return settings.ModelChoice(
@@ -99,7 +102,8 @@ class Models:
         )
 
     def where(self) -> settings.DeviceChoice:
-        return settings.DeviceChoice(device=self.device, dtype=self.dtype, threads=self.threads)
+        memory = settings.size_in_bytes(self.max_memory)
+        return settings.DeviceChoice(device=self.device, dtype=self.dtype, threads=self.threads, memory=memory)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ class Device:
 
     torch: TorchDevice
     dtype: TorchDtype
+    memory: int | None = None  # bytes that may be used; None: whatever there is
 
     @property
     def accelerated(self) -> bool:
@@ -47,7 +48,7 @@ def pick(choice: DeviceChoice) -> Device:
     wanted = "cuda:0" if name == "cuda" else name
     if wanted not in names:
         raise MachineError(f"no device {name!r} here: choose one of {', '.join(names)}")
-    return Device(torch.device(wanted), _dtype(wanted, choice.dtype))
+    return Device(torch.device(wanted), _dtype(wanted, choice.dtype), choice.memory)
 
 
 def _dtype(device: str, dtype: str) -> torch.dtype:

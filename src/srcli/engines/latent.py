@@ -16,15 +16,15 @@ from diffusers import (
     LCMScheduler,
     UniPCMultistepScheduler,
 )
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import pad
 
 from srcli.engines.base import Size
+from srcli.engines.budget import AMPLE, Room
 from srcli.engines.device import Device
+from srcli.engines.placing import place, visiting
 from srcli.errors import InputError, PictureError
-from srcli.models.attention import by_rows
 from srcli.models.banded_vae import After, Bands, decode, encode
-from srcli.models.packed import pack
 from srcli.weights.open import quiet
 
 # Steps of the noise field for draws outside the loop, which counts from 1.
@@ -34,9 +34,6 @@ POSTERIOR, START, AGAIN = -1, 0, -2
 DARKEST = 2**-24
 NEARLY_NOTHING = 1e-4  # Stable Diffusion's own schedule ends at 0.0047
 
-LATENTS_AT_ONCE = 2 * 64 * 64  # of all tiles in a call on a CPU, where larger batches gain nothing
-LATENTS_AT_MOST = 16 * 64 * 64
-BYTES_A_LATENT = 1 << 16  # activations of both halves of a guided call, in half precision
 
 SCHEDULERS: Mapping[str, tuple[Any, Mapping[str, Any]]] = {
     "unipc": (UniPCMultistepScheduler, {}),
@@ -118,28 +115,6 @@ def filled_up(picture: Tensor, unit: int) -> Tensor:
     return pad(picture, (0, -width % unit, 0, -height % unit), mode="replicate")
 
 
-def at_once(device: Device) -> int:
-    """Latents in one call: as many as the device's free memory takes."""
-    if device.torch.type != "cuda":
-        return LATENTS_AT_ONCE
-    free, _ = torch.cuda.mem_get_info(device.torch)
-    each = BYTES_A_LATENT * device.dtype.itemsize // 2
-    return int(min(LATENTS_AT_MOST, free // 2 // each))
-
-
-def place(net: nn.Module, device: Device, dtype: torch.dtype | None = None) -> nn.Module:
-    """Bring a network to the device, to be used and not trained."""
-    net = net.to(device.torch, dtype or device.dtype).eval().requires_grad_(False)
-    return net.to(memory_format=torch.channels_last) if device.accelerated else net  # type: ignore[call-overload]
-
-
-def quicken(net: nn.Module, device: Device) -> None:
-    """Give a placed network the ways of computing that are faster on a CPU; on others the library's own are."""
-    if device.torch.type == "cpu":
-        by_rows(net)
-        pack(net)
-
-
 @dataclass(frozen=True)
 class Codec:
     """A VAE between pictures in 0..1 and scaled latents."""
@@ -147,12 +122,15 @@ class Codec:
     net: AutoencoderKL
     device: Device
     bands: Bands = Bands()
+    room: Room = AMPLE
 
     @classmethod
-    def of(cls, net: AutoencoderKL, device: Device) -> Codec:
+    def of(cls, net: AutoencoderKL, device: Device, room: Room = AMPLE) -> Codec:
         """On the device; in fp32 instead of bf16, whose 8 bits would band smooth skies."""
         dtype = torch.float32 if device.dtype is torch.bfloat16 else device.dtype
-        return cls(place(net, device, dtype), device, ROOMY if device.accelerated else Bands())
+        bands = SPARING if room.by_stage else ROOMY if device.accelerated else Bands()
+        with visiting(place(net, device, dtype), device, room):
+            return cls(net, device, bands, room)
 
     @property
     def factor(self) -> int:
@@ -197,10 +175,11 @@ class Codec:
 
     def _roomy(self, run: Callable[[Bands], Tensor]) -> Tensor:
         """With whole maps on the device; where it has no room for them, in host memory."""
-        try:
-            return run(self.bands)
-        except torch.OutOfMemoryError:
-            return run(SPARING)
+        with visiting(self.net, self.device, self.room):
+            try:
+                return run(self.bands)
+            except torch.OutOfMemoryError:
+                return run(SPARING)
 
 
 def sound(x: Tensor) -> bool:

@@ -9,11 +9,13 @@ from typing import Any
 from torch import Tensor
 
 from srcli.engines.base import Canvas, Request, Size, Tell
+from srcli.engines.budget import Room, arrange
 from srcli.engines.captions import Describer
 from srcli.engines.device import Device
-from srcli.engines.latent import POSTERIOR, Codec, at_once, guided_steps, least, place, quicken, scheduler
+from srcli.engines.latent import POSTERIOR, Codec, guided_steps, least, scheduler
 from srcli.engines.pasd_sampling import Led, Nets, start
 from srcli.engines.pasd_weights import Loaded, open_all
+from srcli.engines.placing import demand, settle
 from srcli.engines.prompts import TextEncoder, positive
 from srcli.models.memory import remember_text
 from srcli.models.prefix import Prefix
@@ -41,6 +43,7 @@ class Pasd:
     schedule: Mapping[str, Any]
     made_of: Mapping[str, str]
     describer: Describer
+    room: Room
     name: str = "pasd"
     factor: int = 1
     block: int | None = None
@@ -50,14 +53,12 @@ class Pasd:
     def of(cls, loaded: Loaded, device: Device, describer: Describer) -> Pasd:
         for net in (loaded.unet, loaded.control):
             remember_text(net)
-        for net in (loaded.unet, loaded.paca, loaded.control, loaded.base.text_encoder):
-            place(net, device)
-        for net in (loaded.unet, loaded.paca, loaded.control):
-            quicken(net, device)
-        nets = Nets(loaded.unet, loaded.paca, loaded.control, device, Prefix(loaded.unet, loaded.control))
-        texts = TextEncoder(loaded.base.tokenizer, loaded.base.text_encoder, device)
-        codec = Codec.of(loaded.base.vae, device)
-        return cls(nets, codec, texts, loaded.schedule, loaded.made_of, describer)
+        steps, base = (loaded.unet, loaded.paca, loaded.control), loaded.base
+        room = arrange(demand("PASD", steps, (base.vae, base.text_encoder), device.dtype), device)
+        settle(steps, device, room)
+        nets = Nets(*steps, device, Prefix(loaded.unet, loaded.control))
+        texts = TextEncoder.of(base.tokenizer, base.text_encoder, device, room)
+        return cls(nets, Codec.of(base.vae, device, room), texts, loaded.schedule, loaded.made_of, describer, room)
 
     def passes(self, size: Size, target: Size) -> list[Size]:
         return [target]
@@ -73,7 +74,7 @@ class Pasd:
         tiles = lay(height, width, sampling, cost, Limits())
         if tiles is None:
             return None
-        return tiles, max(1, at_once(self.nets.device) // (tiles[0].height * tiles[0].width))
+        return tiles, max(1, self.room.latents // (tiles[0].height * tiles[0].width))
 
     def prepare(self, hint: Tensor, request: Request) -> Canvas:
         sampling, device = request.sampling, self.nets.device.torch
@@ -101,7 +102,7 @@ class Pasd:
         away = task.negative_prompt if prompt.negative is None else prompt.negative
         for text in (shown, away):
             if (count := len(self.texts.pieces(text))) > 1:
-                request.tell(f"the prompt is longer than {self.texts.room} tokens: it is read in {count} pieces")
+                request.tell(f"the prompt is longer than {self.texts.length} tokens: it is read in {count} pieces")
         return self.texts.encode([away, shown])
 
     def _finish(self, x: Tensor) -> Tensor:

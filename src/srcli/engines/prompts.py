@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from srcli.engines.budget import AMPLE, Room
 from srcli.engines.device import Device
+from srcli.engines.placing import place, visiting
 from srcli.tasks import Task
 
 ENDS = 2  # tokens that open and close each piece
@@ -22,6 +24,13 @@ class TextEncoder:
     tokenizer: Any
     net: Any
     device: Device
+    room: Room = AMPLE
+
+    @classmethod
+    def of(cls, tokenizer: Any, net: Any, device: Device, room: Room = AMPLE) -> TextEncoder:
+        """With its network where it belongs."""
+        with visiting(place(net, device), device, room):
+            return cls(tokenizer, net, device, room)
 
     @torch.inference_mode()
     def encode(self, texts: Sequence[str]) -> Tensor:
@@ -30,22 +39,23 @@ class TextEncoder:
         count = max(len(row) for row in rows)
         tokens = torch.tensor([row + [self._piece([])] * (count - len(row)) for row in rows])
         flat = tokens.flatten(0, 1).to(self.device.torch)
-        found: Tensor = self.net(flat).last_hidden_state
+        with visiting(self.net, self.device, self.room):
+            found: Tensor = self.net(flat).last_hidden_state
         return found.reshape(len(rows), -1, found.shape[-1])
 
     def pieces(self, text: str) -> list[list[int]]:
         """Token ids in pieces as long as the encoder reads at once; at least one."""
         ids = self.tokenizer(text, add_special_tokens=False, truncation=False, verbose=False).input_ids
-        room = self.room
-        return [self._piece(ids[i : i + room]) for i in range(0, max(len(ids), 1), room)]
+        length = self.length
+        return [self._piece(ids[i : i + length]) for i in range(0, max(len(ids), 1), length)]
 
     @property
-    def room(self) -> int:
+    def length(self) -> int:
         """Words' tokens that one piece holds."""
         return int(self.tokenizer.model_max_length) - ENDS
 
     def _piece(self, ids: list[int]) -> list[int]:
-        ends = [self.tokenizer.eos_token_id] + [self.tokenizer.pad_token_id] * (self.room - len(ids))
+        ends = [self.tokenizer.eos_token_id] + [self.tokenizer.pad_token_id] * (self.length - len(ids))
         return [self.tokenizer.bos_token_id, *ids, *ends]
 
 

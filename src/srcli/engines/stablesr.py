@@ -137,13 +137,19 @@ class StableSR:
         z = self.codec.encode(whole, request.noise.draw(shape, POSTERIOR), keeping(seen) if fusion else None)
         alpha = made.alphas_cumprod[int(made.timesteps[0])]
         start = entering(made, noised(z, request.noise.draw(shape, START).to(z), alpha))
-        text = self.texts.encode([request.prompt.text])
+        text = self._text(request)
         led = Led(self.loaded.unet, self.loaded.encoder, self.loaded.modulation, text)
         mix = fusion and fusion.mixing(seen, weight, self.codec.bands, self.device.torch)
         return Canvas(start, z, led, made, partial(self._finish, (hint.shape[2], hint.shape[3]), mix))
 
     def provenance(self) -> Mapping[str, str]:
         return {**self.loaded.made_of, **self.loaded.fusion.made_of}
+
+    def _text(self, request: Request) -> Tensor:
+        """What the user says of the picture, if anything: StableSR was trained without words."""
+        if request.prompt.negative:
+            request.tell("StableSR samples without guidance: the negative prompt has no effect")
+        return self.texts.encode([request.prompt.text])
 
     def _scheduler(self, sampling: Sampling) -> Any:
         name, steps, config = str(sampling.scheduler), int(sampling.steps or 1), self.loaded.base.schedule

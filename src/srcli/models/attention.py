@@ -15,7 +15,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from srcli.models.packed import available, packed, product
 
-ROWS = 256  # scores of so many rows against a tile's tokens stay in a core's own cache
+SCORES = 1 << 18  # so many at once stay in a core's own cache, also where others press on the shared one
 TEXT = 128  # keys; with fewer there is nothing to gain
 
 
@@ -32,8 +32,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 def _rows(out: Tensor, query: Tensor, key: Tensor, value: Tensor) -> None:
     """One head of one picture, into `out`."""
-    keys, values = packed(key, ROWS), packed(value.t(), ROWS)
-    for part, rows in zip(torch.split(out, ROWS), torch.split(query, ROWS), strict=True):
+    count = max(1, SCORES // len(key))
+    keys, values = packed(key, count), packed(value.t(), count)
+    for part, rows in zip(torch.split(out, count), torch.split(query, count), strict=True):
         part.copy_(product(product(rows, keys).softmax(-1).to(value.dtype), values))
 
 

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from srcli.engines.budget import Room
 from srcli.engines.captions import Describer
 from srcli.engines.device import Device
 from srcli.engines.pasd import Pasd, grey_size
@@ -84,11 +85,11 @@ def test_the_seed_alone_decides(tiny: Pipeline) -> None:
 
 
 @pytest.mark.parametrize("batch", [1, 3])
-def test_tiles_may_share_a_call_or_not(tiny: Pipeline, monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
+def test_tiles_may_share_a_call_or_not(tiny: Pipeline, batch: int) -> None:
     asked = job(tile=4, overlap=2)
     whole = tiny.run(PICTURE, asked).pixels.astype(int)
-    monkeypatch.setattr("srcli.engines.pasd.at_once", lambda device: batch * 16)
-    assert np.abs(tiny.run(PICTURE, asked).pixels - whole).max() <= 1
+    roomy = replace(tiny, engine=replace(tiny.engine, room=Room(batch * 16)))
+    assert np.abs(roomy.run(PICTURE, asked).pixels - whole).max() <= 1
 
 
 @pytest.mark.parametrize("name", ["unipc", "dpm++", "ddim", "euler", "lcm"])

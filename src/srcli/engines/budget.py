@@ -1,0 +1,91 @@
+"""Memory: what an engine needs of a device, and how it is arranged where there is less."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from srcli.engines.device import Device
+from srcli.errors import MachineError
+
+GIB = 1 << 30
+CONTEXT = GIB // 2  # what torch itself and its libraries take, on any device
+SHARE = 0.8  # of what is left for activations; the rest is lost between blocks of memory
+CPU_LATENTS = 2 * 64 * 64  # of all tiles in a call on a CPU, where larger batches gain nothing
+MOST_LATENTS = 16 * 64 * 64
+LEAST_LATENTS = 48 * 48  # the smallest tile that is planned
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """Bytes that an engine needs: weights of every step, weights at both ends, and of each latent in a call."""
+
+    name: str
+    steps: int
+    ends: int
+    latent: int
+
+    def least(self, room: Room) -> int:
+        """With one smallest tile in a call. A VAE that comes by stage wants no more than tiles do."""
+        tile = math.ceil(LEAST_LATENTS * self.latent / SHARE)
+        return self.fixed(room) + (max(tile, self.ends) if room.by_stage else tile)
+
+    def fixed(self, room: Room) -> int:
+        """All besides activations, while the engine samples."""
+        steps = self.steps // 2 if room.eighth else self.steps
+        return CONTEXT + steps + (0 if room.by_stage else self.ends)
+
+    def bytes(self, room: Room) -> int:
+        """At the largest."""
+        return max(self.least(room), self.fixed(room) + math.ceil(room.latents * self.latent / SHARE))
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How an engine lives in the memory it has."""
+
+    latents: int  # of all tiles in one call
+    by_stage: bool = False  # text encoder and VAE leave the device when they have done their part
+    eighth: bool = False  # weights are kept in 8 bits, which changes the result a little
+
+
+AMPLE = Room(MOST_LATENTS)
+
+
+def arrange(demand: Demand, device: Device) -> Room:
+    """The least intrusive arrangement that fits. MachineError names the smallest budget where none does."""
+    rooms = [Room(MOST_LATENTS), Room(MOST_LATENTS, True), Room(MOST_LATENTS, True, True)]
+    if not device.accelerated:
+        rooms = [Room(CPU_LATENTS)]
+    memory = budget(device)
+    for room in rooms:
+        if memory is None:
+            return room
+        if demand.least(room) <= memory:
+            free = SHARE * (memory - demand.fixed(room)) / demand.latent
+            return replace(room, latents=min(room.latents, int(free)))
+    raise MachineError(
+        f"{demand.name} does not fit into {_gib(memory or 0)} of memory on {device.torch}:"
+        f" give --max-memory {_gib(demand.least(rooms[-1]))} or more, or choose another engine"
+    )
+
+
+def budget(device: Device) -> int | None:
+    """Bytes that may be used: what was asked for, else what is free on a GPU, else no one's concern."""
+    if device.torch.type != "cuda":
+        return device.memory
+    free = int(torch.cuda.mem_get_info(device.torch)[0])
+    return min(free, device.memory or free)
+
+
+def size(nets: Iterable[nn.Module], dtype: torch.dtype) -> int:
+    """Bytes of these networks' weights in this precision."""
+    return sum(p.numel() for net in nets for p in net.parameters()) * dtype.itemsize
+
+
+def _gib(count: int) -> str:
+    return f"{math.ceil(count / GIB * 10) / 10:.1f}G"

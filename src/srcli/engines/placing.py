@@ -1,0 +1,52 @@
+"""Networks on their device, as the room there allows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from diffusers.hooks import apply_layerwise_casting
+from torch import nn
+
+from srcli.engines.budget import Demand, Room, size
+from srcli.engines.device import Device
+from srcli.models.attention import by_rows
+from srcli.models.packed import pack
+
+BYTES_A_LATENT = 1 << 16  # activations of both halves of a guided call, in half precision
+
+
+def demand(name: str, steps: Iterable[nn.Module], ends: Iterable[nn.Module], dtype: torch.dtype) -> Demand:
+    """What an engine of these networks needs: those of every step, and those at both ends."""
+    return Demand(name, size(steps, dtype), size(ends, dtype), BYTES_A_LATENT * dtype.itemsize // 2)
+
+
+def place(net: nn.Module, device: Device, dtype: torch.dtype | None = None, room: Room | None = None) -> nn.Module:
+    """Bring a network to the device, to be used and not trained."""
+    net = net.to(dtype=dtype or device.dtype).eval().requires_grad_(False)
+    if room and room.eighth:
+        apply_layerwise_casting(net, torch.float8_e4m3fn, dtype or device.dtype, skip_modules_pattern=("norm",))
+    net = net.to(device.torch)
+    return net.to(memory_format=torch.channels_last) if device.accelerated else net  # type: ignore[call-overload]
+
+
+def settle(nets: Iterable[nn.Module], device: Device, room: Room) -> None:
+    """Place the networks of every step, and let them compute in the ways that are faster on a CPU."""
+    for net in nets:
+        place(net, device, room=room)
+        if device.torch.type == "cpu":
+            by_rows(net)
+            pack(net)
+
+
+@contextmanager
+def visiting(net: nn.Module, device: Device, room: Room) -> Iterator[None]:
+    """A network on its device; where room is short, for no longer than it works."""
+    if room.by_stage:
+        net.to(device.torch)
+    try:
+        yield
+    finally:
+        if room.by_stage:
+            net.to("cpu")

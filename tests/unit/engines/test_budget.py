@@ -1,0 +1,95 @@
+"""Memory: what is arranged in how much of it, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from srcli.engines.budget import CONTEXT, CPU_LATENTS, GIB, Demand, Room, arrange
+from srcli.engines.device import Device
+from srcli.engines.placing import place, visiting
+from srcli.errors import InputError, MachineError
+from srcli.settings import size_in_bytes
+
+PASD = Demand("PASD", steps=int(2.94 * GIB), ends=int(0.42 * GIB), latent=1 << 16)
+META = torch.device("meta")  # takes the way of an accelerator: it is no CPU
+
+
+def room(memory: float | None, kind: torch.device = META) -> Room:
+    return arrange(PASD, Device(kind, torch.float16, memory and int(memory * GIB)))
+
+
+def test_more_memory_takes_more_tiles_and_shrinks_nothing():
+    rooms = [room(size) for size in (2.4, 3, 4, 5, 8, 80, None)]
+    ranks = [(not r.eighth, not r.by_stage, r.latents) for r in rooms]
+    assert ranks == sorted(ranks)
+    assert rooms[0].eighth
+    assert rooms[-2] == rooms[-1] == Room(16 * 64 * 64)
+
+
+def test_a_card_of_4_gib_keeps_all_bits_by_stages():
+    assert (room(4).by_stage, room(4).eighth) == (True, False)
+
+
+@pytest.mark.parametrize("memory", [2.4, 2.5, 3.9, 4.5, 6, 12])
+def test_what_is_arranged_fits(memory):
+    assert PASD.bytes(room(memory)) <= memory * GIB
+
+
+def test_a_budget_below_the_smallest_plan_names_the_smallest():
+    with pytest.raises(MachineError, match=r"PASD does not fit into 1.0G .* --max-memory (\d.\d)G") as caught:
+        room(1)
+    assert caught.value.exit_code == 5
+    said = float(str(caught.value).split("--max-memory ")[1].split("G")[0])
+    assert room(said).eighth
+    with pytest.raises(MachineError):
+        room(said - 0.1)
+
+
+def test_a_cpu_has_one_arrangement():
+    cpu = torch.device("cpu")
+    assert room(None, cpu) == room(8, cpu) == Room(CPU_LATENTS)
+    with pytest.raises(MachineError, match="on cpu"):
+        room(3.4, cpu)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("4G", 4 * GIB), ("1.5g", 3 * GIB // 2), ("800M", 800 << 20), ("512MiB", 512 << 20), ("77", 77)]
+)
+def test_sizes_are_read(text, size):
+    assert size_in_bytes(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "4X", "-1G", "0", "G", "4 4"])
+def test_what_is_no_size_is_refused(text):
+    with pytest.raises(InputError, match="--max-memory"):
+        size_in_bytes(text)
+
+
+def test_weights_in_8_bits_compute_nearly_the_same_in_half_the_bytes():
+    torch.manual_seed(4)
+    net = nn.Sequential(nn.Conv2d(4, 8, 3), nn.SiLU(), nn.Flatten(), nn.Linear(8 * 36, 16))
+    x = torch.randn(2, 4, 8, 8)
+    expected = net(x)
+    place(net, Device(torch.device("cpu"), torch.float32), room=Room(1, eighth=True))
+    assert all(p.dtype is torch.float8_e4m3fn for n, p in net.named_parameters() if "weight" in n)
+    with torch.inference_mode():
+        assert (net(x) - expected).norm() / expected.norm() < 0.1
+    assert all(p.dtype is torch.float8_e4m3fn for n, p in net.named_parameters() if "weight" in n)
+
+
+def test_a_visitor_leaves_when_room_is_short():
+    net = nn.Linear(2, 2)
+    with visiting(net, Device(META, torch.float32), Room(1)):
+        assert net.weight.device.type == "cpu"
+    net = nn.Linear(2, 2)
+    seen = []
+    net.to = lambda where: seen.append(str(where))
+    with visiting(net, Device(META, torch.float32), Room(1, by_stage=True)):
+        assert seen == ["meta"]
+    assert seen == ["meta", "cpu"]
+
+
+def test_the_context_is_part_of_the_smallest():
+    assert PASD.least(Room(1)) > CONTEXT + PASD.steps + PASD.ends
