@@ -56,7 +56,8 @@ def test_tokens_and_embeddings(case: Case) -> None:
     encoder = TextEncoder(*text_parts(case.root), FP32)
     prompts = [case.notes[f"prompt{i}"] for i in range(len(case.tensors["input_ids"]))]
     assert [encoder.pieces(prompt)[0] for prompt in prompts] == case.tensors["input_ids"].tolist()
-    assert off_by(encoder.encode(prompts), case.tensors["embeds"]) <= 1e-5
+    first_piece = encoder.encode(prompts)[:, : case.tensors["embeds"].shape[1]]  # the official one is cut there
+    assert off_by(first_piece, case.tensors["embeds"]) <= 1e-5
 
 
 @each_group("pasd", "d_latent_init*", lambda case: case.groups("latents"))
