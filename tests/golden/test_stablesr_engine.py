@@ -14,6 +14,7 @@ from torch import Tensor
 from srcli.engines import stablesr
 from srcli.engines.base import Request
 from srcli.engines.bases import Base
+from srcli.engines.budget import AMPLE
 from srcli.engines.device import Device
 from srcli.engines.latent import POSTERIOR, START, Codec
 from srcli.engines.stablesr_weights import VARIANTS, Loaded
@@ -57,7 +58,7 @@ class Fusion:
 def engine(nets: Nets, context: Tensor) -> stablesr.StableSR:
     base = Base(nets.vae, None, None, {}, None, "tiny", {})
     loaded = Loaded(nets.unet, nets.encoder, nets.modulation, base, VARIANTS["512"], Fusion(nets.wrapping), {})
-    return stablesr.StableSR(loaded, Codec.of(nets.vae, CPU), Told(context), CPU)
+    return stablesr.StableSR(loaded, Codec.of(nets.vae, CPU), Told(context), CPU, AMPLE)
 
 
 @each("stablesr", "v12*")

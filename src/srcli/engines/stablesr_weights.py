@@ -131,9 +131,13 @@ class FusionLayers:
 def open_all(choice: ModelChoice, store: Store) -> Loaded:
     """All networks for this choice; nothing is read before it is known to fit."""
     adapter = Adapter.find(choice, store)
-    own = adapter.whole and not choice.base
-    base, config = _own_base(adapter, store) if own else _chosen_base(choice, store)
-    variant = _variant(choice, adapter, None if own else str(base.schedule.get("prediction_type", EPSILON)))
+    known, own = _known(choice, adapter), adapter.whole and not choice.base
+    if own:
+        variant = known or VARIANTS["512"]
+        base, config = _own_base(adapter, store)
+    else:
+        base, config = _chosen_base(choice, (known or VARIANTS["512"]).base, store)
+        variant = _variant(known, str(base.schedule.get("prediction_type", EPSILON)))
     unet = load_into(build(UNet2DConditionModel, config), base.unet or {}, base.source)
     encoder_state = load_state(adapter.path, ENCODER)
     encoder = load_into(fitting(adapter.path, time_encoder.build, encoder_state), encoder_state, adapter.path)
@@ -162,13 +166,17 @@ def wanted(choice: ModelChoice) -> Variant:
     return VARIANTS[name]
 
 
-def _variant(choice: ModelChoice, adapter: Adapter, said: str | None) -> Variant:
-    """The variant, by name, by a known file, or by what the base `said` that it predicts."""
-    known = next((v for v in VARIANTS.values() if v.adapter == adapter.located.name), None)
-    if choice.variant is None and known is None and said == VELOCITY:
-        return VARIANTS["768v"]
-    variant = wanted(choice) if choice.variant or known is None else known
-    if said is not None and said != variant.prediction:
+def _known(choice: ModelChoice, adapter: Adapter) -> Variant | None:
+    """The variant by its name, or by that of a file that weights.lock knows."""
+    if choice.variant:
+        return wanted(choice)
+    return next((v for v in VARIANTS.values() if v.adapter == adapter.located.name), None)
+
+
+def _variant(known: Variant | None, said: str) -> Variant:
+    """The variant that goes with what the base `said` that it predicts."""
+    variant = known or VARIANTS["768v" if said == VELOCITY else "512"]
+    if said != variant.prediction:
         raise WeightsError(
             f"the base predicts {said} and StableSR {variant.name} needs {variant.prediction}: "
             f"choose another --base-model or --variant"
@@ -176,9 +184,9 @@ def _variant(choice: ModelChoice, adapter: Adapter, said: str | None) -> Variant
     return variant
 
 
-def _chosen_base(choice: ModelChoice, store: Store) -> tuple[Base, Mapping[str, Any]]:
-    """The base that was named, else the variant's."""
-    located = store.resolve(choice.base or wanted(choice).base, "base", allow_pickle=choice.allow_pickle)
+def _chosen_base(choice: ModelChoice, usual: str, store: Store) -> tuple[Base, Mapping[str, Any]]:
+    """The base that was named, else the variant's usual one."""
+    located = store.resolve(choice.base or usual, "base", allow_pickle=choice.allow_pickle)
     if located.file is not None:
         lent = store.resolve(LENDER, "base", LENT)
         return open_file(located, located.file, store, LENDER, _family(located.file)), read_config(lent.part("unet"))

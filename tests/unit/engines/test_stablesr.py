@@ -21,8 +21,9 @@ from srcli.errors import InputError, WeightsError
 from srcli.imaging.picture import Picture
 from srcli.models import spade
 from srcli.pipeline import Pipeline
-from srcli.settings import ModelChoice, Sampling, Size
+from srcli.settings import ModelChoice, Prompt, Sampling, Size
 from srcli.tasks import RESTORE, UPSCALE, Job
+from srcli.weights.header import sha256
 from srcli.weights.lock import Entry, File
 from srcli.weights.overlay import put
 from srcli.weights.store import Store
@@ -133,6 +134,27 @@ def test_the_velocity_variant_is_known_by_its_base(tmp_path, adapter):
     assert open_all(choice(adapter, lend_to), Store()).variant.name == "768v"
     with pytest.raises(WeightsError, match="predicts v_prediction"):
         open_all(choice(adapter, lend_to, variant="512"), Store())
+
+
+def test_a_known_file_brings_its_variant_and_its_usual_base(tmp_path, adapter):
+    lend(write_base(tmp_path / "v", prediction="v_prediction"), "sd21")
+    path = adapter / "adapter.safetensors"
+    store = Store(offline=True)
+    known = {"adapter.safetensors": File("adapter.safetensors", None, sha256(path))}
+    entry = Entry(name="stablesr-768v", kind="adapter", family="sd21", license="none", files=known, local=str(path))
+    put(store.places.overlay, entry)
+    loaded = open_all(choice(path, None), Store(offline=True))
+    assert (loaded.variant.name, loaded.variant.process) == ("768v", 768)
+
+
+def test_words_are_read_and_a_negative_prompt_is_said_to_be_idle(adapter, base):
+    said = []
+    line = Pipeline(engine(choice(adapter, base)), CPU, said.append)
+    prompts = (Prompt(), Prompt(text="a cat"), Prompt(negative="dogs"))
+    plain, cat, dogs = (line.run(picture(18, 18), Job(task=UPSCALE, sampling=QUICK, prompt=p)).pixels for p in prompts)
+    assert not np.array_equal(plain, cat)
+    assert np.array_equal(plain, dogs)
+    assert said == ["StableSR samples without guidance: the negative prompt has no effect"]
 
 
 def test_turbo_has_few_steps_by_default(adapter, base):

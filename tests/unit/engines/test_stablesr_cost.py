@@ -11,6 +11,7 @@ from tests.golden.cases import HERE
 from tests.golden.stablesr_tiny import UNET, under, unet_config
 from torch.utils.flop_counter import FlopCounterMode
 
+from srcli.engines.placing import BYTES_A_LATENT
 from srcli.engines.stablesr import Led, cost
 from srcli.models import spade, time_encoder
 from srcli.models.stock import build
@@ -32,3 +33,9 @@ def test_the_cost_model_is_what_the_full_networks_compute(side):
         x, t = torch.empty(1, 4, side, side), torch.tensor(5)
         Led(unet, encoder, modulation, torch.empty(1, 77, 1024))(x, t, x)
     assert cost(side * side) == pytest.approx(counted.get_total_flops(), rel=0.005)
+
+
+def test_a_picture_of_512_fits_in_six_gigabytes_of_half_precision():
+    summary = json.loads((MANIFEST / "summary.json").read_text())
+    weights = 2 * (summary["sr512"]["params_total"] + summary["cfw"]["fusion_params"])
+    assert weights + BYTES_A_LATENT * 64 * 64 < 6e9
