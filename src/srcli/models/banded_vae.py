@@ -83,13 +83,13 @@ def norm(layer: nn.GroupNorm, x: Tensor, bands: Bands, device: torch.device) -> 
     count, mean, spread = 0, torch.zeros(1), torch.zeros(1)
     for top, bottom in bands.cut(*x.shape[2:]):
         part = x[:, :, top:bottom].to(device).float().reshape(x.shape[0], layer.num_groups, -1)
-        variance, centre = (v.double().cpu() for v in torch.var_mean(part, dim=2, correction=0))
+        variance, centre = (v.cpu().double() for v in torch.var_mean(part, dim=2, correction=0))
         size, shift = part.shape[2], centre - mean
         spread = spread + variance * size + shift.square() * (count * size / (count + size))
         mean, count = mean + shift * (size / (count + size)), count + size
     wide = x.shape[1] // layer.num_groups
-    slope = (spread / count + layer.eps).rsqrt().repeat_interleave(wide, 1) * layer.weight.double().cpu()
-    offset = layer.bias.double().cpu() - mean.repeat_interleave(wide, 1) * slope
+    slope = (spread / count + layer.eps).rsqrt().repeat_interleave(wide, 1) * layer.weight.cpu().double()
+    offset = layer.bias.cpu().double() - mean.repeat_interleave(wide, 1) * slope
     factor, summand = (v[:, :, None, None].float().to(device) for v in (slope, offset))
     return lambda part: silu(torch.addcmul(summand, part.float(), factor)).to(part.dtype)
 
