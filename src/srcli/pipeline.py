@@ -15,9 +15,11 @@ from srcli import __version__, engines
 from srcli.engines.base import Canvas, Engine, Request, Size, Tell
 from srcli.engines.device import Device
 from srcli.errors import PictureError
+from srcli.imaging.bands import bands
 from srcli.imaging.color import luma_transplant
 from srcli.imaging.picture import Picture
 from srcli.imaging.resize import resize
+from srcli.imaging.spill import forget, space
 from srcli.memory import Ladder
 from srcli.sampling import colorfix
 from srcli.sampling.blocks import Block, blocks
@@ -98,11 +100,12 @@ class Pipeline:
         hint = resize(pixels, self.engine.working_size((width, height), target, request))
         height, width = hint.shape[:2]
         factor = self.engine.factor
-        out = np.empty((height * factor, width * factor, 3), hint.dtype)
+        out = space((height * factor, width * factor, 3), hint.dtype)
         pieces = list(blocks(height, width, self.engine.block, self.engine.halo))
         for done, block in enumerate(pieces):
             part = self._fitting(hint, block, request, _sharing(on_progress, done, len(pieces)))
             _view(out, block.inner, factor)[:] = _levels(_inside(part, block, factor), out.dtype)
+            forget(out)
         return out
 
     def _fitting(self, pixels: Pixels, block: Block, request: Request, on_progress: OnProgress) -> Tensor:
@@ -185,5 +188,9 @@ def _as_grey(pixels: Pixels) -> Pixels:
 
 def _refuse_blank(result: Pixels, source: Pixels) -> None:
     """A single colour made of a picture is how a broken decoder shows itself."""
-    if int(np.ptp(result)) == 0 and int(np.ptp(source)) > 0 and result.size > 3:
+    if result.size > 3 and _one_level(result) and not _one_level(source):
         raise PictureError("the model returned a blank picture: try --dtype float32", "blank")
+
+
+def _one_level(pixels: Pixels) -> bool:
+    return all(bool((pixels[rows] == pixels[0, 0, 0]).all()) for rows in bands(*pixels.shape[:2]))

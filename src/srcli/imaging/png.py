@@ -15,6 +15,7 @@ from srcli.imaging import iptc
 from srcli.imaging.bands import bands
 from srcli.imaging.metadata import OWN_TEXT
 from srcli.imaging.ready import Ready
+from srcli.imaging.spill import forget
 from srcli.imaging.tiff import interleaved
 
 _COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
@@ -40,12 +41,13 @@ def texts(ready: Ready) -> PngInfo:
     return info
 
 
-def write_deep(ready: Ready, file: IO[bytes]) -> None:
-    """A 16-bit file, by bands."""
+def write_by_bands(ready: Ready, file: IO[bytes]) -> None:
+    """A file of either depth, which is never whole in memory."""
     width, height = ready.size
+    depth = ready.pixels.dtype.itemsize
     channels = interleaved(ready, slice(0, 1)).shape[-1]
     file.write(b"\x89PNG\r\n\x1a\n")
-    _chunk(file, b"IHDR", struct.pack(">LLBBBBB", width, height, 16, _COLOUR_TYPES[channels], 0, 0, 0))
+    _chunk(file, b"IHDR", struct.pack(">LLBBBBB", width, height, 8 * depth, _COLOUR_TYPES[channels], 0, 0, 0))
     if ready.profile:
         _chunk(file, b"iCCP", b"ICC Profile\x00\x00" + zlib.compress(ready.profile))
     if ready.metadata.dpi is not None:
@@ -55,13 +57,14 @@ def write_deep(ready: Ready, file: IO[bytes]) -> None:
         _chunk(file, b"eXIf", ready.exif)
     for kind, data, *_ in texts(ready).chunks:
         _chunk(file, kind, data)
-    packer = zlib.compressobj(_DEEP_LEVEL)
-    above = np.zeros((1, width * channels * 2), np.uint8)
+    packer = zlib.compressobj(LEVEL if depth == 1 else _DEEP_LEVEL)
+    above = np.zeros((1, width * channels * depth), np.uint8)
     for rows in bands(height, width, 1 << 19):
         part = interleaved(ready, rows)
-        lines = part.astype(">u2").view(np.uint8).reshape(len(part), -1)
-        _chunk(file, b"IDAT", packer.compress(_filtered(lines, above, channels * 2)))
+        lines = part.astype(f">u{depth}").view(np.uint8).reshape(len(part), -1)
+        _chunk(file, b"IDAT", packer.compress(_filtered(lines, above, channels * depth)))
         above = lines[-1:]
+        forget(ready.pixels)
     _chunk(file, b"IDAT", packer.flush())
     _chunk(file, b"IEND", b"")
 

@@ -18,6 +18,7 @@ from srcli.errors import PictureError
 from srcli.imaging.bands import bands
 from srcli.imaging.exif import ASCII, BYTE, LONG, RATIONAL, SHORT, UNDEFINED, Block, Directory, Entry
 from srcli.imaging.ready import Ready
+from srcli.imaging.spill import forget
 
 LIMIT = 2**32 - 2**20
 _LEVELS = {1: 4, 2: 1}  # of zlib, by bytes a channel: the low bytes of 16 bits are noise to it
@@ -82,6 +83,7 @@ def _strips(ready: Ready, block: Block, file: IO[bytes]) -> Directory:
         if starts[-1] + len(data) > LIMIT:
             raise PictureError("the result is too large for a TIFF file: write PNG", "format-limit")
         file.write(data)
+        forget(ready.pixels)
     return {
         273: _numbers(block, LONG, *starts),
         278: _numbers(block, LONG, groups[0].stop),

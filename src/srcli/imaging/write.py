@@ -23,6 +23,7 @@ from srcli.imaging.names import shown
 from srcli.imaging.picture import Picture
 from srcli.imaging.read import limits
 from srcli.imaging.ready import Made, Ready, Saving, ready
+from srcli.imaging.spill import LARGE, forget
 
 JPEG_QUALITY, WEBP_QUALITY, AVIF_QUALITY = 95, 95, 90
 TEMPORARY = ".srcli-*.part"
@@ -134,8 +135,8 @@ def _check(file: IO[bytes], size: tuple[int, int], kind: str) -> None:
 def _encode(picture: Picture, prepared: Ready, kind: str, saving: Saving, file: IO[bytes]) -> None:
     if kind == "TIFF":
         tiff.write(prepared, file)
-    elif kind == "PNG" and prepared.pixels.dtype == np.uint16:
-        png.write_deep(prepared, file)
+    elif kind == "PNG" and (prepared.pixels.dtype == np.uint16 or prepared.pixels.nbytes >= LARGE):
+        png.write_by_bands(prepared, file)
     else:
         exact = kind == picture.format and picture.lossless and saving.quality is None
         options = _OPTIONS[kind](prepared, saving.quality, exact)
@@ -151,6 +152,7 @@ def pillow(prepared: Ready) -> Image.Image:
         part = np.ascontiguousarray(tiff.interleaved(prepared, rows))
         size = (part.shape[1], part.shape[0])
         picture.paste(Image.frombuffer(mode, size, part, "raw", mode, 0, 1), (0, rows.start))
+        forget(prepared.pixels)
     return picture
 
 

@@ -32,7 +32,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 def _rows(out: Tensor, query: Tensor, key: Tensor, value: Tensor) -> None:
     """One head of one picture, into `out`."""
-    count = max(1, SCORES // len(key))
+    count = max(32, SCORES // len(key))
     keys, values = packed(key, count), packed(value.t(), count)
     for part, rows in zip(torch.split(out, count), torch.split(query, count), strict=True):
         part.copy_(product(product(rows, keys).softmax(-1).to(value.dtype), values))
