@@ -70,7 +70,8 @@ def resnet(layer: Any, x: Tensor, bands: Bands, device: torch.device) -> Tensor:
     """A residual block of the VAE's kind. `x` is used up: the result may lie in its memory."""
     hidden = _normed_conv(layer.norm1, layer.conv1, x, bands, device)
     second = norm(layer.norm2, hidden, bands, device)
-    out = x if layer.conv_shortcut is None else bands.new(x, layer.conv2.out_channels, *x.shape[2:])
+    width = layer.conv2.out_channels
+    out = x[:, :width] if width <= x.shape[1] else bands.new(x, width, *x.shape[2:])
     for top, bottom in bands.cut(*x.shape[2:]):
         skip = x[:, :, top:bottom].to(device)
         skip = skip if layer.conv_shortcut is None else layer.conv_shortcut(skip)
