@@ -16,7 +16,7 @@ from srcli.engines.base import Canvas, Engine, Request, Size, Tell
 from srcli.engines.device import Device
 from srcli.errors import PictureError
 from srcli.imaging.bands import bands
-from srcli.imaging.color import luma_transplant
+from srcli.imaging.color import luma_transplant, luminance
 from srcli.imaging.picture import Picture
 from srcli.imaging.resize import resize
 from srcli.imaging.spill import forget, space
@@ -62,7 +62,7 @@ class Pipeline:
         pixels = _as_grey(picture.pixels) if job.task.grey_hint else picture.pixels
         for index, size in enumerate(self.engine.passes((picture.width, picture.height), target)):
             # Another pass samples other detail, so it must not meet the noise of the one before.
-            noise = NoiseField(job.seed + index)
+            noise = replace(request.noise, layer=index)
             pixels = resize(self._pass(pixels, size, replace(request, noise=noise), on_progress), size)
         if job.task.keep_luma:
             pixels = luma_transplant(pixels, resize(picture.pixels, target))
@@ -181,9 +181,8 @@ def _levels(rgb: Tensor, dtype: np.dtype[np.unsignedinteger]) -> Pixels:
 
 
 def _as_grey(pixels: Pixels) -> Pixels:
-    """Luminance in all three channels, by the BT.601 weights that the model was trained with."""
-    luma = np.rint(pixels @ np.array([0.299, 0.587, 0.114], np.float32)).astype(pixels.dtype)
-    return np.repeat(luma[:, :, None], 3, axis=2)
+    """Luminance in all three channels."""
+    return np.repeat(luminance(pixels).astype(pixels.dtype)[:, :, None], 3, axis=2)
 
 
 def _refuse_blank(result: Pixels, source: Pixels) -> None:

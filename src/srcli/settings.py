@@ -1,4 +1,4 @@
-"""What a run is told: frozen, checked once. Every default of the product lives in this file."""
+"""What a run is told: frozen, checked once. What engines do by default stands here and nowhere else."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ CAPTIONS = ("auto", "none", "classify", "detect", "caption")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 QUALITIES = ("draft", "standard", "best")
 
-SCALE = 4.0
 SEED = 0
+MAX_SEED = 2**63 - 1
 MAX_SCALE = 64.0
 MAX_PIXELS = 250_000_000  # of an input: beyond it, a small file that claims more is rather an attack
 REFUSE, FIRST = FRAMES = ("refuse", "first")
 
 
 def _within(flag: str, value: float | None, low: float, high: float) -> None:
+    # NaN is within nothing, as it should be.
     if value is not None and not low <= value <= high:
         raise InputError(f"{flag} {value:g} is out of range: give a number from {low:g} to {high:g}")
 
@@ -82,6 +83,8 @@ class Sampling:
                 raise InputError(f"--guidance-interval {low:g},{high:g} must rise within 0 and 1: try 0.1,0.8")
         if self.tile is not None:
             Tiling(size=self.tile, overlap=self.overlap or 0)
+        elif self.overlap is not None:
+            raise InputError("--overlap goes with --tile: give both, or neither and let the layout be planned")
 
     def over(self, engine: str) -> Sampling:
         """These settings on top of the engine's own; one that the engine has no use for is an error."""
@@ -89,8 +92,7 @@ class Sampling:
         given = self._given()
         for name in given:
             if getattr(own, name) is None and name not in OPTIONAL[engine]:
-                flag = "--" + name.replace("_", "-")
-                raise InputError(f"{flag} means nothing to the {engine} engine: leave it out, or name another --engine")
+                raise idle("--" + name.replace("_", "-"), engine)
         return replace(own, **{**preset(engine, self.quality).sampling._given(), **given})
 
     def _given(self) -> dict[str, Any]:
@@ -128,6 +130,34 @@ OPTIONAL: Mapping[str, frozenset[str]] = MappingProxyType(
 )
 
 
+# The options that choose models and say what is seen, by the field that holds each; and which an engine takes.
+FLAGS: Mapping[str, str] = MappingProxyType(
+    {
+        "variant": "--variant",
+        "base": "--base-model",
+        "adapter": "--adapter",
+        "loras": "--lora",
+        "lora_alpha": "--no-lora-alpha",
+        "blend": "--blend",
+        "text": "--prompt",
+        "negative": "--negative-prompt",
+        "caption": "--caption",
+    }
+)
+TAKES: Mapping[str, frozenset[str]] = MappingProxyType(
+    {
+        "builtin": frozenset({"adapter"}),
+        "sr3": frozenset({"adapter"}),
+        "pasd": frozenset(FLAGS),
+        "stablesr": frozenset({"variant", "base", "adapter", "loras", "lora_alpha", "text"}),
+    }
+)
+
+
+def idle(flag: str, engine: str) -> InputError:
+    return InputError(f"{flag} means nothing to the {engine} engine: leave it out, or name another --engine")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
     """What the user says about the picture, and who else may describe it."""
@@ -146,6 +176,9 @@ class Lora:
 
     source: str
     weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        _within("the weight of --lora", self.weight, -10, 10)
 
     @classmethod
     def parse(cls, text: str) -> Lora:
@@ -206,9 +239,23 @@ class ModelChoice:
         _one_of("--engine", self.engine, (AUTO, *ENGINES))
         _within("--blend", self.blend, 0, 1)
 
+    def refuse_idle(self, engine: str, prompt: Prompt) -> None:
+        """What is given to an engine that has no use for it is an error, not ignored."""
+        for given, usual in ((self, ModelChoice()), (prompt, Prompt())):
+            for field in fields(given):
+                changed = getattr(given, field.name) != getattr(usual, field.name)
+                if changed and field.name in FLAGS and field.name not in TAKES[engine]:
+                    raise idle(FLAGS[field.name], engine)
+
     def at(self, quality: str | None) -> ModelChoice:
         """With the weights that this quality needs."""
-        return replace(self, loras=(*preset(self.engine, quality).loras, *self.loras))
+        return replace(self, loras=(*preset(profile(self), quality).loras, *self.loras))
+
+
+def profile(choice: ModelChoice) -> str:
+    """The row of DEFAULTS that an engine's choice of weights falls under."""
+    own = f"{choice.engine}-{choice.variant}"
+    return own if own in DEFAULTS else choice.engine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from srcli.settings import SEED, Prompt, Sampling, Size
+from srcli.errors import InputError
+from srcli.settings import MAX_SEED, SEED, Prompt, Sampling, Size
 
 CLEAN = "clean, high-resolution, 8k"
 NOT_CLEAN = "blurry, dotted, noise, raster lines, unclear, lowres, over-smoothed"
@@ -75,6 +76,10 @@ class Job:
     sampling: Sampling = Sampling()
     prompt: Prompt = Prompt()
     seed: int = SEED
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed <= MAX_SEED:
+            raise InputError(f"--seed {self.seed} is out of range: give a number from 0 to {MAX_SEED}")
 
     def factor(self, width: int, height: int) -> float:
         return self.size.factor(width, height, self.task.scale)

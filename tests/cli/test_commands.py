@@ -79,6 +79,13 @@ WRONG = [
     (2, "--scheduler", ["--scheduler", "magic", *PASD]),
     (2, "--guidance-interval", ["--guidance-interval", "0.9,0.1", *PASD]),
     (2, "means nothing to the builtin engine", ["--engine", "builtin", "--guidance", 3]),
+    (2, "--base-model means nothing", ["--engine", "builtin", "--base-model", "anime"]),
+    (2, "--prompt means nothing", ["--engine", "builtin", "--prompt", "a cat"]),
+    (2, "--lora means nothing", ["--engine", "sr3", "--adapter", "x.pth", "--lora", "y.safetensors"]),
+    (2, "--caption means nothing", ["--engine", "stablesr", "--caption", "detect"]),
+    (2, "--lora nan", ["--lora", "x.safetensors:nan", *PASD]),
+    (2, "--overlap goes with --tile", ["--overlap", 4, *PASD]),
+    (2, "--seed", ["--seed", 2**63, *PASD]),
     (2, "float16", ["--dtype", "float16", *PASD]),
     (2, "no such option", ["--skale", 2]),
     (2, "invalid value for '--scale'", ["--scale", "big"]),
@@ -113,6 +120,26 @@ def test_what_cannot_be_done_here_says_what_would_help(code, words, command, src
     result = srcli(*command, photo, "--offline")
     assert result.exit_code == code
     assert words in result.stderr
+
+
+def test_a_mistake_before_the_command_is_one_line_too(srcli):
+    result = srcli("--bogus")
+    assert (result.exit_code, result.stderr) == (2, "srcli: no such option: --bogus: see srcli --help\n")
+
+
+def test_the_doctor_is_one_object_on_one_line(srcli):
+    facts = json.loads(srcli("doctor", "--json").stdout.strip("\n"))
+    assert facts["devices"]["chosen"]
+
+
+def test_the_doctor_outlives_a_broken_lock(srcli, tmp_path, monkeypatch):
+    broken = tmp_path / "srcli" / "weights.lock"
+    broken.parent.mkdir()
+    broken.write_text("[[[")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    result = srcli("doctor", "--json")
+    assert result.exit_code == 0
+    assert "weights.lock" in json.loads(result.stdout)["weights"]["trouble"]
 
 
 def test_nothing_named_and_nothing_found_are_mistakes(srcli, tmp_path):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import typer
@@ -20,21 +22,31 @@ BROKEN_PIPE = 141
 class ErrorBoundary(TyperGroup):
     """A command group whose user errors are one line: `srcli: what: what to do`. Bugs keep their traceback."""
 
+    def make_context(self, *words: Any, **extra: Any) -> Any:
+        with _boundary():
+            return super().make_context(*words, **extra)
+
     def invoke(self, ctx: Any) -> Any:
-        try:
+        with _boundary():
             return super().invoke(ctx)
-        except SrcliError as error:
-            complain(str(error))
-            raise typer.Exit(error.exit_code) from error
-        except typer.TyperException as error:
-            raise _usage(error) from error
-        except KeyboardInterrupt as error:
-            complain("interrupted")
-            raise typer.Exit(INTERRUPTED) from error
-        except BrokenPipeError as error:
-            # Python flushes stdout again on its way out, which would complain about the same pipe.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(BROKEN_PIPE) from error
+
+
+@contextmanager
+def _boundary() -> Iterator[None]:
+    try:
+        yield
+    except SrcliError as error:
+        complain(str(error))
+        raise typer.Exit(error.exit_code) from error
+    except typer.TyperException as error:
+        raise _usage(error) from error
+    except KeyboardInterrupt as error:
+        complain("interrupted")
+        raise typer.Exit(INTERRUPTED) from error
+    except BrokenPipeError as error:
+        # Python flushes stdout again on its way out, which would complain about the same pipe.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(BROKEN_PIPE) from error
 
 
 def _usage(error: typer.TyperException) -> Exception:

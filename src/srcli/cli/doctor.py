@@ -6,7 +6,8 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated
@@ -14,12 +15,13 @@ from typing import Annotated
 import typer
 
 from srcli import __version__
+from srcli.errors import SrcliError
 from srcli.imaging.names import shown
 from srcli.settings import DeviceChoice, ModelChoice
 from srcli.tasks import TASKS
 
 LIBRARIES = ("torch", "diffusers", "transformers", "huggingface_hub", "safetensors", "pillow", "opencv-python-headless")
-EXTRAS = {"heif": "pillow-heif", "cluster": "ray", "train": "accelerate"}
+EXTRAS = {"heif": "pillow-heif", "cluster": "ray"}
 GIB = 1 << 30
 
 Facts = dict[str, dict[str, str]]
@@ -32,7 +34,7 @@ def doctor(
     """Say which device, memory, versions, caches and weights are here, and what would run by default."""
     facts = gather(offline)
     if as_json:
-        print(json.dumps(facts, indent=2))
+        print(json.dumps(facts))
         return
     from rich.console import Console
     from rich.table import Table
@@ -54,10 +56,18 @@ def gather(offline: bool) -> Facts:
         "memory": _memory(),
         "versions": {name: _version(name) for name in LIBRARIES},
         "extras": {name: _version(package) for name, package in EXTRAS.items()},
-        "caches": _caches(),
-        "weights": _weights(offline),
+        "caches": _or_why_not(_caches),
+        "weights": _or_why_not(lambda: _weights(offline)),
         "runs by default": _defaults(offline),
     }
+
+
+def _or_why_not(ask: Callable[[], dict[str, str]]) -> dict[str, str]:
+    """A doctor who dies of what he finds is no help."""
+    try:
+        return ask()
+    except SrcliError as error:
+        return {"trouble": str(error)}
 
 
 def _devices() -> dict[str, str]:
@@ -79,11 +89,10 @@ def _describe(name: str) -> str:
 
 
 def _memory() -> dict[str, str]:
-    if not hasattr(os, "sysconf"):
-        return {}
-    page = os.sysconf("SC_PAGE_SIZE")
-    total = os.sysconf("SC_PHYS_PAGES") * page / GIB
-    return {"total": f"{total:.1f} GiB", "free": f"{os.sysconf('SC_AVPHYS_PAGES') * page / GIB:.1f} GiB"}
+    names = {"total": "SC_PHYS_PAGES", "free": "SC_AVPHYS_PAGES"}
+    known = getattr(os, "sysconf_names", {})  # not every system counts free pages
+    page = os.sysconf("SC_PAGE_SIZE") / GIB if known else 0
+    return {name: f"{os.sysconf(key) * page:.1f} GiB" for name, key in names.items() if key in known}
 
 
 def _version(package: str) -> str:
@@ -96,11 +105,7 @@ def _version(package: str) -> str:
 def _caches() -> dict[str, str]:
     from srcli.weights.places import places
 
-    return {name: _with_space(path) for name, path in _paths(places()).items()}
-
-
-def _paths(found: object) -> Mapping[str, Path]:
-    return {name: getattr(found, name) for name in getattr(found, "__slots__", ()) if getattr(found, name)}
+    return {name: _with_space(path) for name, path in asdict(places()).items()}
 
 
 def _with_space(path: Path) -> str:
@@ -111,12 +116,11 @@ def _with_space(path: Path) -> str:
 def _weights(offline: bool) -> dict[str, str]:
     from srcli.weights.store import Store
 
-    return {"here": ", ".join(Store(offline=offline).here()) or "only the built-in ones"}
+    return {"here": ", ".join(Store(offline=offline).here())}
 
 
 def _defaults(offline: bool) -> dict[str, str]:
     from srcli.engines.choose import choose
-    from srcli.errors import SrcliError
 
     found = {}
     for name, task in TASKS.items():

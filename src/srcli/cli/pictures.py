@@ -7,6 +7,7 @@ import typer
 from srcli.batch.orders import STREAM, Maker, Orders
 from srcli.cli.files import Inputs, Outputs, Running
 from srcli.cli.options import Models, Prompting, Sampling, Sizing, takes
+from srcli.settings import profile
 from srcli.tasks import COLORIZE, RESTORE, STYLIZE, UPSCALE, Job, Task
 
 GROUPS = (Inputs, Outputs, Sizing, Models, Prompting, Sampling, Running)
@@ -40,7 +41,9 @@ def _run(
         from srcli.engines.choose import choose
 
         choice = choose(task, wish, device, listener.note).at(job.sampling.quality)
-        job.sampling.over(choice.engine)  # before anything is loaded: an option that the engine does not know
+        # Before anything is loaded: what the engine has no use for.
+        wish.refuse_idle(choice.engine, job.prompt)
+        job.sampling.over(profile(choice))
         maker = Maker(choice, device)
         report = run(Orders(intake, outlet, conduct, job, maker), listener)
     raise typer.Exit(report.exit_code)

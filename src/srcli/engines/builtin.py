@@ -7,7 +7,7 @@ result is mean + strength x detail, so fidelity is exact and costs nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -34,7 +34,7 @@ PACKAGED = {
 """The weights in the package, and what their SHA-256 must be."""
 GRID = 4
 """The denoiser halves its canvas twice, so a block begins and ends at a multiple of this many cells."""
-BLOCK, HALO = 256, 40
+BLOCK, HALO = 512, 40
 
 
 def load(choice: ModelChoice, device: Device, store: Store, tell: Tell) -> BuiltinEngine:
@@ -137,10 +137,10 @@ class BuiltinEngine:
         margins = Margins.of(height, width, request.noise, fold)
         picture = margins.around(hint).to(self.device.torch).contiguous(memory_format=torch.channels_last)
         guess = self.model.predictor(picture)
-        noise = NoiseField(
-            request.noise.seed,
-            (request.noise.top - margins.top) // fold,
-            (request.noise.left - margins.left) // fold,
+        noise = replace(
+            request.noise,
+            top=(request.noise.top - margins.top) // fold,
+            left=(request.noise.left - margins.left) // fold,
         )
         _, _, height, width = guess.features.shape
         start = noise.draw((1, UP**2, height, width)).to(self.device.torch)

@@ -9,7 +9,8 @@ from pathlib import Path
 from srcli.errors import InputError, WeightsError
 from srcli.settings import AUTO, DeviceChoice, ModelChoice
 from srcli.tasks import Task
-from srcli.weights.families import detect
+from srcli.weights.families import detect_header
+from srcli.weights.header import read_header
 from srcli.weights.store import Store
 
 BUILTIN, PASD, STABLESR = "builtin", "pasd", "stablesr"
@@ -36,7 +37,7 @@ def _bases() -> str:
 
 def _decide(task: Task, wish: ModelChoice, device: DeviceChoice, tell: Callable[[str], None]) -> str:
     if wish.adapter is not None:
-        return _of_adapter(Path(wish.adapter))
+        return _of_adapter(wish.adapter)
     if wish.base is not None:
         return PASD
     lacking = _lacking(task)
@@ -61,11 +62,16 @@ def _lacking(task: Task) -> list[str]:
     return [name for name in names if not store.has(name)]
 
 
-def _of_adapter(path: Path) -> str:
-    """The engine that this adapter file or folder was made for."""
+def _of_adapter(adapter: str) -> str:
+    """The engine that this adapter, a name of weights.lock, a file or a folder, was made for."""
+    if adapter in Store(offline=True).lock():
+        return STABLESR if adapter.startswith(STABLESR) else PASD
+    path = Path(adapter)
     files = sorted(path.rglob("*.safetensors")) if path.is_dir() else [path]
-    found = {detect(file).kind for file in files if file.suffix == ".safetensors" and file.exists()}
-    return STABLESR if any(STABLESR in kind for kind in found) else PASD
+    headers = [read_header(file) for file in files if file.suffix == ".safetensors" and file.is_file()]
+    if any("shape" in header.metadata and "task" in header.metadata for header in headers):
+        return BUILTIN
+    return STABLESR if any(STABLESR in detect_header(header).kind for header in headers) else PASD
 
 
 def _accelerated(device: DeviceChoice) -> bool:

@@ -23,6 +23,7 @@ class NoiseField:
     seed: int
     top: int = 0
     left: int = 0
+    layer: int = 0  # another pass over the same picture has a sheet of its own
 
     def at(self, top: int, left: int) -> NoiseField:
         """The same sheet seen from another corner."""
@@ -50,5 +51,5 @@ class NoiseField:
         out[0, :, rows, columns] = cell[:, rows.start - y : rows.stop - y, columns.start - x : columns.stop - x]
 
     def _key(self, step: int, y: int, x: int) -> int:
-        digest = hashlib.blake2b(struct.pack("<qqqq", self.seed, step, y, x), digest_size=8).digest()
+        digest = hashlib.blake2b(struct.pack("<qqqqq", self.seed, self.layer, step, y, x), digest_size=8).digest()
         return int.from_bytes(digest, "little") >> 1
