@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,7 +40,7 @@ class Clock(Listener):
 
     times: list[float] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
-    report: Report | None = None
+    spent: Mapping[str, float] = field(default_factory=dict)
 
     def ended(self, outcome: Outcome, tally: Tally) -> None:
         if outcome.status != "done":
@@ -48,7 +49,7 @@ class Clock(Listener):
         self.sizes.append(resident())
 
     def finished(self, report: Report) -> None:
-        self.report = report
+        self.spent = report.times
 
     @property
     def rate(self) -> float:
@@ -112,25 +113,27 @@ def processes(folder: Path, count: int) -> float:
         return pace([moment for process in running for moment in json.loads(process.communicate()[0])])
 
 
-def measure(folder: Path) -> dict[str, float]:
-    """Everything, with the two that are compared closest run one after the other."""
+def measure(folder: Path) -> Iterator[tuple[str, float]]:
+    """Everything, with those that are compared one right after the other."""
     alone, overlap = batch(folder, ahead=0), batch(folder)
-    ray_one, ray_two = batch(folder, ray="local"), batch(folder, workers=2)
-    plain = processes(folder, 2)
-    assert overlap.report
-    return {
-        "one at a time, pictures a minute": alone.rate,
-        "with overlap, pictures a minute": overlap.rate,
-        "1 Ray worker, pictures a minute": ray_one.rate,
-        "2 Ray workers, pictures a minute": ray_two.rate,
-        "2 plain processes, pictures a minute": plain,
-        "Ray against plain processes": ray_two.rate / plain,
-        "2 workers against 1": ray_two.rate / ray_one.rate,
-        "memory, last quarter against first, per cent": overlap.growth(),
-        "memory, MiB": overlap.sizes[-1] / 2**20,
-        "loading the model, s": overlap.report.times["loading"],
-        "starting two workers, s": ray_two.report.times["loading"] if ray_two.report else 0.0,
-    }
+    yield "one at a time, pictures a minute", alone.rate
+    yield "with overlap, pictures a minute", overlap.rate
+    yield "overlap: share of the time in which nothing was computed", waiting(overlap)
+    yield "one at a time: the same share", waiting(alone)
+    yield "memory, last quarter against first, per cent", overlap.growth()
+    yield "memory, MiB", overlap.sizes[-1] / 2**20
+    plain, ray_two, ray_one = processes(folder, 2), batch(folder, workers=2), batch(folder, ray="local")
+    yield "2 plain processes, pictures a minute", plain
+    yield "2 Ray workers, pictures a minute", ray_two.rate
+    yield "1 Ray worker, pictures a minute", ray_one.rate
+    yield "Ray against plain processes", ray_two.rate / plain
+    yield "2 workers against 1", ray_two.rate / ray_one.rate
+    yield "starting two workers, s", ray_two.spent["loading"]
+
+
+def waiting(clock: Clock) -> float:
+    times = clock.spent
+    return times["waiting"] / (times["waiting"] + times["computing"])
 
 
 def main() -> None:
@@ -145,9 +148,10 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as home:
         generate(Path(home) / "in", given.count, given.side)
-        found = measure(Path(home) / "in")
-    for name, value in found.items():
-        print(f"{value:10.2f}  {name}")
+        found = {}
+        for name, value in measure(Path(home) / "in"):
+            found[name] = value
+            print(f"{value:10.2f}  {name}", flush=True)
     print(f"{os.getloadavg()[0]:10.2f}  load of this machine at the end, on {os.cpu_count()} processors")
     if given.json:
         given.json.write_text(json.dumps(found, indent=1) + "\n")

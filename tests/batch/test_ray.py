@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from srcli.batch.orders import Maker
 from srcli.errors import MachineError, PictureError, WeightsError
 from srcli.imaging.picture import Picture
+from srcli.settings import DeviceChoice, ModelChoice
 from tests.batch.fakes import Repeat, draw, go, maker
 
 ray = pytest.importorskip("ray")
@@ -68,6 +70,17 @@ def test_any_number_of_workers_makes_the_same_pictures(tmp_path: Path) -> None:
     assert heard.report.done == 10
     assert content(tmp_path / "three") == content(tmp_path / "one")
     assert len(content(tmp_path / "one")) == 10
+
+
+def test_the_built_in_engine_makes_the_same_pictures_too(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    for number in range(4):
+        draw(folder / f"{number}.png", 40, 30, seed=number)
+    real = Maker(ModelChoice(engine="builtin"), DeviceChoice(device="cpu", dtype="float32"))
+    go(folder, path=str(tmp_path / "one"), who=real)
+    go(folder, path=str(tmp_path / "two"), who=real, workers=2)
+    assert content(tmp_path / "two") == content(tmp_path / "one")
+    assert len(content(tmp_path / "one")) == 4
 
 
 def test_what_goes_wrong_with_one_picture_is_its_own_affair(tmp_path: Path, cluster) -> None:

@@ -282,6 +282,7 @@ def _fail(task: Task, error: BaseException) -> None:
 def connect(conduct: Conduct) -> Any:
     """The Ray library, connected: to the cluster that was named, or to one that starts here and ends with the run."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere unasked
+    os.environ.setdefault("RAY_worker_niceness", str(os.nice(0)))  # Ray's own 15 yields to all else
     try:
         import ray
     except ImportError as error:
