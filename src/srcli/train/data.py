@@ -66,7 +66,7 @@ def crop(pixels: Pixels, side: int, rng: Generator) -> Pixels:
 
 def busy(pixels: Pixels) -> bool:
     grey = pixels[::2, ::2].mean(2)
-    return bool(np.abs(np.diff(grey, axis=0)).mean() + np.abs(np.diff(grey, axis=1)).mean() > 5)
+    return bool(np.abs(np.diff(grey, axis=0)).mean() + np.abs(np.diff(grey, axis=1)).mean() > 3)
 
 
 def turned(pixels: Pixels, rng: Generator) -> Pixels:

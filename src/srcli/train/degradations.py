@@ -82,16 +82,16 @@ def first_stage(pixels: Pixels, rng: Generator) -> Pixels:
 
 
 def degrade(pixels: Pixels, scale: int, rng: Generator) -> Pixels:
-    """28 in a hundred pictures are only reduced, ten reduced and stored well, the others went through a life."""
+    """A third of the pictures is only reduced, a tenth reduced and stored well, the others went through a life."""
     height, width = (side // scale for side in pixels.shape[:2])
     fate = rng.random()
-    if fate < 0.28:
+    if fate < 0.33:
         return resize(pixels, width, height)
-    if fate < 0.38:
+    if fate < 0.43:
         return any_jpeg(resize(pixels, width, height, any_filter(rng)), rng, 75, 98)
     small = resize(first_stage(pixels, rng), width, height, any_filter(rng))
-    if rng.random() < 0.55:
-        small = noise(small, rng, 10)
+    if rng.random() < 0.5:
+        small = noise(small, rng, 8)
     return any_jpeg(small, rng, 35, 96) if rng.random() < 0.75 else small
 
 

@@ -14,7 +14,10 @@ KNEE = 170 / 255**2
 
 
 def predict_loss(model: Builtin, small: Tensor, sharp: Tensor, dice: torch.Generator) -> Tensor:
-    """L1 of the mean, smoothness along straight edges, and the likelihood of the (detached) miss for the spread."""
+    """Distance of the mean, stillness along straight edges, likelihood of the (detached) miss for the spread.
+
+    Mostly squared distance: L1 seeks the median, and where texture may be noise (stars, sand) that is nothing at all.
+    """
     with torch.autocast(small.device.type, torch.bfloat16):
         guess: Prediction = model.predictor(small)
     mean = guess.mean.float()
@@ -23,7 +26,9 @@ def predict_loss(model: Builtin, small: Tensor, sharp: Tensor, dice: torch.Gener
     along = _along(grey - truth, edge.x, edge.y)
     miss = F.avg_pool2d((truth - grey.detach()) ** 2, UP)
     likely = guess.spread + 0.5 * miss * torch.exp(-2 * guess.spread)
-    return (mean - sharp).abs().mean() + 0.2 * (edge.mask * along.abs()).mean() + 0.01 * likely.mean()
+    apart = mean - sharp
+    far = 0.3 * apart.abs().mean() + 12 * apart.square().mean()
+    return far + 0.2 * (edge.mask * along.abs()).mean() + 0.01 * likely.mean()
 
 
 def _along(grey: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -49,8 +54,8 @@ def edge_loss(model: Builtin, small: Tensor, sharp: Tensor, dice: torch.Generato
     target = truth + SHARPEN * (truth - soft)
     still = _along(grey, edge.x, edge.y) - _along(truth, edge.x, edge.y)
     steep = _across(grey, edge.x, edge.y).abs() - _across(truth, edge.x, edge.y).abs()
-    masked = (edge.mask * (0.5 * still.abs() + 0.75 * steep.abs())).mean()
-    loss: Tensor = (grey - target).abs().mean() + masked + 0.15 * _unlike(grey, truth)
+    masked = (edge.mask * (0.5 * still.abs() + 1.5 * steep.abs())).mean()
+    loss: Tensor = (grey - target).abs().mean() + masked + 0.2 * _unlike(grey, truth)
     return loss
 
 
