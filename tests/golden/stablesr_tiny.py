@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import load_file
 from tests.golden.cases import ROOT
@@ -98,17 +99,21 @@ def config() -> dict[str, Any]:
     return json.loads((FOLDER / "stablesr_tiny_config.json").read_text())
 
 
+# Whichever test asks first, the weights are ordinary ones: training cannot use those of inference mode.
 @cache
+@torch.inference_mode(False)
 def checkpoint() -> dict[str, Tensor]:
     return load_file(FOLDER / "stablesr_tiny.safetensors")
 
 
 @cache
+@torch.inference_mode(False)
 def wrapping_checkpoint() -> dict[str, Tensor]:
     return load_file(FOLDER / "cfw_tiny.safetensors")
 
 
 @cache
+@torch.inference_mode(False)
 def tiny() -> StableSR:
     return assemble(checkpoint(), wrapping_checkpoint(), config())
 
