@@ -30,6 +30,7 @@ ROOMS = (
     "imaging",
     "tasks",
     "settings",
+    "files",
     "errors",
 )
 

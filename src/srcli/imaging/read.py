@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import sys
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from srcli.errors import PictureError, SrcliError
+from srcli.files import sha256
 from srcli.imaging import exif, icc
 from srcli.imaging.bands import bands
 from srcli.imaging.decode import Decoded, decode
@@ -93,7 +93,7 @@ def _read(file: IO[bytes], name: str, rules: _Rules, lenient: bool) -> Picture:
     if kind == "TIFF":
         refuse_raw(name)
     file.seek(0)
-    digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+    digest = sha256(file)
     told = facts(kind, head)
     try:
         return _decoded(file, kind, rules, told, digest)

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from srcli.errors import MachineError, PictureError, SrcliError
+from srcli.files import sync_folder
 from srcli.imaging import iptc, png, tiff
 from srcli.imaging.bands import bands
 from srcli.imaging.formats import check_target, format_of
@@ -75,7 +76,7 @@ def write_picture(
 
 @contextmanager
 def _replacing(target: Path, name: str) -> Iterator[IO[bytes]]:
-    """A file beside the target that takes its place when all went well, and goes when not."""
+    """As `files.replacing`, with the file held open: it can be locked and checked, and nobody swaps it meanwhile."""
     temporary = target.parent / TEMPORARY.replace("*", secrets.token_hex(4))
     with os.fdopen(os.open(temporary, _CREATE, 0o666), "w+b") as file:
         _claim(file)
@@ -90,7 +91,7 @@ def _replacing(target: Path, name: str) -> Iterator[IO[bytes]]:
                 file.close()
             temporary.unlink(missing_ok=True)
             raise
-    _sync_folder(target.parent)
+    sync_folder(target.parent)
 
 
 def _claim(file: IO[bytes]) -> None:
@@ -99,16 +100,6 @@ def _claim(file: IO[bytes]) -> None:
         import fcntl
 
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the new name last through a power cut, where the system can."""
-    with suppress(OSError):
-        number = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(number)
-        finally:
-            os.close(number)
 
 
 def _unwritten(error: OSError, name: str) -> SrcliError:

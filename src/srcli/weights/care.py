@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from srcli.errors import WeightsError
+from srcli.files import HALF
 from srcli.weights import local
 from srcli.weights.cache import Repo, leftovers, remove, set_aside
 from srcli.weights.families import detect
 from srcli.weights.lock import HUB_ID, KINDS, NAME, PICKLES, Entry, File, read_lock
 from srcli.weights.overlay import drop, put, read_overlay
-from srcli.weights.parts import HALF, SUFFIX
+from srcli.weights.parts import SUFFIX
 from srcli.weights.store import Store, adhoc
 from srcli.weights.trust import fault
 

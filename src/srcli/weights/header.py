@@ -1,10 +1,10 @@
 """What a safetensors file says of itself, without reading one tensor."""
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from srcli import files
 from srcli.errors import WeightsError
 
 CHUNK = 1 << 20
@@ -66,12 +66,8 @@ def _head(path: Path) -> bytes:
 
 
 def sha256(path: Path) -> str:
-    """Hash a file."""
-    digest = hashlib.sha256()
+    """Hash a file; one that cannot be read is an error that names it."""
     try:
-        with path.open("rb") as file:
-            while chunk := file.read(CHUNK):
-                digest.update(chunk)
+        return files.sha256(path)
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error.strerror}): check the file and its disk") from error
-    return digest.hexdigest()

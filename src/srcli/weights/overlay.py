@@ -1,14 +1,13 @@
 """The user's own lock, laid over the packaged one: their entries, and what first pulls learned."""
 
 import json
-import os
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 
 from srcli.errors import MachineError
+from srcli.files import replacing
 from srcli.weights.lock import FIELDS, NAME, SCHEMA, Entry, read_lock
 
 HEAD = "# srcli's record of weights that this user added or pulled. Written by `srcli models`.\n"
@@ -79,15 +78,8 @@ def _flock(handle: int) -> None:
 
 
 def _write(path: Path, entries: Mapping[str, Entry]) -> None:
-    fresh = path.with_name(f".{uuid.uuid4().hex[:8]}.lock.new")
-    try:
-        with fresh.open("w", encoding="utf-8") as file:
-            file.write(HEAD + dump(entries))
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)
+    with replacing(path) as fresh:
+        fresh.write_text(HEAD + dump(entries), encoding="utf-8")
 
 
 def dump(entries: Mapping[str, Entry]) -> str:

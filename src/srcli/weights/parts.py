@@ -8,7 +8,6 @@ from srcli.errors import WeightsError
 from srcli.weights.lock import PICKLES
 
 SUFFIX = ".safetensors"
-HALF = ".srcli-"  # begins the name of a conversion that is not done
 TEXTS = (".json", ".txt", ".model")
 DIFFUSERS = ("model_index.json", "unet/*", "vae/*", "text_encoder/*", "tokenizer/*", "scheduler/*")
 NOT_WEIGHTS = ("scaler.pt", "optimizer.bin", "scheduler.bin", "random_states_0.pkl")  # left by training

@@ -4,7 +4,6 @@ Weights-only loading is not a wall (it was broken in torch before 2.10), so old 
 programs leave classes of their own beside the weights; those names are bound to a class of ours that does nothing.
 """
 
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -15,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from srcli.errors import MachineError, WeightsError
-from srcli.weights.parts import HALF
+from srcli.files import replacing
 
 FIXED = (2, 10)
 INERT = ("pytorch_lightning", "lightning", "lightning_fabric", "omegaconf", "numpy")
@@ -37,13 +36,8 @@ def to_safetensors(path: Path, out: Path) -> Path:
     state = _alone(_state(path, _load(path)))
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with tempfile.NamedTemporaryFile(dir=out.parent, prefix=HALF, delete=False) as file:
-            temporary = Path(file.name)
-        try:
-            save_file(state, temporary, metadata={"format": "pt", "converted_from": path.name})
-            temporary.replace(out)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replacing(out) as fresh:
+            save_file(state, fresh, metadata={"format": "pt", "converted_from": path.name})
     except OSError as error:
         raise MachineError(f"{out}: cannot be written ({error.strerror}): free some space or choose HF_HOME") from error
     return out

@@ -4,11 +4,12 @@ import hashlib
 import json
 import os
 import threading
-import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from srcli.errors import WeightsError
+from srcli.files import exists, replacing
 from srcli.weights.cache import BAD, set_aside
 from srcli.weights.header import CHUNK, sha256
 from srcli.weights.lock import File
@@ -60,14 +61,11 @@ class Stamps:
         return found if isinstance(found, dict) else {}
 
     def _write(self, key: str, value: list) -> None:  # type: ignore[type-arg]
-        stamps = {name: kept for name, kept in self._read().items() if Path(name).exists()} | {key: value}
-        fresh = self.path.with_name(f".{uuid.uuid4().hex[:8]}.stamps")
-        try:
+        stamps = {name: kept for name, kept in self._read().items() if exists(Path(name))} | {key: value}
+        with suppress(OSError):  # a read-only or full disk: the next run hashes again
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            fresh.write_text(json.dumps(stamps, indent=1), encoding="utf-8")
-            fresh.replace(self.path)
-        except OSError:
-            fresh.unlink(missing_ok=True)  # a read-only or full disk: the next run hashes again
+            with replacing(self.path) as fresh:
+                fresh.write_text(json.dumps(stamps, indent=1), encoding="utf-8")
 
 
 def _stamp(path: Path) -> Stamp:

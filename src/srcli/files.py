@@ -1,0 +1,67 @@
+"""Files: looked for without a surprise, hashed, and written whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+HALF = ".srcli-"  # begins the name of a file that is not done
+
+
+def expanded(text: str) -> Path:
+    """The path that a user typed. `Path.expanduser` raises for the home of a user who does not exist."""
+    return Path(os.path.expanduser(text))  # noqa: PTH111
+
+
+# `Path.exists` and its like raise where a folder is closed to us or a name is too long for the disk.
+
+
+def exists(path: Path) -> bool:
+    return os.path.exists(path)  # noqa: PTH110
+
+
+def is_file(path: Path) -> bool:
+    return os.path.isfile(path)  # noqa: PTH113
+
+
+def is_dir(path: Path) -> bool:
+    return os.path.isdir(path)  # noqa: PTH112
+
+
+def sha256(source: Path | IO[bytes]) -> str:
+    """The hash of a file, or of what is left to read of an open one."""
+    if isinstance(source, Path):
+        with source.open("rb") as file:
+            return sha256(file)
+    return hashlib.file_digest(source, "sha256").hexdigest()  # type: ignore[arg-type]
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """A name beside the target to write to: the file takes the target's place once it is on the disk, or goes."""
+    fresh = target.with_name(HALF + secrets.token_hex(4))
+    try:
+        yield fresh
+        with fresh.open("rb+") as file:
+            os.fsync(file.fileno())
+        fresh.replace(target)
+    except BaseException:
+        with suppress(OSError):
+            fresh.unlink()
+        raise
+    sync_folder(target.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a new name last through a power cut, where the system can."""
+    with suppress(OSError):
+        number = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
