@@ -113,7 +113,7 @@ def test_numbers_are_counted_up() -> None:
 
 def finds(folder: Path, **more: object) -> list[str]:
     told = orders(folder, **more)
-    finder = Finder(told.intake, Ours(told, lambda path: False))
+    finder = Finder(told.intake, Ours(told, lambda path: False, lambda path: False))
     return sorted(str(found.path.relative_to(folder)) for found in finder)
 
 

@@ -241,3 +241,39 @@ def test_time_is_accounted_for_and_stages_overlap(tmp_path: Path) -> None:
     assert times["computing"] >= 6 * 0.3
     assert all(spent > 0 for name, spent in times.items() if name != "loading")
     assert times["waiting"] < times["computing"], "pictures are read and written while others are computed"
+
+
+def test_another_suffix_is_another_result(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        draw(tmp_path / name)
+    go(tmp_path, suffix="_one")
+    assert go(tmp_path, suffix="_two").fate() == {"a.png": "done", "b.png": "done"}
+    heard = go(tmp_path, suffix="_one")
+    assert heard.fate() == {"a.png": "skipped", "b.png": "skipped"}
+    assert heard.outcomes[0].target == tmp_path / "a_one.png"
+    assert go(tmp_path, suffix="_two", seed=4).fate() == {"a.png": "done", "b.png": "done"}
+
+
+def test_a_number_once_given_is_kept(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        draw(tmp_path / "in" / name)
+    draw(tmp_path / "out" / "a_x2.png", seed=8)
+    for fate in ("done", "skipped"):
+        heard = go(tmp_path / "in", path=str(tmp_path / "out"), on_exists="rename")
+        assert heard.fate() == {"a.png": fate, "b.png": fate}
+        assert [o.target.name for o in heard.outcomes] == ["a_x2-2.png", "b_x2.png"]
+
+
+def test_results_are_the_inputs_of_a_next_step(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        draw(tmp_path / "in" / name)
+    go(tmp_path / "in", path=str(tmp_path / "one"))
+    assert go(tmp_path / "one", path=str(tmp_path / "two")).report.done == 2
+    go(tmp_path / "in")
+    assert go(tmp_path / "in", path=str(tmp_path / "three")).report.done == 2, "beside their inputs they are none"
+
+
+def test_a_file_called_dash_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw(tmp_path / "-", format="PNG")
+    monkeypatch.chdir(tmp_path)
+    assert [o.target for o in go("./-").outcomes] == [tmp_path / "-_x2.png"]

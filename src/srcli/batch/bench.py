@@ -99,8 +99,8 @@ def make(pipeline: Pipeline, picture: Picture, job: Job, on_step: OnStep) -> Mad
     """One picture's computing. A setting that the engine refuses would be refused for every other picture too."""
     began = time.perf_counter()
     try:
-        how = pipeline.made(job, picture)
-        return Made(pipeline.run(picture, job, on_step), how, time.perf_counter() - began)
+        result = pipeline.run(picture, job, on_step)
+        return Made(result, pipeline.made(job, picture), time.perf_counter() - began)
     except SrcliError as error:
         if isinstance(error, (PictureError, MachineError)):
             raise

@@ -37,21 +37,20 @@ class Gate:
             return Outcome(item.path, FAILED, kind=kind, message=message, exit_code=ALL_FAILED)
         if item.target == Path(STREAM):
             return item
-        past = self.memory.of(item.path, self.recipe)
+        past = self.memory.of(item.path, self.recipe, item.target)
+        if past is not None and past.target is not None:
+            # A result whose name was taken got a number once, and keeps it.
+            item = replace(item, target=item.target.with_name(past.target.name))
         if past is not None and (outcome := self._as_before(item, past)) is not None:
             return outcome
-        # A result that stood in the way once got a number, and keeps it.
-        target = past.target if past is not None and past.target is not None else item.target
-        if not (target.exists() or target.is_symlink()):
-            return replace(item, target=target)
-        return self._occupied(replace(item, target=target))
+        return self._occupied(item) if item.target.exists() or item.target.is_symlink() else item
 
     def _as_before(self, item: Item, past: Past) -> Outcome | None:
         if past.kind == CRASH and past.same_input(item.path):
             text = f"{shown(item.path)} killed the process that read it in an earlier run and was left alone"
             return _failed(item, CRASH, text)
         if past.status == "done" and past.stands() and past.same_input(item.path):
-            return Outcome(item.path, SKIPPED, past.target, READY)
+            return Outcome(item.path, SKIPPED, item.target, READY)
         return None
 
     def _occupied(self, item: Item) -> Item | Outcome:
@@ -86,4 +85,4 @@ class Gate:
 
 
 def _failed(item: Item, kind: str, message: str) -> Outcome:
-    return Outcome(item.path, FAILED, item.target, kind, message, exit_code=ALL_FAILED)
+    return Outcome(item.path, FAILED, kind=kind, message=message, exit_code=ALL_FAILED)

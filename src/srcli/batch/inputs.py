@@ -119,6 +119,8 @@ def _bare(name: bytes, end: bytes) -> bytes:
 
 def found(path: Path, root: Path, turn: int = 0) -> Found:
     """One file, looked at from outside. Nothing but a plain file is ever opened: a pipe would hang for ever."""
+    if path == Path(STREAM):
+        path = path.absolute()  # a file of that name, not stdin
     try:
         status = path.stat()
     except FileNotFoundError:

@@ -76,9 +76,6 @@ class Journal:
         whole = path.parent.resolve() / path.name
         return os.path.relpath(whole, self.folder)
 
-    def find(self, name: str) -> Path:
-        return self.folder / name
-
     def _add(self, record: Record) -> None:
         line = json.dumps(record, default=str).encode("ascii") + b"\n"
         try:

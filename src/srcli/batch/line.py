@@ -193,7 +193,7 @@ class Line:
             return
         machine = isinstance(error, MachineError) and not isinstance(error, TooLarge)
         self._machine_failures = self._machine_failures + 1 if machine else 0
-        yield failure(flight.item.path, error, flight.item.target, time.perf_counter() - flight.began)
+        yield failure(flight.item.path, error, time.perf_counter() - flight.began)
         if self._machine_failures >= IN_A_ROW:
             self._end(error)
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from srcli.batch.bench import Made
 from srcli.batch.journal import STARTED, Journal, Stamp, digest
 from srcli.batch.orders import Orders
-from srcli.batch.past import Memory
 from srcli.batch.plan import Item
 from srcli.batch.report import DONE, FAILED, Outcome
 
@@ -17,13 +16,12 @@ from srcli.batch.report import DONE, FAILED, Outcome
 class Logbook:
     """Says of every picture what is about to happen, and what did."""
 
-    def __init__(self, orders: Orders, folder: Path, memory: Memory) -> None:
+    def __init__(self, orders: Orders, folder: Path) -> None:
         self._recipe, self._seed, self._models = orders.recipe(), orders.job.seed, orders.lock
         self._journal = Journal(folder)
         self._lock = threading.Lock()
         self._stamps: dict[Path, Stamp] = {}
         self.path = self._journal.path
-        memory.read(self._journal)
         self._journal.begin(self._recipe, orders.settings())
 
     def close(self) -> None:

@@ -45,6 +45,12 @@ class Namer:
             raise PictureError(f"the result's name would be longer than {NAME_MAX} bytes: rename it", "name-too-long")
         return self.home(item) / name
 
+    def bases(self, intake: Intake) -> set[Path]:
+        """Folders in which earlier runs may have left a journal about these inputs."""
+        folders = {path if path.is_dir() else path.parent for path in map(Path, intake.inputs)}
+        listed = {Path(self._list).parent} if self._list is not None else set()
+        return folders | listed | ({self.folder} if self.folder else set())
+
     def home(self, item: Found) -> Path:
         """The folder of the result: beside the input, or at the same place of the output tree."""
         return item.path.parent if self.folder is None else self.folder / item.path.parent.relative_to(item.root)
@@ -95,6 +101,13 @@ def numbered(path: Path) -> Iterator[Path]:
     return (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in count(2))
 
 
+def is_numbered(path: Path, plain: Path) -> bool:
+    """Is `path` the plain name, or one of its numbered ones?"""
+    stem = path.stem.removeprefix(plain.stem)
+    same_place = (path.parent, path.suffix) == (plain.parent, plain.suffix) and path.stem.startswith(plain.stem)
+    return same_place and (not stem or (stem[0] == "-" and stem[1:].isdigit()))
+
+
 def folded(path: Path) -> bytes:
     """One key for all spellings that a file system may take for the same name."""
     return os.fsencode(unicodedata.normalize("NFC", os.fspath(path)).casefold())
@@ -125,18 +138,26 @@ def _check_ending(path: Path) -> None:
 
 
 class Ours:
-    """Knows our own outputs among the files of a folder, when outputs go into that folder."""
+    """Knows our own outputs among the files of a folder."""
 
-    def __init__(self, orders: Orders, made: Callable[[Path], bool]) -> None:
-        self._suffix, self._made = orders.outlet.suffix, made
+    def __init__(self, orders: Orders, told: Callable[[Path], bool], made: Callable[[Path], bool]) -> None:
+        self._suffix, self._told, self._made = orders.outlet.suffix, told, made
         self._beside = orders.outlet.path is None or any(
             _same(name, orders.outlet.path) for name in orders.intake.inputs
         )
 
     def __call__(self, path: Path) -> bool:
-        """By name first, which is cheap; then by what the file, or its neighbour, says."""
-        stem = self._beside and self._source_stem(path.stem)
-        return bool(stem) and (self._made(path) or _has_source(path, str(stem)))
+        """By what the journal tells; else by its name, and by what the file or its neighbour says.
+
+        A folder of results alone is the input of a next step, unless results go into it again.
+        """
+        if self._beside and self._told(path):
+            return True
+        stem = self._source_stem(path.stem)
+        if not stem:
+            return False
+        by_neighbour = _has_source(path, stem)
+        return (by_neighbour or self._made(path)) if self._beside else (by_neighbour and self._made(path))
 
     def _source_stem(self, stem: str) -> str | None:
         stem = _without_number(stem)

@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from srcli.batch.journal import PICTURE, STARTED, Journal, Stamp, digest, records
+from srcli.batch.journal import PICTURE, STARTED, Stamp, digest, records
+from srcli.batch.naming import is_numbered
 from srcli.batch.report import DONE
 
 TABLES = """
 CREATE TABLE made (source BLOB, recipe TEXT, target BLOB, status TEXT, kind TEXT, input TEXT, input_stamp TEXT,
-                   output TEXT, output_stamp TEXT, PRIMARY KEY (source, recipe));
-CREATE TABLE owner (target BLOB PRIMARY KEY, source BLOB, recipe TEXT);
+                   output TEXT, output_stamp TEXT, PRIMARY KEY (source, recipe, target));
+CREATE INDEX by_target ON made (target, source);
 """
+COLUMNS = "status, kind, target, input, input_stamp, output, output_stamp"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,43 +47,51 @@ class Memory:
         self._db = sqlite3.connect("")
         self._db.executescript(TABLES)
 
-    def read(self, journal: Journal) -> None:
-        """Later lines replace earlier ones."""
-        for record in records(journal.path):
+    def read(self, path: Path) -> None:
+        """Learn from a journal, if there is one. Later lines replace earlier ones."""
+        folder = path.parent.resolve()
+        for record in records(path) if path.is_file() else ():
             if record.get("event") == PICTURE and isinstance(record.get("source"), str):
-                self._learn(journal, record)
+                self._learn(folder, record)
 
-    def of(self, source: Path, recipe: str) -> Past | None:
-        query = "SELECT status, kind, target, input, input_stamp, output, output_stamp FROM made"
-        row = self._db.execute(f"{query} WHERE source = ? AND recipe = ?", (_key(source), recipe)).fetchone()
-        if row is None:
-            return None
-        status, kind, target, *rest = row
-        return Past(status, kind, Path(os.fsdecode(target)) if target else None, *rest)
+    def made(self, target: Path) -> bool:
+        """Did an earlier run write this file, or begin to?"""
+        query = "SELECT count(*) FROM made WHERE target = ? AND status IN (?, ?)"
+        return bool(self._db.execute(query, (_key(target), STARTED, DONE)).fetchone()[0])
+
+    def of(self, source: Path, recipe: str, target: Path) -> Past | None:
+        """The last that happened to it on its way to `target`, or to a numbered name that it got instead."""
+        query = f"SELECT {COLUMNS} FROM made WHERE source = ? AND recipe = ? ORDER BY rowid DESC"
+        for row in self._db.execute(query, (_key(source), recipe)):
+            past = _past(row)
+            if past.target is None or is_numbered(past.target, Path(os.fsdecode(_key(target)))):
+                return past
+        return None
 
     def ours(self, target: Path, source: Path) -> bool:
         """Was what stands at `target` made from `source` by an earlier run, and left as it was written?"""
-        row = self._db.execute("SELECT source, recipe FROM owner WHERE target = ?", (_key(target),)).fetchone()
-        if row is None or row[0] != _key(source):
-            return False
-        past = self.of(source, row[1])
+        query = f"SELECT {COLUMNS} FROM made WHERE target = ? AND source = ? ORDER BY rowid DESC LIMIT 1"
+        row = self._db.execute(query, (_key(target), _key(source))).fetchone()
         # Begun and not ended: the run died between writing the file and saying so, or before either.
-        return past is not None and (past.status == STARTED or (past.status == DONE and past.stands()))
+        return row is not None and ((past := _past(row)).status == STARTED or past.stands())
 
-    def _learn(self, journal: Journal, record: dict[str, Any]) -> None:
-        source, target = (_found(journal, record.get(name)) for name in ("source", "target"))
+    def _learn(self, folder: Path, record: dict[str, Any]) -> None:
+        source, target = (_found(folder, record.get(name)) for name in ("source", "target"))
         given, put = record.get("input") or {}, record.get("output") or {}
         row = (
             *(source, record.get("recipe"), target, record.get("status"), record.get("kind")),
             *(given.get("sha256"), _text(given.get("stamp")), put.get("sha256"), _text(put.get("stamp"))),
         )
         self._db.execute("INSERT OR REPLACE INTO made VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
-        if target is not None and record.get("status") in (STARTED, DONE):
-            self._db.execute("INSERT OR REPLACE INTO owner VALUES (?, ?, ?)", (target, source, record.get("recipe")))
 
 
-def _found(journal: Journal, name: object) -> bytes | None:
-    return _key(journal.find(name)) if isinstance(name, str) else None
+def _past(row: tuple[Any, ...]) -> Past:
+    status, kind, target, *rest = row
+    return Past(status, kind, Path(os.fsdecode(target)) if target else None, *rest)
+
+
+def _found(folder: Path, name: object) -> bytes:
+    return _key(folder / name) if isinstance(name, str) else b""
 
 
 def _key(path: Path) -> bytes:

@@ -30,14 +30,14 @@ class Outcome:
     error: BaseException | None = None
 
 
-def failure(source: Path, error: BaseException, target: Path | None = None, seconds: float = 0.0) -> Outcome:
+def failure(source: Path, error: BaseException, seconds: float = 0.0) -> Outcome:
     """One picture's failure, whatever was raised. What is no SrcliError is a bug or a library's surprise."""
     kind = error.kind if isinstance(error, PictureError) else KINDS.get(type(error), type(error).__name__)
     text = str(error) or type(error).__name__
     known = isinstance(error, SrcliError)
     message = text if known else f"{type(error).__name__}: {text}"
     code = error.exit_code if isinstance(error, SrcliError) else ALL_FAILED
-    return Outcome(source, FAILED, target, kind, message, seconds, code, error=None if known else error)
+    return Outcome(source, FAILED, None, kind, message, seconds, code, error=None if known else error)
 
 
 @dataclass

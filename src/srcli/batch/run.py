@@ -12,7 +12,7 @@ from srcli.batch.deliver import Delivery
 from srcli.batch.gate import Gate
 from srcli.batch.grounds import check_space, prepare
 from srcli.batch.inputs import Finder
-from srcli.batch.journal import key
+from srcli.batch.journal import NAME, key
 from srcli.batch.line import Line, Mail, Stages, Stop
 from srcli.batch.listener import Listener
 from srcli.batch.logbook import Logbook
@@ -70,7 +70,10 @@ class _Run:
         """Everything that can go wrong for all is found here, before a model is loaded."""
         orders = self.orders
         namer = Namer(orders, self.readers.size)
-        finder = Finder(orders.intake, Ours(orders, lambda path: self.readers.made(path) is not None), namer.folder)
+        for base in namer.bases(orders.intake):
+            self.memory.read(base / NAME)
+        ours = Ours(orders, self.memory.made, lambda path: self.readers.made(path) is not None)
+        finder = Finder(orders.intake, ours, namer.folder)
         plan = Plan(finder)
         if (problem := plan.problem()) is not None:
             raise InputError(problem)
@@ -95,7 +98,7 @@ class _Run:
     def _open_journal(self, plan: Plan, namer: Namer) -> None:
         wanted = self.orders.conduct.journal
         if not namer.streams and (len(plan) > 1 if wanted is None else wanted):
-            self.logbook = Logbook(self.orders, namer.base(next(iter(plan)).found), self.memory)
+            self.logbook = Logbook(self.orders, namer.base(next(iter(plan)).found))
             self.stack.callback(self.logbook.close)
 
     def bench(self, tell: Tell) -> Bench:
