@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.tables import apart, peak, table, turns
 from srcli.engines.device import Device, fast_bfloat16
 from srcli.engines.latent import guided
-from srcli.engines.pasd_sampling import Led, Nets
+from srcli.engines.pasd_sampling import SHOWN, Led, Nets
 from srcli.models.control import control_net
 from srcli.models.memory import remember_text
 from srcli.models.paca import Paca
@@ -76,8 +76,8 @@ def inputs(config: dict, device: Device, side: int) -> tuple[Tensor, Tensor, Ten
 def halves_apart(led: Led, x: Tensor, hint: Tensor) -> Tensor:
     """Guidance as two calls, each with the whole weight of a pass."""
     embedding = led._embedding(hint, None)
-    away = replace(led, text=led.text.flip(0), _texts={}).predict(x, T, embedding, both=False)
-    return guided(away, led.predict(x, T, embedding, both=False), 9.0)
+    away = replace(led, text=led.text.flip(0), _texts={}).predict(x, T, embedding, SHOWN)
+    return guided(away, led.predict(x, T, embedding, SHOWN), 9.0)
 
 
 def texts_again(led: Led, x: Tensor, hint: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +10,7 @@ from diffusers import DDIMScheduler
 
 from srcli.engines.base import Canvas, Request, Size
 from srcli.engines.device import Device
-from srcli.memory import Thrift
+from srcli.memory import ALL, Thrift
 from srcli.pipeline import Pipeline
 from srcli.sampling.layout import Limits, lay
 
@@ -34,6 +34,7 @@ class PassThrough:
     factor: int = 1
     block: int | None = None
     halo: int = 4
+    saves: Collection[str] = ALL
     change: Callable[[torch.Tensor], torch.Tensor] = lambda rgb: rgb
     seen: tuple[Size, ...] = ()
     fits: Callable[[Thrift], bool] = lambda thrift: True

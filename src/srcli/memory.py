@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from srcli.errors import MachineError
 
@@ -42,21 +42,27 @@ class Thrift:
         return max(1, int(planned * self.share))
 
 
-STEPS: tuple[tuple[str, Callable[[Thrift], Thrift]], ...] = (
-    ("half the tiles at once", lambda now: replace(now, share=0.5)),
-    ("one tile at a time", lambda now: replace(now, share=0.0)),
-    ("guidance in two calls", lambda now: replace(now, apart=True)),
-    ("the VAE in narrower bands", lambda now: replace(now, band=0.25)),
-    ("smaller tiles", lambda now: replace(now, tile=0.75)),
-    ("networks waiting in host memory", lambda now: replace(now, offload=True)),
+# What of Thrift changes, how that is said, and to what.
+STEPS: tuple[tuple[str, str, Any], ...] = (
+    ("share", "half the tiles at once", 0.5),
+    ("share", "one tile at a time", 0.0),
+    ("apart", "guidance in two calls", True),
+    ("band", "the VAE in narrower bands", 0.25),
+    ("tile", "smaller tiles", 0.75),
+    ("offload", "networks waiting in host memory", True),
 )
+ALL = frozenset(name for name, _, _ in STEPS)
 
 
 class Ladder:
-    """Goes down a step at each failure of an allocation, and stays there: the next picture would fail again."""
+    """Goes down a step at each failure of an allocation, and stays there: the next picture would fail again.
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
+    Only steps that mean something to the engine (`able`) are taken: another would do the same work once more.
+    """
+
+    def __init__(self, tell: Callable[[str], None], able: Collection[str] = ALL) -> None:
         self._tell = tell
+        self._steps = [step for step in STEPS if step[0] in able]
         self._level = 0
         self.thrift = Thrift()
 
@@ -74,14 +80,14 @@ class Ladder:
             self._step_down(reason)
 
     def _step_down(self, reason: str) -> None:
-        if self._level == len(STEPS):
+        if self._level == len(self._steps):
             raise TooLarge(
                 f"the picture does not fit into memory, with the least at a time ({reason}):"
                 " close other programs, make it smaller, or use another --device"
             )
-        words, change = STEPS[self._level]
+        name, words, value = self._steps[self._level]
         self._level += 1
-        self.thrift = change(self.thrift)
+        self.thrift = replace(self.thrift, **{name: value})
         self._tell(f"out of memory: going on with {words}")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -20,7 +20,7 @@ from srcli.imaging.color import luma_transplant, luminance
 from srcli.imaging.picture import Picture
 from srcli.imaging.resize import resize
 from srcli.imaging.spill import forget, space
-from srcli.memory import Ladder
+from srcli.memory import Ladder, Thrift
 from srcli.sampling import colorfix
 from srcli.sampling.blocks import Block, blocks
 from srcli.sampling.noise import NoiseField
@@ -53,7 +53,7 @@ class Pipeline:
     @cached_property
     def ladder(self) -> Ladder:
         """Down which memory's shortage leads; what did not fit for one picture is not tried for the next."""
-        return Ladder(self.tell)
+        return Ladder(self.tell, self.engine.saves)
 
     def run(self, picture: Picture, job: Job, on_progress: OnProgress = _silent) -> Picture:
         """Do the job to one picture; what must survive of it stays with the result."""
@@ -83,6 +83,7 @@ class Pipeline:
             "settings": {name: value for name, value in _given(sampling).items() if value is not None},
             "prompt": job.prompt.text,
             "device": self.device.torch.type,
+            **({"thrift": asdict(self.ladder.thrift)} if self.ladder.thrift != Thrift() else {}),
             "dtype": str(self.device.dtype).removeprefix("torch."),
             "torch": torch.__version__,
             "input_sha256": picture.sha256,

@@ -93,7 +93,7 @@ def each_group(engine: str, kind: str, split: Callable[[Case], list[str]]) -> py
 
 def absent(kind: str, width: int = 1) -> Any:
     """A parameter that only says that no file of this kind is here. The project's own folder lacks none."""
-    if ROOT == HERE.resolve():
+    if HERE.resolve() == ROOT:
         raise FileNotFoundError(f"no {kind} in {ROOT}")
     skip = pytest.mark.skip(reason=f"no {kind} in {ROOT}")
     return pytest.param(*[None] * width, id=f"no-{kind}", marks=skip)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from srcli.engines.device import Device
 from srcli.engines.latent import AGAIN, POSTERIOR, START, Codec, guided_steps, scheduler
-from srcli.engines.pasd_sampling import Led, Nets, start
+from srcli.engines.pasd_sampling import BOTH, Led, Nets, start
 from srcli.engines.prompts import TextEncoder
 from srcli.models.memory import remember_text
 from srcli.sampling.noise import NoiseField
@@ -168,7 +168,7 @@ def test_tiles_of_the_first_step(case: Case, part: str) -> None:
     x = given[f"{part}.sample_in"]
     for index, tile in enumerate(laid):
         embedding = led._embedding(tile.crop(hint, 8), [tile])
-        both = led.predict(tile.crop(x).repeat(2, 1, 1, 1), t, embedding.repeat(2, 1, 1, 1), both=True)
+        both = led.predict(tile.crop(x).repeat(2, 1, 1, 1), t, embedding.repeat(2, 1, 1, 1), BOTH)
         assert off_by(both, given[f"{part}.tile{index:02d}.unet_out"]) <= 1e-5
     away, shown = (Tiled(Half(led, half), laid)(x, t, hint) for half in (0, 1))
     assert off_by(torch.cat([away, shown]), given[f"{part}.stitched_before_cfg"]) <= 1e-5
@@ -184,4 +184,4 @@ class Half:
 
     def __call__(self, x: Tensor, t: Tensor, hint: Tensor, where: list[Tile]) -> Tensor:
         embedding = self.led._embedding(hint, where)
-        return self.led.predict(x.repeat(2, 1, 1, 1), t, embedding.repeat(2, 1, 1, 1), both=True).chunk(2)[self.half]
+        return self.led.predict(x.repeat(2, 1, 1, 1), t, embedding.repeat(2, 1, 1, 1), BOTH).chunk(2)[self.half]

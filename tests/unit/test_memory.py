@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from dataclasses import replace
 
 import pytest
 import torch
@@ -32,19 +33,25 @@ def test_each_step_is_taken_when_the_ones_before_did_not_do(steps: int) -> None:
     reached = ladder.run(work)
     assert len(work.asked) == steps + 1
     assert [line.removeprefix("out of memory: going on with ") for line in said] == [
-        words for words, _ in STEPS[:steps]
+        words for _, words, _ in STEPS[:steps]
     ]
-    expected = Thrift()
-    for _, change in STEPS[:steps]:
-        expected = change(expected)
-    assert reached == expected
+    assert reached == replace(Thrift(), **{name: value for name, _, value in STEPS[:steps]})
+
+
+def test_steps_that_mean_nothing_to_an_engine_are_not_taken() -> None:
+    said: list[str] = []
+    ladder = Ladder(said.append, able={"tile"})
+    assert ladder.run(Allocator(1, MemoryError())) == Thrift(tile=0.75)
+    with pytest.raises(TooLarge):
+        Ladder(said.append, able=()).run(Allocator(1, MemoryError()))
+    assert len(said) == 1
 
 
 def test_steps_add_up() -> None:
     last = Thrift()
-    for _, change in STEPS:
-        assert change(last) != last
-        last = change(last)
+    for name, _, value in STEPS:
+        assert getattr(last, name) != value
+        last = replace(last, **{name: value})
     assert last == Thrift(share=0.0, apart=True, band=0.25, tile=0.75, offload=True)
     assert [thrift.batch(16) for thrift in (Thrift(), Thrift(share=0.5), last)] == [16, 8, 1]
 

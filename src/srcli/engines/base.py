@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -48,6 +48,7 @@ class Engine(Protocol):
     name: str
     factor: int  # pixels of the result per pixel of the hint: 4 for the built-in engine, 1 where the hint is full size
     block: int | None  # side of the largest piece of hint taken at once; None: any size is taken whole
+    saves: Collection[str]  # what of Thrift it can do; with all else, memory that runs out is the end
     halo: int  # hint pixels around a block that bear on its result
 
     def passes(self, size: Size, target: Size) -> list[Size]:

@@ -11,6 +11,7 @@ from torch import nn
 
 from srcli.engines.device import Device
 from srcli.errors import MachineError
+from srcli.memory import Thrift
 
 GIB = 1 << 30
 CONTEXT = GIB // 2  # what torch itself and its libraries take, on any device
@@ -51,6 +52,9 @@ class Room:
     latents: int  # of all tiles in one call
     by_stage: bool = False  # text encoder and VAE leave the device when they have done their part
     eighth: bool = False  # weights are kept in 8 bits, which changes the result a little
+
+    def with_less(self, thrift: Thrift) -> Room:
+        return replace(self, by_stage=self.by_stage or thrift.offload)
 
 
 AMPLE = Room(MOST_LATENTS)

@@ -6,7 +6,7 @@ result is mean + strength x detail, so fidelity is exact and costs nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import resources
@@ -112,6 +112,7 @@ class BuiltinEngine:
     name: str = "builtin"
     block: int = BLOCK
     halo: int = HALO
+    saves: Collection[str] = ()
 
     @property
     def factor(self) -> int:

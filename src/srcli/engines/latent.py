@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -24,7 +26,8 @@ from srcli.engines.budget import AMPLE, Room
 from srcli.engines.device import Device
 from srcli.engines.placing import place, visiting
 from srcli.errors import InputError, PictureError
-from srcli.models.banded_vae import After, Bands, decode, encode
+from srcli.memory import Thrift, is_out_of_memory, release
+from srcli.models.banded_vae import After, Bands, Spilling, decode, encode
 from srcli.weights.open import quiet
 
 # Steps of the noise field for draws outside the loop, which counts from 1.
@@ -44,6 +47,7 @@ SCHEDULERS: Mapping[str, tuple[Any, Mapping[str, Any]]] = {
     "ddpm": (DDPMScheduler, {"timestep_spacing": "trailing", "clip_sample": False}),
 }
 
+BYTES_A_PIXEL = 384  # values of the two widest maps that a decoder has at once, for each pixel of the result
 ROOMY = Bands(area=1 << 18)
 SPARING = Bands(store=torch.device("cpu"))
 
@@ -132,6 +136,11 @@ class Codec:
         with visiting(place(net, device, dtype), device, room):
             return cls(net, device, bands, room)
 
+    def with_less(self, thrift: Thrift) -> Codec:
+        """This one, at work on less at a time."""
+        bands = replace(SPARING, area=int(SPARING.area * thrift.band)) if thrift.band < 1 else self.bands
+        return replace(self, bands=bands, room=self.room.with_less(thrift))
+
     @property
     def factor(self) -> int:
         """Pixels of a side per latent."""
@@ -143,7 +152,7 @@ class Codec:
         def run(bands: Bands) -> Tensor:
             return encode(self.net, self._here(picture * 2 - 1), bands, after)
 
-        mean, log_variance = self._sound(run, "encoding").float().chunk(2, dim=1)
+        mean, log_variance = self._sound(run, "encoding", picture[0, 0].numel()).float().chunk(2, dim=1)
         return mean, (0.5 * log_variance.clamp(-30, 20)).exp()
 
     def encode(self, picture: Tensor, noise: Tensor, after: After | None = None) -> Tensor:
@@ -158,28 +167,39 @@ class Codec:
         def run(bands: Bands) -> Tensor:
             return decode(self.net, self._here(latents / self.net.config.scaling_factor), bands, after)
 
-        return self._sound(run, "decoding").float() / 2 + 0.5
+        return self._sound(run, "decoding", latents[0, 0].numel() * self.factor**2).float() / 2 + 0.5
 
     def _here(self, x: Tensor) -> Tensor:
         return x.to(self.device.torch, self.net.dtype)
 
-    def _sound(self, run: Callable[[Bands], Tensor], what: str) -> Tensor:
-        """What `run` gives; half precision that overflows is given up for good."""
-        found = self._roomy(run)
-        if not sound(found) and self.net.dtype is not torch.float32:
+    def _memory(self) -> float:
+        """Bytes of host memory that maps may take; an accelerator's own come first, and give way when they are full."""
+        if self.device.accelerated:
+            return math.inf
+        return self.device.memory or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2
+
+    def _sound(self, run: Callable[[Bands], Tensor], what: str, pixels: int) -> Tensor:
+        """What `run` gives; where half precision overflows, in full. The next picture starts as this one did."""
+        found, dtype = self._roomy(run, pixels), self.net.dtype
+        if not sound(found) and dtype is not torch.float32:
             self.net.float()
-            found = self._roomy(run)
+            found = self._roomy(run, pixels)
+            self.net.to(dtype)
         if not sound(found):
             raise PictureError(f"{what} gave no picture, even in float32: choose another base model", "not-finite")
         return found
 
-    def _roomy(self, run: Callable[[Bands], Tensor]) -> Tensor:
-        """With whole maps on the device; where it has no room for them, in host memory."""
+    def _roomy(self, run: Callable[[Bands], Tensor], pixels: int) -> Tensor:
+        """With whole maps on the device; where it has no room for them, in host memory, and else on the disk."""
+        bands = Spilling() if pixels * BYTES_A_PIXEL * self.net.dtype.itemsize > self._memory() else self.bands
         with visiting(self.net, self.device, self.room):
             try:
-                return run(self.bands)
-            except torch.OutOfMemoryError:
-                return run(SPARING)
+                return run(bands)
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                if self.bands.store is not None or not is_out_of_memory(error):
+                    raise
+            release()
+            return run(SPARING)
 
 
 def sound(x: Tensor) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -17,6 +18,7 @@ from srcli.engines.pasd_sampling import Led, Nets, start
 from srcli.engines.pasd_weights import Loaded, open_all
 from srcli.engines.placing import demand, settle
 from srcli.engines.prompts import TextEncoder, positive
+from srcli.memory import ALL
 from srcli.models.memory import remember_text
 from srcli.models.prefix import Prefix
 from srcli.sampling.layout import Limits, lay
@@ -48,6 +50,7 @@ class Pasd:
     factor: int = 1
     block: int | None = None
     halo: int = 0
+    saves: Collection[str] = ALL
 
     @classmethod
     def of(cls, loaded: Loaded, device: Device, describer: Describer) -> Pasd:
@@ -81,15 +84,18 @@ class Pasd:
         made = scheduler(str(sampling.scheduler), self.schedule, int(sampling.steps or 1))
         hint = hint.to(device)
         shape = (1, 4, hint.shape[2] // self.codec.factor, hint.shape[3] // self.codec.factor)
-        z = self.codec.encode(hint, request.noise.draw(shape, POSTERIOR))
+        codec = self.codec.with_less(request.thrift)
+        z = codec.encode(hint, request.noise.draw(shape, POSTERIOR))
         led = Led(
             self.nets,
             self._text(hint, request),
             float(sampling.guidance or 0),
             1.0 if sampling.conditioning_scale is None else sampling.conditioning_scale,
             guided_steps(made.timesteps, sampling.guidance_interval),
+            request.thrift.apart,
         )
-        return Canvas(start(z, made, request.noise, sampling.noise_level), hint, led, made, self._finish)
+        finish = partial(_finish, codec)
+        return Canvas(start(z, made, request.noise, sampling.noise_level), hint, led, made, finish)
 
     def provenance(self) -> Mapping[str, str]:
         return self.made_of
@@ -103,10 +109,11 @@ class Pasd:
         for text in (shown, away):
             if (count := len(self.texts.pieces(text))) > 1:
                 request.tell(f"the prompt is longer than {self.texts.length} tokens: it is read in {count} pieces")
-        return self.texts.encode([away, shown])
+        return self.texts.with_less(request.thrift).encode([away, shown])
 
-    def _finish(self, x: Tensor) -> Tensor:
-        return self.codec.decode(x).clamp(0, 1)
+
+def _finish(codec: Codec, x: Tensor) -> Tensor:
+    return codec.decode(x).clamp(0, 1)
 
 
 def cost(latents: int) -> float:

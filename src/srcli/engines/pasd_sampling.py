@@ -18,6 +18,9 @@ from srcli.models.prefix import Prefix
 from srcli.sampling.noise import NoiseField
 from srcli.sampling.tiling import Tile
 
+# Of the two texts: what to keep away from, what to show.
+AWAY, SHOWN, BOTH = slice(0, 1), slice(1, 2), slice(0, 2)
+
 
 @dataclass(frozen=True)
 class Nets:
@@ -43,8 +46,9 @@ class Led:
     guidance: float
     strength: float
     guided_at: frozenset[float]
+    apart: bool = False  # one text after the other, in half the memory
     _embedded: dict[Tile | None, Tensor] = field(default_factory=dict)
-    _texts: dict[tuple[int, bool], Tensor] = field(default_factory=dict)
+    _texts: dict[tuple[int, int, int], Tensor] = field(default_factory=dict)
 
     @property
     def stride(self) -> int:
@@ -53,16 +57,19 @@ class Led:
     def __call__(self, x: Tensor, t: Tensor, hint: Tensor, where: Sequence[Tile] | None = None) -> Tensor:
         embedding = self._embedding(hint, where)
         if self.guidance <= 1 or float(t) not in self.guided_at:
-            return self.predict(x, t, embedding, both=False)
+            return self.predict(x, t, embedding, SHOWN)
+        if self.apart:
+            away, shown = (self.predict(x, t, embedding, texts) for texts in (AWAY, SHOWN))
+            return guided(away, shown, self.guidance)
         with self.nets.equal_halves():
-            halves = self.predict(torch.cat([x, x]), t, torch.cat([embedding, embedding]), both=True)
+            halves = self.predict(torch.cat([x, x]), t, torch.cat([embedding, embedding]), BOTH)
         away, shown = halves.chunk(2)
         return guided(away, shown, self.guidance)
 
-    def predict(self, x: Tensor, t: Tensor, embedding: Tensor, both: bool) -> Tensor:
-        """The plain predictions: for `both` texts, the one to keep away from first, or for the other alone."""
+    def predict(self, x: Tensor, t: Tensor, embedding: Tensor, texts: slice) -> Tensor:
+        """The plain predictions for these texts, as many of x in a row for each."""
         nets = self.nets
-        given, text = x.to(nets.device.dtype), self._text(len(x), both)
+        given, text = x.to(nets.device.dtype), self._text(len(x), texts)
         down, mid = nets.control(given, t, text, embedding, conditioning_scale=self.strength, return_dict=False)
         with nets.paca.attending(down):
             out: Tensor = nets.unet(
@@ -75,13 +82,12 @@ class Led:
             )[0]
         return out.to(x.dtype)
 
-    def _text(self, rows: int, both: bool) -> Tensor:
+    def _text(self, rows: int, texts: slice) -> Tensor:
         """The texts as rows. The same tensor each time: attention remembers it by its identity."""
-        if (rows, both) not in self._texts:
-            text = self.text.to(self.nets.device.torch, self.nets.device.dtype)
-            chosen = text.repeat_interleave(rows // 2, 0) if both else text[1:].expand(rows, -1, -1)
-            self._texts[rows, both] = chosen.contiguous()
-        return self._texts[rows, both]
+        if (rows, texts.start, texts.stop) not in self._texts:
+            chosen = self.text[texts].to(self.nets.device.torch, self.nets.device.dtype)
+            self._texts[rows, texts.start, texts.stop] = chosen.repeat_interleave(rows // len(chosen), 0)
+        return self._texts[rows, texts.start, texts.stop]
 
     def _embedding(self, hint: Tensor, where: Sequence[Tile] | None) -> Tensor:
         """The hint's features, made at the first step. One crop has the same ones at all others."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from srcli.engines.budget import AMPLE, Room
 from srcli.engines.device import Device
 from srcli.engines.placing import place, visiting
+from srcli.memory import Thrift
 from srcli.tasks import Task
 
 ENDS = 2  # tokens that open and close each piece
@@ -31,6 +32,10 @@ class TextEncoder:
         """With its network where it belongs."""
         with visiting(place(net, device), device, room):
             return cls(tokenizer, net, device, room)
+
+    def with_less(self, thrift: Thrift) -> TextEncoder:
+        """This one, leaving the device when it has done its part."""
+        return replace(self, room=self.room.with_less(thrift))
 
     @torch.inference_mode()
     def encode(self, texts: Sequence[str]) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -127,6 +127,7 @@ class SR3:
     factor: int = 1
     block: int | None = None
     halo: int = 0
+    saves: Collection[str] = ("share", "tile")
 
     def passes(self, size: Size, target: Size) -> list[Size]:
         """A cascade in equal steps, none larger than one of training."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -27,6 +27,7 @@ from srcli.engines.latent import (
 from srcli.engines.placing import demand, settle
 from srcli.engines.prompts import TextEncoder
 from srcli.engines.stablesr_weights import Loaded, Variant, open_all
+from srcli.memory import ALL
 from srcli.models.banded_vae import After
 from srcli.models.cfw import keeping
 from srcli.models.memory import remember_text
@@ -96,6 +97,7 @@ class StableSR:
     factor: int = 1
     block: int | None = None
     halo: int = 0
+    saves: Collection[str] = ALL - {"apart"}  # it samples without guidance
 
     @classmethod
     def of(cls, loaded: Loaded, device: Device) -> StableSR:
@@ -134,13 +136,14 @@ class StableSR:
         made, seen = self._scheduler(request.sampling), dict[int, Tensor]()
         whole = filled_up(hint.to(self.device.torch), self.codec.factor)
         shape = (1, 4, whole.shape[2] // self.codec.factor, whole.shape[3] // self.codec.factor)
-        z = self.codec.encode(whole, request.noise.draw(shape, POSTERIOR), keeping(seen) if fusion else None)
+        codec = self.codec.with_less(request.thrift)
+        z = codec.encode(whole, request.noise.draw(shape, POSTERIOR), keeping(seen) if fusion else None)
         alpha = made.alphas_cumprod[int(made.timesteps[0])]
         start = entering(made, noised(z, request.noise.draw(shape, START).to(z), alpha))
         text = self._text(request)
         led = Led(self.loaded.unet, self.loaded.encoder, self.loaded.modulation, text)
-        mix = fusion and fusion.mixing(seen, weight, self.codec.bands, self.device.torch)
-        return Canvas(start, z, led, made, partial(self._finish, (hint.shape[2], hint.shape[3]), mix))
+        mix = fusion and fusion.mixing(seen, weight, codec.bands, self.device.torch)
+        return Canvas(start, z, led, made, partial(_finish, codec, (hint.shape[2], hint.shape[3]), mix))
 
     def provenance(self) -> Mapping[str, str]:
         return {**self.loaded.made_of, **self.loaded.fusion.made_of}
@@ -149,7 +152,7 @@ class StableSR:
         """What the user says of the picture, if anything: StableSR was trained without words."""
         if request.prompt.negative:
             request.tell("StableSR samples without guidance: the negative prompt has no effect")
-        return self.texts.encode([request.prompt.text])
+        return self.texts.with_less(request.thrift).encode([request.prompt.text])
 
     def _scheduler(self, sampling: Sampling) -> Any:
         name, steps, config = str(sampling.scheduler), int(sampling.steps or 1), self.loaded.base.schedule
@@ -159,9 +162,10 @@ class StableSR:
         made.set_timesteps(steps)
         return made
 
-    def _finish(self, size: tuple[int, int], mix: After | None, x: Tensor) -> Tensor:
-        """Not clamped: the colour fix looks at means and deviations, which clamping would move."""
-        return self.codec.decode(x, mix)[:, :, : size[0], : size[1]]
+
+def _finish(codec: Codec, size: tuple[int, int], mix: After | None, x: Tensor) -> Tensor:
+    """Not clamped: the colour fix looks at means and deviations, which clamping would move."""
+    return codec.decode(x, mix)[:, :, : size[0], : size[1]]
 
 
 def limits(side: int) -> Limits:

@@ -8,13 +8,17 @@ besides its input and output is bounded by the band. Attention runs once, at an 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+from weakref import ReferenceType, ref
 
 import torch
 from diffusers import AutoencoderKL
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, interpolate, pad, silu
+
+from srcli.imaging.spill import forget, spilled
 
 After = Callable[[int, Tensor], Tensor]  # level, its map before it is resampled -> the map to go on with
 Layer = Callable[[Tensor], Tensor]
@@ -35,6 +39,26 @@ class Bands:
 
     def new(self, like: Tensor, channels: int, height: int, width: int) -> Tensor:
         return torch.empty(like.shape[0], channels, height, width, dtype=like.dtype, device=self.store or like.device)
+
+
+@dataclass(frozen=True, slots=True)
+class Spilling(Bands):
+    """Whole maps are kept on the disk, and only the band at work is in memory."""
+
+    maps: list[ReferenceType[NDArray[Any]]] = field(default_factory=list)
+
+    def cut(self, height: int, width: int) -> Iterator[tuple[int, int]]:
+        for rows in Bands.cut(self, height, width):
+            yield rows
+            self.maps[:] = [kept for kept in self.maps if kept() is not None]
+            for kept in self.maps:
+                if (array := kept()) is not None:
+                    forget(array)
+
+    def new(self, like: Tensor, channels: int, height: int, width: int) -> Tensor:
+        array = spilled((like.shape[0], channels, height, width), str(like.dtype).removeprefix("torch."))
+        self.maps.append(ref(array))
+        return torch.from_numpy(array)
 
 
 def decode(vae: AutoencoderKL, z: Tensor, bands: Bands, after: After | None = None) -> Tensor:

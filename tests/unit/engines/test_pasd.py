@@ -20,6 +20,7 @@ from srcli.engines.pasd_weights import open_all
 from srcli.errors import WeightsError
 from srcli.imaging.color import luminance
 from srcli.imaging.picture import Picture
+from srcli.memory import Thrift
 from srcli.pipeline import Pipeline
 from srcli.settings import Lora, ModelChoice, Prompt, Sampling, Size
 from srcli.tasks import COLORIZE, TASKS, UPSCALE, Job
@@ -92,6 +93,28 @@ def test_tiles_may_share_a_call_or_not(tiny: Pipeline, batch: int) -> None:
     assert np.abs(roomy.run(PICTURE, asked).pixels - whole).max() <= 1
 
 
+@pytest.mark.parametrize(
+    "less", [{"share": 0.0}, {"apart": True}, {"band": 0.01}, {"offload": True}], ids=lambda less: next(iter(less))
+)
+def test_less_at_a_time_gives_the_same_picture(tiny: Pipeline, less: dict) -> None:
+    asked = job(tile=4, overlap=2)
+    frugal = Pipeline(tiny.engine, FP32, print)
+    frugal.ladder.thrift = Thrift(**less)
+    difference = frugal.run(PICTURE, asked).pixels - tiny.run(PICTURE, asked).pixels.astype(int)
+    assert np.abs(difference).max() <= 1
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_guidance_in_two_calls_halves_the_largest(tiny: Pipeline, apart: bool) -> None:
+    rows = set()
+    hook = tiny.engine.nets.unet.register_forward_pre_hook(lambda net, given: rows.add(len(given[0])))
+    frugal = Pipeline(tiny.engine, FP32, print)
+    frugal.ladder.thrift = Thrift(apart=apart)
+    frugal.run(PICTURE, job())
+    hook.remove()
+    assert rows == {1 if apart else 2}
+
+
 @pytest.mark.parametrize("name", ["unipc", "dpm++", "ddim", "euler", "lcm"])
 def test_every_scheduler_runs(tiny: Pipeline, name: str) -> None:
     assert np.ptp(tiny.run(PICTURE, job(scheduler=name, steps=3)).pixels) > 0
@@ -125,8 +148,10 @@ def test_half_precision_that_overflows_is_decoded_again_in_float32() -> None:
     codec.net.to(torch.float16)
     codec.net.decoder.conv_in.weight.data.mul_(1e4)
     codec.net.post_quant_conv.weight.data.mul_(1e3)
-    assert np.ptp(half.run(PICTURE, job()).pixels) > 0
-    assert codec.net.dtype is torch.float32
+    first = half.run(PICTURE, job()).pixels
+    assert np.ptp(first) > 0
+    assert codec.net.dtype is torch.float16, "the next picture starts as this one did"
+    assert np.array_equal(half.run(PICTURE, job()).pixels, first)
 
 
 def test_a_decoder_that_gives_nothing_at_all_is_an_error() -> None:
