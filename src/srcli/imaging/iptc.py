@@ -8,6 +8,8 @@ from collections.abc import Iterator
 _PHOTOSHOP = b"Photoshop 3.0\x00"
 _RECORDS = 0x0404
 _SEGMENT = 65533
+# Content location, city, sublocation, state, country: record and dataset numbers.
+_PLACE = frozenset((2, number) for number in (26, 27, 90, 92, 95, 100, 101))
 RAW_PROFILE = "Raw profile type iptc"
 
 
@@ -38,6 +40,22 @@ def segment(records: bytes) -> bytes:
     if not records or len(body) > _SEGMENT:
         return b""
     return b"\xff\xed" + struct.pack(">H", len(body) + 2) + body
+
+
+def without_place(records: bytes) -> bytes:
+    """The records but those that name a place. What follows a record that runs past the end goes too."""
+    kept, at = b"", 0
+    while records[at : at + 1] == b"\x1c" and at + 5 <= len(records):
+        number, (size,), body = records[at + 1 : at + 3], struct.unpack_from(">H", records, at + 3), at + 5
+        if size & 0x8000:  # so many bytes of length follow
+            body += size & 0x7FFF
+            size = int.from_bytes(records[at + 5 : body], "big")
+        if body + size > len(records):
+            break
+        if (number[0], number[1]) not in _PLACE:
+            kept += records[at : body + size]
+        at = body + size
+    return kept
 
 
 def to_text(records: bytes) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from srcli.imaging import exif, icc, xmp
+from srcli.imaging import exif, icc, iptc, xmp
 from srcli.imaging.bands import bands
 from srcli.imaging.color import luminance
 from srcli.imaging.picture import Metadata, Picture
@@ -24,6 +24,7 @@ DEEP = frozenset({"PNG", "TIFF"})
 CLEAR = frozenset({"PNG", "TIFF", "WEBP", "AVIF"})  # formats that hold transparency
 INKS = frozenset({"JPEG", "TIFF"})  # formats that hold CMYK
 BARE = frozenset({"BMP", "PPM"})  # formats that hold neither profile nor metadata
+_PLACES = ("gps", "location")
 GREY_TOLERANCE = 0.04  # mean difference of a pixel's channels, as a share of white
 
 
@@ -34,7 +35,6 @@ class Saving:
     quality: int | None = None  # of lossy formats, 1 to 100
     strip: bool = False  # leave the source's metadata out
     strip_gps: bool = False
-    to_srgb: bool = False  # do not go back to the source's colour space
 
 
 @dataclass
@@ -72,6 +72,8 @@ def ready(picture: Picture, kind: str, saving: Saving, made: Made) -> Ready:
         notes.append(f"{kind} holds 8 bits a channel: the picture's 16 were reduced")
         pixels, alpha = _shallow(pixels), None if alpha is None else _shallow(alpha)
     metadata = Metadata() if saving.strip else bare if kind in BARE else picture.metadata
+    if saving.strip_gps:
+        metadata = _anywhere(metadata)
     size = (picture.width, picture.height)
     block = _block(metadata, kind, size, saving, made, notes)
     packet = _packet(metadata, size, saving, made, notes)
@@ -86,8 +88,6 @@ def _own_space(picture: Picture, kind: str, saving: Saving, notes: list[str]) ->
     profile = picture.profile
     if profile is None or kind in BARE:
         return plain, b""
-    if saving.to_srgb:
-        return plain, b"" if grey else icc.srgb()
     inks = profile.space == "CMYK" and (kind not in INKS or picture.alpha is not None)
     if inks or (profile.space == "L" and not grey):
         notes.append("the source's colour profile does not fit the result: it is in sRGB")
@@ -148,6 +148,12 @@ def _block(
     except (ValueError, struct.error, IndexError):
         notes.append("its EXIF data is broken and was left out")
         return exif.updated(b"", size, made=signature)
+
+
+def _anywhere(metadata: Metadata) -> Metadata:
+    """Without the place, as far as IPTC records and PNG text name it; `exif` and `xmp` see to theirs."""
+    text = {key: value for key, value in metadata.text.items() if not any(word in key.lower() for word in _PLACES)}
+    return replace(metadata, iptc=iptc.without_place(metadata.iptc), text=text)
 
 
 def _packet(metadata: Metadata, size: tuple[int, int], saving: Saving, made: Made, notes: list[str]) -> bytes:

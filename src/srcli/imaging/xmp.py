@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from xml.dom import Node, minidom
-from xml.parsers.expat import ExpatError
+from xml.parsers import expat
 
 if TYPE_CHECKING:
     Element = minidom.Element
@@ -34,10 +34,19 @@ _GONE = frozenset(
         _NOTE,
     }
 )
+# Where the picture was taken or what place it shows, besides coordinates; the author's own address is none of these.
+_PARTS = frozenset({"City", "CountryCode", "CountryName", "ProvinceState", "Sublocation", "WorldRegion"})
+_PLACE = {
+    "http://ns.adobe.com/photoshop/1.0/": frozenset({"City", "State", "Country"}),
+    "http://iptc.org/std/Iptc4xmpCore/1.0/xmlns/": frozenset({"Location", "CountryCode"}),
+    _IPTC: _PARTS | {"LocationCreated", "LocationShown", "LocationName", "LocationId"},
+    "http://ns.adobe.com/xmp/1.0/DynamicMedia/": frozenset({"shotLocation"}),
+}
 _EMPTY = f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="{_RDF}"/></x:xmpmeta>'
 _OPEN = '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'
 _CLOSE = '<?xpacket end="w"?>'
 _MADE_LIMIT = 1 << 20
+_DEEPEST = 200
 
 Made = Mapping[str, object] | None
 
@@ -74,24 +83,49 @@ def made(packet: bytes) -> dict[str, Any] | None:
 
 def _parse(packet: bytes) -> minidom.Document:
     data = packet.strip(b"\x00 \r\n\t")
-    if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
-        raise ValueError("XMP with a document type of its own")
     try:
+        _vet(data)
         document = minidom.parseString(data)
-    except (ExpatError, LookupError, ValueError) as error:
+    except (expat.ExpatError, LookupError, ValueError) as error:
         raise ValueError(f"broken XMP: {error}") from error
     if not document.getElementsByTagNameNS(_RDF, "RDF"):
         raise ValueError("XMP without RDF")
     return document
 
 
+def _vet(data: bytes) -> None:
+    """Refuse what could blow up: entities of its own, and elements so deep that minidom runs out of stack."""
+    depth = 0
+
+    def typed(*_: object) -> None:
+        raise ValueError("a document type of its own")
+
+    def begun(*_: object) -> None:
+        nonlocal depth
+        depth += 1
+        if depth > _DEEPEST:
+            raise ValueError("elements in elements without end")
+
+    def ended(*_: object) -> None:
+        nonlocal depth
+        depth -= 1
+
+    parser = expat.ParserCreate()
+    parser.StartDoctypeDeclHandler, parser.StartElementHandler, parser.EndElementHandler = typed, begun, ended
+    parser.Parse(data, True)
+
+
 def _stale(gps: bool) -> Callable[[str | None, str], bool]:
     def test(space: str | None, name: str) -> bool:
         if space == _XMP and name == "Thumbnails":
             return True
-        return space in _GONE or (not gps and space == _EXIF and name.startswith("GPS"))
+        return space in _GONE or (not gps and _is_place(space, name))
 
     return test
+
+
+def _is_place(space: str | None, name: str) -> bool:
+    return name in _PLACE.get(space or "", ()) or (space == _EXIF and name.startswith("GPS"))
 
 
 def _ours(space: str | None, name: str) -> bool:

@@ -212,15 +212,91 @@ def test_strip_gps_takes_the_place_out_and_leaves_the_rest(suffix, picture, tmp_
     assert struct.pack("<6L", 52, 1, 31, 1, 12, 1) not in data
 
 
+PLACES = b"""<photoshop:City xmlns:photoshop="http://ns.adobe.com/photoshop/1.0/">Lisbon</photoshop:City>
+<c:Location xmlns:c="http://iptc.org/std/Iptc4xmpCore/1.0/xmlns/">Alfama</c:Location>
+<e:LocationCreated><rdf:Bag><rdf:li rdf:parseType="Resource"><e:CountryName>Portugal</e:CountryName></rdf:li></rdf:Bag>
+</e:LocationCreated><c:CreatorContactInfo xmlns:c="http://iptc.org/std/Iptc4xmpCore/1.0/xmlns/"
+ rdf:parseType="Resource"><c:CiAdrCity>Oslo</c:CiAdrCity></c:CreatorContactInfo>"""
+RECORDS = b"".join(b"\x1c\x02" + bytes((n, 0, len(text))) + text for n, text in ((90, b"Lisbon"), (101, b"Portugal")))
+
+
+@pytest.mark.parametrize("suffix", CARRIERS)
+def test_strip_gps_takes_the_names_of_places_too(suffix, picture, tmp_path):
+    packet = XMP.replace(b"<dc:title>", PLACES + b"<dc:title>").replace(
+        b" exif:GPS", b' xmlns:p="http://ns.adobe.com/photoshop/1.0/" p:Country="Portugal" exif:GPS'
+    )
+    text = {"exif:GPSLatitude": "52", "Location": "Lisbon", "Title": "words"}
+    full = replace(picture, metadata=replace(picture.metadata, xmp=packet, iptc=RECORDS + IPTC, text=text))
+    write_picture(full, tmp_path / f"b{suffix}")
+    with_place = (tmp_path / f"b{suffix}").read_bytes()
+    assert b"Lisbon" in with_place and b"Portugal" in with_place and b"Alfama" in with_place
+    write_picture(full, tmp_path / f"a{suffix}", saving=Saving(strip_gps=True))
+    data = (tmp_path / f"a{suffix}").read_bytes()
+    assert not any(word in data for word in (b"Lisbon", b"Portugal", b"Alfama", b"Latitude"))
+    assert b"Oslo" in data and b"caf" in data
+    found = read_picture(tmp_path / f"a{suffix}").metadata
+    assert found.iptc == (IPTC if suffix in (".jpg", ".png", ".tif") else b"")
+    assert found.text.get("Title") == ("words" if suffix == ".png" else None)
+
+
+LONG = b"\x1c\x02\x78\x80\x04" + struct.pack(">L", 40_000) + b"x" * 40_000
+
+
+@pytest.mark.parametrize(
+    ("records", "left"),
+    [
+        (b"", b""),
+        (IPTC, IPTC),
+        (RECORDS + IPTC + b"\x00\x00", IPTC),
+        (LONG + RECORDS, LONG),
+        (IPTC + RECORDS[:7], IPTC),
+        (b"\x1c\x02\x5a\xff\xff", b""),
+        (b"noise", b""),
+    ],
+)
+def test_iptc_without_the_place(records, left):
+    assert iptc.without_place(records) == left
+
+
+ENTITIES = '<!DOCTYPE x [<!ENTITY a "b">]><x:xmpmeta xmlns:x="adobe:ns:meta/">&a;</x:xmpmeta>'
+DEEP = XMP.replace(b"<dc:title>", b"<a>" * 3000 + b"</a>" * 3000 + b"<dc:title>")
+
+
 @pytest.mark.parametrize(
     "packet",
-    [b"no xml", b"<a/>", b'<!DOCTYPE x [<!ENTITY a "b">]><x:xmpmeta/>', XMP[:300], b"\xff\xfe" + XMP],
+    [
+        b"no xml",
+        b"<a/>",
+        ENTITIES.encode(),
+        XMP[:300],
+        b"\xff\xfe" + XMP,
+        DEEP,
+        b"\xfe\xff" + ENTITIES.encode("utf-16-be"),
+    ],
 )
 def test_broken_xmp_is_dropped_and_said(packet, picture, tmp_path):
     broken = replace(picture, metadata=replace(picture.metadata, xmp=packet))
     notes = write_picture(broken, tmp_path / "a.png", made=MADE)
     assert "XMP" in " ".join(notes)
     assert read_made(tmp_path / "a.png")["seed"] == 7
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-le", "utf-16-be"])
+def test_a_packet_with_entities_is_refused_in_every_encoding(encoding):
+    ours = ENTITIES.replace("&a;", f'<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"/>{xmp.SRCLI}&a;')
+    with pytest.raises(ValueError):
+        xmp.updated(ours.encode(encoding), (1, 1))
+    assert xmp.made(ours.encode(encoding)) is None
+
+
+@pytest.mark.parametrize("deep", [150, 250, 3000, 100_000])
+def test_a_deep_packet_is_kept_or_refused_and_never_a_crash(deep):
+    packet = XMP.replace(b"<dc:title>", b"<a>" * deep + b"</a>" * deep + b"<dc:title>")
+    if deep < 200:
+        assert b"caf" in xmp.updated(packet, (1, 1))
+        return
+    with pytest.raises(ValueError, match="without end"):
+        xmp.updated(packet, (1, 1))
 
 
 def test_what_belonged_to_a_gain_map_goes():

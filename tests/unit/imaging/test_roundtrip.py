@@ -21,7 +21,6 @@ from tests.unit.imaging.builders import (
 
 from srcli.imaging import icc
 from srcli.imaging.read import read_picture
-from srcli.imaging.ready import Saving
 from srcli.imaging.write import write_picture
 
 MODES = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4}
@@ -203,14 +202,6 @@ def test_srgb_stays_bit_for_bit_with_its_profile(tmp_path):
     assert (own_pixels(path) == pixels).all()
     with Image.open(path) as opened:
         assert opened.info["icc_profile"] == profile
-
-
-def test_to_srgb_on_demand(tmp_path):
-    data = saved(ramp(16, 16), "PNG", icc_profile=rgb_profile())
-    first, _, path, _ = again(data, "PNG", tmp_path, saving=Saving(to_srgb=True))
-    assert (own_pixels(path) == first.pixels).all()
-    with Image.open(path) as opened:
-        assert opened.info["icc_profile"] == icc.srgb()
 
 
 BROKEN = {
