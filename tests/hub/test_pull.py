@@ -61,7 +61,8 @@ def test_what_huggingface_hub_pulled_is_taken_over(make_store: MakeStore, hub: H
 def test_only_the_parts_asked_for_are_fetched(make_store: MakeStore) -> None:
     found = make_store().resolve("base", parts=("tokenizer",))
     assert list(found.files) == ["tokenizer/vocab.json"]
-    assert not found.has("vae")
+    with pytest.raises(WeightsError, match="has no vae"):
+        found.part("vae")
 
 
 def test_once_pulled_nothing_touches_the_network(make_store: MakeStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from srcli.errors import MachineError
+from srcli.files import exists, is_dir, is_file
 
 PART = ".srcli-part"
 BAD = ".bad"
@@ -38,7 +39,7 @@ class Repo:
     def find(self, revision: str, path: str) -> Path | None:
         """Return the file of a commit if it is here. Nothing is written, so a read-only cache will do."""
         found = self.snapshot(revision) / path
-        return found if found.is_file() else None
+        return found if is_file(found) else None
 
     def part(self, name: str) -> Path:
         """The file that a download named by its hash grows in, across runs."""
@@ -85,7 +86,7 @@ def alone(part: Path, waiting: Callable[[], None]) -> Iterator[None]:
 def busy(path: Path) -> bool:
     """Tell whether a process of this machine is growing this download now."""
     guard = path if path.suffix == ".lock" else path.with_name(path.name + ".lock")
-    if not guard.exists():
+    if not exists(guard):
         return False
     with guard.open("r+") as file:
         return not _locked(file.fileno())
@@ -150,6 +151,8 @@ def remove(path: Path) -> int:
 
 def leftovers(hub: Path) -> list[Path]:
     """List unfinished downloads that nobody is at, and files set aside, in the whole cache."""
+    if not is_dir(hub):
+        return []
     names = (f"*{PART}*", f"*{BAD}", "*.srcli-link")
     found = {path for name in names for path in hub.glob(f"models--*/**/{name}")}
     return sorted(path for path in found if not busy(path))

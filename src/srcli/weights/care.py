@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from srcli.errors import WeightsError
-from srcli.files import HALF
+from srcli.files import HALF, exists, expanded, is_dir, is_file
 from srcli.weights import local
 from srcli.weights.cache import Repo, leftovers, remove, set_aside
 from srcli.weights.families import detect
@@ -43,7 +43,7 @@ def copies(store: Store, entry: Entry) -> list[Copy]:
     if entry.repo is None:
         root = local.root_of(entry)
         pairs = ((file, root if root.is_file() else root / path) for path, file in entry.files.items())
-        return [] if entry.yours else [Copy(entry, file, path) for file, path in pairs if path.is_file()]
+        return [] if entry.yours else [Copy(entry, file, path) for file, path in pairs if is_file(path)]
     if entry.revision is None:
         return []
     repo = Repo(store.places.hub, entry.repo)
@@ -98,8 +98,8 @@ def add(store: Store, name: str, target: str, kind: str, file: str | None = None
         entry = _brought(store, known, target)
     elif known is not None:
         raise WeightsError(f"{name} is one of srcli's own names: choose another")
-    elif Path(target).expanduser().exists():
-        entry = _own(store, name, Path(target).expanduser().resolve(), kind)
+    elif exists(expanded(target)):
+        entry = _own(store, name, expanded(target).resolve(), kind)
     elif HUB_ID.fullmatch(target.partition("@")[0]):
         entry = _remote(store, name, target, kind, file)
     else:
@@ -110,7 +110,10 @@ def add(store: Store, name: str, target: str, kind: str, file: str | None = None
 
 def _brought(store: Store, known: Entry, target: str) -> Entry:
     """Take a file that the lock knows, and hold it against the hash there."""
-    path = Path(target).expanduser().resolve()
+    path = expanded(target)
+    if not exists(path):
+        raise WeightsError(f"{target}: no such file or folder: check the path")
+    path = path.resolve()
     own = _own(store, known.name, path, known.kind)
     wanted = {file.sha256 for file in known.files.values()} - {None}
     given = {file.sha256 for file in own.files.values()}
@@ -199,8 +202,10 @@ def collect(store: Store) -> list[tuple[Path, int]]:
     """Remove unfinished downloads, files set aside, and conversions of pickles that no entry names."""
     known = {file.sha256 for entry in store.lock().values() for file in entry.files.values()}
     converted = store.places.data / "converted"
-    orphans = [path for path in converted.iterdir() if path.name not in known] if converted.is_dir() else []
-    orphans += converted.glob(f"*/**/{HALF}*")
+    orphans = list[Path]()
+    if is_dir(converted):
+        orphans += (path for path in converted.iterdir() if path.name not in known)
+        orphans += converted.glob(f"*/**/{HALF}*")
     gone = []
     for path in (*leftovers(store.places.hub), *orphans):
         size = _size(path)

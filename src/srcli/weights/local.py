@@ -1,11 +1,14 @@
 """Weights that lie outside the Hub's cache, and what every located weight looks like to an engine."""
 
+import hashlib
+import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from srcli.errors import MachineError, WeightsError
+from srcli.files import is_dir, is_file
 from srcli.weights.families import detect
 from srcli.weights.lock import PICKLES, Entry
 from srcli.weights.parts import SUFFIX, chosen, weight_files
@@ -32,13 +35,9 @@ class Located:
     def part(self, name: str) -> Path:
         """Return the folder of one component; its absence is an error that says so."""
         path = self.folder / name
-        if not path.is_dir():
+        if not is_dir(path):
             raise WeightsError(f"{self.name} has no {name} ({path}): choose another, or a base model that has one")
         return path
-
-    def has(self, name: str) -> bool:
-        """Tell whether the component is there."""
-        return self.file is None and (self.folder / name).is_dir()
 
     def provenance(self) -> dict[str, str]:
         """The weights' names and hashes, and the licence, for an output's metadata."""
@@ -59,7 +58,7 @@ def located(entry: Entry, folder: Path, files: Mapping[str, Path]) -> Located:
 def refuse_strays(entry: Entry, files: Mapping[str, Path]) -> None:
     """Refuse a component folder in which an unlocked file would be opened instead of the locked one."""
     for path, file in files.items():
-        if not path.endswith(SUFFIX) or not (file.parent / "config.json").exists():
+        if not path.endswith(SUFFIX) or not is_file(file.parent / "config.json"):
             continue
         for other in weight_files(file.parent):
             if other.name not in {PurePosixPath(name).name for name in entry.files}:
@@ -70,13 +69,13 @@ def of_entry(entry: Entry, stamps: Stamps, parts: Sequence[str] = ()) -> Located
     """Return the files of an entry that names the user's own folder or file, or one inside the package."""
     root = root_of(entry)
     wanted = [path for path in entry.files if inside(entry, path, parts)]
-    files = {path: root if root.is_file() else root / path for path in wanted}
+    files = {path: root if is_file(root) else root / path for path in wanted}
     for path, file in files.items():
-        if not file.is_file():
+        if not is_file(file):
             raise WeightsError(f"{file}: gone since it was added as {entry.name}: put it back, or add it again")
         if what := fault(file, entry.files[path], stamps):
             raise WeightsError(f"{file} {what}: put the old file back, or add it again as {entry.name}")
-    return located(entry, root if root.is_dir() else root.parent, files)
+    return located(entry, root if is_dir(root) else root.parent, files)
 
 
 def root_of(entry: Entry) -> Path:
@@ -87,7 +86,7 @@ def root_of(entry: Entry) -> Path:
 def exists(entry: Entry) -> bool:
     """Tell whether every file of such an entry is there."""
     root = root_of(entry)
-    return all((root if root.is_file() else root / path).is_file() for path in entry.files)
+    return all(is_file(root if is_file(root) else root / path) for path in entry.files)
 
 
 def locate(
@@ -100,9 +99,9 @@ def locate(
 ) -> Located:
     """Describe a file or folder that the user names by path: no lock is needed, its hashes are worked out."""
     paths = walk(path)
-    if parts and path.is_dir():
+    if parts and is_dir(path):
         paths = [name for name in paths if any(name == part or name.startswith(part + "/") for part in parts)]
-    files = {name: path if path.is_file() else path / name for name in paths}
+    files = {name: path if is_file(path) else path / name for name in paths}
     if not files:
         raise WeightsError(f"{path}: holds no weights: choose a safetensors file or a diffusers folder")
     hashes = {name: stamps.sha256(file) for name, file in files.items()}
@@ -114,18 +113,18 @@ def locate(
 
 def walk(path: Path) -> list[str]:
     """List the model files of a folder (as paths inside it), or the one file."""
-    if path.is_file():
+    if is_file(path):
         return [path.name]
-    inner = (item for item in path.rglob("*") if item.is_file() and not item.name.startswith("."))
+    inner = (item for item in path.rglob("*") if is_file(item) and not item.name.startswith("."))
     return chosen(item.relative_to(path).as_posix() for item in inner)
 
 
 def folder_of(path: Path) -> Path:
-    return path if path.is_dir() else path.parent
+    return path if is_dir(path) else path.parent
 
 
 def _only(path: Path) -> Path | None:
-    return path if path.is_file() else None
+    return path if is_file(path) else None
 
 
 def known_name(hashes: Mapping[str, str], entries: Mapping[str, Entry]) -> str | None:
@@ -139,7 +138,7 @@ def known_name(hashes: Mapping[str, str], entries: Mapping[str, Entry]) -> str |
 
 def family_of(path: Path) -> str:
     """Read the family from the header of the file, or of the UNet (else any weights) in the folder."""
-    if path.is_file():
+    if is_file(path):
         return detect(path).family
     heads = (head for pattern in HEADS for head in sorted(path.glob(pattern)))
     return next((detect(head).family for head in heads), "any")
@@ -153,12 +152,17 @@ def unpickled(found: Located, data: Path, stamps: Stamps, allow: bool) -> Locate
     if not allow:
         name = next(iter(pickled))
         raise WeightsError(f"{found.name}: {name} is a pickle, which can run code: add --allow-pickle to convert it")
-    root = data / "converted" / found.sha256[next(iter(pickled))]
+    root = data / "converted" / found.sha256[next(iter(pickled))] / _together(found.sha256)
     files = {renamed(path): _copy(file, path, root, stamps) for path, file in found.files.items()}
     hashes = {renamed(path): digest for path, digest in found.sha256.items()}
     folder = root / found.folder.relative_to(_base(found)) if found.file is None else root
     file = next(iter(files.values())) if found.file is not None else None
     return replace(found, folder=folder, files=files, file=file, sha256=hashes)
+
+
+def _together(hashes: Mapping[str, str]) -> str:
+    """A name for these files at these paths: where one is another, a configuration even, so is the conversion."""
+    return hashlib.sha256(json.dumps(sorted(hashes.items())).encode()).hexdigest()[:16]
 
 
 def _base(found: Located) -> Path:
@@ -178,7 +182,7 @@ def renamed(path: str) -> str:
 def _copy(file: Path, path: str, root: Path, stamps: Stamps) -> Path:
     """Convert or copy one file into `root`, unless that was done and still stands."""
     target = root / renamed(path)
-    if target.is_file() and stamps.known(target):
+    if is_file(target) and stamps.known(target):
         return target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -66,7 +66,7 @@ def _chosen(path: Path, keys: Collection[str], prefix: str, names: Collection[st
 def load_into(module: Module, state: Mapping[str, Tensor], source: Path | str, allow: Allow = NOTHING) -> Module:
     """Give `module` exactly the tensors of `state`, read from `source`.
 
-    A module built on the meta device takes the tensors as they are (`empty` makes one); any other keeps its
+    A module built on the meta device takes the tensors as they are; any other keeps its
     device and dtype. Returns the module.
     """
     own = module.state_dict()
@@ -112,13 +112,6 @@ def read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:
     if not isinstance(config, dict):
         raise WeightsError(f"{path}: not a configuration: get the file again")
     return config
-
-
-def empty(cls: type[Module], config: Mapping[str, Any]) -> Module:
-    """Build a diffusers model from its configuration on the meta device: shapes only, no memory."""
-    with torch.device("meta"):
-        module: Module = cls.from_config(dict(config))  # type: ignore[attr-defined]
-    return module
 
 
 def load_component(cls: type[Module], folder: Path, dtype: torch.dtype | None = None, allow: Allow = NOTHING) -> Module:

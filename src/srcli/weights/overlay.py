@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 
-from srcli.errors import MachineError
+from srcli.errors import MachineError, WeightsError
 from srcli.files import replacing
 from srcli.weights.lock import FIELDS, NAME, SCHEMA, Entry, read_lock
 
@@ -14,8 +14,14 @@ HEAD = "# srcli's record of weights that this user added or pulled. Written by `
 
 
 def read_overlay(path: Path) -> dict[str, Entry]:
-    """Read the user's lock; none yet is an empty one."""
-    return read_lock(path) if path.exists() else {}
+    """Read the user's lock; none yet is an empty one, one that may not be read is an error."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({error.strerror}): set XDG_CONFIG_HOME elsewhere") from error
+    return read_lock(path)
 
 
 def combined(packaged: Mapping[str, Entry], own: Mapping[str, Entry]) -> dict[str, Entry]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from srcli.errors import WeightsError
+from srcli.files import expanded
 
 LOCK = "weights.lock"
 
@@ -33,8 +34,13 @@ def places(environ: Mapping[str, str] | None = None) -> Places:
 
 
 def _given(env: Mapping[str, str], *names: str) -> Path | None:
-    found = next((env[name] for name in names if env.get(name)), None)
-    return Path(os.path.expandvars(found)).expanduser().absolute() if found else None
+    name = next((name for name in names if env.get(name)), None)
+    if name is None:
+        return None
+    path = expanded(os.path.expandvars(env[name]))
+    if path.parts and path.parts[0].startswith("~"):
+        raise WeightsError(f"{name} is {env[name]}, and there is no such user: set it to a folder")
+    return path.absolute()
 
 
 def _home(env: Mapping[str, str]) -> Path | None:

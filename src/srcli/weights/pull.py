@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from srcli.errors import MachineError, WeightsError
+from srcli.files import exists, is_file
 from srcli.weights.cache import Repo, alone, set_aside, unwritable
 from srcli.weights.header import sha256
 from srcli.weights.hub import Commit, Hub, Remote
@@ -45,7 +46,7 @@ class Plan:
     def bytes(self) -> int:
         """What is still to come over the network."""
         held = (self.repo.part(remote.blob) for remote in self.lacking)
-        return sum(remote.size for remote in self.lacking) - sum(p.stat().st_size for p in held if p.exists())
+        return sum(remote.size for remote in self.lacking) - sum(p.stat().st_size for p in held if is_file(p))
 
 
 def inside(entry: Entry, path: str, parts: Sequence[str]) -> bool:
@@ -104,7 +105,7 @@ def _agreed(entry: Entry, remote: Remote) -> File:
 def check_space(plans: Sequence[Plan], hub_cache: Path) -> None:
     """Refuse a pull that the disk cannot hold, before it starts."""
     need = sum(item.bytes for item in plans)
-    folder = next(path for path in (hub_cache, *hub_cache.parents) if path.exists())
+    folder = next(path for path in (hub_cache, *hub_cache.parents) if exists(path))
     free = shutil.disk_usage(folder).free
     if need and need + SPARE > free:
         room = f"{folder} has {free / 1e9:.1f} GB free and {need / 1e9:.1f} GB are to come"
@@ -154,7 +155,7 @@ class Puller:
 
     def _blob(self, plan: Plan, remote: Remote) -> Path | None:
         blob = plan.repo.blob(remote.blob)
-        return blob if blob.is_file() else None
+        return blob if is_file(blob) else None
 
     def _shown(self, plan: Plan, remote: Remote, blob: Path, digest: str, linked: bool) -> File:
         shown = blob if linked else plan.repo.link(plan.revision, remote.path, blob)

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from srcli.errors import WeightsError
+from srcli.files import exists, expanded
 from srcli.weights import local
 from srcli.weights.cache import Repo
 from srcli.weights.hub import Commit, Hub, hub, offline
@@ -56,13 +57,13 @@ class Store:
         Files that are missing are pulled unless offline; files that are not what the lock says are never used.
         """
         entries = self.lock()
-        path = Path(what).expanduser()
-        if what not in entries and path.exists():
+        path = expanded(what)
+        if what not in entries and exists(path):
             found = local.locate(path, self.stamps, self.places.data, entries, parts, allow_pickle)
             return replace(found, kind=kind or found.kind)
         if what not in entries and HUB_NAME.fullmatch(what):
             entries[what] = adhoc(what, kind or "base")
-        elif what not in entries and ("/" in what or what.endswith(".safetensors")):
+        elif what not in entries and (what.startswith("~") or "/" in what or what.endswith(".safetensors")):
             raise WeightsError(f"{what}: no such file or folder, and no hub id: check the path")
         return self.open(pick(entries, what, kind), parts, allow_pickle)
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from srcli.weights.header import CHUNK, sha256
 from srcli.weights.lock import File
 
 Stamp = tuple[int, int, int]
+Kept = tuple[Stamp, str]
+SHA256 = re.compile("[0-9a-f]{64}")
 WRITING = threading.Lock()
 
 
@@ -31,9 +34,7 @@ class Stamps:
         """Return the hash of a file, from the record when the file has not been touched since."""
         stamp = _stamp(path)
         kept = self._read().get(str(path.resolve()))
-        if kept and tuple(kept[0]) == stamp:
-            return str(kept[1])
-        return self.record(path)
+        return kept[1] if kept and kept[0] == stamp else self.record(path)
 
     def record(self, path: Path) -> str:
         """Hash a file now and keep the result. A file that changed meanwhile is not kept."""
@@ -46,26 +47,35 @@ class Stamps:
     def keep(self, path: Path, digest: str) -> None:
         """Record a hash that was just worked out."""
         with WRITING:
-            self._write(str(path.resolve()), [list(_stamp(path)), digest])
+            self._write(str(path.resolve()), (_stamp(path), digest))
 
     def known(self, path: Path) -> bool:
         """Whether the record still speaks for this file."""
         kept = self._read().get(str(path.resolve()))
-        return kept is not None and tuple(kept[0]) == _stamp(path)
+        return kept is not None and kept[0] == _stamp(path)
 
-    def _read(self) -> dict[str, list]:  # type: ignore[type-arg]
+    def _read(self) -> dict[str, Kept]:
         try:
             found = json.loads(self.path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}
-        return found if isinstance(found, dict) else {}
+        items = found.items() if isinstance(found, dict) else ()
+        return {name: kept for name, value in items if (kept := _kept(value))}
 
-    def _write(self, key: str, value: list) -> None:  # type: ignore[type-arg]
+    def _write(self, key: str, value: Kept) -> None:
         stamps = {name: kept for name, kept in self._read().items() if exists(Path(name))} | {key: value}
         with suppress(OSError):  # a read-only or full disk: the next run hashes again
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(self.path) as fresh:
                 fresh.write_text(json.dumps(stamps, indent=1), encoding="utf-8")
+
+
+def _kept(value: object) -> Kept | None:
+    """One record, None for whatever is not of its shape."""
+    match value:
+        case [[int(size), int(time), int(inode)], str(digest)] if SHA256.fullmatch(digest):
+            return (size, time, inode), digest
+    return None
 
 
 def _stamp(path: Path) -> Stamp:

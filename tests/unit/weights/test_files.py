@@ -25,7 +25,7 @@ from srcli.weights.blend import blend_unet
 from srcli.weights.families import detect, require
 from srcli.weights.header import read_header, sha256
 from srcli.weights.lora import merge, read_lora
-from srcli.weights.open import Allow, empty, load_component, load_into, load_state, read_config
+from srcli.weights.open import Allow, load_component, load_into, load_state, read_config
 from srcli.weights.parts import chosen, weight_files
 from srcli.weights.pickles import refuse_broken_torch, to_safetensors
 from srcli.weights.single import convert_open_clip, load_text, open_single
@@ -181,6 +181,11 @@ def test_only_what_is_asked_for_is_read(tmp_path: Path) -> None:
     assert list(load_state(path, "a.", ["y"])) == ["y"]
     with pytest.raises(WeightsError, match=r"lacks a\.z"):
         load_state(path, "a.", ["y", "z"])
+
+
+def empty(cls: type[nn.Module], config: dict[str, object]) -> nn.Module:
+    with torch.device("meta"):
+        return cls.from_config(config)
 
 
 def linear() -> nn.Linear:

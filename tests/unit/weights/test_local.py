@@ -53,7 +53,7 @@ def test_a_known_file_is_recognised_by_its_hash(store: Store, tmp_path: Path) ->
 
 def test_a_folder_by_path(store: Store) -> None:
     found = store.resolve(str(BASE), kind="base")
-    assert found.family == "width32" and found.has("vae") and found.part("unet").is_dir()
+    assert found.family == "width32" and found.part("unet").is_dir()
     assert found.file is None
     assert "unet/diffusion_pytorch_model.safetensors" in found.sha256
     with pytest.raises(WeightsError, match="has no image_encoder"):
@@ -73,6 +73,46 @@ def test_a_folder_without_weights_and_a_path_to_nothing(store: Store, tmp_path: 
             store.resolve(what)
     with pytest.raises(WeightsError, match="no base named 'gone': choose one of majic"):
         store.resolve("gone", kind="base")
+
+
+IMPOSSIBLE = ["./a/" + "n" * 300, "n" * 300 + ".safetensors", "~nosuchuser/x", "~nosuchuser", "a/b\x00c", "/dev/null/x"]
+
+
+@pytest.mark.parametrize("what", IMPOSSIBLE)
+def test_a_name_that_no_disk_can_hold_is_one_line_too(what: str, store: Store) -> None:
+    with pytest.raises(WeightsError, match="no such file or folder"):
+        store.resolve(what)
+    for name in ("mine", "majic"):
+        with pytest.raises(WeightsError, match="no such file or folder"):
+            care.add(store, name, what, "base")
+
+
+@pytest.mark.parametrize("name", ["HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"])
+@pytest.mark.parametrize("folder", ["~nosuchuser/x", "/" + "n" * 300])
+def test_folders_that_cannot_be_are_one_line_or_none(
+    name: str, folder: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, folder)
+    try:
+        here = Store(packaged=store.packaged, offline=True)
+        assert here.resolve(str(BASE), parts=("vae",)).part("vae").is_dir()
+        assert here.here() == [] and care.collect(here) == []
+    except WeightsError as error:
+        assert name in str(error) and (name == "XDG_CONFIG_HOME" or folder[0] == "~")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["", "[1]", "[[1, 2], 3]", '["ab"]', '[[1, 2, 3], "short"]', "null", "7", '{"a": 1}', '[[[1], 2, 3], "x"]'],
+)
+def test_a_damaged_record_only_costs_reading_again(damage: str, store: Store, tmp_path: Path) -> None:
+    path = Path(shutil.copy(SINGLE, tmp_path / "x.safetensors"))
+    for text in (damage, f'{{"{path.resolve()}": {damage or "{"}}}', "[" * 20_000):
+        store.stamps.path.parent.mkdir(parents=True, exist_ok=True)
+        store.stamps.path.write_text(text, encoding="utf-8")
+        assert not store.stamps.known(path)
+        assert store.stamps.sha256(path) == sha256(path)
+        assert store.stamps.known(path)
 
 
 def test_what_must_be_brought_says_where_it_is_got(store: Store) -> None:
@@ -168,6 +208,16 @@ def test_a_pickled_folder_becomes_one_that_transformers_opens(store: Store, tmp_
     assert sorted(found.files) == ["config.json", "model.safetensors"]
 
 
+def test_a_conversion_does_not_outlive_an_edit_of_what_lies_beside_the_pickle(store: Store, tmp_path: Path) -> None:
+    folder = tmp_path / "captioner"
+    folder.mkdir()
+    torch.save({"a": torch.arange(3.0)}, folder / "pytorch_model.bin")
+    for text in ("{}", '{"new": 1}', "{}"):
+        (folder / "config.json").write_text(text, encoding="utf-8")
+        found = store.resolve(str(folder), kind="captioner", allow_pickle=True)
+        assert found.folder.joinpath("config.json").read_text(encoding="utf-8") == text
+
+
 def test_conversions_that_nothing_names_are_collected(store: Store, tmp_path: Path) -> None:
     path = tmp_path / "old.ckpt"
     torch.save({"a": torch.arange(3.0)}, path)
@@ -176,5 +226,5 @@ def test_conversions_that_nothing_names_are_collected(store: Store, tmp_path: Pa
     put(store.places.overlay, replace(entry, files={"old.ckpt": File("old.ckpt", None, sha256(path))}))
     assert care.collect(store) == []
     care.forget(store, store.lock()["old"])
-    assert [gone for gone, _ in care.collect(store)] == [found.folder]
+    assert [gone for gone, _ in care.collect(store)] == [found.folder.parent]
     assert not found.folder.exists() and path.exists()
