@@ -1,0 +1,108 @@
+"""Decoding and encoding by bands against the untiled way and the library's tiles: time, error and memory.
+
+A stock Stable Diffusion VAE with random weights, fp32, each way in a process of its own. `--divide` thins its layers,
+so that large sides can be compared in little time; what maps weigh falls in the same measure.
+
+python -m benchmarks.vae [--side 512] [--divide 1]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+
+from benchmarks.tables import MIB, apart, peak, table
+from srcli.engines.device import default_threads
+from srcli.models.banded_vae import Bands, Spilling, decode, encode
+
+Way = Callable[[AutoencoderKL, Tensor], Tensor]
+
+
+def network(divide: int) -> AutoencoderKL:
+    torch.manual_seed(0)
+    widths = [width // divide for width in (128, 256, 512, 512)]
+    return AutoencoderKL(
+        block_out_channels=widths,
+        down_block_types=["DownEncoderBlock2D"] * 4,
+        up_block_types=["UpDecoderBlock2D"] * 4,
+        layers_per_block=2,
+        sample_size=512,
+    ).eval()
+
+
+def tiled(vae: AutoencoderKL, z: Tensor) -> Tensor:
+    vae.enable_tiling()
+    return vae.decode(z).sample
+
+
+WAYS: dict[str, Way] = {
+    "untiled": lambda vae, z: vae.decode(z).sample,
+    "bands": lambda vae, z: decode(vae, z, Bands()),
+    "bands, maps on disk": lambda vae, z: decode(vae, z, Spilling()),
+    "the library's tiles": tiled,
+    "encode untiled": lambda vae, z: vae._encode(z),
+    "encode bands": lambda vae, z: encode(vae, z, Bands()),
+}
+
+
+@torch.inference_mode()
+def measure(way: str, side: int, divide: int, file: Path) -> dict[str, float]:
+    """Seconds and bytes of one way; its result goes to `file`, to be compared."""
+    torch.set_num_threads(default_threads())
+    vae = network(divide)
+    generator = torch.Generator().manual_seed(1)
+    shape = (1, 3, side, side) if way.startswith("encode") else (1, 4, side // 8, side // 8)
+    given = torch.randn(shape, generator=generator)
+    WAYS[way](vae, given[..., :64, :64])
+    before, began, clock = peak(), time.perf_counter(), time.process_time()
+    result = WAYS[way](vae, given)
+    spent = {"cpu": time.process_time() - clock, "wall": time.perf_counter() - began, "memory": peak() - before}
+    torch.save(result, file)
+    return spent
+
+
+def report(side: int, divide: int) -> None:
+    rows, found = [], {}
+    with tempfile.TemporaryDirectory() as folder:
+        for way in WAYS:
+            file = Path(folder) / way.replace(" ", "-")
+            one = apart("benchmarks.vae", "--side", side, "--divide", divide, "--one", way, "--file", file)
+            exact = "encode untiled" if way.startswith("encode") else "untiled"
+            found[way] = (torch.load(file), one)
+            truth, plain = found[exact]
+            error = float((found[way][0] - truth).norm() / truth.norm())
+            times, share = one["cpu"] / plain["cpu"], one["memory"] / max(1, plain["memory"])
+            sizes = f"{one['memory'] / MIB:,.0f}", f"{share:.2f}"
+            rows.append([way, f"{one['cpu']:.1f}", f"{times:.2f}", *sizes, f"{error:.1e}"])
+    thin = "" if divide == 1 else f", layers {divide} times thinner"
+    print(f"## VAE at {side}x{side}{thin}, fp32\n")
+    print(
+        table(
+            ["decode, or encode", "processor s", "times untiled", "memory, MiB", "of untiled", "relative error"], rows
+        )
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="The VAE by bands against others.")
+    parser.add_argument("--side", type=int, default=512)
+    parser.add_argument("--divide", type=int, default=1)
+    parser.add_argument("--one", choices=WAYS, help=argparse.SUPPRESS)
+    parser.add_argument("--file", type=Path, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.one:
+        print(json.dumps(measure(given.one, given.side, given.divide, given.file)))
+        return
+    report(given.side, given.divide)
+
+
+if __name__ == "__main__":
+    main()
