@@ -21,8 +21,8 @@ ROOMS = (
     "cli",
     "batch",
     "pipeline",
-    "engines",
     "train",
+    "engines",
     "models",
     "sampling",
     "memory",
@@ -42,6 +42,7 @@ def room(path: Path) -> str:
 def imported(path: Path) -> Iterator[str]:
     """Modules of this package that a file imports, wherever in the file it does so."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        assert not (isinstance(node, ast.ImportFrom) and node.level), f"{path.name} imports relatively"
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "srcli":
             yield from ([node.module] if node.module != "srcli" else [f"srcli.{a.name}" for a in node.names])
         if isinstance(node, ast.Import):

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from srcli.engines.base import Canvas, Request, Size, Tell
+from srcli.engines.builtin_file import read
 from srcli.engines.device import Device
 from srcli.errors import WeightsError
 from srcli.models.builtin import UP, Builtin, Prediction
@@ -24,7 +25,6 @@ from srcli.sampling.cosine import Cosine
 from srcli.sampling.noise import NoiseField
 from srcli.sampling.tiling import Tile
 from srcli.settings import ModelChoice, Sampling
-from srcli.train.pack import read
 from srcli.weights.header import sha256
 from srcli.weights.store import Store
 

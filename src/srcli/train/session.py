@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from numpy.random import default_rng
 
+from srcli.engines import builtin_file
 from srcli.errors import InputError, MachineError
 from srcli.models.builtin import UP, Builtin, Shape
-from srcli.train import data, loops, pack
+from srcli.train import data, loops
 from srcli.train.degradations import Degrade, Pixels, degrade
 from srcli.train.loops import Budget, Recipe, Run
 from srcli.train.metrics import Scores, compare
@@ -50,7 +51,7 @@ class Plan:
     shape: Shape = field(default_factory=Shape)
 
     def recipe(self, stage: str) -> Recipe:
-        shape = replace(pack.shape_of(self.start) if self.start else self.shape, fold=TASKS[self.task][0])
+        shape = replace(builtin_file.shape_of(self.start) if self.start else self.shape, fold=TASKS[self.task][0])
         return Recipe(
             stage=stage,
             task=self.task,
@@ -116,7 +117,7 @@ def train(plan: Plan, resume: bool, tell: Tell) -> Path:
         raise MachineError(f"cannot make {plan.out} ({error.strerror}): give another --out") from error
     torch.manual_seed(plan.seed)
     shape = plan.recipe("predict").shape
-    model = pack.refolded(pack.read(plan.start), shape.fold) if plan.start else Builtin(shape)
+    model = builtin_file.refolded(builtin_file.read(plan.start), shape.fold) if plan.start else Builtin(shape)
     tell(f"{len(photos.pairs.photos)} photographs to learn from, {len(photos.unseen)} held out for the sheet")
     for stage in SHARES:
         run = Run.begin(plan.recipe(stage), model)
@@ -146,7 +147,7 @@ def _stage(run: Run, plan: Plan, photos: Photos, tell: Tell) -> None:
 
 def _report(model: Builtin, plan: Plan, photos: Photos, run: Run) -> None:
     """The model as it is now, a line of metrics, and the sheet."""
-    pack.write(_model_file(plan), run.recipe.shape, model.state_dict(), plan.task)
+    builtin_file.write(_model_file(plan), run.recipe.shape, model.state_dict(), plan.task)
     scores: dict[str, list[Scores]] = {}
     rows = []
     for small, sharp in photos.tests():

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from srcli.engines import builtin
+from srcli.engines import builtin, builtin_file
 from srcli.engines.base import Request
 from srcli.engines.builtin import BuiltinEngine, verified
 from srcli.engines.device import Device
@@ -21,7 +21,6 @@ from srcli.sampling.noise import NoiseField
 from srcli.sampling.sampler import sample
 from srcli.settings import ModelChoice, Prompt, Sampling
 from srcli.tasks import UPSCALE
-from srcli.train import pack
 
 CPU = Device(torch.device("cpu"), torch.float32)
 TINY = Shape(width=8, wide=8, before=1, deep=1, after=1, detail=(8, 8, 8), edge=4)
@@ -133,7 +132,7 @@ def test_a_file_of_another_model_is_refused(tmp_path):
 
 def test_a_trained_file_is_an_adapter(tmp_path):
     path = tmp_path / "mine.safetensors"
-    pack.write(path, TINY, Builtin(TINY).state_dict(), "upscale")
+    builtin_file.write(path, TINY, Builtin(TINY).state_dict(), "upscale")
     made = builtin.load(ModelChoice(engine="builtin", adapter=str(path)), CPU, None, print)
     assert made.model.shape == TINY
     assert made.provenance()["model"].endswith(made.digest)

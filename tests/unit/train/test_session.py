@@ -14,9 +14,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from srcli.cli.train import app
+from srcli.engines import builtin_file
 from srcli.errors import InputError, MachineError, SrcliError
 from srcli.models.builtin import Builtin, Shape
-from srcli.train import data, loops, pack, session
+from srcli.train import data, loops, session
 from srcli.train.degradations import degrade
 from srcli.train.loops import Budget, Recipe, Run, train
 from srcli.train.session import Plan
@@ -82,7 +83,7 @@ def test_kill_and_resume_give_the_same_state(photos, tmp_path, stage):
 @pytest.mark.parametrize("task", ["upscale", "restore"])
 def test_a_session_leaves_a_model_metrics_and_a_sheet(photos, tmp_path, task):
     made = session.train(plan(photos, tmp_path, task=task), False, lambda text: None)
-    model = pack.read(made)
+    model = builtin_file.read(made)
     assert model.shape.scale == (4 if task == "upscale" else 2)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["stage"] for line in lines] == ["predict", "edges", "detail"]
@@ -96,21 +97,21 @@ def test_a_session_resumes_and_refuses_other_settings(photos, tmp_path):
         session.train(plan(photos, tmp_path), False, lambda text: None)
     with pytest.raises(InputError, match="made with batch 2"):
         session.train(plan(photos, tmp_path, batch=3), True, lambda text: None)
-    before = pack.read(tmp_path / "builtin-upscale.safetensors").state_dict()
+    before = builtin_file.read(tmp_path / "builtin-upscale.safetensors").state_dict()
     session.train(plan(photos, tmp_path), True, lambda text: None)
-    after = pack.read(tmp_path / "builtin-upscale.safetensors").state_dict()
+    after = builtin_file.read(tmp_path / "builtin-upscale.safetensors").state_dict()
     assert all(torch.equal(before[k], after[k]) for k in before)
 
 
 def test_a_restorer_begins_as_the_upscaler_of_the_halved_picture(photos, tmp_path):
     model = Builtin(TINY)
-    folded = pack.refolded(model, 2)
+    folded = builtin_file.refolded(model, 2)
     picture = torch.rand(1, 3, 8, 8).repeat_interleave(2, 2).repeat_interleave(2, 3)
     torch.testing.assert_close(folded.predictor(picture).features, model.predictor(picture[..., ::2, ::2]).features)
-    pack.write(tmp_path / "x.safetensors", TINY, model.state_dict(), "upscale")
+    builtin_file.write(tmp_path / "x.safetensors", TINY, model.state_dict(), "upscale")
     started = plan(photos, tmp_path / "out", task="restore", start=tmp_path / "x.safetensors", shape=Shape())
     made = session.train(started, False, lambda text: None)
-    assert pack.read(made).shape == replace(TINY, fold=2)
+    assert builtin_file.read(made).shape == replace(TINY, fold=2)
 
 
 def _nothing(folder: Path) -> None:
