@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -84,7 +85,7 @@ class Reader:
         try:
             send(cast(BinaryIO, process.stdin), request)
             answer = receive(cast(BinaryIO, process.stdout))
-        except (EOFError, OSError) as error:
+        except (EOFError, OSError, MemoryError, pickle.UnpicklingError) as error:
             raise self._death(request.path) from error
         finally:
             timer.cancel()
@@ -98,9 +99,9 @@ class Reader:
             self._process.kill()
 
     def _death(self, path: Path) -> PictureError:
-        late = self._late
-        code = self._process.wait() if self._process is not None else 0
+        late, process = self._late, self._process
         self.close()
+        code = process.returncode if process is not None else 0
         if late:
             text = f"{shown(path)} could not be read within {self._timeout:g} seconds: raise --timeout, or leave it out"
             return PictureError(text, "timeout")

@@ -22,7 +22,8 @@ OTHERS = {
     "pathlib._local": ("Path", "PosixPath", "WindowsPath"),
     "_codecs": ("encode",),
 }
-MOST = 1 << 40  # bytes of one part; more is no message of ours
+PARTS = 1000
+MOST = 1 << 36  # bytes of one part; more is no message of ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +65,18 @@ def send(stream: BinaryIO, message: object) -> None:
 
 
 def receive(stream: BinaryIO) -> Any:
-    """The next message; EOFError when the other side is gone."""
+    """The next message. EOFError when the other side is gone, UnpicklingError when it talks nonsense."""
     count = _number(stream)
+    if not 0 < count <= PARTS:
+        raise pickle.UnpicklingError(f"no message has {count} parts")
     sizes = [_number(stream) for _ in range(count)]
     parts = [_exactly(stream, size) for size in sizes]
-    return _Careful(io.BytesIO(parts[0]), buffers=parts[1:]).load()
+    try:
+        return _Careful(io.BytesIO(parts[0]), buffers=parts[1:]).load()
+    except pickle.UnpicklingError:
+        raise
+    except Exception as error:
+        raise pickle.UnpicklingError(f"no message: {type(error).__name__}") from error
 
 
 def _number(stream: BinaryIO) -> int:
