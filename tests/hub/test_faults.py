@@ -76,6 +76,23 @@ def test_a_fault_that_passes_is_outlived(row: str, make_store: MakeStore, hub: H
     assert make_store().resolve("base").files[VAE].read_bytes() == TENSORS
 
 
+@pytest.mark.parametrize("row", ROWS)
+def test_a_password_in_the_mirrors_address_is_never_said(row: str, make_store: MakeStore, hub: Hub) -> None:
+    hub.faults += copy(ROWS[row][0])
+    client = Client(hub.url.replace("://", "://me:s3cret@"), pause=0.001, tries=2)
+    with pytest.raises(WeightsError) as error:
+        make_store(hub=client).resolve("base")
+    assert ROWS[row][1] in str(error.value) and "s3cret" not in str(error.value) and "me:" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "address", ["me:pw@hub.test/a@b", "hub.test/a@b", "https://hub.test", "https://x@hub.test:8/a"]
+)
+def test_an_address_without_its_user(address: str) -> None:
+    wanted = address.replace("me:pw@", "").replace("x@", "")
+    assert Client(address).shown == wanted
+
+
 def test_wrong_bytes_are_set_aside_and_not_used(make_store: MakeStore, hub: Hub) -> None:
     hub.faults.append(Fault("wrong", "*.safetensors", times=1))
     store = make_store()

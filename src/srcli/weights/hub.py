@@ -68,6 +68,13 @@ class Hub:
     pause: float = 1.0
     tries: int = TRIES
 
+    @property
+    def shown(self) -> str:
+        """The endpoint without the password that a mirror's address may hold."""
+        scheme, slashes, rest = self.endpoint.rpartition("://")
+        host, slash, path = rest.partition("/")
+        return scheme + slashes + host.rpartition("@")[2] + slash + path
+
     def commit(self, repo: str, revision: str | None) -> Commit:
         """Ask what a revision (None: the main branch) is and holds."""
         found: Commit = self._patiently(repo, lambda: self._commit(repo, revision))
@@ -158,10 +165,10 @@ class Hub:
         except HfHubHTTPError as error:
             raise self._refused(error, repo, revision, path) from error
         except ValueError as error:  # json of a login page, a url that is none
-            said = f"{self.endpoint} does not answer like the Hub (a login page?)"
+            said = f"{self.shown} does not answer like the Hub (a login page?)"
             raise WeightsError(f"{said}: check the network, the proxy and HF_ENDPOINT") from error
         except transport as error:
-            raise _Again(f"{self.endpoint} cannot be reached or broke off ({type(error).__name__})") from error
+            raise _Again(f"{self.shown} cannot be reached or broke off ({type(error).__name__})") from error
 
     def _refused(self, error: "HfHubHTTPError", repo: str, revision: str, path: str | None) -> Exception:
         from huggingface_hub import errors
@@ -170,7 +177,7 @@ class Hub:
         if code in BUSY:
             return _Again(f"the Hub answers {code}", _retry_after(error.response.headers))
         if isinstance(error, errors.GatedRepoError) or code == 403:
-            page = f"{self.endpoint}/{repo}"
+            page = f"{self.shown}/{repo}"
             return WeightsError(f"{repo} is gated: accept its terms at {page}, then set HF_TOKEN to a read token")
         if isinstance(error, errors.RevisionNotFoundError):
             return WeightsError(f"{repo} has no revision {revision}: check it, or run srcli models lock")
