@@ -99,6 +99,12 @@ def test_pull_replaces_what_changed_in_the_cache(srcli) -> None:
     assert path.read_bytes() == TENSORS
 
 
+def test_a_path_comes_byte_for_byte_so_that_scripts_can_open_it(srcli, tmp_path: Path) -> None:
+    raw = os.fsencode(tmp_path) + b"/caf\xe9 \xe2\x80\xae\x1b[1m.safetensors"
+    Path(os.fsdecode(raw)).write_bytes(TENSORS)
+    assert srcli("path", os.fsdecode(raw)).stdout_bytes == raw + b"\n"
+
+
 @pytest.mark.parametrize("share", ["0%", "200%", "some"])
 def test_a_share_that_is_none(srcli, share: str) -> None:
     assert "--subset" in srcli("verify", "--subset", share, exit_code=2).stderr

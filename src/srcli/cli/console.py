@@ -24,7 +24,7 @@ class Paths:
 
     def ended(self, outcome: Outcome) -> None:
         if outcome.status == DONE and outcome.target is not None:
-            _emit(os.fsencode(outcome.target))
+            emit(os.fsencode(outcome.target))
 
     def finished(self, report: Report) -> None:
         """Paths are all there is to say."""
@@ -50,7 +50,7 @@ class Objects:
         self._say({"event": "finished", **counts, "seconds": round(report.seconds, 3), "exit": report.exit_code})
 
     def _say(self, said: dict[str, object]) -> None:
-        _emit(json.dumps(said, ensure_ascii=True).encode())
+        emit(json.dumps(said, ensure_ascii=True).encode())
 
 
 class Plain(Listener):
@@ -158,6 +158,7 @@ def _path(name: str, path: Path) -> dict[str, str]:
     return {name: text, **exact}
 
 
-def _emit(line: bytes) -> None:
+def emit(line: bytes) -> None:
+    """One line of results, byte for byte: a path need not be text in any encoding."""
     sys.stdout.buffer.write(line + b"\n")
     sys.stdout.buffer.flush()

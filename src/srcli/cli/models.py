@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
@@ -204,17 +205,21 @@ def remove(names: Names) -> None:
 @app.command()
 def path(name: Name, part: Annotated[str | None, typer.Argument(help="A part of it, such as vae.")] = None) -> None:
     """Print where an entry lies, without touching the network."""
+    from srcli.cli.console import emit
+
     parts = (part,) if part else ()
     found = Store(offline=True, tell=_say).resolve(name, parts=parts)
-    print(shown(found.file or (found.part(part) if part else found.folder)))
+    emit(os.fsencode(found.file or (found.part(part) if part else found.folder)))
 
 
 @app.command()
 def gc() -> None:
     """Delete what broken downloads, bad files and old conversions left behind."""
+    from srcli.cli.console import emit
+
     gone = care.collect(Store(tell=_say))
     for item, _ in gone:
-        print(shown(item))
+        emit(os.fsencode(item))
     _say(f"{len(gone)} leftovers removed, {_bytes(sum(size for _, size in gone))} freed")
 
 
