@@ -16,11 +16,17 @@ settings.register_profile("srcli", deadline=None, max_examples=40, print_blob=Tr
 settings.load_profile("srcli")
 
 
+# What a developer may have set, and what would lead a test to their cache, their mirror or their account.
+OTHERS = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_TOKEN", "HF_TOKEN_PATH", "HUGGING_FACE_HUB_TOKEN", "HF_ENDPOINT")
+
+
 @pytest.fixture(autouse=True)
 def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """No test reads or writes the user's own settings and caches."""
     path = tmp_path_factory.mktemp("home")
     for name, folder in (("XDG_CONFIG_HOME", "config"), ("XDG_CACHE_HOME", "cache"), ("HF_HOME", "hub")):
         monkeypatch.setenv(name, str(path / folder))
+    for name in OTHERS:
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(path))
     yield path
