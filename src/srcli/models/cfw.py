@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from srcli.models.banded_vae import After, Bands, resnet
+from srcli.models.rrdb import Rrdb
 
 LEVELS = (1, 2)  # halvings of the picture at which features are taken and mixed in
 PREFIX = "fusion_layer_"  # of their names in the decoder of an official CFW checkpoint
@@ -37,30 +37,8 @@ class Residual(nn.Module):
         return self.conv_out
 
 
-class Dense(nn.Module):
-    """Five convolutions, each seeing all before it; a fifth of the last is added."""
-
-    def __init__(self, width: int, growth: int) -> None:
-        super().__init__()
-        for index in range(1, 5):
-            self.add_module(f"conv{index}", nn.Conv2d(width + (index - 1) * growth, growth, 3, padding=1))
-        self.conv5 = nn.Conv2d(width + 4 * growth, width, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        seen = x
-        for index in range(1, 5):
-            new = F.leaky_relu(self.get_submodule(f"conv{index}")(seen), 0.2)
-            seen = torch.cat([seen, new], dim=1)
-        return x + 0.2 * self.conv5(seen)  # type: ignore[no-any-return]
-
-
-class DenseChain(nn.Module):
-    """Three dense blocks in a residual of their own (RRDB)."""
-
-    def __init__(self, width: int, growth: int) -> None:
-        super().__init__()
-        for index in range(1, 4):
-            self.add_module(f"rdb{index}", Dense(width, growth))
+class Chain(Rrdb):
+    """An RRDB that can work in bands."""
 
     def run(self, x: Tensor, bands: Bands, device: torch.device) -> Tensor:
         """Band by band; rows next to an inner edge are worked out and thrown away."""
@@ -78,7 +56,7 @@ class Fusion(nn.Module):
     def __init__(self, width: int, growth: int, chains: int) -> None:
         super().__init__()
         self.encode_enc_1 = Residual(2 * width, width)
-        self.encode_enc_2 = nn.Sequential(*(DenseChain(width, growth) for _ in range(chains)))
+        self.encode_enc_2 = nn.Sequential(*(Chain(width, growth) for _ in range(chains)))
         self.encode_enc_3 = Residual(width, width)
 
     def run(self, seen: Tensor, made: Tensor, bands: Bands, device: torch.device) -> Tensor:

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from diffusers import ControlNetModel
 from torch import Tensor, nn
-from torch.nn.functional import leaky_relu, silu
+from torch.nn.functional import silu
 
+from srcli.models.rrdb import Rrdb
 from srcli.models.stock import build
 
 EMBEDDING = "controlnet_cond_embedding"
@@ -26,7 +27,7 @@ class Conditioning(nn.Module):
         self.out_channels = out
         self.conv_in = _conv(3, widths[0])
         if rrdb:
-            self.preprocesser = nn.Sequential(Rrdb(widths[0]), Rrdb(widths[0]))
+            self.preprocesser = nn.Sequential(*(Rrdb(widths[0], widths[0]) for _ in range(2)))
         pairs = list(zip(widths, widths[1:], strict=False))
         self.blocks = nn.ModuleList(
             conv for now, then in pairs for conv in (_conv(now, now), _conv(now, then, stride=2))
@@ -56,36 +57,6 @@ class Conditioning(nn.Module):
             x = silu(self.blocks[index + 1](silu(self.blocks[index](x))))
             levels.append(x)
         return levels
-
-
-class Rrdb(nn.Module):
-    """Residual in residual dense block (ESRGAN)."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.rdb1, self.rdb2, self.rdb3 = Dense(width), Dense(width), Dense(width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        deep: Tensor = self.rdb3(self.rdb2(self.rdb1(x)))
-        return deep * 0.2 + x
-
-
-class Dense(nn.Module):
-    """Five convolutions, each reading all before it."""
-
-    conv5: nn.Conv2d
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        for index in range(1, 6):
-            setattr(self, f"conv{index}", _conv(width * index, width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        seen = [x]
-        for index in range(1, 5):
-            seen.append(leaky_relu(getattr(self, f"conv{index}")(torch.cat(seen, 1)), 0.2))
-        deep: Tensor = self.conv5(torch.cat(seen, 1))
-        return deep * 0.2 + x
 
 
 def control_net(config: Mapping[str, Any], keys: Iterable[str]) -> ControlNetModel:
