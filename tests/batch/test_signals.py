@@ -1,9 +1,10 @@
-"""How a run ends when it is told to: the real program, in a process of its own."""
+"""How a run ends when it is told or made to: the real program, in a process of its own."""
 
 from __future__ import annotations
 
 import io
 import json
+import resource
 import signal
 import subprocess
 import time
@@ -91,3 +92,16 @@ def test_stdin_to_stdout(folder: Path) -> None:
     assert run.returncode == 0, stderr
     with Image.open(io.BytesIO(stdout)) as made:
         assert made.size == (48, 32)
+
+
+def test_a_full_disk_ends_the_run_and_leaves_nothing_half(tmp_path: Path) -> None:
+    for number in range(6):
+        draw(tmp_path / "in" / f"{number}.png", 100, 100, seed=number)
+    out = tmp_path / "out"
+    limit = (32 << 10, 32 << 10)
+    run = start(tmp_path / "in", "-o", out, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit))
+    _, stderr = run.communicate(timeout=60)
+    assert run.returncode == 5
+    assert b"free some space" in stderr
+    assert b"Traceback" not in stderr
+    assert [p.name for p in out.iterdir()] == [".srcli-journal.jsonl"]
