@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 RESULTS = Path(__file__).parent / "results"
-PATIENCE = 300  # seconds for one part
+PATIENCE = 360  # seconds for one part
 # Programs with their arguments, in the order of the report.
 PARTS: dict[str, list[list[str]]] = {
     "layout": [[]],

@@ -27,6 +27,7 @@ from srcli.models.prefix import Prefix
 
 Step = Callable[[Tensor, Tensor], Tensor]
 PLAIN = "plain: stock layers, both texts in one call"
+PACKED = "weights packed"
 
 
 def stages(led: Led) -> Iterator[tuple[str, Step]]:
@@ -44,7 +45,7 @@ def stages(led: Led) -> Iterator[tuple[str, Step]]:
     yield "attention by rows", lambda x, hint: led(x, T, hint)
     for net in every:
         pack(net)
-    yield "weights packed", lambda x, hint: led(x, T, hint)
+    yield PACKED, lambda x, hint: led(x, T, hint)
     shared = replace(led, nets=replace(nets, prefix=Prefix(nets.unet, nets.control)))
     yield "layers before the first text shared by the halves", lambda x, hint: shared(x, T, hint)
 
@@ -56,9 +57,10 @@ def measure(config: dict, dtype: torch.dtype, side: int, last: bool) -> dict[str
     device = Device(torch.device("cpu"), dtype)
     x, hint, text = inputs(config, device, side)
     found = {}
-    steps = list(stages(denoiser(networks(config, device), text))) if last else None
-    for name, step in steps[-1:] if steps else stages(denoiser(networks(config, device), text)):
-        step(x, hint)  # the first makes what the others keep
+    steps = stages(denoiser(networks(config, device), text))
+    for name, step in list(steps)[-1:] if last else steps:
+        if last or name in (PLAIN, PACKED):
+            step(x, hint)  # the first of its kind touches or packs the weights
         found[name] = seconds(lambda step=step: step(x, hint))
     return found
 

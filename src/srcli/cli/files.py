@@ -100,6 +100,10 @@ class Outputs:
 class Running:
     """How the run behaves."""
 
+    explain: Annotated[
+        bool,
+        typer.Option("--explain", help="Print tiles, work, memory, time; do nothing.", rich_help_panel="Run"),
+    ] = False
     workers: Annotated[int, typer.Option(help="Processes on this machine.", rich_help_panel="Run")] = 1
     ray: Annotated[str | None, typer.Option(help="Ray cluster: ADDRESS, auto or local.", rich_help_panel="Run")] = None
     timeout: Annotated[float | None, typer.Option(help="Seconds that one picture may take.", rich_help_panel="Run")] = (

@@ -44,8 +44,12 @@ def _run(
         # Before anything is loaded: what the engine has no use for.
         wish.refuse_idle(choice.engine, job.prompt)
         job.sampling.over(profile(choice))
-        maker = Maker(choice, device)
-        report = run(Orders(intake, outlet, conduct, job, maker), listener)
+        orders = Orders(intake, outlet, conduct, job, Maker(choice, device))
+        if running.explain:
+            from srcli.cli.explain import explain
+
+            raise typer.Exit(explain(orders, running.as_json))
+        report = run(orders, listener)
     raise typer.Exit(report.exit_code)
 
 

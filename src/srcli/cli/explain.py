@@ -1,0 +1,56 @@
+"""`--explain`: what a run would do and take, without doing it."""
+
+from __future__ import annotations
+
+import json
+
+from srcli.batch.inputs import Finder
+from srcli.batch.orders import STREAM, Orders
+from srcli.batch.reader import Readers
+from srcli.cli.boundary import complain
+from srcli.errors import InputError, PictureError
+from srcli.imaging.names import shown
+
+SOME_FAILED, ALL_FAILED = 3, 1
+
+
+def explain(orders: Orders, as_json: bool) -> int:
+    """Print the plan of each picture; the exit code is that of a run in which only reading can fail."""
+    if STREAM in orders.intake.inputs:
+        raise InputError("--explain reads a picture's size from its file: name one instead of stdin")
+    from srcli.engines.device import pick
+    from srcli.engines.forecast import forecast, speed
+
+    device = pick(orders.maker.device)
+    readers, rate, counts = Readers(orders.intake), speed(device), [0, 0]
+    try:
+        for found in Finder(orders.intake, lambda path: False):
+            try:
+                if found.problem:
+                    raise PictureError(found.problem[1], found.problem[0])
+                plan = forecast(orders.maker.choice, orders.job, readers.size(found.path), device)
+                _say({"input": shown(found.path), **plan.said(device, rate)}, as_json)
+                counts[0] += 1
+            except PictureError as error:
+                complain(str(error))
+                counts[1] += 1
+    finally:
+        readers.close()
+    return 0 if not counts[1] else SOME_FAILED if counts[0] else ALL_FAILED
+
+
+def _say(plan: dict[str, object], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"event": "plan", **plan}), flush=True)
+        return
+    tile = f" of {plan['tile']}, {plan['tiles_at_once']} at once" if plan["tile"] else ""
+    print(f"{plan['input']}: {plan['result']} by {plan['engine']} on {plan['device']}")
+    print(f"  {plan['tiles']} tiles{tile}; {plan['steps']} steps; {plan['tflop']:,} TFLOP")
+    print(f"  about {plan['memory_gib']} GiB of memory and {_duration(float(str(plan['seconds'])))}", flush=True)
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s"

@@ -1,0 +1,126 @@
+"""What a run will take, before anything is loaded: tiles, calls, work, memory, and seconds on this device."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+
+import torch
+from torch.nn.functional import conv2d
+
+from srcli.engines.base import Size
+from srcli.engines.budget import CONTEXT, Demand, Room, arrange
+from srcli.engines.device import Device
+from srcli.engines.latent import guided_steps, least
+from srcli.engines.placing import BYTES_A_LATENT
+from srcli.errors import InputError
+from srcli.sampling.layout import Cost, Limits, lay
+from srcli.sampling.tiling import Tile
+from srcli.settings import ModelChoice, Sampling, profile
+from srcli.tasks import Job
+
+UNIT = 8  # pixels of a latent's side
+# Values in the weights of every step, and in those at both ends, counted at full size.
+WEIGHTS = {"pasd": (1.469e9, 0.207e9), "stablesr": (1.0e9, 0.49e9)}
+NAMES = {"pasd": "PASD", "stablesr": "StableSR"}
+VAE, VAE_ATTENTION = 13.8e6, 4 * 512 * 2  # FLOP of encoding and decoding, a pixel; and a pair of latents
+# The built-in model's FLOP for each pixel of the picture: once, and at each step. Blocks overlap by about a third.
+ONCE, STEP, OVERLAPPING = 2.71e6, 0.608e6, 1.34
+BLOCK_BYTES = 700 << 20
+SHARE = {"cpu": 0.6, "cuda": 0.35, "mps": 0.35}  # of a convolution's speed that whole networks reach
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """The plan of one picture."""
+
+    engine: str
+    result: Size
+    steps: int
+    tiles: int
+    tile: Size | None  # of the canvas; None where there is no canvas to be cut
+    at_once: int
+    flop: float
+    memory: int
+
+    def said(self, device: Device, speed: float) -> dict[str, object]:
+        """In words and numbers that others can read."""
+        return {
+            "engine": self.engine,
+            "result": f"{self.result[0]}x{self.result[1]}",
+            "steps": self.steps,
+            "tiles": self.tiles,
+            "tile": f"{self.tile[0]}x{self.tile[1]}" if self.tile else None,
+            "tiles_at_once": self.at_once,
+            "tflop": round(self.flop / 1e12, 3),
+            "memory_gib": round(self.memory / 2**30, 1),
+            "device": str(device),
+            "seconds": round(self.flop / speed, 1),
+        }
+
+
+def forecast(choice: ModelChoice, job: Job, size: Size, device: Device) -> Forecast:
+    """The plan for a picture of this size. MachineError where no plan fits into the device's budget."""
+    name = choice.engine
+    sampling, target = job.sampling.over(profile(choice)), job.target(*size)
+    if name == "builtin":
+        return _builtin(sampling, size, target)
+    if name not in WEIGHTS:
+        raise InputError(f"--explain knows nothing of {name}, whose shape is its checkpoint's: leave it out")
+    module = import_module(f"srcli.engines.{name}")
+    short = sampling.process_size or UNIT * 64
+    wide, high = module.grey_size(size, short) if job.task.grey_hint else least(target, short)
+    canvas = max(1, high // UNIT), max(1, wide // UNIT)
+    limits = Limits() if name == "pasd" else module.limits(short // UNIT)
+    tiles = lay(*canvas, sampling, module.cost, limits) or [Tile(0, 0, *canvas)]
+    steps, ends = (int(count * device.dtype.itemsize) for count in WEIGHTS[name])
+    demand = Demand(NAMES[name], steps, ends, BYTES_A_LATENT * device.dtype.itemsize // 2)
+    room = arrange(demand, device)
+    return _latent(name, target, sampling, tiles, module.cost, room, demand)
+
+
+def _latent(
+    name: str, target: Size, sampling: Sampling, tiles: list[Tile], cost: Cost, room: Room, demand: Demand
+) -> Forecast:
+    steps, tile = int(sampling.steps or 1), tiles[0]
+    guided = (sampling.guidance or 0) > 1
+    both = len(guided_steps(torch.arange(steps), sampling.guidance_interval)) if guided else 0
+    latents = tile.height * tile.width
+    whole = max(t.top + t.height for t in tiles) * max(t.left + t.width for t in tiles)
+    flop = (steps + both) * len(tiles) * cost(latents) + VAE * whole * UNIT**2 + VAE_ATTENTION * whole**2
+    at_once = max(1, min(len(tiles), room.latents // latents))
+    memory = demand.bytes(Room(at_once * latents, room.by_stage, room.eighth))
+    return Forecast(name, target, steps, len(tiles), (tile.width, tile.height), at_once, flop, memory)
+
+
+def _builtin(sampling: Sampling, size: Size, target: Size) -> Forecast:
+    steps, (width, height), flop = int(sampling.steps or 1), size, 0.0
+    factor = max(target[0] / size[0], target[1] / size[1])
+    while True:
+        flop += width * height * (ONCE + STEP * steps)
+        if (factor := factor / 4) <= 1:
+            break
+        width, height = 4 * width, 4 * height
+    tiles = -(-width // 512) * -(-height // 512)
+    levels = 3 * (width * height + target[0] * target[1])
+    overlap = OVERLAPPING if tiles > 1 else 1
+    return Forecast("builtin", target, steps, tiles, None, 1, flop * overlap, CONTEXT + BLOCK_BYTES + levels)
+
+
+def speed(device: Device) -> float:
+    """FLOP a second of a whole network, from a convolution of the kind that most of it is."""
+    x = torch.randn(2, 320, 64, 64, dtype=device.dtype, device=device.torch)
+    weight = torch.randn(320, 320, 3, 3, dtype=device.dtype, device=device.torch)
+    flop = 2 * weight.numel() * x[:, 0].numel()
+    best = min(_seconds(lambda: conv2d(x, weight, padding=1), device) for _ in range(4))
+    return flop / best * SHARE.get(device.torch.type, SHARE["cuda"])
+
+
+def _seconds(work: Callable[[], object], device: Device) -> float:
+    began = time.perf_counter()
+    work()
+    if device.torch.type == "cuda":
+        torch.cuda.synchronize(device.torch)
+    return time.perf_counter() - began

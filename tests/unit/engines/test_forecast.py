@@ -1,0 +1,77 @@
+"""What --explain says of a run before it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from srcli.cli import app
+from srcli.engines.device import Device
+from srcli.engines.forecast import forecast
+from srcli.engines.pasd import cost
+from srcli.errors import InputError, MachineError
+from srcli.settings import ModelChoice, Sampling, Size
+from srcli.tasks import COLORIZE, UPSCALE, Job
+
+CPU = Device(torch.device("cpu"), torch.float32)
+PASD = ModelChoice(engine="pasd")
+
+
+def plan(size=(512, 512), choice=PASD, device=CPU, task=UPSCALE, scale=None, **sampling):
+    return forecast(choice, Job(task=task, size=Size(scale=scale), sampling=Sampling(**sampling)), size, device)
+
+
+def test_pasd_at_2048_is_the_work_that_the_layouts_are_compared_by():
+    found = plan()
+    assert (found.result, found.tiles, found.tile) == ((2048, 2048), 25, (64, 64))
+    assert found.flop == pytest.approx(40 * 25 * cost(4096), rel=0.1)
+
+
+def test_guidance_on_half_of_the_steps_saves_a_quarter():
+    sampling = 40 * 25 * cost(4096)
+    saved = plan().flop - plan(guidance_interval=(0.25, 0.75)).flop
+    assert saved == pytest.approx(sampling / 4)
+
+
+def test_qualities_are_ordered_by_work():
+    draft, standard, best = (plan(quality=name).flop for name in ("draft", "standard", "best"))
+    assert draft * 4 < standard < best
+    assert best == pytest.approx(2 * standard, rel=0.1)
+
+
+def test_a_picture_to_colour_is_planned_in_the_size_it_is_shown():
+    assert plan((4000, 3000), task=COLORIZE, choice=ModelChoice(engine="pasd", variant="light-color")).tiles == 2
+
+
+def test_a_budget_is_kept_or_refused():
+    scant = Device(torch.device("cpu"), torch.float32, 8 << 30)
+    assert plan(device=scant).memory <= 8 << 30
+    with pytest.raises(MachineError, match="--max-memory"):
+        plan(device=Device(torch.device("cpu"), torch.float32, 2 << 30))
+
+
+def test_another_pass_of_the_builtin_engine_is_counted():
+    builtin = ModelChoice(engine="builtin")
+    once, twice = (plan((128, 128), builtin, scale=scale).flop for scale in (4, 8))
+    assert twice > 10 * once
+
+
+def test_what_cannot_be_known_is_refused():
+    with pytest.raises(InputError, match="--explain knows nothing of sr3"):
+        plan(choice=ModelChoice(engine="sr3"))
+
+
+def test_the_command_prints_plans_and_writes_nothing(tmp_path):
+    from PIL import Image
+
+    Image.new("RGB", (64, 48), "red").save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"no picture")
+    done = CliRunner().invoke(app, ["upscale", str(tmp_path), "--engine", "builtin", "--explain", "--json"])
+    assert done.exit_code == 3
+    said = json.loads(done.stdout)
+    assert (said["event"], said["result"], said["engine"], said["steps"]) == ("plan", "256x192", "builtin", 6)
+    assert "b.png" in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png"]
