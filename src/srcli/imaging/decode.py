@@ -99,10 +99,7 @@ def _from_lab(picture: Image.Image) -> Image.Image:
 def _wide(picture: Image.Image) -> Decoded:
     """32-bit modes: only the grey PPM's 16 bits fit what a picture is."""
     if picture.mode == "F":
-        raise PictureError(
-            "it holds floating-point numbers, whose black and white nobody knows: save it with 8 or 16 bits",
-            "unsupported",
-        )
+        raise PictureError(FLOATS, "unsupported")
     if picture.format != "PPM":
         raise PictureError("it holds signed or 32-bit numbers: save it with 8 or 16 bits", "unsupported")
     picture.load()

@@ -34,6 +34,24 @@ def test_lossy_formats(kind, options):
     assert not found.lossless
 
 
+def test_png_gamma_and_primaries_are_ignored():
+    pixels = noise(9, 13)
+    linear = chunk(b"gAMA", struct.pack(">L", 100_000))
+    wide = chunk(b"cHRM", struct.pack(">8L", 31270, 32900, 73500, 26500, 11500, 82600, 15700, 1800))
+    assert (read_picture(png(pixels, linear, wide)).pixels == pixels).all()
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2"])
+def test_damaged_pixels_of_a_png_are_noticed(dtype):
+    data = bytearray(png(noise(24, 24, np.dtype(dtype))))
+    for at in range(data.index(b"IDAT") + 8, len(data) - 20, 97):
+        data[at] ^= 0x55
+        with pytest.raises(PictureError) as error:
+            read_picture(bytes(data))
+        assert error.value.kind in ("damaged", "truncated")
+        data[at] ^= 0x55
+
+
 def test_the_extension_does_not_matter_and_the_file_is_named_by_its_hash(tmp_path):
     data = saved(noise(4, 4), "PNG")
     path = tmp_path / "liar.jpg"
