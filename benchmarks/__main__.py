@@ -17,12 +17,12 @@ from pathlib import Path
 import torch
 
 RESULTS = Path(__file__).parent / "results"
-PATIENCE = 360  # seconds for one part
 # Programs with their arguments, in the order of the report.
 PARTS: dict[str, list[list[str]]] = {
     "layout": [[]],
     "savings": [[]],
     "vae": [["--side", "512"], ["--side", "2048", "--divide", "4"]],
+    "drift": [[]],
     "memory": [["--sides", "1024", "2048"]],
     "builtin": [[]],
     "startup": [[]],
@@ -39,13 +39,13 @@ def machine() -> str:
     return f"{name}, {cores} processors, {platform.system()}, {versions}"
 
 
-def run(part: str, arguments: list[str]) -> str:
+def run(part: str, arguments: list[str], patience: float) -> str:
     """A program's Markdown, or why there is none."""
     command = [sys.executable, "-m", f"benchmarks.{part}", *arguments]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=patience, check=False)
     except subprocess.TimeoutExpired:
-        return f"## {part}\n\nnot measured: it took longer than {PATIENCE} seconds"
+        return f"## {part}\n\nnot measured: it took longer than {patience:g} seconds"
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         return f"## {part}\n\nnot measured: {reason}"
@@ -71,11 +71,12 @@ def tables(text: str) -> list[dict[str, object]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure this machine.")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--patience", type=float, default=360, help="seconds that one part may take")
     given = parser.parse_args()
     began, texts = time.perf_counter(), []
     for part in given.only:
         for arguments in PARTS[part]:
-            texts.append(run(part, arguments))
+            texts.append(run(part, arguments, given.patience))
             print(texts[-1] + "\n", flush=True)
     spent = time.perf_counter() - began
     head = f"# Measured\n\n{machine()}. {time.strftime('%Y-%m-%d', time.gmtime())}, {spent:.0f} seconds in all."

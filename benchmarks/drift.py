@@ -1,0 +1,74 @@
+"""How far each approximate way is from the exact one on a picture: PSNR, GMSD, and the time it takes.
+
+The exact result is the engine's default in fp32 with the planned tiles. PASD and StableSR need their weights here.
+
+python -m benchmarks.drift [--engine builtin] [--picture examples/cat.jpg] [--scale 2]
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.tables import table
+from srcli.errors import SrcliError
+from srcli.imaging.read import read_picture
+from srcli.pipeline import Pipeline
+from srcli.settings import DeviceChoice, ModelChoice, Sampling, Size
+from srcli.tasks import UPSCALE, Job
+from srcli.train.metrics import Scores, compare
+
+Way = tuple[str, Sampling, str]  # settings and precision
+BUILTIN: dict[str, Way] = {
+    "bf16": ("standard", Sampling(), "bfloat16"),
+    "draft": ("draft", Sampling(), "float32"),
+    "best": ("best", Sampling(), "float32"),
+}
+LATENT: dict[str, Way] = {
+    "bf16": ("standard", Sampling(), "bfloat16"),
+    "half of the steps": ("standard", Sampling(steps=10), "float32"),
+    "tiles of 64, overlap 32": ("standard", Sampling(tile=64, overlap=32), "float32"),
+    "draft": ("draft", Sampling(), "float32"),
+}
+PASD = LATENT | {"guidance on the middle half": ("standard", Sampling(guidance_interval=(0.25, 0.75)), "float32")}
+WAYS = {"builtin": BUILTIN, "pasd": PASD, "stablesr": LATENT}
+
+
+def run(engine: str, way: Way, picture: Path, scale: float) -> tuple[np.ndarray, float]:
+    """The result and the processor seconds that it took, loading aside."""
+    quality, sampling, dtype = way
+    line = Pipeline.load(ModelChoice(engine=engine).at(quality), DeviceChoice(dtype=dtype), print)
+    values = {name: getattr(sampling, name) for name in ("steps", "tile", "overlap", "guidance_interval")}
+    job = Job(task=UPSCALE, size=Size(scale=scale), sampling=Sampling(quality=quality, **values))
+    source = read_picture(picture)
+    began = time.process_time()
+    return line.run(source, job).pixels, time.process_time() - began
+
+
+def row(name: str, scores: Scores, share: float) -> list[str]:
+    return [name, f"{scores.psnr:.1f}", f"{scores.gmsd:.4f}", f"{share:.2f}"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Drift of approximate ways.")
+    parser.add_argument("--engine", choices=WAYS, default="builtin")
+    parser.add_argument("--picture", type=Path, default=Path("examples/cat.jpg"))
+    parser.add_argument("--scale", type=float, default=4)
+    given = parser.parse_args()
+    rows = []
+    exact, spent = run(given.engine, ("standard", Sampling(), "float32"), given.picture, given.scale)
+    for name, way in WAYS[given.engine].items():
+        try:
+            result, time_taken = run(given.engine, way, given.picture, given.scale)
+            rows.append(row(name, compare(result, exact), time_taken / spent))
+        except SrcliError as error:
+            rows.append([name, f"not measured: {error}", "", ""])
+    print(f"## Drift of the {given.engine} engine on {given.picture.name}, against its default in fp32\n")
+    print(table(["way", "PSNR, dB", "GMSD", "time, of the default's"], rows))
+
+
+if __name__ == "__main__":
+    main()
