@@ -23,6 +23,7 @@ def model_of(case: Case) -> str:
 
 
 @cache
+@torch.inference_mode(False)  # whoever asks first, the weights can be trained
 def network(name: str) -> SR3UNet:
     config = json.loads((FOLDER / f"{name}_tiny_config.json").read_text())
     unet = SR3UNet(Shape.from_config(config["model"])).eval().requires_grad_(False)
