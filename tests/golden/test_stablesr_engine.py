@@ -18,6 +18,7 @@ from srcli.engines.budget import AMPLE
 from srcli.engines.device import Device
 from srcli.engines.latent import POSTERIOR, START, Codec
 from srcli.engines.stablesr_weights import VARIANTS, Loaded
+from srcli.memory import Thrift
 from srcli.sampling.sampler import Tiled, sample
 from srcli.settings import Prompt, Sampling
 from srcli.tasks import UPSCALE
@@ -43,6 +44,9 @@ class Told:
     """A text encoder that knows one embedding."""
 
     context: Tensor
+
+    def with_less(self, thrift: Thrift) -> "Told":
+        return self
 
     def encode(self, texts: list[str]) -> Tensor:
         assert texts == [""], "StableSR is asked without words"
