@@ -52,7 +52,7 @@ def test_a_weights_life(srcli, hub: Hub) -> None:
     hub.close()
     assert states(srcli("list", "--json"))["tiny"] == "checked"
     assert srcli("pull", "tiny").stderr == "tiny: here and as locked\n"
-    assert "3 files are as locked" in srcli("verify").stderr
+    assert "3 files are as locked" in srcli("verify", "tiny").stderr
     path = Path(srcli("path", "tiny", "vae").stdout.strip())
     assert (path / "config.json").is_file()
     assert "freed" in srcli("remove", "tiny").stderr
@@ -85,7 +85,7 @@ def test_verify_names_what_is_bad_and_pull_mends_it(srcli) -> None:
     assert "1 of 3 files are not as locked: run srcli models pull tiny" in bad.stderr and ".bad" in bad.stderr
     assert states(srcli("list", "--json"))["tiny"] == "part"
     srcli("pull", "tiny")
-    facts = [json.loads(line) for line in srcli("verify", "--json").stdout.splitlines()]
+    facts = [json.loads(line) for line in srcli("verify", "tiny", "--json").stdout.splitlines()]
     assert {fact["wrong"] for fact in facts} == {None} and len(facts) == 3
     assert srcli("gc").stdout.strip().endswith(".bad")
 

@@ -18,6 +18,8 @@ import pytest
 from srcli.errors import MachineError, WeightsError
 from srcli.weights import care, pull
 from srcli.weights.cache import PART
+from srcli.weights.hub import Hub as Client
+from srcli.weights.hub import OnBytes, Remote
 from srcli.weights.store import Store
 from tests.hub.conftest import BASE, FILES, TENSORS, MakeStore
 from tests.hub.server import Fault, Hub, sha256
@@ -148,6 +150,21 @@ def test_the_token_goes_to_the_hub_and_not_to_the_cdn(
     with pytest.raises(WeightsError) as error:
         make_store().resolve("owner/base@main")
     assert "verysecret" not in str(error.value) + "".join(capfd.readouterr())
+
+
+def test_a_download_that_another_just_began_is_not_taken_for_a_bad_one(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetch = Client.fetch
+
+    def overtaken(self: Client, repo: str, revision: str, remote: Remote, part: Path, on_bytes: OnBytes) -> None:
+        fetch(self, repo, revision, remote, part, on_bytes)
+        part.replace(part.with_name(remote.blob))
+        part.write_bytes(b"{")
+
+    monkeypatch.setattr(Client, "fetch", overtaken)
+    assert make_store().resolve("base").files[VAE].read_bytes() == TENSORS
+    assert care.leftovers(make_store().places.hub) == []
 
 
 def test_two_pulls_at_once_end_with_one_good_file(make_store: MakeStore, hub: Hub) -> None:

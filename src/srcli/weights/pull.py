@@ -169,11 +169,12 @@ class Puller:
             with alone(part, lambda: on_bytes(0)):
                 if not blob.is_file():  # else another process was faster
                     self.hub.fetch(plan.repo.id, plan.revision, remote, part, on_bytes)
-                whole = part if part.is_file() else blob
+                whole = blob if blob.is_file() else part  # beside a blob, a part is one that another just began
                 digest = sha256(whole)
                 fault = _fault(whole, remote, known, digest)
                 if fault is None:
-                    _publish(part, blob)
+                    _publish(whole, blob)
+                    part.unlink(missing_ok=True)
                     return digest
                 aside = set_aside(whole)
         raise WeightsError(f"{remote.path} of {plan.repo.id} {fault} (kept as {aside}): try another network")
