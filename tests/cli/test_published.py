@@ -67,11 +67,11 @@ def test_adapters_of_one_system_are_refused_by_the_other(
     cases = (
         ("stablesr", base, TINY / "pasd", "not one StableSR model"),
         ("pasd", TINY / "base", adapter, "choose a PASD"),
-        ("sr3", base, TINY / "pasd", "choose one safetensors file"),
-        ("sr3", base, adapter / "adapter.safetensors", "holds no SR3 network"),
+        ("sr3", None, TINY / "pasd", "choose one safetensors file"),
+        ("sr3", None, adapter / "adapter.safetensors", "holds no SR3 network"),
     )
     for engine, under, given, said in cases:
-        words = ("--engine", engine, "--base-model", under, "--adapter", given, "--offline")
+        words = ("--engine", engine, "--adapter", given, "--offline", *(("--base-model", under) if under else ()))
         result = srcli("upscale", source, "-o", tmp_path / "out.png", *words)
         assert (result.exit_code, said in result.stderr) == (4, True), (engine, result.stderr, result.exception)
         assert len(result.stderr.strip().splitlines()) == 1

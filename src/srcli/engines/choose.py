@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 from srcli.errors import InputError, WeightsError
+from srcli.files import expanded, is_dir, is_file
 from srcli.settings import AUTO, DeviceChoice, ModelChoice
 from srcli.tasks import Task
 from srcli.weights.families import detect_header
@@ -66,9 +66,9 @@ def _of_adapter(adapter: str) -> str:
     """The engine that this adapter, a name of weights.lock, a file or a folder, was made for."""
     if adapter in Store(offline=True).lock():
         return STABLESR if adapter.startswith(STABLESR) else PASD
-    path = Path(adapter)
-    files = sorted(path.rglob("*.safetensors")) if path.is_dir() else [path]
-    headers = [read_header(file) for file in files if file.suffix == ".safetensors" and file.is_file()]
+    path = expanded(adapter)
+    found = sorted(path.rglob("*.safetensors")) if is_dir(path) else [path]
+    headers = [read_header(file) for file in found if file.suffix == ".safetensors" and is_file(file)]
     if any("shape" in header.metadata and "task" in header.metadata for header in headers):
         return BUILTIN
     return STABLESR if any(STABLESR in detect_header(header).kind for header in headers) else PASD
