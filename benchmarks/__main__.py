@@ -21,7 +21,7 @@ RESULTS = Path(__file__).parent / "results"
 PARTS: dict[str, list[list[str]]] = {
     "layout": [[]],
     "savings": [[]],
-    "vae": [["--side", "512"], ["--side", "2048", "--divide", "4"]],
+    "vae": [["--side", "512"], ["--side", "1024", "--divide", "4"]],
     "drift": [[]],
     "memory": [["--sides", "1024", "2048"]],
     "builtin": [[]],
