@@ -64,8 +64,6 @@ def vae(root: Path) -> AutoencoderKL:
     return AutoencoderKL.from_pretrained(root / "tiny" / "base" / "vae").eval()
 
 
-
-
 @cache
 def text_parts(root: Path) -> tuple[CLIPTokenizer, CLIPTextModel]:
     base = root / "tiny" / "base"

@@ -60,9 +60,7 @@ def test_personalised(case: Case, part: str) -> None:
     x, text, t = given["sample"], given["encoder_hidden_states"], torch.tensor(int(case.notes["timestep"]))
     down, mid = parts.control(x, t, text, picture(given["controlnet_cond_u8"]), return_dict=False)
     with parts.paca.attending(down):
-        out = parts.unet(
-            x, t, text, down_block_additional_residuals=down, mid_block_additional_residual=mid
-        ).sample
+        out = parts.unet(x, t, text, down_block_additional_residuals=down, mid_block_additional_residual=mid).sample
     assert off_by(out, given[f"{part}unet_out"]) <= 1e-5
     embeds = parts.base.text_encoder(given["input_ids"]).last_hidden_state
     assert off_by(embeds, given[f"{part}text_embeds"]) <= 1e-5

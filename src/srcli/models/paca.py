@@ -53,9 +53,7 @@ class Paca(PixelAware):
         self.up_blocks = nn.ModuleList()
         for widths, width, count in _levels(config):
             block = nn.Module()
-            block.pixel_attentions = nn.ModuleList(
-                _transformer(config, width, count, context) for context in widths
-            )
+            block.pixel_attentions = nn.ModuleList(_transformer(config, width, count, context) for context in widths)
             self.up_blocks.append(block)
 
     def attach(self, unet: UNet2DConditionModel) -> None:

@@ -24,7 +24,7 @@ class Limits:
 
 def plan(height: int, width: int, cost: Cost, limits: Limits) -> list[Tile]:
     """Equal tiles, evenly spread, at the least total cost; one tile where that is cheapest."""
-    best = min(product(_sides(height, limits), _sides(width, limits)), key=lambda pair: _total(*pair, cost))
+    best = min(product(_sides(height, limits), _sides(width, limits)), key=lambda pair: _total(pair[0], pair[1], cost))
     (tall, rows), (wide, columns) = best
     return [Tile(top, left, tall, wide) for left in spread(width, wide, columns) for top in spread(height, tall, rows)]
 

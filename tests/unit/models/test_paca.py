@@ -54,9 +54,7 @@ def led(unet: UNet2DConditionModel, paca: PixelAware, x: Tensor, text: Tensor, s
     hint = torch.rand(x.shape[0], 3, x.shape[2] * 8, x.shape[3] * 8)
     down, mid = control(x, 7, text, hint, conditioning_scale=scale, return_dict=False)
     with paca.attending(down):
-        return unet(
-            x, 7, text, down_block_additional_residuals=down, mid_block_additional_residual=mid
-        ).sample
+        return unet(x, 7, text, down_block_additional_residuals=down, mid_block_additional_residual=mid).sample
 
 
 @pytest.mark.parametrize("form", [Paca, LightPaca])
@@ -93,7 +91,5 @@ def test_an_embedding_made_earlier_passes_through() -> None:
 
 def test_skip_widths_are_those_of_the_residuals() -> None:
     control = random(control_net(CONFIG, []))
-    down, _ = control(
-        torch.randn(1, 4, 8, 8), 1, torch.randn(1, 5, 8), torch.rand(1, 3, 64, 64), return_dict=False
-    )
+    down, _ = control(torch.randn(1, 4, 8, 8), 1, torch.randn(1, 5, 8), torch.rand(1, 3, 64, 64), return_dict=False)
     assert skip_widths(CONFIG) == [residual.shape[1] for residual in down]
