@@ -1,7 +1,7 @@
 """Attention of a picture's tokens on a CPU, some rows at a time, by oneDNN.
 
-The library's own kernel multiplies by another library there, which takes half as long again in fp32 and twice as
-long in bf16. Scores and softmax stay in fp32, as in that kernel.
+The library's own kernel takes a third longer there in fp32, and two thirds longer in bf16. Scores and softmax stay
+in fp32, as in that kernel.
 """
 
 from __future__ import annotations
