@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from srcli.errors import InputError, MachineError, WeightsError
+from srcli.settings import Size
 from tests.batch.fakes import Repeat, draw, go, maker
 
 
@@ -277,3 +278,46 @@ def test_a_file_called_dash_is_a_file(tmp_path: Path, monkeypatch: pytest.Monkey
     draw(tmp_path / "-", format="PNG")
     monkeypatch.chdir(tmp_path)
     assert [o.target for o in go("./-").outcomes] == [tmp_path / "-_x2.png"]
+
+
+def test_a_file_put_where_a_killed_run_was_about_to_write_is_not_ours(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        draw(tmp_path / "in" / name)
+    out = tmp_path / "out"
+    go(tmp_path / "in", path=str(out))
+    journal = out / ".srcli-journal.jsonl"
+    lines = [line for line in journal.read_text().splitlines() if '"done"' not in line]
+    journal.write_text("\n".join(lines) + "\n")  # as a kill before the last word leaves it
+    mine = draw(out / "a_x2.png", 3, 3).read_bytes()
+    heard = go(tmp_path / "in", path=str(out))
+    assert heard.fate() == {"a.png": "exists", "b.png": "done"}
+    assert (out / "a_x2.png").read_bytes() == mine
+
+
+@pytest.mark.parametrize("size", [{"width": 100}, {"long_side": 90}])
+def test_a_run_in_which_nothing_can_be_named_reports_each(tmp_path: Path, size: dict[str, int]) -> None:
+    (tmp_path / "notes.jpg").write_text("no picture")
+    heard = go(tmp_path / "notes.jpg", size=Size(**size))
+    assert heard.fate() == {"notes.jpg": "not-a-picture"}
+    assert heard.report.exit_code == 1
+
+
+def test_a_journal_of_nonsense_tells_nothing(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        draw(tmp_path / name)
+    (tmp_path / ".srcli-journal.jsonl").write_text('{"event": "picture", "source": "a.png", "input": [1]}\n')
+    assert go(tmp_path).fate() == {"a.png": "done", "b.png": "done"}
+
+
+def test_without_a_journal_nothing_is_remembered(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        draw(tmp_path / "in" / name)
+    out = str(tmp_path / "out")
+    go(tmp_path / "in", path=out)
+    heard = go(tmp_path / "in", path=out, journal=False, on_exists="overwrite")
+    assert heard.fate() == {"a.png": "done", "b.png": "done"}
+
+
+def test_an_output_that_names_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="names nothing"):
+        go(draw(tmp_path / "a.png"), path="")

@@ -47,7 +47,7 @@ class Gate:
 
     def _as_before(self, item: Item, past: Past) -> Outcome | None:
         if past.kind == CRASH and past.same_input(item.path):
-            text = f"{shown(item.path)} killed the process that read it in an earlier run and was left alone"
+            text = f"{shown(item.path)} killed its reader in an earlier run and was left alone: save it anew"
             return _failed(item, CRASH, text)
         if past.status == "done" and past.stands() and past.same_input(item.path):
             return Outcome(item.path, SKIPPED, item.target, READY)
@@ -61,7 +61,7 @@ class Gate:
             if self.on_exists == "rename":
                 return self._renamed(item)
             return _failed(item, "over-input", f"{shown(item.target)} is itself an input: give another -o or --suffix")
-        if self.on_exists == "overwrite" or self.memory.ours(item.target, item.path):
+        if self.on_exists == "overwrite" or self.memory.ours(item.target, item.path, self.read_made):
             return replace(item, replace=True)
         if self._stands(item):
             return Outcome(item.path, SKIPPED, item.target, READY)

@@ -188,6 +188,9 @@ class Line:
     def _fail(self, flight: Flight, error: BaseException) -> Iterator[Outcome]:
         if isinstance(error, Dropped) or self._stop.signal is not None:
             return  # what fails while all is being ended says nothing about the picture
+        if isinstance(error, BrokenPipeError):  # whoever read stdout has left: no picture's fault, and the end
+            self._end(error)
+            return
         if isinstance(error, Fatal):
             self._end(error.__cause__ or error)
             return

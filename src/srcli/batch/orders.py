@@ -65,6 +65,8 @@ class Outlet:
         return Saving(quality=self.quality, strip=self.strip, strip_gps=self.strip_gps)
 
     def __post_init__(self) -> None:
+        if self.path == "":
+            raise InputError("-o names nothing: give a file, a folder, or - (is a shell variable empty?)")
         if self.on_exists not in ON_EXISTS:
             raise InputError(f"--on-exists {self.on_exists!r} is unknown: choose one of {', '.join(ON_EXISTS)}")
         if self.suffix is not None and ("/" in self.suffix or "\0" in self.suffix):
@@ -126,6 +128,7 @@ class Orders:
         return {
             "version": __version__,
             "job": asdict(self.job),
+            "device": [self.maker.device.device, self.maker.device.dtype],
             "models": asdict(self.maker.choice) | {"offline": None},
             "files": [stamp for path in _local(self.maker.choice) for stamp in _stamps(path)],
             "lock": self.lock,

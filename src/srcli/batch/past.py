@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from srcli.batch.journal import PICTURE, STARTED, Stamp, digest, records
+from srcli.batch.journal import PICTURE, STARTED, Stamp, digest, key, records
 from srcli.batch.naming import is_numbered
-from srcli.batch.report import DONE
+from srcli.batch.report import DONE, FAILED
+
+ReadMade = Callable[[Path], Mapping[str, Any] | None]
 
 TABLES = """
 CREATE TABLE made (source BLOB, recipe TEXT, target BLOB, status TEXT, kind TEXT, input TEXT, input_stamp TEXT,
                    output TEXT, output_stamp TEXT, PRIMARY KEY (source, recipe, target));
 CREATE INDEX by_target ON made (target, source);
 """
-COLUMNS = "status, kind, target, input, input_stamp, output, output_stamp"
+COLUMNS = "status, kind, target, input, input_stamp, output, output_stamp, recipe"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,7 @@ class Past:
     input_stamp: str | None
     output_sha256: str | None
     output_stamp: str | None
+    recipe: str | None
 
     def same_input(self, path: Path) -> bool:
         return _same(path, self.input_stamp, self.input_sha256)
@@ -68,16 +72,25 @@ class Memory:
                 return past
         return None
 
-    def ours(self, target: Path, source: Path) -> bool:
+    def ours(self, target: Path, source: Path, read_made: ReadMade) -> bool:
         """Was what stands at `target` made from `source` by an earlier run, and left as it was written?"""
         query = f"SELECT {COLUMNS} FROM made WHERE target = ? AND source = ? ORDER BY rowid DESC LIMIT 1"
         row = self._db.execute(query, (_key(target), _key(source))).fetchone()
-        # Begun and not ended: the run died between writing the file and saying so, or before either.
-        return row is not None and ((past := _past(row)).status == STARTED or past.stands())
+        if row is None:
+            return False
+        past = _past(row)
+        if past.status != STARTED:
+            return past.stands()
+        # Begun and not ended: the run died before it wrote the file, or before it said so. Only the file can tell,
+        # for the user may have put another one there since.
+        made = read_made(target)
+        return made is not None and made.get("key") == key(past.input_sha256 or "", past.recipe or "")
 
     def _learn(self, folder: Path, record: dict[str, Any]) -> None:
         source, target = (_found(folder, record.get(name)) for name in ("source", "target"))
-        given, put = record.get("input") or {}, record.get("output") or {}
+        given, put = (found if isinstance(found := record.get(name), dict) else {} for name in ("input", "output"))
+        if record.get("status") == FAILED and given.get("stamp") is None:
+            return  # decided without a look at the file; what was known of it stays known
         row = (
             *(source, record.get("recipe"), target, record.get("status"), record.get("kind")),
             *(given.get("sha256"), _text(given.get("stamp")), put.get("sha256"), _text(put.get("stamp"))),

@@ -70,7 +70,7 @@ class _Run:
         """Everything that can go wrong for all is found here, before a model is loaded."""
         orders = self.orders
         namer = Namer(orders, self.readers.size)
-        for base in namer.bases(orders.intake):
+        for base in namer.bases(orders.intake) if orders.conduct.journal is not False else ():
             self.memory.read(base / NAME)
         ours = Ours(orders, self.memory.made, lambda path: self.readers.made(path) is not None)
         finder = Finder(orders.intake, ours, namer.folder)
@@ -92,7 +92,9 @@ class _Run:
         if namer.streams:
             return
         prepare(item.target.parent for item in plan if not item.found.problem)
-        first = next(item for item in plan if not item.found.problem)
+        first = next((item for item in plan if not item.found.problem), None)
+        if first is None:  # each has its own reason to fail, and says it when its turn comes
+            return
         check_space(first.target.parent, plan.size, least_factor(self.orders.job), self.orders.outlet.format)
 
     def _open_journal(self, plan: Plan, namer: Namer) -> None:

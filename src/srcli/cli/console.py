@@ -14,16 +14,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from srcli.batch.listener import Listener
-from srcli.batch.report import DONE, FAILED, Outcome, Report, Tally
+from srcli.batch.report import FAILED, Outcome, Report, Tally
 from srcli.cli.boundary import complain
 from srcli.imaging.names import shown
 
 
 class Paths:
-    """Results on stdout as scripts want them: one output path a line, byte for byte."""
+    """Results on stdout as scripts want them: one output path a line, byte for byte; also of those that were there."""
 
     def ended(self, outcome: Outcome) -> None:
-        if outcome.status == DONE and outcome.target is not None:
+        if outcome.status != FAILED and outcome.target is not None:
             emit(os.fsencode(outcome.target))
 
     def finished(self, report: Report) -> None:
