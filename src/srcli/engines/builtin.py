@@ -20,6 +20,7 @@ from srcli.engines.base import Canvas, Request, Size, Tell
 from srcli.engines.builtin_file import read
 from srcli.engines.device import Device
 from srcli.errors import WeightsError
+from srcli.files import expanded
 from srcli.models.builtin import UP, Builtin, Prediction
 from srcli.sampling.cosine import Cosine
 from srcli.sampling.noise import NoiseField
@@ -29,7 +30,8 @@ from srcli.weights.header import sha256
 from srcli.weights.store import Store
 
 PACKAGED = {
-    "upscale": "0b4b8a78035976c47241662e6ebba241b85a77729495e5842a4be3d5d7641725",
+    "upscale": "f30a78a44cc8ed9068b9e51baee9e1b0cd0df55e1c83ac9db42013da0440911b",
+    "restore": "47e3fe1b61f186a1522c9170919f312898df3ca16e8e58e2701b3f64afea187a",
 }
 """The weights in the package, and what their SHA-256 must be."""
 GRID = 4
@@ -39,9 +41,9 @@ BLOCK, HALO = 512, 40
 
 def load(choice: ModelChoice, device: Device, store: Store, tell: Tell) -> BuiltinEngine:
     """The packaged model for the task, or one trained by `srcli train builtin` (`--adapter FILE`)."""
-    name = "restore" if choice.variant == "restore" and "restore" in PACKAGED else "upscale"
+    name = "restore" if choice.variant == "restore" else "upscale"
     if choice.adapter:
-        path = Path(choice.adapter)
+        path = expanded(choice.adapter)
         return BuiltinEngine(read_model(path, device), device, sha256(path))
     with resources.as_file(resources.files("srcli") / "data" / f"builtin-{name}.safetensors") as path:
         return BuiltinEngine(read_model(verified(path, PACKAGED[name]), device), device, PACKAGED[name])

@@ -16,7 +16,7 @@ UP = 4
 """Result pixels per cell, each way; the detail of a cell is its UP x UP luma pixels."""
 LUMA = (0.299, 0.587, 0.114)
 QUIETEST, LOUDEST = -6.0, -0.5
-EDGE_GAIN, DETAIL_GAIN = 3.0, 1.2
+EDGE_GAIN, DETAIL_GAIN = 2.2, 1.8
 """How much there is of either correction at full strength, which is twice the default."""
 
 
