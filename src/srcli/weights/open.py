@@ -129,7 +129,7 @@ def load_component(cls: type[Module], folder: Path, dtype: torch.dtype | None = 
             str(folder), use_safetensors=True, local_files_only=True, output_loading_info=True, **options
         )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        raise WeightsError(f"{folder}: cannot be opened ({_first(error)}): verify or pull it again") from error
+        raise WeightsError(f"{folder}: cannot be opened ({_line(error)}): verify or pull it again") from error
     _check_account(files[0], account, allow)
     opened: Module = _whole(module, files[0])
     return opened.eval()
@@ -143,9 +143,9 @@ def _check_account(source: Path, account: Mapping[str, Any], allow: Allow) -> No
         raise WeightsError(f"{source}: {account['error_msgs'][0]}: this is not the file for this model")
 
 
-def _first(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0][:160] if text else type(error).__name__
+def _line(error: Exception) -> str:
+    """A library's message on one line: which key it is about may stand in its second."""
+    return " ".join(str(error).split())[:240] or type(error).__name__
 
 
 def quiet() -> None:
