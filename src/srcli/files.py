@@ -25,6 +25,11 @@ def exists(path: Path) -> bool:
     return os.path.exists(path)  # noqa: PTH110
 
 
+def stands(path: Path) -> bool:
+    """Is there anything of this name, be it a link that leads nowhere?"""
+    return os.path.lexists(path)
+
+
 def is_file(path: Path) -> bool:
     return os.path.isfile(path)  # noqa: PTH113
 

@@ -321,3 +321,10 @@ def test_without_a_journal_nothing_is_remembered(tmp_path: Path) -> None:
 def test_an_output_that_names_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="names nothing"):
         go(draw(tmp_path / "a.png"), path="")
+
+
+def test_a_name_too_long_for_the_disk_fails_like_any_other(tmp_path: Path) -> None:
+    heard = go(draw(tmp_path / "a.png"), tmp_path / ("x" * 300 + ".png"), path=str(tmp_path / "out"))
+    assert sorted(heard.fate().values()) == ["done", "unreadable"]
+    with pytest.raises((InputError, MachineError)):
+        go(tmp_path / "a.png", path=str(tmp_path / ("y" * 300) / "z.png"))

@@ -13,6 +13,7 @@ from srcli.batch.orders import STREAM, Outlet
 from srcli.batch.plan import Item
 from srcli.batch.report import DONE, Outcome
 from srcli.errors import InputError, MachineError, PictureError
+from srcli.files import exists
 from srcli.imaging.formats import check_target, format_of, named, suffix_for
 from srcli.imaging.names import shown
 from srcli.imaging.picture import Picture
@@ -57,9 +58,9 @@ class Delivery:
         except OSError as error:
             text = f"the folder {shown(item.target.parent)} cannot be made ({error.strerror}): give another -o"
             raise MachineError(text) from error
-        if item.replace and item.target.exists() and not os.access(item.target, os.W_OK):
+        if item.replace and exists(item.target) and not os.access(item.target, os.W_OK):
             raise PictureError(f"{shown(item.target)} may not be written: it was left alone", "read-only")
-        if not item.replace and item.target.exists():
+        if not item.replace and exists(item.target):
             raise PictureError(f"{shown(item.target)} came to be there meanwhile: it was left alone", "exists")
 
     def _kind(self, target: Path, picture: Picture) -> str:

@@ -13,6 +13,7 @@ from srcli.batch.orders import STREAM
 from srcli.batch.past import Memory, Past
 from srcli.batch.plan import Item, Plan
 from srcli.batch.report import FAILED, SKIPPED, Outcome
+from srcli.files import exists, stands
 from srcli.imaging.names import shown
 
 CRASH = "crash"
@@ -43,7 +44,7 @@ class Gate:
             item = replace(item, target=item.target.with_name(past.target.name))
         if past is not None and (outcome := self._as_before(item, past)) is not None:
             return outcome
-        return self._occupied(item) if item.target.exists() or item.target.is_symlink() else item
+        return self._occupied(item) if stands(item.target) else item
 
     def _as_before(self, item: Item, past: Past) -> Outcome | None:
         if past.kind == CRASH and past.same_input(item.path):
@@ -80,7 +81,7 @@ class Gate:
             return False
 
     def _renamed(self, item: Item) -> Item:
-        free = (p for p in numbered(item.target) if not p.exists() and self.plan.claim(p, item.path) is None)
+        free = (p for p in numbered(item.target) if not exists(p) and self.plan.claim(p, item.path) is None)
         return replace(item, target=next(free))
 
 

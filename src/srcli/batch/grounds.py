@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from srcli.errors import MachineError
+from srcli.files import is_dir, stands
 from srcli.imaging.names import shown
 from srcli.imaging.write import TEMPORARY
 
@@ -32,15 +33,17 @@ def prepare(folders: Iterable[Path]) -> None:
 def _standing(folder: Path) -> Path:
     """The folder, or the nearest one above it that is there."""
     for path in (folder, *folder.parents):
-        if path.is_dir():
+        if is_dir(path):
             return path
-        if path.exists() or path.is_symlink():
+        if stands(path):
             raise MachineError(f"{shown(path)} is no folder: give another -o")
     return Path()
 
 
 def _try(folder: Path, wanted: Path) -> None:
     try:
+        with contextlib.suppress(FileNotFoundError):
+            wanted.lstat()  # a name that the disk does not take is found here
         number, name = tempfile.mkstemp(prefix=PROBE, dir=folder)
         os.close(number)
         probe = Path(name)

@@ -10,6 +10,7 @@ from typing import Any
 from srcli.batch.journal import NAME, PICTURE, RUN, STARTED, records
 from srcli.batch.report import DONE, FAILED
 from srcli.errors import InputError
+from srcli.files import is_dir
 from srcli.imaging.names import shown
 
 TABLE = "CREATE TABLE last (source TEXT PRIMARY KEY, status TEXT, kind TEXT, message TEXT, seconds REAL)"
@@ -55,7 +56,7 @@ class History:
 
 def history(path: Path) -> History:
     """Read a journal, or that of a folder."""
-    if path.is_dir():
+    if is_dir(path):
         path = path / NAME
     db, runs = sqlite3.connect(""), 0
     db.execute(TABLE)

@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 from srcli.batch.orders import STREAM, Intake
 from srcli.errors import InputError, PictureError
+from srcli.files import is_dir, is_file
 from srcli.imaging.names import shown
 from srcli.imaging.sniff import HEAD, sniff
 
@@ -55,7 +56,7 @@ class Finder:
         path = Path(name)
         if name == STREAM:
             yield Found(path, Path(), turn)
-        elif path.is_dir():
+        elif is_dir(path):
             yield from self._walk(turn, path)
         else:
             yield found(path, path.parent, turn)
@@ -83,7 +84,7 @@ class Finder:
         if entry.is_dir(follow_symlinks=False):
             return not self._closed or _place(entry) != self._closed
         path = Path(entry.path)
-        return not path.is_dir() and is_picture(path) and not self._ours(path)
+        return not is_dir(path) and is_picture(path) and not self._ours(path)
 
 
 def named(intake: Intake) -> Iterator[str]:
@@ -146,7 +147,7 @@ def is_picture(path: Path) -> bool:
 
 def _sniffed(path: Path) -> bool:
     try:
-        if not path.is_file():
+        if not is_file(path):
             return False
         with path.open("rb") as stream:
             return bool(sniff(stream.read(HEAD), path.name))

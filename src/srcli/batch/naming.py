@@ -11,6 +11,7 @@ from pathlib import Path
 from srcli.batch.inputs import Found
 from srcli.batch.orders import STREAM, Intake, Orders, Outlet
 from srcli.errors import InputError, PictureError
+from srcli.files import exists, is_dir, is_file
 from srcli.imaging.formats import format_of, named, suffix_for
 from srcli.imaging.names import shown
 from srcli.tasks import TASKS, Job
@@ -47,7 +48,7 @@ class Namer:
 
     def bases(self, intake: Intake) -> set[Path]:
         """Folders in which earlier runs may have left a journal about these inputs."""
-        folders = {path if path.is_dir() else path.parent for path in map(Path, intake.inputs)}
+        folders = {path if is_dir(path) else path.parent for path in map(Path, intake.inputs)}
         listed = {Path(self._list).parent} if self._list is not None else set()
         return folders | listed | ({self.folder} if self.folder else set())
 
@@ -118,13 +119,13 @@ def _single_file(intake: Intake, outlet: Outlet) -> Path | None:
     if outlet.path is None or outlet.path == STREAM:
         return None
     path = Path(outlet.path)
-    if outlet.path.endswith(("/", os.sep)) or path.is_dir():
+    if outlet.path.endswith(("/", os.sep)) or is_dir(path):
         return None
-    if not path.suffix and not path.exists():
+    if not path.suffix and not exists(path):
         return None
     if outlet.format is None:
         _check_ending(path)
-    if intake.listed is not None or len(intake.inputs) > 1 or Path(intake.inputs[0]).is_dir():
+    if intake.listed is not None or len(intake.inputs) > 1 or is_dir(Path(intake.inputs[0])):
         raise InputError(f"-o {shown(path)} names one file, for a number of inputs: give a folder")
     return path
 
@@ -133,7 +134,7 @@ def _check_ending(path: Path) -> None:
     try:
         format_of(path)
     except InputError as error:
-        way = "give a folder, or a name ending in .png" if path.exists() else "end it in .png, or in / for a folder"
+        way = "give a folder, or a name ending in .png" if exists(path) else "end it in .png, or in / for a folder"
         raise InputError(f"-o {shown(path)} is no folder and no name of a picture: {way}") from error
 
 
@@ -177,7 +178,7 @@ def _without_number(stem: str) -> str:
 
 def _has_source(path: Path, stem: str) -> bool:
     """Is there the picture that this one is named after?"""
-    return any(path.with_name(stem + ending).is_file() for ending in {path.suffix, *SOURCES})
+    return any(is_file(path.with_name(stem + ending)) for ending in {path.suffix, *SOURCES})
 
 
 def _same(one: str, other: str) -> bool:

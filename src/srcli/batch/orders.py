@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from srcli import __version__
 from srcli.errors import InputError
+from srcli.files import exists, is_dir, is_file
 from srcli.imaging.formats import named
 from srcli.settings import FRAMES, MAX_PIXELS, REFUSE, DeviceChoice, ModelChoice
 from srcli.tasks import Job
@@ -148,16 +149,16 @@ def lock_digest() -> str:
     from srcli.weights.places import packaged_lock, places
 
     overlay = places().overlay
-    own = [entry for entry in read_lock(overlay).values() if not entry.learned] if overlay.is_file() else []
+    own = [entry for entry in read_lock(overlay).values() if not entry.learned] if is_file(overlay) else []
     return hashlib.sha256(packaged_lock().read_bytes() + repr(own).encode()).hexdigest()
 
 
 def _local(choice: ModelChoice) -> list[Path]:
     names = [choice.base, choice.adapter, *(lora.source for lora in choice.loras)]
-    return [path for name in names if name and (path := Path(name)).exists()]
+    return [path for name in names if name and exists(path := Path(name))]
 
 
 def _stamps(path: Path) -> list[list[object]]:
     """Size and time of the files of a model on this disk: edited weights make other pictures."""
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    files = sorted(p for p in path.rglob("*") if is_file(p)) if is_dir(path) else [path]
     return [[str(p), (stat := p.stat()).st_size, stat.st_mtime_ns] for p in files]

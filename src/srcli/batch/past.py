@@ -12,6 +12,7 @@ from typing import Any
 from srcli.batch.journal import PICTURE, STARTED, Stamp, digest, key, records
 from srcli.batch.naming import is_numbered
 from srcli.batch.report import DONE, FAILED
+from srcli.files import is_file
 
 ReadMade = Callable[[Path], Mapping[str, Any] | None]
 
@@ -54,7 +55,7 @@ class Memory:
     def read(self, path: Path) -> None:
         """Learn from a journal, if there is one. Later lines replace earlier ones."""
         folder = path.parent.resolve()
-        for record in records(path) if path.is_file() else ():
+        for record in records(path) if is_file(path) else ():
             if record.get("event") == PICTURE and isinstance(record.get("source"), str):
                 self._learn(folder, record)
 

@@ -15,6 +15,7 @@ from srcli.batch.inputs import Found
 from srcli.batch.naming import Namer, folded, numbered
 from srcli.batch.orders import STREAM
 from srcli.errors import InputError, PictureError
+from srcli.files import exists
 from srcli.imaging.names import shown
 
 PAGE = 1000
@@ -181,6 +182,6 @@ def _is(target: Path, found: Found) -> bool:
 
 def _folds(path: Path) -> bool:
     """Does this file system take upper and lower case for the same? Asked of the nearest folder that exists."""
-    folder = next(parent for parent in path.parents if parent.exists())
+    folder = next(parent for parent in path.parents if exists(parent))
     other = folder.with_name(folder.name.swapcase()) if folder.name else folder
-    return other != folder and other.exists() and other.samefile(folder)
+    return other != folder and exists(other) and other.samefile(folder)
