@@ -20,6 +20,7 @@ QUALITIES = ("draft", "standard", "best")
 
 SEED = 0
 MAX_SEED = 2**63 - 1
+BUILTIN_STEPS = 6  # what the built-in denoiser was distilled for
 MAX_SCALE = 64.0
 MAX_PIXELS = 250_000_000  # of an input: beyond it, a small file that claims more is rather an attack
 REFUSE, FIRST = FRAMES = ("refuse", "first")
@@ -102,7 +103,7 @@ class Sampling:
 
 DEFAULTS: Mapping[str, Sampling] = MappingProxyType(
     {
-        "builtin": Sampling(steps=6, fidelity=0.5),
+        "builtin": Sampling(steps=BUILTIN_STEPS, fidelity=0.5),
         "sr3": Sampling(steps=2000),
         "pasd": Sampling(
             steps=20,

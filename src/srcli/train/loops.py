@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,9 @@ from torch import Tensor, nn
 from srcli.errors import InputError, MachineError
 from srcli.models.builtin import Builtin, Shape
 from srcli.train.data import Pairs
-from srcli.train.losses import detail_loss, edge_loss, predict_loss
+from srcli.train.losses import Loss, loss_of
 
-Loss = Callable[[Builtin, Tensor, Tensor, torch.Generator], Tensor]
-LOSSES: dict[str, tuple[str, Loss]] = {
-    "predict": ("predictor", predict_loss),
-    "edges": ("edges", edge_loss),
-    "detail": ("detail", detail_loss),
-}
+PARTS = {"predict": "predictor", "edges": "edges", "detail": "detail", "distil": "detail"}
 """Stage to the part of the model it trains, in the order of training."""
 
 
@@ -61,6 +56,7 @@ class Run:
 
     recipe: Recipe
     model: Builtin
+    learn: Loss
     average: dict[str, Tensor]
     optimiser: torch.optim.AdamW
     step: int = 0
@@ -69,17 +65,18 @@ class Run:
 
     @property
     def part(self) -> nn.Module:
-        return getattr(self.model, LOSSES[self.recipe.stage][0])  # type: ignore[no-any-return]
+        return getattr(self.model, PARTS[self.recipe.stage])  # type: ignore[no-any-return]
 
     @classmethod
     def begin(cls, recipe: Recipe, model: Builtin) -> "Run":
-        part = getattr(model, LOSSES[recipe.stage][0])
+        part = getattr(model, PARTS[recipe.stage])
+        learn = loss_of(recipe.stage, model)
         model.requires_grad_(False)
         part.requires_grad_(True)
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         average = {k: v.clone() for k, v in part.state_dict().items()}
         optimiser = torch.optim.AdamW(part.parameters(), recipe.lr, betas=(0.9, 0.99), weight_decay=0.0)
-        return cls(recipe, model, average, optimiser)
+        return cls(recipe, model, learn, average, optimiser)
 
     def state(self) -> dict[str, Any]:
         return {
@@ -105,7 +102,7 @@ class Run:
     def advance(self, small: Tensor, sharp: Tensor, rate: float) -> None:
         """One step of gradient descent, and the average after it."""
         dice = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + self.step)
-        loss = LOSSES[self.recipe.stage][1](self.model, small, sharp, dice)
+        loss = self.learn(self.model, small, sharp, dice)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.part.parameters(), 1.0)

@@ -1,12 +1,18 @@
-"""What each of the three networks learns from. All take the whole model, so later ones see the earlier."""
+"""What each of the stages learns from. All take the whole model, so later ones see the earlier."""
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from srcli.models.builtin import UP, Builtin, Prediction, gradients, luma, straight_edges
-from srcli.sampling.cosine import levels
+from srcli.models.builtin import UP, Builtin, Detail, Prediction, gradients, luma, straight_edges
+from srcli.sampling.cosine import Cosine, levels
+from srcli.settings import BUILTIN_STEPS
 
+Loss = Callable[[Builtin, Tensor, Tensor, torch.Generator], Tensor]
 SHARPEN = 0.35
 """Unsharp mask of the edge head's target."""
 KNEE = 170 / 255**2
@@ -71,11 +77,22 @@ def _magnitude(grey: Tensor) -> Tensor:
     return torch.sqrt((2 * dx) ** 2 + (2 * dy) ** 2 + 1e-8)
 
 
-def detail_loss(model: Builtin, small: Tensor, sharp: Tensor, dice: torch.Generator) -> Tensor:
-    """The v-prediction error of the normalised luma residual, at noise levels that matter most."""
+def _missed(model: Builtin, small: Tensor, sharp: Tensor) -> tuple[Prediction, Tensor]:
+    """What the frozen predictor says, and the normalised luma residual that it leaves to the denoiser."""
     with torch.no_grad(), torch.autocast(small.device.type, torch.bfloat16):
         guess: Prediction = model.predictor(small)
-    miss = F.pixel_unshuffle(luma(sharp - guess.mean.float()), UP) * torch.exp(-guess.spread)
+    return guess, F.pixel_unshuffle(luma(sharp - guess.mean.float()), UP) * torch.exp(-guess.spread)
+
+
+def _weighted(spread: Tensor, error: Tensor) -> Tensor:
+    """The mean of the squared error, which counts more where more is missing."""
+    scale = torch.exp(spread)
+    return ((scale / scale.mean()).clamp(0.3, 3) * error**2).mean()
+
+
+def detail_loss(model: Builtin, small: Tensor, sharp: Tensor, dice: torch.Generator) -> Tensor:
+    """The v-prediction error of the normalised luma residual, at noise levels that matter most."""
+    guess, miss = _missed(model, small, sharp)
     count = len(small)
     time = torch.sigmoid(1.1 * torch.randn(count, generator=dice))
     even = torch.rand(count, generator=dice)
@@ -84,7 +101,47 @@ def detail_loss(model: Builtin, small: Tensor, sharp: Tensor, dice: torch.Genera
     noise = torch.randn(miss.shape, generator=dice).to(miss)
     with torch.autocast(small.device.type, torch.bfloat16):
         guessed = model.detail(signal * miss + spoil * noise, signal.flatten(), guess.features, guess.spread)
-    scale = torch.exp(guess.spread)
-    weight = (scale / scale.mean()).clamp(0.3, 3)
-    loss: Tensor = (weight * (guessed.float() - (signal * noise - spoil * miss)) ** 2).mean()
-    return loss
+    return _weighted(guess.spread, guessed.float() - (signal * noise - spoil * miss))
+
+
+@dataclass(frozen=True)
+class Distil:
+    """One step of the few that a picture is sampled in, against several of the denoiser as it was.
+
+    Few steps of DDIM cut corners and end with less detail than there should be; the student learns to end where
+    the teacher does.
+    """
+
+    teacher: Detail
+    parts: int = 4
+
+    def __call__(self, model: Builtin, small: Tensor, sharp: Tensor, dice: torch.Generator) -> Tensor:
+        guess, miss = _missed(model, small, sharp)
+        times = Cosine(BUILTIN_STEPS).times.float().to(miss.device)
+        place = torch.randint(BUILTIN_STEPS, (len(miss),), generator=dice).to(miss.device)
+        start, end = times[place], times[place + 1]
+        noise = torch.randn(miss.shape, generator=dice).to(miss)
+        signal, spoil = (part[:, None, None, None] for part in levels(start))
+        x = signal * miss + spoil * noise
+        turn, side = (part[:, None, None, None] for part in levels(start - end))
+        with torch.autocast(small.device.type, torch.bfloat16):
+            with torch.no_grad():
+                wanted = (turn * x - self._walk(x, start, end, guess)) / side
+            guessed = model.detail(x, signal.flatten(), guess.features, guess.spread)
+        return _weighted(guess.spread, guessed.float() - wanted)
+
+    def _walk(self, x: Tensor, start: Tensor, end: Tensor, guess: Prediction) -> Tensor:
+        """Where the teacher ends. A step of DDIM is a turn in the plane of picture and noise."""
+        stride = (start - end) / self.parts
+        turn, side = (part[:, None, None, None] for part in levels(stride))
+        for part in range(self.parts):
+            signal, _ = levels(start - part * stride)
+            x = turn * x - side * self.teacher(x, signal, guess.features, guess.spread)
+        return x
+
+
+def loss_of(stage: str, model: Builtin) -> Loss:
+    """The loss of a stage that begins with `model` as it is now."""
+    if stage == "distil":
+        return Distil(deepcopy(model.detail).requires_grad_(False))
+    return {"predict": predict_loss, "edges": edge_loss, "detail": detail_loss}[stage]

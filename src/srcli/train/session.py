@@ -1,4 +1,4 @@
-"""A whole training: the three stages one after the other, with checkpoints, metrics and a sheet as it goes."""
+"""A whole training: the four stages one after the other, with checkpoints, metrics and a sheet as it goes."""
 
 import json
 import time
@@ -21,9 +21,9 @@ from srcli.train.old import age, printed
 from srcli.train.share import Peer
 from srcli.train.sheet import contact, middle, results
 
-SHARES = {"predict": 0.55, "edges": 0.08, "detail": 0.37}
+SHARES = {"predict": 0.5, "edges": 0.08, "detail": 0.27, "distil": 0.15}
 """How a budget is divided among the stages."""
-RATES = {"predict": 5e-4, "edges": 8e-4, "detail": 8e-4}
+RATES = {"predict": 5e-4, "edges": 8e-4, "detail": 8e-4, "distil": 3e-4}
 TASKS: dict[str, tuple[int, Degrade, data.Before | None, float]] = {
     "upscale": (1, degrade, None, 0.1),
     "restore": (2, age, printed, 0.08),

@@ -10,10 +10,10 @@ from torch import Tensor
 from srcli.models.builtin import UP, Builtin
 from srcli.sampling.cosine import Cosine
 from srcli.sampling.noise import NoiseField
+from srcli.settings import BUILTIN_STEPS
 from srcli.train.data import tensor
 from srcli.train.degradations import Pixels, resize, rounded
 
-STEPS = 6
 STRENGTHS = {"smooth end": 0.0, "default": 0.5, "detailed end": 1.0}
 TEXT, GAP = 18, 4
 
@@ -24,7 +24,7 @@ def sampled(model: Builtin, small: Pixels, seed: int = 0) -> dict[str, Pixels]:
     picture = tensor(small[None])
     guess = model.predictor(picture)
     x = NoiseField(seed).draw((1, UP**2, *guess.features.shape[-2:]))
-    scheduler = Cosine(STEPS)
+    scheduler = Cosine(BUILTIN_STEPS)
     for time in scheduler.timesteps:
         signal = torch.cos(time.float() * (torch.pi / 2))[None]
         x = scheduler.step(model.detail(x, signal, guess.features, guess.spread), time, x).prev_sample

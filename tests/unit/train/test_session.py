@@ -20,6 +20,7 @@ from srcli.models.builtin import Builtin, Shape
 from srcli.train import data, loops, session
 from srcli.train.degradations import degrade
 from srcli.train.loops import Budget, Recipe, Run, train
+from srcli.train.losses import Distil
 from srcli.train.session import Plan
 from srcli.train.share import Peer
 from srcli.train.synthetic import drawn
@@ -49,7 +50,7 @@ def run(stage: str) -> Run:
     return Run.begin(Recipe(stage=stage, shape=TINY, cells=8, batch=4, lr=5e-3), Builtin(TINY))
 
 
-@pytest.mark.parametrize("stage", ["predict", "edges", "detail"])
+@pytest.mark.parametrize("stage", ["predict", "edges", "detail", "distil"])
 def test_loss_falls_on_one_batch(photos, stage):
     batch = pairs(photos).at(0)
     learner = run(stage)
@@ -62,7 +63,7 @@ def test_loss_falls_on_one_batch(photos, stage):
     assert losses[-1] < 0.93 * losses[0]
 
 
-@pytest.mark.parametrize("stage", ["predict", "detail"])
+@pytest.mark.parametrize("stage", ["predict", "detail", "distil"])
 def test_kill_and_resume_give_the_same_state(photos, tmp_path, stage):
     budget = Budget(steps=6, warm=2)
     whole = run(stage)
@@ -80,13 +81,21 @@ def test_kill_and_resume_give_the_same_state(photos, tmp_path, stage):
         assert torch.equal(whole.average[name], second.average[name]), name
 
 
+def test_a_student_starts_as_its_teacher(photos):
+    """Against one step of the teacher nothing is left to learn; against four there is."""
+    learner = run("distil")
+    batch, dice = pairs(photos).at(0), torch.Generator()
+    one, four = (Distil(learner.model.detail, parts)(learner.model, *batch, dice.manual_seed(3)) for parts in (1, 4))
+    assert float(one.detach()) < 1e-4 * float(four.detach())
+
+
 @pytest.mark.parametrize("task", ["upscale", "restore"])
 def test_a_session_leaves_a_model_metrics_and_a_sheet(photos, tmp_path, task):
     made = session.train(plan(photos, tmp_path, task=task), False, lambda text: None)
     model = builtin_file.read(made)
     assert model.shape.scale == (4 if task == "upscale" else 2)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [line["stage"] for line in lines] == ["predict", "edges", "detail"]
+    assert [line["stage"] for line in lines] == ["predict", "edges", "detail", "distil"]
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.width > 5 * 90
 
