@@ -6,11 +6,15 @@ import contextlib
 import os
 import signal
 import warnings
+from pathlib import Path
 
+from srcli.batch.orders import Intake
 from srcli.batch.wire import Refusal, Request, receive, send
 from srcli.errors import SrcliError
 from srcli.imaging.made import read_made
+from srcli.imaging.mend import mask_for, mended
 from srcli.imaging.names import shown
+from srcli.imaging.picture import Picture
 from srcli.imaging.read import read_picture, read_size
 
 GIB = 1 << 30
@@ -42,16 +46,25 @@ def _answer(request: Request) -> object:
             return read_size(request.path, max_pixels=request.intake.max_pixels)
         if request.want == "made":
             return read_made(request.path)
-        return read_picture(
-            request.path if request.data is None else request.data,
-            max_pixels=request.intake.max_pixels,
-            frames=request.intake.frames,
-            allow_truncated=request.intake.allow_truncated,
-        )
+        return _picture(request)
     except SrcliError as error:
         return Refusal(str(error), getattr(error, "kind", "machine"))
     except Exception as error:
         return Refusal(f"{shown(request.path)} cannot be read: {type(error).__name__}: {error}", type(error).__name__)
+
+
+def _picture(request: Request) -> Picture:
+    """The picture, without the damage that its mask shows."""
+    intake = request.intake
+    picture = _read(request.path if request.data is None else request.data, intake)
+    mask = mask_for(request.path, Path(intake.mask)) if intake.mask else None
+    return picture if mask is None else mended(picture, _read(mask, intake))
+
+
+def _read(source: Path | bytes, intake: Intake) -> Picture:
+    return read_picture(
+        source, max_pixels=intake.max_pixels, frames=intake.frames, allow_truncated=intake.allow_truncated
+    )
 
 
 def _limit(pixels: int) -> None:

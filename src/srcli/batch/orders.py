@@ -35,12 +35,15 @@ class Intake:
     max_pixels: int = MAX_PIXELS
     frames: str = REFUSE
     allow_truncated: bool = False
+    mask: str | None = None  # a picture that shows damage in white, or a folder of such
 
     def __post_init__(self) -> None:
         if not self.inputs and self.listed is None:
             raise InputError("no picture named: give files, folders, - for stdin, or --from FILE")
         if self.inputs.count(STREAM) + (self.listed == STREAM) > 1:
             raise InputError("stdin was named twice: it can be read once")
+        if self.mask is not None and not exists(Path(self.mask)):
+            raise InputError(f"no such mask {self.mask}: give --mask a picture, or a folder of pictures")
         if self.max_pixels < 1:
             raise InputError(f"--max-pixels {self.max_pixels} is out of range: give a positive number")
         if self.frames not in FRAMES:
@@ -135,6 +138,7 @@ class Orders:
             "lock": self.lock,
             "form": [self.outlet.format, self.outlet.quality, self.outlet.strip, self.outlet.strip_gps],
             "reading": [self.intake.frames, self.intake.allow_truncated],
+            "mask": _stamps(Path(self.intake.mask)) if self.intake.mask else [],
         }
 
     def recipe(self) -> str:

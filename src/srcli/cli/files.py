@@ -39,6 +39,11 @@ class Inputs:
         bool, typer.Option("--allow-truncated", help="Take what there is of a cut file.", rich_help_panel="Files")
     ] = False
 
+    mask: Annotated[
+        str | None,
+        typer.Option(help="Picture of its damage, white on black, or a folder of such.", rich_help_panel="Files"),
+    ] = None
+
     def intake(self) -> Intake:
         return Intake(
             inputs=tuple(self.inputs or ()),
@@ -48,6 +53,7 @@ class Inputs:
             max_pixels=self.max_pixels,
             frames=self.frames,
             allow_truncated=self.allow_truncated,
+            mask=self.mask,
         )
 
 

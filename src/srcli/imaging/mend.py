@@ -1,0 +1,47 @@
+"""Damage that the user has marked, filled in from around it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from srcli.errors import PictureError
+from srcli.files import is_dir, is_file
+from srcli.imaging.color import luminance
+from srcli.imaging.picture import Array, Picture
+
+GROWN = 5  # pixels across: a scratch's edge is softer than the stroke over it
+RADIUS = 4.0  # how far away the filling is taken from
+
+
+def mask_for(path: Path, masks: Path) -> Path | None:
+    """The mask of a picture: `masks` itself, or in a folder of masks the PNG of the picture's name, if there is one."""
+    if not is_dir(masks):
+        return masks
+    own = masks / f"{path.stem}.png"
+    return own if is_file(own) else None
+
+
+def mended(picture: Picture, mask: Picture) -> Picture:
+    """The picture without what is light in the mask."""
+    if (mask.width, mask.height) != (picture.width, picture.height):
+        sizes = f"{mask.width}x{mask.height}, the picture {picture.width}x{picture.height}"
+        raise PictureError(f"the mask is {sizes}: paint it over the picture in its own size", "mask")
+    light = luminance(mask.pixels) > np.iinfo(mask.pixels.dtype).max // 2
+    if light.all():
+        raise PictureError("the mask is light all over: paint damage white, the rest black", "mask")
+    if not light.any():
+        return picture
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (GROWN, GROWN))
+    return replace(picture, pixels=_filled(picture.pixels, cv2.dilate(light.astype(np.uint8), kernel)))
+
+
+def _filled(pixels: Array, holes: NDArray[np.uint8]) -> Array:
+    """Channel by channel, as OpenCV has it for 16 bits."""
+    planes = (np.ascontiguousarray(plane) for plane in np.moveaxis(pixels, 2, 0))
+    filled: Array = np.stack([cv2.inpaint(plane, holes, RADIUS, cv2.INPAINT_TELEA) for plane in planes], 2)
+    return filled

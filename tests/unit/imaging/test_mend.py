@@ -1,0 +1,83 @@
+"""Marked damage goes; all else stays to the last bit."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from srcli.batch.orders import Intake
+from srcli.batch.reader import Reader
+from srcli.errors import InputError, PictureError
+from srcli.imaging.mend import GROWN, mended
+from srcli.imaging.picture import Picture
+
+SIDE = 64
+
+
+def slope(dtype: type = np.uint8) -> np.ndarray:
+    """A picture that is easy to go on with: levels that rise from left to right, each channel by its own."""
+    top = np.iinfo(dtype).max // 4
+    return np.stack([np.tile(np.linspace(top, (2 + c // 2) * top, SIDE), (SIDE, 1)) for c in range(3)], 2).astype(dtype)
+
+
+def scratch() -> np.ndarray:
+    mask = np.zeros((SIDE, SIDE, 3), np.uint8)
+    mask[10:50, 30:33] = 255
+    return mask
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_what_is_marked_is_filled_and_nothing_else_touched(dtype: type) -> None:
+    whole = slope(dtype)
+    marked = scratch()[..., 0] > 0
+    spoiled = whole.copy()
+    spoiled[marked] = np.iinfo(dtype).max
+    result = mended(Picture(pixels=spoiled), Picture(pixels=scratch())).pixels
+    assert result.dtype == dtype
+    assert np.abs(result.astype(float) - whole)[marked].max() < 0.03 * np.iinfo(dtype).max
+    far = np.ones((SIDE, SIDE), bool)
+    far[10 - GROWN : 50 + GROWN, 30 - GROWN : 33 + GROWN] = False
+    assert np.array_equal(result[far], whole[far])
+
+
+def test_a_black_mask_changes_nothing() -> None:
+    picture = Picture(pixels=slope())
+    assert mended(picture, Picture(pixels=np.zeros_like(scratch()))) is picture
+
+
+@pytest.mark.parametrize(
+    ("mask", "says"), [(scratch()[:40], "64x40, the picture 64x64"), (np.full_like(scratch(), 255), "light all over")]
+)
+def test_a_mask_that_cannot_be_meant_is_one_line(mask: np.ndarray, says: str) -> None:
+    with pytest.raises(PictureError, match=says):
+        mended(Picture(pixels=slope()), Picture(pixels=mask))
+
+
+def test_the_reader_mends_by_a_file_and_by_a_folder(tmp_path: Path) -> None:
+    """In a folder of masks each picture has the one of its name, or none."""
+    spoiled = slope()
+    spoiled[scratch() > 0] = 255
+    for name in ("a", "b"):
+        Image.fromarray(spoiled).save(tmp_path / f"{name}.tif")
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    Image.fromarray(scratch()).save(masks / "a.png")
+    intake = Intake(inputs=("x",), mask=str(masks))
+    for source, name, changed in ((intake, "a", True), (intake, "b", False), (_single(intake, masks), "b", True)):
+        reader = Reader(source)
+        try:
+            pixels = reader.read(tmp_path / f"{name}.tif").pixels
+        finally:
+            reader.close()
+        assert (pixels[30, 31] < 250).all() == changed
+
+
+def _single(intake: Intake, masks: Path) -> Intake:
+    return replace(intake, mask=str(masks / "a.png"))
+
+
+def test_a_mask_that_is_not_there_stops_the_run_before_it_begins() -> None:
+    with pytest.raises(InputError, match="no such mask"):
+        Intake(inputs=("x",), mask="nowhere.png")
