@@ -7,25 +7,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from srcli.errors import MachineError, WeightsError
+from srcli.files import replacing
 from srcli.models.builtin import Builtin, Shape
 from srcli.weights.header import read_header
 from srcli.weights.open import load_into, load_state
 
 
 def write(path: Path, shape: Shape, state: Mapping[str, Tensor], task: str) -> None:
-    """Write beside and rename, so that a full disk leaves the last file whole."""
-    beside = path.with_name(path.name + ".part")
+    """A full disk leaves the last file whole."""
+    halves = {name: tensor.half().contiguous() for name, tensor in state.items()}
     try:
-        halves = {name: tensor.half().contiguous() for name, tensor in state.items()}
-        save_file(halves, beside, {"shape": json.dumps(asdict(shape)), "task": task})
-        beside.chmod(0o644)  # safetensors makes its files private
-        beside.replace(path)
-    except Exception as error:
-        beside.unlink(missing_ok=True)
+        with replacing(path) as fresh:
+            save_file(halves, fresh, {"shape": json.dumps(asdict(shape)), "task": task})
+            fresh.chmod(0o644)  # safetensors makes its files private
+    except (OSError, SafetensorError) as error:
         raise MachineError(f"cannot write {path} ({error}): free disk space, then --resume") from error
 
 

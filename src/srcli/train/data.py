@@ -14,7 +14,9 @@ from numpy.random import Generator
 from PIL import Image
 from torch import Tensor
 
-from srcli.errors import InputError
+from srcli.errors import InputError, PictureError
+from srcli.imaging.read import read_picture
+from srcli.settings import FIRST
 from srcli.train.degradations import Degrade, Pixels, resize
 from srcli.train.synthetic import drawn
 
@@ -40,12 +42,12 @@ def find(folder: Path) -> list[Path]:
 
 
 def decode(path: Path) -> Pixels | None:
-    """The picture as RGB, or None where it cannot be read."""
+    """The picture as 8-bit sRGB, upright, or None where it cannot be read."""
     try:
-        with Image.open(path) as picture:
-            return np.asarray(picture.convert("RGB"))
-    except (OSError, ValueError, Image.DecompressionBombError):
+        pixels = read_picture(path, frames=FIRST).pixels
+    except PictureError:
         return None
+    return pixels.astype(np.uint8) if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
 
 
 def photographs(files: Sequence[Path], least: int) -> list[Pixels]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from srcli.errors import InputError, MachineError
+from srcli.files import replacing
 from srcli.models.builtin import Builtin, Shape
 from srcli.train.data import Pairs
 from srcli.train.losses import Loss, loss_of
@@ -136,13 +137,11 @@ def train(run: Run, pairs: Pairs, budget: Budget) -> Iterator[Run]:
 
 
 def save(state: dict[str, Any], path: Path) -> None:
-    """Writes beside and renames, so that a full disk or a kill leaves the last checkpoint whole."""
-    beside = path.with_name(path.name + ".part")
+    """A full disk or a kill leaves the last checkpoint whole."""
     try:
-        torch.save(state, beside)
-        beside.replace(path)
+        with replacing(path) as fresh, fresh.open("wb") as file:
+            torch.save(state, file)
     except (OSError, RuntimeError) as error:
-        beside.unlink(missing_ok=True)
         raise MachineError(f"cannot save {path} ({error}): free disk space, then --resume") from error
 
 

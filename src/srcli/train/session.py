@@ -12,6 +12,7 @@ from numpy.random import default_rng
 
 from srcli.engines import builtin_file
 from srcli.errors import InputError, MachineError
+from srcli.files import HALF
 from srcli.models.builtin import UP, Builtin, Shape
 from srcli.train import data, loops
 from srcli.train.degradations import Degrade, Pixels, degrade
@@ -113,6 +114,8 @@ def train(plan: Plan, resume: bool, tell: Tell) -> Path:
     photos = Photos.open(plan)
     try:
         plan.out.mkdir(parents=True, exist_ok=True)
+        for half in plan.out.glob(f"{HALF}*"):  # of a training that was killed while it saved
+            half.unlink()
     except OSError as error:
         raise MachineError(f"cannot make {plan.out} ({error.strerror}): give another --out") from error
     torch.manual_seed(plan.seed)

@@ -107,7 +107,9 @@ def test_a_session_resumes_and_refuses_other_settings(photos, tmp_path):
     with pytest.raises(InputError, match="made with batch 2"):
         session.train(plan(photos, tmp_path, batch=3), True, lambda text: None)
     before = builtin_file.read(tmp_path / "builtin-upscale.safetensors").state_dict()
+    (tmp_path / ".srcli-half").write_bytes(b"of a killed training")
     session.train(plan(photos, tmp_path), True, lambda text: None)
+    assert not (tmp_path / ".srcli-half").exists()
     after = builtin_file.read(tmp_path / "builtin-upscale.safetensors").state_dict()
     assert all(torch.equal(before[k], after[k]) for k in before)
 
@@ -157,7 +159,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path, monkeypatch):
     loops.save({"step": 1}, path)
 
     def full(state, target):
-        Path(target).write_bytes(b"half")
+        target.write(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
