@@ -2,11 +2,13 @@
 
     python -m tests.batch.rig SECONDS upscale ...
 
-SECONDS is what one picture takes.
+SECONDS is what one picture takes. The file that RIG_ASKS names comes to be when stdin is first read.
 """
 
 from __future__ import annotations
 
+import io
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -23,6 +25,18 @@ def start(*arguments: object, seconds: float = 0.0, **more: object) -> subproces
     return subprocess.Popen(command, cwd=ROOT, start_new_session=True, **kind)
 
 
+class Asked(io.FileIO):
+    """Stdin that tells when it is read."""
+
+    def read(self, size: int = -1) -> bytes:
+        Path(os.environ["RIG_ASKS"]).touch()
+        return super().read(size)
+
+    def readinto(self, into: memoryview) -> int:
+        Path(os.environ["RIG_ASKS"]).touch()
+        return super().readinto(into)
+
+
 def main() -> None:
     from srcli import cli
     from srcli.batch.orders import Maker
@@ -30,6 +44,8 @@ def main() -> None:
 
     seconds = float(sys.argv.pop(1))
     choose.choose = lambda task, wish, device, tell: replace(wish, engine="builtin")
+    if "RIG_ASKS" in os.environ:
+        sys.stdin = io.TextIOWrapper(io.BufferedReader(Asked(0)))
     Maker.load = lambda self, tell: Repeat(seconds)
     cli.main()
 

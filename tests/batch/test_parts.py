@@ -7,8 +7,10 @@ import json
 import os
 import pickle
 import resource
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -21,7 +23,7 @@ from srcli.batch.journal import Journal, records
 from srcli.batch.naming import Namer, Ours, numbered
 from srcli.batch.orders import Conduct, Intake, Outlet
 from srcli.batch.plan import Plan
-from srcli.batch.reader import Reader
+from srcli.batch.reader import Reader, Readers
 from srcli.errors import InputError, MachineError, PictureError
 from srcli.settings import Size
 from tests.batch.fakes import draw, orders
@@ -209,6 +211,48 @@ def test_a_reader_survives_its_process(tmp_path: Path, monkeypatch: pytest.Monke
         assert reader.made(tmp_path / "a.png") is None
     finally:
         reader.close()
+
+
+class AtTheLastMoment(threading.Timer):
+    """A timer that fires just as the answer is there."""
+
+    def cancel(self) -> None:
+        self.function(*self.args)
+        super().cancel()
+
+
+def test_a_timer_that_fires_as_the_answer_comes_harms_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("threading.Timer", AtTheLastMoment)
+    reader = Reader(Intake(inputs=("a",)))
+    try:
+        assert reader.size(draw(tmp_path / "a.png", 30, 20)) == (30, 20)
+        assert reader.size(draw(tmp_path / "b.png", 20, 10)) == (20, 10)
+    finally:
+        reader.close()
+
+
+def test_what_is_being_read_can_be_let_go_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path / "codec", monkeypatch)
+    readers = Readers(Intake(inputs=("a",)))
+    with ThreadPoolExecutor(2) as pool:
+        stalled = pool.submit(readers.read, hostile(tmp_path / "w.png", b"WAIT"))
+        readers.drop()
+        queued = pool.submit(readers.read, draw(tmp_path / "a.png"))
+        for future in (stalled, queued):
+            with pytest.raises(CancelledError):
+                future.result()
+    readers.close()
+
+
+def test_stdin_is_read_up_to_what_a_picture_may_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(bytes(2000))))
+    readers = Readers(Intake(inputs=("-",), max_pixels=100))
+    with pytest.raises(PictureError, match="max-pixels"):
+        readers.read(Path("-"))
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(InputError, match="closed"):
+        readers.read(Path("-"))
+    readers.close()
 
 
 def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:

@@ -54,12 +54,18 @@ def test_one_signal_ends_a_run_in_good_order(folder: Path, tmp_path: Path, numbe
     assert not list(out.glob("*.part"))
 
 
-def test_a_signal_before_the_first_picture_ends_it_too(tmp_path: Path) -> None:
-    run = start("--from", "-", "-o", tmp_path / "out", stdin=subprocess.PIPE)
-    time.sleep(3)  # it waits for names
-    run.send_signal(signal.SIGTERM)
-    _, stderr = run.communicate(timeout=60)
-    assert (run.returncode, stderr) == (143, b"")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("waits_for", [("--from", "-"), ("-",)])
+def test_one_signal_ends_the_wait_for_a_silent_stdin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waits_for: tuple[str, ...], number: int, code: int
+) -> None:
+    monkeypatch.setenv("RIG_ASKS", str(tmp_path / "asked"))
+    run = start(*waits_for, "-o", f"{tmp_path}/out/", stdin=subprocess.PIPE)
+    wait_for(tmp_path / "asked")
+    run.send_signal(number)
+    assert run.wait(60) == code  # stdin is open all the while
+    assert run.stderr.read() == b""
+    run.communicate()
 
 
 def test_two_signals_end_it_at_once(folder: Path, tmp_path: Path) -> None:

@@ -97,11 +97,17 @@ def named(intake: Intake) -> Iterator[str]:
 
 def _opened(listed: str) -> AbstractContextManager[BinaryIO]:
     if listed == STREAM:
-        return nullcontext(sys.stdin.buffer)
+        return nullcontext(stdin())
     try:
         return Path(listed).open("rb")
     except OSError as error:
         raise InputError(f"the list {listed} cannot be read: {error.strerror}") from error
+
+
+def stdin() -> BinaryIO:
+    if sys.stdin is None:
+        raise InputError("standard input is closed: name files, or feed it")
+    return sys.stdin.buffer
 
 
 def _names(stream: BinaryIO, end: bytes) -> Iterator[str]:

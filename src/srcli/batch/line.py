@@ -6,7 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any
@@ -24,10 +24,6 @@ IN_A_ROW = 3  # failures of the machine, after which there is no point in going 
 Read = Callable[[Item], Picture]
 Write = Callable[[Item, Made], Outcome]
 Step = tuple[str, int, int]
-
-
-class Dropped(Exception):
-    """The picture in hand was let go of, because the run ends."""
 
 
 @dataclass(eq=False, slots=True)
@@ -60,6 +56,7 @@ class Stages:
     read: Read
     bench: Bench
     write: Write
+    stop_reading: Callable[[], None]
     on_step: Callable[[Item, str, int, int], None]
     tell: Callable[[str], None]
 
@@ -102,6 +99,7 @@ class Line:
                 elif news is not None:
                     yield from self._receive(*news)
         finally:
+            self._stages.stop_reading()
             self._readers.shutdown(cancel_futures=True)
             self._writers.shutdown(cancel_futures=True)
 
@@ -109,6 +107,7 @@ class Line:
         """Give every station as much as it may have."""
         if self._stop.asked.is_set():
             self._ready.clear()
+            self._stages.stop_reading()
             self._stages.bench.drop()
             return
         self._compute()
@@ -140,7 +139,7 @@ class Line:
 
         def on_step(stage: str, done: int, total: int) -> None:
             if self._stop.asked.is_set():
-                raise Dropped
+                raise CancelledError
             now = time.perf_counter()
             if stage == LOADING:
                 flight.began_work = now
@@ -186,8 +185,8 @@ class Line:
             yield value
 
     def _fail(self, flight: Flight, error: BaseException) -> Iterator[Outcome]:
-        if isinstance(error, Dropped) or self._stop.signal is not None:
-            return  # what fails while all is being ended says nothing about the picture
+        if isinstance(error, CancelledError) or self._stop.signal is not None:
+            return  # it was let go of; and what fails while all is being ended says nothing about the picture
         if isinstance(error, BrokenPipeError):  # whoever read stdout has left: no picture's fault, and the end
             self._end(error)
             return

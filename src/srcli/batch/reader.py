@@ -9,11 +9,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import CancelledError, Future, InvalidStateError
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, BinaryIO, cast
 
 import srcli
+from srcli.batch.inputs import stdin
 from srcli.batch.orders import STREAM, Intake
 from srcli.batch.wire import Refusal, Request, receive, send
 from srcli.errors import MachineError, PictureError
@@ -21,6 +23,8 @@ from srcli.imaging.names import shown
 from srcli.imaging.picture import Picture
 
 PATIENCE = 120.0  # seconds for reading one picture, where no --timeout says otherwise
+CHUNK = 1 << 20
+STREAM_BYTES = 16  # for each pixel that a picture may have: more is no picture
 
 
 class Reader:
@@ -29,11 +33,10 @@ class Reader:
     def __init__(self, intake: Intake, timeout: float | None = None) -> None:
         self._intake, self._timeout = intake, min(timeout or PATIENCE, PATIENCE)
         self._process: subprocess.Popen[bytes] | None = None
-        self._late = self._greeted = False
+        self._greeted = self._dropped = False
 
-    def read(self, path: Path) -> Picture:
-        """The picture in a file, or on stdin."""
-        data = sys.stdin.buffer.read() if path == Path(STREAM) else None
+    def read(self, path: Path, data: bytes | None = None) -> Picture:
+        """The picture in a file, or in these bytes."""
         return cast(Picture, self._ask(Request(path, data, self._intake, "picture")))
 
     def size(self, path: Path) -> tuple[int, int]:
@@ -52,7 +55,15 @@ class Reader:
             except OSError as error:
                 raise MachineError(f"no reading process can be started ({error.strerror}): end some others") from error
             self._greeted = False
+        if self._dropped:
+            self._process.kill()
         return self._process
+
+    def drop(self) -> None:
+        """End what is being read, from any thread: whoever waits for it gets CancelledError."""
+        self._dropped = True
+        if (process := self._process) is not None:
+            process.kill()
 
     def _greet(self, process: subprocess.Popen[bytes]) -> None:
         """Wait until it can read: what goes wrong before that is no picture's fault."""
@@ -62,6 +73,8 @@ class Reader:
             receive(cast(BinaryIO, process.stdout))
         except (EOFError, OSError) as error:
             self.close()
+            if self._dropped:
+                raise CancelledError from error
             raise MachineError("the reading process does not start: install srcli again") from error
         self._greeted = True
 
@@ -79,34 +92,39 @@ class Reader:
     def _ask(self, request: Request) -> object:
         process = self.start()
         self._greet(process)
-        timer = threading.Timer(self._timeout, self._expire)
-        self._late = False
+        late = threading.Event()
+        timer = threading.Timer(self._timeout, _expire, (process, late))
         timer.start()
         try:
             send(cast(BinaryIO, process.stdin), request)
             answer = receive(cast(BinaryIO, process.stdout))
         except (EOFError, OSError, MemoryError, pickle.UnpicklingError) as error:
-            raise self._death(request.path) from error
+            raise self._death(request.path, late.is_set()) from error
         finally:
             timer.cancel()
+            timer.join()
+            if late.is_set():  # perhaps just as the answer came: the next picture needs a process that lives
+                self.close()
         if isinstance(answer, Refusal):
             raise PictureError(answer.message, answer.kind)
         return answer
 
-    def _expire(self) -> None:
-        self._late = True
-        if self._process is not None:
-            self._process.kill()
-
-    def _death(self, path: Path) -> PictureError:
-        late, process = self._late, self._process
+    def _death(self, path: Path, late: bool) -> Exception:
+        process = self._process
         self.close()
+        if self._dropped:
+            return CancelledError()
         code = process.returncode if process is not None else 0
         if late:
             text = f"{shown(path)} could not be read within {self._timeout:g} seconds: raise --timeout, or leave it out"
             return PictureError(text, "timeout")
         text = f"{shown(path)} killed the process that read it (status {code}): it is damaged or hostile, leave it out"
         return PictureError(text, "crash")
+
+
+def _expire(process: subprocess.Popen[bytes], late: threading.Event) -> None:
+    late.set()
+    process.kill()
 
 
 def _spawn() -> subprocess.Popen[bytes]:
@@ -117,6 +135,35 @@ def _spawn() -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
 
 
+class Stdin:
+    """A picture on stdin. Nothing ends the wait for a silent pipe, so a thread waits that may be left behind."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._data: Future[bytes] = Future()
+
+    def read(self) -> bytes:
+        stream = stdin()
+        # Unbuffered: a buffer's lock, held by a thread that is left behind, would be fatal to the interpreter's end.
+        threading.Thread(target=self._fill, args=(getattr(stream, "raw", stream),), daemon=True).start()
+        return self._data.result()
+
+    def drop(self) -> None:
+        self._data.cancel()
+
+    def _fill(self, stream: BinaryIO) -> None:
+        data = bytearray()
+        with contextlib.suppress(InvalidStateError):  # nobody waits any more
+            try:
+                while chunk := stream.read(CHUNK):
+                    data += chunk
+                    if len(data) > self._most:
+                        raise PictureError("stdin brings more than a picture has: raise --max-pixels", "too-large")
+                self._data.set_result(bytes(data))
+            except (OSError, MemoryError, PictureError) as error:
+                self._data.set_exception(error)
+
+
 class Readers:
     """As many readers as are busy at once."""
 
@@ -124,6 +171,8 @@ class Readers:
         self._intake, self._timeout = intake, timeout
         self._free: SimpleQueue[Reader] = SimpleQueue()
         self._all: list[Reader] = []
+        self._stdin = Stdin(STREAM_BYTES * intake.max_pixels)
+        self._dropped = False
 
     def start(self) -> None:
         """Have one ready for the first picture."""
@@ -134,9 +183,17 @@ class Readers:
         for reader in self._all:
             reader.close()
 
+    def drop(self) -> None:
+        """Let go of what is being read: nobody waits for it any more."""
+        self._dropped = True
+        self._stdin.drop()
+        for reader in self._all:
+            reader.drop()
+
     def read(self, path: Path) -> Picture:
+        data = self._stdin.read() if path == Path(STREAM) else None
         with self._one() as reader:
-            return reader.read(path)
+            return reader.read(path, data)
 
     def size(self, path: Path) -> tuple[int, int]:
         with self._one() as reader:
@@ -154,6 +211,8 @@ class Readers:
             reader = Reader(self._intake, self._timeout)
             self._all.append(reader)
         try:
+            if self._dropped:
+                raise CancelledError
             yield reader
         finally:
             self._free.put(reader)

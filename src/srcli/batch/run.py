@@ -55,7 +55,7 @@ class _Run:
         mail: Mail = SimpleQueue()
         bench = self.bench(mail.put)
         self.stack.callback(bench.close)
-        stages = Stages(self.read, bench, self.write, self.step, self.listener.note)
+        stages = Stages(self.read, bench, self.write, self.readers.drop, self.step, self.listener.note)
         line = Line(stages, self.stop, mail, orders.ahead, orders.timeout)
         self.stack.callback(self.stop.asked.set)
         for outcome in line.run(self.items(plan)):
