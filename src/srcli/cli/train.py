@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from srcli.settings import DeviceChoice
+
 app = typer.Typer(help="Train models from your own photographs.", no_args_is_help=True)
 
 
@@ -28,14 +30,13 @@ def builtin(
     resume: Annotated[bool, typer.Option("--resume", help="Continue the training in --out.")] = False,
     peer: Annotated[Path | None, typer.Option(help="--out of a process to average weights with.")] = None,
     start: Annotated[Path | None, typer.Option("--from", help="A model to begin with.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda\\[:N] or mps.")] = "auto",
     threads: Annotated[int, typer.Option(min=1, help="Threads of this process.")] = 1,
+    jobs: Annotated[int, typer.Option(min=0, help="Other processes that make patches ahead; for a GPU.")] = 0,
 ) -> None:
     """Train the built-in model: predictor, edge head, denoiser. The model file is printed."""
-    import torch
-
     from srcli.train.session import Plan, train
 
-    torch.set_num_threads(threads)
     plan = Plan(
         photos=data,
         out=out,
@@ -47,6 +48,8 @@ def builtin(
         seed=seed,
         peer=peer,
         start=start,
+        device=DeviceChoice(device=device, threads=threads),
+        jobs=jobs,
     )
     model = train(plan, resume, lambda text: typer.echo(text, err=True))
     typer.echo(model)

@@ -4,7 +4,8 @@ Every pair is a function of (seed, step, place in the batch), so a resumed run s
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import torch
 from numpy.random import Generator
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from srcli.errors import InputError, PictureError
 from srcli.imaging.read import read_picture
@@ -82,7 +84,7 @@ def turned(pixels: Pixels, rng: Generator) -> Pixels:
 
 
 @dataclass(frozen=True)
-class Pairs:
+class Pairs(Dataset[tuple[Tensor, Tensor]]):
     """Endless batches of (spoiled, sharp)."""
 
     photos: Sequence[Pixels]
@@ -117,11 +119,16 @@ class Pairs:
         near = small[top * fold :, left * fold :][: n * fold, : n * fold]
         return near, sharp[cut][: n * self.up, : n * self.up]
 
-    def at(self, step: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
         """The batch of a step, as (n, 3, h, w) in 0..1."""
         made = [self.pair(np.random.default_rng((self.seed, step, i))) for i in range(self.batch)]
         small, sharp = (np.stack(part) for part in zip(*made, strict=True))
         return tensor(small), tensor(sharp)
+
+
+def batches(pairs: Pairs, first: int, jobs: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches from step `first` on, made ahead by `jobs` other processes, or here when they are needed."""
+    return iter(DataLoader(pairs, batch_size=None, sampler=range(first, sys.maxsize), num_workers=jobs))
 
 
 def tensor(pixels: Pixels) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from srcli.errors import InputError, MachineError
 from srcli.files import replacing
 from srcli.models.builtin import Builtin, Shape
-from srcli.train.data import Pairs
+from srcli.train.data import Pairs, batches
 from srcli.train.losses import Loss, loss_of
 
 PARTS = {"predict": "predictor", "edges": "edges", "detail": "detail", "distil": "detail"}
@@ -68,6 +68,10 @@ class Run:
     def part(self) -> nn.Module:
         return getattr(self.model, PARTS[self.recipe.stage])  # type: ignore[no-any-return]
 
+    @property
+    def device(self) -> torch.device:
+        return next(self.part.parameters()).device
+
     @classmethod
     def begin(cls, recipe: Recipe, model: Builtin) -> "Run":
         part = getattr(model, PARTS[recipe.stage])
@@ -97,13 +101,13 @@ class Run:
             raise InputError(f"the checkpoint was made with {was}: resume with the same settings or take another --out")
         self.part.load_state_dict(state["weights"])
         self.optimiser.load_state_dict(state["optimiser"])
-        self.average = state["average"]
+        self.average = {name: value.to(self.device) for name, value in state["average"].items()}
         self.step, self.seconds, self.loss = state["step"], state["seconds"], state["loss"]
 
     def advance(self, small: Tensor, sharp: Tensor, rate: float) -> None:
         """One step of gradient descent, and the average after it."""
         dice = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + self.step)
-        loss = self.learn(self.model, small, sharp, dice)
+        loss = self.learn(self.model, small.to(self.device), sharp.to(self.device), dice)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.part.parameters(), 1.0)
@@ -124,14 +128,15 @@ class Run:
         """Move half way to another process's weights."""
         for own, other in ((self.part.state_dict(), weights), (self.average, average)):
             for name, value in own.items():
-                value.lerp_(other[name], 0.5)
+                value.lerp_(other[name].to(value), 0.5)
 
 
-def train(run: Run, pairs: Pairs, budget: Budget) -> Iterator[Run]:
+def train(run: Run, pairs: Pairs, budget: Budget, jobs: int = 0) -> Iterator[Run]:
     """Yields the run after every step; whoever drives it saves and reports."""
+    made = batches(pairs, run.step, jobs)
     while not budget.over(run.step, run.seconds):
         began = time.monotonic()
-        run.advance(*pairs.at(run.step), budget.rate(run.step, run.seconds))
+        run.advance(*next(made), budget.rate(run.step, run.seconds))
         run.seconds += time.monotonic() - began
         yield run
 

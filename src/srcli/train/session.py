@@ -11,9 +11,11 @@ import torch
 from numpy.random import default_rng
 
 from srcli.engines import builtin_file
+from srcli.engines.device import pick
 from srcli.errors import InputError, MachineError
 from srcli.files import HALF
 from srcli.models.builtin import UP, Builtin, Shape
+from srcli.settings import DeviceChoice
 from srcli.train import data, loops
 from srcli.train.degradations import Degrade, Pixels, degrade
 from srcli.train.loops import Budget, Recipe, Run
@@ -49,6 +51,8 @@ class Plan:
     every: float = 120.0
     peer: Path | None = None
     start: Path | None = None
+    device: DeviceChoice = DeviceChoice(device="cpu")
+    jobs: int = 0
     shape: Shape = field(default_factory=Shape)
 
     def recipe(self, stage: str) -> Recipe:
@@ -118,9 +122,11 @@ def train(plan: Plan, resume: bool, tell: Tell) -> Path:
             half.unlink()
     except OSError as error:
         raise MachineError(f"cannot make {plan.out} ({error.strerror}): give another --out") from error
+    device = pick(plan.device)
     torch.manual_seed(plan.seed)
     shape = plan.recipe("predict").shape
     model = builtin_file.refolded(builtin_file.read(plan.start), shape.fold) if plan.start else Builtin(shape)
+    model.to(device.torch)
     tell(f"{len(photos.pairs.photos)} photographs to learn from, {len(photos.unseen)} held out for the sheet")
     for stage in SHARES:
         run = Run.begin(plan.recipe(stage), model)
@@ -137,7 +143,7 @@ def _stage(run: Run, plan: Plan, photos: Photos, tell: Tell) -> None:
     peer = Peer(plan.out, plan.peer) if plan.peer else None
     saved = time.monotonic()
     try:
-        for _ in loops.train(run, photos.pairs, plan.budget(run.recipe.stage)):
+        for _ in loops.train(run, photos.pairs, plan.budget(run.recipe.stage), plan.jobs):
             if peer and run.step % 60 == 0:
                 peer.exchange(run)
             if time.monotonic() - saved >= plan.every:

@@ -21,18 +21,19 @@ TEXT, GAP = 18, 4
 @torch.inference_mode()
 def sampled(model: Builtin, small: Pixels, seed: int = 0) -> dict[str, Pixels]:
     """The model's results at the strengths above, from one sampling."""
-    picture = tensor(small[None])
+    device = next(model.parameters()).device
+    picture = tensor(small[None]).to(device)
     guess = model.predictor(picture)
-    x = NoiseField(seed).draw((1, UP**2, *guess.features.shape[-2:]))
+    x = NoiseField(seed).draw((1, UP**2, *guess.features.shape[-2:])).to(device)
     scheduler = Cosine(BUILTIN_STEPS)
     for time in scheduler.timesteps:
-        signal = torch.cos(time.float() * (torch.pi / 2))[None]
+        signal = torch.cos(time.float() * (torch.pi / 2))[None].to(device)
         x = scheduler.step(model.detail(x, signal, guess.features, guess.spread), time, x).prev_sample
     return {name: pixels(model.render(guess, x, strength)) for name, strength in STRENGTHS.items()}
 
 
 def pixels(rgb: Tensor) -> Pixels:
-    return rounded(rgb[0].float().permute(1, 2, 0).numpy() * 255)
+    return rounded(rgb[0].float().permute(1, 2, 0).cpu().numpy() * 255)
 
 
 def results(model: Builtin, small: Pixels, seed: int = 0) -> dict[str, Pixels]:

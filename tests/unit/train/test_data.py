@@ -56,10 +56,10 @@ def test_batches_depend_on_step_and_seed_alone():
     pairs = data.Pairs([sharp(128)], degrade, 8, 4, 4, 3, 1)
     again = data.Pairs([sharp(128)], degrade, 8, 4, 4, 3, 1)
     other = data.Pairs([sharp(128)], degrade, 8, 4, 4, 3, 2)
-    assert all(map(torch.equal, pairs.at(5), again.at(5)))
-    assert not torch.equal(pairs.at(5)[1], pairs.at(6)[1])
-    assert not torch.equal(pairs.at(5)[1], other.at(5)[1])
-    small, large = pairs.at(0)
+    assert all(map(torch.equal, pairs[5], again[5]))
+    assert not torch.equal(pairs[5][1], pairs[6][1])
+    assert not torch.equal(pairs[5][1], other[5][1])
+    small, large = pairs[0]
     assert small.shape == (3, 3, 8, 8)
     assert large.shape == (3, 3, 32, 32)
 
@@ -100,3 +100,11 @@ def test_the_sheet_shows_every_column_and_row_at_full_size():
 @pytest.mark.parametrize(("shape", "side"), [((100, 70), 64), ((30, 90), 16), ((64, 64), 64)])
 def test_the_middle_is_square_and_a_multiple(shape, side):
     assert middle(np.zeros((*shape, 3), np.uint8), 64, 16).shape == (side, side, 3)
+
+
+def test_batches_are_the_same_whoever_makes_them():
+    pairs = data.Pairs([sharp(128)], degrade, 8, 4, 4, 2, 1)
+    for jobs in (0, 1):
+        made = data.batches(pairs, 3, jobs)
+        for step in (3, 4, 5):
+            assert all(map(torch.equal, next(made), pairs[step]))

@@ -52,7 +52,7 @@ def run(stage: str) -> Run:
 
 @pytest.mark.parametrize("stage", ["predict", "edges", "detail", "distil"])
 def test_loss_falls_on_one_batch(photos, stage):
-    batch = pairs(photos).at(0)
+    batch = pairs(photos)[0]
     learner = run(stage)
     losses = []
     for _ in range(25):
@@ -84,7 +84,7 @@ def test_kill_and_resume_give_the_same_state(photos, tmp_path, stage):
 def test_a_student_starts_as_its_teacher(photos):
     """Against one step of the teacher nothing is left to learn; against four there is."""
     learner = run("distil")
-    batch, dice = pairs(photos).at(0), torch.Generator()
+    batch, dice = pairs(photos)[0], torch.Generator()
     one, four = (Distil(learner.model.detail, parts)(learner.model, *batch, dice.manual_seed(3)) for parts in (1, 4))
     assert float(one.detach()) < 1e-4 * float(four.detach())
 
