@@ -280,18 +280,39 @@ def test_a_file_called_dash_is_a_file(tmp_path: Path, monkeypatch: pytest.Monkey
     assert [o.target for o in go("./-").outcomes] == [tmp_path / "-_x2.png"]
 
 
-def test_a_file_put_where_a_killed_run_was_about_to_write_is_not_ours(tmp_path: Path) -> None:
+def forget_the_end(journal: Path, after: int = 0) -> None:
+    """What a kill before the last word leaves, in the runs after so many lines."""
+    lines = journal.read_text().splitlines()
+    kept = lines[:after] + [line for line in lines[after:] if '"done"' not in line]
+    journal.write_text("\n".join(kept) + "\n")
+
+
+@pytest.mark.parametrize("kind", ["png", "bmp"])
+def test_a_file_put_where_a_killed_run_was_about_to_write_is_not_ours(tmp_path: Path, kind: str) -> None:
     for name in ("a.png", "b.png"):
         draw(tmp_path / "in" / name)
     out = tmp_path / "out"
+    go(tmp_path / "in", path=str(out), format=kind)
+    forget_the_end(out / ".srcli-journal.jsonl")
+    mine = draw(out / f"a_x2.{kind}", 3, 3).read_bytes()
+    heard = go(tmp_path / "in", path=str(out), format=kind)
+    assert heard.fate() == {"a.png": "exists", "b.png": "done"}
+    assert (out / f"a_x2.{kind}").read_bytes() == mine
+
+
+def test_a_kill_before_a_changed_picture_took_its_place_leaves_the_old_result_ours(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        draw(tmp_path / "in" / name)
+    out, old = tmp_path / "out", tmp_path / "old.png"
     go(tmp_path / "in", path=str(out))
     journal = out / ".srcli-journal.jsonl"
-    lines = [line for line in journal.read_text().splitlines() if '"done"' not in line]
-    journal.write_text("\n".join(lines) + "\n")  # as a kill before the last word leaves it
-    mine = draw(out / "a_x2.png", 3, 3).read_bytes()
-    heard = go(tmp_path / "in", path=str(out))
-    assert heard.fate() == {"a.png": "exists", "b.png": "done"}
-    assert (out / "a_x2.png").read_bytes() == mine
+    before, result = len(journal.read_text().splitlines()), (out / "a_x2.png").read_bytes()
+    draw(tmp_path / "in" / "a.png", seed=5)
+    go(tmp_path / "in", path=str(out))
+    forget_the_end(journal, before)
+    (out / "a_x2.png").write_bytes(result)
+    assert go(tmp_path / "in", path=str(out)).fate() == {"a.png": "done", "b.png": "skipped"}
+    assert (out / "a_x2.png").read_bytes() != result
 
 
 @pytest.mark.parametrize("size", [{"width": 100}, {"long_side": 90}])

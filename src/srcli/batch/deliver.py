@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from srcli.imaging.names import shown
 from srcli.imaging.picture import Picture
 from srcli.imaging.write import write_picture
 from srcli.tasks import Job
+
+OnWhole = Callable[[str], None] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,7 @@ class Delivery:
         except InputError as error:
             raise PictureError(f"{shown(item.path)}: {error}", "too-large") from error
 
-    def write(self, item: Item, made: Made, key: str) -> Outcome:
+    def write(self, item: Item, made: Made, key: str, on_whole: OnWhole = None) -> Outcome:
         """Write one result. A file that came to be there since the plan was made is not written over."""
         began = time.perf_counter()
         target = item.target
@@ -47,7 +50,9 @@ class Delivery:
             notes = write_picture(made.picture, sys.stdout.buffer, format=kind, saving=self.outlet.saving, made=how)
         else:
             self._clear(item)
-            notes = write_picture(made.picture, target, format=kind, saving=self.outlet.saving, made=how)
+            notes = write_picture(
+                made.picture, target, format=kind, saving=self.outlet.saving, made=how, on_whole=on_whole
+            )
         seconds = made.seconds + time.perf_counter() - began
         size = (made.picture.width, made.picture.height)
         return Outcome(item.path, DONE, target, seconds=seconds, size=size, notes=(*made.picture.notes, *notes))

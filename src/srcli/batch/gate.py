@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from srcli.batch.journal import digest, key
+from srcli.batch.journal import key
 from srcli.batch.naming import numbered
 from srcli.batch.orders import STREAM
 from srcli.batch.past import Memory, Past
 from srcli.batch.plan import Item, Plan
 from srcli.batch.report import FAILED, SKIPPED, Outcome
-from srcli.files import exists, stands
+from srcli.files import exists, sha256, stands
 from srcli.imaging.names import shown
 
 CRASH = "crash"
@@ -62,7 +62,7 @@ class Gate:
             if self.on_exists == "rename":
                 return self._renamed(item)
             return _failed(item, "over-input", f"{shown(item.target)} is itself an input: give another -o or --suffix")
-        if self.on_exists == "overwrite" or self.memory.ours(item.target, item.path, self.read_made):
+        if self.on_exists == "overwrite" or self.memory.made(item.target, item.path):
             return replace(item, replace=True)
         if self._stands(item):
             return Outcome(item.path, SKIPPED, item.target, READY)
@@ -76,7 +76,7 @@ class Gate:
         """Does the file itself say that it is this very result?"""
         made = self.read_made(item.target)
         try:
-            return made is not None and made.get("key") == key(digest(item.path), self.recipe)
+            return made is not None and made.get("key") == key(sha256(item.path), self.recipe)
         except OSError:
             return False
 

@@ -115,11 +115,6 @@ def records(path: Path) -> Iterator[dict[str, Any]]:
         raise InputError(f"the journal {shown(path)} cannot be read: {error.strerror}") from error
 
 
-def digest(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def key(input_sha256: str, recipe: str) -> str:
     """Names a result: what it was made of, and how."""
     return hashlib.sha256(f"{input_sha256} {recipe}".encode()).hexdigest()

@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 from srcli.batch.bench import Made
-from srcli.batch.journal import STARTED, Journal, Stamp, digest
+from srcli.batch.journal import STARTED, Journal, Stamp
 from srcli.batch.orders import Orders
 from srcli.batch.plan import Item
 from srcli.batch.report import DONE, FAILED, Outcome
@@ -21,6 +21,7 @@ class Logbook:
         self._journal = Journal(folder)
         self._lock = threading.Lock()
         self._stamps: dict[Path, Stamp] = {}
+        self._results: dict[Path, str] = {}  # hashes of those that are about to take their places
         self.path = self._journal.path
         self._journal.begin(self._recipe, orders.settings())
 
@@ -32,14 +33,15 @@ class Logbook:
         with contextlib.suppress(OSError):  # stdin has none, and what has vanished fails by itself
             self._stamps[source] = Stamp.of(source)
 
-    def started(self, item: Item, made: Made) -> None:
-        """The result is about to be written. After a kill, this tells that what stands there may be ours."""
-        self._add(item.path, item.target, STARTED, made.picture.sha256)
+    def started(self, item: Item, made: Made, sha256: str) -> None:
+        """The result is about to take its place. After a kill, its hash tells whether it did."""
+        self._results[item.path] = sha256
+        self._add(item.path, item.target, STARTED, made.picture.sha256, output={"sha256": sha256})
 
     def done(self, outcome: Outcome, made: Made) -> None:
         if outcome.target is None:
             return
-        output = {"sha256": digest(outcome.target), "stamp": Stamp.of(outcome.target).fields()}
+        output = {"sha256": self._results.pop(outcome.source), "stamp": Stamp.of(outcome.target).fields()}
         told = {"output": output, "seconds": round(outcome.seconds, 3), "size": outcome.size}
         self._add(outcome.source, outcome.target, DONE, made.picture.sha256, **told)
         self._stamps.pop(outcome.source, None)
@@ -49,6 +51,7 @@ class Logbook:
             told = {"kind": outcome.kind, "message": outcome.message, "seconds": round(outcome.seconds, 3)}
             self._add(outcome.source, None, FAILED, None, **told)
             self._stamps.pop(outcome.source, None)
+            self._results.pop(outcome.source, None)
 
     def _add(self, source: Path, target: Path | None, status: str, sha256: str | None, **told: object) -> None:
         stamp = self._stamps.get(source)

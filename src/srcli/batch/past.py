@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from srcli.batch.journal import PICTURE, STARTED, Stamp, digest, key, records
+from srcli.batch.journal import PICTURE, Stamp, records
 from srcli.batch.naming import is_numbered
-from srcli.batch.report import DONE, FAILED
-from srcli.files import is_file
-
-ReadMade = Callable[[Path], Mapping[str, Any] | None]
+from srcli.batch.report import FAILED
+from srcli.files import is_file, sha256
 
 TABLES = """
 CREATE TABLE made (source BLOB, recipe TEXT, target BLOB, status TEXT, kind TEXT, input TEXT, input_stamp TEXT,
-                   output TEXT, output_stamp TEXT, PRIMARY KEY (source, recipe, target));
+                   output TEXT, output_stamp TEXT);
+CREATE INDEX by_source ON made (source, recipe);
 CREATE INDEX by_target ON made (target, source);
 """
-COLUMNS = "status, kind, target, input, input_stamp, output, output_stamp, recipe"
+COLUMNS = "status, kind, target, input, input_stamp, output, output_stamp"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +34,13 @@ class Past:
     input_stamp: str | None
     output_sha256: str | None
     output_stamp: str | None
-    recipe: str | None
 
     def same_input(self, path: Path) -> bool:
-        return _same(path, self.input_stamp, self.input_sha256)
+        return _same(path, [self.input_stamp], [self.input_sha256])
 
     def stands(self) -> bool:
         """Is the result still there, as it was written?"""
-        return self.target is not None and _same(self.target, self.output_stamp, self.output_sha256)
+        return self.target is not None and _same(self.target, [self.output_stamp], [self.output_sha256])
 
 
 class Memory:
@@ -53,16 +51,18 @@ class Memory:
         self._db.executescript(TABLES)
 
     def read(self, path: Path) -> None:
-        """Learn from a journal, if there is one. Later lines replace earlier ones."""
+        """Learn from a journal, if there is one."""
         folder = path.parent.resolve()
         for record in records(path) if is_file(path) else ():
             if record.get("event") == PICTURE and isinstance(record.get("source"), str):
                 self._learn(folder, record)
 
-    def made(self, target: Path) -> bool:
-        """Did an earlier run write this file, or begin to?"""
-        query = "SELECT count(*) FROM made WHERE target = ? AND status IN (?, ?)"
-        return bool(self._db.execute(query, (_key(target), STARTED, DONE)).fetchone()[0])
+    def made(self, target: Path, source: Path | None = None) -> bool:
+        """Did an earlier run write what stands there (of this source, if one is given), byte for byte?"""
+        query = "SELECT output_stamp, output FROM made WHERE target = ?" + " AND source = ?" * bool(source)
+        rows = self._db.execute(query, (_key(target), *([_key(source)] if source else []))).fetchall()
+        stamps, hashes = zip(*rows, strict=True) if rows else ((), ())
+        return _same(target, stamps, hashes)
 
     def of(self, source: Path, recipe: str, target: Path) -> Past | None:
         """The last that happened to it on its way to `target`, or to a numbered name that it got instead."""
@@ -73,20 +73,6 @@ class Memory:
                 return past
         return None
 
-    def ours(self, target: Path, source: Path, read_made: ReadMade) -> bool:
-        """Was what stands at `target` made from `source` by an earlier run, and left as it was written?"""
-        query = f"SELECT {COLUMNS} FROM made WHERE target = ? AND source = ? ORDER BY rowid DESC LIMIT 1"
-        row = self._db.execute(query, (_key(target), _key(source))).fetchone()
-        if row is None:
-            return False
-        past = _past(row)
-        if past.status != STARTED:
-            return past.stands()
-        # Begun and not ended: the run died before it wrote the file, or before it said so. Only the file can tell,
-        # for the user may have put another one there since.
-        made = read_made(target)
-        return made is not None and made.get("key") == key(past.input_sha256 or "", past.recipe or "")
-
     def _learn(self, folder: Path, record: dict[str, Any]) -> None:
         source, target = (_found(folder, record.get(name)) for name in ("source", "target"))
         given, put = (found if isinstance(found := record.get(name), dict) else {} for name in ("input", "output"))
@@ -96,7 +82,7 @@ class Memory:
             *(source, record.get("recipe"), target, record.get("status"), record.get("kind")),
             *(given.get("sha256"), _text(given.get("stamp")), put.get("sha256"), _text(put.get("stamp"))),
         )
-        self._db.execute("INSERT OR REPLACE INTO made VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+        self._db.execute("INSERT INTO made VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
 
 
 def _past(row: tuple[Any, ...]) -> Past:
@@ -116,9 +102,9 @@ def _text(stamp: object) -> str | None:
     return None if stamp is None else str(stamp)
 
 
-def _same(path: Path, stamp: str | None, sha256: str | None) -> bool:
-    """By its stamp, or else by what is in it."""
+def _same(path: Path, stamps: Sequence[str | None], hashes: Sequence[str | None]) -> bool:
+    """By one of the stamps, or else by what is in it."""
     try:
-        return str(Stamp.of(path).fields()) == stamp or digest(path) == sha256
+        return str(Stamp.of(path).fields()) in stamps or (any(hashes) and sha256(path) in hashes)
     except OSError:
         return False

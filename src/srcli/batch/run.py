@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from queue import SimpleQueue
 
 from srcli.batch.bench import Bench, Local, Made, Tell
@@ -123,9 +124,8 @@ class _Run:
         return picture
 
     def write(self, item: Item, made: Made) -> Outcome:
-        if self.logbook:
-            self.logbook.started(item, made)
-        outcome = self.delivery.write(item, made, key(made.picture.sha256, self.recipe))
+        announce = partial(self.logbook.started, item, made) if self.logbook else None
+        outcome = self.delivery.write(item, made, key(made.picture.sha256, self.recipe), announce)
         if self.logbook:
             self.logbook.done(outcome, made)
         return outcome

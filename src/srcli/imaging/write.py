@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from srcli.errors import MachineError, PictureError, SrcliError
-from srcli.files import sync_folder
+from srcli.files import sha256, sync_folder
 from srcli.imaging import iptc, png, tiff
 from srcli.imaging.bands import bands
 from srcli.imaging.formats import check_target, format_of
@@ -46,8 +46,12 @@ def write_picture(
     format: str | None = None,
     saving: Saving = DEFAULT,
     made: Made = None,
+    on_whole: Callable[[str], None] | None = None,
 ) -> tuple[str, ...]:
-    """Write a picture; return what the user should be told of it. `format` is a path's own suffix if left out."""
+    """Write a picture; return what the user should be told of it. `format` is a path's own suffix if left out.
+
+    `on_whole` gets the hash of a finished file just before it takes the target's place.
+    """
     kind = format or (format_of(target) if isinstance(target, Path) else "PNG")
     check_target(kind, picture.width, picture.height)
     name = shown(target) if isinstance(target, Path) else "standard output"
@@ -57,6 +61,9 @@ def write_picture(
             with _replacing(target, name) as file:
                 _encode(picture, prepared, kind, saving, file)
                 _check(file, prepared.size, kind)
+                if on_whole is not None:
+                    file.seek(0)
+                    on_whole(sha256(file))
         else:
             buffer = io.BytesIO()
             _encode(picture, prepared, kind, saving, buffer)
