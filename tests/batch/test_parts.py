@@ -115,8 +115,9 @@ def test_numbers_are_counted_up() -> None:
 
 def finds(folder: Path, **more: object) -> list[str]:
     told = orders(folder, **more)
-    finder = Finder(told.intake, Ours(told, lambda path: False, lambda path: False))
-    return sorted(str(found.path.relative_to(folder)) for found in finder)
+    plan = Plan(Finder(told.intake))
+    plan.leave_out(Ours(told, lambda path: False, lambda path: None))
+    return sorted(str(item.path.relative_to(folder)) for item in plan)
 
 
 def test_our_own_results_are_left_out_where_results_go(tmp_path: Path) -> None:
@@ -154,13 +155,13 @@ def test_a_long_plan_is_in_order_and_needs_little_memory() -> None:
 def test_an_input_named_twice_is_one(tmp_path: Path) -> None:
     draw(tmp_path / "in" / "a.png")
     told = orders(tmp_path / "in", tmp_path / "in" / "a.png", tmp_path / "in" / ".." / "in" / "a.png")
-    assert len(Plan(Finder(told.intake, lambda path: False))) == 1
+    assert len(Plan(Finder(told.intake))) == 1
 
 
 def test_names_that_differ_in_case_only_are_two_where_the_file_system_says_so(tmp_path: Path) -> None:
     for name in ("A.png", "a.png"):
         draw(tmp_path / name)
-    plan = Plan(Finder(orders(tmp_path).intake, lambda path: False))
+    plan = Plan(Finder(orders(tmp_path).intake))
     plan.place(Namer(orders(tmp_path), lambda path: (1, 1)), rename=False)
     assert [item.target.name for item in plan] == ["A_x2.png", "a_x2.png"]
 

@@ -11,6 +11,7 @@ from PIL import Image
 from srcli.errors import InputError, MachineError, WeightsError
 from srcli.settings import Size
 from tests.batch.fakes import Repeat, draw, go, maker
+from tests.batch.hostile import hostile, install
 
 
 def names(folder: Path) -> list[str]:
@@ -255,6 +256,40 @@ def test_another_suffix_is_another_result(tmp_path: Path) -> None:
     assert go(tmp_path, suffix="_two", seed=4).fate() == {"a.png": "done", "b.png": "done"}
 
 
+@pytest.mark.parametrize("kind", ["png", "jpeg", "webp", "tiff", "avif"])
+@pytest.mark.parametrize("path", [None, "out"])
+def test_results_under_another_suffix_are_no_inputs_without_a_journal(
+    tmp_path: Path, kind: str, path: str | None
+) -> None:
+    for name in ("a.png", "b.png"):
+        draw(tmp_path / "in" / name)
+    go(tmp_path / "in", suffix="one", format=kind, journal=False)
+    result = next((tmp_path / "in").glob("aone.*"))
+    out = path and str(tmp_path / path)
+    heard = go(tmp_path / "in", suffix="_two", format=kind, journal=False, path=out)
+    assert (heard.fate(), heard.left_out) == ({"a.png": "done", "b.png": "done"}, 2)
+    named = go(tmp_path / "in", result, suffix="_three", format=kind, journal=False, path=out)
+    assert named.fate() == {"a.png": "done", "b.png": "done", result.name: "done"}
+
+
+@pytest.mark.parametrize("kind", ["bmp", "ppm"])
+def test_results_that_cannot_say_it_are_known_by_the_journal(tmp_path: Path, kind: str) -> None:
+    for name in ("a.png", "b.png"):
+        draw(tmp_path / name)
+    go(tmp_path, suffix="_one", format=kind)
+    assert go(tmp_path, suffix="_two", format=kind).fate() == {"a.png": "done", "b.png": "done"}
+    draw(tmp_path / f"a_one.{kind}", seed=9)
+    assert go(tmp_path, suffix="_three", format=kind).fate()[f"a_one.{kind}"] == "done", "it is the user's now"
+
+
+def test_a_file_that_kills_its_reader_is_not_taken_for_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path / "codec", monkeypatch)
+    draw(tmp_path / "in" / "a.png")
+    hostile(tmp_path / "in" / "a_x2.png", b"KILL")
+    heard = go(tmp_path / "in", path=str(tmp_path / "out"))
+    assert heard.fate() == {"a.png": "done", "a_x2.png": "crash"}
+
+
 def test_a_number_once_given_is_kept(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         draw(tmp_path / "in" / name)
@@ -303,7 +338,7 @@ def test_a_file_put_where_a_killed_run_was_about_to_write_is_not_ours(tmp_path: 
 def test_a_kill_before_a_changed_picture_took_its_place_leaves_the_old_result_ours(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         draw(tmp_path / "in" / name)
-    out, old = tmp_path / "out", tmp_path / "old.png"
+    out = tmp_path / "out"
     go(tmp_path / "in", path=str(out))
     journal = out / ".srcli-journal.jsonl"
     before, result = len(journal.read_text().splitlines()), (out / "a_x2.png").read_bytes()

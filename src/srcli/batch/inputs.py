@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -37,16 +37,16 @@ class Found:
     size: int = 0
     place: tuple[int, int] = (0, 0)  # device and inode
     problem: tuple[str, str] | None = None  # kind and message: why it cannot even be tried
+    walked: bool = False  # met in a folder, and not named itself
 
 
 class Finder:
     """Walks through what was named. Order is the file system's own; the plan sorts."""
 
-    def __init__(self, intake: Intake, ours: Callable[[Path], bool], closed: Path | None = None) -> None:
+    def __init__(self, intake: Intake, closed: Path | None = None) -> None:
         self._intake = intake
-        self._ours = ours  # is this one of our own outputs?
         self._closed = _place(closed) if closed else None  # the folder of outputs, which is never walked into
-        self.left_out = 0  # other files, and results of ours
+        self.left_out = 0  # files that are no pictures
 
     def __iter__(self) -> Iterator[Found]:
         for turn, name in enumerate(named(self._intake)):
@@ -74,7 +74,7 @@ class Finder:
                         if not self._wanted(entry):
                             self.left_out += 1
                         elif not entry.is_dir(follow_symlinks=False):
-                            yield found(Path(entry.path), root, turn)
+                            yield replace(found(Path(entry.path), root, turn), walked=True)
                         elif self._intake.recursive:
                             folders.append(Path(entry.path))
             except OSError as error:
@@ -84,7 +84,7 @@ class Finder:
         if entry.is_dir(follow_symlinks=False):
             return not self._closed or _place(entry) != self._closed
         path = Path(entry.path)
-        return not is_dir(path) and is_picture(path) and not self._ours(path)
+        return not is_dir(path) and is_picture(path)
 
 
 def named(intake: Intake) -> Iterator[str]:

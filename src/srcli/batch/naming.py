@@ -141,24 +141,24 @@ def _check_ending(path: Path) -> None:
 class Ours:
     """Knows our own outputs among the files of a folder."""
 
-    def __init__(self, orders: Orders, told: Callable[[Path], bool], made: Callable[[Path], bool]) -> None:
+    def __init__(self, orders: Orders, told: Callable[[Path], bool], made: Callable[[Path], object]) -> None:
         self._suffix, self._told, self._made = orders.outlet.suffix, told, made
         self._beside = orders.outlet.path is None or any(
             _same(name, orders.outlet.path) for name in orders.intake.inputs
         )
 
-    def __call__(self, path: Path) -> bool:
-        """By what the journal tells; else by its name, and by what the file or its neighbour says.
+    def __call__(self, path: Path, neighbour: bool) -> bool:
+        """By what the journal tells; else by its name, and by what the file says.
 
+        `neighbour`: there is a picture beside it whose name this one's begins with, as the name of a result does.
         A folder of results alone is the input of a next step, unless results go into it again.
         """
         if self._beside and self._told(path):
             return True
         stem = self._source_stem(path.stem)
-        if not stem:
-            return False
-        by_neighbour = _has_source(path, stem)
-        return (by_neighbour or self._made(path)) if self._beside else (by_neighbour and self._made(path))
+        if self._beside and stem and _has_source(path, stem):
+            return True
+        return (neighbour or (self._beside and stem is not None)) and bool(self._made(path))
 
     def _source_stem(self, stem: str) -> str | None:
         stem = _without_number(stem)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
@@ -23,8 +23,9 @@ COLUMNS = "id, turn, path, root, size, dev, ino, kind, message, target"
 TABLES = """
 CREATE TABLE found (id INTEGER PRIMARY KEY, turn INTEGER, path BLOB, root BLOB, size INTEGER, dev INTEGER,
                     ino INTEGER, kind TEXT, message TEXT, target BLOB,
-                    whole BLOB UNIQUE);
+                    whole BLOB UNIQUE, walked INTEGER, folder BLOB, stem BLOB);
 CREATE INDEX by_order ON found (turn, path);
+CREATE INDEX by_stem ON found (folder, stem);
 CREATE INDEX by_place ON found (dev, ino);
 CREATE TABLE taken (key BLOB PRIMARY KEY, path BLOB, source BLOB);
 """
@@ -51,8 +52,9 @@ class Plan:
         self._db = sqlite3.connect("")
         self._db.executescript(TABLES)
         self._db.executemany(
-            "INSERT OR IGNORE INTO found (turn, path, root, size, dev, ino, kind, message, whole)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO found (turn, path, root, size, dev, ino, kind, message, whole, walked, folder, stem)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (whole) DO UPDATE SET walked = min(walked, excluded.walked)",
             map(_row, finds),
         )
 
@@ -71,6 +73,19 @@ class Plan:
         while rows := self._db.execute(query, last).fetchall():
             yield from map(_item, rows)
             last = (rows[-1][1], rows[-1][2])
+
+    def leave_out(self, ours: Callable[[Path, bool], bool]) -> int:
+        """Drop what folders hold of our own outputs; what was named itself stays. Returns how many there were."""
+        left, before = len(self), [(b"", b"")]  # the files whose names this one's begins with
+        query = "SELECT id, folder, stem, path, walked FROM found ORDER BY folder, stem"
+        for id, folder, stem, path, walked in self._db.execute(query):
+            while before and not (before[-1][0] == folder and stem.startswith(before[-1][1])):
+                before.pop()
+            neighbour = any(shorter != stem for _, shorter in before)
+            before.append((folder, stem))
+            if walked and ours(_path(path), neighbour):
+                self._db.execute("DELETE FROM found WHERE id = ?", (id,))
+        return left - len(self)
 
     def place(self, namer: Namer, rename: bool) -> None:
         """Give every picture its target. Two inputs for one target stop the run before it begins."""
@@ -143,7 +158,8 @@ def _row(found: Found) -> tuple[object, ...]:
     kind, message = found.problem or (None, None)
     path, whole = os.fsencode(found.path), _whole(found.path)
     dev, ino = map(_signed, found.place)
-    return (found.turn, path, os.fsencode(found.root), found.size, dev, ino, kind, message, os.fsencode(whole))
+    place = (os.fsencode(whole), found.walked, os.fsencode(whole.parent), os.fsencode(whole.stem))
+    return (found.turn, path, os.fsencode(found.root), found.size, dev, ino, kind, message, *place)
 
 
 def _signed(value: int) -> int:

@@ -200,8 +200,10 @@ class Readers:
             return reader.size(path)
 
     def made(self, path: Path) -> dict[str, Any] | None:
-        with self._one() as reader:
+        """How we made this file, if we did. What kills its reader is not ours."""
+        with self._one() as reader, contextlib.suppress(PictureError):
             return reader.made(path)
+        return None
 
     @contextlib.contextmanager
     def _one(self) -> Iterator[Reader]:

@@ -76,6 +76,7 @@ class _Run:
         ours = Ours(orders, self.memory.made, lambda path: self.readers.made(path) is not None)
         finder = Finder(orders.intake, ours, namer.folder)
         plan = Plan(finder)
+        own = plan.leave_out(Ours(orders, self.memory.made, self.readers.made))
         if (problem := plan.problem()) is not None:
             raise InputError(problem)
         if len(plan) > 1 and (namer.streams or namer.file):
@@ -86,7 +87,7 @@ class _Run:
         self._try_grounds(plan, namer)
         self._open_journal(plan, namer)
         self.tally.total = len(plan)
-        self.listener.planned(len(plan), finder.left_out)
+        self.listener.planned(len(plan), finder.left_out + own)
         return plan
 
     def _try_grounds(self, plan: Plan, namer: Namer) -> None:

@@ -24,7 +24,7 @@ def explain(orders: Orders, as_json: bool) -> int:
     device = pick(orders.maker.device)
     readers, rate, counts = Readers(orders.intake), speed(device), [0, 0]
     try:
-        for found in Finder(orders.intake, lambda path: False):
+        for found in Finder(orders.intake):
             try:
                 if found.problem:
                     raise PictureError(found.problem[1], found.problem[0])
