@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
@@ -26,11 +26,11 @@ from srcli.sampling.blocks import Block, blocks
 from srcli.sampling.noise import NoiseField
 from srcli.sampling.sampler import Tiled, sample
 from srcli.sampling.tiling import Tile
+from srcli.sampling.unfinished import OnProgress, Stretch, Unfinished, key, place
 from srcli.settings import DeviceChoice, ModelChoice
 from srcli.tasks import Job
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
-OnProgress = Callable[[str, int, int], None]  # stage, done, of
 
 
 def _silent(stage: str, done: int, total: int) -> None:
@@ -44,26 +44,36 @@ class Pipeline:
     engine: Engine
     device: Device
     tell: Tell = print
+    choice: ModelChoice = ModelChoice()
 
     @classmethod
     def load(cls, choice: ModelChoice, device: DeviceChoice, tell: Tell) -> Pipeline:
         where, engine = engines.load(choice, device, tell)
-        return cls(engine, where, tell)
+        return cls(engine, where, tell, choice)
 
     @cached_property
     def ladder(self) -> Ladder:
         """Down which memory's shortage leads; what did not fit for one picture is not tried for the next."""
         return Ladder(self.tell, self.engine.saves)
 
-    def run(self, picture: Picture, job: Job, on_progress: OnProgress = _silent) -> Picture:
+    def unfinished(self, picture: Picture, job: Job) -> Unfinished:
+        """Where a run keeps what it has done of this picture, and finds what another one did that was ended."""
+        made_by = self.engine.name, sorted(self.engine.provenance().items()), replace(self.choice, offline=False)
+        recipe = __version__, torch.__version__, str(self.device), made_by, job
+        return Unfinished(place(key(picture.pixels, *recipe)), picture.name, self.tell)
+
+    def run(
+        self, picture: Picture, job: Job, on_progress: OnProgress = _silent, kept: Unfinished | None = None
+    ) -> Picture:
         """Do the job to one picture; what must survive of it stays with the result."""
         target = job.target(picture.width, picture.height)
         request = self._request(job)
         pixels = _as_grey(picture.pixels) if job.task.grey_hint else picture.pixels
         for index, size in enumerate(self.engine.passes((picture.width, picture.height), target)):
             # Another pass samples other detail, so it must not meet the noise of the one before.
-            noise = replace(request.noise, layer=index)
-            pixels = resize(self._pass(pixels, size, replace(request, noise=noise), on_progress), size)
+            wanted = replace(request, noise=replace(request.noise, layer=index))
+            stretch = Stretch(on_progress, kept or Unfinished(None), index)
+            pixels = resize(self._pass(pixels, size, wanted, stretch), size)
         if job.task.keep_luma:
             pixels = luma_transplant(pixels, resize(picture.pixels, target))
         _refuse_blank(pixels, picture.pixels)
@@ -95,7 +105,7 @@ class Pipeline:
             sampling = replace(sampling, color_fix=job.task.color_fix)
         return Request(job.task, sampling, job.prompt, NoiseField(job.seed), self.tell)
 
-    def _pass(self, pixels: Pixels, target: Size, request: Request, on_progress: OnProgress) -> Pixels:
+    def _pass(self, pixels: Pixels, target: Size, request: Request, stretch: Stretch) -> Pixels:
         """The engine's result for the whole picture, in the engine's own size."""
         height, width = pixels.shape[:2]
         hint = resize(pixels, self.engine.working_size((width, height), target, request))
@@ -103,38 +113,49 @@ class Pipeline:
         factor = self.engine.factor
         out = space((height * factor, width * factor, 3), hint.dtype)
         pieces = list(blocks(height, width, self.engine.block, self.engine.halo))
-        for done, block in enumerate(pieces):
-            part = self._fitting(hint, block, request, _sharing(on_progress, done, len(pieces)))
-            _view(out, block.inner, factor)[:] = _levels(_inside(part, block, factor), out.dtype)
+        for block, part in zip(pieces, stretch.blocks(len(pieces)), strict=True):
+            _view(out, block.inner, factor)[:] = self._levels(hint, block, request, part)
             forget(out)
         return out
 
-    def _fitting(self, pixels: Pixels, block: Block, request: Request, on_progress: OnProgress) -> Tensor:
+    def _levels(self, pixels: Pixels, block: Block, request: Request, stretch: Stretch) -> Pixels:
+        """A block's levels, which may be kept from before."""
+        if (kept := stretch.levels()) is not None:
+            return kept
+        rgb = self._fitting(pixels, block, request, stretch)
+        made = _levels(_inside(rgb, block, self.engine.factor), pixels.dtype)
+        stretch.keep_levels(made)
+        return made
+
+    def _fitting(self, pixels: Pixels, block: Block, request: Request, stretch: Stretch) -> Tensor:
         """A block's result, with less at a time where memory runs out."""
-        return self.ladder.run(lambda thrift: self._block(pixels, block, replace(request, thrift=thrift), on_progress))
+        return self.ladder.run(lambda thrift: self._block(pixels, block, replace(request, thrift=thrift), stretch))
 
     @torch.inference_mode()
-    def _block(self, pixels: Pixels, block: Block, request: Request, on_progress: OnProgress) -> Tensor:
+    def _block(self, pixels: Pixels, block: Block, request: Request, stretch: Stretch) -> Tensor:
         hint = _floats(_view(pixels, block.outer, 1))
         request = replace(request, noise=request.noise.at(block.outer.top, block.outer.left))
-        on_progress("preparing", 0, 1)
+        stretch.tell("preparing", 0, 1)
         canvas = self.engine.prepare(hint, request)
-        x = self._sample(canvas, request, on_progress)
-        on_progress("finishing", 0, 1)
+        x = self._sample(canvas, request, stretch)
+        stretch.tell("finishing", 0, 1)
         rgb = canvas.finish(x)
         if request.sampling.color_fix is not None:
             rgb = colorfix.apply(request.sampling.color_fix, rgb, hint.to(rgb))
         return rgb
 
-    def _sample(self, canvas: Canvas, request: Request, on_progress: OnProgress) -> Tensor:
+    def _sample(self, canvas: Canvas, request: Request, stretch: Stretch) -> Tensor:
         height, width = canvas.start.shape[-2:]
         layout = self._layout(height, width, request)
         denoiser = canvas.denoiser if layout is None else Tiled(canvas.denoiser, *layout)
+        tiles = repr(layout and layout[0])
+        x, begun = stretch.resumed(canvas.start, canvas.scheduler, tiles)
 
-        def on_step(done: int, total: int) -> None:
-            on_progress("sampling", done, total)
+        def on_step(done: int, total: int, x: Tensor) -> None:
+            stretch.keep_step(done, x, canvas.scheduler, tiles)
+            stretch.tell("sampling", done, total)
 
-        return sample(denoiser, canvas.scheduler, canvas.start, canvas.hint, request.noise, on_step)
+        return sample(denoiser, canvas.scheduler, x, canvas.hint, request.noise, on_step, begun)
 
     def _layout(self, height: int, width: int, request: Request) -> tuple[list[Tile], int] | None:
         """The engine's tiles and how many share a call, made smaller and fewer by thrift."""
@@ -144,13 +165,6 @@ class Pipeline:
             smaller = replace(request.sampling, tile=max(1, int(side * request.thrift.tile)), overlap=None)
             layout = self.engine.layout(height, width, smaller)
         return layout and (layout[0], request.thrift.batch(layout[1]))
-
-
-def _sharing(on_progress: OnProgress, index: int, count: int) -> OnProgress:
-    """One block's progress as a share of the whole picture's."""
-    if count == 1:
-        return on_progress
-    return lambda stage, done, total: on_progress(stage, index * total + done, count * total)
 
 
 def _given(sampling: object) -> Mapping[str, object]:

@@ -26,7 +26,10 @@ class Repeat:
     seconds: float = 0.0
     before: Callable[[Picture], None] = lambda picture: None
 
-    def run(self, picture: Picture, job: Job, on_progress) -> Picture:
+    def unfinished(self, picture: Picture, job: Job) -> None:
+        """It is fast enough to begin anew."""
+
+    def run(self, picture: Picture, job: Job, on_progress, kept: None) -> Picture:
         self.before(picture)
         width, height = job.target(picture.width, picture.height)
         for step in range(4):

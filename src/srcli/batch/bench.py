@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from srcli.batch.orders import Maker
@@ -15,6 +15,7 @@ from srcli.tasks import Job
 
 if TYPE_CHECKING:
     from srcli.pipeline import Pipeline
+    from srcli.sampling.unfinished import Unfinished
 
 LOADING = "loading"
 OnStep = Callable[[str, int, int], None]  # stage, done, of; what it raises ends the picture
@@ -28,6 +29,13 @@ class Made:
     picture: Picture
     how: dict[str, object]
     seconds: float
+    kept: Unfinished | None = None  # what there is to resume from, until it is written
+
+    def settled(self) -> Made:
+        """Written, or on its way to whoever writes it: nobody will resume it."""
+        if self.kept is not None:
+            self.kept.drop()
+        return replace(self, kept=None)
 
 
 class Fatal(Exception):
@@ -99,8 +107,9 @@ def make(pipeline: Pipeline, picture: Picture, job: Job, on_step: OnStep) -> Mad
     """One picture's computing. A setting that the engine refuses would be refused for every other picture too."""
     began = time.perf_counter()
     try:
-        result = pipeline.run(picture, job, on_step)
-        return Made(result, pipeline.made(job, picture), time.perf_counter() - began)
+        kept = pipeline.unfinished(picture, job)
+        result = pipeline.run(picture, job, on_step, kept)
+        return Made(result, pipeline.made(job, picture), time.perf_counter() - began, kept)
     except SrcliError as error:
         if isinstance(error, (PictureError, MachineError)):
             raise

@@ -63,7 +63,7 @@ class Worker:
         try:
             if self._pipeline is None:
                 raise MachineError("a worker was not ready: run again")
-            return make(self._pipeline, picture, self._job, lambda stage, done, total: None)
+            return make(self._pipeline, picture, self._job, lambda stage, done, total: None).settled()
         except Fatal as error:
             return error.__cause__ or error
         except Exception as error:

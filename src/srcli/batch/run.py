@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from queue import SimpleQueue
 
@@ -120,7 +121,7 @@ class _Run:
     def read(self, item: Item) -> Picture:
         if self.logbook:
             self.logbook.reading(item.path)
-        picture = self.readers.read(item.path)
+        picture = replace(self.readers.read(item.path), name=shown(item.path))
         self.delivery.check(item, picture)
         return picture
 
@@ -129,6 +130,7 @@ class _Run:
         outcome = self.delivery.write(item, made, key(made.picture.sha256, self.recipe), announce)
         if self.logbook:
             self.logbook.done(outcome, made)
+        made.settled()
         return outcome
 
     def step(self, item: Item, stage: str, done: int, total: int) -> None:

@@ -38,6 +38,7 @@ class Picture:
     format: str = "PNG"  # of the source, by content
     lossless: bool = False  # the source's pixels were stored exactly
     sha256: str = ""
+    name: str = ""  # by which the user knows it
     notes: tuple[str, ...] = ()  # what the user should be told
 
     @property

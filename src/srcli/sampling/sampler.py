@@ -14,7 +14,7 @@ from torch import Tensor
 from srcli.sampling.noise import NoiseField
 from srcli.sampling.tiling import Tile, gaussian
 
-OnStep = Callable[[int, int], None]
+OnStep = Callable[[int, int, Tensor], None]  # steps done, of how many, and the canvas after them
 
 
 class Denoiser(Protocol):
@@ -93,15 +93,16 @@ def sample(
     hint: Tensor,
     noise: NoiseField | None = None,
     on_step: OnStep | None = None,
+    done: int = 0,
 ) -> Tensor:
-    """Run the scheduler's steps from `x`. Step noise, where the scheduler wants any, is the canvas's own."""
+    """Run the scheduler's steps from `x`, of which some may be done. Step noise, if any, is the canvas's own."""
     draw = _step_noise(scheduler, noise)
     total = len(scheduler.timesteps)
-    for index, t in enumerate(scheduler.timesteps):
+    for step, t in enumerate(scheduler.timesteps[done:], done + 1):
         prediction = denoise(scheduler.scale_model_input(x, t), t, hint)
-        x = scheduler.step(prediction, t, x, **draw(index + 1, x)).prev_sample
+        x = scheduler.step(prediction, t, x, **draw(step, x)).prev_sample
         if on_step:
-            on_step(index + 1, total)
+            on_step(step, total, x)
     return x
 
 

@@ -1,0 +1,51 @@
+"""The real command line, that keeps what it has done from the first moment on, and cuts pictures in small blocks.
+
+    python -m tests.hasty KILL upscale ...
+
+It runs twice, each time in a process of its own: the first kills itself when it has kept KILL states, the second may
+live. Prints the signal that ended the first, and the exit code of the second.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from dataclasses import replace
+
+from srcli import cli
+from srcli.engines import builtin, pasd  # noqa: F401  both processes have them from here
+from srcli.sampling import unfinished
+
+BLOCK = 16
+
+
+def apart(kill: int) -> int:
+    """The status of a process that runs the command line."""
+    child = os.fork()
+    if child:
+        return os.waitpid(child, 0)[1]
+    load, keep, left = builtin.load, unfinished.Unfinished.keep, kill
+
+    def fatal(self: unfinished.Unfinished, what: str, state: unfinished.State) -> None:
+        nonlocal left
+        keep(self, what, state)
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    unfinished.AFTER = unfinished.EVERY = 0.0
+    unfinished.Unfinished.keep = fatal
+    builtin.load = lambda *given: replace(load(*given), block=BLOCK)
+    cli.main()
+    sys.exit(0)
+
+
+def main() -> None:
+    first = apart(int(sys.argv.pop(1)))
+    second = apart(0)
+    print(os.WTERMSIG(first), os.waitstatus_to_exitcode(second))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,266 @@
+"""A run that is ended in the middle of a picture: the next one goes on there, and the result is the same to the bit."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tests.fakes import CPU, PassThrough
+from tests.hasty import BLOCK
+
+from srcli.engines.latent import SCHEDULERS, scheduler
+from srcli.imaging.picture import Picture
+from srcli.pipeline import Pipeline
+from srcli.sampling import unfinished
+from srcli.sampling.noise import NoiseField
+from srcli.sampling.sampler import sample
+from srcli.sampling.unfinished import Stretch, Unfinished, sweep
+from srcli.settings import DeviceChoice, ModelChoice, Sampling, Size
+from srcli.tasks import RESTORE, UPSCALE, Job
+
+ROOT = Path(__file__).parents[2]
+TINY = ROOT / "tests/golden/pasd/tiny"
+STEPS = 6
+JOB = Job(task=RESTORE)
+PICTURE = Picture(pixels=np.random.default_rng(3).integers(0, 256, (40, 30, 3), np.uint8), name="a.png")
+
+
+class Ended(Exception):
+    """The run is over before its time."""
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything is worth keeping."""
+    monkeypatch.setattr(unfinished, "AFTER", 0.0)
+    monkeypatch.setattr(unfinished, "EVERY", 0.0)
+
+
+class Bent:
+    """A denoiser whose predictions depend on all that came before."""
+
+    stride = 1
+
+    def __call__(self, x, t, hint, where=None):
+        return torch.sin(3 * x) + 0.1 * hint
+
+
+def sampled(name: str, stretch: Stretch, last: int = STEPS) -> torch.Tensor:
+    """Sampling that ends after `last` steps."""
+    made, noise = scheduler(name, {"beta_schedule": "scaled_linear"}, STEPS), NoiseField(1)
+    start, done = stretch.resumed(noise.draw((1, 2, 8, 8)), made, "")
+
+    def on_step(done: int, total: int, x: torch.Tensor) -> None:
+        stretch.keep_step(done, x, made, "")
+        if done == last < STEPS:
+            raise Ended
+
+    return sample(Bent(), made, start, torch.ones(1, 2, 8, 8), noise, on_step, done)
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+@pytest.mark.parametrize("last", range(1, STEPS))
+def test_a_sampling_that_is_resumed_gives_the_same_bits(tmp_path, name, last):
+    whole, said = sampled(name, stretch(None)), []
+    with pytest.raises(Ended):
+        sampled(name, stretch(tmp_path / "it"), last)
+    assert torch.equal(sampled(name, stretch(tmp_path / "it", said.append)), whole)
+    assert said == [f"resuming a.png after step {last} of {STEPS}"]
+
+
+def stretch(folder: Path | None, tell=print) -> Stretch:
+    return Stretch(lambda *step: None, Unfinished(folder, "a.png", tell))
+
+
+def test_other_tiles_begin_anew(tmp_path):
+    with pytest.raises(Ended):
+        sampled("unipc", stretch(tmp_path / "it"), 3)
+    start, made = torch.zeros(1), scheduler("unipc", {}, STEPS)
+    assert stretch(tmp_path / "it").resumed(start, made, "others") == (start, 0)
+
+
+def test_what_is_broken_is_not_kept(tmp_path):
+    made = scheduler("ddim", {}, STEPS)
+    stretch(tmp_path / "it").keep_step(1, torch.tensor([float("nan")]), made, "")
+    assert not (tmp_path / "it").exists()
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def line(said: list[str]) -> Pipeline:
+    return Pipeline(PassThrough(block=16, factor=2), CPU, said.append)
+
+
+def ended(line: Pipeline, blocks: int) -> Unfinished:
+    """A run that is over when so many of its blocks are done."""
+    made = []
+
+    def on_progress(stage: str, done: int, total: int) -> None:
+        made.append(stage)
+        if made.count("preparing") > blocks:
+            raise Ended
+
+    kept = line.unfinished(PICTURE, JOB)
+    with pytest.raises(Ended):
+        line.run(PICTURE, JOB, on_progress, kept)
+    return kept
+
+
+def again(line: Pipeline) -> tuple[np.ndarray, int]:
+    """The result of another run, and how many blocks it had to do."""
+    before = len(line.engine.seen)
+    result = line.run(PICTURE, JOB, kept=line.unfinished(PICTURE, JOB))
+    return result.pixels, len(line.engine.seen) - before
+
+
+def files(kept: Unfinished) -> list[Path]:
+    return sorted(kept._folder.iterdir())
+
+
+def test_blocks_that_are_done_are_not_done_again(line, said):
+    whole = line.run(PICTURE, JOB).pixels
+    kept = ended(line, 4)
+    pixels, done = again(line)
+    assert np.array_equal(pixels, whole)
+    assert (done, said) == (2, ["resuming a.png after block 4 of 6"])
+    kept.drop()
+    assert again(line)[1] == 6
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_result_that_was_not_written_is_not_made_again(dtype):
+    line = Pipeline(PassThrough(), CPU)
+    picture = replace(PICTURE, pixels=PICTURE.pixels.astype(dtype))
+    first = line.run(picture, JOB, kept=line.unfinished(picture, JOB))
+    again = Pipeline(PassThrough(change=torch.zeros_like), CPU)
+    second = again.run(picture, JOB, kept=again.unfinished(picture, JOB))
+    assert second.pixels.dtype == dtype
+    assert np.array_equal(second.pixels, first.pixels)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda line, job, picture: (line, replace(job, seed=1), picture),
+        lambda line, job, picture: (line, replace(job, size=Size(scale=2)), picture),
+        lambda line, job, picture: (replace(line, engine=replace(line.engine, name="sr3")), job, picture),
+        lambda line, job, picture: (replace(line, device=replace(CPU, dtype=torch.bfloat16)), job, picture),
+        lambda line, job, picture: (replace(line, choice=replace(line.choice, blend=0.5)), job, picture),
+        lambda line, job, picture: (line, job, replace(picture, pixels=picture.pixels[::-1])),
+    ],
+)
+def test_what_was_kept_is_for_this_picture_and_recipe_alone(line, change):
+    line_, job, picture = change(line, JOB, PICTURE)
+    assert line_.unfinished(picture, job)._folder != line.unfinished(PICTURE, JOB)._folder
+    assert replace(line, tell=print).unfinished(PICTURE, JOB)._folder == line.unfinished(PICTURE, JOB)._folder
+
+
+@pytest.mark.parametrize("harm", [lambda data: data[:-9], lambda data: b"", lambda data: data[:60] + b"!" + data[61:]])
+def test_a_damaged_state_is_said_and_done_again(line, said, harm):
+    whole = line.run(PICTURE, JOB).pixels
+    first = files(ended(line, 4))[0]
+    first.write_bytes(harm(first.read_bytes()))
+    pixels, done = again(line)
+    assert np.array_equal(pixels, whole)
+    assert done == 3
+    assert "what was kept of a.png is damaged: doing that part again" in said
+
+
+def test_a_state_of_another_picture_is_a_damaged_one(line, said):
+    other = replace(PICTURE, pixels=255 - PICTURE.pixels)
+    line.run(other, JOB, kept=(kept := line.unfinished(other, JOB)))
+    ended(line, 0)
+    kept._folder.rename(line.unfinished(PICTURE, JOB)._folder)
+    pixels, done = again(line)
+    assert np.array_equal(pixels, line.run(PICTURE, JOB).pixels)
+    assert done == 6
+    assert any("damaged" in text for text in said)
+
+
+@pytest.fixture
+def small_files() -> Iterator[None]:
+    """No file may grow beyond this: a write fails as on a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.usefixtures("small_files")
+def test_a_disk_that_takes_no_state_is_no_failure(line, said):
+    kept = ended(line, 4)
+    assert files(kept) == []
+    assert [text for text in said if "cannot be resumed if it is ended now" in text] == said[:1] == said
+    assert again(line)[1] == 6
+
+
+def test_a_user_without_a_home_keeps_nothing(line, monkeypatch, said):
+    for name in ("HOME", "XDG_CACHE_HOME", "HF_HOME"):
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError))
+    ended(line, 4)
+    assert (again(line)[1], said) == (6, [])
+
+
+def test_a_picture_that_takes_a_moment_leaves_nothing(line, monkeypatch):
+    monkeypatch.setattr(unfinished, "AFTER", 60.0)
+    assert not ended(line, 4)._folder.exists()
+
+
+def test_what_nobody_came_back_for_goes(tmp_path):
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+    os.utime(tmp_path / "old", (0, 0))
+    sweep(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
+
+
+RUNS = {  # the engine's options, states after which the run is killed, and where the next one finds itself
+    "builtin": (ModelChoice(engine="builtin"), Sampling(), 23, "after block 3 of 6"),
+    "pasd": (
+        ModelChoice(engine="pasd", base=str(TINY / "base"), adapter=str(TINY / "pasd")),
+        Sampling(steps=5, process_size=32, tile=4),
+        3,
+        "after step 3 of 5",
+    ),
+}
+
+
+def command(source: Path, out: Path, choice: ModelChoice, sampling: Sampling) -> list[str]:
+    options = {"engine": choice.engine, "base-model": choice.base, "adapter": choice.adapter, "device": "cpu"}
+    options |= {"steps": sampling.steps, "process-size": sampling.process_size, "tile": sampling.tile, "scale": 1}
+    given = [word for name, value in options.items() if value is not None for word in (f"--{name}", value)]
+    return ["upscale", *map(str, (source, "-o", out, "--dtype", "float32", "--threads", 1, *given))]
+
+
+def undisturbed(choice: ModelChoice, sampling: Sampling) -> np.ndarray:
+    whole = Pipeline.load(choice, DeviceChoice(device="cpu", dtype="float32", threads=1), print)
+    cut = replace(whole, engine=replace(whole.engine, block=whole.engine.block and BLOCK))
+    return cut.run(PICTURE, Job(task=UPSCALE, size=Size(scale=1), sampling=sampling)).pixels
+
+
+@pytest.mark.parametrize("engine", RUNS)
+def test_a_killed_run_is_resumed_and_its_result_is_the_same(tmp_path, home, engine):
+    choice, sampling, kill, place = RUNS[engine]
+    source, out = tmp_path / "a.png", tmp_path / "out.png"
+    Image.fromarray(PICTURE.pixels).save(source)
+    words = [sys.executable, "-m", "tests.hasty", str(kill), *command(source, out, choice, sampling)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout.endswith(f"{signal.SIGKILL:d} 0\n"), done.stderr
+    assert f"resuming {source} {place}" in done.stderr
+    assert list((home / "cache/srcli/unfinished").iterdir()) == []
+    assert np.array_equal(np.asarray(Image.open(out)), undisturbed(choice, sampling))
