@@ -89,7 +89,7 @@ class Watcher(Listener):
 
 
 def maker(**kind: object) -> FakeMaker:
-    return FakeMaker(ModelChoice(engine="builtin"), DeviceChoice(device="cpu"), "lock", **kind)
+    return FakeMaker(ModelChoice(engine="builtin"), DeviceChoice(device="cpu"), **kind)
 
 
 def orders(*inputs: object, seed: int = 0, scale: float = 2, who: Maker | None = None, **more: object) -> Orders:

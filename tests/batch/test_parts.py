@@ -21,11 +21,14 @@ from srcli.batch import grounds, wire
 from srcli.batch.inputs import Finder, Found, named
 from srcli.batch.journal import Journal, records
 from srcli.batch.naming import Namer, Ours, numbered
-from srcli.batch.orders import Conduct, Intake, Outlet
+from srcli.batch.orders import Conduct, Intake, Outlet, lock_digest
 from srcli.batch.plan import Plan
 from srcli.batch.reader import Reader, Readers
 from srcli.errors import InputError, MachineError, PictureError
-from srcli.settings import Size
+from srcli.settings import Lora, ModelChoice, Size
+from srcli.weights.lock import Entry, File
+from srcli.weights.overlay import put
+from srcli.weights.places import places
 from tests.batch.fakes import draw, orders
 from tests.batch.hostile import hostile, install
 
@@ -70,6 +73,31 @@ def test_a_list_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
 def test_orders_that_make_no_sense(wrong) -> None:
     with pytest.raises(InputError):
         wrong()
+
+
+def own(name: str, size: int, kind: str = "base", **more: object) -> None:
+    """The user has a weight of their own under this name."""
+    entry = Entry(name=name, kind=kind, family="sd15", license="own", files={"a": File("a", size)}, **more)
+    put(places().overlay, entry)
+
+
+def test_only_weights_that_a_run_may_open_decide_whether_it_is_done_again() -> None:
+    choice = ModelChoice(engine="pasd", base="mine", loras=(Lora(source="ink"),))
+    before = [lock_digest(choice), lock_digest(ModelChoice(engine="builtin"))]
+    own("other", 1)
+    own("majicmix", 1)
+    own("sd15", 1, learned=True)
+    own("people/model", 1)
+    assert [lock_digest(choice), lock_digest(ModelChoice(engine="builtin"))] == before
+    seen = {before[0]}
+    for name, more in (
+        *(("mine", {"needs": ("part/vae",)}), ("part", {}), ("ink", {"kind": "lora"}), ("sd15", {})),
+        *(("pasd-light", {}), ("blip", {"kind": "captioner"})),
+    ):
+        own(name, 2, **more)
+        seen.add(lock_digest(choice))
+    assert len(seen) == 7
+    assert lock_digest(ModelChoice(engine="sr3")) != lock_digest(choice)
 
 
 def target(given: str, **more: object) -> str:

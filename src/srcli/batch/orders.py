@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from srcli.pipeline import Pipeline
 
 STREAM = "-"
+WITNESSES = ("captioner", "classifier", "detector")  # weights that say what a picture shows, for its prompt
 ON_EXISTS = ("fail", "skip", "rename", "overwrite")
 
 
@@ -105,7 +106,6 @@ class Maker:
 
     choice: ModelChoice
     device: DeviceChoice
-    lock: str = ""  # digest of the weights.lock in force; "" looks it up
 
     def load(self, tell: Callable[[str], None]) -> Pipeline:
         from srcli.pipeline import Pipeline
@@ -125,7 +125,7 @@ class Orders:
 
     @property
     def lock(self) -> str:
-        return self.maker.lock or lock_digest()
+        return lock_digest(self.maker.choice)
 
     def settings(self) -> dict[str, object]:
         """Whatever decides the bytes of a result, besides its input."""
@@ -147,14 +147,24 @@ class Orders:
         return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def lock_digest() -> str:
-    """Of the packaged lock and the user's own entries. What a pull merely learned about them changes no picture."""
-    from srcli.weights.lock import read_lock
+def lock_digest(choice: ModelChoice) -> str:
+    """Of all entries that may be opened for this choice. What a pull merely learned about one changes no picture."""
+    from srcli.weights.lock import HUB_NAME, read_lock
+    from srcli.weights.overlay import read_overlay
     from srcli.weights.places import packaged_lock, places
+    from srcli.weights.store import need
 
-    overlay = places().overlay
-    own = [entry for entry in read_lock(overlay).values() if not entry.learned] if is_file(overlay) else []
-    return hashlib.sha256(packaged_lock().read_bytes() + repr(own).encode()).hexdigest()
+    own = read_overlay(places().overlay)
+    given = {name: entry for name, entry in own.items() if not entry.learned and not HUB_NAME.fullmatch(name)}
+    lock = read_lock(packaged_lock()) | given
+    named = {choice.base, choice.adapter, *(lora.source for lora in choice.loras)}
+    unasked = [e.name for e in lock.values() if e.name.startswith(choice.engine) or e.kind in WITNESSES]
+    queue, used = [*unasked, *(name for name in named if name)], set[str]()
+    while queue:
+        if (name := queue.pop()) in lock and name not in used:
+            used.add(name)
+            queue += [need(text)[0] for text in lock[name].needs]
+    return hashlib.sha256(repr([lock[name] for name in sorted(used)]).encode()).hexdigest()
 
 
 def _local(choice: ModelChoice) -> list[Path]:
