@@ -131,6 +131,17 @@ def test_an_ending_that_is_none_is_not_taken_for_a_folder() -> None:
         target("in/a.png", path="result.v2")
 
 
+@pytest.mark.parametrize(("path", "format"), [("w.tif", "png"), ("w.png", "jpeg"), ("w.JPG", "tiff")])
+def test_a_name_and_a_format_that_contradict_each_other_are_refused(path: str, format: str) -> None:
+    with pytest.raises(InputError, match="leave one"):
+        target("in/a.png", path=path, format=format)
+
+
+@pytest.mark.parametrize(("path", "format"), [("w.tif", "tiff"), ("w.jpeg", "jpg"), ("w.v2", "png")])
+def test_a_name_and_a_format_that_agree_are_taken(path: str, format: str) -> None:
+    assert target("in/a.png", path=path, format=format) == path
+
+
 def test_one_file_cannot_take_a_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="names one file"):
         Namer(orders(tmp_path, path="out.png"), lambda path: (1, 1))

@@ -313,6 +313,9 @@ def test_a_file_called_dash_is_a_file(tmp_path: Path, monkeypatch: pytest.Monkey
     draw(tmp_path / "-", format="PNG")
     monkeypatch.chdir(tmp_path)
     assert [o.target for o in go("./-").outcomes] == [tmp_path / "-_x2.png"]
+    (tmp_path / "list").write_text("-\n")
+    assert [o.source for o in go(listed="list", path="out").outcomes] == [tmp_path / "-"], "also in a list"
+    assert [o.source for o in go(".", path="out").outcomes] == [tmp_path / "-"], "also in a folder"
 
 
 def forget_the_end(journal: Path, after: int = 0) -> None:

@@ -88,11 +88,12 @@ class Finder:
 
 
 def named(intake: Intake) -> Iterator[str]:
-    """The arguments, then the lines of the list."""
+    """The arguments, then the lines of the list: in it, `-` is a file of that name."""
     yield from intake.inputs
     if intake.listed is not None:
         with _opened(intake.listed) as stream:
-            yield from _names(stream, b"\0" if intake.null else b"\n")
+            for name in _names(stream, b"\0" if intake.null else b"\n"):
+                yield name if name != STREAM else os.path.join(os.curdir, name)  # noqa: PTH118
 
 
 def _opened(listed: str) -> AbstractContextManager[BinaryIO]:
@@ -127,7 +128,7 @@ def _bare(name: bytes, end: bytes) -> bytes:
 def found(path: Path, root: Path, turn: int = 0) -> Found:
     """One file, looked at from outside. Nothing but a plain file is ever opened: a pipe would hang for ever."""
     if path == Path(STREAM):
-        path = path.absolute()  # a file of that name, not stdin
+        path, root = path.absolute(), root.absolute()  # a file of that name, not stdin
     try:
         status = path.stat()
     except FileNotFoundError:

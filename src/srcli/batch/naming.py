@@ -123,19 +123,23 @@ def _single_file(intake: Intake, outlet: Outlet) -> Path | None:
         return None
     if not path.suffix and not exists(path):
         return None
-    if outlet.format is None:
-        _check_ending(path)
+    _check_ending(path, outlet.format)
     if intake.listed is not None or len(intake.inputs) > 1 or is_dir(Path(intake.inputs[0])):
         raise InputError(f"-o {shown(path)} names one file, for a number of inputs: give a folder")
     return path
 
 
-def _check_ending(path: Path) -> None:
+def _check_ending(path: Path, format: str | None) -> None:
+    """A name ends as its format does, whether that was asked for or not."""
     try:
-        format_of(path)
+        kind = format_of(path)
     except InputError as error:
+        if format is not None:
+            return
         way = "give a folder, or a name ending in .png" if exists(path) else "end it in .png, or in / for a folder"
         raise InputError(f"-o {shown(path)} is no folder and no name of a picture: {way}") from error
+    if format is not None and kind != named(format):
+        raise InputError(f"-o {shown(path)} is no name for --format {format}: leave one of them out")
 
 
 class Ours:
