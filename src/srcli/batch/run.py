@@ -74,8 +74,7 @@ class _Run:
         namer = Namer(orders, self.readers.size)
         for base in namer.bases(orders.intake) if orders.conduct.journal is not False else ():
             self.memory.read(base / NAME)
-        ours = Ours(orders, self.memory.made, lambda path: self.readers.made(path) is not None)
-        finder = Finder(orders.intake, ours, namer.folder)
+        finder = Finder(orders.intake, namer.folder)
         plan = Plan(finder)
         own = plan.leave_out(Ours(orders, self.memory.made, self.readers.made))
         if (problem := plan.problem()) is not None:
