@@ -43,14 +43,15 @@ def _say(plan: dict[str, object], as_json: bool) -> None:
     if as_json:
         print(json.dumps({"event": "plan", **plan}), flush=True)
         return
-    tile = f" of {plan['tile']}, {plan['tiles_at_once']} at once" if plan["tile"] else ""
+    from srcli.engines.forecast import lasting
+
+    tiles, steps = _count(plan["tiles"], "tile"), _count(plan["steps"], "step")
+    if plan["tile"]:
+        tiles += f" of {plan['tile']}" + (f", {plan['tiles_at_once']} at once" if plan["tiles"] != 1 else "")
     print(f"{plan['input']}: {plan['result']} by {plan['engine']} on {plan['device']}")
-    print(f"  {plan['tiles']} tiles{tile}; {plan['steps']} steps; {plan['tflop']:,} TFLOP")
-    print(f"  about {plan['memory_gib']} GiB of memory and {_duration(float(str(plan['seconds'])))}", flush=True)
+    print(f"  {tiles}; {steps}; {plan['tflop']:,} TFLOP")
+    print(f"  about {plan['memory_gib']} GiB of memory and {lasting(float(str(plan['seconds'])))}", flush=True)
 
 
-def _duration(seconds: float) -> str:
-    for unit, size in (("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.1f} s"
+def _count(number: object, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"

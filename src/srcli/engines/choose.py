@@ -8,12 +8,13 @@ from dataclasses import replace
 from srcli.errors import InputError, WeightsError
 from srcli.files import expanded, is_dir, is_file
 from srcli.settings import AUTO, DeviceChoice, ModelChoice
-from srcli.tasks import Task
+from srcli.tasks import Job, Task
 from srcli.weights.families import detect_header
 from srcli.weights.header import read_header
 from srcli.weights.store import Store
 
 BUILTIN, PASD, STABLESR = "builtin", "pasd", "stablesr"
+USUAL = (512, 512)
 
 
 def _silent(text: str) -> None:
@@ -49,7 +50,7 @@ def _decide(task: Task, wish: ModelChoice, device: DeviceChoice, tell: Callable[
         tell(f"using the built-in engine; for a better picture: srcli models pull {' '.join(lacking)}")
         return BUILTIN
     if not _accelerated(device):
-        tell("using the built-in engine; PASD makes a better picture, but takes long without a GPU: --engine pasd")
+        tell(f"using the built-in engine; PASD makes a better picture, but takes {_hours(task, device)}: --engine pasd")
         return BUILTIN
     return PASD
 
@@ -72,6 +73,16 @@ def _of_adapter(adapter: str) -> str:
     if any("shape" in header.metadata and "task" in header.metadata for header in headers):
         return BUILTIN
     return STABLESR if any(STABLESR in detect_header(header).kind for header in headers) else PASD
+
+
+def _hours(task: Task, device: DeviceChoice) -> str:
+    """What PASD would take here for a picture of a usual size."""
+    from srcli.engines.device import pick
+    from srcli.engines.forecast import forecast, lasting, speed
+
+    where = pick(replace(device, memory=None))
+    plan = forecast(ModelChoice(engine=PASD, variant=task.variants.get(PASD)), Job(task=task), USUAL, where)
+    return f"about {lasting(plan.flop / speed(where))} for a result of {plan.result[0]}x{plan.result[1]} here"
 
 
 def _accelerated(device: DeviceChoice) -> bool:

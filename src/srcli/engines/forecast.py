@@ -109,6 +109,14 @@ def _builtin(sampling: Sampling, size: Size, target: Size) -> Forecast:
     return Forecast("builtin", target, steps, tiles, None, 1, flop * overlap, CONTEXT + BLOCK_BYTES + levels)
 
 
+def lasting(seconds: float) -> str:
+    """A duration in words."""
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s"
+
+
 def speed(device: Device) -> float:
     """FLOP a second of a whole network, from a convolution of the kind that most of it is."""
     x = torch.randn(2, 320, 64, 64, dtype=device.dtype, device=device.torch)
@@ -121,6 +129,6 @@ def speed(device: Device) -> float:
 def _seconds(work: Callable[[], object], device: Device) -> float:
     began = time.perf_counter()
     work()
-    if device.torch.type == "cuda":
-        torch.cuda.synchronize(device.torch)
+    if device.accelerated:
+        torch.accelerator.synchronize(device.torch)
     return time.perf_counter() - began

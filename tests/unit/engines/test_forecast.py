@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import torch
+from PIL import Image
 from typer.testing import CliRunner
 
 from srcli.cli import app
+from srcli.engines.choose import choose
 from srcli.engines.device import Device
 from srcli.engines.forecast import forecast
 from srcli.engines.pasd import cost
 from srcli.errors import InputError, MachineError
-from srcli.settings import ModelChoice, Sampling, Size
+from srcli.settings import DeviceChoice, ModelChoice, Sampling, Size
 from srcli.tasks import COLORIZE, UPSCALE, Job
+from srcli.weights.store import Store
 
 CPU = Device(torch.device("cpu"), torch.float32)
 PASD = ModelChoice(engine="pasd")
@@ -65,8 +69,6 @@ def test_what_cannot_be_known_is_refused():
 
 
 def test_the_command_prints_plans_and_writes_nothing(tmp_path):
-    from PIL import Image
-
     Image.new("RGB", (64, 48), "red").save(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"no picture")
     done = CliRunner().invoke(app, ["upscale", str(tmp_path), "--engine", "builtin", "--explain", "--json"])
@@ -75,3 +77,23 @@ def test_the_command_prints_plans_and_writes_nothing(tmp_path):
     assert (said["event"], said["result"], said["engine"], said["steps"]) == ("plan", "256x192", "builtin", 6)
     assert "b.png" in done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png"]
+
+
+ONE = ("--engine", "pasd", "--steps", "1", "--process-size", "512")
+
+
+@pytest.mark.parametrize(
+    ("options", "line"), [(("--engine", "builtin"), "  1 tile; 6 steps; "), (ONE, "  1 tile of 64x64; 1 step; ")]
+)
+def test_one_is_one(tmp_path, options, line):
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "a.png")
+    words = ["upscale", str(tmp_path / "a.png"), "--device", "cpu", "--explain", *options]
+    assert CliRunner().invoke(app, words).stdout.splitlines()[1].startswith(line)
+
+
+def test_without_a_gpu_it_is_said_how_long_pasd_would_take(monkeypatch):
+    monkeypatch.setattr(Store, "has", lambda self, name: True)
+    said: list[str] = []
+    cpu = DeviceChoice(device="cpu", dtype="float32", threads=1)
+    assert choose(UPSCALE, ModelChoice(), cpu, said.append).engine == "builtin"
+    assert re.search(r"takes about [\d.]+ (s|min|h) for a result of 2048x2048 here: --engine pasd$", said[0])
