@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,6 +26,8 @@ from srcli.batch.orders import Conduct, Intake, Outlet, lock_digest
 from srcli.batch.plan import Plan
 from srcli.batch.reader import Reader, Readers
 from srcli.errors import InputError, MachineError, PictureError
+from srcli.imaging.icc import Profile
+from srcli.imaging.picture import Picture
 from srcli.settings import Lora, ModelChoice, Size
 from srcli.weights.lock import Entry, File
 from srcli.weights.overlay import put
@@ -210,13 +213,23 @@ class Evil:
         return os.system, ("echo evil",)
 
 
-@pytest.mark.parametrize("message", [Evil(), io.StringIO, os.system])
+@pytest.mark.parametrize("message", [Evil(), io.StringIO, os.system, Journal, Plan, Reader])
 def test_messages_open_nothing_but_pictures(message: object) -> None:
     stream = io.BytesIO()
     wire.send(stream, message)
     stream.seek(0)
     with pytest.raises(pickle.UnpicklingError, match="no part of a picture"):
         wire.receive(stream)
+
+
+def test_a_message_arrives_as_it_was_sent() -> None:
+    whole = np.arange(24, dtype=np.uint16).reshape(2, 4, 3)
+    picture = Picture(pixels=whole[:, ::2], alpha=whole[..., 0], profile=Profile(b"p", "RGB"), notes=("a", "b"))
+    for message in (picture, wire.Refusal("no", "kind"), wire.Request(Path("a"), b"x", Intake(inputs=("a",)), "size")):
+        stream = io.BytesIO()
+        wire.send(stream, message)
+        stream.seek(0)
+        assert repr(wire.receive(stream)) == repr(message)
 
 
 def test_names_do_not_lead_through_modules() -> None:
