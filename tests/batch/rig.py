@@ -2,7 +2,8 @@
 
     python -m tests.batch.rig SECONDS upscale ...
 
-SECONDS is what one picture takes. The file that RIG_ASKS names comes to be when stdin is first read.
+SECONDS is what one picture takes. In the folder that RIG_TELLS names, `asked` comes to be when stdin is first read,
+and `begun` when a picture is first computed.
 """
 
 from __future__ import annotations
@@ -25,15 +26,20 @@ def start(*arguments: object, seconds: float = 0.0, **more: object) -> subproces
     return subprocess.Popen(command, cwd=ROOT, start_new_session=True, **kind)
 
 
+def tell(what: str) -> None:
+    if "RIG_TELLS" in os.environ:
+        (Path(os.environ["RIG_TELLS"]) / what).touch()
+
+
 class Asked(io.FileIO):
     """Stdin that tells when it is read."""
 
     def read(self, size: int = -1) -> bytes:
-        Path(os.environ["RIG_ASKS"]).touch()
+        tell("asked")
         return super().read(size)
 
     def readinto(self, into: memoryview) -> int:
-        Path(os.environ["RIG_ASKS"]).touch()
+        tell("asked")
         return super().readinto(into)
 
 
@@ -44,9 +50,8 @@ def main() -> None:
 
     seconds = float(sys.argv.pop(1))
     choose.choose = lambda task, wish, device, tell: replace(wish, engine="builtin")
-    if "RIG_ASKS" in os.environ:
-        sys.stdin = io.TextIOWrapper(io.BufferedReader(Asked(0)))
-    Maker.load = lambda self, tell: Repeat(seconds)
+    sys.stdin = io.TextIOWrapper(io.BufferedReader(Asked(0)))
+    Maker.load = lambda self, note: Repeat(seconds, before=lambda picture: tell("begun"))
     cli.main()
 
 

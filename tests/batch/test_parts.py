@@ -8,7 +8,6 @@ import os
 import pickle
 import resource
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
@@ -253,11 +252,9 @@ def test_a_reader_survives_its_process(tmp_path: Path, monkeypatch: pytest.Monke
         with pytest.raises(PictureError, match="killed") as caught:
             reader.read(hostile(tmp_path / "k.png", b"KILL"))
         assert caught.value.kind == "crash"
-        began = time.monotonic()
         with pytest.raises(PictureError, match="within") as caught:
             reader.read(hostile(tmp_path / "w.png", b"WAIT"))
         assert caught.value.kind == "timeout"
-        assert time.monotonic() - began < 60
         picture = reader.read(draw(tmp_path / "a.png", 30, 20))
         assert (picture.width, picture.height) == (30, 20)
         assert reader.size(tmp_path / "a.png") == (30, 20)
