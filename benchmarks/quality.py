@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from srcli.engines.builtin import PACKAGED, read_model, verified
+from srcli.engines.builtin import packaged, read_model
 from srcli.engines.device import pick
 from srcli.errors import SrcliError
 from srcli.models.builtin import UP, Builtin
@@ -90,9 +90,8 @@ def main() -> int:
     parser.add_argument("--held-out", action="store_true", help="only the tenth that training leaves out")
     parser.add_argument("--rows", type=int, default=10, help="pictures on the sheets")
     given = parser.parse_args()
-    packaged = Path(__file__).parents[1] / "src/srcli/data/builtin-upscale.safetensors"
     try:
-        path = given.weights or verified(packaged, PACKAGED["upscale"])
+        path = given.weights or packaged("builtin-upscale")[0]
         model = read_model(path, pick(DeviceChoice(device="cpu")))
         given.out.mkdir(parents=True, exist_ok=True)
         text = measure(model, given.folder, given.held_out, given.out, given.rows)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib import resources
 from pathlib import Path
 
 import torch
@@ -27,13 +26,11 @@ from srcli.sampling.noise import NoiseField
 from srcli.sampling.tiling import Tile
 from srcli.settings import ModelChoice, Sampling
 from srcli.weights.header import sha256
+from srcli.weights.local import root_of
+from srcli.weights.lock import read_lock
+from srcli.weights.places import packaged_lock
 from srcli.weights.store import Store
 
-PACKAGED = {
-    "upscale": "f30a78a44cc8ed9068b9e51baee9e1b0cd0df55e1c83ac9db42013da0440911b",
-    "restore": "47e3fe1b61f186a1522c9170919f312898df3ca16e8e58e2701b3f64afea187a",
-}
-"""The weights in the package, and what their SHA-256 must be."""
 GRID = 4
 """The denoiser halves its canvas twice, so a block begins and ends at a multiple of this many cells."""
 BLOCK, HALO = 512, 40
@@ -45,12 +42,19 @@ def load(choice: ModelChoice, device: Device, store: Store, tell: Tell) -> Built
     if choice.adapter:
         path = expanded(choice.adapter)
         return BuiltinEngine(read_model(path, device), device, sha256(path))
-    with resources.as_file(resources.files("srcli") / "data" / f"builtin-{name}.safetensors") as path:
-        return BuiltinEngine(read_model(verified(path, PACKAGED[name]), device), device, PACKAGED[name])
+    path, digest = packaged(f"builtin-{name}")
+    return BuiltinEngine(read_model(path, device), device, digest)
+
+
+def packaged(name: str) -> tuple[Path, str]:
+    """A file that came with the package, and its hash, which is the locked one."""
+    entry = read_lock(packaged_lock())[name]
+    path, digest = root_of(entry) / f"{name}.safetensors", str(entry.files[f"{name}.safetensors"].sha256)
+    return verified(path, digest), digest
 
 
 def verified(path: Path, wanted: str) -> Path:
-    """`path`, if its bytes are the ones that were packaged."""
+    """`path`, if its bytes are the wanted ones."""
     if not path.is_file():
         raise WeightsError(f"{path.name} is missing from the package: install srcli again")
     if (found := sha256(path)) != wanted:
