@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from srcli.batch.orders import Maker
 from srcli.errors import MachineError, PictureError, WeightsError
 from srcli.imaging.picture import Picture
 from srcli.settings import DeviceChoice, ModelChoice
-from tests.batch.fakes import Repeat, draw, go, maker
+from tests.batch.fakes import FakeMaker, Repeat, draw, go, maker
 
 ray = pytest.importorskip("ray")
 cluster_utils = pytest.importorskip("ray.cluster_utils")
@@ -63,13 +64,28 @@ def strange(picture: Picture) -> None:
         time.sleep(60)
 
 
-def test_any_number_of_workers_makes_the_same_pictures(tmp_path: Path) -> None:
+@dataclass(frozen=True, slots=True)
+class Talker(FakeMaker):
+    """Its pipeline has something to say of every picture."""
+
+    def load(self, tell) -> Repeat:
+        tell("loaded")
+        return Repeat(0.1, before=lambda picture: tell(f"{picture.name} is fine"))
+
+
+def test_any_number_of_workers_makes_the_same_pictures_and_says_the_same(tmp_path: Path) -> None:
     folder = pictures(tmp_path / "in", 10)
-    go(folder, path=str(tmp_path / "one"))
-    heard = go(folder, path=str(tmp_path / "three"), workers=3)
+    who = Talker(ModelChoice(engine="builtin"), DeviceChoice(device="cpu"))
+    alone = go(folder, path=str(tmp_path / "one"), who=who)
+    heard = go(folder, path=str(tmp_path / "three"), workers=3, who=who)
     assert heard.report.done == 10
     assert content(tmp_path / "three") == content(tmp_path / "one")
     assert len(content(tmp_path / "one")) == 10
+    assert set(heard.notes) == set(alone.notes)
+    assert len(alone.notes) == 11
+    assert set(heard.report.times) == set(alone.report.times)
+    assert heard.report.times["computing"] >= 10 * 0.1
+    assert all(spent > 0 for spent in heard.report.times.values())
 
 
 def test_the_built_in_engine_makes_the_same_pictures_too(tmp_path: Path) -> None:

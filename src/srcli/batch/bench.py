@@ -55,6 +55,11 @@ class Bench(Protocol):
         """Seconds that went into loading models."""
         ...
 
+    @property
+    def present(self) -> float:
+        """Seconds that its workers have been there, loaded, until the last result; of all of them together."""
+        ...
+
     def submit(self, picture: Picture, on_step: OnStep) -> Future[Made]:
         """Compute a picture. `on_step` may be called from any thread."""
         ...
@@ -75,7 +80,11 @@ class Local:
         self._maker, self._job, self._tell = maker, job, tell
         self._thread = ThreadPoolExecutor(1, "compute")
         self._pipeline: Pipeline | None = None
-        self.loading = 0.0
+        self._ready = self._last = self.loading = 0.0
+
+    @property
+    def present(self) -> float:
+        return self._last - self._ready
 
     def submit(self, picture: Picture, on_step: OnStep) -> Future[Made]:
         return self._thread.submit(self._make, picture, on_step)
@@ -91,7 +100,11 @@ class Local:
             on_step(LOADING, 0, 1)
             self._pipeline = self._load()
             on_step(LOADING, 1, 1)
-        return make(self._pipeline, picture, self._job, on_step)
+            self._ready = self._last = time.perf_counter()
+        try:
+            return make(self._pipeline, picture, self._job, on_step)
+        finally:
+            self._last = time.perf_counter()
 
     def _load(self) -> Pipeline:
         began = time.perf_counter()

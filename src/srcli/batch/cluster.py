@@ -31,43 +31,53 @@ LOCAL = "local"
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
-    """A worker's first word: where it is, what was said while loading, and what went wrong."""
+class Reply:
+    """What a worker made, or what went wrong, and what was said on the way. Its first one tells where it is."""
 
-    node: str
+    result: Made | BaseException | None
     said: list[str]
-    error: BaseException | None = None
+    node: str
 
 
 class Worker:
     """Lives in a process of its own, and holds one pipeline."""
 
     def __init__(self, maker: Maker, job: Job) -> None:
-        self._maker, self._job = maker, job
-        self._pipeline: Pipeline | None = None
-
-    def load(self) -> Loaded:
-        """Make ready."""
         import ray
 
-        said: list[str] = []
-        node = ray.get_runtime_context().get_node_id()
-        try:
-            self._pipeline = self._maker.load(said.append)
-        except Exception as error:
-            return Loaded(node, said, error)
-        return Loaded(node, said)
+        self._maker, self._job = maker, job
+        self._pipeline: Pipeline | None = None
+        self._said: list[str] = []
+        self._node = ray.get_runtime_context().get_node_id()
 
-    def make(self, picture: Picture) -> Made | BaseException:
-        """The result. An error is one too: what comes back raised is Ray's own, and means a lost worker."""
+    def load(self) -> Reply:
+        """Make ready."""
+        return self._reply(self._load)
+
+    def make(self, picture: Picture) -> Reply:
+        """Compute a picture."""
+        return self._reply(partial(self._make, picture))
+
+    def _load(self) -> None:
+        self._pipeline = self._maker.load(self._said.append)
+
+    def _make(self, picture: Picture) -> Made:
+        if self._pipeline is None:
+            raise MachineError("a worker was not ready: run again")
+        return make(self._pipeline, picture, self._job, lambda stage, done, total: None).settled()
+
+    def _reply(self, work: Callable[[], Made | None]) -> Reply:
+        """An error is a result too: what comes back raised is Ray's own, and means a lost worker."""
+        result: Made | BaseException | None
         try:
-            if self._pipeline is None:
-                raise MachineError("a worker was not ready: run again")
-            return make(self._pipeline, picture, self._job, lambda stage, done, total: None).settled()
+            result = work()
         except Fatal as error:
-            return error.__cause__ or error
+            result = error.__cause__ or error
         except Exception as error:
-            return error
+            result = error
+        said = self._said.copy()
+        self._said.clear()
+        return Reply(result, said, self._node)
 
 
 @dataclass(eq=False)
@@ -85,7 +95,7 @@ class Seat:
     """A worker's place, with the pictures that are there. Who dies is replaced."""
 
     actor: Any
-    ready: bool = False
+    ready: float = 0.0  # the moment; none yet
     node: str = ""
     tasks: deque[Task] = field(default_factory=deque)
 
@@ -111,9 +121,13 @@ class Cluster:
         self._seats: list[Seat] = []
         self._patience: threading.Timer | None = None
         self._ended: BaseException | None = None
-        self.slots, self.loading = DEPTH * self._workers, 0.0
+        self.slots, self.loading, self._last = DEPTH * self._workers, 0.0, 0.0
         self._thread = threading.Thread(target=self._serve, name="cluster", daemon=True)
         self._thread.start()
+
+    @property
+    def present(self) -> float:
+        return sum(max(0.0, self._last - seat.ready) for seat in self._seats if seat.ready)
 
     def submit(self, picture: Picture, on_step: OnStep) -> Future[Made]:
         task = Task(self._ray.put(picture))
@@ -168,21 +182,20 @@ class Cluster:
 
     def _loaded(self, seat: Seat, began: float, done: Future[Any]) -> None:
         try:
-            loaded: Loaded = done.result()
+            reply: Reply = done.result()
         except self._ray.exceptions.RayError:
             self._lose(seat, blame=False)
             return
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
-        if loaded.error is not None:
-            self._end(loaded.error)
+        self._hear(reply)
+        if isinstance(reply.result, BaseException):
+            self._end(reply.result)
             return
-        for text in loaded.said:
-            self._tell(text)
-        seat.node = loaded.node
+        seat.node = reply.node
         self.loading = max(self.loading, time.perf_counter() - began)
-        seat.ready = True
+        seat.ready = self._last = time.perf_counter()
         self._deal()
 
     def _deal(self) -> None:
@@ -211,20 +224,26 @@ class Cluster:
         if task not in seat.tasks:
             return  # its worker was given up before
         try:
-            result = done.result()
+            reply: Reply = done.result()
         except self._ray.exceptions.RayError:
             # A worker that went with its machine says nothing about the picture.
             self._lose(seat, blame=any(n["Alive"] and n["NodeID"] == seat.node for n in self._ray.nodes()))
             return
+        self._hear(reply)
+        self._last = time.perf_counter()
         _leave(seat, task)
-        if isinstance(result, Made):
-            _settle(task, result)
-        elif isinstance(result, SrcliError) and not isinstance(result, (PictureError, MachineError)):
-            self._end(result)
+        if isinstance(reply.result, Made):
+            _settle(task, reply.result)
+        elif isinstance(reply.result, SrcliError) and not isinstance(reply.result, (PictureError, MachineError)):
+            self._end(reply.result)
         else:
-            _fail(task, result)
+            _fail(task, reply.result)
         self._mind(seat)
         self._deal()
+
+    def _hear(self, reply: Reply) -> None:
+        for text in reply.said:
+            self._tell(text)
 
     def _expire(self, seat: Seat, task: Task) -> None:
         if task in seat.tasks:
@@ -274,7 +293,7 @@ def _settle(task: Task, made: Made) -> None:
         task.future.set_result(made)
 
 
-def _fail(task: Task, error: BaseException) -> None:
+def _fail(task: Task, error: BaseException | None) -> None:
     if not task.future.done():
         task.future.set_exception(error)
 

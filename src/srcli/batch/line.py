@@ -76,15 +76,11 @@ class Line:
         self._machine_failures = 0
         stop.wake = lambda: self._mail.put(None)
         self._busy = {"reading": 0.0, "computing": 0.0, "writing": 0.0}
-        self._computing: list[float] = []  # when the first picture was taken up, and when the last was ready
 
     @property
     def times(self) -> dict[str, float]:
-        """Seconds of work at each station, and those in which nothing was computed although there was work to do."""
-        if not self._computing or self._stages.bench.slots > 1:
-            return dict(self._busy)
-        span = self._computing[-1] - self._computing[0] - self._stages.bench.loading
-        return self._busy | {"waiting": max(0.0, span - self._busy["computing"])}
+        """Seconds of work at each station, and those that workers had nothing to compute; of all of them together."""
+        return self._busy | {"waiting": max(0.0, self._stages.bench.present - self._busy["computing"])}
 
     def run(self, items: Iterator[Item | Outcome]) -> Iterator[Outcome]:
         """Move pictures along until none is left. What needs no work comes as an outcome and leaves as one."""
@@ -123,7 +119,6 @@ class Line:
         computing, writing = self._stations["computing"], self._stations["writing"]
         while self._ready and len(computing) < slots and len(computing) + len(writing) < slots + self._ahead:
             flight, picture = self._ready.popleft()
-            self._computing = self._computing[:1] or [time.perf_counter()]
             self._post("computing", flight, self._stages.bench.submit(picture, self._watch(flight)))
 
     def _may_read(self) -> bool:
@@ -173,7 +168,6 @@ class Line:
         """What comes after a station."""
         if station == "computing":
             self._busy[station] += result.seconds
-            self._computing = [self._computing[0], time.perf_counter()]
             self._post("writing", flight, self._writers.submit(self._timed, self._stages.write, flight.item, result))
             return
         value, seconds = result
