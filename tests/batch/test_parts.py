@@ -322,6 +322,21 @@ def test_half_a_line_is_ended_before_the_next(tmp_path: Path) -> None:
     assert json.loads(journal.path.read_bytes().splitlines()[-1])["status"] == "done"
 
 
+def test_a_full_disk_leaves_no_half_line(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.add(status="done")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (journal.path.stat().st_size + 20, before[1]))
+    try:
+        with pytest.raises(MachineError, match="free some space"):
+            journal.add(status="failed")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    journal.add(status="skipped")
+    journal.close()
+    assert [record["status"] for record in records(journal.path)] == ["done", "skipped"]
+
+
 def test_leavings_of_the_dead_are_swept_and_work_of_the_living_is_not(tmp_path: Path) -> None:
     import fcntl
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from srcli.batch.history import history
 from srcli.errors import InputError, MachineError, WeightsError
 from srcli.settings import Size
 from tests.batch.fakes import Repeat, draw, go, maker
@@ -364,8 +366,15 @@ def test_a_run_in_which_nothing_can_be_named_reports_each(tmp_path: Path, size: 
 def test_a_journal_of_nonsense_tells_nothing(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         draw(tmp_path / name)
-    (tmp_path / ".srcli-journal.jsonl").write_text('{"event": "picture", "source": "a.png", "input": [1]}\n')
+    odd = [None, 5, 1e999, 10**30, [1], {"a": 1}, "x", "a\0b/c", "\ud800", "a.png"]
+    names = ("source", "target", "status", "recipe", "kind", "message", "seconds", "input", "output")
+    records = [{"event": "picture", "source": "a.png", name: value} for name in names for value in odd]
+    parts = [{"source": "a.png", n: {"sha256": value, "stamp": value}} for n in ("input", "output") for value in odd]
+    lines = [*records, *({"event": "picture"} | part for part in parts), {"event": "run"}, [1], None, "x"]
+    journal = tmp_path / ".srcli-journal.jsonl"
+    journal.write_bytes("\n".join(map(json.dumps, lines)).encode() + b"\n\xff\xfe\0\n{")
     assert go(tmp_path).fate() == {"a.png": "done", "b.png": "done"}
+    assert history(journal).done == 2
 
 
 def test_without_a_journal_nothing_is_remembered(tmp_path: Path) -> None:

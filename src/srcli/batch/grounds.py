@@ -70,10 +70,10 @@ def sweep(folder: Path) -> None:
 def check_space(folder: Path, size: int, factor: float, format: str | None) -> None:
     """Refuse what cannot possibly fit. Results are estimated low: a run that might fit is let go on."""
     share = 0.02 if format in LOSSY else 0.125
-    needed = int(size * max(1.0, factor**2) * share)
+    needed = int(size * max(1.0, factor**2) * share) + SPARE
     free = shutil.disk_usage(_standing(folder)).free
-    if free < needed + SPARE:
+    if free < needed:
         raise MachineError(
-            f"{shown(folder)} has {free // MEBIBYTE} MiB free, the results need {needed // MEBIBYTE} MiB or more:"
+            f"{shown(folder)} has {free // MEBIBYTE} MiB free, {needed // MEBIBYTE} MiB or more are needed:"
             " make room, or give another folder with -o"
         )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from srcli.batch.journal import NAME, PICTURE, RUN, STARTED, records
+from srcli.batch.journal import NAME, PICTURE, RUN, STARTED, records, word
 from srcli.batch.report import DONE, FAILED
 from srcli.errors import InputError
 from srcli.files import is_dir
@@ -63,8 +64,8 @@ def history(path: Path) -> History:
     for record in records(path):
         runs += record.get("event") == RUN
         if record.get("event") == PICTURE:
-            told = [record.get(name) for name in ("source", "status", "kind", "message", "seconds")]
-            db.execute("INSERT OR REPLACE INTO last VALUES (?, ?, ?, ?, ?)", [_plain(value) for value in told])
+            told = [_plain(record.get(name)) for name in ("source", "status", "kind", "message")]
+            db.execute("INSERT OR REPLACE INTO last VALUES (?, ?, ?, ?, ?)", [*told, _number(record.get("seconds"))])
     if not runs:
         raise InputError(f"{shown(path)} is no journal of srcli: give a {NAME} or its folder")
     count = dict(db.execute("SELECT status, count(*) FROM last GROUP BY status"))
@@ -82,6 +83,11 @@ def history(path: Path) -> History:
     )
 
 
-def _plain(value: object) -> object:
+def _plain(value: object) -> str | None:
     """Names that are not UTF-8 come as lone surrogates, which SQLite does not take."""
-    return shown(value) if isinstance(value, str) else value
+    text = word(value)
+    return None if text is None else shown(text)
+
+
+def _number(value: object) -> float:
+    return value if isinstance(value, float) and math.isfinite(value) else 0.0

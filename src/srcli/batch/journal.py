@@ -78,11 +78,16 @@ class Journal:
 
     def _add(self, record: Record) -> None:
         line = json.dumps(record, default=str).encode("ascii") + b"\n"
+        before = os.fstat(self._file).st_size
         try:
-            os.write(self._file, line)
+            while line:  # a disk that is filling up takes a part
+                line = line[os.write(self._file, line) :]
             os.fsync(self._file)
         except OSError as error:
-            raise MachineError(f"the journal {shown(self.path)} cannot be written ({error.strerror})") from error
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file, before)
+            text = f"the journal {shown(self.path)} cannot be written ({error.strerror}): free some space"
+            raise MachineError(text) from error
 
     def _end_line(self) -> None:
         """A run that was killed may have left half a line."""
@@ -113,6 +118,11 @@ def records(path: Path) -> Iterator[dict[str, Any]]:
                         yield record
     except OSError as error:
         raise InputError(f"the journal {shown(path)} cannot be read: {error.strerror}") from error
+
+
+def word(value: object) -> str | None:
+    """A text of a record. Journals may be of other versions, or of other hands."""
+    return value if isinstance(value, str) else None
 
 
 def key(input_sha256: str, recipe: str) -> str:

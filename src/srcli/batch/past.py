@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from srcli.batch.journal import PICTURE, Stamp, records
+from srcli.batch.journal import PICTURE, Stamp, records, word
 from srcli.batch.naming import is_numbered
 from srcli.batch.report import FAILED
 from srcli.files import is_file, sha256
@@ -51,11 +52,12 @@ class Memory:
         self._db.executescript(TABLES)
 
     def read(self, path: Path) -> None:
-        """Learn from a journal, if there is one."""
+        """Learn from a journal, if there is one. What makes no sense in it is passed over."""
         folder = path.parent.resolve()
         for record in records(path) if is_file(path) else ():
             if record.get("event") == PICTURE and isinstance(record.get("source"), str):
-                self._learn(folder, record)
+                with suppress(ValueError):  # a name that can be none
+                    self._learn(folder, record)
 
     def made(self, target: Path, source: Path | None = None) -> bool:
         """Did an earlier run write what stands there (of this source, if one is given), byte for byte?"""
@@ -79,8 +81,9 @@ class Memory:
         if record.get("status") == FAILED and given.get("stamp") is None:
             return  # decided without a look at the file; what was known of it stays known
         row = (
-            *(source, record.get("recipe"), target, record.get("status"), record.get("kind")),
-            *(given.get("sha256"), _text(given.get("stamp")), put.get("sha256"), _text(put.get("stamp"))),
+            *(source, word(record.get("recipe")), target, word(record.get("status")), word(record.get("kind"))),
+            *(word(given.get("sha256")), _text(given.get("stamp"))),
+            *(word(put.get("sha256")), _text(put.get("stamp"))),
         )
         self._db.execute("INSERT INTO made VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
 
