@@ -147,7 +147,7 @@ class Pipeline:
     def _sample(self, canvas: Canvas, request: Request, stretch: Stretch) -> Tensor:
         height, width = canvas.start.shape[-2:]
         layout = self._layout(height, width, request)
-        denoiser = canvas.denoiser if layout is None else Tiled(canvas.denoiser, *layout)
+        denoiser = canvas.denoiser if layout is None else Tiled(canvas.denoiser, *layout, canvas.start.device)
         tiles = repr(layout and layout[0])
         x, begun = stretch.resumed(canvas.start, canvas.scheduler, tiles)
 

@@ -70,6 +70,7 @@ class Led:
         """The plain predictions for these texts, as many of x in a row for each."""
         nets = self.nets
         given, text = x.to(nets.device.dtype), self._text(len(x), texts)
+        t = t.to(x.device, non_blocking=True)  # else both networks bring it there, and wait for it
         down, mid = nets.control(given, t, text, embedding, conditioning_scale=self.strength, return_dict=False)
         with nets.paca.attending(down):
             out: Tensor = nets.unet(

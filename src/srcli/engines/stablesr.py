@@ -73,7 +73,7 @@ class Led:
     _texts: dict[int, Tensor] = field(default_factory=dict)
 
     def __call__(self, x: Tensor, t: Tensor, hint: Tensor, where: Sequence[Tile] | None = None) -> Tensor:
-        dtype, step = self.unet.dtype, torch.as_tensor(t, device=x.device).expand(len(x))
+        dtype, step = self.unet.dtype, torch.as_tensor(t).to(x.device, non_blocking=True).expand(len(x))
         with self.modulation.leading(self.encoder(hint.to(dtype), step)):
             found: Tensor = self.unet(x.to(dtype), step, encoder_hidden_states=self._text(x)).sample
         return found.to(x.dtype)

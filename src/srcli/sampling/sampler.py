@@ -46,12 +46,14 @@ class Scheduler(Protocol):
 class Tiled:
     """A denoiser that covers a large canvas with many calls of a small one.
 
-    All tiles have one shape, so any number of them can share a call; `batch` is that number.
+    All tiles have one shape, so any number of them can share a call; `batch` is that number. Weights wait on the
+    canvas's device: to bring them there at each step would halt it each time.
     """
 
     inner: Denoiser
     tiles: Sequence[Tile]
     batch: int = 1
+    device: torch.device = torch.device("cpu")
 
     @property
     def stride(self) -> int:
@@ -59,13 +61,12 @@ class Tiled:
 
     def __call__(self, x: Tensor, t: Tensor, hint: Tensor, where: Sequence[Tile] | None = None) -> Tensor:
         total = torch.zeros(x.shape, dtype=torch.float32, device=x.device)
-        weight = self._weight.to(x.device)
         for tiles in self._batches():
             crops = torch.cat([tile.crop(x) for tile in tiles])
             hints = torch.cat([tile.crop(hint, self.stride) for tile in tiles])
             for tile, part in zip(tiles, self.inner(crops, t, hints, tiles), strict=True):
-                tile.crop(total)[0].add_(part.float() * weight)
-        return (total / self._cover.to(x.device)).to(x.dtype)
+                tile.crop(total)[0].add_(part.float() * self._weight)
+        return (total / self._cover).to(x.dtype)
 
     def _batches(self) -> Iterator[Sequence[Tile]]:
         for start in range(0, len(self.tiles), self.batch):
@@ -73,14 +74,14 @@ class Tiled:
 
     @cached_property
     def _weight(self) -> Tensor:
-        return gaussian(self.tiles[0].height, self.tiles[0].width).float()
+        return gaussian(self.tiles[0].height, self.tiles[0].width).float().to(self.device)
 
     @cached_property
     def _cover(self) -> Tensor:
         """Summed weights of all tiles at each element of the canvas."""
         height = max(tile.top + tile.height for tile in self.tiles)
         width = max(tile.left + tile.width for tile in self.tiles)
-        cover = torch.zeros(height, width)
+        cover = torch.zeros(height, width, device=self.device)
         for tile in self.tiles:
             tile.crop(cover).add_(self._weight)
         return cover
