@@ -1,6 +1,8 @@
 """All measurements of this machine, into benchmarks/results/cpu.md and cpu.json. `make bench` runs this.
 
-python -m benchmarks [--only NAME ...] [--small]
+Ends with 1 where a part fails; what the others found is written all the same.
+
+python -m benchmarks [--only NAME ...] [--small] [--out FOLDER]
 """
 
 from __future__ import annotations
@@ -9,48 +11,64 @@ import argparse
 import json
 import os
 import platform
+import resource
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-RESULTS = Path(__file__).parent / "results"
-# Programs with their arguments, in the order of the report.
-PARTS: dict[str, list[list[str]]] = {
-    "layout": [[]],
-    "savings": [[]],
-    "vae": [["--side", "512"], ["--side", "1024", "--divide", "4"]],
-    "drift": [[]],
-    "memory": [["--sides", "1024", "2048"]],
-    "builtin": [[]],
-    "startup": [[]],
-}
+from benchmarks.tables import table
+
+Part = tuple[str, list[str]]  # a program, and its arguments
+# In the order of the report. Together about seven minutes of processor time.
+PARTS: Sequence[Part] = (
+    ("layout", []),
+    ("savings", ["--side", "384"]),
+    ("vae", ["--side", "384"]),
+    ("vae", ["--side", "1024", "--divide", "4"]),
+    ("drift", []),
+    ("memory", ["--sides", "1024", "2048"]),
+    ("builtin", ["--sizes", "128x128", "256x256", "512x512"]),
+    ("startup", []),
+)
+SMALL: Sequence[Part] = (
+    ("layout", []),
+    ("savings", ["--side", "64", "--small"]),
+    ("vae", ["--side", "128", "--divide", "4"]),
+    ("drift", ["--scale", "1"]),
+    ("memory", ["--sides", "256", "--narrow"]),
+    ("builtin", ["--sizes", "32x32"]),
+    ("startup", ["--times", "1"]),
+)
 
 
 def machine() -> str:
     """What was measured on."""
     info = Path("/proc/cpuinfo")
-    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     name = names[0] if names else platform.processor()
-    cores = len(os.sched_getaffinity(0))
+    has = [flag for flag in ("avx512_bf16", "amx_bf16") if torch.cpu.get_capabilities().get(flag)]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     versions = f"Python {platform.python_version()}, torch {torch.__version__}"
-    return f"{name}, {cores} processors, {platform.system()}, {versions}"
+    return ", ".join([name, *has, f"{cores} processors, {memory:.0f} GiB", platform.system(), versions])
 
 
-def run(part: str, arguments: list[str], patience: float) -> str:
-    """A program's Markdown, or why there is none."""
+def run(part: str, arguments: Sequence[str], patience: float) -> tuple[str, str]:
+    """A program's Markdown, and why it failed, if it did."""
     command = [sys.executable, "-m", f"benchmarks.{part}", *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=patience, check=False)
     except subprocess.TimeoutExpired:
-        return f"## {part}\n\nnot measured: it took longer than {patience:g} seconds"
+        return f"## {part}\n\nnot measured", f"it took longer than {patience:g} seconds"
     if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        return f"## {part}\n\nnot measured: {reason}"
+        return f"## {part}\n\nnot measured", done.stderr.strip() or f"exit code {done.returncode}"
     text = done.stdout.strip()
-    return text if text.startswith("## ") else f"## {part}\n\n{text}"
+    return text if text.startswith("## ") else f"## {part}\n\n{text}", ""
 
 
 def tables(text: str) -> list[dict[str, object]]:
@@ -68,23 +86,44 @@ def tables(text: str) -> list[dict[str, object]]:
     return found
 
 
+def spent() -> float:
+    """Processor seconds of all programs that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def measure(parts: Sequence[Part], patience: float) -> tuple[str, list[str]]:
+    """The report's text, and the parts that failed."""
+    texts, failed, rows = [], [], []
+    for part, arguments in parts:
+        name, clock, processor = " ".join([part, *arguments]), time.perf_counter(), spent()
+        text, failure = run(part, arguments, patience)
+        print(text + "\n", flush=True)
+        if failure:
+            failed.append(name)
+            print(f"{name} failed: {failure}", file=sys.stderr, flush=True)
+        texts.append(text)
+        rows.append([name, f"{spent() - processor:.0f}", f"{time.perf_counter() - clock:.0f}"])
+    rows.append(["all", f"{sum(int(row[1]) for row in rows)}", f"{sum(int(row[2]) for row in rows)}"])
+    return "\n\n".join([*texts, "## This run\n\n" + table(["part", "processor s", "s"], rows)]), failed
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure this machine.")
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--only", nargs="+", choices=sorted({part for part, _ in PARTS}))
+    parser.add_argument("--small", action="store_true", help="everything tiny, to try the programs")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     parser.add_argument("--patience", type=float, default=360, help="seconds that one part may take")
     given = parser.parse_args()
-    began, texts = time.perf_counter(), []
-    for part in given.only:
-        for arguments in PARTS[part]:
-            texts.append(run(part, arguments, given.patience))
-            print(texts[-1] + "\n", flush=True)
-    spent = time.perf_counter() - began
-    head = f"# Measured\n\n{machine()}. {time.strftime('%Y-%m-%d', time.gmtime())}, {spent:.0f} seconds in all."
-    body = "\n\n".join([head, *texts]) + "\n"
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "cpu.md").write_text(body, encoding="utf-8")
-    data = {"machine": machine(), "seconds": round(spent), "tables": tables(body)}
-    (RESULTS / "cpu.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    parts = [part for part in (SMALL if given.small else PARTS) if not given.only or part[0] in given.only]
+    body, failed = measure(parts, given.patience)
+    head = f"# Measured\n\n{machine()}. {time.strftime('%Y-%m-%d', time.gmtime())}."
+    given.out.mkdir(parents=True, exist_ok=True)
+    (given.out / "cpu.md").write_text(f"{head}\n\n{body}\n", encoding="utf-8")
+    data = {"machine": machine(), "failed": failed, "tables": tables(body)}
+    (given.out / "cpu.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    if failed:
+        sys.exit("failed: " + "; ".join(failed))
 
 
 if __name__ == "__main__":

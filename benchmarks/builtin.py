@@ -1,8 +1,8 @@
 """Speed and memory of the built-in engine, and the ratio to a Lanczos resize.
 
-python benchmarks/builtin.py [--threads N] [--large]
+python benchmarks/builtin.py [--threads N] [--sizes 512x512 ...]
 
-Every size runs in a fresh process, so that its peak memory is its own. --large adds 4000x3000 at x4.
+Every size runs in a fresh process, so that its peak memory is its own. 4000x3000 takes many minutes.
 """
 
 import argparse
@@ -13,8 +13,7 @@ import subprocess
 import sys
 import time
 
-SIZES = ((128, 128), (256, 256), (512, 512), (1024, 768))
-LARGE = (4000, 3000)
+SIZES = ("128x128", "256x256", "512x512", "1024x768")
 
 
 def once(width: int, height: int, threads: int | None) -> dict[str, float]:
@@ -47,7 +46,7 @@ def once(width: int, height: int, threads: int | None) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Time the built-in engine.")
     parser.add_argument("--threads", type=int)
-    parser.add_argument("--large", action="store_true", help="also 4000x3000 at x4, which takes many minutes")
+    parser.add_argument("--sizes", nargs="+", default=SIZES)
     parser.add_argument("--once", type=int, nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.once:
@@ -55,7 +54,7 @@ def main() -> None:
         return
     print(f"{os.cpu_count()} processors, threads: {given.threads or 'auto'}")
     print("| picture | result | start-up s | seconds | times Lanczos | peak MB |\n|---|---|---|---|---|---|")
-    for width, height in (*SIZES, *([LARGE] if given.large else [])):
+    for width, height in (map(int, size.split("x")) for size in given.sizes):
         again = [sys.executable, __file__, "--once", str(width), str(height)]
         again += ["--threads", str(given.threads)] if given.threads else []
         run = json.loads(subprocess.run(again, capture_output=True, text=True, check=True).stdout.splitlines()[-1])

@@ -59,8 +59,8 @@ def measure(config: dict, dtype: torch.dtype, side: int, last: bool) -> dict[str
     found = {}
     steps = stages(denoiser(networks(config, device), text))
     for name, step in list(steps)[-1:] if last else steps:
-        if last or name in (PLAIN, PACKED):
-            step(x, hint)  # the first of its kind touches or packs the weights
+        if last or name == PACKED:
+            step(x, hint)  # the first of its kind packs the weights
         found[name] = seconds(lambda step=step: step(x, hint))
     return found
 

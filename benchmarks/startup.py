@@ -1,10 +1,11 @@
 """How long the program takes to answer, each time in a fresh process.
 
-python -m benchmarks.startup
+python -m benchmarks.startup [--times 3]
 """
 
 from __future__ import annotations
 
+import argparse
 import resource
 import subprocess
 import sys
@@ -20,7 +21,7 @@ SAID = {
 }
 
 
-def seconds(arguments: list[str], times: int = 3) -> float:
+def seconds(arguments: list[str], times: int) -> float:
     """The least processor time of a command."""
     spent = []
     for _ in range(times):
@@ -32,7 +33,10 @@ def seconds(arguments: list[str], times: int = 3) -> float:
 
 
 def main() -> None:
-    rows = [[name, f"{seconds(arguments):.2f}"] for name, arguments in SAID.items()]
+    parser = argparse.ArgumentParser(description="How long the program takes to answer.")
+    parser.add_argument("--times", type=int, default=3, help="the least of so many is taken")
+    times = parser.parse_args().times
+    rows = [[name, f"{seconds(arguments, times):.2f}"] for name, arguments in SAID.items()]
     print("## Start\n\n" + table(["what", "processor s"], rows))
 
 

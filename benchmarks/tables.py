@@ -45,6 +45,8 @@ def peak() -> int:
 def apart(module: str, *arguments: object) -> dict[str, float]:
     """What `module` says (one JSON object on stdout) when it runs in a process of its own."""
     command = [sys.executable, "-m", module, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command[1:])} ended with {done.returncode}")
     found: dict[str, float] = json.loads(done.stdout)
     return found
