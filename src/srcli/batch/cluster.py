@@ -110,6 +110,8 @@ class Cluster:
         self._tell, self._timeout = tell, orders.conduct.timeout
         self._ray = connect(orders.conduct)
         self._workers, self._share = shares(self._ray, orders.conduct, orders.maker)
+        if self._workers < orders.conduct.workers:
+            tell(f"{self._workers} workers instead of {orders.conduct.workers}: each needs a core of its own")
         maker = orders.maker
         if "num_cpus" in self._share:
             maker = replace(
@@ -158,9 +160,10 @@ class Cluster:
         if self._ended is not None:
             _fail(task, self._ended)
             return
-        while len(self._seats) < self._workers:
-            self._seat()
         self._waiting.append(task)
+        pictures = len(self._waiting) + sum(len(seat.tasks) for seat in self._seats)
+        if len(self._seats) < min(self._workers, pictures):  # a worker too many is memory and cores for nothing
+            self._seat()
         self._deal()
 
     def _drop(self) -> None:
@@ -309,7 +312,7 @@ def connect(conduct: Conduct) -> Any:
     address = conduct.ray or LOCAL
     _knock(address)
     quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
-    here = {"num_cpus": max(conduct.workers, os.cpu_count() or 1), "include_dashboard": False}
+    here = {"include_dashboard": False}
     try:
         ray.init(address=address, **quiet, **(here if address == LOCAL else {}))
     except Exception as error:
@@ -339,4 +342,6 @@ def shares(ray: Any, conduct: Conduct, maker: Maker) -> tuple[int, dict[str, int
         return (conduct.workers if conduct.workers > 1 else gpus), {"num_gpus": 1, "num_cpus": 0}
     nodes = sum(1 for node in ray.nodes() if node["Alive"])
     workers = conduct.workers if conduct.workers > 1 else nodes
+    if conduct.ray in (None, LOCAL):  # a cluster may grow
+        workers = min(workers, cores)
     return workers, {"num_cpus": max(1, cores // workers)}
