@@ -63,6 +63,7 @@ def exif_block(picture: Image.Image) -> bytes:
     raw = _bytes(picture.info.get("exif"))
     if isinstance(picture, TiffImagePlugin.TiffImageFile) or not raw:
         exif = picture.getexif()
+        exif.bigtiff = False  # a block is of the small kind, whatever it was read from
         for tag in set(exif) - _DESCRIPTIVE:
             del exif[tag]
         raw = exif.tobytes() if exif else b""

@@ -1,4 +1,4 @@
-"""TIFF out, 8 or 16 bits, strip by strip.
+"""TIFF out, 8 or 16 bits, strip by strip; BigTIFF where the file grows too large for 32-bit offsets.
 
 The EXIF block is a TIFF already: the file begins with it, so that all that it points at stays where it was, and the
 picture's own directory comes last.
@@ -14,13 +14,13 @@ from typing import IO, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from srcli.errors import PictureError
+from srcli.imaging import bigtiff
 from srcli.imaging.bands import bands
 from srcli.imaging.exif import ASCII, BYTE, LONG, RATIONAL, SHORT, UNDEFINED, Block, Directory, Entry
 from srcli.imaging.ready import Ready
 from srcli.imaging.spill import forget
 
-LIMIT = 2**32 - 2**20
+LIMIT = 2**32 - 2**26  # bytes that 32-bit offsets reach, less what directories and packing may add
 _LEVELS = {1: 4, 2: 1}  # of zlib, by bytes a channel: the low bytes of 16 bits are noise to it
 _DEFLATE, _DIFFERENCES, _UNASSOCIATED = 8, 2, 2
 _DESCRIPTION, _X_DPI, _Y_DPI, _DPI_UNIT = 270, 282, 283, 296
@@ -31,20 +31,33 @@ _FOREIGN = frozenset(
 )
 
 
-def write(ready: Ready, file: IO[bytes]) -> None:
-    """The whole file, from position 0 of a seekable stream."""
+def write(ready: Ready, file: IO[bytes], limit: int = LIMIT) -> None:
+    """The whole file, from position 0 of a seekable stream; BigTIFF if it might pass `limit` bytes."""
     block = ready.block
+    big = len(block.data) + _room(ready) > limit
     fields = {tag: entry for tag, entry in block.main.items() if tag not in _FOREIGN}
-    file.write(block.data + bytes(len(block.data) % 2))
-    fields |= _layout(ready, block) | _strips(ready, block, file) | _said(ready, block)
+    file.write(block.data.ljust(bigtiff.HEADER, b"\x00") + bytes(len(block.data) % 2))
+    starts, sizes, high = _strips(ready, "<" if big else block.order, file)
+    fields |= _layout(ready, block) | _said(ready, block)
+    fields |= {278: _numbers(block, LONG, high), 279: _numbers(block, LONG, *sizes)}
+    file.write(bytes(-file.tell() % 8))
     end = file.tell()
-    file.write(bytes(end % 2))
-    end += end % 2
-    if end > LIMIT:
-        raise PictureError("the result is too large for a TIFF file: write PNG", "format-limit")
-    file.write(block.packed(fields, end))
-    file.seek(4)
-    file.write(block.pack("L", end))
+    if big:
+        data, offset = bigtiff.directories(block, fields | {273: bigtiff.offsets(*starts)}, end)
+        head = bigtiff.header(offset)
+    else:
+        data = block.packed(fields | {273: _numbers(block, LONG, *starts)}, end)
+        head = bytes(block.data[:4]) + block.pack("L", end)
+    file.write(data)
+    file.seek(0)
+    file.write(head)
+
+
+def _room(ready: Ready) -> int:
+    """Bytes of pixels and metadata before they are packed."""
+    alpha = 0 if ready.alpha is None else ready.alpha.nbytes
+    metadata = ready.metadata
+    return ready.pixels.nbytes + alpha + len(ready.profile) + len(metadata.xmp) + len(metadata.iptc)
 
 
 def _numbers(block: Block, kind: int, *values: int) -> Entry:
@@ -72,23 +85,18 @@ def _layout(ready: Ready, block: Block) -> Directory:
     return fields
 
 
-def _strips(ready: Ready, block: Block, file: IO[bytes]) -> Directory:
+def _strips(ready: Ready, order: Literal["<", ">"], file: IO[bytes]) -> tuple[list[int], list[int], int]:
+    """Write the pixels; where each strip begins, how long it is, and how many rows one has."""
     width, height = ready.size
     groups = bands(height, width, 1 << 19)
     starts, sizes = [], []
     for rows in groups:
-        data = zlib.compress(_differences(ready, rows, block.order), _LEVELS[ready.pixels.dtype.itemsize])
+        data = zlib.compress(_differences(ready, rows, order), _LEVELS[ready.pixels.dtype.itemsize])
         starts.append(file.tell())
         sizes.append(len(data))
-        if starts[-1] + len(data) > LIMIT:
-            raise PictureError("the result is too large for a TIFF file: write PNG", "format-limit")
         file.write(data)
         forget(ready.pixels)
-    return {
-        273: _numbers(block, LONG, *starts),
-        278: _numbers(block, LONG, groups[0].stop),
-        279: _numbers(block, LONG, *sizes),
-    }
+    return starts, sizes, groups[0].stop
 
 
 def _differences(ready: Ready, rows: slice, order: Literal["<", ">"]) -> bytes:

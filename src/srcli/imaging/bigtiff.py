@@ -1,0 +1,78 @@
+"""BigTIFF: what a file above 4 GiB has instead of TIFF's header and directories.
+
+All else stays where it was, an EXIF block at the file's beginning too: its directories are written anew with 64-bit
+offsets, and what they point at stays in place unless it lay under the header, which is 8 bytes longer, or has its
+bytes in the other order. That is always little-endian, because Pillow takes a big-endian BigTIFF for a small one.
+"""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+
+from srcli.imaging.exif import EXIF_IFD, GPS_IFD, INTEROP_IFD, UNITS, Block, Directory, Entry
+
+HEADER = 16
+LONG8 = 16
+_DIRECTORIES = (EXIF_IFD, GPS_IFD, INTEROP_IFD)
+
+
+def header(offset: int) -> bytes:
+    """The file's first bytes, if its main directory is at `offset`."""
+    return struct.pack("<2s3HQ", b"II", 43, 8, 0, offset)
+
+
+def directories(block: Block, fields: Directory, start: int) -> tuple[bytes, int]:
+    """The main directory and all below it, as bytes that will lie at `start`; and where the main one is."""
+    data, moved = b"", dict(fields)
+    for tag in _DIRECTORIES:
+        if tag in moved and (inner := _below(block, moved.pop(tag))):
+            below, offset = directories(block, inner, start + len(data))
+            data += below
+            moved[tag] = offsets(offset)
+    offset = start + len(data)
+    return data + _packed(block, moved, offset), offset
+
+
+def offsets(*values: int) -> Entry:
+    """A field of places in the file."""
+    return Entry(LONG8, len(values), struct.pack(f"<{len(values)}Q", *values))
+
+
+def _below(block: Block, entry: Entry) -> Directory:
+    """The directory that a field points at; empty where it is damaged."""
+    try:
+        return block.directory(block.number(entry.raw))[0]
+    except ValueError:
+        return {}
+
+
+def _packed(block: Block, fields: Directory, offset: int) -> bytes:
+    at = offset + 8 + 20 * len(fields) + 8
+    rows, values = [struct.pack("<Q", len(fields))], b""
+    for tag, entry in sorted(fields.items()):
+        raw = _value(block, entry)
+        if len(raw) > 8:
+            place = _in_place(block, entry)
+            if place is None:
+                place, values = at + len(values), values + raw + bytes(-len(raw) % 8)
+            raw = struct.pack("<Q", place)
+        rows.append(struct.pack("<HHQ", tag, entry.kind, entry.length) + raw.ljust(8, b"\x00"))
+    return b"".join([*rows, bytes(8), values])
+
+
+def _value(block: Block, entry: Entry) -> bytes:
+    """A field's value, little-endian."""
+    if entry.kind == LONG8:
+        return entry.raw
+    raw = block.value(entry) if len(entry.raw) == 4 else entry.raw
+    unit = UNITS[entry.kind]
+    return np.frombuffer(raw, f"{block.order}u{unit}").astype(f"<u{unit}").tobytes()
+
+
+def _in_place(block: Block, entry: Entry) -> int | None:
+    """Where a value lies already, if it can stay there."""
+    span = block.span(entry) if len(entry.raw) == 4 else None
+    same = block.order == "<" or UNITS.get(entry.kind) == 1
+    return span.start if span is not None and same and span.start >= HEADER else None
