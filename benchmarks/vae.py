@@ -21,7 +21,8 @@ from torch import Tensor
 
 from benchmarks.tables import MIB, apart, peak, table
 from srcli.engines.device import default_threads
-from srcli.models.banded_vae import Bands, Spilling, decode, encode
+from srcli.models.banded_vae import decode, encode
+from srcli.models.streams import Bands, Spilling
 
 Way = Callable[[AutoencoderKL, Tensor], Tensor]
 

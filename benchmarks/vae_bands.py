@@ -16,7 +16,8 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from benchmarks.tables import MIB, apart, peak, seconds, table
-from srcli.models.banded_vae import Bands, decode
+from srcli.models.banded_vae import decode
+from srcli.models.streams import Bands
 
 SD = {"block_out_channels": [128, 256, 512, 512], "layers_per_block": 2, "sample_size": 256}
 SMALL = {"block_out_channels": [32, 32, 64, 64], "layers_per_block": 1, "sample_size": 64}

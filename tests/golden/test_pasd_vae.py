@@ -9,7 +9,8 @@ import torch
 from tests.golden.cases import Case, each, off_by, picture
 from tests.golden.pasd_models import vae
 
-from srcli.models.banded_vae import Bands, decode, encode
+from srcli.models.banded_vae import decode, encode
+from srcli.models.streams import Bands
 
 AREAS = [1, 1000, 5000, 1 << 16]
 

@@ -21,9 +21,10 @@ from tests.golden.stablesr_tiny import (
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from srcli.models.banded_vae import Bands, decode, encode
+from srcli.models.banded_vae import decode, encode
 from srcli.models.cfw import keeping
 from srcli.models.spade import our_path
+from srcli.models.streams import Bands
 from srcli.models.time_encoder import embed_step
 from srcli.weights.single import convert_open_clip
 

@@ -27,7 +27,8 @@ from srcli.engines.device import Device
 from srcli.engines.placing import place, visiting
 from srcli.errors import InputError, PictureError
 from srcli.memory import Thrift, is_out_of_memory, release
-from srcli.models.banded_vae import After, Bands, Spilling, decode, encode
+from srcli.models.banded_vae import After, decode, encode
+from srcli.models.streams import Bands, Spilling
 from srcli.weights.open import quiet
 
 # Steps of the noise field for draws outside the loop, which counts from 1.
@@ -47,8 +48,8 @@ SCHEDULERS: Mapping[str, tuple[Any, Mapping[str, Any]]] = {
     "ddpm": (DDPMScheduler, {"timestep_spacing": "trailing", "clip_sample": False}),
 }
 
-BYTES_A_PIXEL = 384  # values of the two widest maps that a decoder has at once, for each pixel of the result
-ROOMY = Bands(area=1 << 18)
+VALUES_A_PIXEL = 160  # of whole maps, at most at once, for each pixel of the result; encoding keeps most
+ROOMY = Bands(area=1 << 18, lean=False)
 SPARING = Bands(store=torch.device("cpu"))
 
 
@@ -191,7 +192,7 @@ class Codec:
 
     def _roomy(self, run: Callable[[Bands], Tensor], pixels: int) -> Tensor:
         """With whole maps on the device; where it has no room for them, in host memory, and else on the disk."""
-        bands = Spilling() if pixels * BYTES_A_PIXEL * self.net.dtype.itemsize > self._memory() else self.bands
+        bands = Spilling() if pixels * VALUES_A_PIXEL * self.net.dtype.itemsize > self._memory() else self.bands
         with visiting(self.net, self.device, self.room):
             try:
                 return run(bands)

@@ -15,6 +15,7 @@ from numpy.typing import DTypeLike, NDArray
 from srcli.errors import MachineError
 
 LARGE = 1 << 30  # bytes; a smaller array stays in memory
+SMALL = 1 << 20  # bytes; what is smaller is not worth a mapping of its own
 LASTING = Path("/var/tmp")  # /tmp may itself be memory
 
 
@@ -40,12 +41,36 @@ def spilled(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         raise MachineError(f"{text}: free some space, or set TMPDIR to another folder") from error
 
 
+class _Memory(mmap.mmap):
+    """Memory alone, without a file behind it."""
+
+
+def passing(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+    """An array in memory whose beginning can be given back while the rest is in use, where the system knows how."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    if size < SMALL or not hasattr(mmap, "MAP_ANONYMOUS"):
+        return np.empty(shape, dtype)
+    return np.frombuffer(_Memory(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), dtype).reshape(shape)
+
+
+def passed(array: NDArray[Any], size: int) -> None:
+    """Give back the first bytes of such an array: nobody reads them any more."""
+    mapping = _mapping(array)
+    if isinstance(mapping, _Memory) and hasattr(mmap, "MADV_DONTNEED") and size >= mmap.PAGESIZE:
+        mapping.madvise(mmap.MADV_DONTNEED, 0, size // mmap.PAGESIZE * mmap.PAGESIZE)
+
+
 def forget(array: NDArray[Any]) -> None:
     """Let what has been read or written of a spilled array leave memory; it stays in the file."""
+    mapping = _mapping(array)
+    if mapping is not None and not isinstance(mapping, _Memory) and hasattr(mmap, "MADV_DONTNEED"):
+        mapping.madvise(mmap.MADV_DONTNEED)
+
+
+def _mapping(array: NDArray[Any]) -> mmap.mmap | None:
     base: Any = array
     while isinstance(base, np.ndarray):
         base = base.base
     if isinstance(base, memoryview):
         base = base.obj
-    if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-        base.madvise(mmap.MADV_DONTNEED)
+    return base if isinstance(base, mmap.mmap) else None

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from srcli.models.banded_vae import After, Bands, resnet
+from srcli.models.banded_vae import After, resnet
 from srcli.models.rrdb import Rrdb
+from srcli.models.streams import Bands
 
 LEVELS = (1, 2)  # halvings of the picture at which features are taken and mixed in
 PREFIX = "fusion_layer_"  # of their names in the decoder of an official CFW checkpoint

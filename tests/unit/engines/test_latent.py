@@ -11,7 +11,8 @@ from srcli.engines.device import Device
 from srcli.engines.latent import Codec, ends_in_noise, guided_steps, least, noised, scheduler, sound
 from srcli.engines.pasd_sampling import start
 from srcli.errors import InputError
-from srcli.models.banded_vae import Bands, decode, encode
+from srcli.models.banded_vae import decode, encode
+from srcli.models.streams import Bands
 from srcli.sampling.noise import NoiseField
 from srcli.sampling.sampler import sample
 

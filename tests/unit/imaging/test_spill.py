@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 
 import numpy as np
@@ -40,6 +41,23 @@ def test_forgetting_an_array_in_memory_does_nothing():
     array = np.arange(6).reshape(2, 3)
     spill.forget(array[1:])
     assert array.sum() == 15
+
+
+@pytest.mark.skipif(not hasattr(mmap, "MADV_DONTNEED"), reason="this system gives back whole arrays alone")
+def test_what_has_passed_is_given_back_and_the_rest_stays():
+    array = spill.passing((1024, 2048), np.uint8)
+    array[:] = 7
+    spill.forget(array)
+    spill.passed(array, 512 * 2048)
+    assert (array[512:] == 7).all()
+    assert not array[:512].any()
+
+
+def test_what_has_passed_of_a_small_array_stays():
+    array = spill.passing((10, 10), np.uint8)
+    array[:] = 7
+    spill.passed(array, 50)
+    assert (array == 7).all()
 
 
 def test_a_disk_without_room_is_an_error_of_the_machine(monkeypatch, tmp_path):

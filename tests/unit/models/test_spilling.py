@@ -1,4 +1,4 @@
-"""A VAE whose maps lie on the disk."""
+"""A VAE whose maps lie on the disk, give back what has been used of them, or are not kept at all."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from tests.golden.pasd_models import vae
 
 from srcli.engines.device import Device
 from srcli.engines.latent import Codec
-from srcli.models.banded_vae import Bands, Spilling, decode, encode
+from srcli.imaging import spill
+from srcli.models import streams
+from srcli.models.banded_vae import decode, encode
+from srcli.models.streams import Bands, Spilling
 
 
 @pytest.fixture
@@ -25,6 +28,27 @@ def test_maps_on_the_disk_change_no_bit(net):
 
 
 @torch.inference_mode()
+def test_maps_that_are_given_back_while_they_are_read_change_no_bit(net, monkeypatch):
+    z, picture, given_back = torch.randn(1, 4, 9, 13), torch.rand(1, 3, 72, 104), []
+    plain = [run(net, given, Bands(area=300)) for run, given in ((decode, z), (encode, picture))]
+    monkeypatch.setattr(spill, "SMALL", 1)
+    monkeypatch.setattr(streams, "passed", lambda array, size: given_back.append(size) or spill.passed(array, size))
+    assert torch.equal(decode(net, z, Bands(area=300)), plain[0])
+    assert torch.equal(encode(net, picture, Bands(area=300)), plain[1])
+    assert max(given_back) > 4096
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("lean", [True, False])
+@pytest.mark.parametrize("count", [1, 2])
+def test_kept_or_worked_out_again_it_is_the_stock_result(net, lean, count):
+    z, picture = torch.randn(count, 4, 9, 13), torch.rand(count, 3, 72, 104)
+    torch.testing.assert_close(decode(net, z, Bands(300, lean=lean)), net.decode(z).sample, rtol=1e-4, atol=1e-5)
+    moments = net.encode(picture).latent_dist.parameters
+    torch.testing.assert_close(encode(net, picture, Bands(300, lean=lean)), moments, rtol=1e-4, atol=1e-5)
+
+
+@torch.inference_mode()
 def test_maps_leave_with_their_last_user(net):
     bands = Spilling(area=300)
     decode(net, torch.randn(1, 4, 9, 13), bands)
@@ -34,7 +58,7 @@ def test_maps_leave_with_their_last_user(net):
 @torch.inference_mode()
 def test_a_small_budget_sends_maps_to_the_disk(net, monkeypatch):
     taken = []
-    monkeypatch.setattr("srcli.models.banded_vae.spilled", lambda *shape: taken.append(shape) or 1 / 0)
+    monkeypatch.setattr("srcli.models.streams.spilled", lambda *shape: taken.append(shape) or 1 / 0)
     z = torch.randn(1, 4, 9, 13)
     roomy, scant = (Codec.of(net, Device(torch.device("cpu"), torch.float32, memory)) for memory in (1 << 30, 1 << 20))
     roomy.decode(z)
