@@ -23,6 +23,8 @@ import torch
 from benchmarks.tables import table
 
 Part = tuple[str, list[str]]  # a program, and its arguments
+TINY = "tests/golden/pasd/tiny/"
+RANDOM = ["--engine", "pasd", "--base-model", TINY + "base", "--adapter", TINY + "pasd", "--process-size", "128"]
 # In the order of the report. Together about seven minutes of processor time.
 PARTS: Sequence[Part] = (
     ("layout", []),
@@ -30,6 +32,7 @@ PARTS: Sequence[Part] = (
     ("vae", ["--side", "384"]),
     ("vae", ["--side", "1024", "--divide", "4"]),
     ("drift", []),
+    ("drift", [*RANDOM, "--scale", "1"]),
     ("memory", ["--sides", "1024", "2048"]),
     ("builtin", ["--sizes", "128x128", "256x256", "512x512"]),
     ("startup", []),
@@ -39,6 +42,7 @@ SMALL: Sequence[Part] = (
     ("savings", ["--side", "64", "--small"]),
     ("vae", ["--side", "128", "--divide", "4"]),
     ("drift", ["--scale", "1"]),
+    ("drift", [*RANDOM, "--scale", "1"]),
     ("memory", ["--sides", "256", "--narrow"]),
     ("builtin", ["--sizes", "32x32"]),
     ("startup", ["--times", "1"]),

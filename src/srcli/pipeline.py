@@ -58,7 +58,7 @@ class Pipeline:
 
     def unfinished(self, picture: Picture, job: Job) -> Unfinished:
         """Where a run keeps what it has done of this picture, and finds what another one did that was ended."""
-        made_by = self.engine.name, sorted(self.engine.provenance().items()), replace(self.choice, offline=False)
+        made_by = self.engine.name, self.engine.block, sorted(self.engine.provenance().items()), replace(self.choice, offline=False)
         recipe = __version__, torch.__version__, str(self.device), made_by, job
         return Unfinished(place(key(picture.pixels, *recipe)), picture.name, self.tell)
 
@@ -152,7 +152,8 @@ class Pipeline:
         x, begun = stretch.resumed(canvas.start, canvas.scheduler, tiles)
 
         def on_step(done: int, total: int, x: Tensor) -> None:
-            stretch.keep_step(done, x, canvas.scheduler, tiles)
+            if done % (request.sampling.reuse or 1) == 0:  # no step that comes after needs what earlier ones found
+                stretch.keep_step(done, x, canvas.scheduler, tiles)
             stretch.tell("sampling", done, total)
 
         return sample(denoiser, canvas.scheduler, x, canvas.hint, request.noise, on_step, begun)

@@ -59,6 +59,7 @@ class Sampling:
     steps: int | None = None
     guidance: float | None = None
     guidance_interval: tuple[float, float] | None = None  # share of the steps, 0..1, that are guided
+    reuse: int | None = None  # steps that share the deep layers' work
     conditioning_scale: float | None = None
     noise_level: int | None = None
     fidelity: float | None = None
@@ -72,6 +73,7 @@ class Sampling:
         _one_of("--quality", self.quality, QUALITIES)
         _within("--steps", self.steps, 1, 4000)
         _within("--guidance", self.guidance, 0, 50)
+        _within("--reuse", self.reuse, 1, 10)
         _within("--conditioning-scale", self.conditioning_scale, 0, 4)
         _within("--noise-level", self.noise_level, 0, 999)
         _within("--fidelity", self.fidelity, 0, 1)
@@ -124,7 +126,7 @@ OPTIONAL: Mapping[str, frozenset[str]] = MappingProxyType(
     {
         "builtin": frozenset(),
         "sr3": frozenset({"tile", "overlap"}),
-        "pasd": frozenset({"guidance_interval", "tile", "overlap"}),
+        "pasd": frozenset({"guidance_interval", "reuse", "tile", "overlap"}),
         "stablesr": frozenset({"tile", "overlap", "process_size"}),
         "stablesr-turbo": frozenset({"tile", "overlap", "process_size"}),
     }

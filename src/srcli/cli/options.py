@@ -147,6 +147,10 @@ class Sampling:
     guidance_interval: Annotated[
         str | None, typer.Option(help="FROM,TO: share of the steps that are guided.", rich_help_panel="Sampling")
     ] = None
+    reuse: Annotated[
+        int | None,
+        typer.Option(help="Steps that share the deep layers' work: faster, less exact.", rich_help_panel="Sampling"),
+    ] = None
     conditioning_scale: Annotated[
         float | None,
         typer.Option(
@@ -181,6 +185,7 @@ class Sampling:
             steps=self.steps,
             guidance=self.guidance,
             guidance_interval=_interval(self.guidance_interval),
+            reuse=self.reuse,
             conditioning_scale=self.conditioning_scale,
             noise_level=self.noise_level,
             fidelity=self.fidelity,

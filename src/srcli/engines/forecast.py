@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,11 +12,13 @@ import torch
 from torch.nn.functional import conv2d
 
 from srcli.engines.base import Size
-from srcli.engines.budget import CONTEXT, Demand, Room, arrange
+from srcli.engines.budget import Demand, Room, arrange, budget, unfit
 from srcli.engines.device import Device
 from srcli.engines.latent import guided_steps, least
 from srcli.engines.placing import BYTES_A_LATENT
 from srcli.errors import InputError
+from srcli.imaging.spill import LARGE
+from srcli.sampling.blocks import blocks
 from srcli.sampling.layout import Cost, Limits, lay
 from srcli.sampling.tiling import Tile
 from srcli.settings import ModelChoice, Sampling, profile
@@ -28,7 +31,7 @@ NAMES = {"pasd": "PASD", "stablesr": "StableSR"}
 VAE, VAE_ATTENTION = 13.8e6, 4 * 512 * 2  # FLOP of encoding and decoding, a pixel; and a pair of latents
 # The built-in model's FLOP for each pixel of the picture: once, and at each step. Blocks overlap by about a third.
 ONCE, STEP, OVERLAPPING = 2.71e6, 0.608e6, 1.34
-BLOCK_BYTES = 700 << 20
+CHANNELS = 3  # of the picture and its result, a byte each
 SHARE = {"cpu": 0.6, "cuda": 0.35, "mps": 0.35}  # of a convolution's speed that whole networks reach
 
 
@@ -55,7 +58,7 @@ class Forecast:
             "tile": f"{self.tile[0]}x{self.tile[1]}" if self.tile else None,
             "tiles_at_once": self.at_once,
             "tflop": round(self.flop / 1e12, 3),
-            "memory_gib": round(self.memory / 2**30, 1),
+            "memory_gib": round(self.memory / 2**30, 2),
             "device": str(device),
             "seconds": round(self.flop / speed, 1),
         }
@@ -66,7 +69,7 @@ def forecast(choice: ModelChoice, job: Job, size: Size, device: Device) -> Forec
     name = choice.engine
     sampling, target = job.sampling.over(profile(choice)), job.target(*size)
     if name == "builtin":
-        return _builtin(sampling, size, target)
+        return _builtin(sampling, size, target, device)
     if name not in WEIGHTS:
         raise InputError(f"--explain knows nothing of {name}, whose shape is its checkpoint's: leave it out")
     module = import_module(f"srcli.engines.{name}")
@@ -78,7 +81,15 @@ def forecast(choice: ModelChoice, job: Job, size: Size, device: Device) -> Forec
     steps, ends = (int(count * device.dtype.itemsize) for count in WEIGHTS[name])
     demand = Demand(NAMES[name], steps, ends, BYTES_A_LATENT * device.dtype.itemsize // 2)
     room = arrange(demand, device)
-    return _latent(name, target, sampling, tiles, module.cost, room, demand)
+    cost = _shared(module.cost, module.outer_cost, sampling) if sampling.reuse else module.cost
+    return _latent(name, target, sampling, tiles, cost, room, demand)
+
+
+def _shared(whole: Cost, outer: Cost, sampling: Sampling) -> Cost:
+    """The mean cost of a call, where some steps share the deep layers' work."""
+    steps = int(sampling.steps or 1)
+    share = math.ceil(steps / (sampling.reuse or 1)) / steps
+    return lambda latents: share * whole(latents) + (1 - share) * outer(latents)
 
 
 def _latent(
@@ -95,7 +106,9 @@ def _latent(
     return Forecast(name, target, steps, len(tiles), (tile.width, tile.height), at_once, flop, memory)
 
 
-def _builtin(sampling: Sampling, size: Size, target: Size) -> Forecast:
+def _builtin(sampling: Sampling, size: Size, target: Size, device: Device) -> Forecast:
+    from srcli.engines.builtin import HALO, block_side, demand
+
     steps, (width, height), flop = int(sampling.steps or 1), size, 0.0
     factor = max(target[0] / size[0], target[1] / size[1])
     while True:
@@ -103,10 +116,14 @@ def _builtin(sampling: Sampling, size: Size, target: Size) -> Forecast:
         if (factor := factor / 4) <= 1:
             break
         width, height = 4 * width, 4 * height
-    tiles = -(-width // 512) * -(-height // 512)
-    levels = 3 * (width * height + target[0] * target[1])
-    overlap = OVERLAPPING if tiles > 1 else 1
-    return Forecast("builtin", target, steps, tiles, None, 1, flop * overlap, CONTEXT + BLOCK_BYTES + levels)
+    levels = CHANNELS * target[0] * target[1]
+    kept = CHANNELS * width * height + (levels if levels < LARGE else 0)
+    pieces = list(blocks(height, width, block_side(device), HALO))
+    memory = demand(device).bytes(max(piece.outer.height * piece.outer.width for piece in pieces), kept)
+    if memory > (budget(device) or memory):
+        raise unfit("a result of this size", device, memory)
+    overlap = OVERLAPPING if len(pieces) > 1 else 1
+    return Forecast("builtin", target, steps, len(pieces), None, 1, flop * overlap, memory)
 
 
 def lasting(seconds: float) -> str:

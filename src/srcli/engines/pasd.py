@@ -14,7 +14,7 @@ from srcli.engines.budget import Room, arrange
 from srcli.engines.captions import Describer
 from srcli.engines.device import Device
 from srcli.engines.latent import POSTERIOR, Codec, guided_steps, least, scheduler
-from srcli.engines.pasd_sampling import Led, Nets, start
+from srcli.engines.pasd_sampling import Led, Nets, serving, start
 from srcli.engines.pasd_weights import Loaded, open_all
 from srcli.engines.placing import demand, settle
 from srcli.engines.prompts import TextEncoder, positive
@@ -28,6 +28,7 @@ from srcli.weights.store import Store
 
 # FLOP of one call as measured: linear in the tile's latents, and quadratic where attention is.
 LINEAR, QUADRATIC = 267e6, 18930.0
+OUTER_LINEAR, OUTER_QUADRATIC = 62e6, 14080.0  # of the outermost layers alone
 
 
 def load(choice: ModelChoice, device: Device, store: Store, tell: Tell) -> Pasd:
@@ -93,6 +94,7 @@ class Pasd:
             1.0 if sampling.conditioning_scale is None else sampling.conditioning_scale,
             guided_steps(made.timesteps, sampling.guidance_interval),
             request.thrift.apart,
+            serving(made.timesteps, sampling.reuse or 1),
         )
         finish = partial(_finish, codec)
         return Canvas(start(z, made, request.noise, sampling.noise_level), hint, led, made, finish)
@@ -119,6 +121,11 @@ def _finish(codec: Codec, x: Tensor) -> Tensor:
 def cost(latents: int) -> float:
     """FLOP of one prediction for a tile of so many latents."""
     return LINEAR * latents + QUADRATIC * latents**2
+
+
+def outer_cost(latents: int) -> float:
+    """FLOP of one prediction around deep features of an earlier step."""
+    return OUTER_LINEAR * latents + OUTER_QUADRATIC * latents**2
 
 
 def grey_size(size: Size, short: int) -> Size:

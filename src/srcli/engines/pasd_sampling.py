@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from srcli.engines.device import Device
 from srcli.engines.latent import AGAIN, START, entering, guided, noised
+from srcli.models.outer import Outer
 from srcli.models.paca import PixelAware
 from srcli.models.prefix import Prefix
 from srcli.sampling.noise import NoiseField
@@ -32,9 +34,26 @@ class Nets:
     device: Device
     prefix: Prefix | None = None
 
+    @cached_property
+    def outer(self) -> Outer:
+        return Outer(self.unet)
+
     def equal_halves(self) -> AbstractContextManager[None]:
         """Within, both halves of a batch differ in their text alone."""
         return nullcontext() if self.prefix is None else self.prefix.equal_halves()
+
+
+@dataclass(frozen=True, slots=True)
+class Deep:
+    """What a call's deeper layers found, in host memory, and from which timestep on it serves."""
+
+    since: float
+    features: Tensor
+    residuals: list[Tensor]
+
+    @classmethod
+    def of(cls, since: float, features: Tensor, residuals: Sequence[Tensor]) -> Deep:
+        return cls(since, features.cpu(), [residual.cpu() for residual in residuals])
 
 
 @dataclass(frozen=True)
@@ -47,8 +66,10 @@ class Led:
     strength: float
     guided_at: frozenset[float]
     apart: bool = False  # one text after the other, in half the memory
+    since: Mapping[float, float] = field(default_factory=dict)  # timestep -> the one whose deep features serve it
     _embedded: dict[Tile | None, Tensor] = field(default_factory=dict)
     _texts: dict[tuple[int, int, int], Tensor] = field(default_factory=dict)
+    _deep: dict[tuple[object, ...], Deep] = field(default_factory=dict)
 
     @property
     def stride(self) -> int:
@@ -57,31 +78,51 @@ class Led:
     def __call__(self, x: Tensor, t: Tensor, hint: Tensor, where: Sequence[Tile] | None = None) -> Tensor:
         embedding = self._embedding(hint, where)
         if self.guidance <= 1 or float(t) not in self.guided_at:
-            return self.predict(x, t, embedding, SHOWN)
+            return self.predict(x, t, embedding, SHOWN, where)
         if self.apart:
-            away, shown = (self.predict(x, t, embedding, texts) for texts in (AWAY, SHOWN))
+            away, shown = (self.predict(x, t, embedding, texts, where) for texts in (AWAY, SHOWN))
             return guided(away, shown, self.guidance)
         with self.nets.equal_halves():
-            halves = self.predict(torch.cat([x, x]), t, torch.cat([embedding, embedding]), BOTH)
+            halves = self.predict(torch.cat([x, x]), t, torch.cat([embedding, embedding]), BOTH, where)
         away, shown = halves.chunk(2)
         return guided(away, shown, self.guidance)
 
-    def predict(self, x: Tensor, t: Tensor, embedding: Tensor, texts: slice) -> Tensor:
+    def predict(
+        self, x: Tensor, t: Tensor, embedding: Tensor, texts: slice, where: Sequence[Tile] | None = None
+    ) -> Tensor:
         """The plain predictions for these texts, as many of x in a row for each."""
+        given, text = x.to(self.nets.device.dtype), self._text(len(x), texts)
+        here = t.to(x.device, non_blocking=True)  # else both networks bring it there, and wait for it
+        if not self.since:
+            return self._whole(given, here, text, embedding)[0].to(x.dtype)
+        key, since = (where and tuple(where), texts.start, texts.stop), self.since[float(t)]
+        kept, outer = self._deep.get(key), self.nets.outer
+        if kept is not None and kept.since == since:
+            return self._around(kept, given, here, text).to(x.dtype)
+        out, down = self._whole(given, here, text, embedding)
+        self._deep[key] = Deep.of(since, outer.deep, down)
+        return out.to(x.dtype)
+
+    def _whole(self, x: Tensor, t: Tensor, text: Tensor, embedding: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
+        """What all layers predict, and the ControlNet's residuals."""
         nets = self.nets
-        given, text = x.to(nets.device.dtype), self._text(len(x), texts)
-        t = t.to(x.device, non_blocking=True)  # else both networks bring it there, and wait for it
-        down, mid = nets.control(given, t, text, embedding, conditioning_scale=self.strength, return_dict=False)
+        down, mid = nets.control(x, t, text, embedding, conditioning_scale=self.strength, return_dict=False)
         with nets.paca.attending(down):
             out: Tensor = nets.unet(
-                given,
+                x,
                 t,
                 text,
                 down_block_additional_residuals=down,
                 mid_block_additional_residual=mid,
                 return_dict=False,
             )[0]
-        return out.to(x.dtype)
+        return out, down
+
+    def _around(self, kept: Deep, x: Tensor, t: Tensor, text: Tensor) -> Tensor:
+        """What the outermost layers predict around deep features of an earlier step."""
+        residuals = [residual.to(x.device, non_blocking=True) for residual in kept.residuals]
+        with self.nets.paca.attending(residuals):
+            return self.nets.outer(x, t, text, kept.features.to(x.device, non_blocking=True), residuals)
 
     def _text(self, rows: int, texts: slice) -> Tensor:
         """The texts as rows. The same tensor each time: attention remembers it by its identity."""
@@ -99,6 +140,12 @@ class Led:
             made = self.nets.control.controlnet_cond_embedding(crops)
             self._embedded.update(zip([places[i] for i in new], made.split(len(made) // len(new)), strict=True))
         return torch.cat([self._embedded[place] for place in places])
+
+
+def serving(timesteps: Tensor, reuse: int) -> dict[float, float]:
+    """Each timestep, and the one whose deep features serve it: the first of so many."""
+    times = [float(t) for t in timesteps]
+    return {t: times[i - i % reuse] for i, t in enumerate(times)} if reuse > 1 else {}
 
 
 def start(z: Tensor, scheduler: Any, noise: NoiseField, level: int | None, official: bool = False) -> Tensor:

@@ -1,0 +1,145 @@
+"""Deep features that serve several steps: exact around a step's own, fewer layers run, and tiles keep theirs apart."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.golden.pasd_models import nets as official
+
+from srcli.engines.captions import Describer
+from srcli.engines.device import Device
+from srcli.engines.forecast import forecast
+from srcli.engines.pasd import Pasd
+from srcli.engines.pasd_sampling import SHOWN, Led, Nets, serving
+from srcli.engines.pasd_weights import open_all
+from srcli.errors import InputError
+from srcli.imaging.picture import Picture
+from srcli.pipeline import Pipeline
+from srcli.sampling import unfinished
+from srcli.sampling.sampler import Tiled
+from srcli.sampling.tiling import Tile
+from srcli.settings import ModelChoice, Sampling, Size
+from srcli.tasks import UPSCALE, Job
+from srcli.weights.store import Store
+
+ROOT = Path(__file__).parents[2] / "golden/pasd"
+CPU = Device(torch.device("cpu"), torch.float32)
+FIRST, SECOND = torch.tensor(501), torch.tensor(401)
+PICTURE = Picture(pixels=np.random.default_rng(3).integers(0, 256, (40, 56, 3), np.uint8))
+
+
+def led(kind: str = "pasd", **more: object) -> Led:
+    parts = official(ROOT, kind)
+    text = torch.randn(2, 77, parts.unet.config.cross_attention_dim, generator=torch.Generator().manual_seed(2))
+    nets = Nets(parts.unet, parts.paca, parts.control, CPU)
+    since = {float(t): float(FIRST) for t in (FIRST, SECOND)}
+    return Led(nets, text, **{"guidance": 9.0, "strength": 0.8, "guided_at": frozenset(since), "since": since} | more)
+
+
+def inputs(side: int = 16) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(1, 4, side, side, generator=generator), torch.rand(1, 3, 8 * side, 8 * side, generator=generator)
+
+
+@pytest.mark.parametrize("kind", ["pasd", "pasd_light"])
+@torch.inference_mode()
+def test_around_a_step_s_own_features_the_outer_layers_predict_what_all_do(kind):
+    model, (x, hint) = led(kind), inputs()
+    embedding = model._embedding(hint, None)
+    whole = model.predict(x, FIRST, embedding, SHOWN)
+    assert torch.equal(model.predict(x, FIRST, embedding, SHOWN), whole)
+    assert len(model._deep) == 1
+
+
+@torch.inference_mode()
+def test_fewer_layers_run():
+    model, (x, hint), runs = led(), inputs(), {"mid": 0, "control": 0, "last": 0}
+    nets = {"mid": model.nets.unet.mid_block, "control": model.nets.control, "last": model.nets.unet.up_blocks[-1]}
+    hooks = [
+        net.register_forward_pre_hook(lambda *_, name=name: runs.update({name: runs[name] + 1}))
+        for name, net in nets.items()
+    ]
+    near = [model(x, t, hint) for t in (FIRST, SECOND)]
+    assert runs == {"mid": 1, "control": 1, "last": 2}
+    exact = led(since={})
+    assert torch.equal(exact(x, FIRST, hint), near[0])
+    assert not torch.equal(exact(x, SECOND, hint), near[1])
+    for hook in hooks:
+        hook.remove()
+
+
+@torch.inference_mode()
+def test_tiles_and_texts_keep_theirs_apart():
+    x, hint = inputs(24)
+    tiles = [Tile(top, left, 16, 16) for left in (0, 8) for top in (0, 8)]
+
+    def second(**how: object) -> torch.Tensor:
+        tiled = Tiled(led(apart=bool(how.get("apart"))), tiles, int(how.get("batch", 1)))
+        tiled(x, FIRST, hint)
+        return tiled(x, SECOND, hint)
+
+    one = second()
+    for how in ({"batch": 4}, {"apart": True}):
+        torch.testing.assert_close(second(**how), one, rtol=1e-4, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_features_from_before_are_not_taken_for_later_steps():
+    later = torch.tensor(201)
+    model, (x, hint) = led(since={501.0: 501.0, 201.0: 301.0}, guided_at=frozenset([501.0, 201.0])), inputs()
+    model(x, FIRST, hint)
+    exact = led(since={}, guided_at=frozenset([201.0]))
+    assert torch.equal(model(x, later, hint), exact(x, later, hint))
+
+
+def test_one_is_the_exact_way():
+    times = torch.tensor([9, 7, 5, 3])
+    assert serving(times, 1) == {}
+    assert serving(times, 3) == {9: 9, 7: 9, 5: 9, 3: 3}
+
+
+def line() -> Pipeline:
+    choice = ModelChoice(engine="pasd", base=str(ROOT / "tiny/base"), adapter=str(ROOT / "tiny/pasd"))
+    store = Store(offline=True)
+    return Pipeline(Pasd.of(open_all(choice, store, print), CPU, Describer(store, CPU)), CPU, print, choice)
+
+
+def job(**sampling: object) -> Job:
+    asked = Sampling(**{"steps": 6, "process_size": 32, "tile": 4} | sampling)
+    return Job(task=UPSCALE, size=Size(scale=1), sampling=asked)
+
+
+@pytest.mark.parametrize("last", [1, 3, 5])
+def test_a_run_that_is_resumed_between_two_fresh_steps_gives_the_same(monkeypatch, last):
+    class Ended(Exception):
+        pass
+
+    def on_progress(stage: str, done: int, total: int) -> None:
+        if (stage, done) == ("sampling", last):
+            raise Ended
+
+    monkeypatch.setattr(unfinished, "AFTER", 0.0)
+    monkeypatch.setattr(unfinished, "EVERY", 0.0)
+    made, asked = line(), job(reuse=2, guidance_interval=(0.0, 0.6))
+    whole = made.run(PICTURE, asked).pixels
+    assert not np.array_equal(whole, made.run(PICTURE, job(guidance_interval=(0.0, 0.6))).pixels)
+    with pytest.raises(Ended):
+        made.run(PICTURE, asked, on_progress, made.unfinished(PICTURE, asked))
+    assert np.array_equal(made.run(PICTURE, asked, kept=made.unfinished(PICTURE, asked)).pixels, whole)
+
+
+def test_the_forecast_knows_what_it_saves():
+    pasd, asked = ModelChoice(engine="pasd"), job(tile=None, process_size=512)
+    exact, near = (
+        forecast(pasd, replace(asked, sampling=replace(asked.sampling, reuse=n)), (512, 512), CPU) for n in (None, 3)
+    )
+    assert 0.5 < near.flop / exact.flop < 0.65
+
+
+def test_other_engines_refuse_it():
+    with pytest.raises(InputError, match="--reuse means nothing to the stablesr engine"):
+        Sampling(reuse=2).over("stablesr")
