@@ -50,7 +50,8 @@ def main() -> None:
 
     seconds = float(sys.argv.pop(1))
     choose.choose = lambda task, wish, device, tell: replace(wish, engine="builtin")
-    sys.stdin = io.TextIOWrapper(io.BufferedReader(Asked(0)))
+    if sys.stdin is not None:
+        sys.stdin = io.TextIOWrapper(io.BufferedReader(Asked(0)))
     Maker.load = lambda self, note: Repeat(seconds, before=lambda picture: tell("begun"))
     cli.main()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import resource
 import signal
 import subprocess
@@ -89,6 +90,23 @@ def test_a_reader_that_went_away_is_no_reason_for_noise(folder: Path, tmp_path: 
     assert b"Traceback" not in stderr
     assert b"BrokenPipe" not in stderr
     assert run.returncode == 141
+
+
+def test_that_nobody_hears_notes_is_no_reason_to_stop(folder: Path, tmp_path: Path) -> None:
+    with Path("/dev/full").open("wb") as full:
+        for number, kind in enumerate(({"stderr": full}, {"preexec_fn": lambda: os.close(2)})):
+            run = start(folder, "-o", tmp_path / str(number), **kind)
+            stdout, _ = run.communicate(timeout=60)
+            assert (run.returncode, len(stdout.splitlines())) == (0, MANY)
+
+
+def test_results_that_cannot_be_told_end_the_run(folder: Path, tmp_path: Path) -> None:
+    with Path("/dev/full").open("wb") as full:
+        for number, kind in enumerate(({"stdout": full}, {"preexec_fn": lambda: os.close(1)})):
+            run = start(folder, "-o", tmp_path / str(number), **kind)
+            _, stderr = run.communicate(timeout=60)
+            assert (run.returncode, stderr.count(b"\n")) == (5, 1)
+            assert b"standard output cannot be written" in stderr
 
 
 def test_stdin_to_stdout(folder: Path) -> None:

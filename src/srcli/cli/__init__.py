@@ -8,7 +8,7 @@ import typer
 
 from srcli import __version__
 from srcli.cli import doctor, models, pictures, report, train
-from srcli.cli.boundary import ErrorBoundary
+from srcli.cli.boundary import ErrorBoundary, open_streams
 
 app = typer.Typer(
     name="srcli",
@@ -46,4 +46,5 @@ app.add_typer(train.app, name="train")
 
 def main() -> None:
     """Entry point of the `srcli` program."""
+    open_streams()
     app()

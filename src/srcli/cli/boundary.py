@@ -6,12 +6,12 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TextIO
 
 import typer
 from typer.core import TyperGroup
 
-from srcli.errors import SrcliError
+from srcli.errors import MachineError, SrcliError
 from srcli.imaging.names import shown
 
 USAGE = 2
@@ -44,8 +44,7 @@ def _boundary() -> Iterator[None]:
         complain("interrupted")
         raise typer.Exit(INTERRUPTED) from error
     except BrokenPipeError as error:
-        # Python flushes stdout again on its way out, which would complain about the same pipe.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        mute(sys.stdout)
         raise typer.Exit(BROKEN_PIPE) from error
 
 
@@ -61,4 +60,39 @@ def _usage(error: typer.TyperException) -> Exception:
 
 def complain(message: str) -> None:
     """One line on stderr, whatever characters the message is made of."""
-    print(f"srcli: {shown(message)}", file=sys.stderr, flush=True)
+    say(f"srcli: {shown(message)}")
+
+
+def say(text: str) -> None:
+    """Tell the user. That nobody can hear it is no reason to end the work."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:
+        mute(sys.stderr)
+
+
+def emit(line: bytes) -> None:
+    """One line of results, byte for byte: a path need not be text in any encoding."""
+    try:
+        sys.stdout.buffer.write(line + b"\n")
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        mute(sys.stdout)
+        raise MachineError(f"standard output cannot be written ({error.strerror}): give it another place") from error
+
+
+def mute(stream: TextIO) -> None:
+    """Python flushes its streams again on its way out, which would fail again, and be told."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def open_streams() -> None:
+    """Give closed streams back their numbers, which the next file to be opened would take."""
+    for name, mode in (("stdin", os.O_RDONLY), ("stdout", os.O_RDONLY), ("stderr", os.O_WRONLY)):
+        if getattr(sys, name) is None:
+            number = os.open(os.devnull, mode)  # of stdout no writing: results must not vanish unnoticed
+            os.set_inheritable(number, True)
+            if name != "stdin":
+                setattr(sys, name, os.fdopen(number, "w"))

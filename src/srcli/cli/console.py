@@ -15,7 +15,7 @@ from rich.text import Text
 
 from srcli.batch.listener import Listener
 from srcli.batch.report import FAILED, Outcome, Report, Tally
-from srcli.cli.boundary import complain
+from srcli.cli.boundary import complain, emit, say
 from srcli.imaging.names import shown
 
 
@@ -83,7 +83,7 @@ class Plain(Listener):
             self.line("time went to " + ", ".join(f"{name} {spent:.1f} s" for name, spent in report.times.items()))
 
     def line(self, text: str) -> None:
-        print("\n".join(shown(part) for part in text.rstrip().split("\n")), file=sys.stderr, flush=True)
+        say("\n".join(shown(part) for part in text.rstrip().split("\n")))
 
     def complain(self, text: str) -> None:
         complain(text)
@@ -156,9 +156,3 @@ def _path(name: str, path: Path) -> dict[str, str]:
     text = raw.decode("utf-8", "backslashreplace")
     exact = {} if text.encode() == raw else {f"{name}_base64": base64.b64encode(raw).decode()}
     return {name: text, **exact}
-
-
-def emit(line: bytes) -> None:
-    """One line of results, byte for byte: a path need not be text in any encoding."""
-    sys.stdout.buffer.write(line + b"\n")
-    sys.stdout.buffer.flush()

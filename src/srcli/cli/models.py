@@ -205,7 +205,7 @@ def remove(names: Names) -> None:
 @app.command()
 def path(name: Name, part: Annotated[str | None, typer.Argument(help="A part of it, such as vae.")] = None) -> None:
     """Print where an entry lies, without touching the network."""
-    from srcli.cli.console import emit
+    from srcli.cli.boundary import emit
 
     parts = (part,) if part else ()
     found = Store(offline=True, tell=_say).resolve(name, parts=parts)
@@ -215,7 +215,7 @@ def path(name: Name, part: Annotated[str | None, typer.Argument(help="A part of 
 @app.command()
 def gc() -> None:
     """Delete what broken downloads, bad files and old conversions left behind."""
-    from srcli.cli.console import emit
+    from srcli.cli.boundary import emit
 
     gone = care.collect(Store(tell=_say))
     for item, _ in gone:
