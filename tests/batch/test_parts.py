@@ -281,6 +281,18 @@ def test_a_timer_that_fires_as_the_answer_comes_harms_nobody(tmp_path: Path, mon
         reader.close()
 
 
+def test_a_process_that_died_at_rest_is_no_fault_of_the_next_picture(tmp_path: Path) -> None:
+    reader = Reader(Intake(inputs=("a",)))
+    try:
+        assert reader.size(draw(tmp_path / "a.png", 30, 20)) == (30, 20)
+        process = reader.start()
+        process.kill()
+        process.wait()
+        assert reader.size(tmp_path / "a.png") == (30, 20)
+    finally:
+        reader.close()
+
+
 def test_what_is_being_read_can_be_let_go_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path / "codec", monkeypatch)
     readers = Readers(Intake(inputs=("a",)))

@@ -49,6 +49,8 @@ class Reader:
 
     def start(self) -> subprocess.Popen[bytes]:
         """Starting takes a moment, so a run does it before it looks for pictures."""
+        if self._process is not None and self._process.poll() is not None:
+            self.close()  # it died at rest: no picture's fault
         if self._process is None:
             try:
                 self._process = _spawn()
