@@ -10,8 +10,10 @@ python -m benchmarks.drift [--engine builtin] [--picture examples/cat.jpg] [--sc
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -45,9 +47,9 @@ WAYS = {"builtin": BUILTIN, "pasd": PASD, "stablesr": LATENT}
 
 
 def run(choice: ModelChoice, way: Way, job: Job, picture: Path) -> tuple[np.ndarray, float]:
-    """The result and the processor seconds that it took, loading aside."""
+    """The result and the seconds of one core that it took, loading aside."""
     quality, own, dtype = way
-    line = Pipeline.load(choice.at(quality), DeviceChoice(dtype=dtype), print)
+    line = Pipeline.load(choice.at(quality), DeviceChoice(dtype=dtype, threads=1), partial(print, file=sys.stderr))
     sampling = replace(own, quality=quality, process_size=job.sampling.process_size)
     source = read_picture(picture)
     began = time.process_time()
