@@ -15,8 +15,10 @@ from srcli.memory import Thrift
 
 GIB = 1 << 30
 CONTEXT = GIB // 2  # what torch itself and its libraries take, on any device
+PLAIN = 325 << 20  # of it, for an engine that needs torch alone, with the workspace of its convolutions
 SHARE = 0.8  # of what is left for activations; the rest is lost between blocks of memory
 CPU_LATENTS = 2 * 64 * 64  # of all tiles in a call on a CPU, where larger batches gain nothing
+MAIN = 0.75  # of memory, for an engine over pixels; the rest is left to the picture and its result
 MOST_LATENTS = 16 * 64 * 64
 LEAST_LATENTS = 48 * 48  # the smallest tile that is planned
 
@@ -57,6 +59,27 @@ class Room:
         return replace(self, by_stage=self.by_stage or thrift.offload)
 
 
+@dataclass(frozen=True, slots=True)
+class Area:
+    """Bytes of an engine over pixels: its weights, and each pixel of the largest piece that it takes at once."""
+
+    name: str
+    pixel: int
+    weights: int = 0
+
+    def bytes(self, pixels: int, kept: int = 0) -> int:
+        return PLAIN + self.weights + self.pixel * pixels + kept
+
+    def largest(self, sides: Iterable[int], around: int, device: Device) -> int:
+        """The first of these falling sides whose square, with `around` on each edge, fits. MachineError: none does."""
+        memory, least = budget(device), 0
+        for side in sides:
+            least = math.ceil(self.bytes((side + 2 * around) ** 2) / MAIN)
+            if memory is None or least <= memory:
+                return side
+        raise unfit(self.name, device, least)
+
+
 AMPLE = Room(MOST_LATENTS)
 
 
@@ -72,9 +95,13 @@ def arrange(demand: Demand, device: Device) -> Room:
         if demand.least(room) <= memory:
             free = SHARE * (memory - demand.fixed(room)) / demand.latent
             return replace(room, latents=min(room.latents, int(free)))
-    raise MachineError(
-        f"{demand.name} does not fit into {_gib(memory or 0)} of memory on {device.torch}:"
-        f" give --max-memory {_gib(demand.least(rooms[-1]))} or more, or choose another engine"
+    raise unfit(demand.name, device, demand.least(rooms[-1]))
+
+
+def unfit(name: str, device: Device, least: int) -> MachineError:
+    return MachineError(
+        f"{name} does not fit into {_gib(budget(device) or 0)} of memory on {device.torch}:"
+        f" give --max-memory {_gib(least)} or more, or choose another engine"
     )
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from srcli.engines.base import Canvas, Request, Size, Tell
+from srcli.engines.budget import Area
 from srcli.engines.builtin_file import read
 from srcli.engines.device import Device
 from srcli.errors import WeightsError
@@ -34,6 +35,9 @@ from srcli.weights.store import Store
 GRID = 4
 """The denoiser halves its canvas twice, so a block begins and ends at a multiple of this many cells."""
 BLOCK, HALO = 512, 40
+SMALLER = (BLOCK, 384, 256, 192, 128, 64)
+FEATURES, RENDERED = 300, 1230
+"""Of a block: values in the networks' precision for each pixel of the picture, and bytes of what is made of them."""
 
 
 def load(choice: ModelChoice, device: Device, store: Store, tell: Tell) -> BuiltinEngine:
@@ -41,9 +45,20 @@ def load(choice: ModelChoice, device: Device, store: Store, tell: Tell) -> Built
     name = "restore" if choice.variant == "restore" else "upscale"
     if choice.adapter:
         path = expanded(choice.adapter)
-        return BuiltinEngine(read_model(path, device), device, sha256(path))
-    path, digest = packaged(f"builtin-{name}")
-    return BuiltinEngine(read_model(path, device), device, digest)
+        digest = sha256(path)
+    else:
+        path, digest = packaged(f"builtin-{name}")
+    return BuiltinEngine(read_model(path, device), device, digest, block=block_side(device))
+
+
+def demand(device: Device) -> Area:
+    """The memory that a block takes."""
+    return Area("the built-in engine", FEATURES * device.dtype.itemsize + RENDERED)
+
+
+def block_side(device: Device) -> int:
+    """The largest block for the memory that may be used."""
+    return demand(device).largest(SMALLER, HALO, device)
 
 
 def packaged(name: str) -> tuple[Path, str]:

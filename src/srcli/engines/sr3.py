@@ -15,6 +15,7 @@ from torch import Tensor
 
 from srcli.engines.base import Canvas, Request, Size, Tell
 from srcli.engines.bases import only_file
+from srcli.engines.budget import Area, size
 from srcli.engines.device import Device
 from srcli.engines.latent import START, filled_up
 from srcli.errors import WeightsError
@@ -31,6 +32,8 @@ STEPS = 2000
 ENDS = {"sr3": (1e-6, 1e-2), "ddpm": (1e-4, 2e-2)}
 PUBLISHED_FACTOR = 8  # 16 -> 128 and 64 -> 512
 LIMITS = Limits(smallest=128, largest=512, step=32, overlap=32)
+SIDES = (512, 448, 384, 320, 256, 192, 128)  # of the largest tile, as memory allows
+VALUES = 24  # of all maps at once, for each pixel of a tile and each channel of the first level
 
 
 def load(choice: ModelChoice, device: Device, store: Store, tell: Tell) -> SR3:
@@ -43,7 +46,14 @@ def load(choice: ModelChoice, device: Device, store: Store, tell: Tell) -> SR3:
     config = beside(Path(choice.adapter))
     unet = opened(path, state, config).to(device.torch).requires_grad_(False)
     table = schedule(config, state, unet.shape.variant)
-    return SR3(unet, table, factor_of(config), device, located.provenance())
+    limits = replace(LIMITS, largest=demand(unet, device).largest(SIDES, 0, device))
+    return SR3(unet, table, factor_of(config), device, located.provenance(), limits)
+
+
+def demand(unet: SR3UNet, device: Device) -> Area:
+    """The memory that a tile takes."""
+    each = VALUES * unet.shape.inner_channel * device.dtype.itemsize
+    return Area("SR3", each, size([unet], torch.float32))
 
 
 def opened(path: Path, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> SR3UNet:
@@ -123,6 +133,7 @@ class SR3:
     each: int
     device: Device
     made_of: Mapping[str, str]
+    limits: Limits = LIMITS
     name: str = "sr3"
     factor: int = 1
     block: int | None = None
@@ -144,7 +155,7 @@ class SR3:
         if sampling.tile is not None:  # a tile must survive all halvings
             tile = max(unit, sampling.tile // unit * unit)
             sampling = replace(sampling, tile=tile, overlap=sampling.overlap and min(sampling.overlap, tile - 1))
-        tiles = lay(height, width, sampling, float, LIMITS)
+        tiles = lay(height, width, sampling, float, self.limits)
         return None if tiles is None else (tiles, 1)
 
     def prepare(self, hint: Tensor, request: Request) -> Canvas:

@@ -6,11 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from srcli.engines.budget import CONTEXT, CPU_LATENTS, GIB, Demand, Room, arrange
+from srcli.engines import builtin
+from srcli.engines.budget import CONTEXT, CPU_LATENTS, GIB, Area, Demand, Room, arrange
 from srcli.engines.device import Device
 from srcli.engines.placing import place, visiting
 from srcli.errors import InputError, MachineError
-from srcli.settings import size_in_bytes
+from srcli.settings import ModelChoice, size_in_bytes
+from srcli.weights.store import Store
 
 PASD = Demand("PASD", steps=int(2.94 * GIB), ends=int(0.42 * GIB), latent=1 << 16)
 META = torch.device("meta")  # takes the way of an accelerator: it is no CPU
@@ -93,3 +95,38 @@ def test_a_visitor_leaves_when_room_is_short():
 
 def test_the_context_is_part_of_the_smallest():
     assert PASD.least(Room(1)) > CONTEXT + PASD.steps + PASD.ends
+
+
+def cpu(memory: float | None) -> Device:
+    return Device(torch.device("cpu"), torch.float32, memory and int(memory * GIB))
+
+
+def test_the_largest_piece_that_fits_is_taken():
+    area = Area("it", pixel=1 << 12)
+    sides = [area.largest((512, 256, 64), 8, cpu(memory)) for memory in (None, 4, 1, 0.5)]
+    assert sides == [512, 512, 256, 64]
+
+
+def test_a_limit_below_the_smallest_piece_names_one_that_would_do():
+    area = Area("it", pixel=1 << 12, weights=GIB)
+    with pytest.raises(MachineError, match=r"it does not fit into 1.0G of memory on cpu: give --max-memory") as caught:
+        area.largest((512, 64), 8, cpu(1))
+    assert caught.value.exit_code == 5
+    said = float(str(caught.value).split("--max-memory ")[1].split("G")[0])
+    assert area.largest((512, 64), 8, cpu(said)) == 64
+
+
+def loaded(memory: float | None) -> builtin.BuiltinEngine:
+    return builtin.load(ModelChoice(engine="builtin"), cpu(memory), Store(offline=True), lambda line: None)
+
+
+def test_the_builtin_engine_works_in_smaller_blocks_where_memory_is_short():
+    sides = [loaded(memory).block for memory in (None, 2, 1, 0.5)]
+    assert sides[:2] == [builtin.BLOCK, builtin.BLOCK]
+    assert builtin.BLOCK > sides[2] > sides[3]
+
+
+def test_the_builtin_engine_refuses_less_than_its_smallest_block_takes():
+    with pytest.raises(MachineError, match=r"the built-in engine does not fit into 0.3G .* --max-memory 0.5G"):
+        loaded(0.3)
+    assert loaded(0.5).block

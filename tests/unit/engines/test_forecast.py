@@ -63,6 +63,18 @@ def test_another_pass_of_the_builtin_engine_is_counted():
     assert twice > 10 * once
 
 
+def test_the_builtin_engines_memory_stays_flat_where_its_blocks_do():
+    """Beside the block there are three bytes a pixel of picture and result, and a large result is in a file."""
+    builtin = ModelChoice(engine="builtin")
+    once, more, huge = (plan((side, side), builtin).memory for side in (512, 1024, 7500))
+    assert once < more < huge < 1.3 * once + 3 * 7500**2
+    scant = plan((2048, 2048), builtin, Device(torch.device("cpu"), torch.float32, 1 << 30))
+    assert scant.memory <= 1 << 30
+    assert scant.tiles > plan((2048, 2048), builtin).tiles
+    with pytest.raises(MachineError, match="a result of this size does not fit into 0.7G"):
+        plan((4000, 3000), builtin, Device(torch.device("cpu"), torch.float32, 700 << 20))
+
+
 def test_what_cannot_be_known_is_refused():
     with pytest.raises(InputError, match="--explain knows nothing of sr3"):
         plan(choice=ModelChoice(engine="sr3"))

@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from tests.golden.cases import HERE
 
 from srcli.engines.device import Device
-from srcli.engines.sr3 import SR3, load, schedule
-from srcli.errors import WeightsError
+from srcli.engines.sr3 import SIDES, SR3, demand, load, schedule
+from srcli.errors import MachineError, WeightsError
 from srcli.imaging.picture import Picture
 from srcli.models.sr3_unet import Shape, SR3UNet
 from srcli.pipeline import Pipeline
@@ -28,9 +29,9 @@ CPU = Device(torch.device("cpu"), torch.float32)
 TINY = HERE / "sr3" / "tiny"
 
 
-def opened(path: Path, **more) -> SR3:
+def opened(path: Path, device: Device = CPU, **more) -> SR3:
     choice = ModelChoice(engine="sr3", adapter=str(path), **more)
-    return load(choice, CPU, Store(offline=True), lambda line: None)
+    return load(choice, device, Store(offline=True), lambda line: None)
 
 
 @pytest.fixture(params=["sr3", "ddpm"])
@@ -49,6 +50,18 @@ def test_any_size_comes_out_exactly(engine, height, width, scale):
     result = Pipeline(engine, CPU).run(picture(height, width), job)
     assert (result.height, result.width) == (round(height * scale), round(width * scale))
     assert np.ptp(result.pixels) > 0
+
+
+def test_tiles_shrink_with_memory_and_what_cannot_fit_is_refused(engine):
+    wide = replace(engine.unet.shape, inner_channel=64)
+    need = demand(SimpleNamespace(shape=wide, parameters=engine.unet.parameters), CPU)
+    sides = [need.largest(SIDES, 0, replace(CPU, memory=size << 20)) for size in (2500, 1200, 700)]
+    assert sides == sorted(sides, reverse=True)
+    assert len(set(sides)) == 3
+    small = replace(engine, limits=replace(engine.limits, largest=sides[-1]))
+    assert max(small.layout(400, 400, Sampling())[0][0][2:]) <= sides[-1]
+    with pytest.raises(MachineError, match="SR3 does not fit into 0.3G"):
+        opened(TINY / "sr3_tiny.safetensors", device=replace(CPU, memory=300 << 20))
 
 
 @given(st.integers(1, 90), st.integers(1, 90), st.floats(0.3, 64))
