@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--adapter")
     parser.add_argument("--process-size", type=int)
     given = parser.parse_args()
-    choice = ModelChoice(engine=given.engine, base=given.base_model, adapter=given.adapter)
+    choice = ModelChoice(engine=given.engine, base=given.base_model, adapter=given.adapter, offline=True)
     job = Job(task=UPSCALE, size=Size(scale=given.scale), sampling=Sampling(process_size=given.process_size))
     exact, spent = run(choice, ("standard", Sampling(), "float32"), job, given.picture)
     rows = []
