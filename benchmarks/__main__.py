@@ -33,7 +33,7 @@ PARTS: Sequence[Part] = (
     ("vae", ["--side", "1024", "--divide", "4"]),
     ("drift", []),
     ("drift", [*RANDOM, "--scale", "1"]),
-    ("memory", ["--sides", "1024", "2048"]),
+    ("memory", ["--most", "2048"]),
     ("builtin", ["--sizes", "128x128", "256x256", "512x512"]),
     ("startup", []),
 )
@@ -43,7 +43,7 @@ SMALL: Sequence[Part] = (
     ("vae", ["--side", "128", "--divide", "4"]),
     ("drift", ["--scale", "1"]),
     ("drift", [*RANDOM, "--scale", "1"]),
-    ("memory", ["--sides", "256", "--narrow"]),
+    ("memory", ["--sides", "256"]),
     ("builtin", ["--sizes", "32x32"]),
     ("startup", ["--times", "1"]),
 )

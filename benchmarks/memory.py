@@ -1,9 +1,9 @@
-"""Memory of a whole run of the built-in engine by size of the result: reading aside, from pixels to a written TIFF.
+"""Memory of a whole run of the built-in engine by size of the result, against what `--explain` says of it.
 
-Random weights: memory does not depend on them. `--narrow` takes a thin network, for sizes whose time would be long;
-what is kept of picture and result is the same.
+Reading aside, from pixels to a written TIFF. Random weights: memory does not depend on them. Sizes beyond `--most`
+are estimated alone.
 
-python -m benchmarks.memory [--sides 1024 2048 4096] [--narrow]
+python -m benchmarks.memory [--sides 1024 2048 4096 8192 16384 30000] [--most 4096] [--dtype float32]
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ from srcli.imaging.picture import Picture
 from srcli.imaging.write import write_picture
 from srcli.models.builtin import Builtin, Shape
 from srcli.pipeline import Pipeline
-from srcli.settings import Sampling
+from srcli.settings import ModelChoice, Sampling
 from srcli.tasks import UPSCALE, Job
 
-NARROW = Shape(width=8, wide=8, before=1, deep=1, after=1, detail=(8, 8, 8), edge=8)
+JOB = Job(task=UPSCALE, sampling=Sampling(steps=2))
+SIDES = [1024, 2048, 4096, 8192, 16384, 30000]
 
 
 def picture(side: int) -> Picture:
@@ -39,37 +40,51 @@ def picture(side: int) -> Picture:
     return Picture(pixels=pixels)
 
 
-def measure(side: int, narrow: bool) -> dict[str, float]:
+def device(dtype: str) -> Device:
+    return Device(torch.device("cpu"), getattr(torch, dtype))
+
+
+def estimate(side: int, dtype: str) -> int:
+    """What `--explain` says of it."""
+    from srcli.engines.forecast import forecast  # which brings libraries that the runs measured here do without
+
+    return forecast(ModelChoice(engine="builtin"), JOB, (side // 4, side // 4), device(dtype)).memory
+
+
+def measure(side: int, dtype: str) -> dict[str, float]:
     torch.set_num_threads(default_threads())
-    model = Builtin(NARROW if narrow else Shape()).eval().requires_grad_(False)
-    engine = BuiltinEngine(model, Device(torch.device("cpu"), torch.float32), "")
-    line = Pipeline(engine, engine.device, lambda text: None)
+    where = device(dtype)
+    model = Builtin(Shape()).eval().requires_grad_(False).to(where.dtype)
+    line = Pipeline(BuiltinEngine(model, where, ""), where, lambda text: None)
     source = picture(side // 4)
-    job = Job(task=UPSCALE, sampling=Sampling(steps=2))
-    before, began = peak(), time.perf_counter()
+    before, began = peak(), time.process_time()
     with tempfile.TemporaryDirectory() as folder:
-        write_picture(line.run(source, job), Path(folder) / "result.tif")
-    return {"before": before, "peak": peak(), "seconds": time.perf_counter() - began, "input": source.pixels.nbytes}
+        write_picture(line.run(source, JOB), Path(folder) / "result.tif")
+    return {"before": before, "peak": peak(), "seconds": time.process_time() - began}
+
+
+def row(side: int, dtype: str, most: int) -> list[str]:
+    said = estimate(side, dtype)
+    if side > most:
+        return [f"{side}x{side}", f"{said / MIB:,.0f}", "not run", "", ""]
+    found = apart("benchmarks.memory", "--one", side, "--dtype", dtype)
+    off = f"{said / found['peak'] - 1:+.0%}"
+    return [f"{side}x{side}", f"{said / MIB:,.0f}", f"{found['peak'] / MIB:,.0f}", off, f"{found['seconds']:.0f}"]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Memory of the built-in engine by size.")
-    parser.add_argument("--sides", type=int, nargs="+", default=[1024, 2048, 4096])
-    parser.add_argument("--narrow", action="store_true")
+    parser.add_argument("--sides", type=int, nargs="+", default=SIDES)
+    parser.add_argument("--most", type=int, default=4096, help="sides beyond it are estimated, not run")
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one:
-        print(json.dumps(measure(given.one, given.narrow)))
+        print(json.dumps(measure(given.one, given.dtype)))
         return
-    rows = []
-    for side in given.sides:
-        found = apart("benchmarks.memory", "--one", side, *["--narrow"] * given.narrow)
-        levels = side * side * 3
-        values = (found["before"], found["peak"], found["input"] + levels)
-        rows.append([f"{side}x{side}", *(f"{value / MIB:,.0f}" for value in values), f"{found['seconds']:.0f}"])
-    head = ["result", "before, MiB", "peak, MiB", "levels of input and result, MiB", "seconds"]
-    kind = "a thin network" if given.narrow else "the built-in network"
-    print(f"## Memory: {kind}, from pixels to a written TIFF\n\n" + table(head, rows))
+    rows = [row(side, given.dtype, given.most) for side in given.sides]
+    print(f"## Memory: the built-in engine in {given.dtype}, from pixels to a written TIFF\n")
+    print(table(["result", "estimate, MiB", "peak, MiB", "estimate against peak", "processor s"], rows))
 
 
 if __name__ == "__main__":

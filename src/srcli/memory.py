@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import sys
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -99,9 +101,16 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(word in text for word in WORDS)
 
 
+def trim() -> None:
+    """Give back to the system what the allocator keeps of memory that is free: the next piece may have other sizes."""
+    with suppress(OSError, TypeError, AttributeError):  # no C library by this name, or one that cannot
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def release() -> None:
     """Give back what nobody holds any more."""
     gc.collect()
+    trim()
     torch = sys.modules.get("torch")
     if torch is None:
         return

@@ -20,7 +20,7 @@ from srcli.imaging.color import luma_transplant, luminance
 from srcli.imaging.picture import Picture
 from srcli.imaging.resize import resize
 from srcli.imaging.spill import forget, space
-from srcli.memory import Ladder, Thrift
+from srcli.memory import Ladder, Thrift, trim
 from srcli.sampling import colorfix
 from srcli.sampling.blocks import Block, blocks
 from srcli.sampling.noise import NoiseField
@@ -58,7 +58,8 @@ class Pipeline:
 
     def unfinished(self, picture: Picture, job: Job) -> Unfinished:
         """Where a run keeps what it has done of this picture, and finds what another one did that was ended."""
-        made_by = self.engine.name, self.engine.block, sorted(self.engine.provenance().items()), replace(self.choice, offline=False)
+        engine = self.engine
+        made_by = engine.name, engine.block, sorted(engine.provenance().items()), replace(self.choice, offline=False)
         recipe = __version__, torch.__version__, str(self.device), made_by, job
         return Unfinished(place(key(picture.pixels, *recipe)), picture.name, self.tell)
 
@@ -116,20 +117,21 @@ class Pipeline:
         for block, part in zip(pieces, stretch.blocks(len(pieces)), strict=True):
             _view(out, block.inner, factor)[:] = self._levels(hint, block, request, part)
             forget(out)
+            trim()
         return out
 
     def _levels(self, pixels: Pixels, block: Block, request: Request, stretch: Stretch) -> Pixels:
         """A block's levels, which may be kept from before."""
         if (kept := stretch.levels()) is not None:
             return kept
-        rgb = self._fitting(pixels, block, request, stretch)
-        made = _levels(_inside(rgb, block, self.engine.factor), pixels.dtype)
+        made = _levels(self._fitting(pixels, block, request, stretch), pixels.dtype)
         stretch.keep_levels(made)
         return made
 
     def _fitting(self, pixels: Pixels, block: Block, request: Request, stretch: Stretch) -> Tensor:
         """A block's result, with less at a time where memory runs out."""
-        return self.ladder.run(lambda thrift: self._block(pixels, block, replace(request, thrift=thrift), stretch))
+        rgb = self.ladder.run(lambda thrift: self._block(pixels, block, replace(request, thrift=thrift), stretch))
+        return _inside(rgb, block, self.engine.factor)
 
     @torch.inference_mode()
     def _block(self, pixels: Pixels, block: Block, request: Request, stretch: Stretch) -> Tensor:

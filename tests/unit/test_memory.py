@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import gc
+import os
+import platform
 import weakref
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from srcli.errors import MachineError, PictureError
-from srcli.memory import STEPS, Ladder, Thrift, TooLarge, is_out_of_memory
+from srcli.memory import STEPS, Ladder, Thrift, TooLarge, is_out_of_memory, trim
 
 
 class Allocator:
@@ -119,3 +122,19 @@ def test_ways_to_say_it(text: str) -> None:
     assert is_out_of_memory(RuntimeError(text))
     assert not is_out_of_memory(RuntimeError("shapes do not match"))
     assert not is_out_of_memory(ValueError(text))
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
+def test_free_memory_leaves_the_process():
+    """Small pieces come from one heap, which a last one at its end keeps from shrinking."""
+    held = [bytearray(100_000) for _ in range(600)]
+    held, last = [], held[-1]
+    before = resident()
+    trim()
+    assert before - resident() > 40 << 20
+    assert len(last) == 100_000
+
+
+def resident() -> int:
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")

@@ -119,7 +119,7 @@ def _builtin(sampling: Sampling, size: Size, target: Size, device: Device) -> Fo
     levels = CHANNELS * target[0] * target[1]
     kept = CHANNELS * width * height + (levels if levels < LARGE else 0)
     pieces = list(blocks(height, width, block_side(device), HALO))
-    memory = demand(device).bytes(max(piece.outer.height * piece.outer.width for piece in pieces), kept)
+    memory = demand(device, len(pieces)).bytes(max(piece.outer.height * piece.outer.width for piece in pieces), kept)
     if memory > (budget(device) or memory):
         raise unfit("a result of this size", device, memory)
     overlap = OVERLAPPING if len(pieces) > 1 else 1

@@ -121,12 +121,12 @@ def loaded(memory: float | None) -> builtin.BuiltinEngine:
 
 
 def test_the_builtin_engine_works_in_smaller_blocks_where_memory_is_short():
-    sides = [loaded(memory).block for memory in (None, 2, 1, 0.5)]
+    sides = [loaded(memory).block for memory in (None, 2, 1, 0.6)]
     assert sides[:2] == [builtin.BLOCK, builtin.BLOCK]
     assert builtin.BLOCK > sides[2] > sides[3]
 
 
 def test_the_builtin_engine_refuses_less_than_its_smallest_block_takes():
-    with pytest.raises(MachineError, match=r"the built-in engine does not fit into 0.3G .* --max-memory 0.5G"):
+    with pytest.raises(MachineError, match=r"the built-in engine does not fit into 0.3G .* --max-memory 0.6G"):
         loaded(0.3)
-    assert loaded(0.5).block
+    assert loaded(0.6).block

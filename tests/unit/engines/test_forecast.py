@@ -67,7 +67,7 @@ def test_the_builtin_engines_memory_stays_flat_where_its_blocks_do():
     """Beside the block there are three bytes a pixel of picture and result, and a large result is in a file."""
     builtin = ModelChoice(engine="builtin")
     once, more, huge = (plan((side, side), builtin).memory for side in (512, 1024, 7500))
-    assert once < more < huge < 1.3 * once + 3 * 7500**2
+    assert once < more < huge < 2 * once
     scant = plan((2048, 2048), builtin, Device(torch.device("cpu"), torch.float32, 1 << 30))
     assert scant.memory <= 1 << 30
     assert scant.tiles > plan((2048, 2048), builtin).tiles
