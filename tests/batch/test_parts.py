@@ -69,6 +69,8 @@ def test_a_list_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
         lambda: Outlet(quality=101),
         lambda: Outlet(format="gif"),
         lambda: Conduct(timeout=0),
+        lambda: Conduct(timeout=float("inf")),
+        lambda: Conduct(timeout=float("nan")),
         lambda: Conduct(workers=0),
     ],
 )
@@ -142,6 +144,13 @@ def test_a_name_and_a_format_that_contradict_each_other_are_refused(path: str, f
 @pytest.mark.parametrize(("path", "format"), [("w.tif", "tiff"), ("w.jpeg", "jpg"), ("w.v2", "png")])
 def test_a_name_and_a_format_that_agree_are_taken(path: str, format: str) -> None:
     assert target("in/a.png", path=path, format=format) == path
+
+
+def test_a_result_of_stdin_has_a_name_where_its_factor_is_known() -> None:
+    assert target("-", path="out/") == "out/stdin_x2.png"
+    assert target("-", path="a.png", size=Size(width=400)) == "a.png"
+    with pytest.raises(InputError, match="-o FILE"):
+        target("-", path="out/", size=Size(width=400))
 
 
 def test_one_file_cannot_take_a_folder(tmp_path: Path) -> None:

@@ -76,6 +76,8 @@ class Namer:
     def _factor(self, item: Found) -> float:
         if self._job.task.done != "x" or _known(self._job):
             return self._job.factor(1, 1)
+        if item.path == Path(STREAM):
+            raise InputError("how much larger a picture from stdin gets is not known beforehand: give -o FILE")
         return self._job.factor(*self._measure(item.path))
 
 

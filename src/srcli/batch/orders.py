@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 STREAM = "-"
 WITNESSES = ("captioner", "classifier", "detector")  # weights that say what a picture shows, for its prompt
+LONGEST = 31_536_000  # seconds that a picture may be given: timers take no endless ones
 ON_EXISTS = ("fail", "skip", "rename", "overwrite")
 
 
@@ -94,8 +95,8 @@ class Conduct:
     ahead: int = 2  # pictures read before their turn, and results waiting to be written; 0: one thing at a time
 
     def __post_init__(self) -> None:
-        if self.timeout is not None and not self.timeout > 0:
-            raise InputError(f"--timeout {self.timeout:g} is out of range: give a positive number of seconds")
+        if self.timeout is not None and not 0 < self.timeout <= LONGEST:
+            raise InputError(f"--timeout {self.timeout:g} is out of range: give seconds, at most {LONGEST}")
         if self.workers < 1:
             raise InputError(f"--workers {self.workers} is out of range: give at least 1")
 
