@@ -30,7 +30,6 @@ Way = tuple[str, Sampling, str]  # settings and precision
 BUILTIN: dict[str, Way] = {
     "bf16": ("standard", Sampling(), "bfloat16"),
     "draft": ("draft", Sampling(), "float32"),
-    "best": ("best", Sampling(), "float32"),
 }
 LATENT: dict[str, Way] = {
     "bf16": ("standard", Sampling(), "bfloat16"),

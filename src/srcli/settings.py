@@ -203,7 +203,7 @@ class Preset:
 # "standard" is the defaults. docs/performance.md says what each costs.
 PRESETS: Mapping[str, Mapping[str, Preset]] = MappingProxyType(
     {
-        "builtin": {"draft": Preset(sampling=Sampling(steps=2)), "best": Preset(sampling=Sampling(steps=16))},
+        "builtin": {"draft": Preset(sampling=Sampling(steps=2))},
         "sr3": {"draft": Preset(sampling=Sampling(steps=250))},
         "pasd": {
             "draft": Preset(

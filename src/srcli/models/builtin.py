@@ -16,7 +16,7 @@ UP = 4
 """Result pixels per cell, each way; the detail of a cell is its UP x UP luma pixels."""
 LUMA = (0.299, 0.587, 0.114)
 QUIETEST, LOUDEST = -6.0, -0.5
-EDGE_GAIN, DETAIL_GAIN = 2.2, 1.8
+EDGE_GAIN, DETAIL_GAIN = 2.4, 1.04
 """How much there is of either correction at full strength, which is twice the default."""
 
 
@@ -197,11 +197,15 @@ class Builtin(nn.Module):
         self.detail = Detail(shape)
 
     def render(self, guess: Prediction, x: Tensor, strength: float) -> Tensor:
-        """mean + strength x (firmer edges + sampled detail, less of it on straight edges), in 0..1."""
+        """The mean with firmer edges and sampled detail, less of it on straight edges, in 0..1.
+
+        Edges grow with the strength, and so does the detail's energy.
+        """
         firmer = self.edges(guess.features)
         sampled = F.pixel_shuffle(x.float() * torch.exp(guess.spread), UP)
         mask = straight_edges(luma(guess.mean) + firmer).mask
-        rgb: Tensor = guess.mean + strength * (EDGE_GAIN * firmer + DETAIL_GAIN * (1 - mask) * sampled)
+        detail = math.sqrt(strength) * DETAIL_GAIN * (1 - mask) * sampled
+        rgb: Tensor = guess.mean + strength * EDGE_GAIN * firmer + detail
         return rgb.clamp(0, 1)
 
 

@@ -68,12 +68,16 @@ def test_blocks_agree_with_the_whole(fold):
     assert (joined - whole).abs().max() < 1 / 255 / 20
 
 
-def test_fidelity_is_a_straight_line_from_the_mean():
+def test_edges_and_the_energy_of_detail_grow_evenly_away_from_the_mean():
+    """At a fourth of the strength there is a fourth of the edges and half of the detail's contrast."""
     made, picture = engine(), torch.rand(1, 3, 12, 12) * 0.2 + 0.4
-    smooth, middle, detailed = (result(made, picture, request(fidelity=f)) for f in (1.0, 0.75, 0.5))
-    torch.testing.assert_close(middle, (smooth + detailed) / 2)
+    smooth, less, some, more = (result(made, picture, request(fidelity=1 - s)) for s in (0, 0.04, 0.16, 0.64))
     torch.testing.assert_close(smooth, made.model.predictor(picture).mean)
-    assert not torch.allclose(smooth, detailed)
+    one, two, four = (rgb - smooth for rgb in (less, some, more))
+    edges = (two - 2 * one) / 0.08
+    detail = (one - 0.04 * edges) / 0.2
+    torch.testing.assert_close(four, 0.64 * edges + 0.8 * detail)
+    assert edges.abs().max() > 0 and detail.abs().max() > 0
 
 
 def test_chosen_noise_decides_the_detail():
