@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 
 import torch
@@ -14,7 +14,7 @@ from torch.nn.functional import conv2d
 from srcli.engines.base import Size
 from srcli.engines.budget import Demand, Room, arrange, budget, unfit
 from srcli.engines.device import Device
-from srcli.engines.latent import guided_steps, least
+from srcli.engines.latent import VALUES_A_PIXEL, guided_steps, least
 from srcli.engines.placing import BYTES_A_LATENT
 from srcli.errors import InputError
 from srcli.imaging.spill import LARGE
@@ -31,6 +31,7 @@ NAMES = {"pasd": "PASD", "stablesr": "StableSR"}
 VAE, VAE_ATTENTION = 13.8e6, 4 * 512 * 2  # FLOP of encoding and decoding, a pixel; and a pair of latents
 # The built-in model's FLOP for each pixel of the picture: once, and at each step. Blocks overlap by about a third.
 ONCE, STEP, OVERLAPPING = 2.71e6, 0.608e6, 1.34
+FLOATS = 24  # bytes of a canvas pixel: the picture that leads and the result, in fp32
 CHANNELS = 3  # of the picture and its result, a byte each
 SHARE = {"cpu": 0.6, "cuda": 0.35, "mps": 0.35}  # of a convolution's speed that whole networks reach
 
@@ -82,7 +83,9 @@ def forecast(choice: ModelChoice, job: Job, size: Size, device: Device) -> Forec
     demand = Demand(NAMES[name], steps, ends, BYTES_A_LATENT * device.dtype.itemsize // 2)
     room = arrange(demand, device)
     cost = _shared(module.cost, module.outer_cost, sampling) if sampling.reuse else module.cost
-    return _latent(name, target, sampling, tiles, cost, room, demand)
+    plan = _latent(name, target, sampling, tiles, cost, room, demand)
+    pixels = canvas[0] * canvas[1] * UNIT**2
+    return replace(plan, memory=_with_ends(plan.memory, pixels, demand.fixed(room), device))
 
 
 def _shared(whole: Cost, outer: Cost, sampling: Sampling) -> Cost:
@@ -90,6 +93,14 @@ def _shared(whole: Cost, outer: Cost, sampling: Sampling) -> Cost:
     steps = int(sampling.steps or 1)
     share = math.ceil(steps / (sampling.reuse or 1)) / steps
     return lambda latents: share * whole(latents) + (1 - share) * outer(latents)
+
+
+def _with_ends(sampling: int, pixels: int, fixed: int, device: Device) -> int:
+    """Memory at its peak, on a CPU mostly while the VAE decodes in fp32. Maps beyond the limit lie on the disk."""
+    if device.accelerated:
+        return sampling
+    peak = max(sampling, fixed + 4 * VALUES_A_PIXEL * pixels) + FLOATS * pixels
+    return min(peak, max(sampling, device.memory or peak))
 
 
 def _latent(

@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 from srcli.cli import app
 from srcli.engines.choose import choose
 from srcli.engines.device import Device
-from srcli.engines.forecast import forecast
+from srcli.engines.forecast import FLOATS, forecast
+from srcli.engines.latent import VALUES_A_PIXEL
 from srcli.engines.pasd import cost
 from srcli.errors import InputError, MachineError
 from srcli.settings import DeviceChoice, ModelChoice, Sampling, Size
@@ -55,6 +56,11 @@ def test_a_budget_is_kept_or_refused():
     assert plan(device=scant).memory <= 8 << 30
     with pytest.raises(MachineError, match="--max-memory"):
         plan(device=Device(torch.device("cpu"), torch.float32, 2 << 30))
+
+
+def test_on_a_cpu_the_vae_takes_more_of_a_large_result_than_sampling_does():
+    small, large = (plan((side, side)).memory for side in (256, 1024))
+    assert large - small == pytest.approx((4 * VALUES_A_PIXEL + FLOATS) * (4096**2 - 1024**2), rel=0.2)
 
 
 def test_another_pass_of_the_builtin_engine_is_counted():
