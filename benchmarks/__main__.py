@@ -30,7 +30,7 @@ PARTS: Sequence[Part] = (
     ("layout", []),
     ("savings", ["--side", "384"]),
     ("vae", ["--side", "384"]),
-    ("vae", ["--side", "1024", "--divide", "4"]),
+    ("vae", ["--side", "2048", "--divide", "4", "--ways", "untiled", "bands", "bands, maps on disk"]),
     ("drift", []),
     ("drift", [*RANDOM, "--scale", "1"]),
     ("memory", ["--most", "2048"]),

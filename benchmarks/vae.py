@@ -3,7 +3,7 @@
 A stock Stable Diffusion VAE with random weights, fp32, each way in a process of its own. `--divide` thins its layers,
 so that large sides can be compared in little time; what maps weigh falls in the same measure.
 
-python -m benchmarks.vae [--side 512] [--divide 1]
+python -m benchmarks.vae [--side 512] [--divide 1] [--ways WAY ...]
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -71,10 +71,10 @@ def measure(way: str, side: int, divide: int, file: Path) -> dict[str, float]:
     return spent
 
 
-def report(side: int, divide: int) -> None:
+def report(side: int, divide: int, ways: Iterable[str]) -> None:
     rows, found = [], {}
     with tempfile.TemporaryDirectory() as folder:
-        for way in WAYS:
+        for way in ways:
             file = Path(folder) / way.replace(" ", "-")
             one = apart("benchmarks.vae", "--side", side, "--divide", divide, "--one", way, "--file", file)
             exact = "encode untiled" if way.startswith("encode") else "untiled"
@@ -97,13 +97,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="The VAE by bands against others.")
     parser.add_argument("--side", type=int, default=512)
     parser.add_argument("--divide", type=int, default=1)
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="each after its untiled one")
     parser.add_argument("--one", choices=WAYS, help=argparse.SUPPRESS)
     parser.add_argument("--file", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one:
         print(json.dumps(measure(given.one, given.side, given.divide, given.file)))
         return
-    report(given.side, given.divide)
+    report(given.side, given.divide, given.ways)
 
 
 if __name__ == "__main__":
