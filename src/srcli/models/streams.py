@@ -20,6 +20,7 @@ from srcli.imaging.spill import forget, passed, passing, spilled
 
 Rows = Iterator[Tensor]  # bands of one map, from its first row to its last
 SUMMED = 1 << 12  # values: of more, a sum in fp32 loses too many digits
+SWIFT = ("cpu", "cuda")  # devices on which torch has batch norm's own statistics
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,7 @@ class Moments:
 
     def add(self, rows: Tensor) -> None:
         for part in torch.split(rows, max(1, SUMMED // rows.shape[3]), 2):
-            found = [torch.stack(torch.batch_norm_update_stats(one.float()[None], None, None, 0.0)) for one in part]
+            found = [_mean_and_variance(one.float()) for one in part]
             self._sizes.append(part.shape[2] * part.shape[3])
             self._found.append(torch.stack(found))
 
@@ -122,6 +123,14 @@ class Moments:
         slope = (spread + layer.eps).rsqrt().repeat_interleave(wide, 1) * layer.weight.cpu().double()
         offset = layer.bias.cpu().double() - centre.repeat_interleave(wide, 1) * slope
         return Norm(*(v[:, :, None, None].float().to(found.device) for v in (slope, offset)))
+
+
+def _mean_and_variance(part: Tensor) -> Tensor:
+    """Of each channel."""
+    if part.device.type in SWIFT:
+        return torch.stack(torch.batch_norm_update_stats(part[None], None, None, 0.0))
+    variance, mean = torch.var_mean(part, (1, 2), correction=0)
+    return torch.stack([mean, variance])
 
 
 def conv3(conv: nn.Conv2d, rows: Iterable[Tensor], height: int, norm: Norm | None = None) -> Rows:

@@ -66,3 +66,11 @@ def test_a_small_budget_sends_maps_to_the_disk(net, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         scant.decode(z)
     assert len(taken) == 1
+
+
+@torch.inference_mode()
+def test_devices_without_the_swift_statistics_find_the_same(net, monkeypatch):
+    z = torch.randn(1, 4, 9, 13)
+    swift = decode(net, z, Bands(area=300))
+    monkeypatch.setattr(streams, "SWIFT", ())
+    torch.testing.assert_close(decode(net, z, Bands(area=300)), swift, rtol=1e-4, atol=1e-5)
