@@ -15,6 +15,7 @@ from srcli.imaging.exif import EXIF_IFD, GPS_IFD, INTEROP_IFD, UNITS, Block, Dir
 
 HEADER = 16
 LONG8 = 16
+DEPTH = 2  # levels of directories below the main one: what goes deeper goes in circles
 _DIRECTORIES = (EXIF_IFD, GPS_IFD, INTEROP_IFD)
 
 
@@ -23,12 +24,12 @@ def header(offset: int) -> bytes:
     return struct.pack("<2s3HQ", b"II", 43, 8, 0, offset)
 
 
-def directories(block: Block, fields: Directory, start: int) -> tuple[bytes, int]:
+def directories(block: Block, fields: Directory, start: int, depth: int = DEPTH) -> tuple[bytes, int]:
     """The main directory and all below it, as bytes that will lie at `start`; and where the main one is."""
     data, moved = b"", dict(fields)
     for tag in _DIRECTORIES:
-        if tag in moved and (inner := _below(block, moved.pop(tag))):
-            below, offset = directories(block, inner, start + len(data))
+        if tag in moved and (inner := _below(block, moved.pop(tag))) and depth:
+            below, offset = directories(block, inner, start + len(data), depth - 1)
             data += below
             moved[tag] = offsets(offset)
     offset = start + len(data)

@@ -98,3 +98,11 @@ def test_offsets_beyond_32_bits():
     place = struct.unpack_from("<Q", data, 8 + 12)[0] - offset
     assert struct.unpack_from("<2Q", data, place) == (16, 5 << 32)
     assert struct.unpack("<2s3HQ", bigtiff.header(offset)) == (b"II", 43, 8, 0, offset)
+
+
+def test_a_directory_that_points_at_itself_ends_somewhere():
+    block = exif.Block.parse(exif.EMPTY)
+    place = len(block.data)
+    block.put({DETAILS: block.long(place)})
+    data, offset = bigtiff.directories(block, {DETAILS: block.long(place)}, 64)
+    assert struct.unpack_from("<QHHQ", data, offset - 64) == (1, DETAILS, bigtiff.LONG8, 1)
