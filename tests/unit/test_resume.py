@@ -216,6 +216,10 @@ def test_a_user_without_a_home_keeps_nothing(line, monkeypatch, said):
     assert (again(line)[1], said) == (6, [])
 
 
+def test_what_is_kept_of_a_picture_is_its_owners_alone(line):
+    assert ended(line, 4)._folder.stat().st_mode & 0o077 == 0
+
+
 def test_a_picture_that_takes_a_moment_leaves_nothing(line, monkeypatch):
     monkeypatch.setattr(unfinished, "AFTER", 60.0)
     assert not ended(line, 4)._folder.exists()

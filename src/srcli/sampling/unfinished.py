@@ -84,7 +84,7 @@ class Unfinished:
     def _write(self, what: str, state: State) -> None:
         file, data = self._file(what), io.BytesIO()
         if not is_dir(file.parent):
-            file.parent.mkdir(parents=True)
+            file.parent.mkdir(0o700, parents=True, exist_ok=True)  # a picture may be nobody else's business
             sweep(file.parent.parent)
         torch.save(state, data)
         with replacing(file) as fresh, fresh.open("wb") as out:
