@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -27,17 +28,23 @@ def mask_for(path: Path, masks: Path) -> Path | None:
 
 
 def mended(picture: Picture, mask: Picture) -> Picture:
-    """The picture without what is light in the mask."""
+    """The picture without what is light in the mask. Where the mask is transparent, it marks nothing."""
     if (mask.width, mask.height) != (picture.width, picture.height):
         sizes = f"{mask.width}x{mask.height}, the picture {picture.width}x{picture.height}"
         raise PictureError(f"the mask is {sizes}: paint it over the picture in its own size", "mask")
-    light = luminance(mask.pixels) > np.iinfo(mask.pixels.dtype).max // 2
+    light = _high(luminance(mask.pixels), mask)
+    if mask.alpha is not None:
+        light &= _high(mask.alpha, mask)
     if light.all():
         raise PictureError("the mask is light all over: paint damage white, the rest black", "mask")
     if not light.any():
         return picture
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (GROWN, GROWN))
     return replace(picture, pixels=_filled(picture.pixels, cv2.dilate(light.astype(np.uint8), kernel)))
+
+
+def _high(plane: NDArray[Any], mask: Picture) -> NDArray[np.bool_]:
+    return np.asarray(plane > np.iinfo(mask.pixels.dtype).max // 2)
 
 
 def _filled(pixels: Array, holes: NDArray[np.uint8]) -> Array:

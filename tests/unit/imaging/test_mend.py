@@ -47,6 +47,12 @@ def test_a_black_mask_changes_nothing() -> None:
     assert mended(picture, Picture(pixels=np.zeros_like(scratch()))) is picture
 
 
+def test_a_layer_of_white_strokes_on_nothing_is_a_mask_too() -> None:
+    picture, strokes = Picture(pixels=scratch() // 2 + slope() // 2), Picture(pixels=scratch())
+    layer = Picture(pixels=np.full_like(scratch(), 255), alpha=scratch()[..., 0])
+    assert np.array_equal(mended(picture, layer).pixels, mended(picture, strokes).pixels)
+
+
 @pytest.mark.parametrize(
     ("mask", "says"), [(scratch()[:40], "64x40, the picture 64x64"), (np.full_like(scratch(), 255), "light all over")]
 )
