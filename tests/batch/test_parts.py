@@ -216,6 +216,17 @@ def test_names_that_differ_in_case_only_are_two_where_the_file_system_says_so(tm
     assert [item.target.name for item in plan] == ["A_x2.png", "a_x2.png"]
 
 
+def test_a_mask_is_not_written_over(tmp_path: Path) -> None:
+    """Not by the very result that it helped to make, whatever the user allows."""
+    draw(tmp_path / "a.tif")
+    draw(tmp_path / "masks" / "a.png")
+    masks = tmp_path / "masks"
+    told = orders(tmp_path / "a.tif", path=str(masks / "a.png"), on_exists="overwrite", mask=str(masks))
+    plan = Plan(Finder(told.intake))
+    with pytest.raises(InputError, match="would be written over"):
+        plan.place(Namer(told, lambda path: (1, 1)), False, told.intake)
+
+
 class Evil:
     def __reduce__(self) -> tuple:
         return os.system, ("echo evil",)

@@ -12,7 +12,7 @@ from srcli.batch.orders import Intake
 from srcli.batch.wire import Refusal, Request, receive, send
 from srcli.errors import SrcliError
 from srcli.imaging.made import read_made
-from srcli.imaging.mend import mask_for, mended
+from srcli.imaging.mend import mended
 from srcli.imaging.names import shown
 from srcli.imaging.picture import Picture
 from srcli.imaging.read import read_picture, read_size
@@ -57,7 +57,7 @@ def _picture(request: Request) -> Picture:
     """The picture, without the damage that its mask shows."""
     intake = request.intake
     picture = _read(request.path if request.data is None else request.data, intake)
-    mask = mask_for(request.path, Path(intake.mask)) if intake.mask else None
+    mask = intake.mask_for(request.path)
     return picture if mask is None else mended(picture, _read(mask, intake))
 
 

@@ -51,6 +51,12 @@ class Intake:
         if self.frames not in FRAMES:
             raise InputError(f"--frames {self.frames!r} is unknown: choose one of {', '.join(FRAMES)}")
 
+    def mask_for(self, path: Path) -> Path | None:
+        """The mask of a picture: the one there is, or in a folder the PNG of the picture's name, if there is one."""
+        if self.mask is None or not is_dir(masks := Path(self.mask)):
+            return None if self.mask is None else Path(self.mask)
+        return own if is_file(own := masks / f"{path.stem}.png") else None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outlet:

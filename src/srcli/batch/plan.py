@@ -13,7 +13,7 @@ from typing import Any
 
 from srcli.batch.inputs import Found
 from srcli.batch.naming import Namer, folded, numbered
-from srcli.batch.orders import STREAM
+from srcli.batch.orders import STREAM, Intake
 from srcli.errors import InputError, PictureError
 from srcli.files import exists
 from srcli.imaging.names import shown
@@ -87,23 +87,24 @@ class Plan:
                 self._db.execute("DELETE FROM found WHERE id = ?", (id,))
         return left - len(self)
 
-    def place(self, namer: Namer, rename: bool) -> None:
+    def place(self, namer: Namer, rename: bool, intake: Intake | None = None) -> None:
         """Give every picture its target. Two inputs for one target stop the run before it begins."""
         for item in self:
             if item.found.problem:
                 continue
             try:
-                target = self._own(item, namer.target(item.found), rename)
+                mask = intake.mask_for(item.path) if intake else None
+                target = self._own(item, namer.target(item.found), rename, mask)
             except PictureError as error:
                 row = (error.kind, str(error), item.id)
                 self._db.execute("UPDATE found SET kind = ?, message = ? WHERE id = ?", row)
             else:
                 self._db.execute("UPDATE found SET target = ? WHERE id = ?", (os.fsencode(target), item.id))
 
-    def _own(self, item: Item, target: Path, rename: bool) -> Path:
+    def _own(self, item: Item, target: Path, rename: bool, mask: Path | None) -> Path:
         if target == Path(STREAM):
             return target
-        if _is(target, item.found):
+        if _is(target, item.path) or (mask and _is(target, mask)):
             raise InputError(f"{shown(target)} would be written over: give another -o or --suffix")
         for path in chain([target], numbered(target)):
             other = self.claim(path, item.path)
@@ -188,10 +189,10 @@ def _resolved(folder: Path) -> Path:
     return folder.resolve()
 
 
-def _is(target: Path, found: Found) -> bool:
+def _is(target: Path, source: Path) -> bool:
     """Is the target the very file that it is made of?"""
     try:
-        return target.samefile(found.path)
+        return target.samefile(source)
     except OSError:
         return False
 

@@ -83,7 +83,7 @@ class _Run:
             raise InputError(f"-o {orders.outlet.path} takes one picture, {len(plan)} were given: give a folder")
         if STREAM in orders.intake.inputs and orders.outlet.path is None:
             raise InputError("a picture from stdin has no place of its own: give -o FILE, or -o - for stdout")
-        plan.place(namer, orders.outlet.on_exists == "rename")
+        plan.place(namer, orders.outlet.on_exists == "rename", orders.intake)
         self._try_grounds(plan, namer)
         self._open_journal(plan, namer)
         self.tally.total = len(plan)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -11,20 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srcli.errors import PictureError
-from srcli.files import is_dir, is_file
 from srcli.imaging.color import luminance
 from srcli.imaging.picture import Array, Picture
 
 GROWN = 5  # pixels across: a scratch's edge is softer than the stroke over it
 RADIUS = 4.0  # how far away the filling is taken from
-
-
-def mask_for(path: Path, masks: Path) -> Path | None:
-    """The mask of a picture: `masks` itself, or in a folder of masks the PNG of the picture's name, if there is one."""
-    if not is_dir(masks):
-        return masks
-    own = masks / f"{path.stem}.png"
-    return own if is_file(own) else None
 
 
 def mended(picture: Picture, mask: Picture) -> Picture:

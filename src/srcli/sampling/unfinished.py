@@ -70,11 +70,12 @@ class Unfinished:
             self._write(what, state)
         except OSError as error:
             self._able = False
+            self.drop()  # the room may be the result's
             why = error.strerror or type(error).__name__
             self._tell(f"{self._name} cannot be resumed if it is ended now ({why}): free some space in {self._folder}")
 
     def drop(self) -> None:
-        """The picture is finished."""
+        """The picture is finished, or its state cannot be kept."""
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
 
