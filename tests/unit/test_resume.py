@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -191,18 +192,21 @@ def test_a_state_of_another_picture_is_a_damaged_one(line, said):
     assert any("damaged" in text for text in said)
 
 
-@pytest.fixture
+@contextmanager
 def small_files() -> Iterator[None]:
-    """No file may grow beyond this: a write fails as on a full disk."""
+    """No file may grow beyond this: a write fails as on a full disk. Not for the length of a fixture: pytest's own report
+    may be such a file."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1024, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-@pytest.mark.usefixtures("small_files")
 def test_a_disk_that_takes_no_state_is_no_failure(line, said):
-    kept = ended(line, 4)
+    with small_files():
+        kept = ended(line, 4)
     assert not kept._folder.exists()
     assert [text for text in said if "cannot be resumed if it is ended now" in text] == said[:1] == said
     assert again(line)[1] == 6
