@@ -194,8 +194,10 @@ def test_a_state_of_another_picture_is_a_damaged_one(line, said):
 
 @contextmanager
 def small_files() -> Iterator[None]:
-    """No file may grow beyond this: a write fails as on a full disk. Not for the length of a fixture: pytest's own report
-    may be such a file."""
+    """No file may grow beyond this: a write fails as on a full disk.
+
+    A fixture would stand while pytest writes its report, which may be such a file.
+    """
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1024, limits[1]))
     try:
