@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from srcli.models.attention import split
+
 TEXT = ".attn2.processor"
 
 
@@ -23,13 +25,13 @@ class TextMemory:
         self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Tensor, attention_mask: None = None
     ) -> Tensor:
         key, value = self._pair(attn, encoder_hidden_states)
-        mixed = scaled_dot_product_attention(_split(attn.to_q(hidden_states), attn.heads), key, value)
+        mixed = scaled_dot_product_attention(split(attn.to_q(hidden_states), attn.heads), key, value)
         out: Tensor = attn.to_out[0](mixed.transpose(1, 2).flatten(2))
         return out
 
     def _pair(self, attn: Any, text: Tensor) -> tuple[Tensor, Tensor]:
         if text not in self._kept:
-            self._kept[text] = _split(attn.to_k(text), attn.heads), _split(attn.to_v(text), attn.heads)
+            self._kept[text] = split(attn.to_k(text), attn.heads), split(attn.to_v(text), attn.heads)
         return self._kept[text]
 
 
@@ -38,7 +40,3 @@ def remember_text(net: UNet2DConditionModel | ControlNetModel) -> None:
     for name in net.attn_processors:
         if name.endswith(TEXT):
             net.get_submodule(name.removesuffix(".processor")).set_processor(TextMemory())
-
-
-def _split(x: Tensor, heads: int) -> Tensor:
-    return x.reshape(*x.shape[:2], heads, -1).transpose(1, 2)
