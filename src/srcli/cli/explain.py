@@ -50,7 +50,10 @@ def _say(plan: dict[str, object], as_json: bool) -> None:
         tiles += f" of {plan['tile']}" + (f", {plan['tiles_at_once']} at once" if plan["tiles"] != 1 else "")
     print(f"{plan['input']}: {plan['result']} by {plan['engine']} on {plan['device']}")
     print(f"  {tiles}; {steps}; {plan['tflop']:,} TFLOP")
-    print(f"  about {plan['memory_gib']} GiB of memory and {lasting(float(str(plan['seconds'])))}", flush=True)
+    memory = f"{plan['memory_gib']} GiB of memory"
+    if plan["host_memory_gib"]:
+        memory += f", {plan['host_memory_gib']} GiB of host memory"
+    print(f"  about {memory} and {lasting(float(str(plan['seconds'])))}", flush=True)
 
 
 def _count(number: object, thing: str) -> str:

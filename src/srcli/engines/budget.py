@@ -10,8 +10,7 @@ import torch
 from torch import nn
 
 from srcli.engines.device import Device
-from srcli.errors import MachineError
-from srcli.memory import Thrift
+from srcli.memory import Thrift, TooLarge
 
 GIB = 1 << 30
 CONTEXT = GIB // 2  # what torch itself and its libraries take, on any device
@@ -25,12 +24,16 @@ LEAST_LATENTS = 48 * 48  # the smallest tile that is planned
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """Bytes that an engine needs: weights of every step, weights at both ends, and of each latent in a call."""
+    """Bytes that an engine needs: weights of every step, weights at both ends, and of each latent in a call.
+
+    `kept` is what stays from one step to the next; on an accelerator that lies elsewhere.
+    """
 
     name: str
     steps: int
     ends: int
     latent: int
+    kept: int = 0
 
     def least(self, room: Room) -> int:
         """With one smallest tile in a call. A VAE that comes by stage wants no more than tiles do."""
@@ -40,7 +43,7 @@ class Demand:
     def fixed(self, room: Room) -> int:
         """All besides activations, while the engine samples."""
         steps = self.steps // 2 if room.eighth else self.steps
-        return CONTEXT + steps + (0 if room.by_stage else self.ends)
+        return CONTEXT + steps + self.kept + (0 if room.by_stage else self.ends)
 
     def bytes(self, room: Room) -> int:
         """At the largest."""
@@ -71,7 +74,7 @@ class Area:
         return PLAIN + self.weights + self.pixel * pixels + kept
 
     def largest(self, sides: Iterable[int], around: int, device: Device) -> int:
-        """The first of these falling sides whose square, with `around` on each edge, fits. MachineError: none does."""
+        """The first of these falling sides whose square, with `around` on each edge, fits. TooLarge: none does."""
         memory, least = budget(device), 0
         for side in sides:
             least = math.ceil(self.bytes((side + 2 * around) ** 2) / MAIN)
@@ -84,7 +87,7 @@ AMPLE = Room(MOST_LATENTS)
 
 
 def arrange(demand: Demand, device: Device) -> Room:
-    """The least intrusive arrangement that fits. MachineError names the smallest budget where none does."""
+    """The least intrusive arrangement that fits. TooLarge names the smallest budget where none does."""
     rooms = [Room(MOST_LATENTS), Room(MOST_LATENTS, True), Room(MOST_LATENTS, True, True)]
     if not device.accelerated:
         rooms = [Room(CPU_LATENTS)]
@@ -98,8 +101,8 @@ def arrange(demand: Demand, device: Device) -> Room:
     raise unfit(demand.name, device, demand.least(rooms[-1]))
 
 
-def unfit(name: str, device: Device, least: int) -> MachineError:
-    return MachineError(
+def unfit(name: str, device: Device, least: int) -> TooLarge:
+    return TooLarge(
         f"{name} does not fit into {_gib(budget(device) or 0)} of memory on {device.torch}:"
         f" give --max-memory {_gib(least)} or more, or choose another engine"
     )

@@ -48,6 +48,7 @@ class Forecast:
     at_once: int
     flop: float
     memory: int
+    host: int = 0  # bytes of host memory besides, where `memory` is an accelerator's
 
     def said(self, device: Device, speed: float) -> dict[str, object]:
         """In words and numbers that others can read."""
@@ -60,13 +61,14 @@ class Forecast:
             "tiles_at_once": self.at_once,
             "tflop": round(self.flop / 1e12, 3),
             "memory_gib": round(self.memory / 2**30, 2),
+            "host_memory_gib": round(self.host / 2**30, 2),
             "device": str(device),
             "seconds": round(self.flop / speed, 1),
         }
 
 
 def forecast(choice: ModelChoice, job: Job, size: Size, device: Device) -> Forecast:
-    """The plan for a picture of this size. MachineError where no plan fits into the device's budget."""
+    """The plan for a picture of this size. TooLarge where no plan fits into the device's budget."""
     name = choice.engine
     sampling, target = job.sampling.over(profile(choice)), job.target(*size)
     if name == "builtin":
@@ -81,11 +83,15 @@ def forecast(choice: ModelChoice, job: Job, size: Size, device: Device) -> Forec
     tiles = lay(*canvas, sampling, module.cost, limits) or [Tile(0, 0, *canvas)]
     steps, ends = (int(count * device.dtype.itemsize) for count in WEIGHTS[name])
     demand = Demand(NAMES[name], steps, ends, BYTES_A_LATENT * device.dtype.itemsize // 2)
+    kept = module.deep(tiles, sampling, device.dtype) if sampling.reuse else 0
+    if not device.accelerated:
+        demand = replace(demand, kept=kept)
     room = arrange(demand, device)
     cost = _shared(module.cost, module.outer_cost, sampling) if sampling.reuse else module.cost
     plan = _latent(name, target, sampling, tiles, cost, room, demand)
     pixels = canvas[0] * canvas[1] * UNIT**2
-    return replace(plan, memory=_with_ends(plan.memory, pixels, demand.fixed(room), device))
+    memory = _with_ends(plan.memory, pixels, demand.fixed(room), device)
+    return replace(plan, memory=memory, host=kept - demand.kept)
 
 
 def _shared(whole: Cost, outer: Cost, sampling: Sampling) -> Cost:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from srcli.engines.base import Canvas, Request, Size, Tell
-from srcli.engines.budget import Room, arrange
+from srcli.engines.budget import Demand, Room, arrange
 from srcli.engines.captions import Describer
 from srcli.engines.device import Device
 from srcli.engines.latent import POSTERIOR, Codec, guided_steps, least, scheduler
@@ -29,6 +30,7 @@ from srcli.weights.store import Store
 # FLOP of one call as measured: linear in the tile's latents, and quadratic where attention is.
 LINEAR, QUADRATIC = 267e6, 18930.0
 OUTER_LINEAR, OUTER_QUADRATIC = 62e6, 14080.0  # of the outermost layers alone
+DEEP = 1600  # values of each latent that --reuse keeps for a text: what enters those layers, and three residuals
 
 
 def load(choice: ModelChoice, device: Device, store: Store, tell: Tell) -> Pasd:
@@ -46,6 +48,7 @@ class Pasd:
     schedule: Mapping[str, Any]
     made_of: Mapping[str, str]
     describer: Describer
+    demand: Demand
     room: Room
     name: str = "pasd"
     factor: int = 1
@@ -58,11 +61,13 @@ class Pasd:
         for net in (loaded.unet, loaded.control):
             remember_text(net)
         steps, base = (loaded.unet, loaded.paca, loaded.control), loaded.base
-        room = arrange(demand("PASD", steps, (base.vae, base.text_encoder), device.dtype), device)
+        need = demand("PASD", steps, (base.vae, base.text_encoder), device.dtype)
+        room = arrange(need, device)
         settle(steps, device, room)
         nets = Nets(*steps, device, Prefix(loaded.unet, loaded.control))
         texts = TextEncoder.of(base.tokenizer, base.text_encoder, device, room)
-        return cls(nets, Codec.of(base.vae, device, room), texts, loaded.schedule, loaded.made_of, describer, room)
+        codec = Codec.of(base.vae, device, room)
+        return cls(nets, codec, texts, loaded.schedule, loaded.made_of, describer, need, room)
 
     def passes(self, size: Size, target: Size) -> list[Size]:
         return [target]
@@ -78,7 +83,14 @@ class Pasd:
         tiles = lay(height, width, sampling, cost, Limits())
         if tiles is None:
             return None
-        return tiles, max(1, self.room.latents // (tiles[0].height * tiles[0].width))
+        return tiles, max(1, self._room(tiles, sampling).latents // (tiles[0].height * tiles[0].width))
+
+    def _room(self, tiles: Sequence[Tile], sampling: Sampling) -> Room:
+        """Less for activations where deep features lie in the same memory. TooLarge: they leave none."""
+        device = self.nets.device
+        if device.accelerated or not (kept := deep(tiles, sampling, device.dtype)):
+            return self.room
+        return arrange(replace(self.demand, kept=kept), device)
 
     def prepare(self, hint: Tensor, request: Request) -> Canvas:
         sampling, device = request.sampling, self.nets.device.torch
@@ -126,6 +138,14 @@ def cost(latents: int) -> float:
 def outer_cost(latents: int) -> float:
     """FLOP of one prediction around deep features of an earlier step."""
     return OUTER_LINEAR * latents + OUTER_QUADRATIC * latents**2
+
+
+def deep(tiles: Sequence[Tile], sampling: Sampling, dtype: torch.dtype) -> int:
+    """Bytes of host memory for deep features that serve several steps."""
+    if (sampling.reuse or 1) == 1:
+        return 0
+    texts = 1 if (sampling.guidance or 0) <= 1 else 2 if sampling.guidance_interval is None else 3
+    return DEEP * texts * dtype.itemsize * sum(tile.height * tile.width for tile in tiles)
 
 
 def grey_size(size: Size, short: int) -> Size:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from srcli.engines.device import Device
 from srcli.engines.latent import AGAIN, START, entering, guided, noised
-from srcli.models.outer import Outer
+from srcli.models.outer import around, depth, seen
 from srcli.models.paca import PixelAware
 from srcli.models.prefix import Prefix
 from srcli.sampling.noise import NoiseField
@@ -34,10 +33,6 @@ class Nets:
     device: Device
     prefix: Prefix | None = None
 
-    @cached_property
-    def outer(self) -> Outer:
-        return Outer(self.unet)
-
     def equal_halves(self) -> AbstractContextManager[None]:
         """Within, both halves of a batch differ in their text alone."""
         return nullcontext() if self.prefix is None else self.prefix.equal_halves()
@@ -45,15 +40,14 @@ class Nets:
 
 @dataclass(frozen=True, slots=True)
 class Deep:
-    """What a call's deeper layers found, in host memory, and from which timestep on it serves."""
+    """What a call's deeper layers found, in host memory."""
 
-    since: float
     features: Tensor
     residuals: list[Tensor]
 
     @classmethod
-    def of(cls, since: float, features: Tensor, residuals: Sequence[Tensor]) -> Deep:
-        return cls(since, features.cpu(), [residual.cpu() for residual in residuals])
+    def of(cls, features: Tensor, residuals: Sequence[Tensor]) -> Deep:
+        return cls(features.cpu(), [residual.cpu() for residual in residuals])
 
 
 @dataclass(frozen=True)
@@ -69,7 +63,7 @@ class Led:
     since: Mapping[float, float] = field(default_factory=dict)  # timestep -> the one whose deep features serve it
     _embedded: dict[Tile | None, Tensor] = field(default_factory=dict)
     _texts: dict[tuple[int, int, int], Tensor] = field(default_factory=dict)
-    _deep: dict[tuple[object, ...], Deep] = field(default_factory=dict)
+    _deep: dict[float, dict[tuple[object, ...], Deep]] = field(default_factory=dict)
 
     @property
     def stride(self) -> int:
@@ -95,13 +89,19 @@ class Led:
         here = t.to(x.device, non_blocking=True)  # else both networks bring it there, and wait for it
         if not self.since:
             return self._whole(given, here, text, embedding)[0].to(x.dtype)
-        key, since = (where and tuple(where), texts.start, texts.stop), self.since[float(t)]
-        kept, outer = self._deep.get(key), self.nets.outer
-        if kept is not None and kept.since == since:
-            return self._around(kept, given, here, text).to(x.dtype)
-        out, down = self._whole(given, here, text, embedding)
-        self._deep[key] = Deep.of(since, outer.deep, down)
+        key, kept = (where and tuple(where), texts.start, texts.stop), self._kept(self.since[float(t)])
+        if key in kept:
+            return self._around(kept[key], given, here, text).to(x.dtype)
+        with seen(self.nets.unet) as found:
+            out, down = self._whole(given, here, text, embedding)
+        kept[key] = Deep.of(found[0], down[: depth(self.nets.unet)])
         return out.to(x.dtype)
+
+    def _kept(self, since: float) -> dict[tuple[object, ...], Deep]:
+        """Deep features that were found at this timestep, by tiles and texts; those of others serve no more."""
+        if since not in self._deep:
+            self._deep.clear()
+        return self._deep.setdefault(since, {})
 
     def _whole(self, x: Tensor, t: Tensor, text: Tensor, embedding: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
         """What all layers predict, and the ControlNet's residuals."""
@@ -122,7 +122,7 @@ class Led:
         """What the outermost layers predict around deep features of an earlier step."""
         residuals = [residual.to(x.device, non_blocking=True) for residual in kept.residuals]
         with self.nets.paca.attending(residuals):
-            return self.nets.outer(x, t, text, kept.features.to(x.device, non_blocking=True), residuals)
+            return around(self.nets.unet, x, t, text, kept.features.to(x.device, non_blocking=True), residuals)
 
     def _text(self, rows: int, texts: slice) -> Tensor:
         """The texts as rows. The same tensor each time: attention remembers it by its identity."""

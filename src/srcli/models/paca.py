@@ -19,7 +19,7 @@ from srcli.models.stock import heads, skip_widths
 
 
 class PixelAware(nn.Module):
-    """What both forms of PACA share: the residuals at hand, and which of them a layer attends to."""
+    """What both forms of PACA share: the residuals at hand, of which each decoder layer attends to one."""
 
     up_blocks: Any
 
@@ -29,7 +29,7 @@ class PixelAware(nn.Module):
 
     @contextmanager
     def attending(self, residuals: Sequence[Tensor]) -> Iterator[None]:
-        """Let the UNet attend to `residuals` (a ControlNet's, first to last); outside it is the base's own."""
+        """Let the UNet attend to `residuals` (a ControlNet's, from the first on); outside it is the base's own."""
         self._residuals = residuals
         try:
             yield
@@ -40,9 +40,8 @@ class PixelAware(nn.Module):
         """Enter `unet`, for good."""
         raise NotImplementedError
 
-    def _context(self, layer: int) -> Tensor | None:
-        """The residual of decoder layer `layer`: the last one comes first."""
-        return None if self._residuals is None else self._residuals[-1 - layer]
+    def _context(self, index: int) -> Tensor | None:
+        return None if self._residuals is None else self._residuals[index]
 
 
 class Paca(PixelAware):
@@ -57,15 +56,15 @@ class Paca(PixelAware):
             self.up_blocks.append(block)
 
     def attach(self, unet: UNet2DConditionModel) -> None:
-        layer = 0
+        index = _count(unet)
         for block, own in zip(unet.up_blocks, self.up_blocks, strict=True):
             sites = getattr(block, "attentions", block.resnets)
             for site, attention in zip(sites, own.pixel_attentions, strict=True):
-                site.register_forward_hook(partial(self._attend, attention, layer))
-                layer += 1
+                index -= 1
+                site.register_forward_hook(partial(self._attend, attention, index))
 
-    def _attend(self, attention: nn.Module, layer: int, _site: nn.Module, _args: object, out: Any) -> Any:
-        context = self._context(layer)
+    def _attend(self, attention: nn.Module, index: int, _site: nn.Module, _args: object, out: Any) -> Any:
+        context = self._context(index)
         if context is None:
             return out
         hidden = out[0] if isinstance(out, tuple) else out
@@ -87,22 +86,22 @@ class LightPaca(PixelAware):
             self.up_blocks.append(block)
 
     def attach(self, unet: UNet2DConditionModel) -> None:
-        layer = 0
+        index = _count(unet)
         for block, own in zip(unet.up_blocks, self.up_blocks, strict=True):
             extras = getattr(own, "attentions", [None] * len(block.resnets))
-            for index, extra in enumerate(extras):
+            for layer, extra in enumerate(extras):
+                index -= 1
                 if extra is not None:
-                    inner = block.attentions[index].transformer_blocks[0]
+                    inner = block.attentions[layer].transformer_blocks[0]
                     inner.norm2.register_forward_pre_hook(partial(self._remember, extra))
-                    inner.attn2.register_forward_hook(partial(self._attend, extra, layer))
-                layer += 1
+                    inner.attn2.register_forward_hook(partial(self._attend, extra, index))
 
     def _remember(self, extra: _Extra, _norm: nn.Module, args: tuple[Tensor, ...]) -> None:
         """Text attention's output lacks the hidden state that it is added to."""
         extra.before = None if self._residuals is None else args[0]
 
-    def _attend(self, extra: _Extra, layer: int, _site: nn.Module, _args: object, out: Tensor) -> Tensor:
-        context = self._context(layer)
+    def _attend(self, extra: _Extra, index: int, _site: nn.Module, _args: object, out: Tensor) -> Tensor:
+        context = self._context(index)
         return out if context is None else extra(out, context)
 
 
@@ -130,6 +129,11 @@ class _Extra(nn.Module):
         self.before, block = None, self.transformer_blocks[0]
         extra: Tensor = block.attn2_plus(block.norm2_plus(hidden), encoder_hidden_states=tokens)
         return text + extra
+
+
+def _count(unet: UNet2DConditionModel) -> int:
+    """Residuals, one for each decoder layer: the last one comes first."""
+    return sum(len(block.resnets) for block in unet.up_blocks)
 
 
 def _levels(config: Mapping[str, Any]) -> Iterator[tuple[list[int], int, int]]:

@@ -10,9 +10,9 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch.utils.flop_counter import FlopCounterMode
 
-from srcli.engines.pasd import cost, outer_cost
+from srcli.engines.pasd import DEEP, cost, outer_cost
 from srcli.models.control import control_net
-from srcli.models.outer import Outer
+from srcli.models.outer import around, depth, seen
 from srcli.models.paca import Paca
 from srcli.models.stock import build
 from srcli.sampling.layout import Limits, plan
@@ -35,14 +35,14 @@ def test_the_cost_model_is_what_the_full_networks_compute(side):
         paca.attach(unet)
         x, t, text, hint = torch.empty(1, 4, side, side), torch.tensor([5]), torch.empty(1, 77, 768), 8 * side
         down, mid = control(x, t, text, torch.empty(1, 3, hint, hint), return_dict=False)
-        outer = Outer(unet)
-        with paca.attending(down):
+        with paca.attending(down), seen(unet) as deep:
             unet(x, t, text, down_block_additional_residuals=down, mid_block_additional_residual=mid)
         whole = counted.get_total_flops()
         with paca.attending(down):
-            outer(x, t, text, outer.deep, down)
+            around(unet, x, t, text, deep[0], down)
     assert cost(side * side) == pytest.approx(whole, rel=0.005)
     assert outer_cost(side * side) == pytest.approx(counted.get_total_flops() - whole, rel=0.005)
+    assert DEEP * side * side == sum(kept.numel() for kept in (deep[0], *down[: depth(unet)]))
 
 
 def work(tiles: list[Tile]) -> float:

@@ -13,11 +13,12 @@ from tests.golden.pasd_models import nets as official
 from srcli.engines.captions import Describer
 from srcli.engines.device import Device
 from srcli.engines.forecast import forecast
-from srcli.engines.pasd import Pasd
+from srcli.engines.pasd import DEEP, Pasd
 from srcli.engines.pasd_sampling import SHOWN, Led, Nets, serving
 from srcli.engines.pasd_weights import open_all
 from srcli.errors import InputError
 from srcli.imaging.picture import Picture
+from srcli.memory import TooLarge
 from srcli.pipeline import Pipeline
 from srcli.sampling import unfinished
 from srcli.sampling.sampler import Tiled
@@ -40,6 +41,10 @@ def led(kind: str = "pasd", **more: object) -> Led:
     return Led(nets, text, **{"guidance": 9.0, "strength": 0.8, "guided_at": frozenset(since), "since": since} | more)
 
 
+def cpu(memory: float | None) -> Device:
+    return replace(CPU, memory=memory and int(memory * (1 << 30)))
+
+
 def inputs(side: int = 16) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
     return torch.randn(1, 4, side, side, generator=generator), torch.rand(1, 3, 8 * side, 8 * side, generator=generator)
@@ -52,7 +57,7 @@ def test_around_a_step_s_own_features_the_outer_layers_predict_what_all_do(kind)
     embedding = model._embedding(hint, None)
     whole = model.predict(x, FIRST, embedding, SHOWN)
     assert torch.equal(model.predict(x, FIRST, embedding, SHOWN), whole)
-    assert len(model._deep) == 1
+    assert [len(kept) for kept in model._deep.values()] == [1]
 
 
 @torch.inference_mode()
@@ -94,6 +99,17 @@ def test_features_from_before_are_not_taken_for_later_steps():
     model(x, FIRST, hint)
     exact = led(since={}, guided_at=frozenset([201.0]))
     assert torch.equal(model(x, later, hint), exact(x, later, hint))
+
+
+@torch.inference_mode()
+def test_nothing_stays_that_serves_no_more():
+    model, (x, hint) = led(since={501.0: 501.0, 201.0: 201.0}), inputs()
+    hooks = model.nets.unet.up_blocks[-1]._forward_pre_hooks
+    before = len(hooks)
+    for t in (FIRST, torch.tensor(201)):
+        model(x, t, hint)
+        assert list(model._deep) == [float(t)]
+    assert len(hooks) == before
 
 
 def test_one_is_the_exact_way():
@@ -138,6 +154,31 @@ def test_the_forecast_knows_what_it_saves():
         forecast(pasd, replace(asked, sampling=replace(asked.sampling, reuse=n)), (512, 512), CPU) for n in (None, 3)
     )
     assert 0.5 < near.flop / exact.flop < 0.65
+
+
+def test_what_is_kept_is_counted_where_it_lies():
+    pasd, asked = ModelChoice(engine="pasd"), job(tile=None, process_size=512)
+    exact = forecast(pasd, asked, (2048, 2048), cpu(None))
+    asked = replace(asked, sampling=replace(asked.sampling, reuse=2))
+    near = forecast(pasd, asked, (2048, 2048), cpu(None))
+    kept = near.tiles * near.tile[0] * near.tile[1] * 2 * 4 * DEEP
+    assert (near.memory - exact.memory, near.host) == (kept, 0)
+    meta = Device(torch.device("meta"), torch.float16, 8 << 30)
+    assert forecast(pasd, asked, (2048, 2048), meta).host == kept / 2
+
+
+def test_what_is_kept_must_fit_too():
+    sampling = job(reuse=2, tile=64).sampling.over("pasd")
+    engine = line().engine
+    assert isinstance(engine, Pasd)
+
+    def at_once(memory: float | None) -> int:
+        made = replace(engine, nets=replace(engine.nets, device=cpu(memory)))
+        return (made.layout(128, 128, sampling) or ([], 0))[1]
+
+    assert [at_once(memory) for memory in (None, 4, 1.5)] == [2, 2, 1]
+    with pytest.raises(TooLarge, match=r"PASD does not fit into 0\.6G .* --max-memory 1\.3G"):
+        at_once(0.6)
 
 
 def test_other_engines_refuse_it():
