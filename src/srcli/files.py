@@ -38,6 +38,14 @@ def is_dir(path: Path) -> bool:
     return os.path.isdir(path)  # noqa: PTH112
 
 
+def same(one: Path, other: Path) -> bool:
+    """Are both the same file or folder, by whatever names?"""
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
+
+
 def sha256(source: Path | IO[bytes]) -> str:
     """The hash of a file, or of what is left to read of an open one."""
     if isinstance(source, Path):

@@ -83,8 +83,8 @@ def bad(folder: Path) -> dict[str, str]:
     (folder / "gone.png").symlink_to(folder / "nothing")
     draw(folder / ("n" * 249 + ".png"))
     hostile(folder / "kills.png", b"KILL")
-    hostile(folder / "stalls.png", b"WAIT")
     hostile(folder / "fills.png", b"FILL")
+    hostile(folder / "short.png", b"OOM")
     return {
         "empty.png": "empty",
         "cut.jpg": "truncated",
@@ -103,8 +103,8 @@ def bad(folder: Path) -> dict[str, str]:
         "gone.png": "missing",
         "n" * 249 + ".png": "name-too-long",
         "kills.png": "crash",
-        "stalls.png": "timeout",
         "fills.png": "too-large",
+        "short.png": "killed",
     }
 
 
@@ -128,7 +128,7 @@ def test_every_file_is_answered_for_once(tmp_path: Path, monkeypatch: pytest.Mon
     folder, out = tmp_path / "in", tmp_path / "out"
     expected = awkward(folder) | {os.fsencode(name): kind for name, kind in bad(folder).items()}
     noise_of_others(folder)
-    heard = go(folder, path=str(out), timeout=4)
+    heard = go(folder, path=str(out))
     fates = [(os.fsencode(o.source.name), o.kind or o.status) for o in heard.outcomes]
     assert dict(fates) == expected
     assert len(fates) == len(expected)
@@ -144,7 +144,7 @@ def test_every_file_is_answered_for_once(tmp_path: Path, monkeypatch: pytest.Mon
     ends = [r["status"] for r in told if r["event"] == "picture" and r["status"] != "started"]
     assert sorted(ends) == ["done"] * 17 + ["failed"] * 19
 
-    again = go(folder, path=str(out), timeout=4)
+    again = go(folder, path=str(out))
     assert again.report.skipped == 17
     assert "earlier run" in next(o.message for o in again.outcomes if o.source.name == "kills.png")
 

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import PngImagePlugin
 
 from srcli.batch import grounds, wire
 from srcli.batch.inputs import Finder, Found, named
@@ -272,11 +273,18 @@ def test_a_reader_survives_its_process(tmp_path: Path, monkeypatch: pytest.Monke
         with pytest.raises(PictureError, match="killed") as caught:
             reader.read(hostile(tmp_path / "k.png", b"KILL"))
         assert caught.value.kind == "crash"
+        with pytest.raises(PictureError, match="outside") as caught:
+            reader.read(hostile(tmp_path / "o.png", b"OOM"))
+        assert caught.value.kind == "killed"
+        (tmp_path / "codec" / "tried").unlink()
         with pytest.raises(PictureError, match="within") as caught:
             reader.read(hostile(tmp_path / "w.png", b"WAIT"))
         assert caught.value.kind == "timeout"
-        picture = reader.read(draw(tmp_path / "a.png", 30, 20))
+        once = PngImagePlugin.PngInfo()
+        once.add_text("ONCE", "is no fault of the picture's")
+        picture = reader.read(draw(tmp_path / "a.png", 30, 20, pnginfo=once))
         assert (picture.width, picture.height) == (30, 20)
+        assert (tmp_path / "codec" / "tried").exists()
         assert reader.size(tmp_path / "a.png") == (30, 20)
         assert reader.made(tmp_path / "a.png") is None
     finally:

@@ -55,10 +55,8 @@ def _answer(request: Request) -> object:
 
 def _picture(request: Request) -> Picture:
     """The picture, without the damage that its mask shows."""
-    intake = request.intake
-    picture = _read(request.path if request.data is None else request.data, intake)
-    mask = intake.mask_for(request.path)
-    return picture if mask is None else mended(picture, _read(mask, intake))
+    picture = _read(request.path if request.data is None else request.data, request.intake)
+    return picture if request.mask is None else mended(picture, _read(request.mask, request.intake))
 
 
 def _read(source: Path | bytes, intake: Intake) -> Picture:

@@ -9,7 +9,7 @@ from typing import Any
 
 from srcli.batch.journal import key
 from srcli.batch.naming import numbered
-from srcli.batch.orders import STREAM
+from srcli.batch.orders import STREAM, Intake, with_mask
 from srcli.batch.past import Memory, Past
 from srcli.batch.plan import Item, Plan
 from srcli.batch.report import FAILED, SKIPPED, Outcome
@@ -26,6 +26,7 @@ class Gate:
     """Decides about one picture at a time, just before its turn."""
 
     plan: Plan
+    intake: Intake
     memory: Memory
     recipe: str
     on_exists: str
@@ -36,9 +37,11 @@ class Gate:
         if item.found.problem:
             kind, message = item.found.problem
             return Outcome(item.path, FAILED, kind=kind, message=message, exit_code=ALL_FAILED)
+        mask = self.intake.mask_for(item.path, item.found.root)
+        item = replace(item, mask=mask, recipe=with_mask(self.recipe, mask))
         if item.target == Path(STREAM):
             return item
-        past = self.memory.of(item.path, self.recipe, item.target)
+        past = self.memory.of(item.path, item.recipe, item.target)
         if past is not None and past.target is not None:
             # A result whose name was taken got a number once, and keeps it.
             item = replace(item, target=item.target.with_name(past.target.name))
@@ -76,7 +79,7 @@ class Gate:
         """Does the file itself say that it is this very result?"""
         made = self.read_made(item.target)
         try:
-            return made is not None and made.get("key") == key(sha256(item.path), self.recipe)
+            return made is not None and made.get("key") == key(sha256(item.path), item.recipe)
         except OSError:
             return False
 

@@ -45,7 +45,8 @@ class Finder:
 
     def __init__(self, intake: Intake, closed: Path | None = None) -> None:
         self._intake = intake
-        self._closed = _place(closed) if closed else None  # the folder of outputs, which is never walked into
+        apart = (closed, intake.mask and Path(intake.mask))  # of outputs and of masks, which are never walked into
+        self._closed = {_place(path) for path in apart if path} - {None}
         self.left_out = 0  # files that are no pictures
 
     def __iter__(self) -> Iterator[Found]:
@@ -81,8 +82,10 @@ class Finder:
                 yield Found(folder, root, turn, problem=_unseen(folder, error))
 
     def _wanted(self, entry: os.DirEntry[str]) -> bool:
+        if self._closed and _place(entry) in self._closed:
+            return False
         if entry.is_dir(follow_symlinks=False):
-            return not self._closed or _place(entry) != self._closed
+            return True
         path = Path(entry.path)
         return not is_dir(path) and is_picture(path)
 

@@ -21,6 +21,7 @@ class Logbook:
         self._journal = Journal(folder)
         self._lock = threading.Lock()
         self._stamps: dict[Path, Stamp] = {}
+        self._recipes: dict[Path, str] = {}
         self._results: dict[Path, str] = {}  # hashes of those that are about to take their places
         self.path = self._journal.path
         self._journal.begin(self._recipe, orders.settings())
@@ -28,10 +29,11 @@ class Logbook:
     def close(self) -> None:
         self._journal.close()
 
-    def reading(self, source: Path) -> None:
+    def reading(self, item: Item) -> None:
         """Look at a file before it is read: what is written about it later is about this state."""
+        self._recipes[item.path] = item.recipe
         with contextlib.suppress(OSError):  # stdin has none, and what has vanished fails by itself
-            self._stamps[source] = Stamp.of(source)
+            self._stamps[item.path] = Stamp.of(item.path)
 
     def started(self, item: Item, made: Made, sha256: str) -> None:
         """The result is about to take its place. After a kill, its hash tells whether it did."""
@@ -41,22 +43,25 @@ class Logbook:
     def done(self, outcome: Outcome, made: Made) -> None:
         if outcome.target is None:
             return
-        output = {"sha256": self._results.pop(outcome.source), "stamp": Stamp.of(outcome.target).fields()}
+        output = {"sha256": self._results[outcome.source], "stamp": Stamp.of(outcome.target).fields()}
         told = {"output": output, "seconds": round(outcome.seconds, 3), "size": outcome.size}
         self._add(outcome.source, outcome.target, DONE, made.picture.sha256, **told)
-        self._stamps.pop(outcome.source, None)
+        self._forget(outcome.source)
 
     def failed(self, outcome: Outcome) -> None:
         if outcome.status == FAILED:
             told = {"kind": outcome.kind, "message": outcome.message, "seconds": round(outcome.seconds, 3)}
             self._add(outcome.source, None, FAILED, None, **told)
-            self._stamps.pop(outcome.source, None)
-            self._results.pop(outcome.source, None)
+            self._forget(outcome.source)
+
+    def _forget(self, source: Path) -> None:
+        for kept in (self._stamps, self._recipes, self._results):
+            kept.pop(source, None)
 
     def _add(self, source: Path, target: Path | None, status: str, sha256: str | None, **told: object) -> None:
         stamp = self._stamps.get(source)
         given = {"sha256": sha256, "stamp": stamp.fields() if stamp else None}
-        settings = {"recipe": self._recipe, "seed": self._seed, "lock": self._models}
+        settings = {"recipe": self._recipes.get(source, self._recipe), "seed": self._seed, "lock": self._models}
         names = {"source": self._journal.name(source), "target": target and self._journal.name(target)}
         with self._lock:
             self._journal.add(**names, status=status, input=given, **told, **settings)

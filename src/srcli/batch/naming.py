@@ -11,7 +11,7 @@ from pathlib import Path
 from srcli.batch.inputs import Found
 from srcli.batch.orders import STREAM, Intake, Orders, Outlet
 from srcli.errors import InputError, PictureError
-from srcli.files import exists, is_dir, is_file
+from srcli.files import exists, is_dir, is_file, same
 from srcli.imaging.formats import format_of, named, suffix_for
 from srcli.imaging.names import shown
 from srcli.tasks import TASKS, Job
@@ -150,7 +150,7 @@ class Ours:
     def __init__(self, orders: Orders, told: Callable[[Path], bool], made: Callable[[Path], object]) -> None:
         self._suffix, self._told, self._made = orders.outlet.suffix, told, made
         self._beside = orders.outlet.path is None or any(
-            _same(name, orders.outlet.path) for name in orders.intake.inputs
+            same(Path(name), Path(orders.outlet.path)) for name in orders.intake.inputs
         )
 
     def __call__(self, path: Path, neighbour: bool) -> bool:
@@ -185,10 +185,3 @@ def _without_number(stem: str) -> str:
 def _has_source(path: Path, stem: str) -> bool:
     """Is there the picture that this one is named after?"""
     return any(is_file(path.with_name(stem + ending)) for ending in {path.suffix, *SOURCES})
-
-
-def _same(one: str, other: str) -> bool:
-    try:
-        return Path(one).samefile(other)
-    except OSError:
-        return False

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from srcli import __version__
 from srcli.errors import InputError
-from srcli.files import exists, is_dir, is_file
+from srcli.files import exists, is_dir, is_file, same, sha256
 from srcli.imaging.formats import named
 from srcli.settings import FRAMES, MAX_PIXELS, REFUSE, DeviceChoice, ModelChoice
 from srcli.tasks import Job
@@ -46,16 +48,21 @@ class Intake:
             raise InputError("stdin was named twice: it can be read once")
         if self.mask is not None and not exists(Path(self.mask)):
             raise InputError(f"no such mask {self.mask}: give --mask a picture, or a folder of pictures")
+        if self.mask is not None and any(same(Path(self.mask), Path(name)) for name in self.inputs):
+            raise InputError(f"the mask {self.mask} is itself an input: keep masks in a folder of their own")
         if self.max_pixels < 1:
             raise InputError(f"--max-pixels {self.max_pixels} is out of range: give a positive number")
         if self.frames not in FRAMES:
             raise InputError(f"--frames {self.frames!r} is unknown: choose one of {', '.join(FRAMES)}")
 
-    def mask_for(self, path: Path) -> Path | None:
-        """The mask of a picture: the one there is, or in a folder the PNG of the picture's name, if there is one."""
-        if self.mask is None or not is_dir(masks := Path(self.mask)):
-            return None if self.mask is None else Path(self.mask)
-        return own if is_file(own := masks / f"{path.stem}.png") else None
+    def mask_for(self, path: Path, root: Path) -> Path | None:
+        """The mask of a picture: the one there is, or at its place in a folder the PNG of its name, if there is one."""
+        if self.mask is None:
+            return None
+        mask = Path(self.mask)
+        if is_dir(mask):
+            mask = mask / path.parent.relative_to(root) / f"{path.stem}.png"
+        return mask if is_file(mask) and not same(mask, path) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +142,7 @@ class Orders:
         return lock_digest(self.maker.choice)
 
     def settings(self) -> dict[str, object]:
-        """Whatever decides the bytes of a result, besides its input."""
+        """Whatever decides the bytes of a result, besides its input and its mask."""
         return {
             "version": __version__,
             "job": asdict(self.job),
@@ -145,13 +152,21 @@ class Orders:
             "lock": self.lock,
             "form": [self.outlet.format, self.outlet.quality, self.outlet.strip, self.outlet.strip_gps],
             "reading": [self.intake.frames, self.intake.allow_truncated],
-            "mask": _stamps(Path(self.intake.mask)) if self.intake.mask else [],
         }
 
     def recipe(self) -> str:
         """Digest of these settings: two runs with one recipe make the same picture of the same input."""
         text = json.dumps(self.settings(), sort_keys=True, default=str)
         return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def with_mask(recipe: str, mask: Path | None) -> str:
+    """The recipe for a picture: a mask counts for its own, and by what is in it."""
+    if mask is None:
+        return recipe
+    with suppress(OSError):  # the picture will fail, and say why
+        recipe = hashlib.sha256(f"{recipe} {sha256(mask)}".encode()).hexdigest()
+    return recipe
 
 
 def lock_digest(choice: ModelChoice) -> str:
@@ -181,5 +196,9 @@ def _local(choice: ModelChoice) -> list[Path]:
 
 def _stamps(path: Path) -> list[list[object]]:
     """Size and time of the files of a model on this disk: edited weights make other pictures."""
-    files = sorted(p for p in path.rglob("*") if is_file(p)) if is_dir(path) else [path]
-    return [[str(p), (stat := p.stat()).st_size, stat.st_mtime_ns] for p in files]
+    stamps: list[list[object]] = []
+    for file in sorted(Path(folder, name) for folder, _, names in os.walk(path) for name in names) or [path]:
+        with suppress(FileNotFoundError):  # it went away meanwhile
+            status = file.stat()
+            stamps.append([str(file), status.st_size, status.st_mtime_ns])
+    return stamps

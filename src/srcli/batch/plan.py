@@ -15,7 +15,7 @@ from srcli.batch.inputs import Found
 from srcli.batch.naming import Namer, folded, numbered
 from srcli.batch.orders import STREAM, Intake
 from srcli.errors import InputError, PictureError
-from srcli.files import exists
+from srcli.files import exists, same
 from srcli.imaging.names import shown
 
 PAGE = 1000
@@ -39,6 +39,8 @@ class Item:
     found: Found
     target: Path = Path()  # meaningless where there is a problem
     replace: bool = False  # may what stands there be written over?
+    mask: Path | None = None  # what shows its damage
+    recipe: str = ""  # of its result
 
     @property
     def path(self) -> Path:
@@ -93,7 +95,7 @@ class Plan:
             if item.found.problem:
                 continue
             try:
-                mask = intake.mask_for(item.path) if intake else None
+                mask = intake.mask_for(item.path, item.found.root) if intake else None
                 target = self._own(item, namer.target(item.found), rename, mask)
             except PictureError as error:
                 row = (error.kind, str(error), item.id)
@@ -104,7 +106,7 @@ class Plan:
     def _own(self, item: Item, target: Path, rename: bool, mask: Path | None) -> Path:
         if target == Path(STREAM):
             return target
-        if _is(target, item.path) or (mask and _is(target, mask)):
+        if same(target, item.path) or (mask and same(target, mask)):
             raise InputError(f"{shown(target)} would be written over: give another -o or --suffix")
         for path in chain([target], numbered(target)):
             other = self.claim(path, item.path)
@@ -187,14 +189,6 @@ def _whole(path: Path) -> Path:
 @lru_cache(256)
 def _resolved(folder: Path) -> Path:
     return folder.resolve()
-
-
-def _is(target: Path, source: Path) -> bool:
-    """Is the target the very file that it is made of?"""
-    try:
-        return target.samefile(source)
-    except OSError:
-        return False
 
 
 def _folds(path: Path) -> bool:

@@ -27,6 +27,10 @@ CHUNK = 1 << 20
 STREAM_BYTES = 16  # for each pixel that a picture may have: more is no picture
 
 
+class _Killed(PictureError):
+    """The reading process was ended, and not by what it read."""
+
+
 class Reader:
     """One reading process, started when it is needed and again when it died. Safe to use from one thread at a time."""
 
@@ -35,9 +39,9 @@ class Reader:
         self._process: subprocess.Popen[bytes] | None = None
         self._greeted = self._dropped = False
 
-    def read(self, path: Path, data: bytes | None = None) -> Picture:
-        """The picture in a file, or in these bytes."""
-        return cast(Picture, self._ask(Request(path, data, self._intake, "picture")))
+    def read(self, path: Path, data: bytes | None = None, mask: Path | None = None) -> Picture:
+        """The picture in a file, or in these bytes, mended where a mask says so."""
+        return cast(Picture, self._ask(Request(path, data, self._intake, "picture", mask)))
 
     def size(self, path: Path) -> tuple[int, int]:
         """Width and height, from the file's header."""
@@ -92,6 +96,13 @@ class Reader:
             self._process = None
 
     def _ask(self, request: Request) -> object:
+        """No file kills with SIGKILL; a system short of memory does, and perhaps not twice."""
+        try:
+            return self._answer(request)
+        except _Killed:
+            return self._answer(request)
+
+    def _answer(self, request: Request) -> object:
         process = self.start()
         self._greet(process)
         late = threading.Event()
@@ -120,6 +131,9 @@ class Reader:
         if late:
             text = f"{shown(path)} could not be read within {self._timeout:g} seconds: raise --timeout, or leave it out"
             return PictureError(text, "timeout")
+        if code == -9:
+            text = f"{shown(path)}: the process that read it was killed from outside, twice: free some memory"
+            return _Killed(text, "killed")
         text = f"{shown(path)} killed the process that read it (status {code}): it is damaged or hostile, leave it out"
         return PictureError(text, "crash")
 
@@ -192,10 +206,10 @@ class Readers:
         for reader in self._all:
             reader.drop()
 
-    def read(self, path: Path) -> Picture:
+    def read(self, path: Path, mask: Path | None = None) -> Picture:
         data = self._stdin.read() if path == Path(STREAM) else None
         with self._one() as reader:
-            return reader.read(path, data)
+            return reader.read(path, data, mask)
 
     def size(self, path: Path) -> tuple[int, int]:
         with self._one() as reader:

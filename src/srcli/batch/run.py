@@ -84,11 +84,23 @@ class _Run:
         if STREAM in orders.intake.inputs and orders.outlet.path is None:
             raise InputError("a picture from stdin has no place of its own: give -o FILE, or -o - for stdout")
         plan.place(namer, orders.outlet.on_exists == "rename", orders.intake)
+        self._tell_unmasked(plan)
         self._try_grounds(plan, namer)
         self._open_journal(plan, namer)
         self.tally.total = len(plan)
         self.listener.planned(len(plan), finder.left_out + own)
         return plan
+
+    def _tell_unmasked(self, plan: Plan) -> None:
+        intake = self.orders.intake
+        if intake.mask is None:
+            return
+        tried = (item.found for item in plan if not item.found.problem)
+        bare = (found.path for found in tried if intake.mask_for(found.path, found.root) is None)
+        if (first := next(bare, None)) is not None:
+            more = sum(1 for _ in bare)
+            which = shown(first) + (f" and {more} more of {len(plan)} pictures" if more else "")
+            self.listener.note(f"no mask in {shown(intake.mask)} for {which}: not mended")
 
     def _try_grounds(self, plan: Plan, namer: Namer) -> None:
         if namer.streams:
@@ -114,19 +126,20 @@ class _Run:
         return Cluster(orders, tell)
 
     def items(self, plan: Plan) -> Iterator[Item | Outcome]:
-        gate = Gate(plan, self.memory, self.recipe, self.orders.outlet.on_exists, self.readers.made)
+        orders = self.orders
+        gate = Gate(plan, orders.intake, self.memory, self.recipe, orders.outlet.on_exists, self.readers.made)
         return map(gate.decide, plan)
 
     def read(self, item: Item) -> Picture:
         if self.logbook:
-            self.logbook.reading(item.path)
-        picture = replace(self.readers.read(item.path), name=shown(item.path))
+            self.logbook.reading(item)
+        picture = replace(self.readers.read(item.path, item.mask), name=shown(item.path))
         self.delivery.check(item, picture)
         return picture
 
     def write(self, item: Item, made: Made) -> Outcome:
         announce = partial(self.logbook.started, item, made) if self.logbook else None
-        outcome = self.delivery.write(item, made, key(made.picture.sha256, self.recipe), announce)
+        outcome = self.delivery.write(item, made, key(made.picture.sha256, item.recipe), announce)
         if self.logbook:
             self.logbook.done(outcome, made)
         made.settled()

@@ -37,6 +37,7 @@ class Request:
     data: bytes | None
     intake: Intake
     want: str
+    mask: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,7 +74,8 @@ def test_the_reader_mends_by_a_file_and_by_a_folder(tmp_path: Path) -> None:
     for source, name, changed in ((intake, "a", True), (intake, "b", False), (_single(intake, masks), "b", True)):
         reader = Reader(source)
         try:
-            pixels = reader.read(tmp_path / f"{name}.tif").pixels
+            path = tmp_path / f"{name}.tif"
+            pixels = reader.read(path, mask=source.mask_for(path, tmp_path)).pixels
         finally:
             reader.close()
         assert (pixels[30, 31] < 250).all() == changed
