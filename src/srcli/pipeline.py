@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -30,6 +32,9 @@ from srcli.sampling.unfinished import OnProgress, Stretch, Unfinished, key, plac
 from srcli.settings import DeviceChoice, ModelChoice
 from srcli.tasks import Job
 
+if TYPE_CHECKING:
+    from srcli.engines.preview import Preview
+
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 
 
@@ -45,11 +50,14 @@ class Pipeline:
     device: Device
     tell: Tell = print
     choice: ModelChoice = ModelChoice()
+    preview: Preview | None = None
 
     @classmethod
-    def load(cls, choice: ModelChoice, device: DeviceChoice, tell: Tell) -> Pipeline:
+    def load(cls, choice: ModelChoice, device: DeviceChoice, tell: Tell, preview: Path | None = None) -> Pipeline:
+        # Before the engine, which takes minutes: what a preview lacks is said at once.
+        shown = engines.load_preview(preview, choice, device, tell) if preview else None
         where, engine = engines.load(choice, device, tell)
-        return cls(engine, where, tell, choice)
+        return cls(engine, where, tell, choice, shown)
 
     @cached_property
     def ladder(self) -> Ladder:
@@ -153,9 +161,11 @@ class Pipeline:
         tiles = repr(layout and layout[0])
         x, begun = stretch.resumed(canvas.start, canvas.scheduler, tiles)
 
-        def on_step(done: int, total: int, x: Tensor) -> None:
+        def on_step(done: int, total: int, x: Tensor, expected: Tensor) -> None:
             if done % (request.sampling.reuse or 1) == 0:  # no step that comes after needs what earlier ones found
                 stretch.keep_step(done, x, canvas.scheduler, tiles)
+            if self.preview:
+                self.preview.show(expected)
             stretch.tell("sampling", done, total)
 
         return sample(denoiser, canvas.scheduler, x, canvas.hint, request.noise, on_step, begun)

@@ -61,7 +61,7 @@ def sampled(name: str, stretch: Stretch, last: int = STEPS) -> torch.Tensor:
     made, noise = scheduler(name, {"beta_schedule": "scaled_linear"}, STEPS), NoiseField(1)
     start, done = stretch.resumed(noise.draw((1, 2, 8, 8)), made, "")
 
-    def on_step(done: int, total: int, x: torch.Tensor) -> None:
+    def on_step(done: int, total: int, x: torch.Tensor, expected: torch.Tensor) -> None:
         stretch.keep_step(done, x, made, "")
         if done == last < STEPS:
             raise Ended

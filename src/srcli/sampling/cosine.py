@@ -20,6 +20,7 @@ class Step(NamedTuple):
     """What a scheduler's step returns."""
 
     prev_sample: Tensor
+    pred_original_sample: Tensor
 
 
 class Cosine:
@@ -42,4 +43,4 @@ class Cosine:
         later, later_spoil = (float(v) for v in levels(self.times[index + 1]))
         clean = signal * sample - spoil * model_output
         noise = spoil * sample + signal * model_output
-        return Step(later * clean + later_spoil * noise)
+        return Step(later * clean + later_spoil * noise, clean)

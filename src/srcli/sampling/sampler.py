@@ -14,7 +14,8 @@ from torch import Tensor
 from srcli.sampling.noise import NoiseField
 from srcli.sampling.tiling import Tile, gaussian
 
-OnStep = Callable[[int, int, Tensor], None]  # steps done, of how many, and the canvas after them
+# Steps done, of how many, the canvas after them, and what the scheduler expects it to become.
+OnStep = Callable[[int, int, Tensor, Tensor], None]
 
 
 class Denoiser(Protocol):
@@ -101,10 +102,21 @@ def sample(
     total = len(scheduler.timesteps)
     for step, t in enumerate(scheduler.timesteps[done:], done + 1):
         prediction = denoise(scheduler.scale_model_input(x, t), t, hint)
-        x = scheduler.step(prediction, t, x, **draw(step, x)).prev_sample
+        stepped = scheduler.step(prediction, t, x, **draw(step, x))
+        x = stepped.prev_sample
         if on_step:
-            on_step(step, total, x)
+            on_step(step, total, x, _expected(scheduler, stepped))
     return x
+
+
+def _expected(scheduler: Any, stepped: Any) -> Tensor:
+    """The clean canvas by the scheduler's own estimate; those of several steps keep it for the next one."""
+    for name in ("pred_original_sample", "denoised"):
+        told: Tensor | None = getattr(stepped, name, None)
+        if told is not None:
+            return told
+    kept: Tensor = scheduler.model_outputs[-1]
+    return kept
 
 
 def _step_noise(scheduler: Scheduler, noise: NoiseField | None) -> Callable[[int, Tensor], dict[str, Any]]:

@@ -85,5 +85,5 @@ def test_progress_counts_the_steps():
     scheduler.set_timesteps(3)
     seen = []
     x = torch.zeros(1, 1, 8, 8)
-    sample(Pull(), scheduler, x, x, on_step=lambda done, total, x: seen.append((done, total)))
+    sample(Pull(), scheduler, x, x, on_step=lambda done, total, x, expected: seen.append((done, total)))
     assert seen == [(1, 3), (2, 3), (3, 3)]

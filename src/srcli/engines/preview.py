@@ -1,0 +1,75 @@
+"""A look at what a picture is becoming: a small file, decoded from the latents that the scheduler expects."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from time import monotonic
+
+from diffusers import AutoencoderTiny
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from srcli import __version__
+from srcli.engines.base import Tell
+from srcli.engines.budget import AMPLE
+from srcli.engines.captions import levels
+from srcli.engines.device import Device
+from srcli.engines.placing import settle
+from srcli.imaging.picture import Picture
+from srcli.imaging.write import write_picture
+from srcli.memory import release
+from srcli.weights.open import load_component
+from srcli.weights.store import Store
+
+WEIGHTS = "taesd"
+EVERY = 5.0  # seconds from one to the next
+SHARE = 0.05  # of the time that they may take
+MOST = 64 * 64  # latents of one: its maps want no more memory than a step's
+MADE = {"tool": f"srcli {__version__}", "preview": True}
+
+
+class Preview:
+    """The file, and the tiny decoder that makes it. It draws nothing at random and leaves the latents as they are."""
+
+    def __init__(self, file: Path, net: AutoencoderTiny, tell: Tell) -> None:
+        self._file, self._net, self._tell, self._due = file, net, tell, 0.0
+
+    @classmethod
+    def open(cls, file: Path, device: Device, store: Store, tell: Tell) -> Preview:
+        net = load_component(AutoencoderTiny, store.resolve(WEIGHTS, "preview").folder)
+        settle([net], device, AMPLE)
+        return cls(file, net, tell)
+
+    def show(self, latents: Tensor) -> None:
+        """Renew the file, if it is time to. What goes wrong ends the previews, and never the run."""
+        if monotonic() < self._due:
+            return
+        try:
+            self._renew(shrunk(latents).cpu())  # here the device has done its steps: what follows is the preview's time
+            return
+        except Exception as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+        self._due = math.inf
+        release()
+        self._tell(f"no more previews, the picture is made without: {reason}")
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """The picture in about 0..1, fp32."""
+        scaled = latents.to(self._net.device, self._net.dtype) / self._net.config.scaling_factor
+        picture: Tensor = self._net.decode(scaled).sample.float()
+        return picture / 2 + 0.5
+
+    def _renew(self, latents: Tensor) -> None:
+        began = monotonic()
+        write_picture(Picture(pixels=levels(self.decode(latents))), self._file, made=MADE)
+        now = monotonic()
+        self._due = now + max(EVERY, (now - began) / SHARE)
+
+
+def shrunk(latents: Tensor) -> Tensor:
+    """No more than the most, in the same shape."""
+    factor = math.sqrt(MOST / latents[0, 0].numel())
+    if factor >= 1:
+        return latents
+    return interpolate(latents, [max(1, int(side * factor)) for side in latents.shape[2:]], mode="area")
