@@ -15,7 +15,7 @@ from torch import Tensor
 
 from srcli.engines.captions import Describer
 from srcli.engines.device import Device
-from srcli.engines.latent import AGAIN, POSTERIOR, START, scheduler
+from srcli.engines.latent import scheduler
 from srcli.engines.pasd import Pasd
 from srcli.engines.pasd_sampling import start
 from srcli.engines.pasd_weights import open_all
@@ -23,7 +23,7 @@ from srcli.imaging.color import luma_transplant, luminance
 from srcli.imaging.picture import Picture
 from srcli.imaging.resize import resize
 from srcli.pipeline import Pipeline
-from srcli.sampling.noise import NoiseField
+from srcli.sampling.noise import AGAIN, POSTERIOR, START, NoiseField
 from srcli.settings import ModelChoice, Prompt, Sampling, Size
 from srcli.tasks import COLORIZE, UPSCALE, Job
 from srcli.weights.store import Store

@@ -11,11 +11,11 @@ from tests.golden.pasd_models import nets, text_parts, vae
 from torch import Tensor
 
 from srcli.engines.device import Device
-from srcli.engines.latent import AGAIN, POSTERIOR, START, Codec, guided_steps, scheduler
+from srcli.engines.latent import Codec, guided_steps, scheduler
 from srcli.engines.pasd_sampling import BOTH, Led, Nets, start
 from srcli.engines.prompts import TextEncoder
 from srcli.models.memory import remember_text
-from srcli.sampling.noise import NoiseField
+from srcli.sampling.noise import AGAIN, POSTERIOR, START, NoiseField
 from srcli.sampling.sampler import Tiled, sample
 from srcli.sampling.tiling import Tile, gaussian, grid
 from srcli.settings import Tiling

@@ -16,9 +16,10 @@ from srcli.engines.base import Request
 from srcli.engines.bases import Base
 from srcli.engines.budget import AMPLE
 from srcli.engines.device import Device
-from srcli.engines.latent import POSTERIOR, START, Codec
+from srcli.engines.latent import Codec
 from srcli.engines.stablesr_weights import VARIANTS, Loaded
 from srcli.memory import Thrift
+from srcli.sampling.noise import POSTERIOR, START
 from srcli.sampling.sampler import Tiled, sample
 from srcli.settings import Prompt, Sampling
 from srcli.tasks import UPSCALE

@@ -105,7 +105,7 @@ def merge_loras(
     made_of: dict[str, str] = {}
     for lora in choice.loras:
         located = store.resolve(lora.source, "lora", allow_pickle=choice.allow_pickle)
-        path = only_file(located)
+        path = located.only_file()
         require(detect(path), path, kind="lora", family=family)
         merge(read_lora(path), unet, text, lora.weight, choice.lora_alpha)
         made_of |= located.provenance()
@@ -119,12 +119,6 @@ def tensors(folder: Path, names: Collection[str] | None = None) -> State:
         return load_state(files[0], names=names)
     state = {name: tensor for file in files for name, tensor in load_state(file).items()}
     return state if names is None else {name: state[name] for name in names if name in state}
-
-
-def only_file(located: Located) -> Path:
-    if located.file is None:
-        raise WeightsError(f"{located.name} is a folder: choose one safetensors file")
-    return located.file
 
 
 def tokenizer(folder: Path) -> Any:

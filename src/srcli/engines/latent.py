@@ -19,7 +19,6 @@ from diffusers import (
     UniPCMultistepScheduler,
 )
 from torch import Tensor
-from torch.nn.functional import pad
 
 from srcli.engines.base import Size
 from srcli.engines.budget import AMPLE, Room
@@ -31,17 +30,14 @@ from srcli.models.banded_vae import After, decode, encode
 from srcli.models.streams import Bands, Spilling
 from srcli.weights.open import quiet
 
-# Steps of the noise field for draws outside the loop, which counts from 1.
-POSTERIOR, START, AGAIN = -1, 0, -2
-
 # An all-dark last step (zero terminal SNR) would have an infinite sigma; this is diffusers' own floor.
 DARKEST = 2**-24
 NEARLY_NOTHING = 1e-4  # Stable Diffusion's own schedule ends at 0.0047
 
 
 SCHEDULERS: Mapping[str, tuple[Any, Mapping[str, Any]]] = {
-    "unipc": (UniPCMultistepScheduler, {"predict_x0": True}),
-    "dpm++": (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++"}),
+    "unipc": (UniPCMultistepScheduler, {}),
+    "dpm++": (DPMSolverMultistepScheduler, {}),
     "ddim": (DDIMScheduler, {"timestep_spacing": "trailing", "clip_sample": False}),
     "euler": (EulerDiscreteScheduler, {}),
     "lcm": (LCMScheduler, {"clip_sample": False}),
@@ -112,12 +108,6 @@ def least(size: Size, short: int) -> Size:
     if long > (most := max(max(size), SLIMMEST * short)):
         short, long = max(min(size), int(most * min(size) / max(size))), most
     return (long, short) if size[0] > size[1] else (short, long)
-
-
-def filled_up(picture: Tensor, unit: int) -> Tensor:
-    """The picture continued to the right and down by its edge, until its sides are multiples of `unit`."""
-    height, width = picture.shape[2:]
-    return pad(picture, (0, -width % unit, 0, -height % unit), mode="replicate")
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from srcli.engines.base import Canvas, Request, Size, Tell
 from srcli.engines.budget import Demand, Room, arrange
 from srcli.engines.captions import Describer
 from srcli.engines.device import Device
-from srcli.engines.latent import POSTERIOR, Codec, guided_steps, least, scheduler
+from srcli.engines.latent import Codec, guided_steps, least, scheduler
 from srcli.engines.pasd_sampling import Led, Nets, serving, start
 from srcli.engines.pasd_weights import Loaded, open_all
 from srcli.engines.placing import demand, settle
@@ -23,6 +23,7 @@ from srcli.memory import ALL
 from srcli.models.memory import remember_text
 from srcli.models.prefix import Prefix
 from srcli.sampling.layout import Limits, lay
+from srcli.sampling.noise import POSTERIOR
 from srcli.sampling.tiling import Tile
 from srcli.settings import ModelChoice, Sampling
 from srcli.weights.store import Store

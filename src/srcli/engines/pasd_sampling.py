@@ -12,11 +12,11 @@ from diffusers import ControlNetModel, UNet2DConditionModel
 from torch import Tensor
 
 from srcli.engines.device import Device
-from srcli.engines.latent import AGAIN, START, entering, guided, noised
+from srcli.engines.latent import entering, guided, noised
 from srcli.models.outer import around, depth, seen
 from srcli.models.paca import PixelAware
 from srcli.models.prefix import Prefix
-from srcli.sampling.noise import NoiseField
+from srcli.sampling.noise import AGAIN, START, NoiseField
 from srcli.sampling.tiling import Tile
 
 # Of the two texts: what to keep away from, what to show.

@@ -14,15 +14,14 @@ import torch
 from torch import Tensor
 
 from srcli.engines.base import Canvas, Request, Size, Tell
-from srcli.engines.bases import only_file
 from srcli.engines.budget import Area, size
 from srcli.engines.device import Device
-from srcli.engines.latent import START, filled_up
 from srcli.errors import WeightsError
 from srcli.models.sr3_unet import Shape, SR3UNet, build, weights_of
 from srcli.sampling.ancestral import Ancestral, betas, levels
 from srcli.sampling.layout import Limits, lay
-from srcli.sampling.tiling import Tile
+from srcli.sampling.noise import START
+from srcli.sampling.tiling import Tile, filled_up
 from srcli.settings import ModelChoice, Sampling
 from srcli.weights.open import load_into, load_state
 from srcli.weights.store import Store
@@ -41,7 +40,7 @@ def load(choice: ModelChoice, device: Device, store: Store, tell: Tell) -> SR3:
     if choice.adapter is None:
         raise WeightsError("SR3 has no weights of its own to pull: give a checkpoint, --adapter FILE")
     located = store.resolve(choice.adapter, "adapter", allow_pickle=choice.allow_pickle)
-    path = only_file(located)
+    path = located.only_file()
     state = load_state(path)
     config = beside(Path(choice.adapter))
     unet = opened(path, state, config).to(device.torch).requires_grad_(False)

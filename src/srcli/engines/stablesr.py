@@ -15,11 +15,8 @@ from srcli.engines.base import Canvas, Request, Size, Tell
 from srcli.engines.budget import Room, arrange
 from srcli.engines.device import Device
 from srcli.engines.latent import (
-    POSTERIOR,
-    START,
     Codec,
     entering,
-    filled_up,
     least,
     noised,
     scheduler,
@@ -35,7 +32,8 @@ from srcli.models.spade import Modulation
 from srcli.models.time_encoder import TimeEncoder
 from srcli.sampling.ancestral import Ancestral, scaled_linear
 from srcli.sampling.layout import Limits, lay
-from srcli.sampling.tiling import Tile
+from srcli.sampling.noise import POSTERIOR, START
+from srcli.sampling.tiling import Tile, filled_up
 from srcli.settings import ModelChoice, Sampling
 from srcli.weights.store import Store
 

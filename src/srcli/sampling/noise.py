@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 CELL = 64
+# Steps for draws outside the loop, which counts from 1.
+POSTERIOR, START, AGAIN = -1, 0, -2
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +31,8 @@ class NoiseField:
         """The same sheet seen from another corner."""
         return replace(self, top=self.top + top, left=self.left + left)
 
-    def draw(self, shape: tuple[int, ...] | torch.Size, step: int = 0) -> Tensor:
-        """Noise of `shape` (1, channels, height, width) in fp32. Step 0 is the start; the loop counts from 1."""
+    def draw(self, shape: tuple[int, ...] | torch.Size, step: int = START) -> Tensor:
+        """Noise of `shape` (1, channels, height, width) in fp32."""
         _, channels, height, width = shape
         out = torch.empty(1, channels, height, width)
         for cell_y in range(self.top // CELL, (self.top + height - 1) // CELL + 1):

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from srcli.settings import Tiling
 
@@ -25,6 +26,12 @@ class Tile(NamedTuple):
         """This part of `tensor` (a view), whose sides are `stride` times the canvas's."""
         top, left = self.top * stride, self.left * stride
         return tensor[..., top : top + self.height * stride, left : left + self.width * stride]
+
+
+def filled_up(picture: Tensor, unit: int) -> Tensor:
+    """The picture continued to the right and down by its edge, until its sides are multiples of `unit`."""
+    height, width = picture.shape[2:]
+    return pad(picture, (0, -width % unit, 0, -height % unit), mode="replicate")
 
 
 def origins(length: int, tile: int, overlap: int) -> list[int]:

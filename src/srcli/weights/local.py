@@ -39,6 +39,12 @@ class Located:
             raise WeightsError(f"{self.name} has no {name} ({path}): choose another, or a base model that has one")
         return path
 
+    def only_file(self) -> Path:
+        """Return the one file that these weights are; a folder is an error that says so."""
+        if self.file is None:
+            raise WeightsError(f"{self.name} is a folder: choose one safetensors file")
+        return self.file
+
     def provenance(self) -> dict[str, str]:
         """The weights' names and hashes, and the licence, for an output's metadata."""
         weights = {path: digest for path, digest in self.sha256.items() if path.endswith((SUFFIX, *PICKLES))}

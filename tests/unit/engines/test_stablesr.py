@@ -14,13 +14,13 @@ from tests.golden.stablesr_tiny import tiny
 from tests.stablesr_folder import write_adapter, write_base, write_pickle
 
 from srcli.engines.device import Device
-from srcli.engines.latent import filled_up
 from srcli.engines.stablesr import StableSR
 from srcli.engines.stablesr_weights import fitting, open_all
 from srcli.errors import InputError, WeightsError
 from srcli.imaging.picture import Picture
 from srcli.models import spade
 from srcli.pipeline import Pipeline
+from srcli.sampling.tiling import filled_up
 from srcli.settings import ModelChoice, Prompt, Sampling, Size
 from srcli.tasks import RESTORE, UPSCALE, Job
 from srcli.weights.header import sha256
