@@ -36,8 +36,8 @@ NEARLY_NOTHING = 1e-4  # Stable Diffusion's own schedule ends at 0.0047
 
 
 SCHEDULERS: Mapping[str, tuple[Any, Mapping[str, Any]]] = {
-    "unipc": (UniPCMultistepScheduler, {}),
-    "dpm++": (DPMSolverMultistepScheduler, {}),
+    "unipc": (UniPCMultistepScheduler, {"predict_x0": True}),
+    "dpm++": (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++"}),
     "ddim": (DDIMScheduler, {"timestep_spacing": "trailing", "clip_sample": False}),
     "euler": (EulerDiscreteScheduler, {}),
     "lcm": (LCMScheduler, {"clip_sample": False}),
