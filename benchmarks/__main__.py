@@ -23,8 +23,7 @@ import torch
 from benchmarks.tables import table
 
 Part = tuple[str, list[str]]  # a program, and its arguments
-TINY = "tests/golden/pasd/tiny/"
-RANDOM = ["--engine", "pasd", "--base-model", TINY + "base", "--adapter", TINY + "pasd", "--process-size", "128"]
+TINY = ["--tiny", "--process-size", "128", "--tile", "8", "--scale", "1", "--engine"]
 # In the order of the report. Together about seven minutes of processor time.
 PARTS: Sequence[Part] = (
     ("layout", []),
@@ -32,7 +31,8 @@ PARTS: Sequence[Part] = (
     ("vae", ["--side", "384"]),
     ("vae", ["--side", "2048", "--divide", "4", "--ways", "untiled", "bands", "bands, maps on disk"]),
     ("drift", []),
-    ("drift", [*RANDOM, "--scale", "1"]),
+    ("drift", [*TINY, "pasd"]),
+    ("drift", [*TINY, "stablesr"]),
     ("memory", ["--most", "2048"]),
     ("builtin", ["--sizes", "128x128", "256x256", "512x512"]),
     ("startup", []),
@@ -42,7 +42,7 @@ SMALL: Sequence[Part] = (
     ("savings", ["--side", "64", "--small"]),
     ("vae", ["--side", "128", "--divide", "4"]),
     ("drift", ["--scale", "1"]),
-    ("drift", [*RANDOM, "--scale", "1"]),
+    ("drift", [*TINY, "pasd"]),
     ("memory", ["--sides", "256"]),
     ("builtin", ["--sizes", "32x32"]),
     ("startup", ["--times", "1"]),

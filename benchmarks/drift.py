@@ -1,17 +1,19 @@
 """How far each approximate way is from the exact one on a picture: PSNR, GMSD, and the time it takes.
 
-The exact result is the engine's default in fp32 with the planned tiles. PASD and StableSR need their weights here, or
-others by --base-model and --adapter; of tiny random ones the differences say nothing about real ones, only that the way
-runs, and how much of the time it takes.
+The exact result is the engine's default in fp32 with the planned tiles. PASD, StableSR and SR3 need weights: those that
+are here, others by --base-model, --adapter and --lora (instead of the draft's own), or --tiny, the random ones of the
+tests. Of these the differences say nothing about real ones, only that the way runs, and how much of the time it takes.
 
-python -m benchmarks.drift [--engine builtin] [--picture examples/cat.jpg] [--scale 4] [--process-size N]
+python -m benchmarks.drift [--engine builtin] [--picture examples/cat.jpg] [--scale 4] [--process-size N] [--tiny]
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,68 +21,120 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.tables import table
+from srcli.engines.budget import AMPLE
+from srcli.engines.placing import place
 from srcli.errors import SrcliError
 from srcli.imaging.read import read_picture
 from srcli.pipeline import Pipeline
-from srcli.settings import DeviceChoice, ModelChoice, Sampling, Size
+from srcli.settings import DeviceChoice, Lora, ModelChoice, Sampling, Size
 from srcli.tasks import UPSCALE, Job
 from srcli.train.metrics import Scores, compare
 
 Way = tuple[str, Sampling, str]  # settings and precision
-BUILTIN: dict[str, Way] = {
-    "bf16": ("standard", Sampling(), "bfloat16"),
-    "draft": ("draft", Sampling(), "float32"),
-}
-LATENT: dict[str, Way] = {
-    "bf16": ("standard", Sampling(), "bfloat16"),
-    "half of the steps": ("standard", Sampling(steps=10), "float32"),
-    "tiles of 64, overlap 32": ("standard", Sampling(tile=64, overlap=32), "float32"),
-    "draft": ("draft", Sampling(), "float32"),
-}
-PASD = LATENT | {
-    "guidance on the middle half": ("standard", Sampling(guidance_interval=(0.25, 0.75)), "float32"),
-    "deep features for 2 steps": ("standard", Sampling(reuse=2), "float32"),
-    "deep features for 3 steps": ("standard", Sampling(reuse=3), "float32"),
-}
-WAYS = {"builtin": BUILTIN, "pasd": PASD, "stablesr": LATENT}
+GOLDEN = Path("tests/golden")
+EIGHTH = "weights kept in 8 bits"
+EXACT: Way = ("standard", Sampling(), "float32")
+PRESETS: dict[str, Way] = {"bf16": ("standard", Sampling(), "bfloat16"), "draft": ("draft", Sampling(), "float32")}
 
 
-def run(choice: ModelChoice, way: Way, job: Job, picture: Path) -> tuple[np.ndarray, float]:
+def ways(engine: str, tile: int) -> dict[str, Way]:
+    """The approximate ways that the engine has."""
+    if engine in ("builtin", "sr3"):
+        return PRESETS
+    steps = {"pasd": 10, "stablesr": 100}[engine]
+    found = PRESETS | {
+        "half of the steps": ("standard", Sampling(steps=steps), "float32"),
+        f"tiles of {tile}, overlap {tile // 2}": ("standard", Sampling(tile=tile, overlap=tile // 2), "float32"),
+        EIGHTH: EXACT,
+    }
+    if engine == "stablesr":
+        return found
+    return found | {
+        "guidance on the middle half": ("standard", Sampling(guidance_interval=(0.25, 0.75)), "float32"),
+        "deep features for 2 steps": ("standard", Sampling(reuse=2), "float32"),
+        "deep features for 3 steps": ("standard", Sampling(reuse=3), "float32"),
+    }
+
+
+def tiny(engine: str, folder: Path) -> dict[str, Path]:
+    """The tests' random weights, by option."""
+    from tests import stablesr_folder
+
+    if engine == "stablesr":
+        base = stablesr_folder.write_base(folder / "base")
+        return {"base_model": base, "adapter": stablesr_folder.write_adapter(folder / "adapter")}
+    if engine == "sr3":
+        return {"adapter": GOLDEN / "sr3/tiny/sr3_tiny.safetensors"}
+    pasd = GOLDEN / "pasd"
+    lora = pasd / "personalized/lora_kohya.safetensors"
+    return {"base_model": pasd / "tiny/base", "adapter": pasd / "tiny/pasd", "lora": lora}
+
+
+def load(given: argparse.Namespace, name: str, way: Way) -> Pipeline:
+    own = {"base": given.base_model, "adapter": given.adapter}
+    choice = ModelChoice(engine=given.engine, **{key: str(value) for key, value in own.items() if value}, offline=True)
+    choice = choice.at(way[0])
+    if given.lora:
+        choice = replace(choice, loras=tuple(Lora(source=str(given.lora)) for _ in choice.loras))
+    line = Pipeline.load(choice, DeviceChoice(dtype=way[2], threads=1), partial(print, file=sys.stderr))
+    if name == EIGHTH:  # as on a GPU that is short of memory
+        for net in networks(line):
+            place(net, line.device, room=replace(AMPLE, eighth=True))
+    return line
+
+
+def networks(line: Pipeline) -> list:
+    """Those of every step."""
+    engine = line.engine
+    if engine.name == "pasd":
+        return [engine.nets.unet, engine.nets.paca, engine.nets.control]
+    return [engine.loaded.unet, engine.loaded.encoder, engine.loaded.modulation]
+
+
+def run(given: argparse.Namespace, name: str, way: Way) -> tuple[np.ndarray, float]:
     """The result and the seconds of one core that it took, loading aside."""
-    quality, own, dtype = way
-    line = Pipeline.load(choice.at(quality), DeviceChoice(dtype=dtype, threads=1), partial(print, file=sys.stderr))
-    sampling = replace(own, quality=quality, process_size=job.sampling.process_size)
-    source = read_picture(picture)
+    line = load(given, name, way)
+    sampling = replace(way[1], quality=way[0], process_size=given.process_size)
+    source = read_picture(given.picture)
     began = time.process_time()
-    return line.run(source, replace(job, sampling=sampling)).pixels, time.process_time() - began
+    result = line.run(source, Job(task=UPSCALE, size=Size(scale=given.scale), sampling=sampling))
+    return result.pixels, time.process_time() - began
 
 
 def row(name: str, scores: Scores, share: float) -> list[str]:
     return [name, f"{scores.psnr:.1f}", f"{scores.gmsd:.4f}", f"{share:.2f}"]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Drift of approximate ways.")
-    parser.add_argument("--engine", choices=WAYS, default="builtin")
-    parser.add_argument("--picture", type=Path, default=Path("examples/cat.jpg"))
-    parser.add_argument("--scale", type=float, default=4)
-    parser.add_argument("--base-model")
-    parser.add_argument("--adapter")
-    parser.add_argument("--process-size", type=int)
-    given = parser.parse_args()
-    choice = ModelChoice(engine=given.engine, base=given.base_model, adapter=given.adapter, offline=True)
-    job = Job(task=UPSCALE, size=Size(scale=given.scale), sampling=Sampling(process_size=given.process_size))
-    exact, spent = run(choice, ("standard", Sampling(), "float32"), job, given.picture)
+def report(given: argparse.Namespace) -> None:
+    exact, spent = run(given, "exact", EXACT)
     rows = []
-    for name, way in WAYS[given.engine].items():
+    for name, way in ways(given.engine, given.tile).items():
         try:
-            result, time_taken = run(choice, way, job, given.picture)
+            result, time_taken = run(given, name, way)
             rows.append(row(name, compare(result, exact), time_taken / spent))
         except SrcliError as error:
             rows.append([name, f"not measured: {error}", "", ""])
-    weights = f", with the weights of {given.adapter}" if given.adapter else ""
+    weights = ", tiny random weights" if given.tiny else ""
     print(f"## Drift of the {given.engine} engine on {given.picture.name}{weights}, against its default in fp32\n")
     print(table(["way", "PSNR, dB", "GMSD", "time, of the default's"], rows))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Drift of approximate ways.")
+    parser.add_argument("--engine", choices=["builtin", "pasd", "stablesr", "sr3"], default="builtin")
+    parser.add_argument("--picture", type=Path, default=Path("examples/cat.jpg"))
+    parser.add_argument("--scale", type=float, default=4)
+    parser.add_argument("--process-size", type=int)
+    parser.add_argument("--tile", type=int, default=64, help="of the way with tiles that were not planned")
+    for option in ("--base-model", "--adapter", "--lora"):
+        parser.add_argument(option)
+    parser.add_argument("--tiny", action="store_true", help="random weights of the tests")
+    given = parser.parse_args()
+    with ExitStack() as stack:
+        if given.tiny:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            vars(given).update(tiny(given.engine, folder))
+        report(given)
 
 
 if __name__ == "__main__":
