@@ -15,6 +15,7 @@ from torch import Tensor
 
 from srcli import __version__, engines
 from srcli.engines.base import Canvas, Engine, Request, Size, Tell
+from srcli.engines.budget import spare
 from srcli.engines.device import Device
 from srcli.errors import PictureError
 from srcli.imaging.bands import bands
@@ -120,7 +121,7 @@ class Pipeline:
         hint = resize(pixels, self.engine.working_size((width, height), target, request))
         height, width = hint.shape[:2]
         factor = self.engine.factor
-        out = space((height * factor, width * factor, 3), hint.dtype)
+        out = space((height * factor, width * factor, 3), hint.dtype, spare(self.device) - pixels.nbytes)
         pieces = list(blocks(height, width, self.engine.block, self.engine.halo))
         for block, part in zip(pieces, stretch.blocks(len(pieces)), strict=True):
             _view(out, block.inner, factor)[:] = self._levels(hint, block, request, part)

@@ -58,6 +58,16 @@ def test_blocks_join_to_what_one_piece_gives():
     assert np.array_equal(cut.pixels, whole.pixels)
 
 
+def test_a_result_that_a_limit_has_no_room_for_lies_in_a_file():
+    job = Job(task=RESTORE)
+    roomy, scant = (
+        Pipeline(PassThrough(), replace(CPU, memory=size)).run(picture(), job).pixels for size in (1 << 20, 99)
+    )
+    assert roomy.flags.owndata
+    assert not scant.flags.owndata
+    assert np.array_equal(scant, roomy)
+
+
 def test_alpha_and_what_must_survive_stay_with_the_picture():
     alpha = np.full((20, 30), 77, np.uint8)
     result = pipeline().run(picture(alpha=alpha, grey=True, notes=("a note",)), Job(task=UPSCALE))

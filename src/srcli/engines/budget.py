@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from srcli.engines.device import Device
+from srcli.imaging.spill import LARGE
 from srcli.memory import Thrift, TooLarge
 
 GIB = 1 << 30
@@ -81,6 +82,12 @@ class Area:
             if memory is None or least <= memory:
                 return side
         raise unfit(self.name, device, least)
+
+
+def spare(device: Device) -> int:
+    """Bytes of a picture and its result that may stay in host memory; a larger result lies in a file."""
+    limit = None if device.accelerated else device.memory
+    return LARGE if limit is None else min(LARGE, int((1 - MAIN) * limit))
 
 
 AMPLE = Room(MOST_LATENTS)

@@ -6,23 +6,24 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from importlib import import_module
 
 import torch
 from torch.nn.functional import conv2d
 
+from srcli.engines import sr3
 from srcli.engines.base import Size
-from srcli.engines.budget import Demand, Room, arrange, budget, unfit
+from srcli.engines.budget import Demand, Room, arrange, spare
 from srcli.engines.device import Device
 from srcli.engines.latent import VALUES_A_PIXEL, guided_steps, least
 from srcli.engines.placing import BYTES_A_LATENT
-from srcli.errors import InputError
-from srcli.imaging.spill import LARGE
 from srcli.sampling.blocks import blocks
 from srcli.sampling.layout import Cost, Limits, lay
 from srcli.sampling.tiling import Tile
 from srcli.settings import ModelChoice, Sampling, profile
 from srcli.tasks import Job
+from srcli.weights.store import Store
 
 UNIT = 8  # pixels of a latent's side
 # Values in the weights of every step, and in those at both ends, counted at full size.
@@ -73,8 +74,8 @@ def forecast(choice: ModelChoice, job: Job, size: Size, device: Device) -> Forec
     sampling, target = job.sampling.over(profile(choice)), job.target(*size)
     if name == "builtin":
         return _builtin(sampling, size, target, device)
-    if name not in WEIGHTS:
-        raise InputError(f"--explain knows nothing of {name}, whose shape is its checkpoint's: leave it out")
+    if name == "sr3":
+        return _sr3(choice, sampling, size, target, device)
     module = import_module(f"srcli.engines.{name}")
     short = sampling.process_size or UNIT * 64
     wide, high = module.grey_size(size, short) if job.task.grey_hint else least(target, short)
@@ -133,14 +134,31 @@ def _builtin(sampling: Sampling, size: Size, target: Size, device: Device) -> Fo
         if (factor := factor / 4) <= 1:
             break
         width, height = 4 * width, 4 * height
-    levels = CHANNELS * target[0] * target[1]
-    kept = CHANNELS * width * height + (levels if levels < LARGE else 0)
+    levels, picture = CHANNELS * target[0] * target[1], CHANNELS * width * height
+    kept = picture + (levels if levels < spare(device) - picture else 0)
     pieces = list(blocks(height, width, block_side(device), HALO))
-    memory = demand(device, len(pieces)).bytes(max(piece.outer.height * piece.outer.width for piece in pieces), kept)
-    if memory > (budget(device) or memory):
-        raise unfit("a result of this size", device, memory)
+    memory = demand(device, len(pieces)).bytes(max(piece.outer.height * piece.outer.width for piece in pieces))
     overlap = OVERLAPPING if len(pieces) > 1 else 1
-    return Forecast("builtin", target, steps, len(pieces), None, 1, flop * overlap, memory)
+    plan = Forecast("builtin", target, steps, len(pieces), None, 1, flop * overlap, memory)
+    return replace(plan, host=kept) if device.accelerated else replace(plan, memory=memory + kept)
+
+
+def _sr3(choice: ModelChoice, sampling: Sampling, size: Size, target: Size, device: Device) -> Forecast:
+    """As its checkpoint, which has to be here, would do it."""
+    engine = _opened(choice, device)
+    steps, unit, flop = min(int(sampling.steps or 1), len(engine.table)), engine.unet.shape.factor, 0.0
+    for width, height in engine.passes(size, target):
+        canvas = math.ceil(height / unit) * unit, math.ceil(width / unit) * unit
+        tiles, at_once = engine.layout(*canvas, sampling) or ([Tile(0, 0, *canvas)], 1)
+        tile = tiles[0]
+        flop += steps * len(tiles) * sr3.work(engine.unet, tile.height, tile.width)
+    memory = sr3.demand(engine.unet, device).bytes(tile.height * tile.width, sr3.CANVAS * math.prod(canvas))
+    return Forecast("sr3", target, steps, len(tiles), (tile.width, tile.height), at_once, flop, memory)
+
+
+@lru_cache(maxsize=1)
+def _opened(choice: ModelChoice, device: Device) -> sr3.SR3:
+    return sr3.load(choice, device, Store(offline=True), print)
 
 
 def lasting(seconds: float) -> str:

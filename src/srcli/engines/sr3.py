@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from srcli.engines.base import Canvas, Request, Size, Tell
 from srcli.engines.budget import Area, size
@@ -33,6 +34,7 @@ PUBLISHED_FACTOR = 8  # 16 -> 128 and 64 -> 512
 LIMITS = Limits(smallest=128, largest=512, step=32, overlap=32)
 SIDES = (512, 448, 384, 320, 256, 192, 128)  # of the largest tile, as memory allows
 VALUES = 24  # of all maps at once, for each pixel of a tile and each channel of the first level
+CANVAS = 130  # bytes of all that is as large as the result, for each of its pixels
 
 
 def load(choice: ModelChoice, device: Device, store: Store, tell: Tell) -> SR3:
@@ -47,6 +49,14 @@ def load(choice: ModelChoice, device: Device, store: Store, tell: Tell) -> SR3:
     table = schedule(config, state, unet.shape.variant)
     limits = replace(LIMITS, largest=demand(unet, device).largest(SIDES, 0, device))
     return SR3(unet, table, factor_of(config), device, located.provenance(), limits)
+
+
+def work(unet: SR3UNet, height: int, width: int) -> float:
+    """FLOP of one prediction, counted without computing it."""
+    net, shape = build(unet.shape), unet.shape
+    with torch.device("meta"), FlopCounterMode(display=False) as counted:
+        net(torch.empty(1, shape.in_channel, height, width), torch.empty((1, 1) if shape.variant == "sr3" else 1))
+    return float(counted.get_total_flops())
 
 
 def demand(unet: SR3UNet, device: Device) -> Area:
