@@ -50,7 +50,7 @@ class FakeMaker(Maker):
     error: Exception | None = None
     loads: list[int] = field(default_factory=list, compare=False)
 
-    def load(self, tell) -> Repeat:
+    def load(self, tell, preview=None) -> Repeat:
         self.loads.append(1)
         if self.error:
             raise self.error

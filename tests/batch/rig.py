@@ -52,7 +52,7 @@ def main() -> None:
     choose.choose = lambda task, wish, device, tell: replace(wish, engine="builtin")
     if sys.stdin is not None:
         sys.stdin = io.TextIOWrapper(io.BufferedReader(Asked(0)))
-    Maker.load = lambda self, note: Repeat(seconds, before=lambda picture: tell("begun"))
+    Maker.load = lambda self, note, preview: Repeat(seconds, before=lambda picture: tell("begun"))
     cli.main()
 
 

@@ -7,8 +7,9 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -64,11 +65,20 @@ def strange(picture: Picture) -> None:
         time.sleep(60)
 
 
+def terminated_once(picture: Picture) -> None:
+    """The worker that gets this picture first is told to end."""
+    mark = Path(picture.name + ".hit")
+    if picture.width == 13 and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+
+
 @dataclass(frozen=True, slots=True)
 class Talker(FakeMaker):
     """Its pipeline has something to say of every picture."""
 
-    def load(self, tell) -> Repeat:
+    def load(self, tell, preview=None) -> Repeat:
         tell("loaded")
         return Repeat(0.1, before=lambda picture: tell(f"{picture.name} is fine"))
 
@@ -110,9 +120,36 @@ def test_what_goes_wrong_with_one_picture_is_its_own_affair(tmp_path: Path, clus
     heard = go(folder, path=str(tmp_path / "out"), ray=cluster.address, workers=2, timeout=5, who=who)
     cluster.remove_node(node)
     fates = heard.fate()
-    assert {fates.pop("13.png"), fates.pop("14.png"), fates.pop("15.png")} == {"unlucky", "crash", "timeout"}
+    assert {fates.pop("13.png"), fates.pop("14.png"), fates.pop("15.png")} == {"unlucky", "killed", "timeout"}
     assert set(fates.values()) == {"done"}
     assert len(fates) == 6
+
+
+def test_a_worker_that_is_terminated_loses_nothing(tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "in", 4)
+    draw(folder / "13.png", 13)
+    heard = go(folder, path=str(tmp_path / "out"), workers=2, who=maker(pipeline=Repeat(before=terminated_once)))
+    assert (heard.report.done, heard.report.exit_code) == (5, 0)
+    assert heard.notes == ["a worker was lost: what it had is done again by others"] * len(heard.notes) != []
+
+
+def test_a_signal_means_with_ray_what_it_means_without(tmp_path: Path) -> None:
+    """Ray puts handlers of its own in place, which abort."""
+    folder, out = pictures(tmp_path / "in", 12), tmp_path / "out"
+    killer = threading.Thread(target=_when, args=(lambda: content(out), lambda: os.kill(os.getpid(), signal.SIGTERM)))
+    killer.start()
+    heard = go(folder, path=str(out), workers=2, who=maker(pipeline=Repeat(seconds=0.5)))
+    killer.join()
+    assert heard.report.exit_code == 128 + signal.SIGTERM
+    assert 0 < heard.report.done == len(content(out)) < 12
+    assert go(folder, path=str(out)).report.exit_code == 0
+    assert len(content(out)) == 12
+
+
+def _when(ready: Callable[[], object], then: Callable[[], None]) -> None:
+    while not ready():
+        time.sleep(0.05)
+    then()
 
 
 def test_missing_weights_end_the_run(tmp_path: Path, cluster) -> None:
@@ -135,13 +172,8 @@ def test_a_lost_node_loses_nothing(tmp_path: Path, cluster) -> None:
     nodes = [cluster.add_node(num_cpus=1, include_dashboard=False) for _ in range(2)]
     cluster.wait_for_nodes()
     out = tmp_path / "out"
-
-    def kill_one() -> None:
-        while len(content(out)) < 4:
-            time.sleep(0.05)
-        cluster.remove_node(nodes[0], allow_graceful=False)
-
-    killer = threading.Thread(target=kill_one)
+    lose = partial(cluster.remove_node, nodes[0], allow_graceful=False)
+    killer = threading.Thread(target=_when, args=(lambda: len(content(out)) >= 4, lose))
     killer.start()
     heard = go(folder, path=str(out), ray=cluster.address, workers=2, who=maker(pipeline=Repeat(seconds=0.4)))
     killer.join()

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from srcli.batch.orders import Maker
@@ -76,8 +77,8 @@ class Local:
 
     slots = 1
 
-    def __init__(self, maker: Maker, job: Job, tell: Tell) -> None:
-        self._maker, self._job, self._tell = maker, job, tell
+    def __init__(self, maker: Maker, job: Job, tell: Tell, preview: Path | None = None) -> None:
+        self._maker, self._job, self._tell, self._preview = maker, job, tell, preview
         self._thread = ThreadPoolExecutor(1, "compute")
         self._pipeline: Pipeline | None = None
         self._ready = self._last = self.loading = 0.0
@@ -109,7 +110,7 @@ class Local:
     def _load(self) -> Pipeline:
         began = time.perf_counter()
         try:
-            return self._maker.load(self._tell)
+            return self._maker.load(self._tell, self._preview)
         except Exception as error:
             raise Fatal from error
         finally:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from srcli.batch.bench import Fatal, Made, OnStep, Tell, make
 from srcli.batch.orders import Conduct, Maker, Orders
+from srcli.batch.signals import keeping
 from srcli.errors import InputError, MachineError, PictureError, SrcliError
 from srcli.imaging.picture import Picture
 from srcli.tasks import Job
@@ -266,8 +267,9 @@ class Cluster:
         for task in reversed(list(seat.tasks)):
             _leave(seat, task)
             if task.strikes >= STRIKES:
-                _fail(task, PictureError("killed the worker that computed it, twice: leave it out", "crash"))
+                _fail(task, PictureError("the worker that computed it died, twice: free some memory for it", "killed"))
             elif not task.future.cancelled():
+                self._tell("a worker was lost: what it had is done again by others")
                 self._waiting.appendleft(task)
         self._seat()
         self._deal()
@@ -314,7 +316,8 @@ def connect(conduct: Conduct) -> Any:
     quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
     here = {"include_dashboard": False}
     try:
-        ray.init(address=address, **quiet, **(here if address == LOCAL else {}))
+        with keeping():
+            ray.init(address=address, **quiet, **(here if address == LOCAL else {}))
     except Exception as error:
         raise _nobody(address, error) from error
     return ray

@@ -20,27 +20,27 @@ LOSSY = frozenset({"jpg", "jpeg", "webp", "avif"})
 MEBIBYTE = 1 << 20
 
 
-def prepare(folders: Iterable[Path]) -> None:
+def prepare(folders: Iterable[Path], option: str = "-o") -> None:
     """Try each folder, or the one that it will be made in: create, rename, remove. MachineError at a closed one."""
     seen: set[Path] = set()
     for folder in folders:
         if folder not in seen:
             seen.add(folder)
-            _try(_standing(folder), folder)
+            _try(_standing(folder, option), folder, option)
             sweep(folder)
 
 
-def _standing(folder: Path) -> Path:
+def _standing(folder: Path, option: str = "-o") -> Path:
     """The folder, or the nearest one above it that is there."""
     for path in (folder, *folder.parents):
         if is_dir(path):
             return path
         if stands(path):
-            raise MachineError(f"{shown(path)} is no folder: give another -o")
+            raise MachineError(f"{shown(path)} is no folder: give another {option}")
     return Path()
 
 
-def _try(folder: Path, wanted: Path) -> None:
+def _try(folder: Path, wanted: Path, option: str) -> None:
     try:
         with contextlib.suppress(FileNotFoundError):
             wanted.lstat()  # a name that the disk does not take is found here
@@ -50,7 +50,7 @@ def _try(folder: Path, wanted: Path) -> None:
         with contextlib.suppress(FileNotFoundError):
             probe.rename(probe.with_name(probe.name + "-")).unlink()
     except OSError as error:
-        text = f"results cannot be written to {shown(wanted)} ({error.strerror}): give another folder with -o"
+        text = f"nothing can be written to {shown(wanted)} ({error.strerror}): give another folder with {option}"
         raise MachineError(text) from error
 
 

@@ -26,6 +26,7 @@ STREAM = "-"
 WITNESSES = ("captioner", "classifier", "detector")  # weights that say what a picture shows, for its prompt
 LONGEST = 31_536_000  # seconds that a picture may be given: timers take no endless ones
 ON_EXISTS = ("fail", "skip", "rename", "overwrite")
+PREVIEWS = (".png", ".jpg", ".jpeg", ".webp")  # any viewer shows them, and their metadata tell them from other files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +77,7 @@ class Outlet:
     quality: int | None = None
     strip: bool = False
     strip_gps: bool = False
+    preview: str | None = None  # a file that shows the picture while it is made
 
     @property
     def saving(self) -> Saving:
@@ -94,6 +96,8 @@ class Outlet:
             raise InputError(f"--file-quality {self.quality} is out of range: give a number from 1 to 100")
         if self.format is not None:
             named(self.format)
+        if self.preview is not None and not self.preview.lower().endswith(PREVIEWS):
+            raise InputError(f"--preview {self.preview!r} names no picture: end it in {', '.join(PREVIEWS)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,10 +125,10 @@ class Maker:
     choice: ModelChoice
     device: DeviceChoice
 
-    def load(self, tell: Callable[[str], None]) -> Pipeline:
+    def load(self, tell: Callable[[str], None], preview: Path | None = None) -> Pipeline:
         from srcli.pipeline import Pipeline
 
-        return Pipeline.load(self.choice, self.device, tell)
+        return Pipeline.load(self.choice, self.device, tell, preview)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +140,14 @@ class Orders:
     conduct: Conduct
     job: Job
     maker: Maker
+
+    def __post_init__(self) -> None:
+        if self.preview and (self.conduct.workers > 1 or self.conduct.ray is not None):
+            raise InputError("--preview shows the one picture that is worked on: leave out --workers and --ray")
+
+    @property
+    def preview(self) -> Path | None:
+        return Path(self.outlet.preview) if self.outlet.preview else None
 
     @property
     def lock(self) -> str:

@@ -22,6 +22,7 @@ from srcli.batch.naming import Namer, Ours, least_factor
 from srcli.batch.orders import STREAM, Orders
 from srcli.batch.past import Memory
 from srcli.batch.plan import Item, Plan
+from srcli.batch.preview import make_way
 from srcli.batch.reader import Readers
 from srcli.batch.report import FAILED, Outcome, Report, Tally
 from srcli.batch.signals import watching
@@ -84,6 +85,8 @@ class _Run:
         if STREAM in orders.intake.inputs and orders.outlet.path is None:
             raise InputError("a picture from stdin has no place of its own: give -o FILE, or -o - for stdout")
         plan.place(namer, orders.outlet.on_exists == "rename", orders.intake)
+        if orders.preview:
+            make_way(orders.preview, orders, plan, self.readers.made)
         self._tell_unmasked(plan)
         self._try_grounds(plan, namer)
         self._open_journal(plan, namer)
@@ -120,7 +123,7 @@ class _Run:
     def bench(self, tell: Tell) -> Bench:
         orders = self.orders
         if orders.conduct.ray is None and orders.conduct.workers == 1:
-            return Local(orders.maker, orders.job, tell)
+            return Local(orders.maker, orders.job, tell, orders.preview)
         from srcli.batch.cluster import Cluster
 
         return Cluster(orders, tell)

@@ -16,6 +16,18 @@ WATCHED = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP"
 
 
 @contextmanager
+def keeping() -> Iterator[None]:
+    """Signals mean afterwards what they mean now, whatever a library makes of them meanwhile."""
+    before = {number: signal.getsignal(number) for number in WATCHED}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, old in before.items():
+                signal.signal(number, old)
+
+
+@contextmanager
 def watching(stop: Stop) -> Iterator[None]:
     """Turn signals into a stop sign. A second one ends the process: every file is whole at any moment."""
 
