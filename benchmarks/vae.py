@@ -1,7 +1,8 @@
 """Decoding and encoding by bands against the untiled way and the library's tiles: time, error and memory.
 
 A stock Stable Diffusion VAE with random weights, fp32, each way in a process of its own. `--divide` thins its layers,
-so that large sides can be compared in little time; what maps weigh falls in the same measure.
+so that large sides can be compared in little time; what maps weigh falls in the same measure. TAESD, which previews
+are decoded with, is another network: with random weights its error would say nothing.
 
 python -m benchmarks.vae [--side 512] [--divide 1] [--ways WAY ...]
 """
@@ -16,19 +17,26 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, AutoencoderTiny
 from torch import Tensor
 
 from benchmarks.tables import MIB, apart, peak, table
 from srcli.engines.device import default_threads
 from srcli.models.banded_vae import decode, encode
+from srcli.models.packed import pack
 from srcli.models.streams import Bands, Spilling
 
-Way = Callable[[AutoencoderKL, Tensor], Tensor]
+Net = AutoencoderKL | AutoencoderTiny
+Way = Callable[[Net, Tensor], Tensor]
+TAESD = "TAESD"
 
 
-def network(divide: int) -> AutoencoderKL:
+def network(divide: int, way: str) -> Net:
     torch.manual_seed(0)
+    if way == TAESD:
+        narrow = [64 // divide] * 4
+        tiny = AutoencoderTiny(encoder_block_out_channels=narrow, decoder_block_out_channels=narrow)
+        return pack(tiny.eval().requires_grad_(False))
     widths = [width // divide for width in (128, 256, 512, 512)]
     return AutoencoderKL(
         block_out_channels=widths,
@@ -39,16 +47,21 @@ def network(divide: int) -> AutoencoderKL:
     ).eval()
 
 
+def whole(vae: Net, z: Tensor) -> Tensor:
+    return vae.decode(z).sample
+
+
 def tiled(vae: AutoencoderKL, z: Tensor) -> Tensor:
     vae.enable_tiling()
     return vae.decode(z).sample
 
 
 WAYS: dict[str, Way] = {
-    "untiled": lambda vae, z: vae.decode(z).sample,
+    "untiled": whole,
     "bands": lambda vae, z: decode(vae, z, Bands()),
     "bands, maps on disk": lambda vae, z: decode(vae, z, Spilling()),
     "the library's tiles": tiled,
+    TAESD: whole,
     "encode untiled": lambda vae, z: vae._encode(z),
     "encode bands": lambda vae, z: encode(vae, z, Bands()),
 }
@@ -58,7 +71,7 @@ WAYS: dict[str, Way] = {
 def measure(way: str, side: int, divide: int, file: Path) -> dict[str, float]:
     """Seconds and bytes of one way; its result goes to `file`, to be compared."""
     torch.set_num_threads(default_threads())
-    vae = network(divide)
+    vae = network(divide, way)
     generator = torch.Generator().manual_seed(1)
     shape = (1, 3, side, side) if way.startswith("encode") else (1, 4, side // 8, side // 8)
     given = torch.randn(shape, generator=generator)
@@ -80,10 +93,10 @@ def report(side: int, divide: int, ways: Iterable[str]) -> None:
             exact = "encode untiled" if way.startswith("encode") else "untiled"
             found[way] = (torch.load(file), one)
             truth, plain = found[exact]
-            error = float((found[way][0] - truth).norm() / truth.norm())
+            error = "-" if way == TAESD else f"{float((found[way][0] - truth).norm() / truth.norm()):.1e}"
             times, share = one["cpu"] / plain["cpu"], one["memory"] / max(1, plain["memory"])
             sizes = f"{one['memory'] / MIB:,.0f}", f"{share:.2f}"
-            rows.append([way, f"{one['cpu']:.1f}", f"{times:.2f}", *sizes, f"{error:.1e}"])
+            rows.append([way, f"{one['cpu']:.1f}", f"{times:.2f}", *sizes, error])
     thin = "" if divide == 1 else f", layers {divide} times thinner"
     print(f"## VAE at {side}x{side}{thin}, fp32\n")
     print(

@@ -133,7 +133,7 @@ OPTIONAL: Mapping[str, frozenset[str]] = MappingProxyType(
 )
 
 
-# The options that choose models and say what is seen, by the field that holds each; and which an engine takes.
+# The options that choose models and say and show what is seen, by the field of each; and which an engine takes.
 FLAGS: Mapping[str, str] = MappingProxyType(
     {
         "variant": "--variant",
@@ -145,6 +145,7 @@ FLAGS: Mapping[str, str] = MappingProxyType(
         "text": "--prompt",
         "negative": "--negative-prompt",
         "caption": "--caption",
+        "preview": "--preview",
     }
 )
 TAKES: Mapping[str, frozenset[str]] = MappingProxyType(
@@ -152,7 +153,7 @@ TAKES: Mapping[str, frozenset[str]] = MappingProxyType(
         "builtin": frozenset({"adapter"}),
         "sr3": frozenset({"adapter"}),
         "pasd": frozenset(FLAGS),
-        "stablesr": frozenset({"variant", "base", "adapter", "loras", "lora_alpha", "text"}),
+        "stablesr": frozenset({"variant", "base", "adapter", "loras", "lora_alpha", "text", "preview"}),
     }
 )
 
@@ -242,11 +243,11 @@ class ModelChoice:
         _one_of("--engine", self.engine, (AUTO, *ENGINES))
         _within("--blend", self.blend, 0, 1)
 
-    def refuse_idle(self, engine: str, prompt: Prompt) -> None:
-        """What is given to an engine that has no use for it is an error, not ignored."""
-        for given, usual in ((self, ModelChoice()), (prompt, Prompt())):
+    def refuse_idle(self, engine: str, *others: Any) -> None:
+        """What is given, here or in other settings, to an engine that has no use for it is an error, not ignored."""
+        for given in (self, *others):
             for field in fields(given):
-                changed = getattr(given, field.name) != getattr(usual, field.name)
+                changed = getattr(given, field.name) != field.default
                 if changed and field.name in FLAGS and field.name not in TAKES[engine]:
                     raise idle(FLAGS[field.name], engine)
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from tests.cli.conftest import COLOR, PASD, QUICK, TINY
+from tests.taesd_folder import write_taesd
 
 FOUR = {
     "upscale": (*PASD, "--scale", 1.5),
@@ -48,6 +49,26 @@ def test_the_same_seed_makes_the_same_picture_and_another_seed_another(srcli, ph
     assert run("c.png", 2) != first
 
 
+def test_a_preview_shows_the_picture_while_it_is_made_and_changes_nothing(srcli, photo, tmp_path):
+    write_taesd(tmp_path / "taesd")
+    look, words = tmp_path / "look.jpg", (*FOUR["upscale"], *QUICK, "-o", tmp_path / "out.png")
+    assert srcli("upscale", photo, *words).exit_code == 0
+    plain = np.asarray(Image.open(tmp_path / "out.png")).tobytes()
+    for more in (("--overwrite",), ()):  # the second run finds what the first left
+        result = srcli("upscale", photo, *words, "--preview", look, *more)
+        assert (result.exit_code, result.stderr) == (0, "")
+    assert np.asarray(Image.open(tmp_path / "out.png")).tobytes() == plain
+    with Image.open(look) as seen:
+        assert seen.size == (88, 64)
+
+
+def test_a_preview_without_its_model_ends_the_run_before_it_begins(srcli, photo):
+    result = srcli("upscale", photo, *FOUR["upscale"], *QUICK, "--preview", photo.with_name("look.png"))
+    assert result.exit_code == 4
+    assert "srcli models pull taesd" in result.stderr
+    assert [path.name for path in photo.parent.iterdir()] == ["photo.png"]
+
+
 def test_a_picture_may_come_and_go_by_pipe(srcli, photo):
     result = srcli("restore-old-photo", "-", "-o", "-", *PASD, *QUICK, stdin=photo.read_bytes())
     assert result.exit_code == 0, result.stderr
@@ -81,6 +102,9 @@ WRONG = [
     (2, "means nothing to the builtin engine", ["--engine", "builtin", "--guidance", 3]),
     (2, "--base-model means nothing", ["--engine", "builtin", "--base-model", "anime"]),
     (2, "--prompt means nothing", ["--engine", "builtin", "--prompt", "a cat"]),
+    (2, "--preview means nothing", ["--engine", "builtin", "--preview", "look.png"]),
+    (2, "--compile means nothing", ["--engine", "builtin", "--compile"]),
+    (2, "--compile only loses time", ["--device", "cpu", *PASD, "--compile"]),
     (2, "--lora means nothing", ["--engine", "sr3", "--adapter", "x.pth", "--lora", "y.safetensors"]),
     (2, "--caption means nothing", ["--engine", "stablesr", "--caption", "detect"]),
     (2, "--lora nan", ["--lora", "x.safetensors:nan", *PASD]),

@@ -82,6 +82,9 @@ class Outputs:
     )
     strip: Annotated[bool, typer.Option("--strip", help="Drop all metadata.", rich_help_panel="Files")] = False
     strip_gps: Annotated[bool, typer.Option("--strip-gps", help="Drop the place.", rich_help_panel="Files")] = False
+    preview: Annotated[
+        str | None, typer.Option(help="File that shows the picture while it is made.", rich_help_panel="Files")
+    ] = None
 
     def outlet(self) -> Outlet:
         return Outlet(
@@ -92,6 +95,7 @@ class Outputs:
             quality=self.file_quality,
             strip=self.strip,
             strip_gps=self.strip_gps,
+            preview=self.preview,
         )
 
     def _on_exists(self) -> str:

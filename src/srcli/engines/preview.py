@@ -62,6 +62,7 @@ class Preview:
 
     def _renew(self, latents: Tensor) -> None:
         began = monotonic()
+        self._file.parent.mkdir(parents=True, exist_ok=True)
         write_picture(Picture(pixels=levels(self.decode(latents))), self._file, made=MADE)
         now = monotonic()
         self._due = now + max(EVERY, (now - began) / SHARE)

@@ -121,9 +121,8 @@ def full(monkeypatch: pytest.MonkeyPatch, shown: Preview) -> None:
 
 
 def closed(monkeypatch: pytest.MonkeyPatch, shown: Preview) -> None:
-    """What shall be its folder is none."""
-    shown._file.touch()
-    shown._file /= "look.png"
+    """A folder came to be where the file shall go."""
+    shown._file.mkdir()
 
 
 @pytest.mark.parametrize(("trouble", "why"), [(full, "no room"), (closed, "cannot be written")])

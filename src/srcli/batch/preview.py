@@ -1,0 +1,28 @@
+"""The file of `--preview`, which is written again and again: nothing of anybody's may be lost by that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from srcli.batch.grounds import prepare
+from srcli.batch.orders import Orders
+from srcli.batch.plan import Plan
+from srcli.errors import InputError
+from srcli.files import same, stands
+from srcli.imaging.names import shown
+
+
+def make_way(file: Path, orders: Orders, plan: Plan, made: Callable[[Path], dict[str, Any] | None]) -> None:
+    """Try its folder, and see whose file stands there. One of an earlier run is no picture of this one."""
+    ours = bool((made(file) or {}).get("preview"))
+    plan.leave_out(lambda path, neighbour: ours and same(path, file))
+    masks = (orders.intake.mask_for(item.path, item.found.root) for item in plan)
+    if plan.has(file) or any(mask and same(mask, file) for mask in masks):
+        raise InputError(f"--preview {shown(file)} is itself an input: give another name")
+    if plan.claim(file, file) is not None:
+        raise InputError(f"--preview {shown(file)} is the place of a result: give another name")
+    if stands(file) and not ours and orders.outlet.on_exists != "overwrite":
+        raise InputError(f"--preview {shown(file)} exists and is none: give another name, or --overwrite")
+    prepare([file.parent], "--preview")
