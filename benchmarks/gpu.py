@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import os
 import signal
 import sys
 import time
@@ -19,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from diffusers import AutoencoderKL
@@ -27,15 +29,17 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.pasd_step import SD15, SMALL, T, denoiser, networks
 from benchmarks.tables import table
-from srcli.engines.device import Device, available
+from srcli.engines.device import Device, available, pick, tf32
 from srcli.engines.latent import guided
 from srcli.engines.pasd import cost
-from srcli.engines.pasd_sampling import BOTH, Led
+from srcli.engines.pasd_sampling import BOTH, Led, Nets
 from srcli.engines.placing import BYTES_A_LATENT, place
 from srcli.models.banded_vae import decode
+from srcli.models.compiled import Compiled
 from srcli.models.prefix import Prefix
 from srcli.models.streams import Bands
 from srcli.sampling.tiling import Tile
+from srcli.settings import DeviceChoice
 from srcli.weights.open import quiet
 
 LIMIT = 530.0  # seconds in all
@@ -91,7 +95,13 @@ FULL = {
     "vae": VAE,
 }
 TINY = {
-    "config": SMALL,
+    "config": SMALL
+    | {
+        "block_out_channels": [32, 64],
+        "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
+        "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
+        "layers_per_block": 1,
+    },
     "sides": (8, 16),
     "batches": (1, 2),
     "shape": (8, 2),
@@ -136,20 +146,20 @@ def away(found: Tensor, truth: Tensor) -> str:
 
 
 def parity(bench: Bench) -> Iterator[Row]:
-    """The device against the CPU in fp32, at first without TF32."""
+    """The device against the CPU in fp32: exactly, as float32 beside half precision, and in that."""
     cpu, full = Device(torch.device("cpu"), torch.float32), replace(bench.device, dtype=torch.float32)
 
     def step(device: Device) -> Tensor:
         x, hint, tiles = bench.inputs(16, 1)
         return bench.led(device)(x.to(device.torch), T, hint.to(device.torch), tiles)
 
-    truth, convolutions = step(cpu), torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
+    truth = step(cpu)
+    tf32(False)
     try:
         yield ["float32", away(step(full), truth)]
     finally:
-        torch.backends.cudnn.allow_tf32 = convolutions
-    yield [f"float32, TF32 in convolutions: {convolutions}", away(step(full), truth)]
+        tf32(True)
+    yield ["float32, as TF32", away(step(full), truth)]
     yield [str(bench.device.dtype), away(step(bench.device), truth)]
 
 
@@ -270,19 +280,29 @@ def graphed(ways: Ways) -> float:
 
 
 def compiled(bench: Bench) -> Iterator[Row]:
-    """Compiled block by block, then as a whole; the time that compiling takes is its own row."""
-    for name, repeated in (("blocks compiled", True), ("networks compiled", False)):
+    """By parts as --compile does it, anew and from what that kept; then as whole networks."""
+    names = ("compiled by parts", "compiled by parts, as kept", "whole networks compiled")
+    for name, way in zip(names, (by_parts, by_parts, whole), strict=True):
         ways = Ways(bench)
+        truth = ways.step()
         began = time.perf_counter()
-        for net in (ways.model.nets.unet, ways.model.nets.control):
-            if repeated:
-                for block in (*net.down_blocks, net.mid_block, *getattr(net, "up_blocks", ())):
-                    block.compile()
-            else:
-                net.compile()
-        yield ways.row(f"{name}: the first call", partial(first, ways, began))[:2] + [""]
-        yield ways.row(name, ways.timed)
+        said = way(ways.model.nets)
+        yield [*ways.row(f"{name}: the first call", partial(first, ways, began))[:2], "", ""]
+        yield [*ways.row(name, ways.timed), said[0] if said else away(ways.step(), truth)]
         torch.compiler.reset()
+
+
+def by_parts(nets: Nets) -> list[str]:
+    """What went wrong is found in the list, once it has."""
+    said: list[str] = []
+    Compiled((nets.unet, nets.paca, nets.control), said.append)
+    return said
+
+
+def whole(nets: Nets) -> list[str]:
+    for net in (nets.unet, nets.control):
+        net.compile()
+    return []
 
 
 def first(ways: Ways, began: float) -> float:
@@ -297,7 +317,7 @@ SECTIONS: dict[str, tuple[Callable[[Bench], Iterator[Row]], list[str]]] = {
     "eager": (eager, WAY),
     "sweep": (sweep, ["tile", "tiles in a call", "ms", "TFLOP/s", "GiB besides weights", "as planned"]),
     "vae": (vae, ["picture", "decoded in", "ms", "GiB besides weights", "relative difference"]),
-    "compiled": (compiled, WAY),
+    "compiled": (compiled, [*WAY, "relative difference"]),
 }
 
 
@@ -359,8 +379,10 @@ def main() -> None:
     if name == "cpu" and not given.small:
         sys.exit("no accelerator here: run this where there is one, or try it with --small")
     quiet()
-    device = Device(torch.device(name), torch.bfloat16 if name == "cpu" else torch.float16)
-    failed = run(Bench(device, **(TINY if given.small else FULL)), given.only, given.out)
+    device = pick(DeviceChoice(device=name, dtype="bfloat16" if name == "cpu" else "float16"))
+    with TemporaryDirectory() as kept:  # nothing is there from an earlier run
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = kept
+        failed = run(Bench(device, **(TINY if given.small else FULL)), given.only, given.out)
     print((given.out / "gpu.md").read_text(encoding="utf-8"))
     if failed:
         sys.exit("not finished: " + ", ".join(failed))

@@ -146,6 +146,7 @@ FLAGS: Mapping[str, str] = MappingProxyType(
         "negative": "--negative-prompt",
         "caption": "--caption",
         "preview": "--preview",
+        "compiled": "--compile",
     }
 )
 TAKES: Mapping[str, frozenset[str]] = MappingProxyType(
@@ -153,7 +154,7 @@ TAKES: Mapping[str, frozenset[str]] = MappingProxyType(
         "builtin": frozenset({"adapter"}),
         "sr3": frozenset({"adapter"}),
         "pasd": frozenset(FLAGS),
-        "stablesr": frozenset({"variant", "base", "adapter", "loras", "lora_alpha", "text", "preview"}),
+        "stablesr": frozenset({"variant", "base", "adapter", "loras", "lora_alpha", "text", "preview", "compiled"}),
     }
 )
 
@@ -270,6 +271,7 @@ class DeviceChoice:
     dtype: str = "auto"
     threads: int | None = None
     memory: int | None = None  # bytes of the device that may be used; None: what is free
+    compiled: bool = False  # networks of every step, from the second picture on
 
     def __post_init__(self) -> None:
         _one_of("--dtype", self.dtype, DTYPES)

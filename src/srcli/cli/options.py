@@ -87,6 +87,10 @@ class Models:
     max_memory: Annotated[
         str | None, typer.Option(help="Memory that may be used, like 4G.", rich_help_panel="Models")
     ] = None
+    compile: Annotated[
+        bool,
+        typer.Option("--compile", help="GPU: compile for all pictures but the first.", rich_help_panel="Models"),
+    ] = False
 
     def choice(self) -> settings.ModelChoice:
         return settings.ModelChoice(
@@ -103,7 +107,9 @@ class Models:
 
     def where(self) -> settings.DeviceChoice:
         memory = settings.size_in_bytes(self.max_memory)
-        return settings.DeviceChoice(device=self.device, dtype=self.dtype, threads=self.threads, memory=memory)
+        return settings.DeviceChoice(
+            device=self.device, dtype=self.dtype, threads=self.threads, memory=memory, compiled=self.compile
+        )
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ def _run(
 
         choice = choose(task, wish, device, listener.note).at(job.sampling.quality)
         # Before anything is loaded: what the engine has no use for.
-        wish.refuse_idle(choice.engine, job.prompt, outlet)
+        wish.refuse_idle(choice.engine, job.prompt, outlet, device)
         job.sampling.over(profile(choice))
         orders = Orders(intake, outlet, conduct, job, Maker(choice, device))
         if running.explain:

@@ -23,6 +23,7 @@ class Device:
     torch: TorchDevice
     dtype: TorchDtype
     memory: int | None = None  # bytes that may be used; None: whatever there is
+    compiled: bool = False  # networks are compiled where there are pictures enough to pay for it
 
     @property
     def accelerated(self) -> bool:
@@ -48,7 +49,16 @@ def pick(choice: DeviceChoice) -> Device:
     wanted = "cuda:0" if name == "cuda" else name
     if wanted not in names:
         raise MachineError(f"no device {name!r} here: choose one of {', '.join(names)}")
-    return Device(torch.device(wanted), _dtype(wanted, choice.dtype), choice.memory)
+    if choice.compiled and wanted == "cpu":
+        raise InputError("--compile only loses time on a CPU: leave it out")
+    dtype = _dtype(wanted, choice.dtype)
+    tf32(dtype is not torch.float32)
+    return Device(torch.device(wanted), dtype, choice.memory, choice.compiled)
+
+
+def tf32(allowed: bool) -> None:
+    """Whether a GPU multiplies float32 with the precision of float16, which is all that is wanted beside float16."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
 
 
 def _dtype(device: str, dtype: str) -> torch.dtype:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from srcli.engines.base import Canvas, Request, Size, Tell
 from srcli.engines.budget import Demand, Room, arrange
 from srcli.engines.captions import Describer
+from srcli.engines.compiling import Later
 from srcli.engines.device import Device
 from srcli.engines.latent import Codec, guided_steps, least, scheduler
 from srcli.engines.pasd_sampling import Led, Nets, serving, start
@@ -70,6 +71,10 @@ class Pasd:
         codec = Codec.of(base.vae, device, room)
         return cls(nets, codec, texts, loaded.schedule, loaded.made_of, describer, need, room)
 
+    @cached_property
+    def _later(self) -> Later:
+        return Later((self.nets.unet, self.nets.paca, self.nets.control), self.nets.device, self.room)
+
     def passes(self, size: Size, target: Size) -> list[Size]:
         return [target]
 
@@ -94,6 +99,7 @@ class Pasd:
         return arrange(replace(self.demand, kept=kept), device)
 
     def prepare(self, hint: Tensor, request: Request) -> Canvas:
+        self._later.begin(request.tell)
         sampling, device = request.sampling, self.nets.device.torch
         made = scheduler(str(sampling.scheduler), self.schedule, int(sampling.steps or 1))
         hint = hint.to(device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from srcli.engines.base import Canvas, Request, Size, Tell
 from srcli.engines.budget import Room, arrange
+from srcli.engines.compiling import Later
 from srcli.engines.device import Device
 from srcli.engines.latent import (
     Codec,
@@ -115,6 +116,10 @@ class StableSR:
     def variant(self) -> Variant:
         return self.loaded.variant
 
+    @cached_property
+    def _later(self) -> Later:
+        return Later((self.loaded.unet, self.loaded.encoder, self.loaded.modulation), self.device, self.room)
+
     def passes(self, size: Size, target: Size) -> list[Size]:
         return [target]
 
@@ -129,6 +134,7 @@ class StableSR:
         return tiles, max(1, self.room.latents // (tiles[0].height * tiles[0].width))
 
     def prepare(self, hint: Tensor, request: Request) -> Canvas:
+        self._later.begin(request.tell)
         weight = float(request.sampling.fidelity or 0)
         fusion = self.loaded.fusion.net if weight else None
         made, seen = self._scheduler(request.sampling), dict[int, Tensor]()

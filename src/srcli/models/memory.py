@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import MutableMapping
 from typing import Any
 
+import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
@@ -29,6 +30,7 @@ class TextMemory:
         out: Tensor = attn.to_out[0](mixed.transpose(1, 2).flatten(2))
         return out
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # it cannot look into the dictionary
     def _pair(self, attn: Any, text: Tensor) -> tuple[Tensor, Tensor]:
         if text not in self._kept:
             self._kept[text] = split(attn.to_k(text), attn.heads), split(attn.to_v(text), attn.heads)

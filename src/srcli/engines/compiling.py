@@ -1,0 +1,44 @@
+"""When networks are compiled, and where that is kept."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+from torch import nn
+from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+from srcli.engines.base import Tell
+from srcli.engines.budget import Room
+from srcli.engines.device import Device
+from srcli.models.compiled import Compiled
+from srcli.weights.places import places
+
+CACHE = "TORCHINDUCTOR_CACHE_DIR"
+
+
+class Later:
+    """Compiles networks when a second picture begins. The first might be the only one, which would never pay for it;
+    what the second pays for is kept for all runs that follow, so there is no reason to wait longer.
+    """
+
+    def __init__(self, nets: Iterable[nn.Module], device: Device, room: Room) -> None:
+        self._nets, self._wanted, self._room, self._pictures = tuple(nets), device.compiled, room, 0
+
+    def begin(self, tell: Tell) -> None:
+        """A picture begins, or is tried again with less memory."""
+        self._pictures += 1
+        if not self._wanted or self._pictures != 2:
+            return
+        if self._room.eighth:
+            tell("weights in 8 bits are not compiled: --compile has no effect in so little memory")
+            return
+        _keep()
+        tell("compiling from here on: a tile's shape that is new takes minutes, once")
+        Compiled(self._nets, tell)
+
+
+def _keep() -> None:
+    """Have what is compiled kept in the user's cache; torch itself names a temporary folder when it is imported."""
+    if os.environ.get(CACHE, default_cache_dir()) == default_cache_dir():
+        os.environ[CACHE] = str(places().data / "compiled")
