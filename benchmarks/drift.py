@@ -14,25 +14,30 @@ import sys
 import tempfile
 import time
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from benchmarks.tables import table
 from srcli.engines.budget import AMPLE
+from srcli.engines.latent import Codec
 from srcli.engines.placing import place
+from srcli.engines.preview import Preview
 from srcli.errors import SrcliError
 from srcli.imaging.read import read_picture
 from srcli.pipeline import Pipeline
 from srcli.settings import DeviceChoice, Lora, ModelChoice, Sampling, Size
 from srcli.tasks import UPSCALE, Job
 from srcli.train.metrics import Scores, compare
+from srcli.weights.store import Store
 
 Way = tuple[str, Sampling, str]  # settings and precision
 GOLDEN = Path("tests/golden")
 EIGHTH = "weights kept in 8 bits"
+TAESD = "decoded as previews are"
 EXACT: Way = ("standard", Sampling(), "float32")
 PRESETS: dict[str, Way] = {"bf16": ("standard", Sampling(), "bfloat16"), "draft": ("draft", Sampling(), "float32")}
 
@@ -46,6 +51,7 @@ def ways(engine: str, tile: int) -> dict[str, Way]:
         "half of the steps": ("standard", Sampling(steps=steps), "float32"),
         f"tiles of {tile}, overlap {tile // 2}": ("standard", Sampling(tile=tile, overlap=tile // 2), "float32"),
         EIGHTH: EXACT,
+        TAESD: EXACT,
     }
     if engine == "stablesr":
         return found
@@ -80,7 +86,27 @@ def load(given: argparse.Namespace, name: str, way: Way) -> Pipeline:
     if name == EIGHTH:  # as on a GPU that is short of memory
         for net in networks(line):
             place(net, line.device, room=replace(AMPLE, eighth=True))
-    return line
+    return sketching(line, given.tiny) if name == TAESD else line
+
+
+@dataclass(frozen=True)
+class Sketch(Codec):
+    """A VAE that only encodes."""
+
+    preview: Preview | None = None
+
+    def decode(self, latents: Tensor, after: object = None) -> Tensor:
+        return self.preview.decode(latents)
+
+
+def sketching(line: Pipeline, tiny: bool) -> Pipeline:
+    if tiny:
+        from tests.taesd_folder import taesd
+
+        preview = Preview(Path(), taesd(), print)
+    else:
+        preview = Preview.open(Path(), line.device, Store(offline=True), print)
+    return replace(line, engine=replace(line.engine, codec=Sketch(**vars(line.engine.codec), preview=preview)))
 
 
 def networks(line: Pipeline) -> list:

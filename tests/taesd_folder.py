@@ -11,15 +11,20 @@ from srcli.weights.overlay import put
 from srcli.weights.places import places
 
 
-def write_taesd(folder: Path) -> AutoencoderTiny:
-    """Put it into a folder and into the user's own lock."""
+def taesd() -> AutoencoderTiny:
     torch.manual_seed(5)
     narrow = {f"{way}coder_block_out_channels": (8, 8, 8, 8) for way in ("en", "de")}
     net = AutoencoderTiny(**narrow, num_encoder_blocks=(1, 1, 1, 1), num_decoder_blocks=(1, 1, 1, 1))
     for weights in net.decoder.parameters():
         weights.data.mul_(2 if weights.ndim > 1 else 0)  # else the biases would paint the picture
+    return net.eval().requires_grad_(False)
+
+
+def write_taesd(folder: Path) -> AutoencoderTiny:
+    """Put it into a folder and into the user's own lock."""
+    net = taesd()
     net.save_pretrained(folder)
     files = {path.name: File(path.name, path.stat().st_size, sha256(path)) for path in folder.iterdir()}
     entry = Entry(name="taesd", kind="preview", family="sd15", license="mit", local=str(folder), files=files)
     put(places().overlay, entry)
-    return net.eval().requires_grad_(False)
+    return net
