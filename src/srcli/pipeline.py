@@ -130,30 +130,25 @@ class Pipeline:
         return out
 
     def _levels(self, pixels: Pixels, block: Block, request: Request, stretch: Stretch) -> Pixels:
-        """A block's levels, which may be kept from before."""
+        """A block's levels, which may be kept from before; with less at a time where memory runs out."""
         if (kept := stretch.levels()) is not None:
             return kept
-        made = _levels(self._fitting(pixels, block, request, stretch), pixels.dtype)
+        made = self.ladder.run(lambda thrift: self._block(pixels, block, replace(request, thrift=thrift), stretch))
         stretch.keep_levels(made)
         return made
 
-    def _fitting(self, pixels: Pixels, block: Block, request: Request, stretch: Stretch) -> Tensor:
-        """A block's result, with less at a time where memory runs out."""
-        rgb = self.ladder.run(lambda thrift: self._block(pixels, block, replace(request, thrift=thrift), stretch))
-        return _inside(rgb, block, self.engine.factor)
-
     @torch.inference_mode()
-    def _block(self, pixels: Pixels, block: Block, request: Request, stretch: Stretch) -> Tensor:
-        hint = _floats(_view(pixels, block.outer, 1))
+    def _block(self, pixels: Pixels, block: Block, request: Request, stretch: Stretch) -> Pixels:
+        seen = _view(pixels, block.outer, 1)
+        hint = _floats(seen)
         request = replace(request, noise=request.noise.at(block.outer.top, block.outer.left))
         stretch.tell("preparing", 0, 1)
         canvas = self.engine.prepare(hint, request)
         x = self._sample(canvas, request, stretch)
         stretch.tell("finishing", 0, 1)
         rgb = canvas.finish(x)
-        if request.sampling.color_fix is not None:
-            rgb = colorfix.apply(request.sampling.color_fix, rgb, hint.to(rgb))
-        return rgb
+        fixed = colorfix.fixed(request.sampling.color_fix, rgb, lambda rows: _floats(seen[rows]).to(rgb))
+        return _levels(Tile(*(v * self.engine.factor for v in block.inside)), fixed, pixels.dtype)
 
     def _sample(self, canvas: Canvas, request: Request, stretch: Stretch) -> Tensor:
         height, width = canvas.start.shape[-2:]
@@ -190,23 +185,21 @@ def _view(pixels: Pixels, tile: tuple[int, int, int, int], factor: int) -> Pixel
     return pixels[top : top + height, left : left + width]
 
 
-def _inside(rgb: Tensor, block: Block, factor: int) -> Tensor:
-    return block.inside.crop(rgb, factor)
-
-
 def _floats(pixels: Pixels) -> Tensor:
     """(H, W, 3) levels to (1, 3, H, W) in 0..1."""
     scale = np.float32(np.iinfo(pixels.dtype).max)
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1), np.float32) / scale)[None]
 
 
-def _levels(rgb: Tensor, dtype: np.dtype[np.unsignedinteger]) -> Pixels:
-    """(1, 3, H, W) in 0..1 to (H, W, 3) levels, rounded. NaN is an error: as a level it would be black."""
-    if not bool(torch.isfinite(rgb).all()):
-        raise PictureError("the model returned numbers that are none: try --dtype float32", "not-finite")
-    top = float(np.iinfo(dtype).max)
-    levels = (rgb[0].float().clamp(0, 1) * top).round().permute(1, 2, 0)
-    return levels.cpu().numpy().astype(dtype)
+def _levels(tile: Tile, rgb_of: colorfix.Rows, dtype: np.dtype[np.unsignedinteger]) -> Pixels:
+    """This part of rows in 0..1 as (H, W, 3) levels, rounded. NaN is an error: as a level it would be black."""
+    out, top = np.empty((tile.height, tile.width, 3), dtype), float(np.iinfo(dtype).max)
+    for rows in bands(tile.height, tile.width):
+        rgb = rgb_of(slice(tile.top + rows.start, tile.top + rows.stop))[..., tile.left : tile.left + tile.width]
+        if not bool(torch.isfinite(rgb).all()):
+            raise PictureError("the model returned numbers that are none: try --dtype float32", "not-finite")
+        out[rows] = (rgb[0].float().clamp(0, 1) * top).round().permute(1, 2, 0).cpu().numpy()
+    return out
 
 
 def _as_grey(pixels: Pixels) -> Pixels:

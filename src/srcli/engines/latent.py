@@ -158,7 +158,7 @@ class Codec:
         def run(bands: Bands) -> Tensor:
             return decode(self.net, self._here(latents / self.net.config.scaling_factor), bands, after)
 
-        return self._sound(run, "decoding", latents[0, 0].numel() * self.factor**2).float() / 2 + 0.5
+        return self._sound(run, "decoding", latents[0, 0].numel() * self.factor**2).float().div_(2).add_(0.5)
 
     def _here(self, x: Tensor) -> Tensor:
         return x.to(self.device.torch, self.net.dtype)

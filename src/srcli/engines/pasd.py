@@ -134,7 +134,7 @@ class Pasd:
 
 
 def _finish(codec: Codec, x: Tensor) -> Tensor:
-    return codec.decode(x).clamp(0, 1)
+    return codec.decode(x).clamp_(0, 1)
 
 
 def cost(latents: int) -> float:

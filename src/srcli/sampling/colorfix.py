@@ -1,22 +1,40 @@
-"""Colour fixes: the result keeps its detail and takes its colours from the picture that it was made of."""
+"""Colour fixes: the result keeps its detail and takes its colours from the picture that it was made of.
+
+They work on some rows at a time, so that nothing beside the result is whole in floating point.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, pad
 
+Rows = Callable[[slice], Tensor]  # these rows of a picture, (1, 3, H, W) in 0..1
+Moments = tuple[Tensor, Tensor]  # mean and deviation of each channel
+
 LEVELS = 5
+REACH = 2**LEVELS - 1  # rows around that bear on a row's coarsest band
 BINOMIAL = (0.25, 0.5, 0.25)
 EPSILON = 1e-5  # on the variance, so that a flat picture has a deviation to divide by
 
 
-def apply(kind: str, result: Tensor, source: Tensor) -> Tensor:
-    """The result with the colours of `source`; both (1, 3, H, W) in 0..1."""
-    if kind == "none":
-        return result
-    fixed = wavelet(result, source) if kind == "wavelet" else adain(result, source)
-    return fixed.clamp(0, 1)
+def fixed(kind: str | None, result: Tensor, source: Rows) -> Rows:
+    """The result (1, 3, H, W) with the colours of `source`."""
+    if kind in (None, "none"):
+        return lambda rows: result[:, :, rows]
+    height = result.shape[2]
+    if kind == "adain":
+        own, wanted = _moments(result), _moments(source(slice(0, height)))
+        return lambda rows: _moved(result[:, :, rows], own, wanted).clamp(0, 1)
+
+    def rows_of_wavelet(rows: slice) -> Tensor:
+        seen = slice(max(0, rows.start - REACH), min(height, rows.stop + REACH))
+        found = wavelet(result[:, :, seen], source(seen)).clamp(0, 1)
+        return found[:, :, rows.start - seen.start : rows.stop - seen.start]
+
+    return rows_of_wavelet
 
 
 def wavelet(result: Tensor, source: Tensor) -> Tensor:
@@ -26,9 +44,7 @@ def wavelet(result: Tensor, source: Tensor) -> Tensor:
 
 def adain(result: Tensor, source: Tensor) -> Tensor:
     """The result with each channel's mean and deviation moved to the source's."""
-    mean, deviation = _moments(result)
-    wanted_mean, wanted_deviation = _moments(source)
-    return (result - mean) / deviation * wanted_deviation + wanted_mean
+    return _moved(result, _moments(result), _moments(source))
 
 
 def blurred(picture: Tensor) -> Tensor:
@@ -42,6 +58,10 @@ def blurred(picture: Tensor) -> Tensor:
     return picture
 
 
-def _moments(picture: Tensor) -> tuple[Tensor, Tensor]:
+def _moved(result: Tensor, own: Moments, wanted: Moments) -> Tensor:
+    return (result - own[0]) / own[1] * wanted[1] + wanted[0]
+
+
+def _moments(picture: Tensor) -> Moments:
     variance, mean = torch.var_mean(picture, dim=(2, 3), keepdim=True)
     return mean, (variance + EPSILON).sqrt()
