@@ -41,7 +41,7 @@ class Compiled:
     """Parts of networks, each compiled when it is first called. What fails in that is said once; all go on plain."""
 
     def __init__(self, nets: Iterable[nn.Module], tell: Tell, backend: Backend = "inductor") -> None:
-        torch._dynamo.config.recompile_limit = FORMS
+        torch._dynamo.config.recompile_limit = FORMS  # in this thread, which has to be the one that computes
         for name in ("torch._dynamo", "torch._inductor"):  # what matters of what they say is raised, or is no failure
             logging.getLogger(name).setLevel(logging.ERROR)
         self._tell, self.failed = tell, False
