@@ -260,6 +260,10 @@ def eager(bench: Bench) -> Iterator[Row]:
         yield ways.row("one CUDA graph", partial(graphed, ways))
     ways.placed(torch.contiguous_format)
     yield ways.row("channels first", ways.timed)
+    full = replace(bench, device=replace(bench.device, dtype=torch.float32))
+    for name, allowed in (("float32", False), ("float32, as TF32", True)):
+        tf32(allowed)
+        yield ways.row(name, lambda: Ways(full).plain)
 
 
 def graphed(ways: Ways) -> float:
