@@ -12,6 +12,7 @@ from srcli.engines.base import Canvas, Request, Size
 from srcli.engines.device import Device
 from srcli.memory import ALL, Thrift
 from srcli.pipeline import Pipeline
+from srcli.sampling.hint import lit
 from srcli.sampling.layout import Limits, lay
 
 CPU = Device(torch.device("cpu"), torch.float32)
@@ -58,7 +59,7 @@ class PassThrough:
         start = request.noise.draw((1, 1, hint.shape[2], hint.shape[3]))
 
         def finish(x: torch.Tensor) -> torch.Tensor:
-            big = hint.repeat_interleave(self.factor, 2).repeat_interleave(self.factor, 3)
+            big = lit(hint).repeat_interleave(self.factor, 2).repeat_interleave(self.factor, 3)
             return self.change(big)
 
         return Canvas(start, hint, Nothing(), scheduler, finish)

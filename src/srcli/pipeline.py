@@ -26,6 +26,7 @@ from srcli.imaging.spill import forget, space
 from srcli.memory import Ladder, Thrift, trim
 from srcli.sampling import colorfix
 from srcli.sampling.blocks import Block, blocks
+from srcli.sampling.hint import hint_of, lit
 from srcli.sampling.noise import NoiseField
 from srcli.sampling.sampler import Tiled, sample
 from srcli.sampling.tiling import Tile
@@ -139,15 +140,14 @@ class Pipeline:
 
     @torch.inference_mode()
     def _block(self, pixels: Pixels, block: Block, request: Request, stretch: Stretch) -> Pixels:
-        seen = _view(pixels, block.outer, 1)
-        hint = _floats(seen)
+        hint = hint_of(_view(pixels, block.outer, 1))
         request = replace(request, noise=request.noise.at(block.outer.top, block.outer.left))
         stretch.tell("preparing", 0, 1)
         canvas = self.engine.prepare(hint, request)
         x = self._sample(canvas, request, stretch)
         stretch.tell("finishing", 0, 1)
         rgb = canvas.finish(x)
-        fixed = colorfix.fixed(request.sampling.color_fix, rgb, lambda rows: _floats(seen[rows]).to(rgb))
+        fixed = colorfix.fixed(request.sampling.color_fix, rgb, lambda rows: lit(hint[:, :, rows]).to(rgb))
         return _levels(Tile(*(v * self.engine.factor for v in block.inside)), fixed, pixels.dtype)
 
     def _sample(self, canvas: Canvas, request: Request, stretch: Stretch) -> Tensor:
@@ -183,12 +183,6 @@ def _given(sampling: object) -> Mapping[str, object]:
 def _view(pixels: Pixels, tile: tuple[int, int, int, int], factor: int) -> Pixels:
     top, left, height, width = (v * factor for v in tile)
     return pixels[top : top + height, left : left + width]
-
-
-def _floats(pixels: Pixels) -> Tensor:
-    """(H, W, 3) levels to (1, 3, H, W) in 0..1."""
-    scale = np.float32(np.iinfo(pixels.dtype).max)
-    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1), np.float32) / scale)[None]
 
 
 def _levels(tile: Tile, rgb_of: colorfix.Rows, dtype: np.dtype[np.unsignedinteger]) -> Pixels:

@@ -64,7 +64,7 @@ class Engine(Protocol):
         ...
 
     def prepare(self, hint: Tensor, request: Request) -> Canvas:
-        """Work out all that does not depend on the step. `hint` is (1, 3, H, W) in 0..1, on the CPU."""
+        """Work out all that does not depend on the step. `hint` is (1, 3, H, W) levels, on the CPU."""
         ...
 
     def provenance(self) -> Mapping[str, str]:

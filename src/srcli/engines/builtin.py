@@ -23,6 +23,7 @@ from srcli.errors import WeightsError
 from srcli.files import expanded
 from srcli.models.builtin import UP, Builtin, Prediction
 from srcli.sampling.cosine import Cosine
+from srcli.sampling.hint import lit
 from srcli.sampling.noise import NoiseField
 from srcli.sampling.tiling import Tile
 from srcli.settings import ModelChoice, Sampling
@@ -160,7 +161,7 @@ class BuiltinEngine:
         fold = self.model.shape.fold
         height, width = hint.shape[-2:]
         margins = Margins.of(height, width, request.noise, fold)
-        picture = margins.around(hint).to(self.device.torch).contiguous(memory_format=torch.channels_last)
+        picture = margins.around(lit(hint)).to(self.device.torch).contiguous(memory_format=torch.channels_last)
         guess = self.model.predictor(picture)
         noise = replace(
             request.noise,

@@ -16,6 +16,7 @@ from torch import Tensor
 from srcli.engines.base import Tell
 from srcli.engines.device import Device
 from srcli.errors import WeightsError
+from srcli.sampling.hint import lit
 from srcli.weights.open import load_component, quiet
 from srcli.weights.store import Store
 
@@ -119,7 +120,7 @@ class Describer:
     _readers: dict[str, Reader | None] = field(default_factory=dict)
 
     def describe(self, hint: Tensor, how: str, tell: Tell) -> str:
-        """Words for a picture (1, 3, H, W) in 0..1. `auto` captions it if a captioner is here, and says if not."""
+        """Words for a picture (1, 3, H, W). `auto` captions it if a captioner is here, and says if not."""
         if how == "none":
             return ""
         if how not in self._readers:
@@ -144,7 +145,9 @@ class Describer:
 
 
 def levels(picture: Tensor) -> Levels:
-    return (picture[0].float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+    if picture.dtype is torch.uint8:
+        return picture[0].permute(1, 2, 0).numpy()
+    return (lit(picture)[0].float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
 
 
 def _placed(net: Any, device: Device) -> Any:

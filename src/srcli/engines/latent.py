@@ -28,6 +28,7 @@ from srcli.errors import InputError, PictureError
 from srcli.memory import Thrift, is_out_of_memory, release
 from srcli.models.banded_vae import After, decode, encode
 from srcli.models.streams import Bands, Spilling
+from srcli.sampling.hint import lit
 from srcli.weights.open import quiet
 
 # An all-dark last step (zero terminal SNR) would have an infinite sigma; this is diffusers' own floor.
@@ -138,10 +139,10 @@ class Codec:
         return int(2 ** (len(self.net.config.block_out_channels) - 1))
 
     def posterior(self, picture: Tensor, after: After | None = None) -> tuple[Tensor, Tensor]:
-        """Mean and deviation of the unscaled latents."""
+        """Mean and deviation of the unscaled latents of a picture, in levels or in 0..1."""
 
         def run(bands: Bands) -> Tensor:
-            return encode(self.net, self._here(picture * 2 - 1), bands, after)
+            return encode(self.net, picture, bands, after, lambda part: self._here(lit(part) * 2 - 1))
 
         mean, log_variance = self._sound(run, "encoding", picture[0, 0].numel()).float().chunk(2, dim=1)
         return mean, (0.5 * log_variance.clamp(-30, 20)).exp()

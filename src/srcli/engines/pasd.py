@@ -100,9 +100,8 @@ class Pasd:
 
     def prepare(self, hint: Tensor, request: Request) -> Canvas:
         self._later.begin(request.tell)
-        sampling, device = request.sampling, self.nets.device.torch
+        sampling = request.sampling
         made = scheduler(str(sampling.scheduler), self.schedule, int(sampling.steps or 1))
-        hint = hint.to(device)
         shape = (1, 4, hint.shape[2] // self.codec.factor, hint.shape[3] // self.codec.factor)
         codec = self.codec.with_less(request.thrift)
         z = codec.encode(hint, request.noise.draw(shape, POSTERIOR))

@@ -16,6 +16,7 @@ from srcli.engines.latent import entering, guided, noised
 from srcli.models.outer import around, depth, seen
 from srcli.models.paca import PixelAware
 from srcli.models.prefix import Prefix
+from srcli.sampling.hint import lit
 from srcli.sampling.noise import AGAIN, START, NoiseField
 from srcli.sampling.tiling import Tile
 
@@ -136,8 +137,8 @@ class Led:
         places: Sequence[Tile | None] = where or [None]
         new = [i for i, place in enumerate(places) if place not in self._embedded]
         if new:
-            crops = (hint if where is None else hint[new]).to(self.nets.device.dtype)
-            made = self.nets.control.controlnet_cond_embedding(crops)
+            crops = lit(hint if where is None else hint[new])
+            made = self.nets.control.controlnet_cond_embedding(crops.to(self.nets.device.torch, self.nets.device.dtype))
             self._embedded.update(zip([places[i] for i in new], made.split(len(made) // len(new)), strict=True))
         return torch.cat([self._embedded[place] for place in places])
 

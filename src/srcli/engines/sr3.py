@@ -20,6 +20,7 @@ from srcli.engines.device import Device
 from srcli.errors import WeightsError
 from srcli.models.sr3_unet import Shape, SR3UNet, build, weights_of
 from srcli.sampling.ancestral import Ancestral, betas, levels
+from srcli.sampling.hint import lit
 from srcli.sampling.layout import Limits, lay
 from srcli.sampling.noise import START
 from srcli.sampling.tiling import Tile, filled_up
@@ -170,7 +171,7 @@ class SR3:
     def prepare(self, hint: Tensor, request: Request) -> Canvas:
         made = Ancestral(self.table, clip=True)
         made.set_timesteps(min(int(request.sampling.steps or STEPS), len(self.table)))
-        whole = filled_up(hint.to(self.device.torch), self.unet.shape.factor) * 2 - 1
+        whole = filled_up(lit(hint).to(self.device.torch), self.unet.shape.factor) * 2 - 1
         start = request.noise.draw(whole.shape, START).to(whole)
         denoiser = Levelled(self.unet, levels(self.table), self.device)
         return Canvas(start, whole, denoiser, made, partial(_finish, (hint.shape[2], hint.shape[3])))

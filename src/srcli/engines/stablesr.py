@@ -32,6 +32,7 @@ from srcli.models.memory import remember_text
 from srcli.models.spade import Modulation
 from srcli.models.time_encoder import TimeEncoder
 from srcli.sampling.ancestral import Ancestral, scaled_linear
+from srcli.sampling.hint import lit
 from srcli.sampling.layout import Limits, lay
 from srcli.sampling.noise import POSTERIOR, START
 from srcli.sampling.tiling import Tile, filled_up
@@ -138,7 +139,7 @@ class StableSR:
         weight = float(request.sampling.fidelity or 0)
         fusion = self.loaded.fusion.net if weight else None
         made, seen = self._scheduler(request.sampling), dict[int, Tensor]()
-        whole = filled_up(hint.to(self.device.torch), self.codec.factor)
+        whole = filled_up(lit(hint), self.codec.factor)
         shape = (1, 4, whole.shape[2] // self.codec.factor, whole.shape[3] // self.codec.factor)
         codec = self.codec.with_less(request.thrift)
         z = codec.encode(whole, request.noise.draw(shape, POSTERIOR), keeping(seen) if fusion else None)

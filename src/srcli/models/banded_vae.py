@@ -139,16 +139,24 @@ def decode(vae: AutoencoderKL, z: Tensor, bands: Bands, after: After | None = No
 
 
 @torch.no_grad()
-def encode(vae: AutoencoderKL, picture: Tensor, bands: Bands, after: After | None = None) -> Tensor:
-    """The posterior's moments (mean and log variance) of a picture in -1..1."""
-    encoder, work = vae.encoder, Banded(bands, picture)
-    x = work.conv(encoder.conv_in, work.whole(picture))
+def encode(
+    vae: AutoencoderKL,
+    picture: Tensor,
+    bands: Bands,
+    after: After | None = None,
+    ready: Callable[[Tensor], Tensor] = lambda part: part,
+) -> Tensor:
+    """The posterior's moments (mean and log variance) of a picture, whose bands `ready` brings to -1..1."""
+    like = ready(picture[:, :, :0])
+    encoder, work = vae.encoder, Banded(bands, like)
+    entering = Stream(lambda: map(ready, bands.rows(picture, picture.device)), *picture.shape[2:])
+    x = work.conv(encoder.conv_in, entering)
     for level, block in enumerate(encoder.down_blocks):
         found = work.level(block.resnets, x, bands.lean and level == 0)
         x = found = work.whole(after(level, found.map)) if after else found
         for layer in block.downsamplers or ():
             x = found = work.reduced(layer.conv, found.map)
-    out = work.end(encoder, work.whole(encoder.mid_block(found.map.to(picture.device))))
+    out = work.end(encoder, work.whole(encoder.mid_block(found.map.to(like.device))))
     return out if vae.quant_conv is None else vae.quant_conv(out)
 
 
