@@ -27,7 +27,7 @@ LEAST_LATENTS = 48 * 48  # the smallest tile that is planned
 class Demand:
     """Bytes that an engine needs: weights of every step, weights at both ends, and of each latent in a call.
 
-    `kept` is what stays from one step to the next; on an accelerator that lies elsewhere.
+    `kept` is what stays on the device from one step to the next.
     """
 
     name: str
@@ -45,6 +45,11 @@ class Demand:
         """All besides activations, while the engine samples."""
         steps = self.steps // 2 if room.eighth else self.steps
         return CONTEXT + steps + self.kept + (0 if room.by_stage else self.ends)
+
+    def latents(self, room: Room, memory: int | None) -> int:
+        """Of all tiles in a call: as many as there is room for."""
+        free = room.latents if memory is None else int(SHARE * (memory - self.fixed(room)) / self.latent)
+        return min(room.latents, free)
 
     def bytes(self, room: Room) -> int:
         """At the largest."""
@@ -100,11 +105,8 @@ def arrange(demand: Demand, device: Device) -> Room:
         rooms = [Room(CPU_LATENTS)]
     memory = budget(device)
     for room in rooms:
-        if memory is None:
-            return room
-        if demand.least(room) <= memory:
-            free = SHARE * (memory - demand.fixed(room)) / demand.latent
-            return replace(room, latents=min(room.latents, int(free)))
+        if memory is None or demand.least(room) <= memory:
+            return replace(room, latents=demand.latents(room, memory))
     raise unfit(demand.name, device, demand.least(rooms[-1]))
 
 

@@ -84,15 +84,15 @@ def forecast(choice: ModelChoice, job: Job, size: Size, device: Device) -> Forec
     tiles = lay(*canvas, sampling, module.cost, limits) or [Tile(0, 0, *canvas)]
     steps, ends = (int(count * device.dtype.itemsize) for count in WEIGHTS[name])
     demand = Demand(NAMES[name], steps, ends, BYTES_A_LATENT * device.dtype.itemsize // 2)
-    kept = module.deep(tiles, sampling, device.dtype) if sampling.reuse else 0
-    if not device.accelerated:
-        demand = replace(demand, kept=kept)
+    if name == "pasd":
+        demand = replace(demand, kept=module.kept(tiles, sampling, device))
     room = arrange(demand, device)
     cost = _shared(module.cost, module.outer_cost, sampling) if sampling.reuse else module.cost
     plan = _latent(name, target, sampling, tiles, cost, room, demand)
     pixels = canvas[0] * canvas[1] * UNIT**2
     memory = _with_ends(plan.memory, pixels, demand.fixed(room), device)
-    return replace(plan, memory=memory, host=kept - demand.kept)
+    host = module.deep(tiles, sampling, device.dtype) if sampling.reuse and device.accelerated else 0
+    return replace(plan, memory=memory, host=host)
 
 
 def _shared(whole: Cost, outer: Cost, sampling: Sampling) -> Cost:

@@ -25,7 +25,7 @@ from srcli.engines.budget import AMPLE, Room
 from srcli.engines.device import Device
 from srcli.engines.placing import place, visiting
 from srcli.errors import InputError, PictureError
-from srcli.memory import Thrift, is_out_of_memory, release
+from srcli.memory import Thrift, is_out_of_memory, release, trim
 from srcli.models.banded_vae import After, decode, encode
 from srcli.models.streams import Bands, Spilling
 from srcli.sampling.hint import lit
@@ -186,7 +186,9 @@ class Codec:
         bands = Spilling() if pixels * VALUES_A_PIXEL * self.net.dtype.itemsize > self._memory() else self.bands
         with visiting(self.net, self.device, self.room):
             try:
-                return run(bands)
+                found = run(bands)
+                trim()
+                return found
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 if self.bands.store is not None or not is_out_of_memory(error):
                     raise

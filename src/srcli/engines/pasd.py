@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from srcli.engines.base import Canvas, Request, Size, Tell
-from srcli.engines.budget import Demand, Room, arrange
+from srcli.engines.budget import Demand, Room, arrange, budget
 from srcli.engines.captions import Describer
 from srcli.engines.compiling import Later
 from srcli.engines.device import Device
@@ -32,6 +32,7 @@ from srcli.weights.store import Store
 # FLOP of one call as measured: linear in the tile's latents, and quadratic where attention is.
 LINEAR, QUADRATIC = 267e6, 18930.0
 OUTER_LINEAR, OUTER_QUADRATIC = 62e6, 14080.0  # of the outermost layers alone
+EMBEDDED = 320  # values of each latent that stay of the picture's embedding
 DEEP = 1600  # values of each latent that --reuse keeps for a text: what enters those layers, and three residuals
 
 
@@ -52,6 +53,7 @@ class Pasd:
     describer: Describer
     demand: Demand
     room: Room
+    memory: int | None = None  # that was free before anything was loaded
     name: str = "pasd"
     factor: int = 1
     block: int | None = None
@@ -64,12 +66,12 @@ class Pasd:
             remember_text(net)
         steps, base = (loaded.unet, loaded.paca, loaded.control), loaded.base
         need = demand("PASD", steps, (base.vae, base.text_encoder), device.dtype)
-        room = arrange(need, device)
+        room, memory = arrange(need, device), budget(device)
         settle(steps, device, room)
         nets = Nets(*steps, device, Prefix(loaded.unet, loaded.control))
         texts = TextEncoder.of(base.tokenizer, base.text_encoder, device, room)
         codec = Codec.of(base.vae, device, room)
-        return cls(nets, codec, texts, loaded.schedule, loaded.made_of, describer, need, room)
+        return cls(nets, codec, texts, loaded.schedule, loaded.made_of, describer, need, room, memory)
 
     @cached_property
     def _later(self) -> Later:
@@ -89,14 +91,13 @@ class Pasd:
         tiles = lay(height, width, sampling, cost, Limits())
         if tiles is None:
             return None
-        return tiles, max(1, self._room(tiles, sampling).latents // (tiles[0].height * tiles[0].width))
+        return tiles, max(1, self._latents(tiles, sampling) // (tiles[0].height * tiles[0].width))
 
-    def _room(self, tiles: Sequence[Tile], sampling: Sampling) -> Room:
-        """Less for activations where deep features lie in the same memory. TooLarge: they leave none."""
+    def _latents(self, tiles: Sequence[Tile], sampling: Sampling) -> int:
+        """Of all tiles in a call, beside what stays from step to step. TooLarge: a CPU has no room left for any."""
         device = self.nets.device
-        if device.accelerated or not (kept := deep(tiles, sampling, device.dtype)):
-            return self.room
-        return arrange(replace(self.demand, kept=kept), device)
+        need = replace(self.demand, kept=kept(tiles, sampling, device))
+        return need.latents(self.room, self.memory) if device.accelerated else arrange(need, device).latents
 
     def prepare(self, hint: Tensor, request: Request) -> Canvas:
         self._later.begin(request.tell)
@@ -144,6 +145,12 @@ def cost(latents: int) -> float:
 def outer_cost(latents: int) -> float:
     """FLOP of one prediction around deep features of an earlier step."""
     return OUTER_LINEAR * latents + OUTER_QUADRATIC * latents**2
+
+
+def kept(tiles: Sequence[Tile], sampling: Sampling, device: Device) -> int:
+    """Bytes on the device that stay from step to step."""
+    embedded = EMBEDDED * device.dtype.itemsize * sum(tile.height * tile.width for tile in tiles)
+    return embedded if device.accelerated else embedded + deep(tiles, sampling, device.dtype)
 
 
 def deep(tiles: Sequence[Tile], sampling: Sampling, dtype: torch.dtype) -> int:

@@ -10,7 +10,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch.utils.flop_counter import FlopCounterMode
 
-from srcli.engines.pasd import DEEP, cost, outer_cost
+from srcli.engines.pasd import DEEP, EMBEDDED, cost, outer_cost
 from srcli.models.control import control_net
 from srcli.models.outer import around, depth, seen
 from srcli.models.paca import Paca
@@ -42,6 +42,7 @@ def test_the_cost_model_is_what_the_full_networks_compute(side):
             around(unet, x, t, text, deep[0], down)
     assert cost(side * side) == pytest.approx(whole, rel=0.005)
     assert outer_cost(side * side) == pytest.approx(counted.get_total_flops() - whole, rel=0.005)
+    assert control.controlnet_cond_embedding.out_channels == EMBEDDED
     assert DEEP * side * side == sum(kept.numel() for kept in (deep[0], *down[: depth(unet)]))
 
 

@@ -177,7 +177,7 @@ def test_what_is_kept_must_fit_too():
         return (made.layout(128, 128, sampling) or ([], 0))[1]
 
     assert [at_once(memory) for memory in (None, 4, 1.5)] == [2, 2, 1]
-    with pytest.raises(TooLarge, match=r"PASD does not fit into 0\.6G .* --max-memory 1\.3G"):
+    with pytest.raises(TooLarge, match=r"PASD does not fit into 0\.6G .* --max-memory 1\.4G"):
         at_once(0.6)
 
 
