@@ -64,6 +64,10 @@ class Room:
     by_stage: bool = False  # text encoder and VAE leave the device when they have done their part
     eighth: bool = False  # weights are kept in 8 bits, which changes the result a little
 
+    def said(self) -> dict[str, str]:
+        """What of it changes the result."""
+        return {"weights": "kept in 8 bits"} if self.eighth else {}
+
     def with_less(self, thrift: Thrift) -> Room:
         return replace(self, by_stage=self.by_stage or thrift.offload)
 
@@ -119,10 +123,17 @@ def unfit(name: str, device: Device, least: int) -> TooLarge:
 
 def budget(device: Device) -> int | None:
     """Bytes that may be used: what was asked for, else what is free on a GPU, else no one's concern."""
-    if device.torch.type != "cuda":
-        return device.memory
-    free = int(torch.cuda.mem_get_info(device.torch)[0])
-    return min(free, device.memory or free)
+    free = _free(device.torch)
+    return device.memory if free is None else min(free, device.memory or free)
+
+
+def _free(where: torch.device) -> int | None:
+    """Bytes of an accelerator's memory that nobody uses, where it says so."""
+    if where.type == "cuda":
+        return int(torch.cuda.mem_get_info(where)[0])
+    if where.type == "mps":
+        return int(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
+    return None
 
 
 def size(nets: Iterable[nn.Module], dtype: torch.dtype) -> int:

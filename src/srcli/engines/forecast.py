@@ -17,7 +17,7 @@ from srcli.engines.base import Size
 from srcli.engines.budget import Demand, Room, arrange, spare
 from srcli.engines.device import Device
 from srcli.engines.latent import VALUES_A_PIXEL, guided_steps, least
-from srcli.engines.placing import BYTES_A_LATENT
+from srcli.engines.placing import BYTES_A_LATENT, exact
 from srcli.sampling.blocks import blocks
 from srcli.sampling.layout import Cost, Limits, lay
 from srcli.sampling.tiling import Tile
@@ -26,8 +26,8 @@ from srcli.tasks import Job
 from srcli.weights.store import Store
 
 UNIT = 8  # pixels of a latent's side
-# Values in the weights of every step, and in those at both ends, counted at full size.
-WEIGHTS = {"pasd": (1.469e9, 0.207e9), "stablesr": (1.0e9, 0.49e9)}
+# Values in the weights of every step, and at both ends in the VAE's and in all others, counted at full size.
+WEIGHTS = {"pasd": (1.469e9, 0.084e9, 0.123e9), "stablesr": (1.0e9, 0.084e9, 0.406e9)}
 NAMES = {"pasd": "PASD", "stablesr": "StableSR"}
 VAE, VAE_ATTENTION = 13.8e6, 4 * 512 * 2  # FLOP of encoding and decoding, a pixel; and a pair of latents
 # The built-in model's FLOP for each pixel of the picture: once, and at each step. Blocks overlap by about a third.
@@ -82,8 +82,9 @@ def forecast(choice: ModelChoice, job: Job, size: Size, device: Device) -> Forec
     canvas = max(1, high // UNIT), max(1, wide // UNIT)
     limits = Limits() if name == "pasd" else module.limits(short // UNIT)
     tiles = lay(*canvas, sampling, module.cost, limits) or [Tile(0, 0, *canvas)]
-    steps, ends = (int(count * device.dtype.itemsize) for count in WEIGHTS[name])
-    demand = Demand(NAMES[name], steps, ends, BYTES_A_LATENT * device.dtype.itemsize // 2)
+    width, (steps, vae, others) = device.dtype.itemsize, WEIGHTS[name]
+    ends = int(vae * exact(device.dtype).itemsize + others * width)
+    demand = Demand(NAMES[name], int(steps * width), ends, BYTES_A_LATENT * width // 2)
     if name == "pasd":
         demand = replace(demand, kept=module.kept(tiles, sampling, device))
     room = arrange(demand, device)

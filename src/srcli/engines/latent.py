@@ -23,7 +23,7 @@ from torch import Tensor
 from srcli.engines.base import Size
 from srcli.engines.budget import AMPLE, Room
 from srcli.engines.device import Device
-from srcli.engines.placing import place, visiting
+from srcli.engines.placing import exact, place, visiting
 from srcli.errors import InputError, PictureError
 from srcli.memory import Thrift, is_out_of_memory, release, trim
 from srcli.models.banded_vae import After, decode, encode
@@ -122,10 +122,9 @@ class Codec:
 
     @classmethod
     def of(cls, net: AutoencoderKL, device: Device, room: Room = AMPLE) -> Codec:
-        """On the device; in fp32 instead of bf16, whose 8 bits would band smooth skies."""
-        dtype = torch.float32 if device.dtype is torch.bfloat16 else device.dtype
+        """On the device."""
         bands = SPARING if room.by_stage else ROOMY if device.accelerated else Bands()
-        with visiting(place(net, device, dtype), device, room):
+        with visiting(place(net, device, exact(device.dtype)), device, room):
             return cls(net, device, bands, room)
 
     def with_less(self, thrift: Thrift) -> Codec:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
+from diffusers import AutoencoderKL
 from diffusers.hooks import apply_layerwise_casting
 from torch import nn
 
@@ -19,7 +20,13 @@ BYTES_A_LATENT = 1 << 16  # activations of both halves of a guided call, in half
 
 def demand(name: str, steps: Iterable[nn.Module], ends: Iterable[nn.Module], dtype: torch.dtype) -> Demand:
     """What an engine of these networks needs: those of every step, and those at both ends."""
-    return Demand(name, size(steps, dtype), size(ends, dtype), BYTES_A_LATENT * dtype.itemsize // 2)
+    at_ends = sum(size([net], exact(dtype) if isinstance(net, AutoencoderKL) else dtype) for net in ends)
+    return Demand(name, size(steps, dtype), at_ends, BYTES_A_LATENT * dtype.itemsize // 2)
+
+
+def exact(dtype: torch.dtype) -> torch.dtype:
+    """What a VAE computes in: the 8 bits of bf16 would band smooth skies."""
+    return torch.float32 if dtype is torch.bfloat16 else dtype
 
 
 def place(net: nn.Module, device: Device, dtype: torch.dtype | None = None, room: Room | None = None) -> nn.Module:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
 from srcli.engines import builtin
-from srcli.engines.budget import CONTEXT, CPU_LATENTS, GIB, Area, Demand, Room, arrange
+from srcli.engines.budget import CONTEXT, CPU_LATENTS, GIB, Area, Demand, Room, arrange, budget
 from srcli.engines.device import Device
 from srcli.engines.placing import place, visiting
 from srcli.errors import InputError, MachineError
@@ -37,6 +39,17 @@ def test_a_card_of_4_gib_keeps_all_bits_by_stages():
 @pytest.mark.parametrize("memory", [2.4, 2.5, 3.9, 4.5, 6, 12])
 def test_what_is_arranged_fits(memory):
     assert PASD.bytes(room(memory)) <= memory * GIB
+
+
+def test_what_is_free_on_a_mac_is_what_metal_recommends_less_what_is_taken(monkeypatch):
+    monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: 5 * GIB)
+    monkeypatch.setattr(torch.mps, "driver_allocated_memory", lambda: GIB)
+    mps = Device(torch.device("mps"), torch.float16)
+    assert [budget(mps), budget(replace(mps, memory=3 * GIB)), budget(replace(mps, memory=9 * GIB))] == [
+        4 * GIB,
+        3 * GIB,
+        4 * GIB,
+    ]
 
 
 def test_a_budget_below_the_smallest_plan_names_the_smallest():
