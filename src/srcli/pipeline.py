@@ -70,7 +70,7 @@ class Pipeline:
         """Where a run keeps what it has done of this picture, and finds what another one did that was ended."""
         engine = self.engine
         made_by = engine.name, engine.block, sorted(engine.provenance().items()), replace(self.choice, offline=False)
-        recipe = __version__, torch.__version__, str(self.device), made_by, job
+        recipe = __version__, torch.__version__, str(self.device), torch.get_num_threads(), made_by, job
         return Unfinished(place(key(picture.pixels, *recipe)), picture.name, self.tell)
 
     def run(

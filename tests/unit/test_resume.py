@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.fakes import CPU, PassThrough
+from tests.fakes import CPU, Nothing, PassThrough
 from tests.hasty import BLOCK
 
 from srcli.engines.latent import SCHEDULERS, scheduler
@@ -140,6 +140,32 @@ def test_blocks_that_are_done_are_not_done_again(line, said):
     assert (done, said) == (2, ["resuming a.png after block 4 of 6"])
     kept.drop()
     assert again(line)[1] == 6
+
+
+class Short(Nothing):
+    """Runs out of memory in one call."""
+
+    def __init__(self, at: int) -> None:
+        self.left = at
+
+    def __call__(self, x, t, hint, where=None):
+        self.left -= 1
+        if not self.left:
+            raise torch.OutOfMemoryError("injected")
+        return super().__call__(x, t, hint, where)
+
+
+@pytest.mark.parametrize(("at", "resumed"), [(1, []), (4, ["resuming a.png after step 1 of 2"])])
+def test_memory_that_runs_out_costs_no_step_that_is_kept(monkeypatch, said, at, resumed):
+    """So the first call of a picture is the trial of its size: a failure there costs no step at all."""
+    whole = Pipeline(PassThrough(), CPU).run(PICTURE, JOB).pixels
+    short, line, steps = Short(at), Pipeline(PassThrough(), CPU, said.append), []
+    monkeypatch.setattr("tests.fakes.Nothing", lambda: short)
+    kept = line.unfinished(PICTURE, JOB)
+    pixels = line.run(PICTURE, JOB, lambda *step: steps.append(step), kept).pixels
+    assert np.array_equal(pixels, whole)
+    assert [done for stage, done, _ in steps if stage == "sampling"] == [1, 2]
+    assert said == ["out of memory: going on with half the tiles at once", *resumed]
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])

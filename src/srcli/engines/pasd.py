@@ -119,7 +119,7 @@ class Pasd:
         return Canvas(start(z, made, request.noise, sampling.noise_level), hint, led, made, finish)
 
     def provenance(self) -> Mapping[str, str]:
-        return self.made_of
+        return {**self.made_of, **self.room.said()}
 
     def _text(self, hint: Tensor, request: Request) -> Tensor:
         """Embeddings of what to keep away from and of what to show."""

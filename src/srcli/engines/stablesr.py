@@ -151,7 +151,7 @@ class StableSR:
         return Canvas(start, z, led, made, partial(_finish, codec, (hint.shape[2], hint.shape[3]), mix))
 
     def provenance(self) -> Mapping[str, str]:
-        return {**self.loaded.made_of, **self.loaded.fusion.made_of}
+        return {**self.loaded.made_of, **self.loaded.fusion.made_of, **self.room.said()}
 
     def _text(self, request: Request) -> Tensor:
         """What the user says of the picture, if anything: StableSR was trained without words."""
