@@ -54,6 +54,6 @@ def test_the_command_says_it(out: Path) -> None:
 
 def test_what_is_no_journal_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text('{"a": 1}\n')
-    for path in (tmp_path / "x.jsonl", tmp_path / "none.jsonl", tmp_path):
-        with pytest.raises(InputError):
+    for path, says in ((tmp_path / "x.jsonl", "is no journal"), (tmp_path / "none.jsonl", "give"), (tmp_path, "give")):
+        with pytest.raises(InputError, match=says):
             history(path)

@@ -11,7 +11,7 @@ from typing import Any
 from srcli.batch.journal import NAME, PICTURE, RUN, STARTED, records, word
 from srcli.batch.report import DONE, FAILED
 from srcli.errors import InputError
-from srcli.files import is_dir
+from srcli.files import exists, is_dir
 from srcli.imaging.names import shown
 
 TABLE = "CREATE TABLE last (source TEXT PRIMARY KEY, status TEXT, kind TEXT, message TEXT, seconds REAL)"
@@ -59,6 +59,8 @@ def history(path: Path) -> History:
     """Read a journal, or that of a folder."""
     if is_dir(path):
         path = path / NAME
+    if not exists(path):
+        raise InputError(f"no journal {shown(path)}: give the folder of a run over more than one picture")
     db, runs = sqlite3.connect(""), 0
     db.execute(TABLE)
     for record in records(path):

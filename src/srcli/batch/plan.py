@@ -183,7 +183,7 @@ def _path(name: bytes) -> Path:
 
 def _whole(path: Path) -> Path:
     """One spelling of a path, however its folders are reached; a link to a file stays what it is."""
-    return _resolved(path.parent) / path.name
+    return _resolved(path.parent.absolute()) / path.name
 
 
 @lru_cache(256)

@@ -39,6 +39,18 @@ def run(orders: Orders, listener: Listener | None = None) -> Report:
         return _Run(orders, listener or Listener(), stop, stack).go()
 
 
+def find(orders: Orders, namer: Namer, memory: Memory, readers: Readers) -> tuple[Plan, int]:
+    """All pictures to answer for, and how many files their folders hold besides."""
+    for base in namer.bases(orders.intake) if orders.conduct.journal is not False else ():
+        memory.read(base / NAME)
+    finder = Finder(orders.intake, namer.folder)
+    plan = Plan(finder)
+    own = plan.leave_out(Ours(orders, memory.made, readers.made))
+    if (problem := plan.problem()) is not None:
+        raise InputError(problem)
+    return plan, finder.left_out + own
+
+
 class _Run:
     """The parts of one run, and how they fit together."""
 
@@ -73,13 +85,7 @@ class _Run:
         """Everything that can go wrong for all is found here, before a model is loaded."""
         orders = self.orders
         namer = Namer(orders, self.readers.size)
-        for base in namer.bases(orders.intake) if orders.conduct.journal is not False else ():
-            self.memory.read(base / NAME)
-        finder = Finder(orders.intake, namer.folder)
-        plan = Plan(finder)
-        own = plan.leave_out(Ours(orders, self.memory.made, self.readers.made))
-        if (problem := plan.problem()) is not None:
-            raise InputError(problem)
+        plan, left_out = find(orders, namer, self.memory, self.readers)
         if len(plan) > 1 and (namer.streams or namer.file):
             raise InputError(f"-o {orders.outlet.path} takes one picture, {len(plan)} were given: give a folder")
         if STREAM in orders.intake.inputs and orders.outlet.path is None:
@@ -91,7 +97,7 @@ class _Run:
         self._try_grounds(plan, namer)
         self._open_journal(plan, namer)
         self.tally.total = len(plan)
-        self.listener.planned(len(plan), finder.left_out + own)
+        self.listener.planned(len(plan), left_out)
         return plan
 
     def _tell_unmasked(self, plan: Plan) -> None:

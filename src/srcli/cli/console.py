@@ -77,7 +77,7 @@ class Plain(Listener):
     def finished(self, report: Report) -> None:
         if self.results is not None:
             self.results.finished(report)
-        if not self.quiet and (report.total > 1 or self.verbose):
+        if not self.quiet and (report.total > 1 or report.skipped or self.verbose):
             self.line(_summary(report))
         if self.verbose and report.times:
             self.line("time went to " + ", ".join(f"{name} {spent:.1f} s" for name, spent in report.times.items()))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 
-from srcli.batch.inputs import Finder
+from srcli.batch.naming import Namer
 from srcli.batch.orders import STREAM, Orders
+from srcli.batch.past import Memory
 from srcli.batch.reader import Readers
+from srcli.batch.run import find
 from srcli.cli.boundary import complain
 from srcli.errors import InputError, PictureError
 from srcli.imaging.names import shown
@@ -24,7 +26,7 @@ def explain(orders: Orders, as_json: bool) -> int:
     device = pick(orders.maker.device)
     readers, rate, counts = Readers(orders.intake), speed(device), [0, 0]
     try:
-        for found in Finder(orders.intake):
+        for found in (item.found for item in find(orders, Namer(orders, readers.size), Memory(), readers)[0]):
             try:
                 if found.problem:
                     raise PictureError(found.problem[1], found.problem[0])

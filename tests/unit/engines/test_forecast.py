@@ -113,6 +113,17 @@ def test_the_command_prints_plans_and_writes_nothing(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png"]
 
 
+def test_the_command_plans_what_a_run_would_do(tmp_path):
+    """Not what folders hold besides: earlier results, and masks."""
+    runner, words = CliRunner(), ["upscale", str(tmp_path), "-r", "--engine", "builtin", "--explain"]
+    (tmp_path / "masks").mkdir()
+    assert runner.invoke(app, words).exit_code == 2
+    for name in ("a", "a_x4", "masks/a"):
+        Image.new("RGB", (64, 48), "red").save(tmp_path / f"{name}.png")
+    done = runner.invoke(app, [*words, "--mask", str(tmp_path / "masks")])
+    assert (done.exit_code, done.stdout.count(" by builtin")) == (0, 1)
+
+
 ONE = ("--engine", "pasd", "--steps", "1", "--process-size", "512")
 
 
