@@ -1,9 +1,9 @@
-"""Memory of a whole run of the built-in engine by size of the result, against what `--explain` says of it.
+"""Memory of a whole run on a CPU by size of the result, against what `--explain` says of it.
 
 Reading aside, from pixels to a written TIFF. Random weights: memory does not depend on them. Sizes beyond `--most`
-are estimated alone.
+are estimated alone. The built-in engine takes 2 steps, PASD, at full size and without a captioner, 1.
 
-python -m benchmarks.memory [--sides 1024 2048 4096 8192 16384 30000] [--most 4096] [--dtype float32]
+python -m benchmarks.memory [--sides 1024 2048 4096 8192 16384 30000] [--most 4096] [--dtype float32] [--engine pasd]
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,10 +25,13 @@ from srcli.imaging.picture import Picture
 from srcli.imaging.write import write_picture
 from srcli.models.builtin import Builtin, Shape
 from srcli.pipeline import Pipeline
-from srcli.settings import ModelChoice, Sampling
+from srcli.settings import ModelChoice, Prompt, Sampling
 from srcli.tasks import UPSCALE, Job
 
-JOB = Job(task=UPSCALE, sampling=Sampling(steps=2))
+JOBS = {
+    "builtin": Job(task=UPSCALE, sampling=Sampling(steps=2)),
+    "pasd": Job(task=UPSCALE, sampling=Sampling(steps=1), prompt=Prompt(caption="none")),
+}
 SIDES = [1024, 2048, 4096, 8192, 16384, 30000]
 
 
@@ -44,46 +48,54 @@ def device(dtype: str) -> Device:
     return Device(torch.device("cpu"), getattr(torch, dtype))
 
 
-def estimate(side: int, dtype: str) -> int:
+def engine(name: str, where: Device) -> Any:
+    if name == "pasd":
+        from benchmarks.memory_pasd import engine as pasd
+
+        return pasd(where)
+    return BuiltinEngine(Builtin(Shape()).eval().requires_grad_(False).to(where.dtype), where, "")
+
+
+def estimate(name: str, side: int, dtype: str) -> int:
     """What `--explain` says of it."""
     from srcli.engines.forecast import forecast  # which brings libraries that the runs measured here do without
 
-    return forecast(ModelChoice(engine="builtin"), JOB, (side // 4, side // 4), device(dtype)).memory
+    return forecast(ModelChoice(engine=name), JOBS[name], (side // 4, side // 4), device(dtype)).memory
 
 
-def measure(side: int, dtype: str) -> dict[str, float]:
+def measure(name: str, side: int, dtype: str) -> dict[str, float]:
     torch.set_num_threads(default_threads())
     where = device(dtype)
-    model = Builtin(Shape()).eval().requires_grad_(False).to(where.dtype)
-    line = Pipeline(BuiltinEngine(model, where, ""), where, lambda text: None)
+    line = Pipeline(engine(name, where), where, lambda text: None)
     source = picture(side // 4)
     before, began = peak(), time.process_time()
     with tempfile.TemporaryDirectory() as folder:
-        write_picture(line.run(source, JOB), Path(folder) / "result.tif")
+        write_picture(line.run(source, JOBS[name]), Path(folder) / "result.tif")
     return {"before": before, "peak": peak(), "seconds": time.process_time() - began}
 
 
-def row(side: int, dtype: str, most: int) -> list[str]:
-    said = estimate(side, dtype)
+def row(name: str, side: int, dtype: str, most: int) -> list[str]:
+    said = estimate(name, side, dtype)
     if side > most:
         return [f"{side}x{side}", f"{said / MIB:,.0f}", "not run", "", ""]
-    found = apart("benchmarks.memory", "--one", side, "--dtype", dtype)
+    found = apart("benchmarks.memory", "--one", side, "--dtype", dtype, "--engine", name)
     off = f"{said / found['peak'] - 1:+.0%}"
     return [f"{side}x{side}", f"{said / MIB:,.0f}", f"{found['peak'] / MIB:,.0f}", off, f"{found['seconds']:.0f}"]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Memory of the built-in engine by size.")
+    parser = argparse.ArgumentParser(description="Memory of a run by size.")
     parser.add_argument("--sides", type=int, nargs="+", default=SIDES)
     parser.add_argument("--most", type=int, default=4096, help="sides beyond it are estimated, not run")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
+    parser.add_argument("--engine", default="builtin", choices=list(JOBS))
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one:
-        print(json.dumps(measure(given.one, given.dtype)))
+        print(json.dumps(measure(given.engine, given.one, given.dtype)))
         return
-    rows = [row(side, given.dtype, given.most) for side in given.sides]
-    print(f"## Memory: the built-in engine in {given.dtype}, from pixels to a written TIFF\n")
+    rows = [row(given.engine, side, given.dtype, given.most) for side in given.sides]
+    print(f"## Memory: {given.engine} in {given.dtype}, from pixels to a written TIFF\n")
     print(table(["result", "estimate, MiB", "peak, MiB", "estimate against peak", "processor s"], rows))
 
 
