@@ -51,6 +51,10 @@ class Demand:
         free = room.latents if memory is None else int(SHARE * (memory - self.fixed(room)) / self.latent)
         return min(room.latents, free)
 
+    def beside(self, room: Room, device: Device) -> Device:
+        """The device with no more memory than this leaves, where there is a limit to it."""
+        return replace(device, memory=device.memory and max(1, device.memory - self.fixed(room)))
+
     def bytes(self, room: Room) -> int:
         """At the largest."""
         return max(self.least(room), self.fixed(room) + math.ceil(room.latents * self.latent / SHARE))

@@ -32,7 +32,7 @@ NAMES = {"pasd": "PASD", "stablesr": "StableSR"}
 VAE, VAE_ATTENTION = 13.8e6, 4 * 512 * 2  # FLOP of encoding and decoding, a pixel; and a pair of latents
 # The built-in model's FLOP for each pixel of the picture: once, and at each step. Blocks overlap by about a third.
 ONCE, STEP, OVERLAPPING = 2.71e6, 0.608e6, 1.34
-FLOATS = 24  # bytes of a canvas pixel: the picture that leads and the result, in fp32
+CANVAS = 21  # bytes of a canvas pixel: the result in fp32, its levels twice, and the picture that leads
 CHANNELS = 3  # of the picture and its result, a byte each
 SHARE = {"cpu": 0.6, "cuda": 0.35, "mps": 0.35}  # of a convolution's speed that whole networks reach
 
@@ -107,7 +107,7 @@ def _with_ends(sampling: int, pixels: int, fixed: int, device: Device) -> int:
     """Memory at its peak, on a CPU mostly while the VAE decodes in fp32. Maps beyond the limit lie on the disk."""
     if device.accelerated:
         return sampling
-    peak = max(sampling, fixed + 4 * VALUES_A_PIXEL * pixels) + FLOATS * pixels
+    peak = max(sampling, fixed + 4 * VALUES_A_PIXEL * pixels) + CANVAS * pixels
     return min(peak, max(sampling, device.memory or peak))
 
 

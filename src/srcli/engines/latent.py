@@ -184,10 +184,9 @@ class Codec:
         """With whole maps on the device; where it has no room for them, in host memory, and else on the disk."""
         bands = Spilling() if pixels * VALUES_A_PIXEL * self.net.dtype.itemsize > self._memory() else self.bands
         with visiting(self.net, self.device, self.room):
+            trim()  # of what sampling, or the picture before, left
             try:
-                found = run(bands)
-                trim()
-                return found
+                return run(bands)
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 if self.bands.store is not None or not is_out_of_memory(error):
                     raise

@@ -70,7 +70,7 @@ class Pasd:
         settle(steps, device, room)
         nets = Nets(*steps, device, Prefix(loaded.unet, loaded.control))
         texts = TextEncoder.of(base.tokenizer, base.text_encoder, device, room)
-        codec = Codec.of(base.vae, device, room)
+        codec = Codec.of(base.vae, need.beside(room, device), room)
         return cls(nets, codec, texts, loaded.schedule, loaded.made_of, describer, need, room, memory)
 
     @cached_property

@@ -103,10 +103,11 @@ class StableSR:
     def of(cls, loaded: Loaded, device: Device) -> StableSR:
         remember_text(loaded.unet)
         steps, base = (loaded.unet, loaded.encoder, loaded.modulation), loaded.base
-        room = arrange(demand("StableSR", steps, (base.vae, base.text_encoder), device.dtype), device)
+        need = demand("StableSR", steps, (base.vae, base.text_encoder), device.dtype)
+        room = arrange(need, device)
         settle(steps, device, room)
         texts = TextEncoder.of(base.tokenizer, base.text_encoder, device, room)
-        return cls(loaded, Codec.of(base.vae, device, room), texts, device, room)
+        return cls(loaded, Codec.of(base.vae, need.beside(room, device), room), texts, device, room)
 
     @property
     def name(self) -> str:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from srcli.engines import builtin
-from srcli.engines.budget import CONTEXT, CPU_LATENTS, GIB, Area, Demand, Room, arrange, budget
+from srcli.engines.budget import AMPLE, CONTEXT, CPU_LATENTS, GIB, Area, Demand, Room, arrange, budget
 from srcli.engines.device import Device
 from srcli.engines.placing import place, visiting
 from srcli.errors import InputError, MachineError
@@ -104,6 +104,13 @@ def test_a_visitor_leaves_when_room_is_short():
     with visiting(net, Device(META, torch.float32), Room(1, by_stage=True)):
         assert seen == ["meta"]
     assert seen == ["meta", "cpu"]
+
+
+def test_what_weights_take_is_not_left_to_maps():
+    limited = Device(META, torch.float16, 8 * GIB)
+    assert PASD.beside(AMPLE, limited).memory == 8 * GIB - PASD.fixed(AMPLE)
+    assert PASD.beside(AMPLE, replace(limited, memory=1)).memory == 1
+    assert PASD.beside(AMPLE, replace(limited, memory=None)).memory is None
 
 
 def test_the_context_is_part_of_the_smallest():

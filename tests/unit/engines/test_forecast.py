@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from srcli.cli import app
 from srcli.engines.choose import choose
 from srcli.engines.device import Device
-from srcli.engines.forecast import FLOATS, forecast
+from srcli.engines.forecast import CANVAS, forecast
 from srcli.engines.latent import VALUES_A_PIXEL
 from srcli.engines.pasd import cost
 from srcli.errors import MachineError, WeightsError
@@ -61,7 +61,7 @@ def test_a_budget_is_kept_or_refused():
 
 def test_on_a_cpu_the_vae_takes_more_of_a_large_result_than_sampling_does():
     small, large = (plan((side, side)).memory for side in (256, 1024))
-    assert large - small == pytest.approx((4 * VALUES_A_PIXEL + FLOATS) * (4096**2 - 1024**2), rel=0.2)
+    assert large - small == pytest.approx((4 * VALUES_A_PIXEL + CANVAS) * (4096**2 - 1024**2), rel=0.2)
 
 
 def test_another_pass_of_the_builtin_engine_is_counted():
