@@ -52,12 +52,13 @@ def test_a_weights_life(srcli, hub: Hub) -> None:
     hub.close()
     assert states(srcli("list", "--json"))["tiny"] == "checked"
     assert srcli("pull", "tiny").stderr == "tiny: here and as locked\n"
-    assert "3 files are as locked" in srcli("verify", "tiny").stderr
+    assert "3 files as locked" in srcli("verify", "tiny").stderr
     path = Path(srcli("path", "tiny", "vae").stdout.strip())
     assert (path / "config.json").is_file()
     assert "freed" in srcli("remove", "tiny").stderr
     assert not path.joinpath("config.json").exists()
     assert "no weight named 'tiny'" in srcli("path", "tiny", exit_code=4).stderr
+    assert "part of srcli" in srcli("remove", "builtin-upscale", exit_code=4).stderr
 
 
 def test_a_hub_id_can_be_pulled_as_it_is(srcli) -> None:
@@ -164,7 +165,7 @@ def test_of_several_lora_files_one_must_be_chosen(srcli, hub: Hub) -> None:
     said = srcli("add", "fast", BASE, "--kind", "lora", exit_code=4).stderr
     assert "--file FILE" in said and "one.safetensors" in said
     assert (
-        "added fast: lora, 1 files" in srcli("add", "fast", BASE, "--kind", "lora", "--file", "two.safetensors").stderr
+        "added fast: lora, 1 file;" in srcli("add", "fast", BASE, "--kind", "lora", "--file", "two.safetensors").stderr
     )
     srcli("pull", "fast")
     assert srcli("path", "fast").stdout.strip().endswith("two.safetensors")

@@ -146,7 +146,7 @@ def verify(
     if bad:
         count = sum(1 for verdict in verdicts if verdict.wrong)
         raise WeightsError(f"{count} of {len(verdicts)} files are not as locked: run srcli models pull {' '.join(bad)}")
-    _say(f"{len(verdicts)} files are as locked")
+    _say(f"{_count(len(verdicts), 'file')} as locked")
 
 
 def _judge(verdict: care.Verdict, as_json: bool) -> None:
@@ -182,7 +182,7 @@ def add(
     """Give your own weights a name: a safetensors file, a diffusers folder, or a repository on the Hub."""
     entry = care.add(Store(offline=offline, tell=_say), name, target, kind, file)
     what = entry.kind if entry.family == ANY else f"{entry.family} {entry.kind}"
-    _say(f"added {entry.name}: {what}, {len(entry.files)} files; licence: {licence(entry)}")
+    _say(f"added {entry.name}: {what}, {_count(len(entry.files), 'file')}; licence: {licence(entry)}")
 
 
 @app.command()
@@ -220,7 +220,11 @@ def gc() -> None:
     gone = care.collect(Store(tell=_say))
     for item, _ in gone:
         emit(os.fsencode(item))
-    _say(f"{len(gone)} leftovers removed, {_bytes(sum(size for _, size in gone))} freed")
+    _say(f"{_count(len(gone), 'leftover')} removed, {_bytes(sum(size for _, size in gone))} freed")
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def _bytes(size: int) -> str:

@@ -172,11 +172,12 @@ def lock(store: Store, entry: Entry) -> Entry:
 
 def forget(store: Store, entry: Entry) -> int:
     """Take an entry's files out of the cache, but those that others here share; the user's own files stay."""
-    freed = 0
+    freed, own = 0, read_overlay(store.places.overlay).get(entry.name)
     if entry.repo is not None:
         kept = _shared(store, entry)
         freed = sum(remove(copy.path) for copy in copies(store, entry) if copy.path not in kept)
-    own = read_overlay(store.places.overlay).get(entry.name)
+    elif own is None:
+        raise WeightsError(f"{entry.name} is a part of srcli: it goes when srcli is uninstalled")
     if own is not None and not own.learned:
         drop(store.places.overlay, entry.name)
     return freed
