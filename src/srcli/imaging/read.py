@@ -46,7 +46,7 @@ def read_picture(
 ) -> Picture:
     """The picture in a file (or in the bytes of one). Raises PictureError, with the reason's class in `kind`."""
     name = "standard input" if isinstance(source, bytes) else shown(source)
-    with opened(source, name) as file, _boundary(name, max_pixels):
+    with opened(source, name) as file, _boundary(name, max_pixels, allow_truncated):
         return _read(file, name, _Rules(max_pixels, frames), allow_truncated)
 
 
@@ -62,7 +62,7 @@ def read_size(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[in
 
 
 @contextmanager
-def _boundary(name: str, max_pixels: int) -> Iterator[None]:
+def _boundary(name: str, max_pixels: int, lenient: bool = False) -> Iterator[None]:
     """Whatever a file makes the libraries raise becomes one line with the file's name."""
     try:
         yield
@@ -77,7 +77,7 @@ def _boundary(name: str, max_pixels: int) -> Iterator[None]:
     except MemoryError as error:
         raise PictureError(f"{name} does not fit into memory: make it smaller first", "too-large") from error
     except Exception as error:
-        raise _translated(error, name) from error
+        raise _translated(error, name, lenient) from error
 
 
 class _Rules:
@@ -244,14 +244,15 @@ def _is_truncated(error: Exception) -> bool:
 
 
 def _too_large(name: str, max_pixels: int) -> str:
-    return f"{name} has more than {max_pixels / 1e6:g} million pixels: raise --max-pixels if you trust the file"
+    most = f"{max_pixels / 1e6:g} million" if max_pixels >= 1e5 else f"{max_pixels}"
+    return f"{name} has more than {most} pixels: raise --max-pixels if you trust the file"
 
 
-def _translated(error: Exception, name: str) -> PictureError:
+def _translated(error: Exception, name: str, lenient: bool) -> PictureError:
     """A library's error as one line that keeps its class."""
     reason = " ".join(shown(str(error)).split())[:200]
     said = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
     if _is_truncated(error):
-        text = f"{name} is cut off ({said}): fetch it again, or take what is there with --allow-truncated"
-        return PictureError(text, "truncated")
+        way = "nothing of it is there to take" if lenient else "or take what is there with --allow-truncated"
+        return PictureError(f"{name} is cut off ({said}): fetch it again, {way}", "truncated")
     return PictureError(f"{name} is damaged ({said}): fetch it again or save it anew with another program", "damaged")

@@ -111,11 +111,13 @@ def test_truncated_files_can_be_taken_as_they_are():
     assert found.pixels.shape == (64, 64, 3)
     assert "truncated" in " ".join(found.notes)
     assert "truncated" not in " ".join(read_picture(whole, allow_truncated=True).notes)
+    with pytest.raises(PictureError, match="nothing of it is there to take"):
+        read_picture(whole[:200], allow_truncated=True)
 
 
 def test_pixel_limit():
     data = saved(noise(20, 20), "PNG")
-    with pytest.raises(PictureError, match="--max-pixels") as caught:
+    with pytest.raises(PictureError, match="more than 399 pixels: raise --max-pixels") as caught:
         read_picture(data, max_pixels=399)
     assert caught.value.kind == "too-large"
     assert read_picture(data, max_pixels=400).width == 20
