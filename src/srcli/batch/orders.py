@@ -176,9 +176,11 @@ def with_mask(recipe: str, mask: Path | None) -> str:
     """The recipe for a picture: a mask counts for its own, and by what is in it."""
     if mask is None:
         return recipe
-    with suppress(OSError):  # the picture will fail, and say why
-        recipe = hashlib.sha256(f"{recipe} {sha256(mask)}".encode()).hexdigest()
-    return recipe
+    try:
+        told = sha256(mask)
+    except OSError:
+        told = "closed"  # the picture will fail, and say why
+    return hashlib.sha256(f"{recipe} {told}".encode()).hexdigest()
 
 
 def lock_digest(choice: ModelChoice) -> str:
