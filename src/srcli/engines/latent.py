@@ -178,13 +178,14 @@ class Codec:
             self.net.to(dtype)
         if not sound(found):
             raise PictureError(f"{what} gave no picture, even in float32: choose another base model", "not-finite")
+        trim()
         return found
 
     def _roomy(self, run: Callable[[Bands], Tensor], pixels: int) -> Tensor:
         """With whole maps on the device; where it has no room for them, in host memory, and else on the disk."""
         bands = Spilling() if pixels * VALUES_A_PIXEL * self.net.dtype.itemsize > self._memory() else self.bands
         with visiting(self.net, self.device, self.room):
-            trim()  # of what sampling, or the picture before, left
+            trim()  # maps want what sampling gave back
             try:
                 return run(bands)
             except (torch.OutOfMemoryError, RuntimeError) as error:
