@@ -11,6 +11,8 @@ from PIL import Image
 from tests.cli.conftest import COLOR, PASD, QUICK, TINY
 from tests.taesd_folder import write_taesd
 
+from srcli.cli import main
+
 FOUR = {
     "upscale": (*PASD, "--scale", 1.5),
     "stylize": (*PASD, "--strength", 0.8),
@@ -183,3 +185,13 @@ def test_an_output_that_exists_is_not_touched_unasked(srcli, photo):
     assert target.read_bytes() == b"mine"
     assert srcli("restore-old-photo", photo, *PASD, *QUICK, "--overwrite").exit_code == 0
     assert target.read_bytes() != b"mine"
+
+
+def test_an_interrupt_before_the_commands_are_built_is_one_line(monkeypatch, capsys):
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("srcli.cli.app", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert (ended.value.code, capsys.readouterr().err) == (130, "srcli: interrupted\n")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
 
 from srcli import __version__
 from srcli.cli import doctor, models, pictures, report, train
-from srcli.cli.boundary import ErrorBoundary, open_streams
+from srcli.cli.boundary import INTERRUPTED, ErrorBoundary, complain, open_streams
 
 app = typer.Typer(
     name="srcli",
@@ -47,4 +48,8 @@ app.add_typer(train.app, name="train")
 def main() -> None:
     """Entry point of the `srcli` program."""
     open_streams()
-    app()
+    try:
+        app()
+    except KeyboardInterrupt:  # before there is a boundary: building the commands takes a moment
+        complain("interrupted")
+        sys.exit(INTERRUPTED)
