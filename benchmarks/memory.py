@@ -20,12 +20,12 @@ import torch
 
 from benchmarks.tables import MIB, apart, peak, table
 from srcli.engines.builtin import BuiltinEngine
-from srcli.engines.device import Device, default_threads
+from srcli.engines.device import Device, pick
 from srcli.imaging.picture import Picture
 from srcli.imaging.write import write_picture
 from srcli.models.builtin import Builtin, Shape
 from srcli.pipeline import Pipeline
-from srcli.settings import ModelChoice, Prompt, Sampling
+from srcli.settings import DeviceChoice, ModelChoice, Prompt, Sampling
 from srcli.tasks import UPSCALE, Job
 
 JOBS = {
@@ -64,8 +64,7 @@ def estimate(name: str, side: int, dtype: str) -> int:
 
 
 def measure(name: str, side: int, dtype: str) -> dict[str, float]:
-    torch.set_num_threads(default_threads())
-    where = device(dtype)
+    where = pick(DeviceChoice(device="cpu", dtype=dtype))
     line = Pipeline(engine(name, where), where, lambda text: None)
     source = picture(side // 4)
     before, began = peak(), time.process_time()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import sys
 from collections.abc import Callable, Collection
 from contextlib import suppress
@@ -13,6 +14,9 @@ from typing import Any, TypeVar
 from srcli.errors import MachineError
 
 T = TypeVar("T")
+
+MMAP_THRESHOLD = -3  # glibc's number for it
+LARGE = 4 << 20
 
 WORDS = (  # of errors that have no class of their own
     "out of memory",
@@ -101,16 +105,19 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(word in text for word in WORDS)
 
 
-def trim() -> None:
-    """Give back to the system what the allocator keeps of memory that is free: the next piece may have other sizes."""
+def by_pages() -> None:
+    """Have every large piece of memory come from the system, in large pages, and go back when it is free.
+
+    Left to itself the C library keeps pieces of up to 32 MiB for later ones, of other sizes, that do not fit.
+    """
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # read by torch when it first allocates
     with suppress(OSError, TypeError, AttributeError):  # no C library by this name, or one that cannot
-        ctypes.CDLL(None).malloc_trim(0)
+        ctypes.CDLL(None).mallopt(MMAP_THRESHOLD, LARGE)
 
 
 def release() -> None:
     """Give back what nobody holds any more."""
     gc.collect()
-    trim()
     torch = sys.modules.get("torch")
     if torch is None:
         return

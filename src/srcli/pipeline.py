@@ -23,7 +23,7 @@ from srcli.imaging.color import luma_transplant, luminance
 from srcli.imaging.picture import Picture
 from srcli.imaging.resize import resize
 from srcli.imaging.spill import forget, space
-from srcli.memory import Ladder, Thrift, trim
+from srcli.memory import Ladder, Thrift
 from srcli.sampling import colorfix
 from srcli.sampling.blocks import Block, blocks
 from srcli.sampling.hint import hint_of, lit
@@ -127,7 +127,6 @@ class Pipeline:
         for block, part in zip(pieces, stretch.blocks(len(pieces)), strict=True):
             _view(out, block.inner, factor)[:] = self._levels(hint, block, request, part)
             forget(out)
-            trim()
         return out
 
     def _levels(self, pixels: Pixels, block: Block, request: Request, stretch: Stretch) -> Pixels:

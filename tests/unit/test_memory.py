@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import gc
-import os
 import platform
+import resource
+import subprocess
+import sys
 import weakref
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 
 from srcli.errors import MachineError, PictureError
-from srcli.memory import STEPS, Ladder, Thrift, TooLarge, is_out_of_memory, trim
+from srcli.memory import STEPS, Ladder, Thrift, TooLarge, is_out_of_memory
 
 
 class Allocator:
@@ -124,17 +125,29 @@ def test_ways_to_say_it(text: str) -> None:
     assert not is_out_of_memory(ValueError(text))
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
-def test_free_memory_leaves_the_process():
-    """Small pieces come from one heap, which a last one at its end keeps from shrinking."""
-    held = [bytearray(100_000) for _ in range(600)]
-    held, last = [], held[-1]
-    before = resident()
-    trim()
-    assert before - resident() > 40 << 20
-    assert len(last) == 100_000
+HEAP = """
+from pathlib import Path
+from srcli.memory import by_pages
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) >> 8  # MiB, of pages of 4 KiB
+
+def give_back(piece):
+    bytearray(31 << 20)  # when this goes, the C library takes all up to its size from one heap
+    held = [bytearray(piece) for _ in range(10)]
+    last, before = bytearray(100_000), resident()  # and what is last in a heap keeps it from shrinking
+    del held
+    return before - resident()
+
+print(give_back(8 << 20))
+by_pages()
+print(give_back(9 << 20))
+"""
 
 
-def resident() -> int:
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc" or resource.getpagesize() != 4096, reason="another allocator")
+def test_large_pieces_that_are_free_leave_the_process():
+    done = subprocess.run([sys.executable, "-c", HEAP], capture_output=True, text=True, check=True)
+    kept, left = map(int, done.stdout.split())
+    assert kept < 10
+    assert left > 80

@@ -109,6 +109,8 @@ AMPLE = Room(MOST_LATENTS)
 def arrange(demand: Demand, device: Device) -> Room:
     """The least intrusive arrangement that fits. TooLarge names the smallest budget where none does."""
     rooms = [Room(MOST_LATENTS), Room(MOST_LATENTS, True), Room(MOST_LATENTS, True, True)]
+    if device.torch.type == "mps":  # which has no numbers of 8 bits
+        rooms.pop()
     if not device.accelerated:
         rooms = [Room(CPU_LATENTS)]
     memory = budget(device)

@@ -37,10 +37,8 @@ GRID = 4
 """The denoiser halves its canvas twice, so a block begins and ends at a multiple of this many cells."""
 BLOCK, HALO = 512, 40
 SMALLER = (BLOCK, 384, 256, 192, 128, 64)
-FEATURES, RENDERED = 300, 1230
+FEATURES, RENDERED = 536, 264
 """Of a block: values in the networks' precision for each pixel of the picture, and bytes of what is made of them."""
-FOLLOWED = 1.3
-"""How much more a block takes where another came before it."""
 
 
 def load(choice: ModelChoice, device: Device, store: Store, tell: Tell) -> BuiltinEngine:
@@ -54,15 +52,14 @@ def load(choice: ModelChoice, device: Device, store: Store, tell: Tell) -> Built
     return BuiltinEngine(read_model(path, device), device, digest, block=block_side(device))
 
 
-def demand(device: Device, blocks: int) -> Area:
-    """The memory that a block takes, of so many."""
-    each = FEATURES * device.dtype.itemsize + RENDERED
-    return Area("the built-in engine", int(each * FOLLOWED) if blocks > 1 else each)
+def demand(device: Device) -> Area:
+    """The memory that a block takes."""
+    return Area("the built-in engine", FEATURES * device.dtype.itemsize + RENDERED)
 
 
 def block_side(device: Device) -> int:
     """The largest block for the memory that may be used."""
-    return demand(device, blocks=2).largest(SMALLER, HALO, device)
+    return demand(device).largest(SMALLER, HALO, device)
 
 
 def packaged(name: str) -> tuple[Path, str]:

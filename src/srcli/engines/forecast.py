@@ -138,7 +138,7 @@ def _builtin(sampling: Sampling, size: Size, target: Size, device: Device) -> Fo
     levels, picture = CHANNELS * target[0] * target[1], CHANNELS * width * height
     kept = picture + (levels if levels < spare(device) - picture else 0)
     pieces = list(blocks(height, width, block_side(device), HALO))
-    memory = demand(device, len(pieces)).bytes(max(piece.outer.height * piece.outer.width for piece in pieces))
+    memory = demand(device).bytes(max(piece.outer.height * piece.outer.width for piece in pieces))
     overlap = OVERLAPPING if len(pieces) > 1 else 1
     plan = Forecast("builtin", target, steps, len(pieces), None, 1, flop * overlap, memory)
     return replace(plan, host=kept) if device.accelerated else replace(plan, memory=memory + kept)

@@ -25,7 +25,7 @@ from srcli.engines.budget import AMPLE, Room
 from srcli.engines.device import Device
 from srcli.engines.placing import exact, place, visiting
 from srcli.errors import InputError, PictureError
-from srcli.memory import Thrift, is_out_of_memory, release, trim
+from srcli.memory import Thrift, is_out_of_memory, release
 from srcli.models.banded_vae import After, decode, encode
 from srcli.models.streams import Bands, Spilling
 from srcli.sampling.hint import lit
@@ -178,14 +178,12 @@ class Codec:
             self.net.to(dtype)
         if not sound(found):
             raise PictureError(f"{what} gave no picture, even in float32: choose another base model", "not-finite")
-        trim()
         return found
 
     def _roomy(self, run: Callable[[Bands], Tensor], pixels: int) -> Tensor:
         """With whole maps on the device; where it has no room for them, in host memory, and else on the disk."""
         bands = Spilling() if pixels * VALUES_A_PIXEL * self.net.dtype.itemsize > self._memory() else self.bands
         with visiting(self.net, self.device, self.room):
-            trim()  # maps want what sampling gave back
             try:
                 return run(bands)
             except (torch.OutOfMemoryError, RuntimeError) as error:

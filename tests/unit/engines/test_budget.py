@@ -52,6 +52,14 @@ def test_what_is_free_on_a_mac_is_what_metal_recommends_less_what_is_taken(monke
     ]
 
 
+def test_a_mac_which_has_no_numbers_of_8_bits_needs_more(monkeypatch):
+    monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: 64 * GIB)
+    monkeypatch.setattr(torch.mps, "driver_allocated_memory", lambda: 0)
+    assert not room(4, torch.device("mps")).eighth
+    with pytest.raises(MachineError, match=r"--max-memory 3\.\dG"):
+        room(2.5, torch.device("mps"))
+
+
 def test_a_budget_below_the_smallest_plan_names_the_smallest():
     with pytest.raises(MachineError, match=r"PASD does not fit into 1.0G .* --max-memory (\d.\d)G") as caught:
         room(1)
@@ -147,6 +155,6 @@ def test_the_builtin_engine_works_in_smaller_blocks_where_memory_is_short():
 
 
 def test_the_builtin_engine_refuses_less_than_its_smallest_block_takes():
-    with pytest.raises(MachineError, match=r"the built-in engine does not fit into 0.3G .* --max-memory 0.6G"):
+    with pytest.raises(MachineError, match=r"the built-in engine does not fit into 0.3G .* --max-memory 0.5G"):
         loaded(0.3)
     assert loaded(0.6).block
