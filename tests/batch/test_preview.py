@@ -7,10 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from srcli.batch.inputs import Found
+from srcli.batch.plan import Plan
+from srcli.batch.preview import make_way
 from srcli.errors import InputError, MachineError
 from srcli.imaging.picture import Picture
 from srcli.imaging.write import write_picture
-from tests.batch.fakes import draw, go
+from tests.batch.fakes import draw, go, orders
 
 
 def earlier(path: Path) -> Path:
@@ -56,3 +59,11 @@ def test_a_folder_that_takes_no_files_is_said_before_the_run(tmp_path: Path) -> 
     source = draw(tmp_path / "a.png")
     with pytest.raises(MachineError, match="is no folder: give another --preview"):
         go(source, preview=str(source / "look.png"))
+
+
+def test_a_folder_that_cannot_be_read_has_no_mask(tmp_path: Path) -> None:
+    closed = Plan([Found(tmp_path, tmp_path, 0, problem=("unreadable", "closed"))])
+    asked = orders(tmp_path, mask=str(draw(tmp_path / "masks" / "a.png").parent))
+    look = tmp_path / "look.png"
+    make_way(look, asked, closed, lambda path: None)
+    assert closed.claim(look, tmp_path / "a.png") == look

@@ -130,7 +130,7 @@ def test_a_worker_that_is_terminated_loses_nothing(tmp_path: Path) -> None:
     draw(folder / "13.png", 13)
     heard = go(folder, path=str(tmp_path / "out"), workers=2, who=maker(pipeline=Repeat(before=terminated_once)))
     assert (heard.report.done, heard.report.exit_code) == (5, 0)
-    assert heard.notes == ["a worker was lost: what it had is done again by others"] * len(heard.notes) != []
+    assert heard.notes == ["a worker was lost: what it had is done again by others"]
 
 
 def test_a_signal_means_with_ray_what_it_means_without(tmp_path: Path) -> None:

@@ -264,13 +264,14 @@ class Cluster:
             self._ray.kill(seat.actor)
         if blame and seat.tasks:
             seat.tasks[0].strikes += 1
-        for task in reversed(list(seat.tasks)):
+        again = [task for task in seat.tasks if task.strikes < STRIKES and not task.future.cancelled()]
+        if again:
+            self._tell("a worker was lost: what it had is done again by others")
+        for task in list(seat.tasks):
             _leave(seat, task)
             if task.strikes >= STRIKES:
                 _fail(task, PictureError("the worker that computed it died, twice: free some memory for it", "killed"))
-            elif not task.future.cancelled():
-                self._tell("a worker was lost: what it had is done again by others")
-                self._waiting.appendleft(task)
+        self._waiting.extendleft(reversed(again))
         self._seat()
         self._deal()
 

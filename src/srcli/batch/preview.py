@@ -18,7 +18,8 @@ def make_way(file: Path, orders: Orders, plan: Plan, made: Callable[[Path], dict
     """Try its folder, and see whose file stands there. One of an earlier run is no picture of this one."""
     ours = bool((made(file) or {}).get("preview"))
     plan.leave_out(lambda path, neighbour: ours and same(path, file))
-    masks = (orders.intake.mask_for(item.path, item.found.root) for item in plan)
+    tried = (item.found for item in plan if not item.found.problem)
+    masks = (orders.intake.mask_for(found.path, found.root) for found in tried)
     if plan.has(file) or any(mask and same(mask, file) for mask in masks):
         raise InputError(f"--preview {shown(file)} is itself an input: give another name")
     if plan.claim(file, file) is not None:
