@@ -100,7 +100,7 @@ class Pasd:
         return need.latents(self.room, self.memory) if device.accelerated else arrange(need, device).latents
 
     def prepare(self, hint: Tensor, request: Request) -> Canvas:
-        self._later.begin(request.tell)
+        self._later.begin(request.thrift, request.tell)
         sampling = request.sampling
         made = scheduler(str(sampling.scheduler), self.schedule, int(sampling.steps or 1))
         shape = (1, 4, hint.shape[2] // self.codec.factor, hint.shape[3] // self.codec.factor)

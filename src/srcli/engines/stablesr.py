@@ -136,7 +136,7 @@ class StableSR:
         return tiles, max(1, self.room.latents // (tiles[0].height * tiles[0].width))
 
     def prepare(self, hint: Tensor, request: Request) -> Canvas:
-        self._later.begin(request.tell)
+        self._later.begin(request.thrift, request.tell)
         weight = float(request.sampling.fidelity or 0)
         fusion = self.loaded.fusion.net if weight else None
         made, seen = self._scheduler(request.sampling), dict[int, Tensor]()
