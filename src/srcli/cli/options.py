@@ -89,7 +89,9 @@ class Models:
     ] = None
     compile: Annotated[
         bool,
-        typer.Option("--compile", help="GPU: compile for all pictures but the first.", rich_help_panel="Models"),
+        typer.Option(
+            "--compile", help="PASD, StableSR on a GPU: compile for all but the first.", rich_help_panel="Models"
+        ),
     ] = False
 
     def choice(self) -> settings.ModelChoice:

@@ -159,7 +159,7 @@ def _sr3(choice: ModelChoice, sampling: Sampling, size: Size, target: Size, devi
 
 @lru_cache(maxsize=1)
 def _opened(choice: ModelChoice, device: Device) -> sr3.SR3:
-    return sr3.load(choice, device, Store(offline=True), print)
+    return sr3.load(choice, device, Store(offline=True), lambda _: None)
 
 
 def lasting(seconds: float) -> str:
