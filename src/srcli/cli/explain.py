@@ -9,7 +9,7 @@ from srcli.batch.orders import STREAM, Orders
 from srcli.batch.past import Memory
 from srcli.batch.reader import Readers
 from srcli.batch.run import find
-from srcli.cli.boundary import complain
+from srcli.cli.boundary import complain, counted
 from srcli.errors import InputError, PictureError
 from srcli.imaging.names import shown
 
@@ -47,7 +47,7 @@ def _say(plan: dict[str, object], as_json: bool) -> None:
         return
     from srcli.engines.forecast import lasting
 
-    tiles, steps = _count(plan["tiles"], "tile"), _count(plan["steps"], "step")
+    tiles, steps = counted(plan["tiles"], "tile"), counted(plan["steps"], "step")
     if plan["tile"]:
         tiles += f" of {plan['tile']}" + (f", {plan['tiles_at_once']} at once" if plan["tiles"] != 1 else "")
     print(f"{plan['input']}: {plan['result']} by {plan['engine']} on {plan['device']}")
@@ -56,7 +56,3 @@ def _say(plan: dict[str, object], as_json: bool) -> None:
     if plan["host_memory_gib"]:
         memory += f", {plan['host_memory_gib']} GiB of host memory"
     print(f"  about {memory} and {lasting(float(str(plan['seconds'])))}", flush=True)
-
-
-def _count(number: object, thing: str) -> str:
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from srcli.cli.boundary import counted, emit
 from srcli.errors import InputError, WeightsError
 from srcli.imaging.names import shown
 from srcli.weights import care
@@ -146,7 +147,7 @@ def verify(
     if bad:
         count = sum(1 for verdict in verdicts if verdict.wrong)
         raise WeightsError(f"{count} of {len(verdicts)} files are not as locked: run srcli models pull {' '.join(bad)}")
-    _say(f"{_count(len(verdicts), 'file')} as locked")
+    _say(f"{counted(len(verdicts), 'file')} as locked")
 
 
 def _judge(verdict: care.Verdict, as_json: bool) -> None:
@@ -182,7 +183,7 @@ def add(
     """Give your own weights a name: a safetensors file, a diffusers folder, or a repository on the Hub."""
     entry = care.add(Store(offline=offline, tell=_say), name, target, kind, file)
     what = entry.kind if entry.family == ANY else f"{entry.family} {entry.kind}"
-    _say(f"added {entry.name}: {what}, {_count(len(entry.files), 'file')}; licence: {licence(entry)}")
+    _say(f"added {entry.name}: {what}, {counted(len(entry.files), 'file')}; licence: {licence(entry)}")
 
 
 @app.command()
@@ -205,8 +206,6 @@ def remove(names: Names) -> None:
 @app.command()
 def path(name: Name, part: Annotated[str | None, typer.Argument(help="A part of it, such as vae.")] = None) -> None:
     """Print where an entry lies, without touching the network."""
-    from srcli.cli.boundary import emit
-
     parts = (part,) if part else ()
     found = Store(offline=True, tell=_say).resolve(name, parts=parts)
     emit(os.fsencode(found.file or (found.part(part) if part else found.folder)))
@@ -215,16 +214,10 @@ def path(name: Name, part: Annotated[str | None, typer.Argument(help="A part of 
 @app.command()
 def gc() -> None:
     """Delete what broken downloads, bad files and old conversions left behind."""
-    from srcli.cli.boundary import emit
-
     gone = care.collect(Store(tell=_say))
     for item, _ in gone:
         emit(os.fsencode(item))
-    _say(f"{_count(len(gone), 'leftover')} removed, {_bytes(sum(size for _, size in gone))} freed")
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+    _say(f"{counted(len(gone), 'leftover')} removed, {_bytes(sum(size for _, size in gone))} freed")
 
 
 def _bytes(size: int) -> str:
