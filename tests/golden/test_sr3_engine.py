@@ -13,12 +13,12 @@ from srcli.engines.base import Request
 from srcli.engines.device import Device
 from srcli.engines.sr3 import SR3
 from srcli.imaging.resize import resize
+from srcli.metrics.similarity import psnr, ssim
 from srcli.pipeline import _levels
 from srcli.sampling.sampler import sample
 from srcli.sampling.tiling import Tile
 from srcli.settings import Prompt, Sampling
 from srcli.tasks import UPSCALE
-from srcli.train.metrics import psnr, ssim
 
 CPU = Device(torch.device("cpu"), torch.float32)
 END = 1e-4

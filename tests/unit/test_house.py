@@ -26,6 +26,7 @@ ROOMS = (
     "models",
     "sampling",
     "memory",
+    "metrics",
     "weights",
     "imaging",
     "tasks",

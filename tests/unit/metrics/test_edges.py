@@ -1,0 +1,44 @@
+"""What is said of edges and detail."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.signal import convolve2d
+from skimage import data
+
+from srcli.metrics.edges import band_energy, gmsd, gradient_energy, luma
+from srcli.metrics.matlab import matlab_bicubic
+
+
+def gmsd_by_the_paper(result, truth):
+    """Xue et al. 2014, step by step: mean of 2x2, every second pixel, Prewitt, similarity, deviation."""
+
+    def magnitude(x):
+        half = convolve2d(x, np.full((2, 2), 0.25), mode="full")[1:, 1:][::2, ::2]
+        kernel = np.array([[1, 0, -1]] * 3) / 3
+        return np.sqrt(sum(convolve2d(half, k, mode="same") ** 2 for k in (kernel, kernel.T)))
+
+    a, b = magnitude(result), magnitude(truth)
+    return np.std((2 * a * b + 170) / (a**2 + b**2 + 170), ddof=1)
+
+
+@pytest.mark.parametrize("shape", [(64, 80), (65, 81)])
+def test_gmsd_is_the_papers(shape):
+    truth = luma(data.astronaut()[: shape[0], 200 : 200 + shape[1]])
+    noisy = truth + np.random.default_rng(0).standard_normal(shape) * 9
+    assert gmsd(noisy, truth) == pytest.approx(gmsd_by_the_paper(noisy, truth), rel=1e-9)
+    assert gmsd(truth, truth) == 0
+
+
+def test_energies_fall_with_blur_and_bands_tell_where():
+    truth = luma(data.coffee()[:128, :128])
+    soft = matlab_bicubic(matlab_bicubic(truth, (64, 64)), (128, 128))
+    assert gradient_energy(soft) < gradient_energy(truth)
+    coarse, fine = (band_energy(soft, *band) / band_energy(truth, *band) for band in ((0.0, 0.25), (0.5, 1.0)))
+    assert coarse == pytest.approx(1, abs=0.05)
+    assert fine < 0.2
+
+
+def test_gradient_energy_of_a_ramp():
+    assert gradient_energy(np.tile(np.arange(8.0) * 3, (8, 1))) == pytest.approx(9)
