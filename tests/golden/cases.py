@@ -20,7 +20,7 @@ from torch import Tensor
 
 HERE = Path(__file__).parent
 ROOT = Path(os.environ.get("SRCLI_GOLDEN") or HERE).resolve()
-READ = ("vectors", "manifest")
+READ = ("vectors", "manifest", ".")
 patterns: set[tuple[str, str, str]] = set()
 
 
@@ -67,7 +67,7 @@ class Case:
 
 def names(engine: str, folder: str) -> list[str]:
     """Every case of a folder, each named once though it may have a tensor file and a json."""
-    found = (ROOT / engine / folder).glob("*")
+    found = (ROOT / engine / folder).glob("*.[js]*")
     return sorted({path.name.removesuffix(path.suffix) for path in found if path.is_file()})
 
 

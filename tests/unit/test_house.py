@@ -22,6 +22,7 @@ ROOMS = (
     "batch",
     "pipeline",
     "train",
+    "degrade",
     "engines",
     "models",
     "sampling",

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from srcli.cli.boundary import say
 from srcli.settings import DeviceChoice
 
 app = typer.Typer(help="Train models from your own photographs.", no_args_is_help=True)
@@ -53,3 +54,24 @@ def builtin(
     )
     model = train(plan, resume, lambda text: typer.echo(text, err=True))
     typer.echo(model)
+
+
+@app.command()
+def preview(
+    data: Annotated[Path, typer.Option(help="Folder of pictures, searched with all its folders.")],
+    out: Annotated[Path, typer.Option(help="The sheet, a PNG file.")],
+    degradation: Annotated[
+        str, typer.Option(help="pasd, stablesr, realesrgan, old-photo, or a TOML file that changes one.")
+    ] = "pasd",
+    count: Annotated[int, typer.Option(min=1, max=64, help="Pictures on the sheet.")] = 6,
+    side: Annotated[int, typer.Option(min=64, help="Side of the square cut from each picture, in pixels.")] = 256,
+    seed: Annotated[int, typer.Option(min=0, help="Every number drawn follows from it.")] = 1,
+) -> None:
+    """Show what a degradation makes of your pictures: a sheet of pairs, sharp beside degraded."""
+    from srcli.degrade.presets import find_degradation
+    from srcli.train.preview import PreviewPlan, write_preview
+
+    settings = find_degradation(degradation)
+    plan = PreviewPlan(data=data, out=out, degradation=settings, count=count, side=side, seed=seed)
+    write_preview(plan, say)
+    typer.echo(out)

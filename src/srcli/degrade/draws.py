@@ -1,0 +1,73 @@
+"""Random draws, each under a name: from a seed that says which sample it is, or given, for tests and replays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+class Draws(Protocol):
+    """Where a degradation takes its random numbers from. Names say what a number decides."""
+
+    def uniform(self, name: str, low: float = 0.0, high: float = 1.0) -> float:
+        """One number in [low, high)."""
+        ...
+
+    def integer(self, name: str, high: int) -> int:
+        """One of 0..high, both included."""
+        ...
+
+    def choice(self, name: str, weights: Mapping[T, float]) -> T:
+        """One key, by its weight."""
+        ...
+
+    def uniforms(self, name: str, count: int, low: float = 0.0, high: float = 1.0) -> Tensor:
+        """One number in [low, high) for each sample."""
+        ...
+
+    def normals(self, name: str, shape: Sequence[int]) -> Tensor: ...
+
+    def poisson(self, name: str, rate: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class SeededDraws:
+    """Draws that follow from a key of integers alone, such as (seed, rank, step, sample).
+
+    Fields of noise are drawn on `generator`'s device: the same key gives other fields on another kind of device.
+    """
+
+    numbers: np.random.Generator
+    generator: torch.Generator
+
+    @classmethod
+    def of(cls, *key: int, device: torch.device | str = "cpu") -> SeededDraws:
+        numbers = np.random.default_rng(key)
+        return cls(numbers, torch.Generator(device).manual_seed(int(numbers.integers(2**63))))
+
+    def uniform(self, name: str, low: float = 0.0, high: float = 1.0) -> float:
+        return low + float(self.numbers.random()) * (high - low)
+
+    def integer(self, name: str, high: int) -> int:
+        return int(self.numbers.integers(high + 1))
+
+    def choice(self, name: str, weights: Mapping[T, float]) -> T:
+        share = np.array(list(weights.values()))
+        return list(weights)[int(self.numbers.choice(len(share), p=share / share.sum()))]
+
+    def uniforms(self, name: str, count: int, low: float = 0.0, high: float = 1.0) -> Tensor:
+        drawn = torch.from_numpy(self.numbers.random(count, dtype=np.float32))
+        return (low + drawn * (high - low)).to(self.generator.device)
+
+    def normals(self, name: str, shape: Sequence[int]) -> Tensor:
+        return torch.randn(tuple(shape), generator=self.generator, device=self.generator.device)
+
+    def poisson(self, name: str, rate: Tensor) -> Tensor:
+        return torch.poisson(rate, generator=self.generator)

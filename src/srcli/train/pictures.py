@@ -1,0 +1,141 @@
+"""A folder of pictures to train on: found, checked by their headers, and read one at a time when they are needed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from srcli.errors import InputError, PictureError
+from srcli.files import is_dir, is_file
+from srcli.imaging.names import shown
+from srcli.imaging.read import read_picture, read_size
+from srcli.settings import FIRST
+
+SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".tif", ".tiff", ".bmp", ".dib", ".gif"}
+    | {".avif", ".ppm", ".pgm", ".pbm", ".pnm", ".heic", ".heif", ".hif"}
+)
+NAMED = 3  # problems that are told one by one
+MAX_CAPTION = 10_000  # bytes
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class PictureFile:
+    """One picture and its size, from its header."""
+
+    path: Path
+    width: int
+    height: int
+
+    @property
+    def short(self) -> int:
+        return min(self.width, self.height)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a folder holds: pictures that can be used, ones that are too small, and ones that cannot be read."""
+
+    folder: Path
+    usable: tuple[PictureFile, ...]
+    small: tuple[Path, ...]
+    unreadable: tuple[str, ...]
+
+    def report(self, tell: Tell, least: int) -> None:
+        """Say what was found; name what will not be used."""
+        tell(f"{len(self.usable)} pictures in {shown(self.folder)}")
+        small = [f"{shown(path)} is smaller than {least} pixels" for path in self.small]
+        for reasons in (small, list(self.unreadable)):
+            for reason in reasons[:NAMED]:
+                tell(f"left out: {reason}")
+            if len(reasons) > NAMED:
+                tell(f"left out: {len(reasons) - NAMED} more like it")
+
+
+def survey_pictures(folder: Path, least: int = 1) -> Survey:
+    """All pictures below a folder, in the order of their names, of at least `least` pixels a side.
+
+    Raises InputError where none is left.
+    """
+    if not is_dir(folder):
+        raise InputError(f"no such folder {shown(folder)}: give --data a folder of pictures")
+    usable, small, unreadable = list[PictureFile](), list[Path](), list[str]()
+    for path in _picture_paths(folder):
+        try:
+            width, height = read_size(path)
+        except PictureError as error:
+            unreadable.append(str(error))
+            continue
+        if min(width, height) < least:
+            small.append(path)
+        else:
+            usable.append(PictureFile(path, width, height))
+    found = Survey(folder, tuple(usable), tuple(small), tuple(unreadable))
+    if not usable:
+        raise InputError(_nothing(found, least))
+    return found
+
+
+def _picture_paths(folder: Path) -> list[Path]:
+    """By name, whatever order the disk has; links to folders are not followed, hidden files are not taken."""
+    paths = []
+    for root, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        paths += [Path(root, name) for name in files if not name.startswith(".")]
+    return sorted(path for path in paths if path.suffix.lower() in SUFFIXES)
+
+
+def _nothing(found: Survey, least: int) -> str:
+    where = shown(found.folder)
+    if found.small:
+        return f"{where}: all {len(found.small)} pictures are smaller than {least} pixels: give larger ones"
+    if found.unreadable:
+        return f"{where}: none of {len(found.unreadable)} pictures can be read, such as: {found.unreadable[0]}"
+    return f"{where} holds no pictures: give --data a folder of pictures"
+
+
+def read_levels(path: Path) -> Tensor:
+    """A picture as (3, h, w) float32 in 0..1, upright and in sRGB. Raises PictureError."""
+    pixels = read_picture(path, frames=FIRST).pixels
+    return to_unit(pixels)
+
+
+def to_unit(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> Tensor:
+    """(h, w, 3) integers as contiguous (3, h, w) in 0..1.
+
+    Contiguous for a reason: torch's group norm crashes in its backward pass on channels-last input on the CPU.
+    """
+    levels = np.ascontiguousarray(pixels.transpose(2, 0, 1), np.float32)
+    return torch.from_numpy(levels / np.float32(np.iinfo(pixels.dtype).max))
+
+
+def to_levels(picture: Tensor) -> NDArray[np.uint8]:
+    """(3, h, w) in 0..1 as (h, w, 3) 8-bit integers."""
+    return (picture.detach().float().cpu().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).contiguous().numpy()
+
+
+def read_caption(picture: Path) -> str:
+    """The text in NAME.txt beside a picture, on one line; "" without one. Raises InputError."""
+    path = picture.with_suffix(".txt")
+    if not is_file(path):
+        return ""
+    try:
+        with path.open("rb") as file:
+            return " ".join(file.read(MAX_CAPTION).decode("utf-8-sig").split())
+    except OSError as error:
+        raise InputError(f"{shown(path)} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{shown(path)} is not UTF-8 text: save it as UTF-8 or remove it") from error
+
+
+def check_captions(files: Sequence[PictureFile]) -> int:
+    """How many pictures have a caption. Raises InputError for the first that is not text."""
+    return sum(bool(read_caption(file.path)) for file in files)

@@ -1,0 +1,85 @@
+"""A sheet of training pairs, to see what a degradation does before hours are spent on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from srcli.degrade.chain import Pair, degrade
+from srcli.degrade.cropping import crop_randomly, flip_half
+from srcli.degrade.draws import SeededDraws
+from srcli.degrade.settings import Degradation
+from srcli.errors import InputError, MachineError, PictureError
+from srcli.files import replacing
+from srcli.train.pictures import Tell, read_levels, survey_pictures, to_levels
+
+GAP = 4
+Levels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreviewPlan:
+    """`side`: pixels of the square that each pair is cut to."""
+
+    data: Path
+    out: Path
+    degradation: Degradation
+    count: int = 6
+    side: int = 256
+    seed: int = 1
+
+
+def write_preview(plan: PreviewPlan, tell: Tell) -> None:
+    """One row a picture: the target, and what a model would be shown of it. Raises InputError, MachineError."""
+    if plan.out.suffix.lower() != ".png":
+        raise InputError(f"--out {plan.out} must end in .png: the sheet is a PNG")
+    found = survey_pictures(plan.data)
+    found.report(tell, 1)
+    order = np.random.default_rng(plan.seed).permutation(len(found.usable))
+    rows = list[tuple[Levels, Levels]]()
+    for index in order.tolist():
+        if len(rows) == plan.count:
+            break
+        try:
+            picture = read_levels(found.usable[index].path)
+        except PictureError as error:
+            tell(f"left out: {error}")
+            continue
+        draws = SeededDraws.of(plan.seed, len(rows))
+        target = crop_randomly(flip_half(picture[None], draws), plan.side, draws)
+        rows.append(_row(degrade(target, plan.degradation, draws)))
+    if not rows:
+        raise InputError(f"no picture in {plan.data} can be read: give others")
+    _write(make_sheet(rows), plan.out)
+
+
+def _row(pair: Pair) -> tuple[Levels, Levels]:
+    target, degraded = (to_levels(part[0]) for part in pair)
+    height, width = target.shape[:2]
+    shown = Image.fromarray(degraded).resize((width, height), Image.Resampling.NEAREST)
+    return target, np.asarray(shown)
+
+
+def make_sheet(rows: Sequence[Sequence[Levels]]) -> Levels:
+    """Pictures of one size side by side, rows below each other, on white."""
+    height, width = rows[0][0].shape[:2]
+    across, down = len(rows[0]) * (width + GAP) - GAP, len(rows) * (height + GAP) - GAP
+    sheet = np.full((down, across, 3), 255, np.uint8)
+    for y, row in enumerate(rows):
+        for x, cell in enumerate(row):
+            top, left = y * (height + GAP), x * (width + GAP)
+            sheet[top : top + height, left : left + width] = cell
+    return sheet
+
+
+def _write(sheet: Levels, out: Path) -> None:
+    try:
+        with replacing(out) as fresh:
+            Image.fromarray(sheet).save(fresh, "PNG")
+    except OSError as error:
+        raise MachineError(f"{out} cannot be written ({error.strerror or error}): give another --out") from error
