@@ -107,7 +107,7 @@ def merge_loras(
         located = store.resolve(lora.source, "lora", allow_pickle=choice.allow_pickle)
         path = located.only_file()
         require(detect(path), path, kind="lora", family=family)
-        merge(read_lora(path), unet, text, lora.weight, choice.lora_alpha)
+        merge(read_lora(path), {"unet": unet, "text_encoder": text}, lora.weight, choice.lora_alpha)
         made_of |= located.provenance()
     return made_of
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from srcli.sampling.noise import NoiseField
 from srcli.sampling.tiling import Tile, gaussian
 
+TileWeight = Callable[[int, int], Tensor]  # height and width of a tile -> weight of each element
 # Steps done, of how many, the canvas after them, and what the scheduler expects it to become.
 OnStep = Callable[[int, int, Tensor, Tensor], None]
 
@@ -55,6 +56,7 @@ class Tiled:
     tiles: Sequence[Tile]
     batch: int = 1
     device: torch.device = torch.device("cpu")
+    weight: TileWeight = gaussian
 
     @property
     def stride(self) -> int:
@@ -75,7 +77,7 @@ class Tiled:
 
     @cached_property
     def _weight(self) -> Tensor:
-        return gaussian(self.tiles[0].height, self.tiles[0].width).float().to(self.device)
+        return self.weight(self.tiles[0].height, self.tiles[0].width).float().to(self.device)
 
     @cached_property
     def _cover(self) -> Tensor:

@@ -62,12 +62,13 @@ def grid(height: int, width: int, tiling: Tiling) -> list[Tile]:
     ]
 
 
-def gaussian(height: int, width: int) -> Tensor:
+def gaussian(height: int, width: int, half_up: bool = True) -> Tensor:
     """Weight of each element of a tile, float64.
 
-    Both official programs centre x on (w - 1) / 2 but y on h / 2; their results depend on it, so it stays.
+    x is centred on (w - 1) / 2. PASD, StableSR and OSEDiff centre y on h / 2 (`half_up`), half an element further down,
+    and their results depend on it; others centre it as x.
     """
-    y = torch.arange(height, dtype=torch.float64) - height / 2
+    y = torch.arange(height, dtype=torch.float64) - (height / 2 if half_up else (height - 1) / 2)
     x = torch.arange(width, dtype=torch.float64) - (width - 1) / 2
 
     def bell(offset: Tensor, side: int) -> Tensor:

@@ -22,6 +22,7 @@ TEXT_WIDTH = (
     "attn2.to_k.lora.down.weight",
     "attn2.processor.to_k_lora.down.weight",
 )
+ONE_STEP = ("osediff", "pisa-sr")
 SAYS_V = ("v", "v_prediction", "v-prediction", "velocity")
 
 
@@ -59,7 +60,7 @@ def require(found: Found, path: Path, *, kind: str, family: str, channels: int =
 
 
 def _kind(header: Header) -> tuple[str, str]:
-    for test in (_lora, _whole, _stablesr, _control, _unet, _small):
+    for test in (_one_step, _lora, _whole, _stablesr, _control, _unet, _small):
         if found := test(header):
             return found
     return "unknown", "unknown"
@@ -71,6 +72,11 @@ def _has(header: Header, *parts: str) -> bool:
 
 def _starts(header: Header, *prefixes: str) -> bool:
     return any(name.startswith(prefixes) for name in header.shapes)
+
+
+def _one_step(header: Header) -> tuple[str, str] | None:
+    kind = header.metadata.get("kind")
+    return (kind, "diffusers") if kind in ONE_STEP else None
 
 
 def _lora(header: Header) -> tuple[str, str] | None:

@@ -27,6 +27,9 @@ UP = (".lora_up.weight", ".lora_B.weight", ".lora.up.weight", "_lora.up.weight",
 ALPHA = (".alpha",)
 UNET = ("lora_unet_", "unet.", "base_model.model.", "diffusion_model.")
 TEXT = ("lora_te_", "lora_te1_", "text_encoder.")
+VAE = ("lora_vae_", "vae.")
+PREFIXES = {"text_encoder": TEXT, "vae": VAE, "unet": UNET}
+TITLES = {"text_encoder": "text encoder", "vae": "VAE", "unet": "UNet"}
 OPTIONAL = "text_model_"
 
 
@@ -55,28 +58,26 @@ class Pair:
 
 @dataclass(frozen=True)
 class Lora:
-    """A LoRA file: flat module name (dots as underscores) -> pair, for the UNet and for the text encoder."""
+    """A LoRA file: for each part ("unet", "text_encoder", "vae") flat module name (dots as underscores) -> pair."""
 
     source: Path
-    unet: Mapping[str, Pair]
-    text: Mapping[str, Pair]
+    parts: Mapping[str, Mapping[str, Pair]]
 
 
 def read_lora(path: Path) -> Lora:
     """Read a LoRA file of either naming; one with other kinds of change (DoRA, LoHa, ...) is refused."""
-    parts: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    modules: dict[str, dict[str, Tensor]] = defaultdict(dict)
     for key, tensor in load_state(path).items():
         name, role = _split(path, key)
-        parts[name][role] = tensor
+        modules[name][role] = tensor
     alphas = _peft_alphas(path)
-    unet: dict[str, Pair] = {}
-    text: dict[str, Pair] = {}
-    for name, tensors in parts.items():
+    parts: dict[str, dict[str, Pair]] = defaultdict(dict)
+    for name, tensors in modules.items():
         part, flat = _place(path, name)
-        (text if part == "text" else unet)[flat] = _pair(path, name, tensors, alphas.get(name))
+        parts[part][flat] = _pair(path, name, tensors, alphas.get(name))
     if not parts:
         raise WeightsError(f"{path}: holds no LoRA: choose another file")
-    return Lora(path, unet, text)
+    return Lora(path, dict(parts))
 
 
 def _split(path: Path, key: str) -> tuple[str, str]:
@@ -89,14 +90,15 @@ def _split(path: Path, key: str) -> tuple[str, str]:
 
 def _place(path: Path, name: str) -> tuple[str, str]:
     # the longest prefix first: "lora_te1_" before "lora_te_" makes no difference, "unet." inside a name would
-    for part, prefixes in (("text", TEXT), ("unet", UNET)):
+    for part, prefixes in PREFIXES.items():
         for prefix in prefixes:
             if name.startswith(prefix):
-                return part, _flat(name.removeprefix(prefix))
-    raise WeightsError(f"{path}: {name} names neither a UNet nor a text encoder: choose a LoRA for SD 1.5 or 2.1")
+                return part, flat_name(name.removeprefix(prefix))
+    raise WeightsError(f"{path}: {name} names no UNet, text encoder or VAE: choose a LoRA for SD 1.5 or 2.1")
 
 
-def _flat(name: str) -> str:
+def flat_name(name: str) -> str:
+    """A module's path as a LoRA file would write it: dots as underscores."""
     # diffusers once kept the LoRA inside attention processors: attn1.processor.to_q_lora
     return name.replace(".processor.", ".").replace("to_out_lora", "to_out.0").removesuffix("_lora").replace(".", "_")
 
@@ -134,18 +136,16 @@ def _peft_alpha(known: Mapping[str, object], name: str) -> float | None:
     return float(alpha) if isinstance(alpha, int | float) else None
 
 
-def merge(
-    lora: Lora, unet: nn.Module, text_encoder: nn.Module | None, multiplier: float = 1.0, use_alpha: bool = True
-) -> int:
-    """Add the LoRA to the weights in place and return how many it changed.
+def merge(lora: Lora, networks: Mapping[str, nn.Module], multiplier: float = 1.0, use_alpha: bool = True) -> int:
+    """Add the LoRA in place to the networks of its parts and return how many weights it changed.
 
     `use_alpha=False` is PASD's own rule, which leaves alpha / rank out. All pairs are checked before any is added.
     """
-    jobs = _jobs(lora, unet, lora.unet, "UNet")
-    if lora.text and text_encoder is None:
-        raise WeightsError(f"{lora.source}: also changes the text encoder, and this engine has none: choose another")
-    if text_encoder is not None:
-        jobs += _jobs(lora, text_encoder, lora.text, "text encoder")
+    jobs = []
+    for part, pairs in lora.parts.items():
+        if part not in networks:
+            raise WeightsError(f"{lora.source}: also changes the {TITLES[part]}, which stays as it is: choose another")
+        jobs += _jobs(lora, networks[part], pairs, TITLES[part])
     with torch.no_grad():
         for weight, pair in jobs:
             changed = weight.float() + multiplier * pair.delta(weight.shape, use_alpha).to(weight.device)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from srcli.errors import MachineError, WeightsError
 from srcli.files import replacing
+from srcli.weights.one_step import flatten, published_kind
 
 FIXED = (2, 10)
 INERT = ("pytorch_lightning", "lightning", "lightning_fabric", "omegaconf", "numpy")
@@ -31,13 +32,16 @@ class _Inert:
 
 
 def to_safetensors(path: Path, out: Path) -> Path:
-    """Write the `state_dict` of the pickle `path` to `out`, whole or not at all."""
+    """Write the tensors of the pickle `path` to `out`, whole or not at all: its `state_dict`, or an adapter's parts."""
     refuse_broken_torch(torch.__version__)
-    state = _alone(_state(path, _load(path)))
+    found = _load(path)
+    kind = published_kind(found)
+    state, facts = flatten(path, found, kind) if kind else (_state(path, found), {})
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
         with replacing(out) as fresh:
-            save_file(state, fresh, metadata={"format": "pt", "converted_from": path.name})
+            metadata = {"format": "pt", "converted_from": path.name, **facts}
+            save_file(_alone(state), fresh, metadata=metadata)
     except OSError as error:
         raise MachineError(f"{out}: cannot be written ({error.strerror}): free some space or choose HF_HOME") from error
     return out

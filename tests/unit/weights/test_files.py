@@ -416,7 +416,7 @@ def test_every_naming_reaches_the_same_weight(form: str, tmp_path: Path) -> None
     net = Net()
     before = net.block["to_q"].weight.clone()
     lora = read_lora(lora_file(tmp_path, {down: DOWN, up: UP}))
-    assert merge(lora, net, None, 0.5) == 1
+    assert merge(lora, {"unet": net}, 0.5) == 1
     torch.testing.assert_close(net.block["to_q"].weight, before + 0.5 * UP @ DOWN)
 
 
@@ -427,7 +427,7 @@ def test_alpha_counts_unless_the_official_rule_is_asked_for(tmp_path: Path) -> N
     for use_alpha in (True, False):
         net = Net()
         before = net.block["to_q"].weight.clone()
-        merge(lora, net, None, 1.0, use_alpha)
+        merge(lora, {"unet": net}, 1.0, use_alpha)
         changes.append(net.block["to_q"].weight - before)
     torch.testing.assert_close(changes[0], 0.5 * changes[1])
 
@@ -436,10 +436,10 @@ def test_alpha_is_read_from_pefts_metadata(tmp_path: Path) -> None:
     down, up = FORMS["peft"]
     said = {"unet.lora_alpha": 6, "unet.alpha_pattern": {}}
     lora = read_lora(lora_file(tmp_path, {down: DOWN, up: UP}, {"lora_adapter_metadata": json.dumps(said)}))
-    assert lora.unet["block_to_q"].alpha == 6
+    assert lora.parts["unet"]["block_to_q"].alpha == 6
     special = said | {"unet.alpha_pattern": {"block.to_q": 3}}
     lora = read_lora(lora_file(tmp_path, {down: DOWN, up: UP}, {"lora_adapter_metadata": json.dumps(special)}))
-    assert lora.unet["block_to_q"].alpha == 3
+    assert lora.parts["unet"]["block_to_q"].alpha == 3
 
 
 def test_kernels_of_one_point_are_merged_too(tmp_path: Path) -> None:
@@ -447,8 +447,18 @@ def test_kernels_of_one_point_are_merged_too(tmp_path: Path) -> None:
     net = Net()
     before = net.block["proj"].weight.clone()
     pair = {names[0]: DOWN[:, :, None, None].contiguous(), names[1]: UP[:, :, None, None].contiguous()}
-    merge(read_lora(lora_file(tmp_path, pair)), net, None)
+    merge(read_lora(lora_file(tmp_path, pair)), {"unet": net})
     torch.testing.assert_close(net.block["proj"].weight, before + (UP @ DOWN)[:, :, None, None])
+
+
+def test_a_vae_is_merged_into_as_any_part(tmp_path: Path) -> None:
+    names = ("vae.block.to_q.lora_A.weight", "vae.block.to_q.lora_B.weight")
+    net, lora = Net(), read_lora(lora_file(tmp_path, dict(zip(names, (DOWN, UP), strict=True))))
+    before = net.block["to_q"].weight.clone()
+    with pytest.raises(WeightsError, match="also changes the VAE"):
+        merge(lora, {"unet": net})
+    assert merge(lora, {"unet": Net(), "vae": net}) == 1
+    torch.testing.assert_close(net.block["to_q"].weight, before + UP @ DOWN)
 
 
 def test_half_a_lora_is_refused_and_nothing_merged(tmp_path: Path) -> None:
@@ -457,7 +467,7 @@ def test_half_a_lora_is_refused_and_nothing_merged(tmp_path: Path) -> None:
     net = Net()
     before = net.block["to_q"].weight.clone()
     with pytest.raises(WeightsError, match="block_to_z is not in this UNet"):
-        merge(read_lora(lora_file(tmp_path, {down: DOWN, up: UP} | other)), net, None)
+        merge(read_lora(lora_file(tmp_path, {down: DOWN, up: UP} | other)), {"unet": net})
     assert torch.equal(net.block["to_q"].weight, before)
 
 
@@ -469,20 +479,20 @@ def test_half_a_lora_is_refused_and_nothing_merged(tmp_path: Path) -> None:
         ({FORMS["kohya"][0]: torch.ones(3, 3), FORMS["kohya"][1]: UP}, "changes a"),
         ({FORMS["kohya"][0]: DOWN}, "lacks its up weight"),
         ({"lora_unet_x.hada_w1_a": DOWN}, "no plain LoRA"),
-        ({"elsewhere.lora_A.weight": DOWN, "elsewhere.lora_B.weight": UP}, "neither a UNet nor a text encoder"),
+        ({"elsewhere.lora_A.weight": DOWN, "elsewhere.lora_B.weight": UP}, "names no UNet, text encoder or VAE"),
         ({"lora_te_x.lora_down.weight": DOWN, "lora_te_x.lora_up.weight": UP}, "also changes the text encoder"),
     ],
 )
 def test_a_lora_that_does_not_fit_is_refused(tensors: dict[str, torch.Tensor], said: str, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=said):
-        merge(read_lora(lora_file(tmp_path, tensors)), Net(), None)
+        merge(read_lora(lora_file(tmp_path, tensors)), {"unet": Net()})
 
 
 def test_an_official_lora_finds_all_its_places() -> None:
     unet = load_component(UNet2DConditionModel, BASE / "unet")
     text = load_component(CLIPTextModel, BASE / "text_encoder")
     lora = read_lora(LORA)
-    assert merge(lora, unet, text) == len(lora.unet) + len(lora.text) == 198
+    assert merge(lora, {"unet": unet, "text_encoder": text}) == sum(map(len, lora.parts.values())) == 198
 
 
 # --- blending

@@ -1,0 +1,47 @@
+"""A single step from a latent to the clean one, as a scheduler; in fp32, whatever the network computes in.
+
+diffusers' own schedulers do not do it: in late versions a last timestep is not in a list of one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from srcli.sampling.ancestral import scaled_linear
+
+
+def alpha_bar(timestep: int) -> Tensor:
+    """Stable Diffusion's alphas_cumprod at this timestep; the table is fp32, as the official programs make it."""
+    return (1 - scaled_linear().float()).cumprod(0)[timestep]
+
+
+@dataclass(frozen=True)
+class OneStep:
+    """The step: of predicted noise at its timestep, or (`residual`) of what is to be taken away."""
+
+    timestep: int
+    residual: bool = False
+
+    @cached_property
+    def timesteps(self) -> Tensor:
+        return torch.tensor([self.timestep])
+
+    def scale_model_input(self, sample: Tensor, timestep: Any) -> Tensor:
+        return sample
+
+    def step(self, model_output: Tensor, timestep: Any, sample: Tensor) -> Any:
+        """The clean latent, which is all that is left to do."""
+        clean = self.clean(sample.float(), model_output.float())
+        return SimpleNamespace(prev_sample=clean, pred_original_sample=clean)
+
+    def clean(self, latent: Tensor, predicted: Tensor) -> Tensor:
+        if self.residual:
+            return latent - predicted
+        kept = alpha_bar(self.timestep).to(latent)
+        return (latent - (1 - kept).sqrt() * predicted) / kept.sqrt()

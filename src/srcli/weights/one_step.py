@@ -1,0 +1,219 @@
+"""Adapters of one-step models: OSEDiff's and PiSA-SR's low-rank changes, as published and in our flat form.
+
+A published file is a pickled dict: lists of module names and ranks beside the tensors. The flat form is a safetensors
+file of `unet.<module>.lora_A.weight` and the like (`pix.unet.` and `sem.unet.` in PiSA-SR's), with the ranks and the
+alpha in its metadata. The alpha is peft's default of 8; no published file says so.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from srcli.errors import WeightsError
+from srcli.weights.families import ONE_STEP
+from srcli.weights.header import read_header
+from srcli.weights.lora import Lora, Pair, flat_name, merge
+from srcli.weights.open import load_state
+
+OSEDIFF, PISA = ONE_STEP
+ALPHA = 8.0
+REPLACED = "conv_in"  # the one layer that OSEDiff trained whole, before its low-rank change
+UNET, VAE, PIXEL, SEMANTIC = "unet", "vae", "pix.unet", "sem.unet"
+HALF = re.compile(r"(?P<module>.+)\.lora_(?P<half>[AB])\.(?P<adapter>\w+)\.weight")
+WHOLE = re.compile(rf"(?P<module>{REPLACED})\.base_layer\.(?P<end>weight|bias)")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One set of changes: its name in the flat form, and where a published file keeps it."""
+
+    name: str
+    state: str  # the dict of its tensors
+    rank: str
+    lists: Mapping[str, str]  # adapter -> the list of its modules
+    said: str  # the rank's name in the flat form's metadata
+
+
+def _unet_lists(ending: str) -> dict[str, str]:
+    groups = ("encoder", "decoder", "others")
+    return {f"default_{group}{ending}": f"unet_lora_{group}_modules{ending}" for group in groups}
+
+
+PARTS: Mapping[str, tuple[Part, ...]] = {
+    OSEDIFF: (
+        Part(UNET, "state_dict_unet", "rank_unet", _unet_lists(""), "rank_unet"),
+        Part(VAE, "state_dict_vae", "rank_vae", {"default_encoder": "vae_lora_encoder_modules"}, "rank_vae"),
+    ),
+    PISA: (
+        Part(PIXEL, "state_dict_unet", "lora_rank_unet_pix", _unet_lists("_pix"), "rank_pix"),
+        Part(SEMANTIC, "state_dict_unet", "lora_rank_unet_sem", _unet_lists("_sem"), "rank_sem"),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What an adapter changes of one network: pairs by module, and weights that it replaces first."""
+
+    source: Path
+    pairs: Mapping[str, Pair]
+    replaced: Mapping[str, Tensor]
+
+    def lora(self, network: str) -> Lora:
+        """The pairs as a LoRA of this part."""
+        return Lora(self.source, {network: {flat_name(name): pair for name, pair in self.pairs.items()}})
+
+    def halves(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Each module's change as a product, with alpha / rank in its second factor."""
+        return {name: (pair.down, pair.up * ((pair.alpha or 0) / pair.rank)) for name, pair in self.pairs.items()}
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A one-step adapter in memory."""
+
+    source: Path
+    kind: str
+    changes: Mapping[str, Changes]
+
+
+def published_kind(found: Any) -> str | None:
+    """Which of the published files an unpickled object is, None for any other."""
+    if not isinstance(found, Mapping) or "state_dict_unet" not in found:
+        return None
+    return OSEDIFF if "rank_unet" in found else PISA if "lora_rank_unet_pix" in found else None
+
+
+def flatten(path: Path, found: Mapping[str, Any], kind: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of the flat form; a published file that is not whole is an error that says why."""
+    tensors: dict[str, Tensor] = {}
+    metadata = {"kind": kind, "lora_alpha": f"{ALPHA:g}"}
+    known = {adapter for part in PARTS[kind] for adapter in part.lists}
+    for part in PARTS[kind]:
+        rank, state = _entry(path, found, part.rank, int), _entry(path, found, part.state, dict)
+        own = flat_part(path, part, state, known)
+        _check_listed(path, part, found, own)
+        tensors |= {f"{part.name}.{name}": tensor for name, tensor in own.items()}
+        metadata[part.said] = str(rank)
+    read_adapter_state(path, kind, tensors, metadata)
+    return tensors, metadata
+
+
+def _entry(path: Path, found: Mapping[str, Any], name: str, of: type) -> Any:
+    value = found.get(name)
+    if not isinstance(value, of):
+        raise WeightsError(f"{path}: lacks {name}: get the file again")
+    return value
+
+
+def flat_part(path: Path, part: Part, state: Mapping[str, Any], known: set[str]) -> dict[str, Tensor]:
+    """This part's tensors under flat names; those of other parts are passed over."""
+    flat: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        match = HALF.fullmatch(name) or WHOLE.fullmatch(name)
+        if not isinstance(tensor, Tensor) or match is None:
+            raise WeightsError(f"{path}: {name} is no low-rank change: choose another file")
+        said = match.groupdict()
+        if "end" in said:
+            flat[f"{said['module']}.{said['end']}"] = tensor
+        elif said["adapter"] in part.lists:
+            flat[f"{said['module']}.lora_{said['half']}.weight"] = tensor
+        elif said["adapter"] not in known:
+            raise WeightsError(f"{path}: {name} belongs to no known adapter: choose another file")
+    return flat
+
+
+def _check_listed(path: Path, part: Part, found: Mapping[str, Any], flat: Mapping[str, Tensor]) -> None:
+    """Hold the module lists of the file against its tensors."""
+    listed = {str(name) for key in part.lists.values() for name in _entry(path, found, key, list)}
+    held = {name.partition(".lora_")[0] for name in flat if ".lora_" in name}
+    if lost := sorted(listed - held):
+        raise WeightsError(f"{path}: lists {lost[0]} and has no {part.name} change for it: get the file again")
+    if extra := sorted(held - listed):
+        raise WeightsError(f"{path}: changes {extra[0]}, which it does not list: get the file again")
+
+
+def read_adapter(path: Path) -> Adapter:
+    """Open an adapter in the flat form."""
+    header = read_header(path)
+    kind = header.metadata.get("kind", "")
+    if kind not in PARTS:
+        raise WeightsError(f"{path}: is no OSEDiff or PiSA-SR adapter: choose another file")
+    return read_adapter_state(path, kind, load_state(path), header.metadata)
+
+
+def read_adapter_state(path: Path, kind: str, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Adapter:
+    """An adapter from the tensors and the metadata of the flat form."""
+    alpha = _number(path, metadata, "lora_alpha")
+    left, changes = dict(state), dict[str, Changes]()
+    for part in PARTS[kind]:
+        prefix = part.name + "."
+        own = {name.removeprefix(prefix): left.pop(name) for name in state if name.startswith(prefix)}
+        if not own:
+            raise WeightsError(f"{path}: lacks all of its {part.name} part: get the file again")
+        changes[part.name] = read_changes(path, own, alpha, int(_number(path, metadata, part.said)))
+    if left:
+        raise WeightsError(f"{path}: has unknown {min(left)}: choose another file")
+    _check_replaced(path, kind, changes)
+    return Adapter(path, kind, changes)
+
+
+def _number(path: Path, metadata: Mapping[str, str], name: str) -> float:
+    try:
+        return float(metadata[name])
+    except (KeyError, ValueError) as error:
+        raise WeightsError(f"{path}: its metadata gives no {name}: convert the published file again") from error
+
+
+def read_changes(path: Path, state: Mapping[str, Tensor], alpha: float, rank: int) -> Changes:
+    """One part of the flat form, its pairs checked."""
+    halves: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    replaced: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        module, found, half = name.partition(".lora_")
+        if found:
+            halves[module][half] = tensor
+        else:
+            replaced[name] = tensor
+    pairs = {module: _pair(path, module, found, alpha, rank) for module, found in halves.items()}
+    return Changes(path, pairs, replaced)
+
+
+def _pair(path: Path, module: str, halves: Mapping[str, Tensor], alpha: float, rank: int) -> Pair:
+    for name in ("A.weight", "B.weight"):
+        if name not in halves:
+            raise WeightsError(f"{path}: {module} lacks its lora_{name}: get the file again")
+    if unknown := sorted(halves.keys() - {"A.weight", "B.weight"}):
+        raise WeightsError(f"{path}: {module} has unknown lora_{unknown[0]}: choose another file")
+    pair = Pair(halves["A.weight"], halves["B.weight"], alpha)
+    if pair.rank != rank:
+        raise WeightsError(f"{path}: {module} is of rank {pair.rank} and the file says {rank}: get the file again")
+    return pair
+
+
+def _check_replaced(path: Path, kind: str, changes: Mapping[str, Changes]) -> None:
+    """OSEDiff brings a whole input convolution, PiSA-SR none."""
+    wanted = {UNET: {f"{REPLACED}.weight", f"{REPLACED}.bias"}} if kind == OSEDIFF else {}
+    for name, change in changes.items():
+        due, brought = wanted.get(name, set()), set(change.replaced)
+        if lost := sorted(due - brought):
+            raise WeightsError(f"{path}: lacks {name}.{lost[0]}: get the file again")
+        if extra := sorted(brought - due):
+            raise WeightsError(f"{path}: has unknown {name}.{extra[0]}: choose another file")
+
+
+def apply_changes(changes: Changes, net: nn.Module, network: str) -> None:
+    """Merge an adapter's changes into a network's weights: what is replaced first, then the low-rank changes."""
+    own = net.state_dict()
+    for name, tensor in changes.replaced.items():
+        if name not in own or own[name].shape != tensor.shape:
+            raise WeightsError(f"{changes.source}: {name} does not fit this base model: choose SD 2.1-base")
+        own[name].copy_(tensor)
+    merge(changes.lora(network), {network: net})
