@@ -1,0 +1,33 @@
+"""`srcli degrade`: a test set made from sharp pictures."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from srcli import settings
+from srcli.cli.boundary import complain, emit
+
+
+def degrade(
+    source: Annotated[Path, typer.Argument(help="Folder of sharp pictures, or one picture.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the small ones, as NAME.png.")],
+    preset: Annotated[str, typer.Option(help="bicubic-xN: as MATLAB's imresize reduces.")] = "bicubic-x4",
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same pictures.")] = settings.SEED,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace pictures that exist.")] = False,
+) -> None:
+    """Make small pictures from sharp ones, to measure methods on; prints their paths."""
+    from srcli.evaluate.testset import make_test_set
+
+    done = failed = 0
+    for outcome in make_test_set(source, output, preset, seed, overwrite):
+        if outcome.target is not None:
+            done += 1
+            emit(os.fsencode(outcome.target))
+        else:
+            failed += 1
+            complain(outcome.message)
+    raise typer.Exit(0 if not failed else 3 if done else 1)

@@ -1,0 +1,107 @@
+"""Which result belongs to which reference: by name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from srcli.batch.inputs import is_picture
+from srcli.errors import InputError
+from srcli.files import exists, is_dir, same
+from srcli.imaging.names import shown
+
+_ADDED = re.compile(r"[-_. ].*|x\d.*")  # what programs put after a name: baby_x4, 0801x4, img_001_SRF_4_LR
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One result with what there is to measure it against."""
+
+    name: str
+    result: Path
+    truth: Path | None = None
+    source: Path | None = None
+
+
+def find_pictures(place: Path) -> dict[str, Path]:
+    """The pictures of a folder and its folders by their relative names without extension, sorted; or the one file."""
+    if not exists(place):
+        raise InputError(f"{shown(place)} does not exist: check the name")
+    if not is_dir(place):
+        return {place.stem: place}
+    found: dict[str, Path] = {}
+    for path in sorted(_walk(place)):
+        name = path.relative_to(place).with_suffix("").as_posix()
+        if name in found:
+            raise InputError(f"{shown(found[name])} and {shown(path)} have one name: keep one of them")
+        found[name] = path
+    if not found:
+        raise InputError(f"{shown(place)} holds no picture: check the folder")
+    return found
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    for path in folder.rglob("*"):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if not hidden and not is_dir(path) and is_picture(path):
+            yield path
+
+
+def find_partner(name: str, candidates: Collection[str]) -> str | None:
+    """The candidate of this name, else the longest one that the name is made from: `a_x4` from `a`."""
+    if name in candidates:
+        return name
+    shorter = (end for end in range(len(name) - 1, 0, -1) if _ADDED.fullmatch(name[end:]))
+    return next((name[:end] for end in shorter if name[:end] in candidates), None)
+
+
+def pair_by_name(results: Path, reference: Path | None, inputs: Path | None) -> tuple[list[Pair], list[str]]:
+    """Pairs in the order of their names, and notes on what has no partner. Raises InputError if nothing matches."""
+    found = find_pictures(results)
+    sides = {what: find_pictures(place) for what, place in (("reference", reference), ("input", inputs)) if place}
+    if all(not is_dir(place) for place in (results, reference, inputs) if place):
+        return [_single(results, reference, inputs)], []
+    pairs, notes, used = [], [], {what: set[str]() for what in sides}
+    for name, path in found.items():
+        partners = {what: find_partner(name, names) for what, names in sides.items()}
+        if missing := [what for what, partner in partners.items() if partner is None]:
+            notes.append(f"{shown(path)} has no {missing[0]} of its name: left out")
+            continue
+        for what, partner in partners.items():
+            used[what].add(str(partner))
+        pairs.append(_pair(name, path, partners, sides))
+    notes += [f"{shown(sides[w][n])} has no result of its name" for w in sides for n in sides[w] if n not in used[w]]
+    return _without_doubles(pairs), notes
+
+
+def _single(results: Path, reference: Path | None, inputs: Path | None) -> Pair:
+    return _checked(Pair((reference or inputs or results).stem, results, reference, inputs))
+
+
+def _pair(name: str, path: Path, partners: Mapping[str, str | None], sides: Mapping[str, Mapping[str, Path]]) -> Pair:
+    places = {what: sides[what][partner] for what, partner in partners.items() if partner is not None}
+    shared = partners.get("reference") or partners.get("input") or name
+    return _checked(Pair(shared, path, places.get("reference"), places.get("input")))
+
+
+def _checked(pair: Pair) -> Pair:
+    for what, other in (("reference", pair.truth), ("input", pair.source)):
+        if other is not None and same(pair.result, other):
+            raise InputError(f"{shown(pair.result)} is its own {what}: name the folder of results first")
+    return pair
+
+
+def _without_doubles(pairs: list[Pair]) -> list[Pair]:
+    if not pairs:
+        raise InputError("no result has a partner: results are named as their references, or NAME_anything")
+    seen: dict[str, Path] = {}
+    for pair in pairs:
+        if pair.name in seen:
+            one, other = shown(seen[pair.name]), shown(pair.result)
+            raise InputError(
+                f"{one} and {other} are both results for {pair.name}: keep one, or name the other with --against"
+            )
+        seen[pair.name] = pair.result
+    return pairs

@@ -1,0 +1,177 @@
+"""Measure folders of results: a few pictures in memory at a time, however many there are."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from srcli.errors import InputError, PictureError
+from srcli.evaluate.pairs import Pair, pair_by_name
+from srcli.imaging.names import shown
+from srcli.imaging.read import read_picture
+from srcli.metrics.registry import SOURCE, TRUTH, Metric, choose_metrics
+from srcli.metrics.sample import Sample
+from srcli.settings import MAX_PIXELS
+
+USUAL_SCALE = 4
+LEAST_SIDE = 16  # pixels that must be left within the border
+CROPPED = "compared over the size that both pictures have"
+FLATTENED = "transparency is left out of account"
+Levels = NDArray[Any]
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What is measured against what."""
+
+    results: Path
+    against: tuple[Path, ...] = ()
+    reference: Path | None = None
+    inputs: Path | None = None
+    metrics: tuple[str, ...] = ()  # none: all that can be found
+    border: int | None = None  # None: the scale, where inputs tell it, else 4
+    jobs: int = 2
+    max_pixels: int = MAX_PIXELS
+
+    def __post_init__(self) -> None:
+        if self.border is not None and not 0 <= self.border <= 1000:
+            raise InputError(f"--border {self.border} is out of range: give pixels from 0 to 1000")
+        if self.jobs < 1:
+            raise InputError(f"--jobs {self.jobs} is out of range: give at least 1")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The numbers of one picture."""
+
+    picture: str
+    values: Mapping[str, float]
+    border: int
+    worst_place: tuple[int, int] | None = None  # (x, y) in the input, where the result departs from it most
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """The numbers of one folder of results."""
+
+    name: str
+    rows: tuple[Row, ...]
+    failed: int = 0
+
+    def column(self, metric: str) -> list[float]:
+        return [row.values[metric] for row in self.rows]
+
+    def by_picture(self, metric: str) -> dict[str, float]:
+        return {row.picture: row.values[metric] for row in self.rows}
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """All that was found; the first method is the one that others are compared with."""
+
+    metrics: tuple[Metric, ...]
+    methods: tuple[Method, ...]
+
+    @property
+    def exit_code(self) -> int:
+        failed, done = sum(m.failed for m in self.methods), sum(len(m.rows) for m in self.methods)
+        return 0 if not failed else 3 if done else 1
+
+    @property
+    def borders(self) -> list[int]:
+        return sorted({row.border for method in self.methods for row in method.rows})
+
+
+def evaluate(request: Request, tell: Tell) -> Evaluation:
+    """Measure all methods of a request. What goes wrong with one picture is told, and it is left out."""
+    given = frozenset(w for w, place in ((TRUTH, request.reference), (SOURCE, request.inputs)) if place)
+    metrics = choose_metrics(request.metrics, given)
+    if not metrics:
+        raise InputError("nothing to measure against: give --reference FOLDER, or --input FOLDER")
+    places = (request.results, *request.against)
+    planned = [pair_by_name(place, request.reference, request.inputs) for place in places]
+    methods = []
+    for name, (pairs, notes) in zip(name_methods(places), planned, strict=True):
+        for note in notes:
+            tell(note)
+        methods.append(_measure_method(name, pairs, metrics, request, tell))
+    return Evaluation(metrics, tuple(methods))
+
+
+def name_methods(places: Iterable[Path]) -> list[str]:
+    """Each folder's own name, or the path where two have one name."""
+    places = list(places)
+    short = [place.resolve().name for place in places]
+    return [name if short.count(name) == 1 else shown(place) for name, place in zip(short, places, strict=True)]
+
+
+def _measure_method(name: str, pairs: list[Pair], metrics: tuple[Metric, ...], request: Request, tell: Tell) -> Method:
+    rows, failed = [], 0
+    for pair, future in _ahead(pairs, lambda pair: measure_pair(pair, metrics, request), request.jobs):
+        try:
+            rows.append(future.result())
+        except PictureError as error:
+            failed += 1
+            tell(f"{shown(pair.result)}: {error}")
+    for note in _sum_up_notes(rows):
+        tell(f"{name}: {note}")
+    return Method(name, tuple(rows), failed)
+
+
+def _ahead(pairs: list[Pair], measure: Callable[[Pair], Row], jobs: int) -> Iterator[tuple[Pair, Future[Row]]]:
+    """Results in order, with one picture a job under way, so that memory does not grow with their number."""
+    waiting: deque[tuple[Pair, Future[Row]]] = deque()
+    with ThreadPoolExecutor(jobs) as pool:
+        for pair in pairs:
+            waiting.append((pair, pool.submit(measure, pair)))
+            if len(waiting) > jobs:
+                yield waiting.popleft()
+        yield from waiting
+
+
+def measure_pair(pair: Pair, metrics: tuple[Metric, ...], request: Request) -> Row:
+    """Read one pair and measure it."""
+    notes: list[str] = []
+    result = read_levels(pair.result, request.max_pixels, notes)
+    truth = None if pair.truth is None else read_levels(pair.truth, request.max_pixels, notes)
+    source = None if pair.source is None else read_levels(pair.source, request.max_pixels, notes)
+    border = request.border if request.border is not None else _scale(result, source)
+    if truth is not None and truth.shape != result.shape:
+        notes.append(CROPPED)
+    if min(result.shape[:2]) < 2 * border + LEAST_SIDE:
+        raise PictureError(f"it is too small to measure within a border of {border}: lower --border", "size")
+    sample = Sample(result, truth, source, border)
+    place = sample.deviation.place if source is not None else None
+    values = {metric.name: metric.measure(sample) for metric in metrics}
+    return Row(pair.name, values, border, place, tuple(dict.fromkeys(notes)))
+
+
+def _scale(result: Levels, source: Levels | None) -> int:
+    return USUAL_SCALE if source is None else max(1, round(result.shape[1] / source.shape[1]))
+
+
+def read_levels(path: Path, max_pixels: int, notes: list[str]) -> Levels:
+    """RGB levels in 0..255: bytes, or float32 of 16 bits."""
+    picture = read_picture(path, max_pixels=max_pixels)
+    if picture.alpha is not None:
+        notes.append(FLATTENED)
+    return picture.pixels if picture.depth == 8 else picture.pixels.astype(np.float32) / 257
+
+
+def _sum_up_notes(rows: list[Row]) -> Iterator[str]:
+    """One line a note, whether it is true of one picture or of thousands."""
+    pictures: dict[str, list[str]] = {}
+    for row in rows:
+        for note in row.notes:
+            pictures.setdefault(note, []).append(row.picture)
+    for note, names in pictures.items():
+        yield f"{shown(names[0]) if len(names) == 1 else f'{len(names)} pictures'}: {note}"

@@ -1,0 +1,57 @@
+"""What many numbers add up to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+RESAMPLES = 10_000
+CONFIDENCE = 0.95
+_CELLS = 1 << 20  # resampled numbers held at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """The mean difference of two methods over the same pictures, with its bootstrap interval."""
+
+    mean: float
+    low: float
+    high: float
+    pictures: int
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether the interval leaves out 0."""
+        return self.low > 0 or self.high < 0
+
+
+def mean(values: Sequence[float]) -> float:
+    """Of those that could be found; NaN if none could."""
+    known = [value for value in values if not math.isnan(value)]
+    return float(np.mean(known)) if known else math.nan
+
+
+def median(values: Sequence[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return float(np.median(known)) if known else math.nan
+
+
+def paired_difference(first: Sequence[float], second: Sequence[float], seed: int = 0) -> Difference | None:
+    """First minus second, picture by picture; percentile bootstrap. None below two pictures with finite numbers."""
+    gaps = np.array([a - b for a, b in zip(first, second, strict=True) if math.isfinite(a) and math.isfinite(b)])
+    if len(gaps) < 2:
+        return None
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(_resampled_means(gaps, seed), [tail, 1 - tail])
+    return Difference(float(gaps.mean()), float(low), float(high), len(gaps))
+
+
+def _resampled_means(values: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
+    rng = np.random.default_rng(seed)
+    at_once = max(1, _CELLS // len(values))
+    counts = [min(at_once, RESAMPLES - start) for start in range(0, RESAMPLES, at_once)]
+    return np.concatenate([values[rng.integers(len(values), size=(n, len(values)))].mean(1) for n in counts])

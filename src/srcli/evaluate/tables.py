@@ -1,0 +1,171 @@
+"""An evaluation as rows of text, CSV, Markdown or JSON; the protocol goes with the numbers."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from typing import Any
+
+from srcli import __version__
+from srcli.evaluate.run import Evaluation, Method
+from srcli.evaluate.statistics import CONFIDENCE, RESAMPLES, Difference, mean, median, paired_difference
+from srcli.imaging.names import shown
+from srcli.metrics.registry import Metric
+
+Table = list[list[str]]  # the first row is the head
+_ARROWS = {"higher": " ↑", "lower": " ↓"}
+
+
+def summary_table(found: Evaluation) -> Table:
+    """A row a metric, mean and median of each method."""
+    statistics = {"mean": mean, "median": median}
+    head = ["metric", *(f"{shown(method.name)}, {word}" for method in found.methods for word in statistics)]
+    rows = [
+        [title(m), *(number(f(method.column(m.name)), m) for method in found.methods for f in statistics.values())]
+        for m in found.metrics
+    ]
+    return [head, *rows]
+
+
+def difference_table(found: Evaluation) -> Table:
+    """A row a metric, the first method less each other; empty where there is but one."""
+    first, *others = found.methods
+    if not others:
+        return []
+    head = ["difference", *(f"{shown(first.name)} - {shown(other.name)}" for other in others)]
+    rows = [[title(m), *(_interval(difference(first, other, m.name), m) for other in others)] for m in found.metrics]
+    return [head, *rows]
+
+
+def picture_table(found: Evaluation) -> Table:
+    """A row a picture and method."""
+    head = ["picture", "method", *(title(metric) for metric in found.metrics)]
+    rows = [
+        [shown(row.picture), shown(method.name), *(number(row.values[m.name], m) for m in found.metrics)]
+        for method in found.methods
+        for row in method.rows
+    ]
+    return [head, *rows]
+
+
+def protocol_lines(found: Evaluation) -> list[str]:
+    borders = ", ".join(map(str, found.borders))
+    count = ", ".join(str(n) for n in sorted({len(method.rows) for method in found.methods}))
+    lines = [f"srcli {__version__}; pictures: {count}; left out at the edges with a reference: {borders} pixels"]
+    lines += [f"{metric.title}: {metric.protocol}" for metric in found.metrics]
+    if len(found.methods) > 1:
+        lines.append(f"differences: mean over the same pictures, {_bootstrap()}")
+    return lines
+
+
+def difference(first: Method, other: Method, metric: str) -> Difference | None:
+    """Over the pictures that both have."""
+    theirs = other.by_picture(metric)
+    pairs = [(value, theirs[name]) for name, value in first.by_picture(metric).items() if name in theirs]
+    return paired_difference([a for a, _ in pairs], [b for _, b in pairs])
+
+
+def title(metric: Metric) -> str:
+    return metric.title + _ARROWS.get(metric.better, "")
+
+
+def number(value: float, metric: Metric) -> str:
+    return "-" if math.isnan(value) else f"{value:.{metric.digits}f}"
+
+
+def plain_text(found: Evaluation, *, pictures: bool) -> str:
+    """All tables in aligned columns, and the protocol."""
+    parts = ["\n".join(_aligned_rows(table)) for table in _tables(found, pictures)]
+    return "\n\n".join([*parts, "\n".join(protocol_lines(found))])
+
+
+def markdown(found: Evaluation, *, pictures: bool) -> str:
+    """All tables, and the protocol as a list."""
+    parts = ["\n".join(_markdown_rows(table)) for table in _tables(found, pictures)]
+    return "\n\n".join([*parts, "\n".join(f"- {line}" for line in protocol_lines(found))])
+
+
+def _tables(found: Evaluation, pictures: bool) -> list[Table]:
+    tables = [picture_table(found) if pictures else [], summary_table(found), difference_table(found)]
+    return [table for table in tables if table]
+
+
+def _aligned_rows(table: Table) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return [
+        "  ".join(
+            cell.rjust(width) if at else cell.ljust(width)
+            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in table
+    ]
+
+
+def csv_text(found: Evaluation) -> str:
+    """One line a picture and method, numbers in full; the protocol in lines that begin with #."""
+    out = io.StringIO()
+    for line in protocol_lines(found):
+        out.write(f"# {line}\n")
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["picture", "method", *(metric.name for metric in found.metrics)])
+    for method in found.methods:
+        for row in method.rows:
+            writer.writerow([row.picture, method.name, *(repr(row.values[m.name]) for m in found.metrics)])
+    return out.getvalue().rstrip("\n")
+
+
+def json_text(found: Evaluation) -> str:
+    """One object; what is infinite or cannot be found is null."""
+    protocol = {metric.name: metric.protocol for metric in found.metrics}
+    said = {
+        "srcli": __version__,
+        "protocol": {"border": found.borders, "bootstrap": _bootstrap(), **protocol},
+        "methods": [_method_fields(method, found.metrics) for method in found.methods],
+        "differences": [_difference_fields(found, other) for other in found.methods[1:]],
+    }
+    return json.dumps(said, ensure_ascii=True)
+
+
+def _method_fields(method: Method, metrics: tuple[Metric, ...]) -> dict[str, Any]:
+    rows = []
+    for row in method.rows:
+        place = {"worst_at": row.worst_place} if row.worst_place is not None else {}
+        rows.append({"picture": row.picture, **_finite(row.values), **place})
+    columns = {metric.name: method.column(metric.name) for metric in metrics}
+    return {
+        "method": method.name,
+        "failed": method.failed,
+        "mean": _finite({name: mean(values) for name, values in columns.items()}),
+        "median": _finite({name: median(values) for name, values in columns.items()}),
+        "pictures": rows,
+    }
+
+
+def _difference_fields(found: Evaluation, other: Method) -> dict[str, Any]:
+    fields: dict[str, Any] = {"method": found.methods[0].name, "minus": other.name}
+    for metric in found.metrics:
+        gap = difference(found.methods[0], other, metric.name)
+        fields[metric.name] = gap and {"mean": gap.mean, "low": gap.low, "high": gap.high, "pictures": gap.pictures}
+    return fields
+
+
+def _finite(values: Any) -> dict[str, float | None]:
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+
+def _interval(gap: Difference | None, metric: Metric) -> str:
+    if gap is None:
+        return "-"
+    digits = metric.digits
+    return f"{gap.mean:+.{digits}f} [{gap.low:+.{digits}f}, {gap.high:+.{digits}f}]"
+
+
+def _markdown_rows(table: Table) -> list[str]:
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in table]
+    return [lines[0], "|---" * len(table[0]) + "|", *lines[1:]]
+
+
+def _bootstrap() -> str:
+    return f"{CONFIDENCE:.0%} percentile bootstrap of {RESAMPLES} paired resamples"

@@ -1,0 +1,72 @@
+"""One result and what it is measured against, with the planes that several metrics share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from srcli.errors import PictureError
+from srcli.metrics.consistency import Deviation, measure_deviation
+from srcli.metrics.edges import luma
+from srcli.metrics.matlab import matlab_y
+from srcli.metrics.similarity import crop_border
+
+Float = NDArray[np.float64]
+CROPPED_AT_MOST = 8  # pixels of a side: what is lost when a picture is cropped to a multiple of the scale
+
+
+@dataclass(frozen=True)
+class Sample:
+    """RGB levels 0..255, (H, W, 3). The source is what the result was made from."""
+
+    result: NDArray[Any]
+    truth: NDArray[Any] | None = None
+    source: NDArray[Any] | None = None
+    border: int = 0
+
+    @cached_property
+    def aligned(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Result and truth over the size that both have, without the border."""
+        if self.truth is None:
+            raise ValueError("this metric needs a truth")
+        result, truth = align(self.result, self.truth)
+        return crop_border(result, self.border), crop_border(truth, self.border)
+
+    @cached_property
+    def rgb(self) -> tuple[Float, Float]:
+        result, truth = self.aligned
+        return result.astype(np.float64), truth.astype(np.float64)
+
+    @cached_property
+    def y(self) -> tuple[Float, Float]:
+        """MATLAB's luma of result and truth."""
+        result, truth = self.aligned
+        return matlab_y(result), matlab_y(truth)
+
+    @cached_property
+    def luma(self) -> tuple[Float, Float]:
+        """Full-range luma of result and truth."""
+        result, truth = self.aligned
+        return luma(result), luma(truth)
+
+    @cached_property
+    def deviation(self) -> Deviation:
+        """How far the whole result, reduced again, is from its source."""
+        if self.source is None:
+            raise ValueError("this metric needs a source")
+        return measure_deviation(self.result, self.source)
+
+
+def align(result: NDArray[Any], truth: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Both cropped at the right and below to their common size. Raises PictureError if that takes more than a few."""
+    sizes = [picture.shape[1::-1] for picture in (result, truth)]
+    if any(abs(a - b) > CROPPED_AT_MOST for a, b in zip(*sizes, strict=True)):
+        one, other = (f"{width}x{height}" for width, height in sizes)
+        message = f"the result has {one} pixels, the reference {other}: compare pictures of one size"
+        raise PictureError(message, "size")
+    width, height = (min(pair) for pair in zip(*sizes, strict=True))
+    return result[:height, :width], truth[:height, :width]

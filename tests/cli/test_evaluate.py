@@ -1,0 +1,165 @@
+"""`srcli degrade` and `srcli evaluate` from the command line, on real files."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage import data
+from typer.testing import CliRunner
+
+from srcli.cli import app
+from srcli.metrics.matlab import matlab_bicubic, reduce_bicubic
+from srcli.metrics.registry import METRICS
+
+
+def call(*words):
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def put(path, pixels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture
+def scene(tmp_path):
+    """Two true pictures, their quarters, and two ways to enlarge those."""
+    for index, picture in enumerate((data.astronaut()[:202, :303], data.coffee()[:240, :200])):
+        name = f"p{index}"
+        put(tmp_path / "hr" / f"{name}.png", picture)
+        small = reduce_bicubic(picture, 4)
+        put(tmp_path / "lr" / f"{name}.png", small)
+        size = (small.shape[1] * 4, small.shape[0] * 4)
+        put(tmp_path / "cubic" / f"{name}_x4.png", matlab_bicubic(small, size))
+        put(tmp_path / "blocks" / f"{name}_x4.png", np.asarray(Image.fromarray(small).resize(size, 0)))
+    return tmp_path
+
+
+def test_all_that_can_be_found_as_json(scene):
+    done = call(
+        "evaluate",
+        scene / "cubic",
+        "--against",
+        scene / "blocks",
+        "-r",
+        scene / "hr",
+        "--input",
+        scene / "lr",
+        "--json",
+    )
+    found = json.loads(done.stdout)
+    assert done.exit_code == 0
+    assert set(METRICS) <= set(found["methods"][0]["pictures"][0])
+    assert found["protocol"]["border"] == [4]
+    cubic, blocks = found["methods"]
+    assert (cubic["method"], blocks["method"]) == ("cubic", "blocks")
+    assert cubic["mean"]["psnr-y"] > blocks["mean"]["psnr-y"]
+    assert found["differences"][0]["psnr-y"]["low"] > 0
+    assert "2 pictures" not in done.stderr
+    assert "p0: compared over the size that both pictures have" in done.stderr  # 202x303 is no multiple of 4
+
+
+def test_csv_holds_numbers_in_full_and_its_protocol(scene):
+    done = call("evaluate", scene / "cubic", "-r", scene / "hr", "--csv", "--metric", "psnr-y", "--border", "4")
+    lines = done.stdout.splitlines()
+    assert any(line.startswith("# PSNR-Y: ") and "rgb2ycbcr" in line for line in lines)
+    rows = list(csv.DictReader(line for line in lines if not line.startswith("#")))
+    assert [row["picture"] for row in rows] == ["p0", "p1"]
+    as_json = json.loads(call("evaluate", scene / "cubic", "-r", scene / "hr", "--json", "--metric", "psnr-y").stdout)
+    assert float(rows[0]["psnr-y"]) == as_json["methods"][0]["pictures"][0]["psnr-y"]
+
+
+def test_tables_name_the_protocol_and_every_picture(scene):
+    plain = call("evaluate", scene / "cubic", "--input", scene / "lr", "--per-picture").stdout
+    assert "consistency" in plain
+    assert "PSNR-Y" not in plain
+    assert "p1" in plain
+    table = call("evaluate", scene / "cubic", "-r", scene / "hr", "--markdown").stdout
+    head, rule, *rows = table.splitlines()
+    assert head == "| metric | cubic, mean | cubic, median |"
+    assert rule == "|---|---|---|"
+    assert rows[0].startswith("| PSNR-Y ↑ | ")
+
+
+def test_a_picture_that_cannot_be_read_fails_alone(scene):
+    (scene / "cubic" / "p0_x4.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    done = call("evaluate", scene / "cubic", "-r", scene / "hr", "--json")
+    assert done.exit_code == 3
+    assert [row["picture"] for row in json.loads(done.stdout)["methods"][0]["pictures"]] == ["p1"]
+    assert "p0_x4.png" in done.stderr
+
+
+def test_pictures_of_other_sizes_fail(scene):
+    done = call("evaluate", scene / "lr", "-r", scene / "hr")
+    assert done.exit_code == 1
+    assert done.stderr.count("compare pictures of one size") == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "nothing to measure against"),
+        (("--json", "--csv", "-r", "hr"), "exclude each other"),
+        (("-r", "cubic"), "is its own reference"),
+        (("-r", "none"), "does not exist"),
+        (("-r", "hr", "--border", "-1"), "--border -1 is out of range"),
+        (("-r", "hr", "--metric", "beauty"), "no metric named 'beauty'"),
+    ],
+)
+def test_mistakes_are_usage_errors(scene, monkeypatch, words, message):
+    monkeypatch.chdir(scene)
+    done = call("evaluate", "cubic", *words)
+    assert done.exit_code == 2
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_sixteen_bits_and_transparency_and_grey_are_measured(tmp_path):
+    grey = data.camera()[:128, :128]
+    put(tmp_path / "hr" / "a.png", grey)
+    put(tmp_path / "out" / "a.png", grey.astype(np.uint16) * 257)
+    put(tmp_path / "hr" / "b.png", np.repeat(grey[..., None], 3, -1))
+    put(tmp_path / "out" / "b.png", np.dstack([np.repeat(grey[..., None], 3, -1), np.full_like(grey, 200)]))
+    done = call("evaluate", tmp_path / "out", "-r", tmp_path / "hr", "--json", "--metric", "ssim")
+    assert [row["ssim"] for row in json.loads(done.stdout)["methods"][0]["pictures"]] == pytest.approx([1, 1])
+    assert "b: transparency is left out of account" in done.stderr
+
+
+def test_degrade_writes_what_matlab_would(scene):
+    done = call("degrade", scene / "hr", "-o", scene / "small", "--preset", "bicubic-x4")
+    assert done.exit_code == 0
+    assert done.stdout.split() == [str(scene / "small" / f"p{index}.png") for index in (0, 1)]
+    for index in (0, 1):
+        made, want = (np.asarray(Image.open(scene / f / f"p{index}.png")) for f in ("small", "lr"))
+        assert np.array_equal(made, want)
+
+
+def test_degrade_keeps_what_is_there_and_says_so(scene):
+    call("degrade", scene / "hr", "-o", scene / "small")
+    (scene / "small" / "p0.png").unlink()
+    again = call("degrade", scene / "hr", "-o", scene / "small")
+    assert again.exit_code == 3
+    assert "p1.png exists: give --overwrite" in again.stderr
+    assert call("degrade", scene / "hr", "-o", scene / "small", "--overwrite").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (("hr", "-o", "hr"), 2, "is the folder of the sharp pictures"),
+        (("hr", "-o", "out", "--preset", "bicubic-4"), 2, "no preset 'bicubic-4'"),
+        (("hr", "-o", "out", "--preset", "bicubic-x0"), 2, "no preset"),
+        (("hr", "-o", "out", "--preset", "bicubic-x99"), 0, ""),
+        (("lr", "-o", "out", "--preset", "bicubic-x99"), 1, "too small to be reduced"),
+        (("lr", "-o", "lr/p0.png/out"), 5, "cannot be made (Not a directory)"),
+    ],
+)
+def test_degrade_refuses_what_makes_no_sense(scene, monkeypatch, words, code, message):
+    monkeypatch.chdir(scene)
+    done = call("degrade", *words)
+    assert done.exit_code == code
+    assert message in done.stderr
