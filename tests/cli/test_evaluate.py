@@ -138,6 +138,26 @@ def test_degrade_writes_what_matlab_would(scene):
         assert np.array_equal(made, want)
 
 
+@pytest.mark.parametrize(("preset", "scale"), [("pasd", 4), ("stablesr", 4), ("realesrgan", 4), ("old-photo", 2)])
+def test_degrade_by_the_chains_of_training(scene, preset, scale):
+    (scene / "hr" / "p1.png").unlink()
+    for folder, seed in (("one", 1), ("same", 1), ("other", 2)):
+        done = call("degrade", scene / "hr", "-o", scene / folder, "--preset", preset, "--seed", seed)
+        assert done.exit_code == 0, done.stderr
+    one, same, other = (np.asarray(Image.open(scene / f / "p0.png")) for f in ("one", "same", "other"))
+    assert one.shape == (202 // scale, 303 // scale, 3)
+    assert np.array_equal(one, same)
+    assert not np.array_equal(one, other)
+
+
+def test_what_a_picture_becomes_does_not_depend_on_the_others(scene):
+    call("degrade", scene / "hr", "-o", scene / "both", "--preset", "pasd")
+    (scene / "hr" / "p0.png").unlink()
+    call("degrade", scene / "hr", "-o", scene / "alone", "--preset", "pasd")
+    both, alone = ((scene / folder / "p1.png").read_bytes() for folder in ("both", "alone"))
+    assert both == alone
+
+
 def test_degrade_keeps_what_is_there_and_says_so(scene):
     call("degrade", scene / "hr", "-o", scene / "small")
     (scene / "small" / "p0.png").unlink()
@@ -153,6 +173,8 @@ def test_degrade_keeps_what_is_there_and_says_so(scene):
         (("hr", "-o", "hr"), 2, "is the folder of the sharp pictures"),
         (("hr", "-o", "out", "--preset", "bicubic-4"), 2, "no preset 'bicubic-4'"),
         (("hr", "-o", "out", "--preset", "bicubic-x0"), 2, "no preset"),
+        (("hr", "-o", "out", "--preset", "mist"), 2, "no degradation 'mist'"),
+        (("lr", "-o", "out", "--preset", "pasd"), 1, "below 64 pixels a side"),
         (("hr", "-o", "out", "--preset", "bicubic-x99"), 0, ""),
         (("lr", "-o", "out", "--preset", "bicubic-x99"), 1, "too small to be reduced"),
         (("lr", "-o", "lr/p0.png/out"), 5, "cannot be made (Not a directory)"),

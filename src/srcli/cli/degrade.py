@@ -15,7 +15,9 @@ from srcli.cli.boundary import complain, emit
 def degrade(
     source: Annotated[Path, typer.Argument(help="Folder of sharp pictures, or one picture.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the small ones, as NAME.png.")],
-    preset: Annotated[str, typer.Option(help="bicubic-xN: as MATLAB's imresize reduces.")] = "bicubic-x4",
+    preset: Annotated[
+        str, typer.Option(help="bicubic-xN, pasd, stablesr, realesrgan, old-photo, or a TOML file that changes one.")
+    ] = "bicubic-x4",
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same pictures.")] = settings.SEED,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace pictures that exist.")] = False,
 ) -> None:

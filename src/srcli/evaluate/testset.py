@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.random import Generator
 from numpy.typing import NDArray
 
+from srcli.degrade.settings import NONE, Degradation
 from srcli.errors import InputError, MachineError, PictureError
 from srcli.evaluate.pairs import find_pictures
 from srcli.files import exists, same
@@ -22,9 +22,9 @@ from srcli.imaging.read import read_picture
 from srcli.imaging.write import write_picture
 from srcli.metrics.matlab import reduce_bicubic
 
-Degrade = Callable[[NDArray[Any], Generator], NDArray[Any]]
-PRESETS = ("bicubic-xN",)
-_BICUBIC = re.compile(r"bicubic-x(\d{1,2})")
+Key = tuple[int, ...]
+Degrade = Callable[[NDArray[Any], Key], NDArray[Any]]
+_BICUBIC = re.compile(r"bicubic-x([1-9]\d?)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +37,33 @@ class Outcome:
 
 
 def find_preset(name: str) -> Degrade:
-    """The degradation of this name. Raises InputError."""
+    """The degradation of this name: bicubic-xN, or one of `srcli.degrade`. Raises InputError."""
     if found := _BICUBIC.fullmatch(name):
         scale = int(found[1])
-        if scale >= 1:
-            return lambda pixels, rng: reduce_bicubic(pixels, scale)
-    raise InputError(f"no preset {name!r}: choose of {', '.join(PRESETS)}, N a number from 1 to 99")
+        return lambda pixels, key: reduce_bicubic(pixels, scale)
+    from srcli.degrade.presets import find_degradation
+
+    if name.startswith("bicubic"):
+        raise InputError(f"no preset {name!r}: choose bicubic-xN, N a number from 1 to 99")
+    settings = replace(find_degradation(name), back=NONE, crop=None, clean=0.0)
+    return lambda pixels, key: _run_chain(pixels, settings, key)
+
+
+def _run_chain(pixels: NDArray[Any], settings: Degradation, key: Key) -> NDArray[Any]:
+    """The small picture that training would show a model, of the whole picture and at 8 bits."""
+    import torch
+
+    from srcli.degrade.chain import SMALLEST, degrade
+    from srcli.degrade.draws import SeededDraws
+
+    height, width = (side // settings.scale * settings.scale for side in pixels.shape[:2])
+    if min(height, width) < SMALLEST:
+        raise PictureError(f"pictures below {SMALLEST} pixels a side cannot be degraded so: leave it out", "size")
+    unit = pixels[:height, :width].astype(np.float32) / np.iinfo(pixels.dtype).max
+    sharp = torch.from_numpy(unit).permute(2, 0, 1)[None]
+    with torch.inference_mode():
+        small = degrade(sharp, settings, SeededDraws.of(*key)).degraded[0]
+    return np.asarray((small * 255).round().permute(1, 2, 0).to(torch.uint8).numpy())
 
 
 def make_test_set(source: Path, folder: Path, preset: str, seed: int, overwrite: bool) -> Iterator[Outcome]:
@@ -56,21 +77,21 @@ def make_test_set(source: Path, folder: Path, preset: str, seed: int, overwrite:
             yield Outcome(path, None, f"{shown(target)} exists: give --overwrite or another folder")
             continue
         try:
-            _degrade_file(path, target, degrade, random_for(name, seed))
+            _degrade_file(path, target, degrade, key_of(name, seed))
             yield Outcome(path, target)
         except PictureError as error:
             yield Outcome(path, None, str(error))
 
 
-def random_for(name: str, seed: int) -> Generator:
-    """Random numbers that follow from seed and name, so that adding a picture changes no other."""
-    return np.random.default_rng([seed, *hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()])
+def key_of(name: str, seed: int) -> Key:
+    """What random numbers follow from: seed and name, so that adding a picture changes no other."""
+    return (seed, *hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest())
 
 
-def _degrade_file(source: Path, target: Path, degrade: Degrade, rng: Generator) -> None:
+def _degrade_file(source: Path, target: Path, degrade: Degrade, key: Key) -> None:
     """Pixels in sRGB and nothing else: what the file said besides is true of the sharp picture."""
     picture = read_picture(source)
-    small = degrade(picture.pixels, rng)
+    small = degrade(picture.pixels, key)
     if 0 in small.shape:
         raise PictureError(f"{shown(source)} is too small to be reduced so far: leave it out", "size")
     make_folder(target.parent)
