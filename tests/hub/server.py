@@ -5,6 +5,7 @@ large files to a second origin (the CDN), range requests. A commit is named by i
 after the folder has changed, as a commit does.
 """
 
+import gzip
 import hashlib
 import json
 import threading
@@ -16,7 +17,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 LFS = (".safetensors", ".bin", ".ckpt", ".pt")
-KINDS = ("status", "gated", "cut", "wrong", "html", "slow", "whole", "leave")
+KINDS = ("status", "gated", "cut", "wrong", "html", "slow", "whole", "leave", "body", "packed", "endless")
 PAGE = b"<!doctype html><title>Sign in to the guest network</title>"
 TOKEN = "Bearer hf_"
 
@@ -27,7 +28,8 @@ class Fault:
 
     status: answer `value`. gated: the 403 of a gated repository. cut: break off after `value` bytes. wrong: other
     bytes of the same size. html: a login page. slow: `value` seconds before each piece. whole: ignore the range.
-    leave: answer nothing at all.
+    leave: answer nothing at all. body: answer `content`. packed: answer zeros compressed, unasked.
+    endless: answer with status `value` and a body that does not end.
     """
 
     kind: str
@@ -35,6 +37,7 @@ class Fault:
     value: float = 0
     times: int = 1_000_000
     skip: int = 0  # so many requests go well first
+    content: bytes = b""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -147,7 +150,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._error(404, "RepoNotFound")
 
     def _failed(self, path: str) -> bool:
-        fault = self.hub.fault(path, "status", "gated", "html", "leave")
+        fault = self.hub.fault(path, "status", "gated", "html", "leave", "body", "packed", "endless")
         if fault is None:
             return False
         if fault.kind == "status":
@@ -157,9 +160,26 @@ class _Handler(BaseHTTPRequestHandler):
             self._error(403, "GatedRepo")
         elif fault.kind == "html":
             self._send(200, PAGE, {"Content-Type": "text/html; charset=utf-8"})
+        elif fault.kind == "body":
+            self._send(200, fault.content, {"Content-Type": "application/json"})
+        elif fault.kind == "packed":
+            self._send(200, gzip.compress(bytes(64 << 20)), {"Content-Encoding": "gzip"})
+        elif fault.kind == "endless":
+            self._go_on(int(fault.value))
         else:
             self.close_connection = True
         return True
+
+    def _go_on(self, status: int) -> None:
+        """Answer until the other side has enough of it."""
+        self.send_response(status)
+        self.end_headers()
+        self.close_connection = True
+        try:
+            while self.body:
+                self.wfile.write(b" " * 65536)
+        except (BrokenPipeError, ConnectionResetError):
+            self.close_connection = True
 
     def _info(self, rest: str) -> None:
         repo, _, revision = rest.partition("/revision/")

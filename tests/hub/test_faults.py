@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
@@ -13,6 +14,7 @@ import pytest
 from srcli.errors import WeightsError
 from srcli.weights import care
 from srcli.weights.hub import Hub as Client
+from srcli.weights.listing import parse_commit
 from tests.hub.conftest import BASE, TENSORS, MakeStore
 from tests.hub.server import Fault, Hub
 
@@ -39,6 +41,83 @@ ROWS = {
     "wrong bytes": ([Fault("wrong", "*.safetensors")], "came with sha256", "try another network"),
     "wrong small file": ([Fault("wrong", "*.json")], "came with sha256", "try another network"),
 }
+SHA = "0" * 40
+
+
+def listing(*siblings: object, **facts: object) -> bytes:
+    return json.dumps({"sha": SHA, "siblings": siblings} | facts).encode()
+
+
+def sibling(**facts: object) -> dict[str, object]:
+    return {"rfilename": "a.json", "size": 1, "blobId": SHA} | facts
+
+
+# What the Hub may say of a commit instead of the truth.
+LIES = {
+    "nothing": b"",
+    "a number": b"1" * 5000,
+    "no table": b"[]",
+    "nested": b"[" * 200_000,
+    "no text": b"\xff\xfe",
+    "no files": listing(sha=SHA, siblings=None),
+    "files as words": listing("a.json"),
+    "files as a table": listing(siblings={"a": 1}),
+    "no commit": listing(sibling(), sha=None),
+    "a commit of a number": listing(sibling(), sha=5),
+    "a name of a number": listing(sibling(rfilename=5)),
+    "no name": listing({"size": 1}),
+    "a negative size": listing(sibling(size=-1)),
+    "an endless size": listing(sibling(size=10**400)),
+    "a size in words": listing(sibling(size="1")),
+    "half a size": listing(sibling(size=0.5)),
+    "true as size": listing(sibling(size=True)),
+    "a hash of a number": listing(sibling(blobId=7)),
+    "a hash that is a path": listing(sibling(blobId="../../x")),
+    "lfs as words": listing(sibling(lfs="x", blobId=None)),
+    "lfs with git's hash": listing(sibling(lfs={"sha256": SHA})),
+    "a surrogate": listing(sibling(rfilename="\ud800.json")),
+    "a way out": listing(sibling(rfilename="../a.json")),
+    "a long name": listing(sibling(rfilename="a" * 300)),
+    "an escape sequence": listing(sibling(rfilename="\x1b[2Ja.json")),
+    "a file in a file": listing(sibling(), sibling(rfilename="a.json/b.json")),
+}
+
+
+@pytest.mark.parametrize("row", LIES)
+def test_a_lie_about_a_commit_is_one_line(row: str, make_store: MakeStore, hub: Hub) -> None:
+    hub.faults.append(Fault("body", API, content=LIES[row]))
+    with pytest.raises(WeightsError) as error:
+        make_store().resolve("adapter")
+    assert "\n" not in str(error.value) and error.value.exit_code == 4
+
+
+@pytest.mark.parametrize(
+    ("card", "said"),
+    [({"license": ["mit", "other"]}, "mit, other"), ({"license": "\ud800"}, None), ([], None), (7, None)],
+)
+def test_a_card_of_any_form_is_no_danger(card: object, said: str | None) -> None:
+    assert parse_commit("a/b", listing(sibling(), cardData=card)).license == said
+
+
+@pytest.mark.parametrize("path", [API, "*/resolve/*"])
+@pytest.mark.parametrize("fault", [Fault("packed"), Fault("endless", value=200), Fault("endless", value=404)])
+def test_an_answer_that_unfolds_or_never_ends_is_given_up(
+    fault: Fault, path: str, make_store: MakeStore, hub: Hub
+) -> None:
+    hub.faults.append(replace(fault, path=path))
+    with pytest.raises(WeightsError) as error:
+        make_store().resolve("base")
+    assert "\n" not in str(error.value) and error.value.exit_code == 4
+
+
+def test_an_answer_that_trickles_is_given_up(make_store: MakeStore, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("srcli.weights.hub.PACE_WINDOW", 0.2)
+    monkeypatch.setattr("srcli.weights.hub.SLOWEST", 10**9)
+    hub.faults.append(Fault("slow", "*.safetensors", 0.1))
+    with pytest.raises(WeightsError, match="bytes in 0 s: try another network"):
+        make_store().resolve("base")
+
+
 PASSING = {
     "429 once": [Fault("status", API, 429, times=1)],
     "500 twice": [Fault("status", ANY, 500, times=2)],

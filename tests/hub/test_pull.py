@@ -19,7 +19,8 @@ from srcli.errors import MachineError, WeightsError
 from srcli.weights import care, pull
 from srcli.weights.cache import PART
 from srcli.weights.hub import Hub as Client
-from srcli.weights.hub import OnBytes, Remote
+from srcli.weights.hub import OnBytes
+from srcli.weights.listing import Remote
 from srcli.weights.store import Store
 from tests.hub.conftest import BASE, FILES, TENSORS, MakeStore
 from tests.hub.server import Fault, Hub, sha256

@@ -17,7 +17,7 @@ from srcli.settings import ModelChoice
 from srcli.weights.families import detect, require
 from srcli.weights.local import Located
 from srcli.weights.lora import merge, read_lora
-from srcli.weights.open import load_component, load_into, load_state, read_config
+from srcli.weights.open import library_errors, load_component, load_into, load_state, read_config
 from srcli.weights.parts import weight_files
 from srcli.weights.single import load_text, open_single
 from srcli.weights.store import Store
@@ -122,10 +122,8 @@ def tensors(folder: Path, names: Collection[str] | None = None) -> State:
 
 
 def tokenizer(folder: Path) -> Any:
-    try:
+    with library_errors(folder, "get the base model again"):
         return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, TypeError) as error:
-        raise WeightsError(f"{folder}: no tokenizer that can be read: get the base model again") from error
 
 
 def checked_schedule(config: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -15,9 +15,8 @@ from torch import Tensor
 
 from srcli.engines.base import Tell
 from srcli.engines.device import Device
-from srcli.errors import WeightsError
 from srcli.sampling.hint import lit
-from srcli.weights.open import load_component, quiet
+from srcli.weights.open import library_errors, load_component, quiet
 from srcli.weights.store import Store
 
 Levels = NDArray[np.uint8]
@@ -155,8 +154,5 @@ def _placed(net: Any, device: Device) -> Any:
 
 
 def _opened(cls: Any, folder: Path) -> Any:
-    try:
+    with library_errors(folder, "pull the captioner again"):
         return cls.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, TypeError, ImportError) as error:
-        reason = str(error).splitlines()[0][:120]
-        raise WeightsError(f"{folder}: {cls.__name__} cannot be opened ({reason}): pull the captioner again") from error

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from srcli.errors import MachineError
-from srcli.files import exists, is_dir, is_file
+from srcli.files import exists, is_dir, is_file, open_guard
 
 PART = ".srcli-part"
 BAD = ".bad"
@@ -72,7 +72,7 @@ def alone(part: Path, waiting: Callable[[], None]) -> Iterator[None]:
     guard = part.with_name(part.name + ".lock")
     try:
         guard.parent.mkdir(parents=True, exist_ok=True)
-        file = guard.open("w")
+        file = open_guard(guard)
     except OSError as error:
         raise unwritable(guard, error) from error
     with file:
@@ -88,8 +88,11 @@ def busy(path: Path) -> bool:
     guard = path if path.suffix == ".lock" else path.with_name(path.name + ".lock")
     if not exists(guard):
         return False
-    with guard.open("r+") as file:
-        return not _locked(file.fileno())
+    try:
+        with open_guard(guard) as file:
+            return not _locked(file.fileno())
+    except OSError:  # no lock of ours
+        return False
 
 
 def _locked(handle: int) -> bool:

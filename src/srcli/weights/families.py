@@ -139,7 +139,7 @@ def _family(header: Header, kind: str) -> str:
     if kind == "stablesr-adapter":
         return "sd21"
     if kind == "text-encoder":
-        return _named(next(header.ending("token_embedding.weight"))[-1])
+        return next((_named(s[-1]) for s in header.ending("token_embedding.weight") if len(s) == 2), "any")
     if _starts(header, "conditioner.embedders."):
         return "sdxl"
     width = text_width(header)
@@ -155,7 +155,8 @@ def text_width(header: Header) -> int | None:
     """Return the width of the text that cross-attention of this UNet, ControlNet or LoRA looks at."""
     for suffix in TEXT_WIDTH:
         for shape in header.ending(suffix):
-            return shape[1]
+            if len(shape) > 1:
+                return shape[1]
     return None
 
 

@@ -8,48 +8,29 @@ after the hash has been checked, so no lock is relied on.
 
 import os
 import random
-import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from io import RawIOBase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from urllib.parse import quote
 
 from srcli.errors import WeightsError
 from srcli.weights.cache import unwritable
-from srcli.weights.lock import safe_path
-
-if TYPE_CHECKING:
-    from huggingface_hub.errors import HfHubHTTPError
+from srcli.weights.listing import LARGEST_LISTING, Commit, NotTheHub, Remote, parse_commit
 
 HOME = "https://huggingface.co"
 TRIES = 5
 LONGEST_WAIT = 60.0
 NAP = 0.2
+PACE_WINDOW = 60.0  # seconds
+SLOWEST = 1000  # bytes a second, on average over a window
+LONGEST_ANSWER = 120.0  # seconds for the list of a repository's files
 BUSY = (408, 425, 429, 500, 502, 503, 504)
 OnBytes = Callable[[int], None]  # bytes on disk so far; less than before when a download starts over
-
-
-@dataclass(frozen=True)
-class Remote:
-    """One file of a commit, as the Hub describes it. `blob` is its name in the cache."""
-
-    path: str
-    size: int
-    blob: str
-    sha256: str | None
-
-
-@dataclass(frozen=True)
-class Commit:
-    """A resolved revision and all its files."""
-
-    repo: str
-    revision: str
-    files: dict[str, Remote]
-    license: str | None = None
 
 
 class _Again(Exception):
@@ -81,13 +62,17 @@ class Hub:
         return found
 
     def _commit(self, repo: str, revision: str | None) -> Commit:
-        from huggingface_hub import HfApi, constants
+        from huggingface_hub import constants
 
-        with self._translated(repo, revision or "main"):
-            info = HfApi(endpoint=self.endpoint).model_info(
-                repo, revision=revision, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT
-            )
-            return _read(repo, info)
+        url = f"{self.endpoint}/api/models/{repo}"
+        if revision is not None:
+            url += "/revision/" + quote(revision, safe="")
+        with (
+            self._translated(repo),
+            self._answer(url + "?blobs=true", {}, constants.HF_HUB_ETAG_TIMEOUT) as answer,
+        ):
+            self._check_status(answer, repo, revision or "main")
+            return parse_commit(repo, read_limited(answer, LARGEST_LISTING))
 
     def fetch(self, repo: str, revision: str, remote: Remote, part: Path, on_bytes: OnBytes) -> None:
         """Bring `part` to the file's full size, going on from what it already holds."""
@@ -98,31 +83,34 @@ class Hub:
         self._patiently(repo, once, lambda: _held(part), lambda: on_bytes(_held(part)))
 
     def _fetch(self, repo: str, revision: str, remote: Remote, part: Path, on_bytes: OnBytes) -> None:
-        from huggingface_hub import constants, get_session, hf_hub_url
-        from huggingface_hub.utils._headers import build_hf_headers
-        from huggingface_hub.utils._http import hf_raise_for_status
+        from huggingface_hub import constants, hf_hub_url
 
         start = _start(part, remote.size)
         on_bytes(start)
         if start == remote.size and part.exists():
             return
-        headers = build_hf_headers() | {"Accept-Encoding": "identity"}
-        if start:
-            headers["Range"] = f"bytes={start}-"
+        headers = {"Range": f"bytes={start}-"} if start else {}
         url = hf_hub_url(repo, remote.path, revision=revision, endpoint=self.endpoint)
-        timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
         with (
-            self._translated(repo, revision, remote.path),
-            get_session().stream("GET", url, headers=headers, timeout=timeout, follow_redirects=True) as answer,
+            self._translated(repo),
+            self._answer(url, headers, constants.HF_HUB_DOWNLOAD_TIMEOUT) as answer,
         ):
             if answer.status_code == 416:  # the held part is not of this file any more
                 part.unlink(missing_ok=True)
                 raise _Again(f"the Hub has no such range of {remote.path}")
-            hf_raise_for_status(answer)
+            self._check_status(answer, repo, revision, remote.path)
             if answer.headers.get("Content-Type", "").startswith("text/html") and not remote.path.endswith(".html"):
-                raise ValueError("a page")
+                raise NotTheHub("a page")
             start = start if answer.status_code == 206 and _goes_on(answer.headers, start) else 0
-            _write(part, start, answer.iter_bytes(), remote, on_bytes)
+            _write(part, start, paced(plain_bytes(answer)), remote, on_bytes)
+
+    def _answer(self, url: str, headers: dict[str, str], timeout: float) -> Any:
+        """Ask for a url; to be used in a `with`. A compressed answer could be of any size, so none is asked for."""
+        from huggingface_hub import get_session
+        from huggingface_hub.utils._headers import build_hf_headers
+
+        asked = build_hf_headers() | {"Accept-Encoding": "identity"} | headers
+        return get_session().stream("GET", url, headers=asked, timeout=timeout, follow_redirects=True)
 
     def _patiently(
         self,
@@ -152,42 +140,69 @@ class Hub:
         return self.pause * 2.0 ** (failed - 1) * random.uniform(0.5, 1.0)
 
     @contextmanager
-    def _translated(self, repo: str, revision: str, path: str | None = None) -> Iterator[None]:
+    def _translated(self, repo: str) -> Iterator[None]:
         """Turn the library's failures into ours. Their own text is not repeated: it may hold signed addresses."""
         from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
-        # httpx's or httpx2's HTTPError, whichever this version of the library stands on
-        transport: Any = HfHubHTTPError.__bases__[0]
+        # httpx's or httpx2's, whichever this version of the library stands on
+        http: Any = import_module(HfHubHTTPError.__bases__[0].__module__)
         try:
             yield
         except OfflineModeIsEnabled as error:
             raise WeightsError(f"{repo} is not here and HF_HUB_OFFLINE is set: unset it, or pull elsewhere") from error
-        except HfHubHTTPError as error:
-            raise self._refused(error, repo, revision, path) from error
-        except ValueError as error:  # json of a login page, a url that is none
+        except (ValueError, http.InvalidURL) as error:  # a login page, or an endpoint that is no url
             said = f"{self.shown} does not answer like the Hub (a login page?)"
             raise WeightsError(f"{said}: check the network, the proxy and HF_ENDPOINT") from error
-        except transport as error:
+        except http.HTTPError as error:
             raise _Again(f"{self.shown} cannot be reached or broke off ({type(error).__name__})") from error
 
-    def _refused(self, error: "HfHubHTTPError", repo: str, revision: str, path: str | None) -> Exception:
-        from huggingface_hub import errors
-
-        code = error.response.status_code
+    def _check_status(self, answer: Any, repo: str, revision: str, path: str | None = None) -> None:
+        """Raise for any answer but success. The body of a refusal is not read: it may have no end."""
+        code, kind = answer.status_code, answer.headers.get("X-Error-Code")
+        if code in (200, 206):
+            return
         if code in BUSY:
-            return _Again(f"the Hub answers {code}", _retry_after(error.response.headers))
-        if isinstance(error, errors.GatedRepoError) or code == 403:
+            raise _Again(f"the Hub answers {code}", _retry_after(answer.headers))
+        if kind == "GatedRepo" or code == 403:
             page = f"{self.shown}/{repo}"
-            return WeightsError(f"{repo} is gated: accept its terms at {page}, then set HF_TOKEN to a read token")
-        if isinstance(error, errors.RevisionNotFoundError):
-            return WeightsError(f"{repo} has no revision {revision}: check it, or run srcli models lock")
-        if isinstance(error, errors.EntryNotFoundError) or (code == 404 and path is not None):
-            return WeightsError(f"{repo}@{revision[:8]} has no {path}: check the lock, or run srcli models lock")
+            raise WeightsError(f"{repo} is gated: accept its terms at {page}, then set HF_TOKEN to a read token")
+        if kind == "RevisionNotFound":
+            raise WeightsError(f"{repo} has no revision {revision}: check it, or run srcli models lock")
+        if kind == "EntryNotFound" or (code == 404 and path is not None):
+            raise WeightsError(f"{repo}@{revision[:8]} has no {path}: check the lock, or run srcli models lock")
         if code in (401, 404):
-            return WeightsError(
-                f"{repo} is not on the Hub, or private: check the name, or set HF_TOKEN to a read token"
-            )
-        return WeightsError(f"{repo}: the Hub answers {code}: try again later")
+            raise WeightsError(f"{repo} is not on the Hub, or private: check the name, or set HF_TOKEN to a read token")
+        raise WeightsError(f"{repo}: the Hub answers {code}: try again later")
+
+
+def plain_bytes(answer: Any) -> Iterator[bytes]:
+    """The body as it came; a compressed one, which could unfold to any size, is refused."""
+    if answer.headers.get("Content-Encoding", "identity") != "identity":
+        raise NotTheHub("a compressed answer that was not asked for")
+    yield from answer.iter_raw()
+
+
+def paced(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """The same pieces; an answer that trickles so slowly that it would never end is given up."""
+    began, brought = time.monotonic(), 0
+    for chunk in chunks:
+        yield chunk
+        brought += len(chunk)
+        if time.monotonic() - began > PACE_WINDOW:
+            if brought < SLOWEST * PACE_WINDOW:
+                said = f"the Hub sent {brought:,} bytes in {PACE_WINDOW:.0f} s"
+                raise WeightsError(f"{said}: try another network, what is here is kept")
+            began, brought = time.monotonic(), 0
+
+
+def read_limited(answer: Any, most: int) -> bytes:
+    """The whole body, if it ends within `most` bytes and LONGEST_ANSWER seconds."""
+    end, content = time.monotonic() + LONGEST_ANSWER, bytearray()
+    for chunk in plain_bytes(answer):
+        content += chunk
+        if len(content) > most or time.monotonic() > end:
+            raise NotTheHub("an answer that does not end")
+    return bytes(content)
 
 
 def hub() -> Hub:
@@ -216,22 +231,6 @@ def _sleep(seconds: float, awake: Callable[[], None]) -> None:
     while (left := end - time.monotonic()) > 0:
         awake()
         time.sleep(min(left, NAP))
-
-
-def _read(repo: str, info: Any) -> Commit:
-    files = {}
-    for item in info.siblings or ():
-        sha256 = item.lfs.sha256 if item.lfs else None
-        blob = sha256 or item.blob_id
-        if item.size is None or blob is None or not re.fullmatch(r"[0-9a-f]{40}([0-9a-f]{24})?", blob):
-            raise ValueError("a file without size or hash")
-        if not safe_path(item.rfilename):
-            raise WeightsError(f"{repo} lists {item.rfilename!r}, which leaves its folder: do not use it")
-        files[item.rfilename] = Remote(item.rfilename, item.size, blob, sha256)
-    if not re.fullmatch(r"[0-9a-f]{40}", info.sha or ""):
-        raise ValueError("no commit")
-    card = info.card_data or {}
-    return Commit(repo, info.sha, files, card.get("license"))
 
 
 def _start(part: Path, size: int) -> int:

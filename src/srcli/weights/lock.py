@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from srcli.errors import WeightsError
+from srcli.files import read_regular
 
 SCHEMA = 1
 KINDS = ("adapter", "base", "captioner", "classifier", "detector", "engine", "lora", "preview", "vae")
@@ -17,6 +18,11 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 HUB_NAME = re.compile(rf"{HUB_ID.pattern}(@[\w./-]+)?")
 REVISION = re.compile(r"[0-9a-f]{40}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
+UNSAFE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")  # control characters, and what is no text in UTF-8
+LONGEST_NAME = 255
+LARGEST_LOCK = 4 << 20
+LONGEST_LINE = 16 << 10  # a dotted key costs the TOML reader the square of its parts
+LARGEST_SIZE = 1 << 50
 PICKLES = (".ckpt", ".bin", ".pt", ".pth", ".pkl")
 
 
@@ -136,7 +142,7 @@ def _quoted(name: str) -> str:
 def read_lock(path: Path) -> dict[str, Entry]:
     """Read a lock file. Anything out of order is an error with file and line."""
     try:
-        text = path.read_bytes().decode("utf-8")
+        text = read_regular(path, LARGEST_LOCK).decode("utf-8")
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error.strerror}): restore the file") from error
     except UnicodeDecodeError as error:
@@ -147,9 +153,12 @@ def read_lock(path: Path) -> dict[str, Entry]:
 def parse_lock(text: str, path: Path) -> dict[str, Entry]:
     """Parse a lock's text; `path` is for messages."""
     lines = text.splitlines()
+    for number, line in enumerate(lines, 1):
+        if len(line) > LONGEST_LINE:
+            raise WeightsError(f"{path}:{number}: longer than any line of a lock: restore the file")
     try:
         tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise _syntax(path, lines, str(error)) from error
     where = _Text(path, lines)
     count = _framed(where, tables)
@@ -202,6 +211,8 @@ def _typed(where: _Text, name: str, key: str, value: Any) -> None:
         raise where.wrong(name, key, f"{name} has an unknown field {key!r}")
     if type(value) is not FIELDS[key]:
         raise where.wrong(name, key, f"{key!r} is not a {FIELDS[key].__name__}")
+    if type(value) is int and not 0 <= value <= LARGEST_SIZE:
+        raise where.wrong(name, key, f"{key!r} is no number of bytes")
     if isinstance(value, list) and not all(isinstance(item, str) for item in value):
         raise where.wrong(name, key, f"{key!r} is not a list of strings")
 
@@ -212,7 +223,7 @@ def _file(where: _Text, name: str, path: str, facts: Any) -> File:
     if not isinstance(facts, dict) or facts.keys() - {"size", "sha256"}:
         raise where.wrong(name, path, f"{path!r} takes size and sha256, nothing else")
     size, sha256 = facts.get("size"), facts.get("sha256")
-    if size is not None and (type(size) is not int or size < 0):
+    if size is not None and (type(size) is not int or not 0 <= size <= LARGEST_SIZE):
         raise where.wrong(name, path, f"the size of {path!r} is no number of bytes")
     if sha256 is not None and not (isinstance(sha256, str) and SHA256.fullmatch(sha256)):
         raise where.wrong(name, path, f"the sha256 of {path!r} is not 64 hex digits")
@@ -221,10 +232,12 @@ def _file(where: _Text, name: str, path: str, facts: Any) -> File:
 
 def safe_path(path: str) -> bool:
     """Tell whether a file name from outside stays inside its folder on every system."""
-    if not path or "\\" in path or "\0" in path or ":" in path or len(path) > 1024:
+    if not path or "\\" in path or ":" in path or len(path) > 1024 or UNSAFE.search(path):
         return False
     parts = path.split("/")
-    return not PurePosixPath(path).is_absolute() and not any(part in ("", ".", "..") for part in parts)
+    if any(part in ("", ".", "..") or len(part.encode()) > LONGEST_NAME for part in parts):
+        return False
+    return not PurePosixPath(path).is_absolute()
 
 
 def _check(where: _Text, entry: Entry) -> None:

@@ -5,6 +5,7 @@ log line.
 """
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -107,9 +108,18 @@ def _pair(path: Path, name: str, tensors: Mapping[str, Tensor], alpha: float | N
     if "down" not in tensors or "up" not in tensors:
         lost = "down" if "up" in tensors else "up"
         raise WeightsError(f"{path}: {name} lacks its {lost} weight: get the file again")
+    if min(tensors["down"].dim(), tensors["up"].dim()) < 2 or 0 in (*tensors["down"].shape, *tensors["up"].shape):
+        raise WeightsError(f"{path}: {name} is no pair of matrices: get the file again")
     if "alpha" in tensors:
-        alpha = float(tensors["alpha"])
+        alpha = _number(tensors["alpha"])
+    if alpha is not None and not math.isfinite(alpha):
+        raise WeightsError(f"{path}: the alpha of {name} is not one number: get the file again")
     return Pair(tensors["down"], tensors["up"], alpha)
+
+
+def _number(tensor: Tensor) -> float:
+    """The value of a tensor that holds one real number, else NaN."""
+    return math.nan if tensor.numel() != 1 or tensor.is_complex() else float(tensor)
 
 
 def _peft_alphas(path: Path) -> dict[str, float]:
@@ -122,8 +132,10 @@ def _peft_alphas(path: Path) -> dict[str, float]:
         return {}
     try:
         known = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise WeightsError(f"{path}: its lora_adapter_metadata is not json: get the file again") from error
+    if not isinstance(known, dict):
+        raise WeightsError(f"{path}: its lora_adapter_metadata is no table of values: get the file again")
     names = {_split(path, key)[0] for key in header.shapes}
     return {name: alpha for name in names if (alpha := _peft_alpha(known, name)) is not None}
 
@@ -133,7 +145,12 @@ def _peft_alpha(known: Mapping[str, object], name: str) -> float | None:
     patterns = known.get(f"{part}.alpha_pattern")
     special = patterns.get(module) if isinstance(patterns, dict) else None
     alpha = special if special is not None else known.get(f"{part}.lora_alpha")
-    return float(alpha) if isinstance(alpha, int | float) else None
+    if not isinstance(alpha, int | float):
+        return None
+    try:
+        return float(alpha)
+    except OverflowError:  # an integer of hundreds of digits
+        return math.inf
 
 
 def merge(lora: Lora, networks: Mapping[str, nn.Module], multiplier: float = 1.0, use_alpha: bool = True) -> int:

@@ -1,7 +1,8 @@
 """Strict opening of weights: every missing, unexpected or mis-shaped key is an error that names it and the file."""
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -11,11 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from srcli.errors import WeightsError
+from srcli.files import read_regular
 from srcli.weights.header import describe
 from srcli.weights.parts import variant, weight_files
 
 Module = TypeVar("Module", bound=nn.Module)
 SHOWN = 3
+LARGEST_CONFIG = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -104,14 +107,28 @@ def read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:
     """Read a component's json configuration."""
     path = folder / name
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(read_regular(path, LARGEST_CONFIG))
     except FileNotFoundError as error:
         raise WeightsError(f"{path}: no such file: get the folder again, or choose another") from error
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"{path}: not a configuration ({error}): get the file again") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise WeightsError(f"{path}: not a configuration ({_line(error)}): get the file again") from error
     if not isinstance(config, dict):
         raise WeightsError(f"{path}: not a configuration: get the file again")
     return config
+
+
+@contextmanager
+def library_errors(source: Path, remedy: str) -> Iterator[None]:
+    """Turn whatever a library raises about a file or configuration into one line that names `source`.
+
+    For calls into libraries only: there is no telling which exceptions a strange configuration brings out of them.
+    """
+    try:
+        yield
+    except (MemoryError, WeightsError):
+        raise
+    except Exception as error:
+        raise WeightsError(f"{source}: cannot be opened ({_line(error)}): {remedy}") from error
 
 
 def load_component(cls: type[Module], folder: Path, dtype: torch.dtype | None = None, allow: Allow = NOTHING) -> Module:
@@ -124,12 +141,10 @@ def load_component(cls: type[Module], folder: Path, dtype: torch.dtype | None = 
     if kind := variant(files[0].name):
         options["variant"] = kind
     quiet()
-    try:
+    with library_errors(folder, "verify or pull it again"):
         module, account = cls.from_pretrained(  # type: ignore[attr-defined]
             str(folder), use_safetensors=True, local_files_only=True, output_loading_info=True, **options
         )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        raise WeightsError(f"{folder}: cannot be opened ({_line(error)}): verify or pull it again") from error
     _check_account(files[0], account, allow)
     opened: Module = _whole(module, files[0])
     return opened.eval()

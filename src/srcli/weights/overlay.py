@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from srcli.errors import MachineError, WeightsError
-from srcli.files import replacing
+from srcli.files import open_guard, replacing
 from srcli.weights.lock import FIELDS, NAME, SCHEMA, Entry, read_lock
 
 HEAD = "# srcli's record of weights that this user added or pulled. Written by `srcli models`.\n"
@@ -68,7 +68,7 @@ def _alone(path: Path) -> Iterator[None]:
     """Keep two processes from losing each other's entries, where the file system can."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.with_name(".lock").open("w") as guard:
+        with open_guard(path.with_name(".lock")) as guard:
             _flock(guard.fileno())
             yield
     except OSError as error:

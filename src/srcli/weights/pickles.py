@@ -6,10 +6,10 @@ programs leave classes of their own beside the weights; those names are bound to
 
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -18,6 +18,7 @@ from srcli.files import replacing
 from srcli.weights.one_step import flatten, published_kind
 
 FIXED = (2, 10)
+TIED = 2  # tied weights appear twice, so tensors may take up to twice the bytes of their file
 INERT = ("pytorch_lightning", "lightning", "lightning_fabric", "omegaconf", "numpy")
 
 
@@ -37,13 +38,17 @@ def to_safetensors(path: Path, out: Path) -> Path:
     found = _load(path)
     kind = published_kind(found)
     state, facts = flatten(path, found, kind) if kind else (_state(path, found), {})
+    _check_plain(path, state)
+    _check_size(path, state)
     out.parent.mkdir(parents=True, exist_ok=True)
+    metadata = {"format": "pt", "converted_from": path.name, **facts}
     try:
         with replacing(out) as fresh:
-            metadata = {"format": "pt", "converted_from": path.name, **facts}
             save_file(_alone(state), fresh, metadata=metadata)
     except OSError as error:
         raise MachineError(f"{out}: cannot be written ({error.strerror}): free some space or choose HF_HOME") from error
+    except (SafetensorError, KeyError, ValueError) as error:  # a dtype or a name that safetensors has no form for
+        raise WeightsError(f"{path}: cannot be converted ({error}): use a safetensors file") from error
     return out
 
 
@@ -63,7 +68,7 @@ def _load(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=_zipped(path))
     except FileNotFoundError as error:
         raise WeightsError(f"{path}: no such file: check the path") from error
-    except (UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError, IndexError, TypeError) as error:
+    except Exception as error:  # torch's reader raises nearly every kind on damaged files
         raise WeightsError(f"{path}: holds more than weights, or is damaged: use a safetensors file") from error
 
 
@@ -88,6 +93,20 @@ def _state(path: Path, found: Any) -> dict[str, Tensor]:
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             raise WeightsError(f"{path}: {name} is not a tensor: use a safetensors file")
     return dict(state)
+
+
+def _check_plain(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Refuse sparse, quantized, nested and meta tensors, which have no plain array of bytes in the file."""
+    for name, tensor in state.items():
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_nested or tensor.device.type != "cpu":
+            raise WeightsError(f"{path}: {name} is sparse, quantized or empty of data: use a safetensors file")
+
+
+def _check_size(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Refuse tensors that the file is too small for: a stride of 0 makes terabytes of a few bytes when copied."""
+    claimed, held = sum(tensor.nbytes for tensor in state.values()), path.stat().st_size
+    if claimed > TIED * held:
+        raise WeightsError(f"{path}: has {held:,} bytes and claims {claimed:,} bytes of weights: do not use it")
 
 
 def _alone(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -13,7 +13,8 @@ from srcli.errors import MachineError, WeightsError
 from srcli.files import exists, is_file
 from srcli.weights.cache import Repo, alone, set_aside, unwritable
 from srcli.weights.header import sha256
-from srcli.weights.hub import Commit, Hub, Remote
+from srcli.weights.hub import Hub
+from srcli.weights.listing import Commit, Remote
 from srcli.weights.lock import PICKLES, Entry, File
 from srcli.weights.parts import SUFFIX, chosen
 from srcli.weights.trust import Stamps, git_blob

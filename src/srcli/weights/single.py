@@ -67,8 +67,10 @@ def _convert(
 ) -> State:
     try:
         renamed = convert({prefix + name: tensor for name, tensor in state.items()}, dict(config))
-    except (KeyError, IndexError, ValueError, RuntimeError) as error:
+    except KeyError as error:
         raise WeightsError(f"{source}: lacks {error} of the original layout: choose another file") from error
+    except Exception as error:  # tensors or configurations of a shape that the library never met
+        raise WeightsError(f"{source}: is not of the original layout: choose another file") from error
     kept = {tensor.data_ptr() for tensor in renamed.values()}
     if lost := sorted(name for name, tensor in state.items() if tensor.numel() and tensor.data_ptr() not in kept):
         raise WeightsError(f"{source}: has unknown {prefix}{lost[0]}: choose a plain model of this family")
@@ -85,7 +87,9 @@ def _text(path: Path, config: Mapping[str, Any]) -> State | None:
 
 def convert_open_clip(source: Path, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> State:
     """Rename OpenCLIP's text tower (no prefix) to transformers' names, as deep as `config` asks."""
-    layers, width = int(config["num_hidden_layers"]), int(config["hidden_size"])
+    layers, width = config.get("num_hidden_layers"), config.get("hidden_size")
+    if not isinstance(layers, int) or not isinstance(width, int):
+        raise WeightsError(f"{source}: the text encoder's configuration gives no size: get the base model again")
     renamed: State = {}
     try:
         renamed["embeddings.token_embedding.weight"] = state["token_embedding.weight"]
@@ -96,6 +100,8 @@ def convert_open_clip(source: Path, state: Mapping[str, Tensor], config: Mapping
             renamed |= _open_clip_layer(state, layer, width)
     except KeyError as error:
         raise WeightsError(f"{source}: lacks {OPEN_CLIP}{error.args[0]}: choose another file") from error
+    except IndexError as error:  # a single number where a matrix should be
+        raise WeightsError(f"{source}: its text encoder is mis-shaped: choose another file") from error
     return renamed
 
 

@@ -13,7 +13,8 @@ from srcli.errors import WeightsError
 from srcli.files import exists, expanded
 from srcli.weights import local
 from srcli.weights.cache import Repo
-from srcli.weights.hub import Commit, Hub, hub, offline
+from srcli.weights.hub import Hub, hub, offline
+from srcli.weights.listing import Commit
 from srcli.weights.local import Located
 from srcli.weights.lock import HUB_NAME, Entry, pick, read_lock
 from srcli.weights.overlay import combined, put, read_overlay

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from srcli.errors import WeightsError
-from srcli.files import exists, replacing
+from srcli.files import exists, read_regular, replacing
 from srcli.weights.cache import BAD, set_aside
 from srcli.weights.header import CHUNK, sha256
 from srcli.weights.lock import File
@@ -18,6 +18,7 @@ from srcli.weights.lock import File
 Stamp = tuple[int, int, int]
 Kept = tuple[Stamp, str]
 SHA256 = re.compile("[0-9a-f]{64}")
+LARGEST_RECORD = 64 << 20
 WRITING = threading.Lock()
 
 
@@ -56,7 +57,7 @@ class Stamps:
 
     def _read(self) -> dict[str, Kept]:
         try:
-            found = json.loads(self.path.read_text(encoding="utf-8"))
+            found = json.loads(read_regular(self.path, LARGEST_RECORD))
         except (OSError, ValueError, RecursionError):
             return {}
         items = found.items() if isinstance(found, dict) else ()

@@ -1,0 +1,84 @@
+"""What the Hub says a commit holds. It comes over the network, so every field is checked before it is used."""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from srcli.errors import WeightsError
+from srcli.weights.lock import LARGEST_SIZE, REVISION, safe_path
+
+LARGEST_LISTING = 16 << 20
+HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")  # git's name for a small file, sha256 for one in LFS
+LONGEST_LICENCE = 200
+
+
+class NotTheHub(ValueError):
+    """The answer has not the form of the Hub's."""
+
+
+@dataclass(frozen=True)
+class Remote:
+    """One file of a commit, as the Hub describes it. `blob` is its name in the cache."""
+
+    path: str
+    size: int
+    blob: str
+    sha256: str | None
+
+
+@dataclass(frozen=True)
+class Commit:
+    """A resolved revision and all its files."""
+
+    repo: str
+    revision: str
+    files: dict[str, Remote]
+    license: str | None = None
+
+
+def parse_commit(repo: str, content: bytes) -> Commit:
+    """Read the Hub's answer about a commit. NotTheHub if it has another form, WeightsError if it is unsafe."""
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise NotTheHub("not json") from error
+    match found:
+        case {"sha": str(revision), "siblings": list(siblings)} if REVISION.fullmatch(revision):
+            files = {remote.path: remote for remote in map(_remote, siblings)}
+        case _:
+            raise NotTheHub("no commit with files")
+    _check_paths(repo, files)
+    return Commit(repo, revision, files, _license(found.get("cardData")))
+
+
+def _remote(item: Any) -> Remote:
+    match item:
+        case {"rfilename": str(path), "size": int(size), "lfs": {"sha256": str(blob)}}:
+            sha256: str | None = blob
+        case {"rfilename": str(path), "size": int(size), "blobId": str(blob)}:
+            sha256 = None
+        case _:
+            raise NotTheHub("a file without name, size or hash")
+    if isinstance(size, bool) or not 0 <= size <= LARGEST_SIZE or not HASH.fullmatch(blob):
+        raise NotTheHub("a size or hash that cannot be")
+    if sha256 is not None and len(sha256) != 64:
+        raise NotTheHub("a sha256 that cannot be")
+    return Remote(path, size, blob, sha256)
+
+
+def _check_paths(repo: str, files: dict[str, Remote]) -> None:
+    """Refuse names that leave their folder, and files that lie inside other files."""
+    for path in files:
+        inside_a_file = any(str(folder) in files for folder in PurePosixPath(path).parents)
+        if not safe_path(path) or inside_a_file:
+            raise WeightsError(f"{repo} lists {path!r}, which leaves its folder: do not use it")
+
+
+def _license(card: Any) -> str | None:
+    """The licence of a model card; a card may name several."""
+    given = card.get("license") if isinstance(card, dict) else None
+    names = given if isinstance(given, list) else [given]
+    said = ", ".join(name for name in names if isinstance(name, str))
+    return said if said.isprintable() and 0 < len(said) <= LONGEST_LICENCE else None
