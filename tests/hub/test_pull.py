@@ -123,7 +123,7 @@ def test_a_broken_download_goes_on_in_a_later_run(make_store: MakeStore, hub: Hu
     hub.faults += [Fault("cut", "*.safetensors", break_at, times=1), Fault("status", "/cdn/*", 500, skip=1)]
     with pytest.raises(WeightsError, match="try again later"):
         make_store().resolve("base")
-    parts = list(Path(os.environ["HF_HOME"]).rglob(f"*{PART}"))
+    parts = list(Path(os.environ["HF_HOME"]).rglob(f"{sha256(TENSORS)}{PART}"))  # small files may be stopped too
     assert [part.stat().st_size for part in parts] == [break_at]
     hub.faults.clear()
     hub.asked.clear()
