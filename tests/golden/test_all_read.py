@@ -5,7 +5,7 @@ from importlib import import_module
 import pytest
 from tests.golden.cases import HERE, ROOT, unread
 
-FLAT = ("degradation",)  # whose vectors lie in the folder itself
+FLAT = ("degradation", "pasd_training", "stablesr_training")  # whose vectors lie in the folder itself
 ENGINES = sorted(path.name for path in ROOT.iterdir() if (path / "vectors").is_dir() or path.name in FLAT)
 
 

@@ -1,7 +1,8 @@
 """StableSR's controllable feature wrapping (CFW): the decoder mixes in what the encoder saw of the picture.
 
 It stands beside a stock AutoencoderKL, between the last residual block and the resampling of its two inner levels.
-Without weight it is not called at all, and the VAE is itself, bit for bit. Like the VAE it works in bands.
+Without weight it is not called at all, and the VAE is itself, bit for bit. Like the VAE it works in bands, in place;
+`forward` and the two functions at the end are the plain path, which has a gradient.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from diffusers import AutoencoderKL
 from torch import Tensor, nn
+from torch.nn.functional import silu
 
 from srcli.models.banded_vae import After, resnet
 from srcli.models.rrdb import Rrdb
@@ -37,6 +40,11 @@ class Residual(nn.Module):
         """diffusers' name for the widened skip."""
         return self.conv_out
 
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.contiguous()  # torch 2.13's group norm crashes in its backward pass on channels-last input
+        h = self.conv2(silu(self.norm2(self.conv1(silu(self.norm1(x))))))
+        return h + (x if self.conv_out is None else self.conv_out(x))  # type: ignore[no-any-return]
+
 
 class Chain(Rrdb):
     """An RRDB that can work in bands."""
@@ -59,6 +67,10 @@ class Fusion(nn.Module):
         self.encode_enc_1 = Residual(2 * width, width)
         self.encode_enc_2 = nn.Sequential(*(Chain(width, growth) for _ in range(chains)))
         self.encode_enc_3 = Residual(width, width)
+
+    def forward(self, seen: Tensor, made: Tensor) -> Tensor:
+        h = self.encode_enc_1(torch.cat([seen, made], dim=1))
+        return self.encode_enc_3(self.encode_enc_2(h))  # type: ignore[no-any-return]
 
     def run(self, seen: Tensor, made: Tensor, bands: Bands, device: torch.device) -> Tensor:
         h = resnet(self.encode_enc_1, torch.cat([seen.to(made), made], dim=1), bands, device)
@@ -117,3 +129,32 @@ def build(state: Mapping[str, Tensor]) -> Wrapping:
     chains = len({key.split(".")[2] for key in state if key.startswith("fusion_layer_1.encode_enc_2.")})
     with torch.device("meta"):
         return Wrapping({level: conv.shape[0] for level, conv in convs.items()}, growth, chains).eval()
+
+
+def encoder_features(vae: AutoencoderKL, picture: Tensor) -> dict[int, Tensor]:
+    """What the encoder knows of pictures in -1..1 at the levels that are mixed in."""
+    x, seen = vae.encoder.conv_in(picture), dict[int, Tensor]()
+    for level, block in enumerate(vae.encoder.down_blocks[: max(LEVELS) + 1]):
+        for part in block.resnets:
+            x = part(x, temb=None)
+        if level in LEVELS:
+            seen[level] = x
+        for part in block.downsamplers or ():
+            x = part(x)
+    return seen
+
+
+def decode_with(vae: AutoencoderKL, wrapping: Wrapping, latent: Tensor, seen: Mapping[int, Tensor]) -> Tensor:
+    """The picture (-1..1) of unscaled latents with all of the features mixed in. Only what follows has a gradient."""
+    decoder = vae.decoder
+    with torch.no_grad():
+        x = decoder.mid_block(decoder.conv_in(vae.post_quant_conv(latent)))
+    for level, block in enumerate(decoder.up_blocks):
+        halvings = len(LEVELS) + 1 - level
+        for part in block.resnets:
+            x = part(x, temb=None)
+        if halvings in LEVELS:
+            x = x + wrapping.fusion(halvings)(seen[halvings], x)
+        for part in block.upsamplers or ():
+            x = part(x)
+    return decoder.conv_out(decoder.conv_act(decoder.conv_norm_out(x)))  # type: ignore[no-any-return]

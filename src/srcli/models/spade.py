@@ -32,6 +32,8 @@ class Spade(nn.Module):
         self.mlp_beta = nn.Conv2d(HIDDEN, width, 3, padding=1)
 
     def forward(self, x: Tensor, guide: Tensor) -> Tensor:
+        if torch.is_grad_enabled():  # torch 2.13's group norm crashes in its backward pass on channels-last input
+            x = x.contiguous()
         hidden = self.mlp_shared(guide)
         return self.param_free_norm(x) * (1 + self.mlp_gamma(hidden)) + self.mlp_beta(hidden)  # type: ignore[no-any-return]
 

@@ -1,0 +1,1 @@
+"""What can be trained. Each system gives the trainer its networks, its losses and its files; none knows the others."""

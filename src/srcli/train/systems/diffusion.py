@@ -1,0 +1,43 @@
+"""What the losses of latent diffusion models share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DDPMScheduler
+from torch import Tensor
+
+from srcli.weights.open import quiet
+
+EPSILON, VELOCITY = "epsilon", "v_prediction"
+
+
+def cumulated_alphas(schedule: Mapping[str, Any]) -> Tensor:
+    """Alpha-bar of each training timestep of a scheduler's configuration, rescaled where it asks for that."""
+    quiet()
+    alphas: Tensor = DDPMScheduler.from_config(dict(schedule)).alphas_cumprod
+    return alphas
+
+
+def add_noise(latents: Tensor, noise: Tensor, alphas: Tensor) -> Tensor:
+    """`alphas`: alpha-bar for each sample."""
+    keep = alphas.view(-1, 1, 1, 1)
+    return keep.sqrt() * latents + (1 - keep).sqrt() * noise
+
+
+def prediction_target(latents: Tensor, noise: Tensor, alphas: Tensor, prediction: str) -> Tensor:
+    """What the network is to predict: the noise, or the velocity."""
+    if prediction == EPSILON:
+        return noise
+    keep = alphas.view(-1, 1, 1, 1)
+    return keep.sqrt() * noise - (1 - keep).sqrt() * latents
+
+
+@torch.no_grad()
+def sample_latents(vae: AutoencoderKL, pictures: Tensor, noise: Tensor) -> Tensor:
+    """Scaled latents of pictures in -1..1: a draw of the posterior, by `noise`. float32."""
+    posterior = vae.encode(pictures.to(vae.dtype).contiguous()).latent_dist
+    latents: Tensor = vae.config.scaling_factor * (posterior.mean.float() + posterior.std.float() * noise)
+    return latents
