@@ -17,7 +17,7 @@ from srcli.engines.device import Device
 from srcli.engines.latent import Codec
 from srcli.engines.pasd import Pasd
 from srcli.engines.placing import demand, exact, settle
-from srcli.memory import Thrift
+from srcli.memory import MemorySavings
 from srcli.weights.store import Store
 
 VAE = {"block_out_channels": [128, 256, 512, 512], "layers_per_block": 2}
@@ -33,7 +33,7 @@ class Texts:
     net: nn.Module
     length: int = 75
 
-    def with_less(self, thrift: Thrift) -> Texts:
+    def with_less(self, savings: MemorySavings) -> Texts:
         return self
 
     def pieces(self, text: str) -> list[str]:

@@ -23,7 +23,7 @@ def main() -> None:
     given = parser.parse_args()
     if given.one:
         if given.one == "off":
-            device.by_pages = lambda: None
+            device.tune_allocator = lambda: None
         print(json.dumps(measure("builtin", given.side, given.dtype)))
         return
     rows = []

@@ -10,7 +10,7 @@ from diffusers import DDIMScheduler
 
 from srcli.engines.base import Canvas, Request, Size
 from srcli.engines.device import Device
-from srcli.memory import ALL, Thrift
+from srcli.memory import ALL_SAVINGS, MemorySavings
 from srcli.pipeline import Pipeline
 from srcli.sampling.hint import lit
 from srcli.sampling.layout import Limits, lay
@@ -35,10 +35,10 @@ class PassThrough:
     factor: int = 1
     block: int | None = None
     halo: int = 4
-    saves: Collection[str] = ALL
+    supported_savings: Collection[str] = ALL_SAVINGS
     change: Callable[[torch.Tensor], torch.Tensor] = lambda rgb: rgb
     seen: tuple[Size, ...] = ()
-    fits: Callable[[Thrift], bool] = lambda thrift: True
+    fits: Callable[[MemorySavings], bool] = lambda savings: True
 
     def passes(self, size: Size, target: Size) -> list[Size]:
         return [target]
@@ -51,7 +51,7 @@ class PassThrough:
         return tiles and (tiles, 8)
 
     def prepare(self, hint: torch.Tensor, request: Request) -> Canvas:
-        if not self.fits(request.thrift):
+        if not self.fits(request.savings):
             raise torch.OutOfMemoryError("injected")
         self.seen = (*self.seen, (hint.shape[3], hint.shape[2]))
         scheduler = DDIMScheduler()

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderTiny
 
-from srcli.files import sha256
+from srcli.files import hash_file
 from srcli.weights.lock import Entry, File
 from srcli.weights.overlay import put
 from srcli.weights.places import places
@@ -24,7 +24,7 @@ def write_taesd(folder: Path) -> AutoencoderTiny:
     """Put it into a folder and into the user's own lock."""
     net = taesd()
     net.save_pretrained(folder)
-    files = {path.name: File(path.name, path.stat().st_size, sha256(path)) for path in folder.iterdir()}
+    files = {path.name: File(path.name, path.stat().st_size, hash_file(path)) for path in folder.iterdir()}
     entry = Entry(name="taesd", kind="preview", family="sd15", license="mit", local=str(folder), files=files)
     put(places().overlay, entry)
     return net

@@ -15,7 +15,7 @@ from typing import IO
 HALF = ".srcli-"  # begins the name of a file that is not done
 
 
-def expanded(text: str) -> Path:
+def expand_user(text: str) -> Path:
     """The path that a user typed. `Path.expanduser` raises for the home of a user who does not exist."""
     return Path(os.path.expanduser(text))  # noqa: PTH111
 
@@ -27,7 +27,7 @@ def exists(path: Path) -> bool:
     return os.path.exists(path)  # noqa: PTH110
 
 
-def stands(path: Path) -> bool:
+def lexists(path: Path) -> bool:
     """Is there anything of this name, be it a link that leads nowhere?"""
     return os.path.lexists(path)
 
@@ -40,7 +40,7 @@ def is_dir(path: Path) -> bool:
     return os.path.isdir(path)  # noqa: PTH112
 
 
-def same(one: Path, other: Path) -> bool:
+def same_file(one: Path, other: Path) -> bool:
     """Are both the same file or folder, by whatever names?"""
     try:
         return one.samefile(other)
@@ -48,11 +48,11 @@ def same(one: Path, other: Path) -> bool:
         return False
 
 
-def sha256(source: Path | IO[bytes]) -> str:
+def hash_file(source: Path | IO[bytes]) -> str:
     """The hash of a file, or of what is left to read of an open one."""
     if isinstance(source, Path):
         with source.open("rb") as file:
-            return sha256(file)
+            return hash_file(file)
     return hashlib.file_digest(source, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
@@ -79,7 +79,7 @@ def open_guard(path: Path) -> IO[bytes]:
 
 
 @contextmanager
-def replacing(target: Path) -> Iterator[Path]:
+def replace_file(target: Path) -> Iterator[Path]:
     """A name beside the target to write to: the file takes the target's place once it is on the disk, or goes."""
     fresh = target.with_name(HALF + secrets.token_hex(4))
     try:

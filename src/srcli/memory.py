@@ -34,11 +34,11 @@ class TooLarge(MachineError):
 
 
 @dataclass(frozen=True, slots=True)
-class Thrift:
+class MemorySavings:
     """How much is done at a time. The first is all at once; none of it but `tile` changes the result."""
 
     share: float = 1.0  # of the tiles that would share a call; 0: one tile a call
-    apart: bool = False  # guidance: the halves one after the other
+    split_guidance: bool = False  # guidance: the halves one after the other
     band: float = 1.0  # of the VAE's band
     tile: float = 1.0  # of the tile's side
     offload: bool = False  # networks wait in host memory for their turn
@@ -48,41 +48,41 @@ class Thrift:
         return max(1, int(planned * self.share))
 
 
-# What of Thrift changes, how that is said, and to what.
+# What of MemorySavings changes, how that is said, and to what.
 STEPS: tuple[tuple[str, str, Any], ...] = (
     ("share", "half the tiles at once", 0.5),
     ("share", "one tile at a time", 0.0),
-    ("apart", "guidance in two calls", True),
+    ("split_guidance", "guidance in two calls", True),
     ("band", "the VAE in narrower bands", 0.25),
     ("tile", "smaller tiles", 0.75),
     ("offload", "networks waiting in host memory", True),
 )
-ALL = frozenset(name for name, _, _ in STEPS)
+ALL_SAVINGS = frozenset(name for name, _, _ in STEPS)
 
 
-class Ladder:
+class OomFallback:
     """Goes down a step at each failure of an allocation, and stays there: the next picture would fail again.
 
     Only steps that mean something to the engine (`able`) are taken: another would do the same work once more.
     """
 
-    def __init__(self, tell: Callable[[str], None], able: Collection[str] = ALL) -> None:
+    def __init__(self, tell: Callable[[str], None], able: Collection[str] = ALL_SAVINGS) -> None:
         self._tell = tell
         self._steps = [step for step in STEPS if step[0] in able]
         self._level = 0
-        self.thrift = Thrift()
+        self.savings = MemorySavings()
 
-    def run(self, work: Callable[[Thrift], T]) -> T:
+    def run(self, work: Callable[[MemorySavings], T]) -> T:
         """The result of `work`, which is tried again with less at a time until it fits. TooLarge at the bottom."""
         while True:
             try:
-                return work(self.thrift)
+                return work(self.savings)
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
                 reason = _first_line(error)
             # Only here is the error gone, and with it the frames that hold what was allocated.
-            release()
+            release_memory()
             self._step_down(reason)
 
     def _step_down(self, reason: str) -> None:
@@ -93,7 +93,7 @@ class Ladder:
             )
         name, words, value = self._steps[self._level]
         self._level += 1
-        self.thrift = replace(self.thrift, **{name: value})
+        self.savings = replace(self.savings, **{name: value})
         self._tell(f"out of memory: going on with {words}")
 
 
@@ -105,7 +105,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(word in text for word in WORDS)
 
 
-def by_pages() -> None:
+def tune_allocator() -> None:
     """Have every large piece of memory come from the system, in large pages, and go back when it is free.
 
     Left to itself the C library keeps pieces of up to 32 MiB for later ones, of other sizes, that do not fit.
@@ -115,7 +115,7 @@ def by_pages() -> None:
         ctypes.CDLL(None).mallopt(MMAP_THRESHOLD, LARGE)
 
 
-def release() -> None:
+def release_memory() -> None:
     """Give back what nobody holds any more."""
     gc.collect()
     torch = sys.modules.get("torch")

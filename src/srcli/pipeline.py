@@ -18,12 +18,12 @@ from srcli.engines.base import Canvas, Engine, Request, Size, Tell
 from srcli.engines.budget import spare
 from srcli.engines.device import Device
 from srcli.errors import PictureError
-from srcli.imaging.bands import bands
-from srcli.imaging.color import luma_transplant, luminance
+from srcli.imaging.bands import split_rows
+from srcli.imaging.color import compute_luminance, transplant_luma
 from srcli.imaging.picture import Picture
 from srcli.imaging.resize import resize
-from srcli.imaging.spill import forget, space
-from srcli.memory import Ladder, Thrift
+from srcli.imaging.spill import allocate_array, evict_pages
+from srcli.memory import MemorySavings, OomFallback
 from srcli.sampling import colorfix
 from srcli.sampling.blocks import Block, blocks
 from srcli.sampling.hint import hint_of, lit
@@ -62,9 +62,9 @@ class Pipeline:
         return cls(engine, where, tell, choice, shown)
 
     @cached_property
-    def ladder(self) -> Ladder:
+    def ladder(self) -> OomFallback:
         """Down which memory's shortage leads; what did not fit for one picture is not tried for the next."""
-        return Ladder(self.tell, self.engine.saves)
+        return OomFallback(self.tell, self.engine.supported_savings)
 
     def unfinished(self, picture: Picture, job: Job) -> Unfinished:
         """Where a run keeps what it has done of this picture, and finds what another one did that was ended."""
@@ -86,7 +86,7 @@ class Pipeline:
             stretch = Stretch(on_progress, kept or Unfinished(None), index)
             pixels = resize(self._pass(pixels, size, wanted, stretch), size)
         if job.task.keep_luma:
-            pixels = luma_transplant(pixels, resize(picture.pixels, target))
+            pixels = transplant_luma(pixels, resize(picture.pixels, target))
         _refuse_blank(pixels, picture.pixels)
         alpha = None if picture.alpha is None else resize(picture.alpha, target)
         return replace(picture, pixels=pixels, alpha=alpha, grey=picture.grey and not job.task.keep_luma)
@@ -104,7 +104,7 @@ class Pipeline:
             "settings": {name: value for name, value in _given(sampling).items() if value is not None},
             "prompt": job.prompt.text,
             "device": self.device.torch.type,
-            **({"thrift": asdict(self.ladder.thrift)} if self.ladder.thrift != Thrift() else {}),
+            **({"savings": asdict(self.ladder.savings)} if self.ladder.savings != MemorySavings() else {}),
             "dtype": str(self.device.dtype).removeprefix("torch."),
             "torch": torch.__version__,
             "input_sha256": picture.sha256,
@@ -122,18 +122,18 @@ class Pipeline:
         hint = resize(pixels, self.engine.working_size((width, height), target, request))
         height, width = hint.shape[:2]
         factor = self.engine.factor
-        out = space((height * factor, width * factor, 3), hint.dtype, spare(self.device) - pixels.nbytes)
+        out = allocate_array((height * factor, width * factor, 3), hint.dtype, spare(self.device) - pixels.nbytes)
         pieces = list(blocks(height, width, self.engine.block, self.engine.halo))
         for block, part in zip(pieces, stretch.blocks(len(pieces)), strict=True):
             _view(out, block.inner, factor)[:] = self._levels(hint, block, request, part)
-            forget(out)
+            evict_pages(out)
         return out
 
     def _levels(self, pixels: Pixels, block: Block, request: Request, stretch: Stretch) -> Pixels:
         """A block's levels, which may be kept from before; with less at a time where memory runs out."""
         if (kept := stretch.levels()) is not None:
             return kept
-        made = self.ladder.run(lambda thrift: self._block(pixels, block, replace(request, thrift=thrift), stretch))
+        made = self.ladder.run(lambda savings: self._block(pixels, block, replace(request, savings=savings), stretch))
         stretch.keep_levels(made)
         return made
 
@@ -166,13 +166,13 @@ class Pipeline:
         return sample(denoiser, canvas.scheduler, x, canvas.hint, request.noise, on_step, begun)
 
     def _layout(self, height: int, width: int, request: Request) -> tuple[list[Tile], int] | None:
-        """The engine's tiles and how many share a call, made smaller and fewer by thrift."""
+        """The engine's tiles and how many share a call, made smaller and fewer by savings."""
         layout = self.engine.layout(height, width, request.sampling)
-        if request.thrift.tile < 1:
+        if request.savings.tile < 1:
             side = min(layout[0][0][2:]) if layout else max(height, width)
-            smaller = replace(request.sampling, tile=max(1, int(side * request.thrift.tile)), overlap=None)
+            smaller = replace(request.sampling, tile=max(1, int(side * request.savings.tile)), overlap=None)
             layout = self.engine.layout(height, width, smaller)
-        return layout and (layout[0], request.thrift.batch(layout[1]))
+        return layout and (layout[0], request.savings.batch(layout[1]))
 
 
 def _given(sampling: object) -> Mapping[str, object]:
@@ -187,7 +187,7 @@ def _view(pixels: Pixels, tile: tuple[int, int, int, int], factor: int) -> Pixel
 def _levels(tile: Tile, rgb_of: colorfix.Rows, dtype: np.dtype[np.unsignedinteger]) -> Pixels:
     """This part of rows in 0..1 as (H, W, 3) levels, rounded. NaN is an error: as a level it would be black."""
     out, top = np.empty((tile.height, tile.width, 3), dtype), float(np.iinfo(dtype).max)
-    for rows in bands(tile.height, tile.width):
+    for rows in split_rows(tile.height, tile.width):
         rgb = rgb_of(slice(tile.top + rows.start, tile.top + rows.stop))[..., tile.left : tile.left + tile.width]
         if not bool(torch.isfinite(rgb).all()):
             raise PictureError("the model returned numbers that are none: try --dtype float32", "not-finite")
@@ -197,7 +197,7 @@ def _levels(tile: Tile, rgb_of: colorfix.Rows, dtype: np.dtype[np.unsignedintege
 
 def _as_grey(pixels: Pixels) -> Pixels:
     """Luminance in all three channels."""
-    return np.repeat(luminance(pixels).astype(pixels.dtype)[:, :, None], 3, axis=2)
+    return np.repeat(compute_luminance(pixels).astype(pixels.dtype)[:, :, None], 3, axis=2)
 
 
 def _refuse_blank(result: Pixels, source: Pixels) -> None:
@@ -207,4 +207,4 @@ def _refuse_blank(result: Pixels, source: Pixels) -> None:
 
 
 def _one_level(pixels: Pixels) -> bool:
-    return all(bool((pixels[rows] == pixels[0, 0, 0]).all()) for rows in bands(*pixels.shape[:2]))
+    return all(bool((pixels[rows] == pixels[0, 0, 0]).all()) for rows in split_rows(*pixels.shape[:2]))

@@ -19,7 +19,7 @@ from srcli.engines.latent import scheduler
 from srcli.engines.pasd import Pasd
 from srcli.engines.pasd_sampling import start
 from srcli.engines.pasd_weights import open_all
-from srcli.imaging.color import luma_transplant, luminance
+from srcli.imaging.color import compute_luminance, transplant_luma
 from srcli.imaging.picture import Picture
 from srcli.imaging.resize import resize
 from srcli.pipeline import Pipeline
@@ -165,8 +165,8 @@ def test_luminance_of_the_original(case: Case, part: str) -> None:
     original, official = given["original_gray_u8"], given["output_u8"].astype(int)
     height, width = original.shape[:2]
     colour = cv2.resize(given["generated_u8"], (width, height), interpolation=cv2.INTER_LINEAR)
-    got = luma_transplant(colour, original)
-    assert np.array_equal(luminance(got), luminance(original))
+    got = transplant_luma(colour, original)
+    assert np.array_equal(compute_luminance(got), compute_luminance(original))
     inside = ((official > 0) & (official < 255)).all(-1)
     assert np.abs(got.astype(int) - official)[inside].max() <= 3
 

@@ -18,7 +18,7 @@ from srcli.engines.budget import AMPLE
 from srcli.engines.device import Device
 from srcli.engines.latent import Codec
 from srcli.engines.stablesr_weights import VARIANTS, Loaded
-from srcli.memory import Thrift
+from srcli.memory import MemorySavings
 from srcli.sampling.noise import POSTERIOR, START
 from srcli.sampling.sampler import Tiled, sample
 from srcli.settings import Prompt, Sampling
@@ -46,7 +46,7 @@ class Told:
 
     context: Tensor
 
-    def with_less(self, thrift: Thrift) -> "Told":
+    def with_less(self, savings: MemorySavings) -> "Told":
         return self
 
     def encode(self, texts: list[str]) -> Tensor:

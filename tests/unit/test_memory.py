@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from srcli.errors import MachineError, PictureError
-from srcli.memory import STEPS, Ladder, Thrift, TooLarge, is_out_of_memory
+from srcli.memory import STEPS, MemorySavings, OomFallback, TooLarge, is_out_of_memory
 
 
 class Allocator:
@@ -22,55 +22,55 @@ class Allocator:
     def __init__(self, needs: int, error: Exception) -> None:
         self.needs, self.error, self.asked = needs, error, []
 
-    def __call__(self, thrift: Thrift) -> Thrift:
-        self.asked.append(thrift)
+    def __call__(self, savings: MemorySavings) -> MemorySavings:
+        self.asked.append(savings)
         if len(set(self.asked)) <= self.needs:
             raise self.error
-        return thrift
+        return savings
 
 
 @pytest.mark.parametrize("steps", range(len(STEPS) + 1))
 def test_each_step_is_taken_when_the_ones_before_did_not_do(steps: int) -> None:
     said: list[str] = []
-    ladder, work = Ladder(said.append), Allocator(steps, torch.OutOfMemoryError("CUDA out of memory."))
+    ladder, work = OomFallback(said.append), Allocator(steps, torch.OutOfMemoryError("CUDA out of memory."))
     reached = ladder.run(work)
     assert len(work.asked) == steps + 1
     assert [line.removeprefix("out of memory: going on with ") for line in said] == [
         words for _, words, _ in STEPS[:steps]
     ]
-    assert reached == replace(Thrift(), **{name: value for name, _, value in STEPS[:steps]})
+    assert reached == replace(MemorySavings(), **{name: value for name, _, value in STEPS[:steps]})
 
 
 def test_steps_that_mean_nothing_to_an_engine_are_not_taken() -> None:
     said: list[str] = []
-    ladder = Ladder(said.append, able={"tile"})
-    assert ladder.run(Allocator(1, MemoryError())) == Thrift(tile=0.75)
+    ladder = OomFallback(said.append, able={"tile"})
+    assert ladder.run(Allocator(1, MemoryError())) == MemorySavings(tile=0.75)
     with pytest.raises(TooLarge):
-        Ladder(said.append, able=()).run(Allocator(1, MemoryError()))
+        OomFallback(said.append, able=()).run(Allocator(1, MemoryError()))
     assert len(said) == 1
 
 
 def test_steps_add_up() -> None:
-    last = Thrift()
+    last = MemorySavings()
     for name, _, value in STEPS:
         assert getattr(last, name) != value
         last = replace(last, **{name: value})
-    assert last == Thrift(share=0.0, apart=True, band=0.25, tile=0.75, offload=True)
-    assert [thrift.batch(16) for thrift in (Thrift(), Thrift(share=0.5), last)] == [16, 8, 1]
+    assert last == MemorySavings(share=0.0, split_guidance=True, band=0.25, tile=0.75, offload=True)
+    assert [savings.batch(16) for savings in (MemorySavings(), MemorySavings(share=0.5), last)] == [16, 8, 1]
 
 
 def test_the_level_is_remembered() -> None:
     said: list[str] = []
-    ladder = Ladder(said.append)
+    ladder = OomFallback(said.append)
     ladder.run(Allocator(2, MemoryError()))
     second = Allocator(0, MemoryError())
-    assert ladder.run(second) == Thrift(share=0.0)
+    assert ladder.run(second) == MemorySavings(share=0.0)
     assert len(second.asked) == 1
     assert len(said) == 2
 
 
 def test_the_bottom_is_an_error_of_the_machine() -> None:
-    ladder = Ladder(lambda text: None)
+    ladder = OomFallback(lambda text: None)
     with pytest.raises(MachineError, match="does not fit into memory") as caught:
         ladder.run(Allocator(99, RuntimeError("CUDA error: out of memory\nmore")))
     assert caught.value.exit_code == 5
@@ -81,14 +81,14 @@ def test_the_bottom_is_an_error_of_the_machine() -> None:
 def test_other_errors_are_not_retried() -> None:
     work = Allocator(1, PictureError("no picture"))
     with pytest.raises(PictureError):
-        Ladder(lambda text: None).run(work)
+        OomFallback(lambda text: None).run(work)
     assert len(work.asked) == 1
 
 
 def test_what_a_failed_try_held_is_gone_before_the_next() -> None:
     held: list[weakref.ref[torch.Tensor]] = []
 
-    def work(thrift: Thrift) -> bool:
+    def work(savings: MemorySavings) -> bool:
         if held:
             return held[0]() is None
         large = torch.zeros(10)
@@ -97,7 +97,7 @@ def test_what_a_failed_try_held_is_gone_before_the_next() -> None:
 
     gc.disable()
     try:
-        assert Ladder(lambda text: None).run(work)
+        assert OomFallback(lambda text: None).run(work)
     finally:
         gc.enable()
 
@@ -127,7 +127,7 @@ def test_ways_to_say_it(text: str) -> None:
 HEAP = """
 import resource
 from pathlib import Path
-from srcli.memory import by_pages
+from srcli.memory import tune_allocator
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() >> 20
@@ -140,7 +140,7 @@ def give_back(piece):
     return before - resident()
 
 print(give_back(8 << 20))
-by_pages()
+tune_allocator()
 print(give_back(9 << 20))
 """
 

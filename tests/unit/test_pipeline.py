@@ -11,7 +11,7 @@ from tests.fakes import CPU, PassThrough, pipeline
 
 from srcli.errors import InputError, MachineError, PictureError
 from srcli.imaging.picture import Picture
-from srcli.memory import Thrift
+from srcli.memory import MemorySavings
 from srcli.pipeline import Pipeline
 from srcli.settings import Sampling, Size
 from srcli.tasks import COLORIZE, RESTORE, UPSCALE, Job
@@ -126,12 +126,12 @@ def test_made_tells_how_and_nothing_of_the_machine():
 
 
 LESS = [
-    lambda thrift: thrift.share < 1,
-    lambda thrift: thrift.share == 0,
-    lambda thrift: thrift.apart,
-    lambda thrift: thrift.band < 1,
-    lambda thrift: thrift.tile < 1,
-    lambda thrift: thrift.offload,
+    lambda savings: savings.share < 1,
+    lambda savings: savings.share == 0,
+    lambda savings: savings.split_guidance,
+    lambda savings: savings.band < 1,
+    lambda savings: savings.tile < 1,
+    lambda savings: savings.offload,
 ]
 
 
@@ -149,7 +149,7 @@ def test_memory_that_runs_out_is_asked_for_less_until_it_does(fits):
 
 def test_memory_that_never_suffices_is_the_machine_s_failure():
     with pytest.raises(MachineError, match="does not fit into memory") as caught:
-        pipeline(fits=lambda thrift: False).run(picture(), Job(task=RESTORE))
+        pipeline(fits=lambda savings: False).run(picture(), Job(task=RESTORE))
     assert caught.value.exit_code == 5
 
 
@@ -158,7 +158,7 @@ def test_thrift_makes_tiles_fewer_at_once_and_smaller():
     request = line._request(Job(task=RESTORE))
     tiles, batch = line._layout(40, 40, request)
     assert batch == 8
-    _, one = line._layout(40, 40, replace(request, thrift=Thrift(share=0)))
+    _, one = line._layout(40, 40, replace(request, savings=MemorySavings(share=0)))
     assert one == 1
-    smaller, _ = line._layout(40, 40, replace(request, thrift=Thrift(tile=0.75)))
+    smaller, _ = line._layout(40, 40, replace(request, savings=MemorySavings(tile=0.75)))
     assert smaller[0].height < tiles[0].height

@@ -11,10 +11,10 @@ from pathlib import Path
 from srcli.batch.orders import Intake
 from srcli.batch.wire import Refusal, Request, receive, send
 from srcli.errors import SrcliError
-from srcli.imaging.made import read_made
-from srcli.imaging.mend import mended
-from srcli.imaging.names import shown
+from srcli.imaging.inpaint import inpaint_damage
 from srcli.imaging.picture import Picture
+from srcli.imaging.printable import printable
+from srcli.imaging.provenance import read_provenance
 from srcli.imaging.read import read_picture, read_size
 
 GIB = 1 << 30
@@ -45,18 +45,20 @@ def _answer(request: Request) -> object:
         if request.want == "size":
             return read_size(request.path, max_pixels=request.intake.max_pixels)
         if request.want == "made":
-            return read_made(request.path)
+            return read_provenance(request.path)
         return _picture(request)
     except SrcliError as error:
         return Refusal(str(error), getattr(error, "kind", "machine"))
     except Exception as error:
-        return Refusal(f"{shown(request.path)} cannot be read: {type(error).__name__}: {error}", type(error).__name__)
+        return Refusal(
+            f"{printable(request.path)} cannot be read: {type(error).__name__}: {error}", type(error).__name__
+        )
 
 
 def _picture(request: Request) -> Picture:
     """The picture, without the damage that its mask shows."""
     picture = _read(request.path if request.data is None else request.data, request.intake)
-    return picture if request.mask is None else mended(picture, _read(request.mask, request.intake))
+    return picture if request.mask is None else inpaint_damage(picture, _read(request.mask, request.intake))
 
 
 def _read(source: Path | bytes, intake: Intake) -> Picture:

@@ -15,9 +15,9 @@ from srcli.batch.plan import Item
 from srcli.batch.report import DONE, Outcome
 from srcli.errors import InputError, MachineError, PictureError
 from srcli.files import exists
-from srcli.imaging.formats import check_target, format_of, named, suffix_for
-from srcli.imaging.names import shown
+from srcli.imaging.formats import check_target, format_of_name, parse_format, suffix_for
 from srcli.imaging.picture import Picture
+from srcli.imaging.printable import printable
 from srcli.imaging.write import write_picture
 from srcli.tasks import Job
 
@@ -36,9 +36,9 @@ class Delivery:
         try:
             check_target(self._kind(item.target, picture), *self.job.target(picture.width, picture.height))
         except PictureError as error:
-            raise PictureError(f"{shown(item.path)}: {error}", error.kind) from error
+            raise PictureError(f"{printable(item.path)}: {error}", error.kind) from error
         except InputError as error:
-            raise PictureError(f"{shown(item.path)}: {error}", "too-large") from error
+            raise PictureError(f"{printable(item.path)}: {error}", "too-large") from error
 
     def write(self, item: Item, made: Made, key: str, on_whole: OnWhole = None) -> Outcome:
         """Write one result. A file that came to be there since the plan was made is not written over."""
@@ -61,16 +61,16 @@ class Delivery:
         try:
             item.target.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            text = f"the folder {shown(item.target.parent)} cannot be made ({error.strerror}): give another -o"
+            text = f"the folder {printable(item.target.parent)} cannot be made ({error.strerror}): give another -o"
             raise MachineError(text) from error
         if item.replace and exists(item.target) and not os.access(item.target, os.W_OK):
-            raise PictureError(f"{shown(item.target)} may not be written: it was left alone", "read-only")
+            raise PictureError(f"{printable(item.target)} may not be written: it was left alone", "read-only")
         if not item.replace and exists(item.target):
-            raise PictureError(f"{shown(item.target)} came to be there meanwhile: it was left alone", "exists")
+            raise PictureError(f"{printable(item.target)} came to be there meanwhile: it was left alone", "exists")
 
     def _kind(self, target: Path, picture: Picture) -> str:
         if self.outlet.format is not None:
-            return named(self.outlet.format)
+            return parse_format(self.outlet.format)
         if target == Path(STREAM):
-            return format_of("result" + suffix_for(f"picture.{picture.format.lower()}"))
-        return format_of(target)
+            return format_of_name("result" + suffix_for(f"picture.{picture.format.lower()}"))
+        return format_of_name(target)

@@ -13,8 +13,8 @@ from srcli.batch.orders import STREAM, Intake, with_mask
 from srcli.batch.past import Memory, Past
 from srcli.batch.plan import Item, Plan
 from srcli.batch.report import FAILED, SKIPPED, Outcome
-from srcli.files import exists, sha256, stands
-from srcli.imaging.names import shown
+from srcli.files import exists, hash_file, lexists
+from srcli.imaging.printable import printable
 
 CRASH = "crash"
 READY = "up to date"
@@ -47,11 +47,11 @@ class Gate:
             item = replace(item, target=item.target.with_name(past.target.name))
         if past is not None and (outcome := self._as_before(item, past)) is not None:
             return outcome
-        return self._occupied(item) if stands(item.target) else item
+        return self._occupied(item) if lexists(item.target) else item
 
     def _as_before(self, item: Item, past: Past) -> Outcome | None:
         if past.kind == CRASH and past.same_input(item.path):
-            text = f"{shown(item.path)} killed its reader in an earlier run and was left alone: save it anew"
+            text = f"{printable(item.path)} killed its reader in an earlier run and was left alone: save it anew"
             return _failed(item, CRASH, text)
         if past.status == "done" and past.stands() and past.same_input(item.path):
             return Outcome(item.path, SKIPPED, item.target, READY)
@@ -64,7 +64,9 @@ class Gate:
         if self.plan.has(item.target):
             if self.on_exists == "rename":
                 return self._renamed(item)
-            return _failed(item, "over-input", f"{shown(item.target)} is itself an input: give another -o or --suffix")
+            return _failed(
+                item, "over-input", f"{printable(item.target)} is itself an input: give another -o or --suffix"
+            )
         if self.on_exists == "overwrite" or self.memory.made(item.target, item.path):
             return replace(item, replace=True)
         if self._stands(item):
@@ -72,14 +74,14 @@ class Gate:
         if self.on_exists == "rename":
             return self._renamed(item)
         return _failed(
-            item, "exists", f"{shown(item.target)} exists: --overwrite replaces it, --on-exists has more ways"
+            item, "exists", f"{printable(item.target)} exists: --overwrite replaces it, --on-exists has more ways"
         )
 
     def _stands(self, item: Item) -> bool:
         """Does the file itself say that it is this very result?"""
         made = self.read_made(item.target)
         try:
-            return made is not None and made.get("key") == key(sha256(item.path), item.recipe)
+            return made is not None and made.get("key") == key(hash_file(item.path), item.recipe)
         except OSError:
             return False
 

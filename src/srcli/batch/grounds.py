@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from srcli.errors import MachineError
-from srcli.files import is_dir, stands
-from srcli.imaging.names import shown
+from srcli.files import is_dir, lexists
+from srcli.imaging.printable import printable
 from srcli.imaging.write import TEMPORARY
 
 PROBE = ".srcli-probe-"
@@ -35,8 +35,8 @@ def _standing(folder: Path, option: str = "-o") -> Path:
     for path in (folder, *folder.parents):
         if is_dir(path):
             return path
-        if stands(path):
-            raise MachineError(f"{shown(path)} is no folder: give another {option}")
+        if lexists(path):
+            raise MachineError(f"{printable(path)} is no folder: give another {option}")
     return Path()
 
 
@@ -50,7 +50,7 @@ def _try(folder: Path, wanted: Path, option: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             probe.rename(probe.with_name(probe.name + "-")).unlink()
     except OSError as error:
-        text = f"nothing can be written to {shown(wanted)} ({error.strerror}): give another folder with {option}"
+        text = f"nothing can be written to {printable(wanted)} ({error.strerror}): give another folder with {option}"
         raise MachineError(text) from error
 
 
@@ -74,6 +74,6 @@ def check_space(folder: Path, size: int, factor: float, format: str | None) -> N
     free = shutil.disk_usage(_standing(folder)).free
     if free < needed:
         raise MachineError(
-            f"{shown(folder)} has {free // MEBIBYTE} MiB free, {needed // MEBIBYTE} MiB or more are needed:"
+            f"{printable(folder)} has {free // MEBIBYTE} MiB free, {needed // MEBIBYTE} MiB or more are needed:"
             " make room, or give another folder with -o"
         )

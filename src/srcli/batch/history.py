@@ -12,7 +12,7 @@ from srcli.batch.journal import NAME, PICTURE, RUN, STARTED, records, word
 from srcli.batch.report import DONE, FAILED
 from srcli.errors import InputError
 from srcli.files import exists, is_dir
-from srcli.imaging.names import shown
+from srcli.imaging.printable import printable
 
 TABLE = "CREATE TABLE last (source TEXT PRIMARY KEY, status TEXT, kind TEXT, message TEXT, seconds REAL)"
 SLOWEST = 5
@@ -48,10 +48,10 @@ class History:
             out.append(f"{self.unfinished} begun and not finished: run the same command again")
         if self.slowest:
             out.append("slowest:")
-            out += [f"  {seconds:8.2f} s  {shown(source)}" for source, seconds in self.slowest]
+            out += [f"  {seconds:8.2f} s  {printable(source)}" for source, seconds in self.slowest]
         if self.failures:
             out.append("failures:")
-            out += [f"  {count:6} {kind}: {shown(text)}" for kind, count, text in self.failures]
+            out += [f"  {count:6} {kind}: {printable(text)}" for kind, count, text in self.failures]
         return out
 
 
@@ -60,7 +60,7 @@ def history(path: Path) -> History:
     if is_dir(path):
         path = path / NAME
     if not exists(path):
-        raise InputError(f"no journal {shown(path)}: give the folder of a run over more than one picture")
+        raise InputError(f"no journal {printable(path)}: give the folder of a run over more than one picture")
     db, runs = sqlite3.connect(""), 0
     db.execute(TABLE)
     for record in records(path):
@@ -69,7 +69,7 @@ def history(path: Path) -> History:
             told = [_plain(record.get(name)) for name in ("source", "status", "kind", "message")]
             db.execute("INSERT OR REPLACE INTO last VALUES (?, ?, ?, ?, ?)", [*told, _number(record.get("seconds"))])
     if not runs:
-        raise InputError(f"{shown(path)} is no journal of srcli: give a {NAME} or its folder")
+        raise InputError(f"{printable(path)} is no journal of srcli: give a {NAME} or its folder")
     count = dict(db.execute("SELECT status, count(*) FROM last GROUP BY status"))
     slowest = "SELECT source, seconds FROM last WHERE status = ? ORDER BY seconds DESC, source LIMIT ?"
     failures = "SELECT kind, count(*), min(message) FROM last WHERE status = ? GROUP BY kind ORDER BY 2 DESC, kind"
@@ -88,7 +88,7 @@ def history(path: Path) -> History:
 def _plain(value: object) -> str | None:
     """Names that are not UTF-8 come as lone surrogates, which SQLite does not take."""
     text = word(value)
-    return None if text is None else shown(text)
+    return None if text is None else printable(text)
 
 
 def _number(value: object) -> float:

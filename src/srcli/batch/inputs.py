@@ -14,8 +14,8 @@ from typing import BinaryIO
 from srcli.batch.orders import STREAM, Intake
 from srcli.errors import InputError, PictureError
 from srcli.files import is_dir, is_file
-from srcli.imaging.names import shown
-from srcli.imaging.sniff import HEAD, sniff
+from srcli.imaging.detect_format import HEAD, detect_format
+from srcli.imaging.printable import printable
 
 PICTURES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".tif", ".tiff", ".bmp", ".dib", ".gif"}
@@ -135,19 +135,19 @@ def found(path: Path, root: Path, turn: int = 0) -> Found:
     try:
         status = path.stat()
     except FileNotFoundError:
-        return Found(path, root, turn, problem=("missing", f"{shown(path)} does not exist: check the name"))
+        return Found(path, root, turn, problem=("missing", f"{printable(path)} does not exist: check the name"))
     except (OSError, ValueError) as error:
         return Found(path, root, turn, problem=_unseen(path, error))
     place = (status.st_dev, status.st_ino)
     if not stat.S_ISREG(status.st_mode):
-        problem = ("not-a-file", f"{shown(path)} is a pipe, socket or device: give a picture file")
+        problem = ("not-a-file", f"{printable(path)} is a pipe, socket or device: give a picture file")
         return Found(path, root, turn, place=place, problem=problem)
     return Found(path, root, turn, status.st_size, place)
 
 
 def _unseen(path: Path, error: OSError | ValueError) -> tuple[str, str]:
     reason = getattr(error, "strerror", None) or error
-    return "unreadable", f"{shown(path)} cannot be looked at ({reason}): check its permissions"
+    return "unreadable", f"{printable(path)} cannot be looked at ({reason}): check its permissions"
 
 
 def is_picture(path: Path) -> bool:
@@ -160,7 +160,7 @@ def _sniffed(path: Path) -> bool:
         if not is_file(path):
             return False
         with path.open("rb") as stream:
-            return bool(sniff(stream.read(HEAD), path.name))
+            return bool(detect_format(stream.read(HEAD), path.name))
     except (OSError, PictureError):
         return False
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from srcli.errors import InputError, MachineError
-from srcli.imaging.names import shown
+from srcli.imaging.printable import printable
 
 NAME = ".srcli-journal.jsonl"
 STARTED, RUN, PICTURE = "started", "run", "picture"
@@ -47,16 +47,15 @@ class Journal:
             folder.mkdir(parents=True, exist_ok=True)
             self._file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         except OSError as error:
-            text = (
-                f"the journal {shown(self.path)} cannot be opened ({error.strerror}): give another -o, or --no-journal"
-            )
+            reason = f"the journal {printable(self.path)} cannot be opened ({error.strerror})"
+            text = f"{reason}: give another -o, or --no-journal"
             raise MachineError(text) from error
         try:
             _lock(self._file)
         except OSError as error:
             self.close()
             raise MachineError(
-                f"another run is writing to {shown(folder)}: wait for it, or give another folder with -o"
+                f"another run is writing to {printable(folder)}: wait for it, or give another folder with -o"
             ) from error
         self._end_line()
 
@@ -86,7 +85,7 @@ class Journal:
         except OSError as error:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._file, before)
-            text = f"the journal {shown(self.path)} cannot be written ({error.strerror}): free some space"
+            text = f"the journal {printable(self.path)} cannot be written ({error.strerror}): free some space"
             raise MachineError(text) from error
 
     def _end_line(self) -> None:
@@ -117,7 +116,7 @@ def records(path: Path) -> Iterator[dict[str, Any]]:
                     if isinstance(record, dict):
                         yield record
     except OSError as error:
-        raise InputError(f"the journal {shown(path)} cannot be read: {error.strerror}") from error
+        raise InputError(f"the journal {printable(path)} cannot be read: {error.strerror}") from error
 
 
 def word(value: object) -> str | None:

@@ -15,8 +15,8 @@ from srcli.batch.bench import LOADING, Bench, Fatal, Made
 from srcli.batch.plan import Item
 from srcli.batch.report import Outcome, failure
 from srcli.errors import MachineError, PictureError
-from srcli.imaging.names import shown
 from srcli.imaging.picture import Picture
+from srcli.imaging.printable import printable
 from srcli.memory import TooLarge
 
 IN_A_ROW = 3  # failures of the machine, after which there is no point in going on
@@ -139,7 +139,7 @@ class Line:
             if stage == LOADING:
                 flight.began_work = now
             elif self._timeout and now - flight.began_work > self._timeout:
-                text = f"{shown(flight.item.path)} took longer than {self._timeout:g} seconds: raise --timeout"
+                text = f"{printable(flight.item.path)} took longer than {self._timeout:g} seconds: raise --timeout"
                 raise PictureError(text, "timeout")
             self._mail.put((flight, "step", (stage, done, total)))
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from srcli.batch.inputs import Found
 from srcli.batch.orders import STREAM, Intake, Orders, Outlet
 from srcli.errors import InputError, PictureError
-from srcli.files import exists, is_dir, is_file, same
-from srcli.imaging.formats import format_of, named, suffix_for
-from srcli.imaging.names import shown
+from srcli.files import exists, is_dir, is_file, same_file
+from srcli.imaging.formats import format_of_name, parse_format, suffix_for
+from srcli.imaging.printable import printable
 from srcli.tasks import TASKS, Job
 
 NAME_MAX = 255  # bytes, on every file system in common use
@@ -95,7 +95,7 @@ def extension(path: Path, format: str | None) -> str:
     """The input's own where it can be written, or what can hold it; or that of the format that was asked for."""
     if format is None:
         return suffix_for(path)
-    kind = named(format)
+    kind = parse_format(format)
     return USUAL.get(kind, f".{kind.lower()}")
 
 
@@ -127,21 +127,21 @@ def _single_file(intake: Intake, outlet: Outlet) -> Path | None:
         return None
     _check_ending(path, outlet.format)
     if intake.listed is not None or len(intake.inputs) > 1 or is_dir(Path(intake.inputs[0])):
-        raise InputError(f"-o {shown(path)} names one file, for a number of inputs: give a folder")
+        raise InputError(f"-o {printable(path)} names one file, for a number of inputs: give a folder")
     return path
 
 
 def _check_ending(path: Path, format: str | None) -> None:
     """A name ends as its format does, whether that was asked for or not."""
     try:
-        kind = format_of(path)
+        kind = format_of_name(path)
     except InputError as error:
         if format is not None:
             return
         way = "give a folder, or a name ending in .png" if exists(path) else "end it in .png, or in / for a folder"
-        raise InputError(f"-o {shown(path)} is no folder and no name of a picture: {way}") from error
-    if format is not None and kind != named(format):
-        raise InputError(f"-o {shown(path)} is no name for --format {format}: leave one of them out")
+        raise InputError(f"-o {printable(path)} is no folder and no name of a picture: {way}") from error
+    if format is not None and kind != parse_format(format):
+        raise InputError(f"-o {printable(path)} is no name for --format {format}: leave one of them out")
 
 
 class Ours:
@@ -150,7 +150,7 @@ class Ours:
     def __init__(self, orders: Orders, told: Callable[[Path], bool], made: Callable[[Path], object]) -> None:
         self._suffix, self._told, self._made = orders.outlet.suffix, told, made
         self._beside = orders.outlet.path is None or any(
-            same(Path(name), Path(orders.outlet.path)) for name in orders.intake.inputs
+            same_file(Path(name), Path(orders.outlet.path)) for name in orders.intake.inputs
         )
 
     def __call__(self, path: Path, neighbour: bool) -> bool:

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 
 from srcli import __version__
 from srcli.errors import InputError
-from srcli.files import exists, is_dir, is_file, same, sha256
-from srcli.imaging.formats import named
+from srcli.files import exists, hash_file, is_dir, is_file, same_file
+from srcli.imaging.formats import parse_format
 from srcli.settings import FRAMES, MAX_PIXELS, REFUSE, DeviceChoice, ModelChoice
 from srcli.tasks import Job
 
 if TYPE_CHECKING:
-    from srcli.imaging.ready import Saving
+    from srcli.imaging.prepare_output import SaveOptions
     from srcli.pipeline import Pipeline
 
 STREAM = "-"
@@ -49,7 +49,7 @@ class Intake:
             raise InputError("stdin was named twice: it can be read once")
         if self.mask is not None and not exists(Path(self.mask)):
             raise InputError(f"no such mask {self.mask}: give --mask a picture, or a folder of pictures")
-        if self.mask is not None and any(same(Path(self.mask), Path(name)) for name in self.inputs):
+        if self.mask is not None and any(same_file(Path(self.mask), Path(name)) for name in self.inputs):
             raise InputError(f"the mask {self.mask} is itself an input: keep masks in a folder of their own")
         if self.max_pixels < 1:
             raise InputError(f"--max-pixels {self.max_pixels} is out of range: give a positive number")
@@ -63,7 +63,7 @@ class Intake:
         mask = Path(self.mask)
         if is_dir(mask):
             mask = mask / path.parent.relative_to(root) / f"{path.stem}.png"
-        return mask if is_file(mask) and not same(mask, path) else None
+        return mask if is_file(mask) and not same_file(mask, path) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,10 +80,10 @@ class Outlet:
     preview: str | None = None  # a file that shows the picture while it is made
 
     @property
-    def saving(self) -> Saving:
-        from srcli.imaging.ready import Saving
+    def saving(self) -> SaveOptions:
+        from srcli.imaging.prepare_output import SaveOptions
 
-        return Saving(quality=self.quality, strip=self.strip, strip_gps=self.strip_gps)
+        return SaveOptions(quality=self.quality, strip=self.strip, strip_gps=self.strip_gps)
 
     def __post_init__(self) -> None:
         if self.path == "":
@@ -95,7 +95,7 @@ class Outlet:
         if self.quality is not None and not 1 <= self.quality <= 100:
             raise InputError(f"--file-quality {self.quality} is out of range: give a number from 1 to 100")
         if self.format is not None:
-            named(self.format)
+            parse_format(self.format)
         if self.preview is not None and not self.preview.lower().endswith(PREVIEWS):
             raise InputError(f"--preview {self.preview!r} names no picture: end it in {', '.join(PREVIEWS)}")
 
@@ -177,7 +177,7 @@ def with_mask(recipe: str, mask: Path | None) -> str:
     if mask is None:
         return recipe
     try:
-        told = sha256(mask)
+        told = hash_file(mask)
     except OSError:
         told = "closed"  # the picture will fail, and say why
     return hashlib.sha256(f"{recipe} {told}".encode()).hexdigest()

@@ -13,7 +13,7 @@ from typing import Any
 from srcli.batch.journal import PICTURE, Stamp, records, word
 from srcli.batch.naming import is_numbered
 from srcli.batch.report import FAILED
-from srcli.files import is_file, sha256
+from srcli.files import hash_file, is_file
 
 TABLES = """
 CREATE TABLE made (source BLOB, recipe TEXT, target BLOB, status TEXT, kind TEXT, input TEXT, input_stamp TEXT,
@@ -108,6 +108,6 @@ def _text(stamp: object) -> str | None:
 def _same(path: Path, stamps: Sequence[str | None], hashes: Sequence[str | None]) -> bool:
     """By one of the stamps, or else by what is in it."""
     try:
-        return str(Stamp.of(path).fields()) in stamps or (any(hashes) and sha256(path) in hashes)
+        return str(Stamp.of(path).fields()) in stamps or (any(hashes) and hash_file(path) in hashes)
     except OSError:
         return False

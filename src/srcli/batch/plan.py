@@ -15,8 +15,8 @@ from srcli.batch.inputs import Found
 from srcli.batch.naming import Namer, folded, numbered
 from srcli.batch.orders import STREAM, Intake
 from srcli.errors import InputError, PictureError
-from srcli.files import exists, same
-from srcli.imaging.names import shown
+from srcli.files import exists, same_file
+from srcli.imaging.printable import printable
 
 PAGE = 1000
 COLUMNS = "id, turn, path, root, size, dev, ino, kind, message, target"
@@ -106,16 +106,16 @@ class Plan:
     def _own(self, item: Item, target: Path, rename: bool, mask: Path | None) -> Path:
         if target == Path(STREAM):
             return target
-        if same(target, item.path) or (mask and same(target, mask)):
-            raise InputError(f"{shown(target)} would be written over: give another -o or --suffix")
+        if same_file(target, item.path) or (mask and same_file(target, mask)):
+            raise InputError(f"{printable(target)} would be written over: give another -o or --suffix")
         for path in chain([target], numbered(target)):
             other = self.claim(path, item.path)
             if other is None:
                 return path
             if not rename:
-                both = f"{shown(other)} and {shown(item.path)} would both be written to {shown(target)}"
+                both = f"{printable(other)} and {printable(item.path)} would both be written to {printable(target)}"
                 raise InputError(f"{both}: rename one, or give --on-exists rename")
-        raise InputError(f"{shown(target)} has no free number left")
+        raise InputError(f"{printable(target)} has no free number left")
 
     def problem(self) -> str | None:
         """Why nothing at all can be tried, if that is so: the first reason, with its file."""

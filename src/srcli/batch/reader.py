@@ -19,8 +19,8 @@ from srcli.batch.inputs import stdin
 from srcli.batch.orders import STREAM, Intake
 from srcli.batch.wire import Refusal, Request, receive, send
 from srcli.errors import MachineError, PictureError
-from srcli.imaging.names import shown
 from srcli.imaging.picture import Picture
+from srcli.imaging.printable import printable
 
 PATIENCE = 120.0  # seconds for reading one picture, where no --timeout says otherwise
 CHUNK = 1 << 20
@@ -129,12 +129,15 @@ class Reader:
             return CancelledError()
         code = process.returncode if process is not None else 0
         if late:
-            text = f"{shown(path)} could not be read within {self._timeout:g} seconds: raise --timeout, or leave it out"
+            text = f"{printable(path)} could not be read within {self._timeout:g} seconds"
+            text += ": raise --timeout, or leave it out"
             return PictureError(text, "timeout")
         if code == -9:
-            text = f"{shown(path)}: the process that read it was killed from outside, twice: free some memory"
+            text = f"{printable(path)}: the process that read it was killed from outside, twice: free some memory"
             return _Killed(text, "killed")
-        text = f"{shown(path)} killed the process that read it (status {code}): it is damaged or hostile, leave it out"
+        text = (
+            f"{printable(path)} killed the process that read it (status {code}): it is damaged or hostile, leave it out"
+        )
         return PictureError(text, "crash")
 
 

@@ -27,8 +27,8 @@ from srcli.batch.reader import Readers
 from srcli.batch.report import FAILED, Outcome, Report, Tally
 from srcli.batch.signals import watching
 from srcli.errors import InputError
-from srcli.imaging.names import shown
 from srcli.imaging.picture import Picture
+from srcli.imaging.printable import printable
 
 
 def run(orders: Orders, listener: Listener | None = None) -> Report:
@@ -108,8 +108,8 @@ class _Run:
         bare = (found.path for found in tried if intake.mask_for(found.path, found.root) is None)
         if (first := next(bare, None)) is not None:
             more = sum(1 for _ in bare)
-            which = shown(first) + (f" and {more} more of {len(plan)} pictures" if more else "")
-            self.listener.note(f"no mask in {shown(intake.mask)} for {which}: not mended")
+            which = printable(first) + (f" and {more} more of {len(plan)} pictures" if more else "")
+            self.listener.note(f"no mask in {printable(intake.mask)} for {which}: not mended")
 
     def _try_grounds(self, plan: Plan, namer: Namer) -> None:
         if namer.streams:
@@ -142,7 +142,7 @@ class _Run:
     def read(self, item: Item) -> Picture:
         if self.logbook:
             self.logbook.reading(item)
-        picture = replace(self.readers.read(item.path, item.mask), name=shown(item.path))
+        picture = replace(self.readers.read(item.path, item.mask), name=printable(item.path))
         self.delivery.check(item, picture)
         return picture
 
@@ -162,7 +162,7 @@ class _Run:
         if self.logbook:
             self.logbook.failed(outcome)
         for text in outcome.notes:
-            self.listener.note(f"{shown(outcome.source)}: {text}")
+            self.listener.note(f"{printable(outcome.source)}: {text}")
         self.listener.ended(outcome, self.tally)
         if outcome.status == FAILED and self.orders.conduct.fail_fast:
             self.stop.asked.set()

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from srcli.errors import MachineError, SrcliError
-from srcli.imaging.names import shown
+from srcli.imaging.printable import printable
 
 USAGE = 2
 INTERRUPTED = 130
@@ -60,7 +60,7 @@ def _usage(error: typer.TyperException) -> Exception:
 
 def complain(message: str) -> None:
     """One line on stderr, whatever characters the message is made of."""
-    say(f"srcli: {shown(message)}")
+    say(f"srcli: {printable(message)}")
 
 
 def say(text: str) -> None:

@@ -16,7 +16,7 @@ from rich.text import Text
 from srcli.batch.listener import Listener
 from srcli.batch.report import FAILED, Outcome, Report, Tally
 from srcli.cli.boundary import complain, emit, say
-from srcli.imaging.names import shown
+from srcli.imaging.printable import printable
 
 
 class Paths:
@@ -67,7 +67,7 @@ class Plain(Listener):
 
     def ended(self, outcome: Outcome, tally: Tally) -> None:
         if outcome.status == FAILED:
-            name, message = shown(outcome.source), str(outcome.message)
+            name, message = printable(outcome.source), str(outcome.message)
             self.complain(message if name in message else f"{name}: {message}")
             if self.verbose and outcome.error is not None:
                 self.line("".join(traceback.format_exception(outcome.error)))
@@ -83,7 +83,7 @@ class Plain(Listener):
             self.line("time went to " + ", ".join(f"{name} {spent:.1f} s" for name, spent in report.times.items()))
 
     def line(self, text: str) -> None:
-        say("\n".join(shown(part) for part in text.rstrip().split("\n")))
+        say("\n".join(printable(part) for part in text.rstrip().split("\n")))
 
     def complain(self, text: str) -> None:
         complain(text)
@@ -123,7 +123,7 @@ class Bar(Plain):
             self.progress.update(self.task, description=f"pictures{failed}", completed=tally.ended)
 
     def line(self, text: str) -> None:
-        self.progress.console.print(Text("\n".join(shown(part) for part in text.rstrip().split("\n"))))
+        self.progress.console.print(Text("\n".join(printable(part) for part in text.rstrip().split("\n"))))
 
     def complain(self, text: str) -> None:
         self.line(f"srcli: {text}")

@@ -16,7 +16,7 @@ import typer
 
 from srcli import __version__
 from srcli.errors import SrcliError
-from srcli.imaging.names import shown
+from srcli.imaging.printable import printable
 from srcli.settings import DeviceChoice, ModelChoice
 from srcli.tasks import TASKS
 
@@ -44,7 +44,7 @@ def doctor(
     for title, rows in facts.items():
         table.add_row(Text(title, style="bold"), Text(""))
         for name, value in rows.items():
-            table.add_row(Text(f"  {name}"), Text(shown(value)))
+            table.add_row(Text(f"  {name}"), Text(printable(value)))
     Console().print(table)
 
 

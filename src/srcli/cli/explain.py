@@ -11,7 +11,7 @@ from srcli.batch.reader import Readers
 from srcli.batch.run import find
 from srcli.cli.boundary import complain, counted
 from srcli.errors import InputError, PictureError
-from srcli.imaging.names import shown
+from srcli.imaging.printable import printable
 
 SOME_FAILED, ALL_FAILED = 3, 1
 
@@ -31,7 +31,7 @@ def explain(orders: Orders, as_json: bool) -> int:
                 if found.problem:
                     raise PictureError(found.problem[1], found.problem[0])
                 plan = forecast(orders.maker.choice, orders.job, readers.size(found.path), device)
-                _say({"input": shown(found.path), **plan.said(device, rate)}, as_json)
+                _say({"input": printable(found.path), **plan.said(device, rate)}, as_json)
                 counts[0] += 1
             except PictureError as error:
                 complain(str(error))

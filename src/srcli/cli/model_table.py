@@ -21,7 +21,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from srcli.imaging.names import shown
+from srcli.imaging.printable import printable
 from srcli.weights import care
 from srcli.weights.lock import Entry
 
@@ -66,7 +66,7 @@ MEANS = {
 def show(entries: Sequence[Entry], states: Mapping[str, str], hub: Path) -> None:
     """Print the table of weights on stdout, one block a kind."""
     console = Console(highlight=False)
-    order, longest = list(KINDS), max(len(shown(entry.name)) for entry in entries)
+    order, longest = list(KINDS), max(len(printable(entry.name)) for entry in entries)
     for heading, members in groupby(sorted(entries, key=lambda e: order.index(e.kind)), key=lambda e: KINDS[e.kind]):
         console.print(Text(f"\n{heading}", style="bold"))
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False, expand=True)
@@ -79,19 +79,21 @@ def show(entries: Sequence[Entry], states: Mapping[str, str], hub: Path) -> None
             table.add_row(*_row(entry, states[entry.name], console))
         console.print(table)
     console.print(_legend(states, console))
-    console.print(Text(f"in {shown(hub)}", style="dim"), soft_wrap=True)
+    console.print(Text(f"in {printable(hub)}", style="dim"), soft_wrap=True)
 
 
 def _row(entry: Entry, state: str, console: Console) -> tuple[Text, ...]:
     style = "bold" if state in (care.CHECKED, care.HERE) else ""
-    title = Text(shown(entry.title))
+    title = Text(printable(entry.title))
     if any(file.pickled for file in entry.files.values()):
         title.append(" (pickle)", style="yellow")
     return (
         _mark(state, console),
-        Text(shown(entry.name), style=style, overflow="fold"),
+        Text(printable(entry.name), style=style, overflow="fold"),
         Text(_size(entry)),
-        Text(LICENCES.get(entry.license, shown(entry.license)), style="yellow" if entry.terms in RESTRICTED else ""),
+        Text(
+            LICENCES.get(entry.license, printable(entry.license)), style="yellow" if entry.terms in RESTRICTED else ""
+        ),
         title,
     )
 
@@ -149,7 +151,7 @@ class _Tally:
 
     def report(self, path: str, here: int, size: int) -> None:
         if path not in self.tasks:
-            self.tasks[path] = self.progress.add_task(shown(path)[-40:], total=size, completed=here)
+            self.tasks[path] = self.progress.add_task(printable(path)[-40:], total=size, completed=here)
             self.seen[path] = here
             return
         self.progress.update(self.tasks[path], completed=here, visible=here < size)

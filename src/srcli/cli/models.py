@@ -12,7 +12,7 @@ import typer
 
 from srcli.cli.boundary import counted, emit
 from srcli.errors import InputError, WeightsError
-from srcli.imaging.names import shown
+from srcli.imaging.printable import printable
 from srcli.weights import care
 from srcli.weights.lock import Entry, pick
 from srcli.weights.store import ANY, Store, licence
@@ -154,7 +154,7 @@ def _judge(verdict: care.Verdict, as_json: bool) -> None:
     copy = verdict.copy
     if as_json:
         facts = {"name": copy.entry.name, "file": copy.file.path, "wrong": verdict.wrong}
-        print(json.dumps(facts | {"moved_to": shown(verdict.aside) if verdict.aside else None}))
+        print(json.dumps(facts | {"moved_to": printable(verdict.aside) if verdict.aside else None}))
     elif verdict.wrong:
         print(f"{copy.entry.name}/{copy.file.path}")
     if verdict.wrong:
@@ -227,4 +227,4 @@ def _bytes(size: int) -> str:
 
 
 def _say(line: str) -> None:
-    typer.echo(shown(line), err=True)
+    typer.echo(printable(line), err=True)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from srcli.degrade.settings import BICUBIC, NONE, BlurKernels, Degradation, PrintDamage, Stage
 from srcli.errors import InputError
-from srcli.files import expanded, is_file
+from srcli.files import expand_user, is_file
 
 S = TypeVar("S")
 DOWN_MOSTLY = MappingProxyType({"up": 0.2, "down": 0.7, "keep": 0.1})
@@ -59,7 +59,7 @@ def find_degradation(name: str) -> Degradation:
     """A preset by its name, or one changed by a TOML file. Raises InputError."""
     if name in PRESETS:
         return PRESETS[name]
-    path = expanded(name)
+    path = expand_user(name)
     if not is_file(path):
         raise InputError(f"no degradation {name!r}: choose one of {', '.join(PRESETS)}, or give a TOML file")
     try:

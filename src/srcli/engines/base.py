@@ -8,7 +8,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from srcli.memory import Thrift
+from srcli.memory import MemorySavings
 from srcli.sampling.noise import NoiseField
 from srcli.sampling.sampler import Denoiser, Scheduler
 from srcli.sampling.tiling import Tile
@@ -28,7 +28,7 @@ class Request:
     prompt: Prompt
     noise: NoiseField
     tell: Tell = print  # a sentence for the user, said once
-    thrift: Thrift = Thrift()  # how much is done at a time
+    savings: MemorySavings = MemorySavings()  # how much is done at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Engine(Protocol):
     name: str
     factor: int  # pixels of the result per pixel of the hint: 4 for the built-in engine, 1 where the hint is full size
     block: int | None  # side of the largest piece of hint taken at once; None: any size is taken whole
-    saves: Collection[str]  # what of Thrift it can do; with all else, memory that runs out is the end
+    supported_savings: Collection[str]  # fields of MemorySavings that it can apply; with all applied, OOM is final
     halo: int  # hint pixels around a block that bear on its result
 
     def passes(self, size: Size, target: Size) -> list[Size]:

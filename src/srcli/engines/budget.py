@@ -11,7 +11,7 @@ from torch import nn
 
 from srcli.engines.device import Device
 from srcli.imaging.spill import LARGE
-from srcli.memory import Thrift, TooLarge
+from srcli.memory import MemorySavings, TooLarge
 
 GIB = 1 << 30
 CONTEXT = GIB // 2  # what torch itself and its libraries take, on any device
@@ -72,8 +72,8 @@ class Room:
         """What of it changes the result."""
         return {"weights": "kept in 8 bits"} if self.eighth else {}
 
-    def with_less(self, thrift: Thrift) -> Room:
-        return replace(self, by_stage=self.by_stage or thrift.offload)
+    def with_less(self, savings: MemorySavings) -> Room:
+        return replace(self, by_stage=self.by_stage or savings.offload)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from srcli.engines.budget import Area
 from srcli.engines.builtin_file import read
 from srcli.engines.device import Device
 from srcli.errors import WeightsError
-from srcli.files import expanded
+from srcli.files import expand_user
 from srcli.models.builtin import UP, Builtin, Prediction
 from srcli.sampling.cosine import Cosine
 from srcli.sampling.hint import lit
@@ -45,7 +45,7 @@ def load(choice: ModelChoice, device: Device, store: Store, tell: Tell) -> Built
     """The packaged model for the task, or one trained by `srcli train builtin` (`--adapter FILE`)."""
     name = "restore" if choice.variant == "restore" else "upscale"
     if choice.adapter:
-        path = expanded(choice.adapter)
+        path = expand_user(choice.adapter)
         digest = sha256(path)
     else:
         path, digest = packaged(f"builtin-{name}")
@@ -134,7 +134,7 @@ class BuiltinEngine:
     name: str = "builtin"
     block: int = BLOCK
     halo: int = HALO
-    saves: Collection[str] = ()
+    supported_savings: Collection[str] = ()
 
     @property
     def factor(self) -> int:

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from srcli.errors import MachineError, WeightsError
-from srcli.files import replacing
+from srcli.files import replace_file
 from srcli.models.builtin import Builtin, Shape
 from srcli.weights.header import read_header
 from srcli.weights.open import load_into, load_state
@@ -22,7 +22,7 @@ def write(path: Path, shape: Shape, state: Mapping[str, Tensor], task: str) -> N
     """A full disk leaves the last file whole."""
     halves = {name: tensor.half().contiguous() for name, tensor in state.items()}
     try:
-        with replacing(path) as fresh:
+        with replace_file(path) as fresh:
             save_file(halves, fresh, {"shape": json.dumps(asdict(shape)), "task": task})
             fresh.chmod(0o644)  # safetensors makes its files private
     except (OSError, SafetensorError) as error:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from srcli.errors import InputError, WeightsError
-from srcli.files import expanded, is_dir, is_file
+from srcli.files import expand_user, is_dir, is_file
 from srcli.settings import AUTO, DeviceChoice, ModelChoice
 from srcli.tasks import Job, Task
 from srcli.weights.families import detect_header
@@ -67,7 +67,7 @@ def _of_adapter(adapter: str) -> str:
     """The engine that this adapter, a name of weights.lock, a file or a folder, was made for."""
     if adapter in Store(offline=True).lock():
         return STABLESR if adapter.startswith(STABLESR) else PASD
-    path = expanded(adapter)
+    path = expand_user(adapter)
     found = sorted(path.rglob("*.safetensors")) if is_dir(path) else [path]
     headers = [read_header(file) for file in found if file.suffix == ".safetensors" and is_file(file)]
     if any("shape" in header.metadata and "task" in header.metadata for header in headers):

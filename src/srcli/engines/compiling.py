@@ -11,7 +11,7 @@ from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 from srcli.engines.base import Tell
 from srcli.engines.budget import Room
 from srcli.engines.device import Device
-from srcli.memory import Thrift
+from srcli.memory import MemorySavings
 from srcli.models.compiled import Compiled
 from srcli.weights.places import places
 
@@ -25,11 +25,11 @@ class Later:
 
     def __init__(self, nets: Iterable[nn.Module], device: Device, room: Room) -> None:
         self._nets, self._wanted, self._room, self._pictures = tuple(nets), device.compiled, room, 0
-        self._thrift: Thrift | None = None
+        self._savings: MemorySavings | None = None
 
-    def begin(self, thrift: Thrift, tell: Tell) -> None:
-        """A picture begins; with other thrift than before, it is the same one that is tried again."""
-        again, self._thrift = self._thrift not in (None, thrift), thrift
+    def begin(self, savings: MemorySavings, tell: Tell) -> None:
+        """A picture begins; with other savings than before, it is the same one that is tried again."""
+        again, self._savings = self._savings not in (None, savings), savings
         self._pictures += not again
         if again or not self._wanted or self._pictures != 2:
             return

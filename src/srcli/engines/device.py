@@ -11,7 +11,7 @@ from torch import device as TorchDevice
 from torch import dtype as TorchDtype
 
 from srcli.errors import InputError, MachineError
-from srcli.memory import by_pages
+from srcli.memory import tune_allocator
 from srcli.settings import DeviceChoice
 
 CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
@@ -44,7 +44,7 @@ def available() -> list[str]:
 
 def pick(choice: DeviceChoice) -> Device:
     """The device that was asked for, or the best one; never another one silently."""
-    by_pages()
+    tune_allocator()
     torch.set_num_threads(choice.threads or default_threads())
     names = available()
     name = names[0] if choice.device == "auto" else choice.device

@@ -25,7 +25,7 @@ from srcli.engines.budget import AMPLE, Room
 from srcli.engines.device import Device
 from srcli.engines.placing import exact, place, visiting
 from srcli.errors import InputError, PictureError
-from srcli.memory import Thrift, is_out_of_memory, release
+from srcli.memory import MemorySavings, is_out_of_memory, release_memory
 from srcli.models.banded_vae import After, decode, encode
 from srcli.models.streams import Bands, Spilling
 from srcli.sampling.hint import lit
@@ -127,10 +127,10 @@ class Codec:
         with visiting(place(net, device, exact(device.dtype)), device, room):
             return cls(net, device, bands, room)
 
-    def with_less(self, thrift: Thrift) -> Codec:
+    def with_less(self, savings: MemorySavings) -> Codec:
         """This one, at work on less at a time."""
-        bands = replace(SPARING, area=int(SPARING.area * thrift.band)) if thrift.band < 1 else self.bands
-        return replace(self, bands=bands, room=self.room.with_less(thrift))
+        bands = replace(SPARING, area=int(SPARING.area * savings.band)) if savings.band < 1 else self.bands
+        return replace(self, bands=bands, room=self.room.with_less(savings))
 
     @property
     def factor(self) -> int:
@@ -189,7 +189,7 @@ class Codec:
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 if self.bands.store is not None or not is_out_of_memory(error):
                     raise
-            release()
+            release_memory()
             return run(SPARING)
 
 

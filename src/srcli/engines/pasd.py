@@ -20,7 +20,7 @@ from srcli.engines.pasd_sampling import Led, Nets, serving, start
 from srcli.engines.pasd_weights import Loaded, open_all
 from srcli.engines.placing import demand, settle
 from srcli.engines.prompts import TextEncoder, positive
-from srcli.memory import ALL
+from srcli.memory import ALL_SAVINGS
 from srcli.models.memory import remember_text
 from srcli.models.prefix import Prefix
 from srcli.sampling.layout import Limits, lay
@@ -58,7 +58,7 @@ class Pasd:
     factor: int = 1
     block: int | None = None
     halo: int = 0
-    saves: Collection[str] = ALL
+    supported_savings: Collection[str] = ALL_SAVINGS
 
     @classmethod
     def of(cls, loaded: Loaded, device: Device, describer: Describer) -> Pasd:
@@ -100,11 +100,11 @@ class Pasd:
         return need.latents(self.room, self.memory) if device.accelerated else arrange(need, device).latents
 
     def prepare(self, hint: Tensor, request: Request) -> Canvas:
-        self._later.begin(request.thrift, request.tell)
+        self._later.begin(request.savings, request.tell)
         sampling = request.sampling
         made = scheduler(str(sampling.scheduler), self.schedule, int(sampling.steps or 1))
         shape = (1, 4, hint.shape[2] // self.codec.factor, hint.shape[3] // self.codec.factor)
-        codec = self.codec.with_less(request.thrift)
+        codec = self.codec.with_less(request.savings)
         z = codec.encode(hint, request.noise.draw(shape, POSTERIOR))
         led = Led(
             self.nets,
@@ -112,7 +112,7 @@ class Pasd:
             float(sampling.guidance or 0),
             1.0 if sampling.conditioning_scale is None else sampling.conditioning_scale,
             guided_steps(made.timesteps, sampling.guidance_interval),
-            request.thrift.apart,
+            request.savings.split_guidance,
             serving(made.timesteps, sampling.reuse or 1),
         )
         finish = partial(_finish, codec)
@@ -130,7 +130,7 @@ class Pasd:
         for text in (shown, away):
             if (count := len(self.texts.pieces(text))) > 1:
                 request.tell(f"the prompt is longer than {self.texts.length} tokens: it is read in {count} pieces")
-        return self.texts.with_less(request.thrift).encode([away, shown])
+        return self.texts.with_less(request.savings).encode([away, shown])
 
 
 def _finish(codec: Codec, x: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from srcli.engines.device import Device
 from srcli.engines.placing import settle
 from srcli.imaging.picture import Picture
 from srcli.imaging.write import write_picture
-from srcli.memory import release
+from srcli.memory import release_memory
 from srcli.weights.open import load_component
 from srcli.weights.store import Store
 
@@ -51,7 +51,7 @@ class Preview:
         except Exception as error:
             reason = (str(error) or type(error).__name__).splitlines()[0]
         self._due = math.inf
-        release()
+        release_memory()
         self._tell(f"no more previews, the picture is made without: {reason}")
 
     def decode(self, latents: Tensor) -> Tensor:

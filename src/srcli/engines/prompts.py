@@ -12,7 +12,7 @@ from torch import Tensor
 from srcli.engines.budget import AMPLE, Room
 from srcli.engines.device import Device
 from srcli.engines.placing import place, visiting
-from srcli.memory import Thrift
+from srcli.memory import MemorySavings
 from srcli.tasks import Task
 
 ENDS = 2  # tokens that open and close each piece
@@ -33,9 +33,9 @@ class TextEncoder:
         with visiting(place(net, device), device, room):
             return cls(tokenizer, net, device, room)
 
-    def with_less(self, thrift: Thrift) -> TextEncoder:
+    def with_less(self, savings: MemorySavings) -> TextEncoder:
         """This one, leaving the device when it has done its part."""
-        return replace(self, room=self.room.with_less(thrift))
+        return replace(self, room=self.room.with_less(savings))
 
     @torch.inference_mode()
     def encode(self, texts: Sequence[str]) -> Tensor:

@@ -148,7 +148,7 @@ class SR3:
     factor: int = 1
     block: int | None = None
     halo: int = 0
-    saves: Collection[str] = ("share", "tile")
+    supported_savings: Collection[str] = ("share", "tile")
 
     def passes(self, size: Size, target: Size) -> list[Size]:
         """A cascade in equal steps, none larger than one of training."""

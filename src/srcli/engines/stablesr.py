@@ -25,7 +25,7 @@ from srcli.engines.latent import (
 from srcli.engines.placing import demand, settle
 from srcli.engines.prompts import TextEncoder
 from srcli.engines.stablesr_weights import Loaded, Variant, open_all
-from srcli.memory import ALL
+from srcli.memory import ALL_SAVINGS
 from srcli.models.banded_vae import After
 from srcli.models.cfw import keeping
 from srcli.models.memory import remember_text
@@ -97,7 +97,7 @@ class StableSR:
     factor: int = 1
     block: int | None = None
     halo: int = 0
-    saves: Collection[str] = ALL - {"apart"}  # it samples without guidance
+    supported_savings: Collection[str] = ALL_SAVINGS - {"split_guidance"}  # it samples without guidance
 
     @classmethod
     def of(cls, loaded: Loaded, device: Device) -> StableSR:
@@ -136,13 +136,13 @@ class StableSR:
         return tiles, max(1, self.room.latents // (tiles[0].height * tiles[0].width))
 
     def prepare(self, hint: Tensor, request: Request) -> Canvas:
-        self._later.begin(request.thrift, request.tell)
+        self._later.begin(request.savings, request.tell)
         weight = float(request.sampling.fidelity or 0)
         fusion = self.loaded.fusion.net if weight else None
         made, seen = self._scheduler(request.sampling), dict[int, Tensor]()
         whole = filled_up(lit(hint), self.codec.factor)
         shape = (1, 4, whole.shape[2] // self.codec.factor, whole.shape[3] // self.codec.factor)
-        codec = self.codec.with_less(request.thrift)
+        codec = self.codec.with_less(request.savings)
         z = codec.encode(whole, request.noise.draw(shape, POSTERIOR), keeping(seen) if fusion else None)
         alpha = made.alphas_cumprod[int(made.timesteps[0])]
         start = entering(made, noised(z, request.noise.draw(shape, START).to(z), alpha))
@@ -158,7 +158,7 @@ class StableSR:
         """What the user says of the picture, if anything: StableSR was trained without words."""
         if request.prompt.negative:
             request.tell("StableSR samples without guidance: the negative prompt has no effect")
-        return self.texts.with_less(request.thrift).encode([request.prompt.text])
+        return self.texts.with_less(request.savings).encode([request.prompt.text])
 
     def _scheduler(self, sampling: Sampling) -> Any:
         name, steps, config = str(sampling.scheduler), int(sampling.steps or 1), self.loaded.base.schedule

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from srcli.batch.inputs import is_picture
 from srcli.errors import InputError
-from srcli.files import exists, is_dir, same
-from srcli.imaging.names import shown
+from srcli.files import exists, is_dir, same_file
+from srcli.imaging.printable import printable
 
 _ADDED = re.compile(r"[-_. ].*|x\d.*")  # what programs put after a name: baby_x4, 0801x4, img_001_SRF_4_LR
 
@@ -28,17 +28,17 @@ class Pair:
 def find_pictures(place: Path) -> dict[str, Path]:
     """The pictures of a folder and its folders by their relative names without extension, sorted; or the one file."""
     if not exists(place):
-        raise InputError(f"{shown(place)} does not exist: check the name")
+        raise InputError(f"{printable(place)} does not exist: check the name")
     if not is_dir(place):
         return {place.stem: place}
     found: dict[str, Path] = {}
     for path in sorted(_walk(place)):
         name = path.relative_to(place).with_suffix("").as_posix()
         if name in found:
-            raise InputError(f"{shown(found[name])} and {shown(path)} have one name: keep one of them")
+            raise InputError(f"{printable(found[name])} and {printable(path)} have one name: keep one of them")
         found[name] = path
     if not found:
-        raise InputError(f"{shown(place)} holds no picture: check the folder")
+        raise InputError(f"{printable(place)} holds no picture: check the folder")
     return found
 
 
@@ -67,12 +67,14 @@ def pair_by_name(results: Path, reference: Path | None, inputs: Path | None) -> 
     for name, path in found.items():
         partners = {what: find_partner(name, names) for what, names in sides.items()}
         if missing := [what for what, partner in partners.items() if partner is None]:
-            notes.append(f"{shown(path)} has no {missing[0]} of its name: left out")
+            notes.append(f"{printable(path)} has no {missing[0]} of its name: left out")
             continue
         for what, partner in partners.items():
             used[what].add(str(partner))
         pairs.append(_pair(name, path, partners, sides))
-    notes += [f"{shown(sides[w][n])} has no result of its name" for w in sides for n in sides[w] if n not in used[w]]
+    notes += [
+        f"{printable(sides[w][n])} has no result of its name" for w in sides for n in sides[w] if n not in used[w]
+    ]
     return _without_doubles(pairs), notes
 
 
@@ -88,8 +90,8 @@ def _pair(name: str, path: Path, partners: Mapping[str, str | None], sides: Mapp
 
 def _checked(pair: Pair) -> Pair:
     for what, other in (("reference", pair.truth), ("input", pair.source)):
-        if other is not None and same(pair.result, other):
-            raise InputError(f"{shown(pair.result)} is its own {what}: name the folder of results first")
+        if other is not None and same_file(pair.result, other):
+            raise InputError(f"{printable(pair.result)} is its own {what}: name the folder of results first")
     return pair
 
 
@@ -99,7 +101,7 @@ def _without_doubles(pairs: list[Pair]) -> list[Pair]:
     seen: dict[str, Path] = {}
     for pair in pairs:
         if pair.name in seen:
-            one, other = shown(seen[pair.name]), shown(pair.result)
+            one, other = printable(seen[pair.name]), printable(pair.result)
             raise InputError(
                 f"{one} and {other} are both results for {pair.name}: keep one, or name the other with --against"
             )

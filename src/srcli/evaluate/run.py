@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from srcli.errors import InputError, PictureError
 from srcli.evaluate.pairs import Pair, pair_by_name
-from srcli.imaging.names import shown
+from srcli.imaging.printable import printable
 from srcli.imaging.read import read_picture
 from srcli.metrics.registry import SOURCE, TRUTH, Metric, choose_metrics
 from srcli.metrics.sample import Sample
@@ -111,7 +111,7 @@ def name_methods(places: Iterable[Path]) -> list[str]:
     """Each folder's own name, or the path where two have one name."""
     places = list(places)
     short = [place.resolve().name for place in places]
-    return [name if short.count(name) == 1 else shown(place) for name, place in zip(short, places, strict=True)]
+    return [name if short.count(name) == 1 else printable(place) for name, place in zip(short, places, strict=True)]
 
 
 def _measure_method(name: str, pairs: list[Pair], metrics: tuple[Metric, ...], request: Request, tell: Tell) -> Method:
@@ -121,7 +121,7 @@ def _measure_method(name: str, pairs: list[Pair], metrics: tuple[Metric, ...], r
             rows.append(future.result())
         except PictureError as error:
             failed += 1
-            tell(f"{shown(pair.result)}: {error}")
+            tell(f"{printable(pair.result)}: {error}")
     for note in _sum_up_notes(rows):
         tell(f"{name}: {note}")
     return Method(name, tuple(rows), failed)
@@ -174,4 +174,4 @@ def _sum_up_notes(rows: list[Row]) -> Iterator[str]:
         for note in row.notes:
             pictures.setdefault(note, []).append(row.picture)
     for note, names in pictures.items():
-        yield f"{shown(names[0]) if len(names) == 1 else f'{len(names)} pictures'}: {note}"
+        yield f"{printable(names[0]) if len(names) == 1 else f'{len(names)} pictures'}: {note}"

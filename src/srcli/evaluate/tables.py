@@ -11,7 +11,7 @@ from typing import Any
 from srcli import __version__
 from srcli.evaluate.run import Evaluation, Method
 from srcli.evaluate.statistics import CONFIDENCE, RESAMPLES, Difference, mean, median, paired_difference
-from srcli.imaging.names import shown
+from srcli.imaging.printable import printable
 from srcli.metrics.registry import Metric
 
 Table = list[list[str]]  # the first row is the head
@@ -21,7 +21,7 @@ _ARROWS = {"higher": " ↑", "lower": " ↓"}
 def summary_table(found: Evaluation) -> Table:
     """A row a metric, mean and median of each method."""
     statistics = {"mean": mean, "median": median}
-    head = ["metric", *(f"{shown(method.name)}, {word}" for method in found.methods for word in statistics)]
+    head = ["metric", *(f"{printable(method.name)}, {word}" for method in found.methods for word in statistics)]
     rows = [
         [title(m), *(number(f(method.column(m.name)), m) for method in found.methods for f in statistics.values())]
         for m in found.metrics
@@ -34,7 +34,7 @@ def difference_table(found: Evaluation) -> Table:
     first, *others = found.methods
     if not others:
         return []
-    head = ["difference", *(f"{shown(first.name)} - {shown(other.name)}" for other in others)]
+    head = ["difference", *(f"{printable(first.name)} - {printable(other.name)}" for other in others)]
     rows = [[title(m), *(_interval(difference(first, other, m.name), m) for other in others)] for m in found.metrics]
     return [head, *rows]
 
@@ -43,7 +43,7 @@ def picture_table(found: Evaluation) -> Table:
     """A row a picture and method."""
     head = ["picture", "method", *(title(metric) for metric in found.metrics)]
     rows = [
-        [shown(row.picture), shown(method.name), *(number(row.values[m.name], m) for m in found.metrics)]
+        [printable(row.picture), printable(method.name), *(number(row.values[m.name], m) for m in found.metrics)]
         for method in found.methods
         for row in method.rows
     ]

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from srcli.degrade.settings import NONE, Degradation
 from srcli.errors import InputError, MachineError, PictureError
 from srcli.evaluate.pairs import find_pictures
-from srcli.files import exists, same
-from srcli.imaging.names import shown
+from srcli.files import exists, same_file
 from srcli.imaging.picture import Picture
+from srcli.imaging.printable import printable
 from srcli.imaging.read import read_picture
 from srcli.imaging.write import write_picture
 from srcli.metrics.matlab import reduce_bicubic
@@ -69,12 +69,12 @@ def _run_chain(pixels: NDArray[Any], settings: Degradation, key: Key) -> NDArray
 def make_test_set(source: Path, folder: Path, preset: str, seed: int, overwrite: bool) -> Iterator[Outcome]:
     """Write NAME.png into the folder for each picture of the source, one after the other."""
     degrade = find_preset(preset)
-    if same(source, folder):
-        raise InputError(f"{shown(folder)} is the folder of the sharp pictures: give -o another one")
+    if same_file(source, folder):
+        raise InputError(f"{printable(folder)} is the folder of the sharp pictures: give -o another one")
     for name, path in find_pictures(source).items():
         target = folder / f"{name}.png"
         if exists(target) and not overwrite:
-            yield Outcome(path, None, f"{shown(target)} exists: give --overwrite or another folder")
+            yield Outcome(path, None, f"{printable(target)} exists: give --overwrite or another folder")
             continue
         try:
             _degrade_file(path, target, degrade, key_of(name, seed))
@@ -93,7 +93,7 @@ def _degrade_file(source: Path, target: Path, degrade: Degrade, key: Key) -> Non
     picture = read_picture(source)
     small = degrade(picture.pixels, key)
     if 0 in small.shape:
-        raise PictureError(f"{shown(source)} is too small to be reduced so far: leave it out", "size")
+        raise PictureError(f"{printable(source)} is too small to be reduced so far: leave it out", "size")
     make_folder(target.parent)
     write_picture(Picture(pixels=small, grey=picture.grey), target)
 
@@ -103,4 +103,4 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise MachineError(f"{shown(folder)} cannot be made ({error.strerror}): give another folder") from error
+        raise MachineError(f"{printable(folder)} cannot be made ({error.strerror}): give another folder") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-def bands(height: int, width: int, pixels: int = 1 << 20) -> list[slice]:
+def split_rows(height: int, width: int, pixels: int = 1 << 20) -> list[slice]:
     """Rows in groups of about `pixels`."""
     rows = max(1, pixels // max(1, width))
     return [slice(top, min(top + rows, height)) for top in range(0, height, rows)]

@@ -11,7 +11,7 @@ import struct
 
 import numpy as np
 
-from srcli.imaging.exif import EXIF_IFD, GPS_IFD, INTEROP_IFD, UNITS, Block, Directory, Entry
+from srcli.imaging.exif import EXIF_IFD, GPS_IFD, INTEROP_IFD, UNITS, Directory, ExifBlock, Field
 
 HEADER = 16
 LONG8 = 16
@@ -19,29 +19,29 @@ DEPTH = 2  # levels of directories below the main one: what goes deeper goes in 
 _DIRECTORIES = (EXIF_IFD, GPS_IFD, INTEROP_IFD)
 
 
-def header(offset: int) -> bytes:
+def pack_header(offset: int) -> bytes:
     """The file's first bytes, if its main directory is at `offset`."""
     return struct.pack("<2s3HQ", b"II", 43, 8, 0, offset)
 
 
-def directories(block: Block, fields: Directory, start: int, depth: int = DEPTH) -> tuple[bytes, int]:
+def pack_directories(block: ExifBlock, fields: Directory, start: int, depth: int = DEPTH) -> tuple[bytes, int]:
     """The main directory and all below it, as bytes that will lie at `start`; and where the main one is."""
     data, moved = b"", dict(fields)
     for tag in _DIRECTORIES:
         if tag in moved and (inner := _below(block, moved.pop(tag))) and depth:
-            below, offset = directories(block, inner, start + len(data), depth - 1)
+            below, offset = pack_directories(block, inner, start + len(data), depth - 1)
             data += below
-            moved[tag] = offsets(offset)
+            moved[tag] = offset_field(offset)
     offset = start + len(data)
     return data + _packed(block, moved, offset), offset
 
 
-def offsets(*values: int) -> Entry:
+def offset_field(*values: int) -> Field:
     """A field of places in the file."""
-    return Entry(LONG8, len(values), struct.pack(f"<{len(values)}Q", *values))
+    return Field(LONG8, len(values), struct.pack(f"<{len(values)}Q", *values))
 
 
-def _below(block: Block, entry: Entry) -> Directory:
+def _below(block: ExifBlock, entry: Field) -> Directory:
     """The directory that a field points at; empty where it is damaged."""
     try:
         return block.directory(block.number(entry.raw))[0]
@@ -49,7 +49,7 @@ def _below(block: Block, entry: Entry) -> Directory:
         return {}
 
 
-def _packed(block: Block, fields: Directory, offset: int) -> bytes:
+def _packed(block: ExifBlock, fields: Directory, offset: int) -> bytes:
     at = offset + 8 + 20 * len(fields) + 8
     rows, values = [struct.pack("<Q", len(fields))], b""
     for tag, entry in sorted(fields.items()):
@@ -63,7 +63,7 @@ def _packed(block: Block, fields: Directory, offset: int) -> bytes:
     return b"".join([*rows, bytes(8), values])
 
 
-def _value(block: Block, entry: Entry) -> bytes:
+def _value(block: ExifBlock, entry: Field) -> bytes:
     """A field's value, little-endian."""
     if entry.kind == LONG8:
         return entry.raw
@@ -72,7 +72,7 @@ def _value(block: Block, entry: Entry) -> bytes:
     return np.frombuffer(raw, f"{block.order}u{unit}").astype(f"<u{unit}").tobytes()
 
 
-def _in_place(block: Block, entry: Entry) -> int | None:
+def _in_place(block: ExifBlock, entry: Field) -> int | None:
     """Where a value lies already, if it can stay there."""
     span = block.span(entry) if len(entry.raw) == 4 else None
     same = block.order == "<" or UNITS.get(entry.kind) == 1

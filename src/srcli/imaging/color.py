@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from srcli.imaging.bands import bands
+from srcli.imaging.bands import split_rows
 from srcli.imaging.picture import Array
 
 # BT.601 in 14-bit fixed point, as OpenCV has it. The weights sum to 2**14, so grey is its own luminance.
@@ -15,27 +15,27 @@ _WEIGHTS = (4899, 9617, 1868)
 _SHIFT = 14
 
 
-def luminance(pixels: NDArray[Any]) -> NDArray[np.int32]:
+def compute_luminance(pixels: NDArray[Any]) -> NDArray[np.int32]:
     """Luminance of (..., 3) RGB levels, rounded to a level."""
     red, green, blue = (pixels[..., c].astype(np.int32) * weight for c, weight in enumerate(_WEIGHTS))
     return (red + green + blue + (1 << _SHIFT - 1)) >> _SHIFT
 
 
-def luma_transplant(colour: Array, original: Array) -> Array:
+def transplant_luma(colour: Array, original: Array) -> Array:
     """The colours of one picture with the luminance of another, kept to the last bit.
 
     Where a colour cannot be that light or dark, it is paled just enough. (The official way clips, which moves
     the luminance.)
     """
     out = np.empty_like(original)
-    for rows in bands(*original.shape[:2]):
-        out[rows] = _transplanted(colour[rows], luminance(original[rows]), np.iinfo(original.dtype).max)
+    for rows in split_rows(*original.shape[:2]):
+        out[rows] = _transplanted(colour[rows], compute_luminance(original[rows]), np.iinfo(original.dtype).max)
     return out
 
 
 def _transplanted(colour: NDArray[Any], luma: NDArray[np.int32], top: int) -> NDArray[Any]:
     target = luma[..., None]
-    chroma = colour.astype(np.int32) - luminance(colour)[..., None]
+    chroma = colour.astype(np.int32) - compute_luminance(colour)[..., None]
     shifted: NDArray[Any] = target + chroma
     outside = ((shifted < 0) | (shifted > top)).any(-1)
     if outside.any():
@@ -48,7 +48,7 @@ def _paled(chroma: NDArray[Any], luma: NDArray[Any], top: int) -> NDArray[Any]:
     room = np.where(chroma > 0, top - luma, luma)
     share = np.min(room / np.maximum(np.abs(chroma), 1), -1, keepdims=True, initial=1.0)
     colour: NDArray[Any] = luma + np.rint(chroma * share).astype(np.int32)
-    colour += luma - luminance(colour)[..., None]
+    colour += luma - compute_luminance(colour)[..., None]
     lost = ((colour < 0) | (colour > top)).any(-1)
     colour[lost] = luma[lost]
     return colour

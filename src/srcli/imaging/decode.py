@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageFile, TiffImagePlugin
 
 from srcli.errors import PictureError
-from srcli.imaging.bands import bands
-from srcli.imaging.resize import to_array
+from srcli.imaging.bands import split_rows
+from srcli.imaging.resize import pillow_to_array
 
 Array = NDArray[Any]
 Reopen = Callable[[], ImageFile.ImageFile]
@@ -37,7 +37,7 @@ class Decoded:
     notes: list[str] = field(default_factory=list)
 
 
-def decode(picture: ImageFile.ImageFile, reopen: Reopen) -> Decoded:
+def decode_channels(picture: ImageFile.ImageFile, reopen: Reopen) -> Decoded:
     """All of the picture's channels. `reopen` gives it once more, for the low bytes of 16-bit colour."""
     if picture.mode in ("I", "F"):
         return _wide(picture)
@@ -64,8 +64,8 @@ def _shallow(picture: Image.Image) -> Decoded:
     elif picture.mode not in _DIRECT:
         picture = picture.convert("RGB")
     if picture.mode == "CMYK":
-        return Decoded(to_array(picture), "CMYK", None, notes)
-    return _split(to_array(picture), grey, notes)
+        return Decoded(pillow_to_array(picture), "CMYK", None, notes)
+    return _split(pillow_to_array(picture), grey, notes)
 
 
 def _is_grey(picture: Image.Image) -> bool:
@@ -103,7 +103,7 @@ def _wide(picture: Image.Image) -> Decoded:
     if picture.format != "PPM":
         raise PictureError("it holds signed or 32-bit numbers: save it with 8 or 16 bits", "unsupported")
     picture.load()
-    return Decoded(to_array(picture).astype(np.uint16), "L")
+    return Decoded(pillow_to_array(picture).astype(np.uint16), "L")
 
 
 def _grey16(picture: Image.Image) -> Decoded:
@@ -137,9 +137,9 @@ def _deep(picture: ImageFile.ImageFile, reopen: Reopen) -> Decoded:
     key = picture.info.get("transparency")
     picture.load()
     low.load()
-    channels = to_array(picture).astype(np.uint16)
+    channels = pillow_to_array(picture).astype(np.uint16)
     channels <<= 8
-    channels |= to_array(low)
+    channels |= pillow_to_array(low)
     found = _split(channels, False, [])
     if isinstance(key, tuple):
         found.alpha = np.where((found.pixels == np.array(key, np.uint16)).all(-1), 0, 65535).astype(np.uint16)
@@ -172,7 +172,7 @@ def _grey_alpha16(picture: ImageFile.ImageFile) -> Decoded:
     """Both bytes of both channels are as wide as eight-bit RGBA, and are filtered the same way."""
     picture.tile = [_with_raw(tile, lambda raw: "RGBA") for tile in picture.tile]
     picture.load()
-    both = to_array(picture).view(">u2").astype(np.uint16)
+    both = pillow_to_array(picture).view(">u2").astype(np.uint16)
     return Decoded(np.ascontiguousarray(both[..., 0]), "L", np.ascontiguousarray(both[..., 1]))
 
 
@@ -184,6 +184,6 @@ def _divide(found: Decoded) -> None:
     """Undo colour that was stored multiplied by its transparency."""
     if found.alpha is None:
         return
-    for rows in bands(*found.pixels.shape[:2]):
+    for rows in split_rows(*found.pixels.shape[:2]):
         part, alpha = found.pixels[rows], found.alpha[rows, :, None]
         part[:] = np.minimum(part.astype(np.uint64) * 65535 // np.maximum(alpha, 1), 65535)

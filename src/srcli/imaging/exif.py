@@ -24,7 +24,7 @@ _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12
 UNITS = _SIZES | {5: 4, 10: 4}  # bytes whose order is the machine's: a ratio is two numbers
 
 
-class Entry(NamedTuple):
+class Field(NamedTuple):
     """One field. `raw` of four bytes is the field as stored (a value or an offset); else it is the value itself."""
 
     kind: int
@@ -32,11 +32,11 @@ class Entry(NamedTuple):
     raw: bytes
 
 
-Directory = dict[int, Entry]
+Directory = dict[int, Field]
 
 
 @dataclass
-class Block:
+class ExifBlock:
     """A TIFF structure in memory whose directories can be read and written anew."""
 
     data: bytearray
@@ -45,7 +45,7 @@ class Block:
     next: int  # offset of the thumbnail's directory, or 0
 
     @classmethod
-    def parse(cls, data: bytes) -> Block:
+    def parse(cls, data: bytes) -> ExifBlock:
         """Raises ValueError for what is no EXIF."""
         if data[:4] not in (b"II*\x00", b"MM\x00*") or len(data) < 8:
             raise ValueError("no TIFF header")
@@ -70,12 +70,12 @@ class Block:
         fields: Directory = {}
         for at in range(offset + 2, end, 12):
             tag, kind, number = struct.unpack_from(self.order + "HHL", self.data, at)
-            entry = Entry(kind, number, bytes(self.data[at + 8 : at + 12]))
+            entry = Field(kind, number, bytes(self.data[at + 8 : at + 12]))
             if self.span(entry) is not None:
                 fields[tag] = entry
         return fields, self.number(self.data[end : end + 4])
 
-    def span(self, entry: Entry) -> slice | None:
+    def span(self, entry: Field) -> slice | None:
         """Where a field's value lies behind its offset (empty: in the field itself), None if it cannot be."""
         size = _SIZES.get(entry.kind, 0) * entry.length
         if not _SIZES.get(entry.kind) or entry.length == 0:
@@ -85,21 +85,21 @@ class Block:
         start = self.number(entry.raw)
         return slice(start, start + size) if 8 <= start <= len(self.data) - size else None
 
-    def value(self, entry: Entry) -> bytes:
+    def value(self, entry: Field) -> bytes:
         span = self.span(entry)
         if span is None or span.stop == 0:
             return entry.raw[: _SIZES.get(entry.kind, 0) * entry.length]
         return bytes(self.data[span])
 
-    def short(self, value: int) -> Entry:
-        return Entry(SHORT, 1, self.pack("HH", value, 0))
+    def short(self, value: int) -> Field:
+        return Field(SHORT, 1, self.pack("HH", value, 0))
 
-    def long(self, value: int) -> Entry:
-        return Entry(LONG, 1, self.pack("L", value))
+    def long(self, value: int) -> Field:
+        return Field(LONG, 1, self.pack("L", value))
 
-    def text(self, value: str) -> Entry:
+    def text(self, value: str) -> Field:
         raw = value.encode("ascii", "replace") + b"\x00"
-        return Entry(ASCII, len(raw), raw)
+        return Field(ASCII, len(raw), raw)
 
     def wipe(self, offset: int) -> None:
         """Overwrite a directory and all it points at: what was taken out must not be found by carving."""
@@ -111,14 +111,14 @@ class Block:
         size = 2 + 12 * self.number(self.data[offset : offset + 2]) + 4
         self.data[offset : offset + size] = bytes(len(self.data[offset : offset + size]))
 
-    def put(self, fields: Mapping[int, Entry]) -> int:
+    def put(self, fields: Mapping[int, Field]) -> int:
         """Write a directory behind the block and return where it is."""
         self.data += bytes(len(self.data) % 2)
         offset = len(self.data)
         self.data += self.packed(fields, offset)
         return offset
 
-    def packed(self, fields: Mapping[int, Entry], offset: int) -> bytes:
+    def packed(self, fields: Mapping[int, Field], offset: int) -> bytes:
         """A directory as bytes that will lie at `offset`, its new values behind it."""
         at = offset + 2 + 12 * len(fields) + 4
         rows, values = [self.pack("H", len(fields))], b""
@@ -131,24 +131,24 @@ class Block:
         return b"".join([*rows, bytes(4), values])
 
 
-def orientation(data: bytes) -> int:
+def read_orientation(data: bytes) -> int:
     """How the picture must be turned, 1 to 8; 1 for whatever makes no sense."""
     try:
-        block = Block.parse(data)
+        block = ExifBlock.parse(data)
         value = block.number(block.value(block.main[ORIENTATION]))
     except (ValueError, KeyError):
         return 1
     return value if 1 <= value <= 8 else 1
 
 
-def updated(
+def update_exif(
     data: bytes, size: tuple[int, int], *, gps: bool = True, made: tuple[str, str] | None = None, turned: bool = True
-) -> Block:
+) -> ExifBlock:
     """The block of a result: upright, of its new size, without thumbnail, saying who made it and how.
 
     `turned` False takes the orientation out altogether, for formats that keep it elsewhere.
     """
-    block = Block.parse(data or EMPTY)
+    block = ExifBlock.parse(data or EMPTY)
     _drop_thumbnail(block)
     main, details = dict(block.main), _details(block)
     if ORIENTATION in main:
@@ -167,7 +167,7 @@ def updated(
     return block
 
 
-def finished(block: Block) -> bytes:
+def pack_exif(block: ExifBlock) -> bytes:
     """The block as bytes; empty if it says nothing."""
     if not block.main:
         return b""
@@ -176,7 +176,7 @@ def finished(block: Block) -> bytes:
     return bytes(data[:4] + block.pack("L", offset) + data[8:] + block.packed(block.main, offset))
 
 
-def _details(block: Block) -> Directory:
+def _details(block: ExifBlock) -> Directory:
     if EXIF_IFD not in block.main:
         return {}
     try:
@@ -186,13 +186,13 @@ def _details(block: Block) -> Directory:
         return {}
 
 
-def _resize(block: Block, fields: Directory, tags: tuple[int, int], size: tuple[int, int]) -> None:
+def _resize(block: ExifBlock, fields: Directory, tags: tuple[int, int], size: tuple[int, int]) -> None:
     for tag, length in zip(tags, size, strict=True):
         if tag in fields:
             fields[tag] = block.long(length)
 
 
-def _drop_thumbnail(block: Block) -> None:
+def _drop_thumbnail(block: ExifBlock) -> None:
     """A thumbnail shows the picture as it was: take its bytes out, and cut them off where they end the block."""
     if not block.next:
         return
@@ -209,11 +209,11 @@ def _drop_thumbnail(block: Block) -> None:
             del block.data[start:]
 
 
-def _sign(block: Block, main: Directory, details: Directory, tool: str, how: str) -> None:
+def _sign(block: ExifBlock, main: Directory, details: Directory, tool: str, how: str) -> None:
     """Say who made it; what the camera or the user wrote there before stays."""
     main[PROCESSED_BY] = block.text(tool)
     main.setdefault(SOFTWARE, block.text(tool))
     raw = b"ASCII\x00\x00\x00" + how.encode("ascii", "backslashreplace")
     before = block.value(details[COMMENT]) if COMMENT in details else b""
     if not before[8:].strip(b"\x00 ") or b'"tool": "srcli' in before:
-        details[COMMENT] = Entry(UNDEFINED, len(raw), raw)
+        details[COMMENT] = Field(UNDEFINED, len(raw), raw)

@@ -27,7 +27,7 @@ _UNPACKED = {"BMP": 2**32 - 2**16}
 WRITABLE = tuple(sorted(set(_SUFFIXES.values())))
 
 
-def format_of(target: PurePath | str) -> str:
+def format_of_name(target: PurePath | str) -> str:
     """The format that a name's suffix stands for. Raises InputError."""
     suffix = PurePath(target).suffix.lower()
     if suffix not in _SUFFIXES:
@@ -36,7 +36,7 @@ def format_of(target: PurePath | str) -> str:
     return _SUFFIXES[suffix]
 
 
-def named(text: str) -> str:
+def parse_format(text: str) -> str:
     """The format that a user's word stands for. Raises InputError."""
     name = _NAMES.get(text.upper().removeprefix("."))
     if name is None:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-from srcli.imaging.bands import bands
+from srcli.imaging.bands import split_rows
 
 Array = NDArray[Any]
 Curve = NDArray[np.float32]
@@ -37,23 +37,23 @@ class Profile:
 
 
 @cache
-def srgb() -> bytes:
+def srgb_profile() -> bytes:
     """An sRGB profile, the same bytes every time (LittleCMS writes the date of creation into it)."""
     data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     data[24:36] = struct.pack(">6H", 2026, 1, 1, 0, 0, 0)
     return bytes(data)
 
 
-def profile(data: bytes, space: str, depth: int) -> Profile:
+def check_profile(data: bytes, space: str, depth: int) -> Profile:
     """The profile of a picture stored in `space`. Raises ValueError with the reason if it cannot be used."""
     if len(data) < 128 or SPACES.get(data[16:20]) != space:
         raise ValueError("does not fit the picture's colour space")
     try:
         same = space != "CMYK" and _is_srgb(data, space)
-        if depth == 16 and not same and shaper(data) is None:
+        if depth == 16 and not same and read_shaper(data) is None:
             raise ValueError("has tables that only 8-bit pictures can go through")
         if space == "CMYK":
-            transform(srgb(), data, "RGB", space)
+            build_transform(srgb_profile(), data, "RGB", space)
     except (ImageCms.PyCMSError, OSError, struct.error, IndexError) as error:
         raise ValueError("is broken") from error
     return Profile(data, space, same)
@@ -66,38 +66,40 @@ def _is_srgb(data: bytes, space: str) -> bool:
         grid, want = steps[None], np.repeat(steps[None, :, None], 3, 2)
     else:
         grid = want = np.stack(np.meshgrid(steps, steps, steps), -1).reshape(-1, 18, 3)
-    got = np.asarray(ImageCms.applyTransform(Image.fromarray(grid), transform(data, srgb(), space, "RGB")))
+    got = np.asarray(
+        ImageCms.applyTransform(Image.fromarray(grid), build_transform(data, srgb_profile(), space, "RGB"))
+    )
     return bool(np.abs(got.astype(np.int16) - want).max() <= 1)
 
 
-def transform(source: bytes, target: bytes, mode: str, out: str) -> ImageCms.ImageCmsTransform:
+def build_transform(source: bytes, target: bytes, mode: str, out: str) -> ImageCms.ImageCmsTransform:
     """LittleCMS's way from one profile to another."""
     opened, back = (ImageCms.ImageCmsProfile(io.BytesIO(data)) for data in (source, target))
     return ImageCms.buildTransform(opened, back, mode, out, _INTENT, _FLAGS)
 
 
-def to_srgb(pixels: Array, given: Profile) -> Array:
+def convert_to_srgb(pixels: Array, given: Profile) -> Array:
     """Pixels of the source's space, (H, W) or (H, W, C), as (H, W, 3) sRGB."""
     out = np.empty((*pixels.shape[:2], 3), pixels.dtype)
     if pixels.dtype == np.uint8:
-        way = transform(given.data, srgb(), given.space, "RGB")
+        way = build_transform(given.data, srgb_profile(), given.space, "RGB")
         return _by_bands(pixels, out, lambda band: _apply(band, way, given.space))
     curves, matrix = _needed(given.data)
     mix = matrix if matrix is None else np.linalg.inv(_srgb_matrix()) @ matrix
-    encode = _inverse(_needed(srgb())[0][0])
+    encode = _inverse(_needed(srgb_profile())[0][0])
     return _by_bands(pixels, out, lambda band: _encoded(_mixed(_linear(band, curves), mix), [encode] * 3))
 
 
-def from_srgb(pixels: Array, given: Profile, out: Array | None = None) -> Array:
+def convert_from_srgb(pixels: Array, given: Profile, out: Array | None = None) -> Array:
     """The way back: (H, W, 3) sRGB in the source's own space."""
     channels = {"RGB": (3,), "L": (), "CMYK": (4,)}[given.space]
     out = np.empty((*pixels.shape[:2], *channels), pixels.dtype) if out is None else out
     if pixels.dtype == np.uint8:
-        way = transform(srgb(), given.data, "RGB", given.space)
+        way = build_transform(srgb_profile(), given.data, "RGB", given.space)
         return _by_bands(pixels, out, lambda band: _apply(band, way, "RGB"))
     curves, matrix = _needed(given.data)
     inverse = [_inverse(curve) for curve in curves]
-    decode = _needed(srgb())[0]
+    decode = _needed(srgb_profile())[0]
     if matrix is None:
         weights = _srgb_matrix()[1:2]
         return _by_bands(pixels, out, lambda band: _encoded(_mixed(_linear(band, decode), weights), inverse)[..., 0])
@@ -105,7 +107,7 @@ def from_srgb(pixels: Array, given: Profile, out: Array | None = None) -> Array:
     return _by_bands(pixels, out, lambda band: _encoded(_mixed(_linear(band, decode), mix), inverse))
 
 
-def lost(pixels: Array, working: Array, given: Profile) -> NDArray[np.uint16] | None:
+def gamut_residual(pixels: Array, working: Array, given: Profile) -> NDArray[np.uint16] | None:
     """What sRGB could not hold of the source: source minus what comes back, around `MIDDLE`. None if it is nothing.
 
     Put upon the result (`restored`), it gives the colours outside of sRGB back.
@@ -113,15 +115,15 @@ def lost(pixels: Array, working: Array, given: Profile) -> NDArray[np.uint16] | 
     if given.space != "RGB":
         return None
     step = pixels.dtype.itemsize  # 16-bit differences are halved, to fit
-    back = from_srgb(working, given)
+    back = convert_from_srgb(working, given)
     out = np.empty(pixels.shape, np.uint16)
-    for rows in bands(*pixels.shape[:2]):
+    for rows in split_rows(*pixels.shape[:2]):
         out[rows] = (pixels[rows].astype(np.int32) - back[rows]) // step + MIDDLE
     small = 2 if step == 1 else 256
     return out if out.max() > MIDDLE + small or out.min() < MIDDLE - small else None
 
 
-def restored(own: Array, working: Array, gamut: NDArray[np.uint16]) -> None:
+def restore_gamut(own: Array, working: Array, gamut: NDArray[np.uint16]) -> None:
     """Put what sRGB lost (in the result's size) upon the result in its own space, where that is at sRGB's edge."""
     top, step = np.iinfo(own.dtype).max, own.dtype.itemsize
     edge, slope = top // 24, top // 16
@@ -135,7 +137,7 @@ def restored(own: Array, working: Array, gamut: NDArray[np.uint16]) -> None:
 
 
 def _by_bands(pixels: Array, out: Array, way: Any) -> Array:
-    for rows in bands(*pixels.shape[:2]):
+    for rows in split_rows(*pixels.shape[:2]):
         out[rows] = way(pixels[rows])
     return out
 
@@ -170,21 +172,21 @@ def _inverse(curve: Curve, size: int = 1 << 18) -> NDArray[np.uint16]:
 
 
 def _srgb_matrix() -> NDArray[np.float64]:
-    matrix = _needed(srgb())[1]
+    matrix = _needed(srgb_profile())[1]
     if matrix is None:
         raise ValueError("LittleCMS made an sRGB profile without a matrix")
     return matrix
 
 
 def _needed(data: bytes) -> tuple[tuple[Curve, ...], NDArray[np.float64] | None]:
-    found = shaper(data)
+    found = read_shaper(data)
     if found is None:
         raise ValueError("the profile has no curves and matrix")
     return found
 
 
 @cache
-def shaper(data: bytes) -> tuple[tuple[Curve, ...], NDArray[np.float64] | None] | None:
+def read_shaper(data: bytes) -> tuple[tuple[Curve, ...], NDArray[np.float64] | None] | None:
     """Curves and matrix (to XYZ) of a profile that has them; a grey one has a curve alone."""
     tags = _tags(data)
     if data[16:20] == b"GRAY" and b"kTRC" in tags:

@@ -13,7 +13,7 @@ _PLACE = frozenset((2, number) for number in (26, 27, 90, 92, 95, 100, 101))
 RAW_PROFILE = "Raw profile type iptc"
 
 
-def from_photoshop(data: bytes) -> bytes:
+def extract_records(data: bytes) -> bytes:
     """The IPTC part of Photoshop's image resources."""
     return next((body for number, body in _resources(data) if number == _RECORDS), b"")
 
@@ -29,20 +29,20 @@ def _resources(data: bytes) -> Iterator[tuple[int, bytes]]:
         at += 4 + size + size % 2
 
 
-def wrapped(records: bytes) -> bytes:
+def wrap_resource(records: bytes) -> bytes:
     """The records as Photoshop's image resource."""
     return b"8BIM" + struct.pack(">HHL", _RECORDS, 0, len(records)) + records + bytes(len(records) % 2)
 
 
-def segment(records: bytes) -> bytes:
+def pack_segment(records: bytes) -> bytes:
     """The records as a JPEG segment; none if they are too long for one."""
-    body = _PHOTOSHOP + wrapped(records)
+    body = _PHOTOSHOP + wrap_resource(records)
     if not records or len(body) > _SEGMENT:
         return b""
     return b"\xff\xed" + struct.pack(">H", len(body) + 2) + body
 
 
-def without_place(records: bytes) -> bytes:
+def remove_place(records: bytes) -> bytes:
     """The records but those that name a place. What follows a record that runs past the end goes too."""
     kept, at = b"", 0
     while records[at : at + 1] == b"\x1c" and at + 5 <= len(records):
@@ -58,17 +58,17 @@ def without_place(records: bytes) -> bytes:
     return kept
 
 
-def to_text(records: bytes) -> str:
+def records_to_text(records: bytes) -> str:
     """The records as the PNG text that ImageMagick and ExifTool read."""
-    body = wrapped(records)
+    body = wrap_resource(records)
     digits = body.hex()
     lines = [digits[at : at + 72] for at in range(0, len(digits), 72)]
     return "\n".join(["", "iptc", f"{len(body):8d}", *lines, ""])
 
 
-def from_text(text: str) -> bytes:
+def records_from_text(text: str) -> bytes:
     try:
         body = bytes.fromhex("".join(text.split()[2:]))
     except ValueError:
         return b""
-    return from_photoshop(body) or (body if body[:1] == b"\x1c" else b"")
+    return extract_records(body) or (body if body[:1] == b"\x1c" else b"")

@@ -11,7 +11,7 @@ from PIL import Image, TiffImagePlugin
 from srcli.imaging import iptc
 from srcli.imaging.picture import Metadata
 
-PREFIX = b"Exif\x00\x00"
+EXIF_PREFIX = b"Exif\x00\x00"
 TEXT_LIMIT = 1 << 20
 OWN_TEXT = "srcli"
 
@@ -24,15 +24,15 @@ _DESCRIPTIVE = frozenset(
 )
 
 
-def collect(picture: Image.Image) -> tuple[Metadata, list[str]]:
+def collect_metadata(picture: Image.Image) -> tuple[Metadata, list[str]]:
     """The metadata of a picture that has been decoded (PNG keeps some behind its pixels), and what was left out."""
     info, notes = picture.info, []
     text, too_long = _text(picture)
     if too_long:
         notes.append("its text fields are longer than 1 MB and were left out")
     found = Metadata(
-        exif=exif_block(picture),
-        xmp=packet(picture),
+        exif=read_exif(picture),
+        xmp=read_xmp(picture),
         iptc=_iptc(picture),
         dpi=_dpi(info.get("dpi")),
         comment=_bytes(info.get("comment"))[:65533],
@@ -41,7 +41,7 @@ def collect(picture: Image.Image) -> tuple[Metadata, list[str]]:
     return found, notes
 
 
-def packet(picture: Image.Image) -> bytes:
+def read_xmp(picture: Image.Image) -> bytes:
     """The XMP packet, which all formats give at opening (PNG: if it stands before the pixels, as ours does)."""
     return _bytes(_tag(picture, _TIFF_XMP) or picture.info.get("xmp"))
 
@@ -58,7 +58,7 @@ def _bytes(value: object) -> bytes:
     return value if isinstance(value, bytes) else b""
 
 
-def exif_block(picture: Image.Image) -> bytes:
+def read_exif(picture: Image.Image) -> bytes:
     """The EXIF block, without the prefix that JPEG puts before it."""
     raw = _bytes(picture.info.get("exif"))
     if isinstance(picture, TiffImagePlugin.TiffImageFile) or not raw:
@@ -67,7 +67,7 @@ def exif_block(picture: Image.Image) -> bytes:
         for tag in set(exif) - _DESCRIPTIVE:
             del exif[tag]
         raw = exif.tobytes() if exif else b""
-    return raw.removeprefix(PREFIX)
+    return raw.removeprefix(EXIF_PREFIX)
 
 
 def _iptc(picture: Image.Image) -> bytes:
@@ -77,11 +77,11 @@ def _iptc(picture: Image.Image) -> bytes:
         return stored.get(_TIFF_IPTC) or _bytes(_tag(picture, _TIFF_IPTC))
     resources = _tag(picture, _TIFF_PHOTOSHOP)
     if resources is not None:
-        return iptc.from_photoshop(_bytes(resources))
+        return iptc.extract_records(_bytes(resources))
     photoshop = picture.info.get("photoshop")
     if isinstance(photoshop, Mapping):
         return _bytes(photoshop.get(0x0404))
-    return iptc.from_text(str(picture.info.get(iptc.RAW_PROFILE, "")))
+    return iptc.records_from_text(str(picture.info.get(iptc.RAW_PROFILE, "")))
 
 
 def _dpi(value: Any) -> tuple[float, float] | None:

@@ -17,17 +17,17 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from srcli.errors import PictureError, SrcliError
-from srcli.files import sha256
+from srcli.files import hash_file
 from srcli.imaging import exif, icc
-from srcli.imaging.bands import bands
-from srcli.imaging.decode import Decoded, decode
-from srcli.imaging.metadata import collect, exif_block
-from srcli.imaging.names import shown
-from srcli.imaging.opened import opened
+from srcli.imaging.bands import split_rows
+from srcli.imaging.decode import Decoded, decode_channels
+from srcli.imaging.detect_format import HEAD, HeaderFacts, detect_format, inspect_header
+from srcli.imaging.metadata import collect_metadata, read_exif
 from srcli.imaging.picture import Picture
-from srcli.imaging.resize import bleed
-from srcli.imaging.sniff import HEAD, Facts, facts, sniff
-from srcli.imaging.tiffs import pages, refuse_raw, why_not
+from srcli.imaging.printable import printable
+from srcli.imaging.resize import bleed_colour
+from srcli.imaging.safe_open import open_regular
+from srcli.imaging.tiff_reader_checks import count_pages, explain_refusal, refuse_raw
 from srcli.settings import FIRST, MAX_PIXELS, REFUSE
 
 Array = NDArray[Any]
@@ -45,18 +45,18 @@ def read_picture(
     allow_truncated: bool = False,
 ) -> Picture:
     """The picture in a file (or in the bytes of one). Raises PictureError, with the reason's class in `kind`."""
-    name = "standard input" if isinstance(source, bytes) else shown(source)
-    with opened(source, name) as file, _boundary(name, max_pixels, allow_truncated):
+    name = "standard input" if isinstance(source, bytes) else printable(source)
+    with open_regular(source, name) as file, _boundary(name, max_pixels, allow_truncated):
         return _read(file, name, _Rules(max_pixels, frames), allow_truncated)
 
 
 def read_size(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """Width and height of the upright picture, from its headers alone. Raises PictureError as `read_picture` does."""
-    name = "standard input" if isinstance(source, bytes) else shown(source)
-    with opened(source, name) as file, _boundary(name, max_pixels):
-        kind = sniff(file.read(HEAD), name)
-        with limits(max_pixels, False), _open(file, kind) as picture:
-            turn = 1 if kind in _UPRIGHT else exif.orientation(exif_block(picture))
+    name = "standard input" if isinstance(source, bytes) else printable(source)
+    with open_regular(source, name) as file, _boundary(name, max_pixels):
+        kind = detect_format(file.read(HEAD), name)
+        with pillow_limits(max_pixels, False), _open(file, kind) as picture:
+            turn = 1 if kind in _UPRIGHT else exif.read_orientation(read_exif(picture))
             width, height = picture.size
     return (height, width) if turn >= 5 else (width, height)
 
@@ -89,12 +89,12 @@ class _Rules:
 
 def _read(file: IO[bytes], name: str, rules: _Rules, lenient: bool) -> Picture:
     head = file.read(HEAD)
-    kind = sniff(head, name)
+    kind = detect_format(head, name)
     if kind == "TIFF":
         refuse_raw(name)
     file.seek(0)
-    digest = sha256(file)
-    told = facts(kind, head)
+    digest = hash_file(file)
+    told = inspect_header(kind, head)
     try:
         return _decoded(file, kind, rules, told, digest)
     except (OSError, EOFError, SyntaxError) as error:
@@ -104,19 +104,21 @@ def _read(file: IO[bytes], name: str, rules: _Rules, lenient: bool) -> Picture:
     return _decoded(file, kind, rules, told, digest, lenient=True)
 
 
-def _decoded(file: IO[bytes], kind: str, rules: _Rules, told: Facts, digest: str, *, lenient: bool = False) -> Picture:
-    with limits(rules.max_pixels, lenient) as caught, _hushed() if kind == "TIFF" else nullcontext():
+def _decoded(
+    file: IO[bytes], kind: str, rules: _Rules, told: HeaderFacts, digest: str, *, lenient: bool = False
+) -> Picture:
+    with pillow_limits(rules.max_pixels, lenient) as caught, _hushed() if kind == "TIFF" else nullcontext():
         picture = _open(file, kind)
         notes = [*told.notes, *_frames(picture, rules.frames)]
-        found = decode(picture, lambda: _open(file, kind))
-        metadata, left_out = collect(picture)
-    turn = 1 if kind in _UPRIGHT else exif.orientation(metadata.exif)
+        found = decode_channels(picture, lambda: _open(file, kind))
+        metadata, left_out = collect_metadata(picture)
+    turn = 1 if kind in _UPRIGHT else exif.read_orientation(metadata.exif)
     if any("EXIF" in str(w.message) for w in caught):
         left_out.append("its EXIF data is damaged in part")
     pixels, gamut, profile, said = _coloured(found, picture.info.get("icc_profile"))
     pixels, alpha, gamut = (_turned(a, turn) for a in (pixels, found.alpha, gamut))
     return Picture(
-        pixels=pixels if alpha is None else bleed(pixels, alpha),
+        pixels=pixels if alpha is None else bleed_colour(pixels, alpha),
         alpha=alpha,
         grey=found.space == "L",
         profile=profile,
@@ -138,7 +140,7 @@ def _open(file: IO[bytes], kind: str) -> ImageFile.ImageFile:
     except UnidentifiedImageError as error:
         if kind == "TIFF":
             file.seek(0)
-            raise PictureError(why_not(file.read(1 << 26)), "unsupported") from error
+            raise PictureError(explain_refusal(file.read(1 << 26)), "unsupported") from error
         raise PictureError(f"its {kind} header is damaged: fetch it again", "damaged") from error
 
 
@@ -153,7 +155,7 @@ def _with_heif() -> None:
 
 
 @contextmanager
-def limits(max_pixels: int | None, lenient: bool) -> Iterator[list[warnings.WarningMessage]]:
+def pillow_limits(max_pixels: int | None, lenient: bool) -> Iterator[list[warnings.WarningMessage]]:
     """Pillow with our limits; what it warns of is recorded, decompression bombs are errors."""
     log = logging.getLogger("PIL")
     if not log.handlers:
@@ -190,7 +192,7 @@ def _hushed() -> Iterator[None]:
 def _frames(picture: Image.Image, policy: str) -> list[str]:
     """Refuse or note what holds more than one picture. Raises PictureError."""
     tiff = isinstance(picture, TiffImagePlugin.TiffImageFile)
-    count = pages(picture) if tiff else getattr(picture, "n_frames", 1)
+    count = count_pages(picture) if tiff else getattr(picture, "n_frames", 1)
     if count < 2:
         return []
     if picture.format == "MPO":
@@ -207,12 +209,12 @@ def _coloured(found: Decoded, data: object) -> tuple[Array, Array | None, icc.Pr
     profile = None
     if isinstance(data, bytes) and data:
         try:
-            profile = icc.profile(data, found.space, found.pixels.dtype.itemsize * 8)
+            profile = icc.check_profile(data, found.space, found.pixels.dtype.itemsize * 8)
         except ValueError as error:
             notes.append(f"its colour profile {error} and was left out: colours were taken as sRGB")
     if profile is not None and not profile.same:
-        pixels = icc.to_srgb(found.pixels, profile)
-        return pixels, icc.lost(found.pixels, pixels, profile), profile, notes
+        pixels = icc.convert_to_srgb(found.pixels, profile)
+        return pixels, icc.gamut_residual(found.pixels, pixels, profile), profile, notes
     if found.space == "CMYK":
         notes.append("CMYK without a usable profile: colours were converted by rule of thumb, the result is sRGB")
         return _naive(found.pixels), None, None, notes
@@ -222,7 +224,7 @@ def _coloured(found: Decoded, data: object) -> tuple[Array, Array | None, icc.Pr
 
 def _naive(pixels: Array) -> Array:
     out = np.empty((*pixels.shape[:2], 3), np.uint8)
-    for rows in bands(*pixels.shape[:2]):
+    for rows in split_rows(*pixels.shape[:2]):
         band = Image.frombytes("CMYK", (pixels.shape[1], rows.stop - rows.start), pixels[rows].tobytes())
         out[rows] = np.asarray(band.convert("RGB"))
     return out
@@ -250,7 +252,7 @@ def _too_large(name: str, max_pixels: int) -> str:
 
 def _translated(error: Exception, name: str, lenient: bool) -> PictureError:
     """A library's error as one line that keeps its class."""
-    reason = " ".join(shown(str(error)).split())[:200]
+    reason = " ".join(printable(str(error)).split())[:200]
     said = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
     if _is_truncated(error):
         way = "nothing of it is there to take" if lenient else "or take what is there with --allow-truncated"

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from srcli.imaging.bands import bands
+from srcli.imaging.bands import split_rows
 
 Pixels = TypeVar("Pixels", bound=NDArray[Any])
 
@@ -31,24 +31,24 @@ def resize(pixels: Pixels, size: tuple[int, int], method: str = "bicubic") -> Pi
         return pixels
     if pixels.dtype == np.uint8:
         # Not by bands: Pillow picks the order of its two passes by the sizes, and the order shows in the last bit.
-        return to_array(Image.fromarray(pixels).resize(size, FILTERS[method]))  # type: ignore[return-value]
+        return pillow_to_array(Image.fromarray(pixels).resize(size, FILTERS[method]))  # type: ignore[return-value]
     out = np.empty((size[1], size[0], *pixels.shape[2:]), pixels.dtype)
-    for rows in bands(size[1], max(size[0], width), _BAND):
-        out[rows] = resized_rows(pixels, size, rows, method)
+    for rows in split_rows(size[1], max(size[0], width), _BAND):
+        out[rows] = resize_rows(pixels, size, rows, method)
     return out  # type: ignore[return-value]
 
 
-def to_array(picture: Image.Image) -> NDArray[Any]:
+def pillow_to_array(picture: Image.Image) -> NDArray[Any]:
     """Pillow's pixels as an array, by bands: `asarray` would hold them three times over."""
     width, height = picture.size
     first = np.asarray(picture.crop((0, 0, width, 1)))
     out = np.empty((height, *first.shape[1:]), first.dtype)
-    for rows in bands(height, width):
+    for rows in split_rows(height, width):
         out[rows] = np.asarray(picture.crop((0, rows.start, width, rows.stop)))
     return out
 
 
-def resized_rows(pixels: NDArray[np.uint16], size: tuple[int, int], rows: slice, method: str) -> NDArray[np.uint16]:
+def resize_rows(pixels: NDArray[np.uint16], size: tuple[int, int], rows: slice, method: str) -> NDArray[np.uint16]:
     """Some rows of the result, made from the rows of the source that they can see."""
     height, width = pixels.shape[:2]
     top, bottom = rows.start, rows.stop
@@ -70,7 +70,7 @@ def _plane(
     return np.asarray(np.rint(np.asarray(picture).clip(0, 65535)), np.uint16)
 
 
-def bleed(pixels: Pixels, alpha: NDArray[Any]) -> Pixels:
+def bleed_colour(pixels: Pixels, alpha: NDArray[Any]) -> Pixels:
     """Carry the nearest visible colour into what is fully transparent, lest it enters the edges as a dark fringe."""
     hidden = alpha == 0
     if not hidden.any() or hidden.all():

@@ -19,13 +19,13 @@ SMALL = 1 << 20  # bytes; what is smaller is not worth a mapping of its own
 LASTING = Path("/var/tmp")  # /tmp may itself be memory
 
 
-def space(shape: tuple[int, ...], dtype: DTypeLike, large: int = LARGE) -> NDArray[Any]:
+def allocate_array(shape: tuple[int, ...], dtype: DTypeLike, large: int = LARGE) -> NDArray[Any]:
     """An array of anything, in memory or in a file."""
     size = math.prod(shape) * np.dtype(dtype).itemsize
-    return np.empty(shape, dtype) if size < max(1, large) else spilled(shape, dtype)
+    return np.empty(shape, dtype) if size < max(1, large) else allocate_in_file(shape, dtype)
 
 
-def spilled(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+def allocate_in_file(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     """An array in a file. Its room on the disk is taken at once: a write that finds none would end the process."""
     size = math.prod(shape) * np.dtype(dtype).itemsize
     folder = os.environ.get("TMPDIR") or (str(LASTING) if LASTING.is_dir() else None)
@@ -45,7 +45,7 @@ class _Memory(mmap.mmap):
     """Memory alone, without a file behind it."""
 
 
-def passing(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+def allocate_reclaimable(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     """An array in memory whose beginning can be given back while the rest is in use, where the system knows how."""
     size = math.prod(shape) * np.dtype(dtype).itemsize
     if size < SMALL or not hasattr(mmap, "MAP_ANONYMOUS"):
@@ -53,14 +53,14 @@ def passing(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     return np.frombuffer(_Memory(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), dtype).reshape(shape)
 
 
-def passed(array: NDArray[Any], size: int) -> None:
+def reclaim_start(array: NDArray[Any], size: int) -> None:
     """Give back the first bytes of such an array: nobody reads them any more."""
     mapping = _mapping(array)
     if isinstance(mapping, _Memory) and hasattr(mmap, "MADV_DONTNEED") and size >= mmap.PAGESIZE:
         mapping.madvise(mmap.MADV_DONTNEED, 0, size // mmap.PAGESIZE * mmap.PAGESIZE)
 
 
-def forget(array: NDArray[Any]) -> None:
+def evict_pages(array: NDArray[Any]) -> None:
     """Let what has been read or written of a spilled array leave memory; it stays in the file."""
     mapping = _mapping(array)
     if mapping is not None and not isinstance(mapping, _Memory) and hasattr(mmap, "MADV_DONTNEED"):

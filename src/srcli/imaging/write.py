@@ -15,20 +15,20 @@ import numpy as np
 from PIL import Image
 
 from srcli.errors import MachineError, PictureError, SrcliError
-from srcli.files import sha256, sync_folder
-from srcli.imaging import iptc, png, tiff
-from srcli.imaging.bands import bands
-from srcli.imaging.formats import check_target, format_of
-from srcli.imaging.metadata import PREFIX
-from srcli.imaging.names import shown
+from srcli.files import hash_file, sync_folder
+from srcli.imaging import iptc, png_writer, tiff_writer
+from srcli.imaging.bands import split_rows
+from srcli.imaging.formats import check_target, format_of_name
+from srcli.imaging.metadata import EXIF_PREFIX
 from srcli.imaging.picture import Picture
-from srcli.imaging.read import limits
-from srcli.imaging.ready import Made, Ready, Saving, ready
-from srcli.imaging.spill import LARGE, forget
+from srcli.imaging.prepare_output import PreparedOutput, Provenance, SaveOptions, prepare_output
+from srcli.imaging.printable import printable
+from srcli.imaging.read import pillow_limits
+from srcli.imaging.spill import LARGE, evict_pages
 
 JPEG_QUALITY, WEBP_QUALITY, AVIF_QUALITY = 95, 95, 90
 TEMPORARY = ".srcli-*.part"
-DEFAULT = Saving()
+DEFAULT = SaveOptions()
 
 _SEGMENT = 65_533
 _XMP_OVERHEAD = 29
@@ -44,26 +44,26 @@ def write_picture(
     target: Path | IO[bytes],
     *,
     format: str | None = None,
-    saving: Saving = DEFAULT,
-    made: Made = None,
+    saving: SaveOptions = DEFAULT,
+    made: Provenance = None,
     on_whole: Callable[[str], None] | None = None,
 ) -> tuple[str, ...]:
     """Write a picture; return what the user should be told of it. `format` is a path's own suffix if left out.
 
     `on_whole` gets the hash of a finished file just before it takes the target's place.
     """
-    kind = format or (format_of(target) if isinstance(target, Path) else "PNG")
+    kind = format or (format_of_name(target) if isinstance(target, Path) else "PNG")
     check_target(kind, picture.width, picture.height)
-    name = shown(target) if isinstance(target, Path) else "standard output"
+    name = printable(target) if isinstance(target, Path) else "standard output"
     try:
-        prepared = ready(picture, kind, saving, made)
+        prepared = prepare_output(picture, kind, saving, made)
         if isinstance(target, Path):
             with _replacing(target, name) as file:
                 _encode(picture, prepared, kind, saving, file)
                 _check(file, prepared.size, kind)
                 if on_whole is not None:
                     file.seek(0)
-                    on_whole(sha256(file))
+                    on_whole(hash_file(file))
         else:
             buffer = io.BytesIO()
             _encode(picture, prepared, kind, saving, buffer)
@@ -125,48 +125,48 @@ def _check(file: IO[bytes], size: tuple[int, int], kind: str) -> None:
     """What was written opens again, in its size."""
     file.flush()
     file.seek(0)
-    with limits(None, False), Image.open(file, formats=[kind]) as picture:
+    with pillow_limits(None, False), Image.open(file, formats=[kind]) as picture:
         if picture.size != size:
             raise PictureError(f"the file came out as {picture.size} instead of {size}: write PNG", "unwritable")
 
 
-def _encode(picture: Picture, prepared: Ready, kind: str, saving: Saving, file: IO[bytes]) -> None:
+def _encode(picture: Picture, prepared: PreparedOutput, kind: str, saving: SaveOptions, file: IO[bytes]) -> None:
     if kind == "TIFF":
-        tiff.write(prepared, file)
+        tiff_writer.write_tiff(prepared, file)
     elif kind == "PNG" and (prepared.pixels.dtype == np.uint16 or prepared.pixels.nbytes >= LARGE):
-        png.write_by_bands(prepared, file)
+        png_writer.write_png(prepared, file)
     else:
         exact = kind == picture.format and picture.lossless and saving.quality is None
         options = _OPTIONS[kind](prepared, saving.quality, exact)
-        pillow(prepared).save(file, kind, **options)
+        to_pillow(prepared).save(file, kind, **options)
 
 
-def pillow(prepared: Ready) -> Image.Image:
+def to_pillow(prepared: PreparedOutput) -> Image.Image:
     """The channels as Pillow's picture, by bands."""
     colours = 1 if prepared.pixels.ndim == 2 else prepared.pixels.shape[2]
     mode = {1: "L", 3: "RGB", 4: "CMYK"}[colours] if prepared.alpha is None else {1: "LA", 3: "RGBA"}[colours]
     picture = Image.new(mode, prepared.size)
-    for rows in bands(*prepared.pixels.shape[:2]):
-        part = np.ascontiguousarray(tiff.interleaved(prepared, rows))
+    for rows in split_rows(*prepared.pixels.shape[:2]):
+        part = np.ascontiguousarray(tiff_writer.interleave_rows(prepared, rows))
         size = (part.shape[1], part.shape[0])
         picture.paste(Image.frombuffer(mode, size, part, "raw", mode, 0, 1), (0, rows.start))
-        forget(prepared.pixels)
+        evict_pages(prepared.pixels)
     return picture
 
 
-def _png(prepared: Ready, quality: int | None, exact: bool) -> dict[str, object]:
-    options = {"pnginfo": png.texts(prepared), "exif": prepared.exif, "compress_level": png.LEVEL}
+def _png(prepared: PreparedOutput, quality: int | None, exact: bool) -> dict[str, object]:
+    options = {"pnginfo": png_writer.collect_text(prepared), "exif": prepared.exif, "compress_level": png_writer.LEVEL}
     return {**options, **_common(prepared)}
 
 
-def _common(prepared: Ready) -> dict[str, object]:
+def _common(prepared: PreparedOutput) -> dict[str, object]:
     return {"icc_profile": prepared.profile or None, **_bare(prepared, None, False)}
 
 
-def _jpeg(prepared: Ready, quality: int | None, exact: bool) -> dict[str, object]:
+def _jpeg(prepared: PreparedOutput, quality: int | None, exact: bool) -> dict[str, object]:
     metadata, notes = prepared.metadata, prepared.notes
-    block, packet, records = prepared.exif, metadata.xmp, iptc.segment(metadata.iptc)
-    if len(block) > _SEGMENT - len(PREFIX):
+    block, packet, records = prepared.exif, metadata.xmp, iptc.pack_segment(metadata.iptc)
+    if len(block) > _SEGMENT - len(EXIF_PREFIX):
         block = b""
         notes.append("its EXIF data is too long for JPEG and was left out")
     if len(packet) > _SEGMENT - _XMP_OVERHEAD:
@@ -179,7 +179,7 @@ def _jpeg(prepared: Ready, quality: int | None, exact: bool) -> dict[str, object
     return {
         "quality": quality or JPEG_QUALITY,
         "subsampling": "4:4:4",
-        "exif": PREFIX + block if block else b"",
+        "exif": EXIF_PREFIX + block if block else b"",
         "xmp": packet,
         "extra": records,
         "comment": metadata.comment,
@@ -187,24 +187,24 @@ def _jpeg(prepared: Ready, quality: int | None, exact: bool) -> dict[str, object
     }
 
 
-def _webp(prepared: Ready, quality: int | None, exact: bool) -> dict[str, object]:
+def _webp(prepared: PreparedOutput, quality: int | None, exact: bool) -> dict[str, object]:
     options = {"lossless": True, "exact": True, "quality": 70} if exact else {"quality": quality or WEBP_QUALITY}
     return {**options, "exif": prepared.exif, "xmp": prepared.metadata.xmp, **_common(prepared)}
 
 
-def _avif(prepared: Ready, quality: int | None, exact: bool) -> dict[str, object]:
+def _avif(prepared: PreparedOutput, quality: int | None, exact: bool) -> dict[str, object]:
     options: dict[str, object] = {"quality": quality or AVIF_QUALITY}
     if prepared.pixels.ndim == 3:
         options["subsampling"] = "4:4:4"
     return {**options, "exif": prepared.exif, "xmp": prepared.metadata.xmp, **_common(prepared)}
 
 
-def _bare(prepared: Ready, quality: int | None, exact: bool) -> dict[str, object]:
+def _bare(prepared: PreparedOutput, quality: int | None, exact: bool) -> dict[str, object]:
     dpi = prepared.metadata.dpi
     return {} if dpi is None else {"dpi": dpi}
 
 
-_OPTIONS: dict[str, Callable[[Ready, int | None, bool], dict[str, object]]] = {
+_OPTIONS: dict[str, Callable[[PreparedOutput, int | None, bool], dict[str, object]]] = {
     "PNG": _png,
     "JPEG": _jpeg,
     "WEBP": _webp,

@@ -51,7 +51,7 @@ _DEEPEST = 200
 Made = Mapping[str, object] | None
 
 
-def updated(
+def update_xmp(
     packet: bytes, size: tuple[int, int], *, gps: bool = True, made: Mapping[str, object] | None = None
 ) -> bytes:
     """The packet of a result. Raises ValueError if the given one is broken."""
@@ -69,7 +69,7 @@ def updated(
     return f"{_OPEN}{root.toxml() if root else ''}{_CLOSE}".encode()
 
 
-def made(packet: bytes) -> dict[str, Any] | None:
+def parse_provenance(packet: bytes) -> dict[str, Any] | None:
     """How a file of ours says it was made; None for all others."""
     if SRCLI.encode() not in packet or len(packet) > _MADE_LIMIT:
         return None

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, silu
 
-from srcli.imaging.spill import forget, passed, passing, spilled
+from srcli.imaging.spill import allocate_in_file, allocate_reclaimable, evict_pages, reclaim_start
 
 Rows = Iterator[Tensor]  # bands of one map, from its first row to its last
 SUMMED = 1 << 12  # values: of more, a sum in fp32 loses too many digits
@@ -49,7 +49,7 @@ class Bands:
         return torch.from_numpy(array).permute(0, 3, 1, 2)
 
     def array(self, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
-        return passing(shape, dtype)
+        return allocate_reclaimable(shape, dtype)
 
     def rows(self, x: Tensor, device: torch.device, last: bool = False) -> Rows:
         """A whole map's bands, on the device."""
@@ -61,7 +61,7 @@ class Bands:
         """If this is the last time that `x` is read, its rows up to here need no memory any more."""
         for array in (kept() for kept in self.maps if last and len(x) == 1):
             if array is not None and array.ctypes.data == x.data_ptr():
-                passed(array, rows * array.strides[1])
+                reclaim_start(array, rows * array.strides[1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +69,14 @@ class Spilling(Bands):
     """Whole maps are kept on the disk, and only the band at work is in memory."""
 
     def array(self, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
-        return spilled(shape, dtype)
+        return allocate_in_file(shape, dtype)
 
     def cut(self, height: int, width: int) -> Iterator[tuple[int, int]]:
         for rows in Bands.cut(self, height, width):
             yield rows
             for array in (kept() for kept in self.maps):
                 if array is not None:
-                    forget(array)
+                    evict_pages(array)
 
 
 class Norm:

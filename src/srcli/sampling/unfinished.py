@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from srcli.errors import WeightsError
-from srcli.files import is_dir, is_file, replacing
+from srcli.files import is_dir, is_file, replace_file
 from srcli.sampling.sampler import Scheduler
 from srcli.weights.places import places
 
@@ -88,7 +88,7 @@ class Unfinished:
             file.parent.mkdir(0o700, parents=True, exist_ok=True)  # a picture may be nobody else's business
             sweep(file.parent.parent)
         torch.save(state, data)
-        with replacing(file) as fresh, fresh.open("wb") as out:
+        with replace_file(file) as fresh, fresh.open("wb") as out:
             out.write(self._seal(data.getbuffer()))
             out.write(data.getbuffer())
 

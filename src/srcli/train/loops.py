@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from srcli.errors import InputError, MachineError
-from srcli.files import replacing
+from srcli.files import replace_file
 from srcli.models.builtin import Builtin, Shape
 from srcli.train.data import Pairs, batches
 from srcli.train.losses import Loss, loss_of
@@ -144,7 +144,7 @@ def train(run: Run, pairs: Pairs, budget: Budget, jobs: int = 0) -> Iterator[Run
 def save(state: dict[str, Any], path: Path) -> None:
     """A full disk or a kill leaves the last checkpoint whole."""
     try:
-        with replacing(path) as fresh, fresh.open("wb") as file:
+        with replace_file(path) as fresh, fresh.open("wb") as file:
             torch.save(state, file)
     except (OSError, RuntimeError) as error:
         raise MachineError(f"cannot save {path} ({error}): free disk space, then --resume") from error

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from srcli.errors import InputError, PictureError
 from srcli.files import is_dir, is_file
-from srcli.imaging.names import shown
+from srcli.imaging.printable import printable
 from srcli.imaging.read import read_picture, read_size
 from srcli.settings import FIRST
 
@@ -51,8 +51,8 @@ class Survey:
 
     def report(self, tell: Tell, least: int) -> None:
         """Say what was found; name what will not be used."""
-        tell(f"{len(self.usable)} pictures in {shown(self.folder)}")
-        small = [f"{shown(path)} is smaller than {least} pixels" for path in self.small]
+        tell(f"{len(self.usable)} pictures in {printable(self.folder)}")
+        small = [f"{printable(path)} is smaller than {least} pixels" for path in self.small]
         for reasons in (small, list(self.unreadable)):
             for reason in reasons[:NAMED]:
                 tell(f"left out: {reason}")
@@ -66,7 +66,7 @@ def survey_pictures(folder: Path, least: int = 1) -> Survey:
     Raises InputError where none is left.
     """
     if not is_dir(folder):
-        raise InputError(f"no such folder {shown(folder)}: give --data a folder of pictures")
+        raise InputError(f"no such folder {printable(folder)}: give --data a folder of pictures")
     usable, small, unreadable = list[PictureFile](), list[Path](), list[str]()
     for path in _picture_paths(folder):
         try:
@@ -94,7 +94,7 @@ def _picture_paths(folder: Path) -> list[Path]:
 
 
 def _nothing(found: Survey, least: int) -> str:
-    where = shown(found.folder)
+    where = printable(found.folder)
     if found.small:
         return f"{where}: all {len(found.small)} pictures are smaller than {least} pixels: give larger ones"
     if found.unreadable:
@@ -131,9 +131,9 @@ def read_caption(picture: Path) -> str:
         with path.open("rb") as file:
             return " ".join(file.read(MAX_CAPTION).decode("utf-8-sig").split())
     except OSError as error:
-        raise InputError(f"{shown(path)} cannot be read: {error.strerror}") from error
+        raise InputError(f"{printable(path)} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"{shown(path)} is not UTF-8 text: save it as UTF-8 or remove it") from error
+        raise InputError(f"{printable(path)} is not UTF-8 text: save it as UTF-8 or remove it") from error
 
 
 def check_captions(files: Sequence[PictureFile]) -> int:

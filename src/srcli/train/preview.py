@@ -15,7 +15,7 @@ from srcli.degrade.cropping import crop_randomly, flip_half
 from srcli.degrade.draws import SeededDraws
 from srcli.degrade.settings import Degradation
 from srcli.errors import InputError, MachineError, PictureError
-from srcli.files import replacing
+from srcli.files import replace_file
 from srcli.train.pictures import Tell, read_levels, survey_pictures, to_levels
 
 GAP = 4
@@ -79,7 +79,7 @@ def make_sheet(rows: Sequence[Sequence[Levels]]) -> Levels:
 
 def _write(sheet: Levels, out: Path) -> None:
     try:
-        with replacing(out) as fresh:
+        with replace_file(out) as fresh:
             Image.fromarray(sheet).save(fresh, "PNG")
     except OSError as error:
         raise MachineError(f"{out} cannot be written ({error.strerror or error}): give another --out") from error

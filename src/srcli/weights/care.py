@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from srcli.errors import WeightsError
-from srcli.files import HALF, exists, expanded, is_dir, is_file
+from srcli.files import HALF, exists, expand_user, is_dir, is_file
 from srcli.weights import local
 from srcli.weights.cache import Repo, leftovers, remove, set_aside
 from srcli.weights.families import detect
@@ -98,8 +98,8 @@ def add(store: Store, name: str, target: str, kind: str, file: str | None = None
         entry = _brought(store, known, target)
     elif known is not None:
         raise WeightsError(f"{name} is one of srcli's own names: choose another")
-    elif exists(expanded(target)):
-        entry = _own(store, name, expanded(target).resolve(), kind)
+    elif exists(expand_user(target)):
+        entry = _own(store, name, expand_user(target).resolve(), kind)
     elif HUB_ID.fullmatch(target.partition("@")[0]):
         entry = _remote(store, name, target, kind, file)
     else:
@@ -110,7 +110,7 @@ def add(store: Store, name: str, target: str, kind: str, file: str | None = None
 
 def _brought(store: Store, known: Entry, target: str) -> Entry:
     """Take a file that the lock knows, and hold it against the hash there."""
-    path = expanded(target)
+    path = expand_user(target)
     if not exists(path):
         raise WeightsError(f"{target}: no such file or folder: check the path")
     path = path.resolve()

@@ -68,6 +68,6 @@ def _head(path: Path) -> bytes:
 def sha256(path: Path) -> str:
     """Hash a file; one that cannot be read is an error that names it."""
     try:
-        return files.sha256(path)
+        return files.hash_file(path)
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error.strerror}): check the file and its disk") from error

@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from srcli.errors import MachineError, WeightsError
-from srcli.files import open_guard, replacing
+from srcli.files import open_guard, replace_file
 from srcli.weights.lock import FIELDS, NAME, SCHEMA, Entry, read_lock
 
 HEAD = "# srcli's record of weights that this user added or pulled. Written by `srcli models`.\n"
@@ -84,7 +84,7 @@ def _flock(handle: int) -> None:
 
 
 def _write(path: Path, entries: Mapping[str, Entry]) -> None:
-    with replacing(path) as fresh:
+    with replace_file(path) as fresh:
         fresh.write_text(HEAD + dump(entries), encoding="utf-8")
 
 

@@ -14,7 +14,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from srcli.errors import MachineError, WeightsError
-from srcli.files import replacing
 from srcli.weights.one_step import flatten, published_kind
 
 FIXED = (2, 10)
@@ -43,7 +42,7 @@ def to_safetensors(path: Path, out: Path) -> Path:
     out.parent.mkdir(parents=True, exist_ok=True)
     metadata = {"format": "pt", "converted_from": path.name, **facts}
     try:
-        with replacing(out) as fresh:
+        with replace_file(out) as fresh:
             save_file(_alone(state), fresh, metadata=metadata)
     except OSError as error:
         raise MachineError(f"{out}: cannot be written ({error.strerror}): free some space or choose HF_HOME") from error

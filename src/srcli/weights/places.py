@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from srcli.errors import WeightsError
-from srcli.files import expanded
+from srcli.files import expand_user
 
 LOCK = "weights.lock"
 
@@ -37,7 +37,7 @@ def _given(env: Mapping[str, str], *names: str) -> Path | None:
     name = next((name for name in names if env.get(name)), None)
     if name is None:
         return None
-    path = expanded(os.path.expandvars(env[name]))
+    path = expand_user(os.path.expandvars(env[name]))
     if path.parts and path.parts[0].startswith("~"):
         raise WeightsError(f"{name} is {env[name]}, and there is no such user: set it to a folder")
     return path.absolute()

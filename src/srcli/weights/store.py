@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from srcli.errors import WeightsError
-from srcli.files import exists, expanded
+from srcli.files import exists, expand_user
 from srcli.weights import local
 from srcli.weights.cache import Repo
 from srcli.weights.hub import Hub, hub, offline
@@ -58,7 +58,7 @@ class Store:
         Files that are missing are pulled unless offline; files that are not what the lock says are never used.
         """
         entries = self.lock()
-        path = expanded(what)
+        path = expand_user(what)
         if what not in entries and exists(path):
             found = local.locate(path, self.stamps, self.places.data, entries, parts, allow_pickle)
             return replace(found, kind=kind or found.kind)

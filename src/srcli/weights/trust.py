@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from srcli.errors import WeightsError
-from srcli.files import exists, read_regular, replacing
+from srcli.files import exists, read_regular, replace_file
 from srcli.weights.cache import BAD, set_aside
 from srcli.weights.header import CHUNK, sha256
 from srcli.weights.lock import File
@@ -67,7 +67,7 @@ class Stamps:
         stamps = {name: kept for name, kept in self._read().items() if exists(Path(name))} | {key: value}
         with suppress(OSError):  # a read-only or full disk: the next run hashes again
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(self.path) as fresh:
+            with replace_file(self.path) as fresh:
                 fresh.write_text(json.dumps(stamps, indent=1), encoding="utf-8")
 
 

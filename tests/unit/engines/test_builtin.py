@@ -14,7 +14,7 @@ from srcli.engines.base import Request
 from srcli.engines.builtin import BuiltinEngine, verified
 from srcli.engines.device import Device
 from srcli.errors import WeightsError
-from srcli.files import sha256
+from srcli.files import hash_file
 from srcli.models.builtin import UP, Builtin, Shape
 from srcli.sampling.blocks import blocks
 from srcli.sampling.cosine import Cosine, levels
@@ -146,7 +146,7 @@ def test_a_trained_file_is_an_adapter(tmp_path):
 @pytest.mark.parametrize("name", ["upscale", "restore"])
 def test_the_packaged_weights_are_the_ones_named(name):
     path, digest = builtin.packaged(f"builtin-{name}")
-    assert sha256(path) == digest
+    assert hash_file(path) == digest
     variant = None if name == "upscale" else name
     made = builtin.load(ModelChoice(engine="builtin", variant=variant), CPU, None, print)
     assert made.factor == (4 if name == "upscale" else 2)

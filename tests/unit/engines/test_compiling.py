@@ -15,7 +15,7 @@ from srcli.engines.budget import AMPLE
 from srcli.engines.compiling import CACHE, Later
 from srcli.engines.device import Device, pick, tf32
 from srcli.errors import InputError
-from srcli.memory import Ladder, Thrift
+from srcli.memory import MemorySavings, OomFallback
 from srcli.settings import DeviceChoice
 
 COMPILED = Device(torch.device("cpu"), torch.float32, compiled=True)
@@ -33,7 +33,7 @@ def begun(device: Device, pictures: int) -> list[str]:
     said: list[str] = []
     later = Later([torch.nn.Identity()], device, AMPLE)
     for _ in range(pictures):
-        later.begin(Thrift(), said.append)
+        later.begin(MemorySavings(), said.append)
     return said
 
 
@@ -47,12 +47,12 @@ def test_networks_are_compiled_from_the_second_picture_on(cache):
 def test_a_picture_that_is_tried_again_with_less_memory_is_no_second_one(cache):
     later, said, short = Later([torch.nn.Identity()], COMPILED, AMPLE), [], [MemoryError(), MemoryError()]
 
-    def work(thrift: Thrift) -> None:
-        later.begin(thrift, said.append)
+    def work(savings: MemorySavings) -> None:
+        later.begin(savings, said.append)
         if short:
             raise short.pop()
 
-    ladder = Ladder(lambda text: None)
+    ladder = OomFallback(lambda text: None)
     ladder.run(work)
     assert not said
     ladder.run(work)

@@ -18,9 +18,9 @@ from srcli.engines.device import Device
 from srcli.engines.pasd import Pasd, grey_size
 from srcli.engines.pasd_weights import open_all
 from srcli.errors import WeightsError
-from srcli.imaging.color import luminance
+from srcli.imaging.color import compute_luminance
 from srcli.imaging.picture import Picture
-from srcli.memory import Thrift
+from srcli.memory import MemorySavings
 from srcli.pipeline import Pipeline
 from srcli.settings import Lora, ModelChoice, Prompt, Sampling, Size
 from srcli.tasks import COLORIZE, TASKS, UPSCALE, Job
@@ -75,7 +75,7 @@ def test_every_task_gives_a_picture_of_its_size(tiny: Pipeline, coloring: Pipeli
 
 def test_colorizing_keeps_luminance_to_the_last_bit(coloring: Pipeline) -> None:
     got = coloring.run(PICTURE, job(COLORIZE))
-    assert np.array_equal(luminance(got.pixels), luminance(PICTURE.pixels))
+    assert np.array_equal(compute_luminance(got.pixels), compute_luminance(PICTURE.pixels))
     assert (got.pixels[..., 0] != got.pixels[..., 2]).any()
 
 
@@ -94,12 +94,14 @@ def test_tiles_may_share_a_call_or_not(tiny: Pipeline, batch: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "less", [{"share": 0.0}, {"apart": True}, {"band": 0.01}, {"offload": True}], ids=lambda less: next(iter(less))
+    "less",
+    [{"share": 0.0}, {"split_guidance": True}, {"band": 0.01}, {"offload": True}],
+    ids=lambda less: next(iter(less)),
 )
 def test_less_at_a_time_gives_the_same_picture(tiny: Pipeline, less: dict) -> None:
     asked = job(tile=4, overlap=2)
     frugal = Pipeline(tiny.engine, FP32, print)
-    frugal.ladder.thrift = Thrift(**less)
+    frugal.ladder.savings = MemorySavings(**less)
     difference = frugal.run(PICTURE, asked).pixels - tiny.run(PICTURE, asked).pixels.astype(int)
     assert np.abs(difference).max() <= 1
 
@@ -109,7 +111,7 @@ def test_guidance_in_two_calls_halves_the_largest(tiny: Pipeline, apart: bool) -
     rows = set()
     hook = tiny.engine.nets.unet.register_forward_pre_hook(lambda net, given: rows.add(len(given[0])))
     frugal = Pipeline(tiny.engine, FP32, print)
-    frugal.ladder.thrift = Thrift(apart=apart)
+    frugal.ladder.savings = MemorySavings(split_guidance=apart)
     frugal.run(PICTURE, job())
     hook.remove()
     assert rows == {1 if apart else 2}

@@ -17,8 +17,8 @@ from srcli.engines.captions import levels
 from srcli.engines.device import Device
 from srcli.engines.preview import Preview
 from srcli.errors import WeightsError
-from srcli.imaging.made import read_made
 from srcli.imaging.picture import Picture
+from srcli.imaging.provenance import read_provenance
 from srcli.pipeline import Pipeline
 from srcli.settings import DeviceChoice, ModelChoice, Prompt, Sampling, Size
 from srcli.tasks import UPSCALE, Job
@@ -49,7 +49,7 @@ def said() -> list[str]:
 
 
 @pytest.fixture
-def shown(net: AutoencoderTiny, tmp_path: Path, said: list[str]) -> Witness:
+def printable(net: AutoencoderTiny, tmp_path: Path, said: list[str]) -> Witness:
     return Witness.open(tmp_path / "look.png", CPU, Store(offline=True), said.append)
 
 
@@ -108,7 +108,7 @@ def test_a_preview_is_small_whatever_is_made(shown, sides, size) -> None:
 def test_a_preview_says_what_it_is(shown, suffix) -> None:
     shown._file = shown._file.with_suffix("." + suffix)
     shown.show(torch.zeros(1, 4, 2, 2))
-    assert read_made(shown._file)["preview"]
+    assert read_provenance(shown._file)["preview"]
 
 
 def full(monkeypatch: pytest.MonkeyPatch, shown: Preview) -> None:

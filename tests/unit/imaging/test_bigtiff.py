@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 from tests.unit.imaging.builders import IPTC, MAKER_NOTE, XMP, exif_block, noise
 
-from srcli.imaging import bigtiff, exif, tiff
-from srcli.imaging.made import read_made
+from srcli.imaging import bigtiff, exif, tiff_writer
 from srcli.imaging.picture import Metadata, Picture
+from srcli.imaging.prepare_output import SaveOptions, prepare_output
+from srcli.imaging.provenance import read_provenance
 from srcli.imaging.read import read_picture
-from srcli.imaging.ready import Saving, ready
 
 DETAILS, GPS = 0x8769, 0x8825
 MADE = {"tool": "srcli 9.9", "seed": 7}
@@ -23,7 +23,7 @@ META = Metadata(exif=exif_block(), xmp=XMP, iptc=IPTC, dpi=(300.0, 300.0))
 
 def written(picture: Picture, limit: int = 0, made=MADE) -> bytes:
     file = io.BytesIO()
-    tiff.write(ready(picture, "TIFF", Saving(), made), file, limit)
+    tiff_writer.write_tiff(prepare_output(picture, "TIFF", SaveOptions(), made), file, limit)
     return file.getvalue()
 
 
@@ -31,8 +31,8 @@ def written(picture: Picture, limit: int = 0, made=MADE) -> bytes:
 @pytest.mark.parametrize("alpha", [False, True])
 def test_pixels_come_back(dtype, alpha, monkeypatch):
     """In many strips: of one alone the offset lies in the field itself."""
-    groups = tiff.bands
-    monkeypatch.setattr(tiff, "bands", lambda height, width, pixels: groups(height, width, 90))
+    groups = tiff_writer.split_rows
+    monkeypatch.setattr(tiff_writer, "split_rows", lambda height, width, pixels: groups(height, width, 90))
     picture = Picture(pixels=noise(31, 30, dtype), alpha=noise(31, 30, dtype, 1) | 1 if alpha else None)
     data = written(picture)
     assert data[:4] == b"II+\x00"
@@ -58,51 +58,51 @@ def test_all_that_the_picture_says_comes_back(order):
 
 def test_it_says_the_same_as_a_small_file(tmp_path):
     picture = Picture(pixels=noise(8, 9), metadata=META)
-    small, large = written(picture, tiff.LIMIT), written(picture)
+    small, large = written(picture, tiff_writer.LIMIT), written(picture)
     assert (small[2], large[2]) == (42, 43)
     assert read_picture(small).metadata == read_picture(large).metadata
     for data, name in ((small, "small.tif"), (large, "large.tif")):
         (tmp_path / name).write_bytes(data)
-    assert read_made(tmp_path / "small.tif") == read_made(tmp_path / "large.tif") == MADE
+    assert read_provenance(tmp_path / "small.tif") == read_provenance(tmp_path / "large.tif") == MADE
 
 
 def test_a_makers_note_stays_where_its_offsets_point():
     """Unless it lies right behind a small file's header, eight bytes before the place where a large one's ends."""
-    block = exif.Block.parse(exif.EMPTY)
+    block = exif.ExifBlock.parse(exif.EMPTY)
     block.data += bytes(8) + b"offsets count from the beginning of the block"
-    fields = {0x927C: exif.Entry(exif.UNDEFINED, 45, struct.pack("<L", 16))}
-    data, offset = bigtiff.directories(block, fields, 100)
+    fields = {0x927C: exif.Field(exif.UNDEFINED, 45, struct.pack("<L", 16))}
+    data, offset = bigtiff.pack_directories(block, fields, 100)
     assert struct.unpack_from("<HHQQ", data, offset - 100 + 8) == (0x927C, exif.UNDEFINED, 45, 16)
 
 
 def test_what_lay_under_the_longer_header_moves():
     text = b"twelve bytes"
-    block = exif.Block.parse(exif.EMPTY)
+    block = exif.ExifBlock.parse(exif.EMPTY)
     block.data += text
-    data, _ = bigtiff.directories(block, {0x10F: exif.Entry(exif.ASCII, len(text), struct.pack("<L", 8))}, 100)
+    data, _ = bigtiff.pack_directories(block, {0x10F: exif.Field(exif.ASCII, len(text), struct.pack("<L", 8))}, 100)
     tag, kind, count, place = struct.unpack_from("<HHQQ", data, 8)
     assert (tag, kind, count) == (0x10F, exif.ASCII, len(text))
     assert data[place - 100 :][: len(text)] == text
 
 
 def test_a_damaged_directory_is_left_out():
-    block = exif.Block.parse(exif.EMPTY)
-    data, _ = bigtiff.directories(block, {GPS: block.long(1 << 20)}, 16)
+    block = exif.ExifBlock.parse(exif.EMPTY)
+    data, _ = bigtiff.pack_directories(block, {GPS: block.long(1 << 20)}, 16)
     assert struct.unpack_from("<Q", data) == (0,)
 
 
 def test_offsets_beyond_32_bits():
-    block = exif.Block.parse(exif.EMPTY)
-    data, offset = bigtiff.directories(block, {273: bigtiff.offsets(16, 5 << 32)}, 6 << 32)
+    block = exif.ExifBlock.parse(exif.EMPTY)
+    data, offset = bigtiff.pack_directories(block, {273: bigtiff.offset_field(16, 5 << 32)}, 6 << 32)
     assert offset == 6 << 32
     place = struct.unpack_from("<Q", data, 8 + 12)[0] - offset
     assert struct.unpack_from("<2Q", data, place) == (16, 5 << 32)
-    assert struct.unpack("<2s3HQ", bigtiff.header(offset)) == (b"II", 43, 8, 0, offset)
+    assert struct.unpack("<2s3HQ", bigtiff.pack_header(offset)) == (b"II", 43, 8, 0, offset)
 
 
 def test_a_directory_that_points_at_itself_ends_somewhere():
-    block = exif.Block.parse(exif.EMPTY)
+    block = exif.ExifBlock.parse(exif.EMPTY)
     place = len(block.data)
     block.put({DETAILS: block.long(place)})
-    data, offset = bigtiff.directories(block, {DETAILS: block.long(place)}, 64)
+    data, offset = bigtiff.pack_directories(block, {DETAILS: block.long(place)}, 64)
     assert struct.unpack_from("<QHHQ", data, offset - 64) == (1, DETAILS, bigtiff.LONG8, 1)

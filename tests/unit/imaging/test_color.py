@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tests.golden.cases import Case, each_group
 from tests.unit.imaging.builders import noise
 
-from srcli.imaging.color import luma_transplant, luminance
+from srcli.imaging.color import compute_luminance, transplant_luma
 from srcli.imaging.resize import resize
 
 
@@ -23,33 +23,33 @@ def official(generated: np.ndarray, original: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_luminance_is_kept_to_the_last_bit(dtype):
     colour, original = noise(200, 200, dtype), noise(200, 200, dtype)[::-1]
-    assert (luminance(luma_transplant(colour, original)) == luminance(original)).all()
+    assert (compute_luminance(transplant_luma(colour, original)) == compute_luminance(original)).all()
 
 
 @given(st.tuples(*[st.integers(0, 255)] * 6))
 def test_luminance_is_kept_for_every_pair_of_colours(levels):
     colour, original = (np.array(part, np.uint8).reshape(1, 1, 3) for part in (levels[:3], levels[3:]))
-    assert luminance(luma_transplant(colour, original)) == luminance(original)
+    assert compute_luminance(transplant_luma(colour, original)) == compute_luminance(original)
 
 
 def test_it_is_opencvs_luminance():
     pixels = noise(100, 100)
-    assert (luminance(pixels) == cv2.cvtColor(pixels, cv2.COLOR_RGB2YUV)[..., 0]).all()
+    assert (compute_luminance(pixels) == cv2.cvtColor(pixels, cv2.COLOR_RGB2YUV)[..., 0]).all()
 
 
 def test_grey_is_its_own_luminance():
     grey = np.repeat(np.arange(65536, dtype=np.uint16)[None, :, None], 3, 2)
-    assert (luminance(grey) == grey[..., 0]).all()
+    assert (compute_luminance(grey) == grey[..., 0]).all()
 
 
 def test_a_picture_keeps_its_own_colours():
     pixels = noise(50, 50)
-    assert (luma_transplant(pixels, pixels) == pixels).all()
+    assert (transplant_luma(pixels, pixels) == pixels).all()
 
 
 def test_the_hue_survives_where_the_colour_is_too_strong():
     strong, light = np.array([[[255, 0, 0]]], np.uint8), np.full((1, 1, 3), 200, np.uint8)
-    got = luma_transplant(strong, light)[0, 0].astype(int)
+    got = transplant_luma(strong, light)[0, 0].astype(int)
     assert got[0] > got[1]
     assert abs(got[1] - got[2]) <= 1
 
@@ -60,12 +60,12 @@ def test_against_the_official_program(case: Case, part: str) -> None:
     generated, original, want = (given[f"{name}_u8"] for name in ("generated", "original_gray", "output"))
     assert (official(generated, original) == want).all()
     sized = cv2.resize(generated, original.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-    got = luma_transplant(sized, original)
-    assert (luminance(got) == luminance(original)).all()
+    got = transplant_luma(sized, original)
+    assert (compute_luminance(got) == compute_luminance(original)).all()
     inside = ((want > 0) & (want < 255)).all(-1)
     assert np.abs(got.astype(int) - want)[inside].max() <= 2
 
 
 def test_sizes_are_the_callers_business():
     small = noise(8, 8)
-    assert luma_transplant(resize(small, (16, 16)), noise(16, 16)).shape == (16, 16, 3)
+    assert transplant_luma(resize(small, (16, 16)), noise(16, 16)).shape == (16, 16, 3)

@@ -23,10 +23,10 @@ from tests.unit.imaging.builders import (
 )
 
 from srcli.imaging import exif, iptc, xmp
-from srcli.imaging.made import read_made
 from srcli.imaging.picture import Metadata
+from srcli.imaging.prepare_output import SaveOptions
+from srcli.imaging.provenance import read_provenance
 from srcli.imaging.read import read_picture
-from srcli.imaging.ready import Saving
 from srcli.imaging.write import write_picture
 
 CARRIERS = [".jpg", ".png", ".webp", ".tif", ".avif"]
@@ -98,15 +98,15 @@ def test_the_thumbnail_of_the_old_picture_is_gone(suffix, picture, tmp_path):
 
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_both_byte_orders(order):
-    block = exif.updated(exif_block(6, order), (70_000, 5))
+    block = exif.update_exif(exif_block(6, order), (70_000, 5))
     tags = Image.Exif()
-    tags.load(exif.finished(block))
+    tags.load(exif.pack_exif(block))
     assert tags[MAIN] == 1
     assert tags.get_ifd(DETAILS)[0xA002] == 70_000
 
 
 def test_an_empty_block_stays_empty():
-    assert exif.finished(exif.updated(b"", (1, 1))) == b""
+    assert exif.pack_exif(exif.update_exif(b"", (1, 1))) == b""
 
 
 @pytest.mark.parametrize("cut", range(0, len(exif_block()), 7))
@@ -187,13 +187,13 @@ def test_iptc_as_words():
 
 
 def test_iptc_text_of_other_programs():
-    assert iptc.from_text("\niptc\n      7\n" + IPTC.hex()) == IPTC
-    assert iptc.from_text("\niptc\n      7\nzz") == b""
+    assert iptc.records_from_text("\niptc\n      7\n" + IPTC.hex()) == IPTC
+    assert iptc.records_from_text("\niptc\n      7\nzz") == b""
 
 
 @pytest.mark.parametrize("suffix", CARRIERS)
 def test_strip(suffix, picture, tmp_path):
-    write_picture(picture, tmp_path / f"a{suffix}", saving=Saving(strip=True))
+    write_picture(picture, tmp_path / f"a{suffix}", saving=SaveOptions(strip=True))
     found = read_picture(tmp_path / f"a{suffix}").metadata
     assert (found.xmp, found.iptc, found.dpi, found.comment, found.text) == (b"", b"", None, b"", {})
     assert b"Maker" not in (tmp_path / f"a{suffix}").read_bytes()
@@ -201,7 +201,7 @@ def test_strip(suffix, picture, tmp_path):
 
 @pytest.mark.parametrize("suffix", CARRIERS)
 def test_strip_gps_takes_the_place_out_and_leaves_the_rest(suffix, picture, tmp_path):
-    with written(picture, tmp_path / f"a{suffix}", saving=Saving(strip_gps=True)) as out:
+    with written(picture, tmp_path / f"a{suffix}", saving=SaveOptions(strip_gps=True)) as out:
         tags = out.getexif()
         packet = out.tag_v2[700] if suffix == ".tif" else out.info["xmp"]
     assert GPS not in tags
@@ -230,7 +230,7 @@ def test_strip_gps_takes_the_names_of_places_too(suffix, picture, tmp_path):
     write_picture(full, tmp_path / f"b{suffix}")
     with_place = (tmp_path / f"b{suffix}").read_bytes()
     assert b"Lisbon" in with_place and b"Portugal" in with_place and b"Alfama" in with_place
-    write_picture(full, tmp_path / f"a{suffix}", saving=Saving(strip_gps=True))
+    write_picture(full, tmp_path / f"a{suffix}", saving=SaveOptions(strip_gps=True))
     data = (tmp_path / f"a{suffix}").read_bytes()
     assert not any(word in data for word in (b"Lisbon", b"Portugal", b"Alfama", b"Latitude"))
     assert b"Oslo" in data and b"caf" in data
@@ -255,7 +255,7 @@ LONG = b"\x1c\x02\x78\x80\x04" + struct.pack(">L", 40_000) + b"x" * 40_000
     ],
 )
 def test_iptc_without_the_place(records, left):
-    assert iptc.without_place(records) == left
+    assert iptc.remove_place(records) == left
 
 
 ENTITIES = '<!DOCTYPE x [<!ENTITY a "b">]><x:xmpmeta xmlns:x="adobe:ns:meta/">&a;</x:xmpmeta>'
@@ -278,32 +278,32 @@ def test_broken_xmp_is_dropped_and_said(packet, picture, tmp_path):
     broken = replace(picture, metadata=replace(picture.metadata, xmp=packet))
     notes = write_picture(broken, tmp_path / "a.png", made=MADE)
     assert "XMP" in " ".join(notes)
-    assert read_made(tmp_path / "a.png")["seed"] == 7
+    assert read_provenance(tmp_path / "a.png")["seed"] == 7
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-le", "utf-16-be"])
 def test_a_packet_with_entities_is_refused_in_every_encoding(encoding):
     ours = ENTITIES.replace("&a;", f'<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"/>{xmp.SRCLI}&a;')
     with pytest.raises(ValueError):
-        xmp.updated(ours.encode(encoding), (1, 1))
-    assert xmp.made(ours.encode(encoding)) is None
+        xmp.update_xmp(ours.encode(encoding), (1, 1))
+    assert xmp.parse_provenance(ours.encode(encoding)) is None
 
 
 @pytest.mark.parametrize("deep", [150, 250, 3000, 100_000])
 def test_a_deep_packet_is_kept_or_refused_and_never_a_crash(deep):
     packet = XMP.replace(b"<dc:title>", b"<a>" * deep + b"</a>" * deep + b"<dc:title>")
     if deep < 200:
-        assert b"caf" in xmp.updated(packet, (1, 1))
+        assert b"caf" in xmp.update_xmp(packet, (1, 1))
         return
     with pytest.raises(ValueError, match="without end"):
-        xmp.updated(packet, (1, 1))
+        xmp.update_xmp(packet, (1, 1))
 
 
 def test_what_belonged_to_a_gain_map_goes():
     packet = XMP.replace(
         b"<dc:title>", b'<h:Version xmlns:h="http://ns.adobe.com/hdr-gain-map/1.0/">1.0</h:Version><dc:title>'
     )
-    assert b"Version" not in xmp.updated(packet, (1, 1))
+    assert b"Version" not in xmp.update_xmp(packet, (1, 1))
 
 
 # --- how it was made ---------------------------------------------------------------------------------------------
@@ -313,7 +313,7 @@ def test_what_belonged_to_a_gain_map_goes():
 def test_a_result_says_how_it_was_made(suffix, picture, tmp_path):
     path = tmp_path / f"a{suffix}"
     write_picture(picture, path, made=MADE)
-    assert read_made(path) == MADE
+    assert read_provenance(path) == MADE
     with Image.open(path) as out:
         tags = out.getexif()
         comment = tags.get_ifd(DETAILS)[0x9286]
@@ -331,7 +331,7 @@ def test_the_result_of_a_result_tells_of_the_last_work_alone(suffix, picture, tm
     path = tmp_path / f"a{suffix}"
     write_picture(picture, path, made=MADE)
     write_picture(read_picture(path), path, made={**MADE, "seed": 8})
-    assert read_made(path)["seed"] == 8
+    assert read_provenance(path)["seed"] == 8
     assert path.read_bytes().count(b"DigitalSourceType>http") == 1
     with Image.open(path) as out:
         assert b'"seed": 8' in out.getexif().get_ifd(DETAILS)[0x9286]
@@ -352,7 +352,7 @@ def test_made_of_strangers(tmp_path, picture):
     write_picture(picture, tmp_path / "a.png")
     (tmp_path / "b.txt").write_text("words")
     for name in ("a.png", "b.txt", "none", "."):
-        assert read_made(tmp_path / name) is None
+        assert read_provenance(tmp_path / name) is None
 
 
 def test_too_long_for_jpeg_is_left_out_and_said(picture, tmp_path):

@@ -10,8 +10,8 @@ from PIL import Image
 from tests.unit.imaging.builders import chunk, exif_block, noise, png, ramp, saved, tiff
 
 from srcli.errors import PictureError
+from srcli.imaging.detect_format import inspect_header
 from srcli.imaging.read import read_picture, read_size
-from srcli.imaging.sniff import facts
 
 EXACT = [("PNG", {}), ("TIFF", {}), ("BMP", {}), ("PPM", {}), ("WEBP", {"lossless": True}), ("JPEG2000", {})]
 
@@ -322,12 +322,12 @@ def test_what_does_not_survive_is_said(mark, word):
 def test_more_bits_than_are_read_are_said():
     ten = bytearray(saved(ramp(16, 16), "AVIF"))
     ten[ten.index(b"av1C") + 6] |= 0x40
-    assert "10 bits" in " ".join(facts("AVIF", bytes(ten)).notes)
+    assert "10 bits" in " ".join(inspect_header("AVIF", bytes(ten)).notes)
     wide = b"P6 2 1 65535\n" + bytes(12)
     assert "16 bits" in " ".join(read_picture(wide).notes)
     deep = saved(Image.fromarray(noise(8, 8, np.uint16, 1)), "JPEG2000")
-    assert facts("JPEG2000", saved(noise(8, 8), "JPEG2000")).notes == []
-    assert "16 bits" in " ".join(facts("JPEG2000", deep).notes)
+    assert inspect_header("JPEG2000", saved(noise(8, 8), "JPEG2000")).notes == []
+    assert "16 bits" in " ".join(inspect_header("JPEG2000", deep).notes)
 
 
 def test_memory_is_not_shared_with_the_decoder():

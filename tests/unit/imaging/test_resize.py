@@ -8,7 +8,7 @@ from PIL import Image
 from tests.unit.imaging.builders import noise
 
 from srcli.imaging import resize as module
-from srcli.imaging.resize import FILTERS, bleed, resize
+from srcli.imaging.resize import FILTERS, bleed_colour, resize
 
 sides = st.integers(1, 40)
 
@@ -56,7 +56,7 @@ def test_no_dark_fringe():
     inside = (x - 12) ** 2 + (y - 12) ** 2 < 80
     pixels = np.where(inside[..., None], np.array([220, 180, 160], np.uint8), 0).astype(np.uint8)
     alpha = np.where(inside, 255, 0).astype(np.uint8)
-    big, edge = resize(bleed(pixels, alpha), (96, 96)), resize(alpha, (96, 96))
+    big, edge = resize(bleed_colour(pixels, alpha), (96, 96)), resize(alpha, (96, 96))
     assert (big[edge > 0] >= (220, 180, 160)).all()
     assert (resize(pixels, (96, 96))[edge > 0] < 100).any()  # as it would be without
 
@@ -64,7 +64,7 @@ def test_no_dark_fringe():
 def test_bleeding_takes_the_nearest_colour_and_leaves_the_visible_alone():
     pixels = noise(9, 9)
     alpha = np.where(np.arange(9) < 4, 255, 0).astype(np.uint8) * np.ones((9, 1), np.uint8)
-    got = bleed(pixels, alpha)
+    got = bleed_colour(pixels, alpha)
     assert (got[:, :4] == pixels[:, :4]).all()
     assert (got[:, 4:] == pixels[:, 3:4]).all()
 
@@ -72,4 +72,4 @@ def test_bleeding_takes_the_nearest_colour_and_leaves_the_visible_alone():
 @pytest.mark.parametrize("level", [0, 1, 255])
 def test_bleeding_without_a_border_does_nothing(level):
     pixels = noise(4, 4)
-    assert bleed(pixels, np.full((4, 4), level, np.uint8)) is pixels
+    assert bleed_colour(pixels, np.full((4, 4), level, np.uint8)) is pixels

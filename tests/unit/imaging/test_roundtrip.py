@@ -132,13 +132,13 @@ def test_colours_outside_srgb_survive(deep, tmp_path):
     write_picture(read_picture(path.read_bytes().replace(b"acsp", b"XXXX")), bare)
     got = read_picture(bare).pixels.astype(int)
     assert np.abs(got - pixels).max() <= top // 100
-    clipped = icc.from_srgb(first.pixels, first.profile).astype(int)
+    clipped = icc.convert_from_srgb(first.pixels, first.profile).astype(int)
     assert np.abs(clipped - pixels).max() > top // 20
 
 
 def test_a_tint_that_is_not_at_the_edge_of_srgb_is_left_alone():
     own = np.full((4, 4, 3), 100, np.uint8)
-    icc.restored(own, np.full((4, 4, 3), 128, np.uint8), np.full((4, 4, 3), icc.MIDDLE + 50, np.uint16))
+    icc.restore_gamut(own, np.full((4, 4, 3), 128, np.uint8), np.full((4, 4, 3), icc.MIDDLE + 50, np.uint16))
     assert (own == 100).all()
 
 
@@ -164,7 +164,7 @@ def test_cmyk_in_formats_without_inks(tmp_path):
     assert "sRGB" in " ".join(notes)
     assert second.pixels[4, 4].argmax() == 0
     with Image.open(path) as opened:
-        assert opened.info["icc_profile"] == icc.srgb()
+        assert opened.info["icc_profile"] == icc.srgb_profile()
 
 
 def test_cmyk_without_a_profile_says_so(tmp_path):
@@ -192,7 +192,7 @@ def test_a_grey_profile_does_not_go_with_a_colourful_result(tmp_path):
     notes = write_picture(replace(first, pixels=noise(16, 16)), tmp_path / "a.png")
     assert "sRGB" in " ".join(notes)
     with Image.open(tmp_path / "a.png") as opened:
-        assert (opened.mode, opened.info["icc_profile"]) == ("RGB", icc.srgb())
+        assert (opened.mode, opened.info["icc_profile"]) == ("RGB", icc.srgb_profile())
 
 
 def test_srgb_stays_bit_for_bit_with_its_profile(tmp_path):

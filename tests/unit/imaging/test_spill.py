@@ -17,53 +17,53 @@ from srcli.sampling.blocks import blocks
 
 
 def filled(shape, dtype=np.uint8):
-    array = spill.spilled(shape, dtype)
+    array = spill.allocate_in_file(shape, dtype)
     array[:] = np.random.default_rng(1).integers(0, np.iinfo(dtype).max, shape, dtype, endpoint=True)
     return array
 
 
 def test_small_arrays_stay_in_memory():
-    assert spill.space((3, 4), np.uint8).flags.owndata
-    assert not spill.space((3, 4), np.uint8, large=12).flags.owndata
+    assert spill.allocate_array((3, 4), np.uint8).flags.owndata
+    assert not spill.allocate_array((3, 4), np.uint8, large=12).flags.owndata
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 def test_what_was_forgotten_is_still_there(dtype):
-    array = spill.spilled((300, 200, 3), dtype)
+    array = spill.allocate_in_file((300, 200, 3), dtype)
     values = np.random.default_rng(1).random(array.shape) * 200
     array[:] = values
-    spill.forget(array)
-    spill.forget(array[20:30])
+    spill.evict_pages(array)
+    spill.evict_pages(array[20:30])
     assert np.array_equal(array, values.astype(dtype))
 
 
 def test_forgetting_an_array_in_memory_does_nothing():
     array = np.arange(6).reshape(2, 3)
-    spill.forget(array[1:])
+    spill.evict_pages(array[1:])
     assert array.sum() == 15
 
 
 @pytest.mark.skipif(not hasattr(mmap, "MADV_DONTNEED"), reason="this system gives back whole arrays alone")
 def test_what_has_passed_is_given_back_and_the_rest_stays():
-    array = spill.passing((1024, 2048), np.uint8)
+    array = spill.allocate_reclaimable((1024, 2048), np.uint8)
     array[:] = 7
-    spill.forget(array)
-    spill.passed(array, 512 * 2048)
+    spill.evict_pages(array)
+    spill.reclaim_start(array, 512 * 2048)
     assert (array[512:] == 7).all()
     assert not array[:512].any()
 
 
 def test_what_has_passed_of_a_small_array_stays():
-    array = spill.passing((10, 10), np.uint8)
+    array = spill.allocate_reclaimable((10, 10), np.uint8)
     array[:] = 7
-    spill.passed(array, 50)
+    spill.reclaim_start(array, 50)
     assert (array == 7).all()
 
 
 def test_a_disk_without_room_is_an_error_of_the_machine(monkeypatch, tmp_path):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     with pytest.raises(MachineError, match=f"{tmp_path}.*set TMPDIR"):
-        spill.spilled((1 << 30, 1 << 30), np.uint8)
+        spill.allocate_in_file((1 << 30, 1 << 30), np.uint8)
 
 
 def test_the_file_is_gone_from_its_folder_at_once(monkeypatch, tmp_path):

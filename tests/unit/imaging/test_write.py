@@ -13,10 +13,10 @@ from tests.unit.imaging.builders import noise
 
 from srcli.errors import InputError, MachineError, PictureError
 from srcli.imaging import icc, write
-from srcli.imaging.formats import check_target, format_of, named, suffix_for
+from srcli.imaging.formats import check_target, format_of_name, parse_format, suffix_for
 from srcli.imaging.picture import Picture
+from srcli.imaging.prepare_output import SaveOptions
 from srcli.imaging.read import read_picture
-from srcli.imaging.ready import Saving
 from srcli.imaging.write import write_picture
 
 SUFFIXES = [".png", ".jpg", ".webp", ".tif", ".avif", ".bmp", ".ppm"]
@@ -177,19 +177,25 @@ def test_a_limit_is_met_before_anything_is_written(tmp_path):
     ("name", "kind"), [("a.JPG", "JPEG"), ("a.b.tiff", "TIFF"), ("a.png", "PNG"), ("a.jfif", "JPEG")]
 )
 def test_formats_by_name(name, kind):
-    assert format_of(Path(name)) == kind
+    assert format_of_name(Path(name)) == kind
 
 
 @pytest.mark.parametrize("name", ["a.gif", "a", "a.heic", "a.xyz"])
 def test_names_of_formats_that_are_not_written(name):
     with pytest.raises(InputError, match="choose one of"):
-        format_of(Path(name))
+        format_of_name(Path(name))
 
 
 def test_words_for_formats():
-    assert [named(word) for word in ("jpg", "JPEG", "tif", "webp", ".png")] == ["JPEG", "JPEG", "TIFF", "WEBP", "PNG"]
+    assert [parse_format(word) for word in ("jpg", "JPEG", "tif", "webp", ".png")] == [
+        "JPEG",
+        "JPEG",
+        "TIFF",
+        "WEBP",
+        "PNG",
+    ]
     with pytest.raises(InputError):
-        named("gif")
+        parse_format("gif")
 
 
 @pytest.mark.parametrize(
@@ -198,7 +204,7 @@ def test_words_for_formats():
 )
 def test_suffix_of_a_result(source, suffix):
     assert suffix_for(source) == suffix
-    assert format_of(f"a{suffix_for(source)}")
+    assert format_of_name(f"a{suffix_for(source)}")
 
 
 # --- quality -----------------------------------------------------------------------------------------------------
@@ -213,7 +219,7 @@ def test_jpeg_keeps_full_colour_resolution(tmp_path):
 def test_quality_is_heeded(tmp_path):
     sizes = []
     for quality in (20, 60, 100):
-        write_picture(PICTURE, tmp_path / "a.jpg", saving=Saving(quality=quality))
+        write_picture(PICTURE, tmp_path / "a.jpg", saving=SaveOptions(quality=quality))
         sizes.append((tmp_path / "a.jpg").stat().st_size)
     assert sizes == sorted(set(sizes))
 
@@ -228,11 +234,11 @@ def test_deep_png_is_filtered(tmp_path):
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
 def test_pictures_larger_than_a_band(suffix, tmp_path, monkeypatch):
     """Filters and differences reach from one band into the next."""
-    from srcli.imaging import bands, png, tiff
+    from srcli.imaging import bands, png_writer, tiff_writer
 
-    small = lambda height, width, pixels=0: bands.bands(height, width, 90)  # noqa: E731
-    monkeypatch.setattr(png, "bands", small)
-    monkeypatch.setattr(tiff, "bands", small)
+    small = lambda height, width, pixels=0: bands.split_rows(height, width, 90)  # noqa: E731
+    monkeypatch.setattr(png_writer, "split_rows", small)
+    monkeypatch.setattr(tiff_writer, "split_rows", small)
     pixels = np.cumsum(noise(31, 30, np.uint16), axis=0, dtype=np.uint16)
     write_picture(Picture(pixels=pixels, alpha=noise(31, 30, np.uint16, 1) | 1), tmp_path / f"a{suffix}")
     assert (read_picture(tmp_path / f"a{suffix}").pixels == pixels).all()
@@ -287,5 +293,5 @@ def test_bytes_reach_the_disk_before_the_name_does(tmp_path, monkeypatch):
 def test_our_own_profile_has_no_date():
     from PIL import ImageCms
 
-    assert icc.srgb()[24:36] == b"\x07\xea\x00\x01\x00\x01\x00\x00\x00\x00\x00\x00"
-    assert ImageCms.getProfileName(io.BytesIO(icc.srgb())).startswith("sRGB")
+    assert icc.srgb_profile()[24:36] == b"\x07\xea\x00\x01\x00\x01\x00\x00\x00\x00\x00\x00"
+    assert ImageCms.getProfileName(io.BytesIO(icc.srgb_profile())).startswith("sRGB")

@@ -32,7 +32,9 @@ def test_maps_that_are_given_back_while_they_are_read_change_no_bit(net, monkeyp
     z, picture, given_back = torch.randn(1, 4, 9, 13), torch.rand(1, 3, 72, 104), []
     plain = [run(net, given, Bands(area=300)) for run, given in ((decode, z), (encode, picture))]
     monkeypatch.setattr(spill, "SMALL", 1)
-    monkeypatch.setattr(streams, "passed", lambda array, size: given_back.append(size) or spill.passed(array, size))
+    monkeypatch.setattr(
+        streams, "reclaim_start", lambda array, size: given_back.append(size) or spill.reclaim_start(array, size)
+    )
     assert torch.equal(decode(net, z, Bands(area=300)), plain[0])
     assert torch.equal(encode(net, picture, Bands(area=300)), plain[1])
     assert max(given_back) > 4096
@@ -58,7 +60,7 @@ def test_maps_leave_with_their_last_user(net):
 @torch.inference_mode()
 def test_a_small_budget_sends_maps_to_the_disk(net, monkeypatch):
     taken = []
-    monkeypatch.setattr("srcli.models.streams.spilled", lambda *shape: taken.append(shape) or 1 / 0)
+    monkeypatch.setattr("srcli.models.streams.allocate_in_file", lambda *shape: taken.append(shape) or 1 / 0)
     z = torch.randn(1, 4, 9, 13)
     roomy, scant = (Codec.of(net, Device(torch.device("cpu"), torch.float32, memory)) for memory in (1 << 30, 1 << 20))
     roomy.decode(z)

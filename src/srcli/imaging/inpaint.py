@@ -10,19 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srcli.errors import PictureError
-from srcli.imaging.color import luminance
+from srcli.imaging.color import compute_luminance
 from srcli.imaging.picture import Array, Picture
 
 GROWN = 5  # pixels across: a scratch's edge is softer than the stroke over it
 RADIUS = 4.0  # how far away the filling is taken from
 
 
-def mended(picture: Picture, mask: Picture) -> Picture:
+def inpaint_damage(picture: Picture, mask: Picture) -> Picture:
     """The picture without what is light in the mask. Where the mask is transparent, it marks nothing."""
     if (mask.width, mask.height) != (picture.width, picture.height):
         sizes = f"{mask.width}x{mask.height}, the picture {picture.width}x{picture.height}"
         raise PictureError(f"the mask is {sizes}: paint it over the picture in its own size", "mask")
-    light = _high(luminance(mask.pixels), mask)
+    light = _high(compute_luminance(mask.pixels), mask)
     if mask.alpha is not None:
         light &= _high(mask.alpha, mask)
     if light.all():

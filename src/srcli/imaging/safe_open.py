@@ -18,7 +18,7 @@ _FULL = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 
 @contextmanager
-def opened(source: Path | bytes, name: str) -> Iterator[IO[bytes]]:
+def open_regular(source: Path | bytes, name: str) -> Iterator[IO[bytes]]:
     if isinstance(source, bytes):
         yield io.BytesIO(source)
         return

@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srcli.imaging import exif, icc, iptc, xmp
-from srcli.imaging.bands import bands
-from srcli.imaging.color import luminance
+from srcli.imaging.bands import split_rows
+from srcli.imaging.color import compute_luminance
 from srcli.imaging.picture import Metadata, Picture
-from srcli.imaging.resize import resized_rows
+from srcli.imaging.resize import resize_rows
 
 Array = NDArray[Any]
-Made = Mapping[str, object] | None
+Provenance = Mapping[str, object] | None
 
 DEEP = frozenset({"PNG", "TIFF"})
 CLEAR = frozenset({"PNG", "TIFF", "WEBP", "AVIF"})  # formats that hold transparency
@@ -29,7 +29,7 @@ GREY_TOLERANCE = 0.04  # mean difference of a pixel's channels, as a share of wh
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Saving:
+class SaveOptions:
     """What of the source goes into the file, and how well it is kept."""
 
     quality: int | None = None  # of lossy formats, 1 to 100
@@ -38,15 +38,15 @@ class Saving:
 
 
 @dataclass
-class Ready:
+class PreparedOutput:
     """What an encoder gets."""
 
     pixels: Array  # (H, W), (H, W, 3) or (H, W, 4) of CMYK
     alpha: Array | None
     profile: bytes
     metadata: Metadata  # exif: empty, see `block`
-    block: exif.Block
-    made: Made
+    block: exif.ExifBlock
+    made: Provenance
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -55,10 +55,10 @@ class Ready:
 
     @property
     def exif(self) -> bytes:
-        return exif.finished(self.block)
+        return exif.pack_exif(self.block)
 
 
-def ready(picture: Picture, kind: str, saving: Saving, made: Made) -> Ready:
+def prepare_output(picture: Picture, kind: str, saving: SaveOptions, made: Provenance) -> PreparedOutput:
     """Everything but the encoding."""
     notes: list[str] = []
     bare = Metadata(dpi=picture.metadata.dpi)
@@ -77,10 +77,10 @@ def ready(picture: Picture, kind: str, saving: Saving, made: Made) -> Ready:
     size = (picture.width, picture.height)
     block = _block(metadata, kind, size, saving, made, notes)
     packet = _packet(metadata, size, saving, made, notes)
-    return Ready(pixels, alpha, profile, replace(metadata, exif=b"", xmp=packet), block, made, notes)
+    return PreparedOutput(pixels, alpha, profile, replace(metadata, exif=b"", xmp=packet), block, made, notes)
 
 
-def _own_space(picture: Picture, kind: str, saving: Saving, notes: list[str]) -> tuple[Array, bytes]:
+def _own_space(picture: Picture, kind: str, saving: SaveOptions, notes: list[str]) -> tuple[Array, bytes]:
     """Pixels in the space that the file will be in, and that space's profile."""
     unreadable = kind == "TIFF" and picture.depth == 16 and picture.alpha is not None  # to Pillow, if it were grey
     grey = picture.grey and not unreadable and is_grey(picture.pixels)
@@ -91,28 +91,28 @@ def _own_space(picture: Picture, kind: str, saving: Saving, notes: list[str]) ->
     inks = profile.space == "CMYK" and (kind not in INKS or picture.alpha is not None)
     if inks or (profile.space == "L" and not grey):
         notes.append("the source's colour profile does not fit the result: it is in sRGB")
-        return plain, b"" if grey else icc.srgb()
+        return plain, b"" if grey else icc.srgb_profile()
     if profile.same:
         return plain, profile.data
-    own = icc.from_srgb(picture.pixels, profile)
+    own = icc.convert_from_srgb(picture.pixels, profile)
     if picture.gamut is not None:
         size = (picture.width, picture.height)
-        for rows in bands(picture.height, picture.width):
-            icc.restored(own[rows], picture.pixels[rows], resized_rows(picture.gamut, size, rows, "bilinear"))
+        for rows in split_rows(picture.height, picture.width):
+            icc.restore_gamut(own[rows], picture.pixels[rows], resize_rows(picture.gamut, size, rows, "bilinear"))
     return own, profile.data
 
 
 def _luminance(pixels: Array) -> Array:
     out = np.empty(pixels.shape[:2], pixels.dtype)
-    for rows in bands(*pixels.shape[:2]):
-        out[rows] = luminance(pixels[rows])
+    for rows in split_rows(*pixels.shape[:2]):
+        out[rows] = compute_luminance(pixels[rows])
     return out
 
 
 def is_grey(pixels: Array) -> bool:
     """Whether a picture has no colour but a tint too faint to be meant."""
     total = 0.0
-    for rows in bands(*pixels.shape[:2]):
+    for rows in split_rows(*pixels.shape[:2]):
         total += float(np.ptp(pixels[rows], axis=-1).sum(dtype=np.float64))
     return total / max(1, pixels[..., 0].size) <= GREY_TOLERANCE * np.iinfo(pixels.dtype).max
 
@@ -124,7 +124,7 @@ def _flat(pixels: Array, alpha: Array, kind: str, notes: list[str]) -> Array:
         return pixels
     notes.append(f"{kind} knows no transparency: the picture was put on white")
     out = np.empty_like(pixels)
-    for rows in bands(*pixels.shape[:2]):
+    for rows in split_rows(*pixels.shape[:2]):
         share = alpha[rows].astype(np.uint32)
         share = share[..., None] if pixels.ndim == 3 else share
         out[rows] = (pixels[rows] * share + top * (top - share) + top // 2) // top
@@ -133,32 +133,34 @@ def _flat(pixels: Array, alpha: Array, kind: str, notes: list[str]) -> Array:
 
 def _shallow(pixels: Array) -> Array:
     out = np.empty(pixels.shape, np.uint8)
-    for rows in bands(*pixels.shape[:2]):
+    for rows in split_rows(*pixels.shape[:2]):
         out[rows] = (pixels[rows].astype(np.uint32) + 128) // 257
     return out
 
 
 def _block(
-    metadata: Metadata, kind: str, size: tuple[int, int], saving: Saving, made: Made, notes: list[str]
-) -> exif.Block:
+    metadata: Metadata, kind: str, size: tuple[int, int], saving: SaveOptions, made: Provenance, notes: list[str]
+) -> exif.ExifBlock:
     signature = None if made is None else (str(made.get("tool", "srcli")), json.dumps(dict(made)))
     gps, turned = not saving.strip_gps, kind != "AVIF"  # AVIF keeps the orientation in its own boxes
     try:
-        return exif.updated(metadata.exif, size, gps=gps, made=signature, turned=turned)
+        return exif.update_exif(metadata.exif, size, gps=gps, made=signature, turned=turned)
     except (ValueError, struct.error, IndexError):
         notes.append("its EXIF data is broken and was left out")
-        return exif.updated(b"", size, made=signature)
+        return exif.update_exif(b"", size, made=signature)
 
 
 def _anywhere(metadata: Metadata) -> Metadata:
     """Without the place, as far as IPTC records and PNG text name it; `exif` and `xmp` see to theirs."""
     text = {key: value for key, value in metadata.text.items() if not any(word in key.lower() for word in _PLACES)}
-    return replace(metadata, iptc=iptc.without_place(metadata.iptc), text=text)
+    return replace(metadata, iptc=iptc.remove_place(metadata.iptc), text=text)
 
 
-def _packet(metadata: Metadata, size: tuple[int, int], saving: Saving, made: Made, notes: list[str]) -> bytes:
+def _packet(
+    metadata: Metadata, size: tuple[int, int], saving: SaveOptions, made: Provenance, notes: list[str]
+) -> bytes:
     try:
-        return xmp.updated(metadata.xmp, size, gps=not saving.strip_gps, made=made)
+        return xmp.update_xmp(metadata.xmp, size, gps=not saving.strip_gps, made=made)
     except ValueError:
         notes.append("its XMP packet is broken and was left out")
-        return xmp.updated(b"", size, made=made)
+        return xmp.update_xmp(b"", size, made=made)

@@ -8,7 +8,7 @@ import unicodedata
 _ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
-def shown(name: str | bytes | os.PathLike[str]) -> str:
+def printable(name: str | bytes | os.PathLike[str]) -> str:
     """The name on one line, without control characters and foreign bytes. Rich markup is left to `rich.text.Text`."""
     try:
         text = os.fsencode(name).decode("utf-8", "backslashreplace")

@@ -8,7 +8,7 @@ from PIL import Image, TiffImagePlugin
 
 from srcli.errors import PictureError
 from srcli.imaging.decode import FLOATS
-from srcli.imaging.exif import Block
+from srcli.imaging.exif import ExifBlock
 
 _RAW_SUFFIXES = frozenset(
     (".3fr", ".arw", ".cr2", ".dcr", ".dng", ".erf", ".fff", ".iiq", ".kdc", ".mef", ".mos", ".nef", ".nrw", ".orf")
@@ -26,7 +26,7 @@ def refuse_raw(name: str) -> None:
         raise PictureError(f"{name} {_RAW}", "unsupported")
 
 
-def pages(picture: Image.Image) -> int:
+def count_pages(picture: Image.Image) -> int:
     """Pictures in the file; previews, pyramids and masks are none. Raises PictureError for a raw file."""
     if not isinstance(picture, TiffImagePlugin.TiffImageFile):
         return 1
@@ -43,10 +43,10 @@ def pages(picture: Image.Image) -> int:
     return count
 
 
-def why_not(data: bytes) -> str:
+def explain_refusal(data: bytes) -> str:
     """Why Pillow cannot open this TIFF, as its own fields tell."""
     try:
-        block = Block.parse(data)
+        block = ExifBlock.parse(data)
     except ValueError:
         return "it is a damaged TIFF, or one of a rare kind: save it anew with another program"
     if _number(block, _PHOTOMETRIC) in _SENSOR or _DNG in block.main:
@@ -57,6 +57,6 @@ def why_not(data: bytes) -> str:
     return f"it is a TIFF of a rare kind ({bits} bits a channel): save it with 8 or 16 bits, RGB or grey"
 
 
-def _number(block: Block, tag: int) -> int:
+def _number(block: ExifBlock, tag: int) -> int:
     """The first of a field's 16-bit values."""
     return block.number(block.value(block.main[tag])[:2]) if tag in block.main else 0

@@ -10,7 +10,7 @@ from PIL import Image
 from srcli.batch.orders import Intake
 from srcli.batch.reader import Reader
 from srcli.errors import InputError, PictureError
-from srcli.imaging.mend import GROWN, mended
+from srcli.imaging.inpaint import GROWN, inpaint_damage
 from srcli.imaging.picture import Picture
 
 SIDE = 64
@@ -34,7 +34,7 @@ def test_what_is_marked_is_filled_and_nothing_else_touched(dtype: type) -> None:
     marked = scratch()[..., 0] > 0
     spoiled = whole.copy()
     spoiled[marked] = np.iinfo(dtype).max
-    result = mended(Picture(pixels=spoiled), Picture(pixels=scratch())).pixels
+    result = inpaint_damage(Picture(pixels=spoiled), Picture(pixels=scratch())).pixels
     assert result.dtype == dtype
     assert np.abs(result.astype(float) - whole)[marked].max() < 0.03 * np.iinfo(dtype).max
     far = np.ones((SIDE, SIDE), bool)
@@ -44,13 +44,13 @@ def test_what_is_marked_is_filled_and_nothing_else_touched(dtype: type) -> None:
 
 def test_a_black_mask_changes_nothing() -> None:
     picture = Picture(pixels=slope())
-    assert mended(picture, Picture(pixels=np.zeros_like(scratch()))) is picture
+    assert inpaint_damage(picture, Picture(pixels=np.zeros_like(scratch()))) is picture
 
 
 def test_a_layer_of_white_strokes_on_nothing_is_a_mask_too() -> None:
     picture, strokes = Picture(pixels=scratch() // 2 + slope() // 2), Picture(pixels=scratch())
     layer = Picture(pixels=np.full_like(scratch(), 255), alpha=scratch()[..., 0])
-    assert np.array_equal(mended(picture, layer).pixels, mended(picture, strokes).pixels)
+    assert np.array_equal(inpaint_damage(picture, layer).pixels, inpaint_damage(picture, strokes).pixels)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_a_layer_of_white_strokes_on_nothing_is_a_mask_too() -> None:
 )
 def test_a_mask_that_cannot_be_meant_is_one_line(mask: np.ndarray, says: str) -> None:
     with pytest.raises(PictureError, match=says):
-        mended(Picture(pixels=slope()), Picture(pixels=mask))
+        inpaint_damage(Picture(pixels=slope()), Picture(pixels=mask))
 
 
 def test_the_reader_mends_by_a_file_and_by_a_folder(tmp_path: Path) -> None:

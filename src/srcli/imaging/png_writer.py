@@ -12,18 +12,18 @@ from numpy.typing import NDArray
 from PIL.PngImagePlugin import PngInfo
 
 from srcli.imaging import iptc
-from srcli.imaging.bands import bands
+from srcli.imaging.bands import split_rows
 from srcli.imaging.metadata import OWN_TEXT
-from srcli.imaging.ready import Ready
-from srcli.imaging.spill import forget
-from srcli.imaging.tiff import interleaved
+from srcli.imaging.prepare_output import PreparedOutput
+from srcli.imaging.spill import evict_pages
+from srcli.imaging.tiff_writer import interleave_rows
 
 _COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
 LEVEL = 4  # of zlib: level 6 takes three times as long for 4 % less
 _DEEP_LEVEL = 1  # the low bytes of 16 bits are noise to it
 
 
-def texts(ready: Ready) -> PngInfo:
+def collect_text(ready: PreparedOutput) -> PngInfo:
     """Text fields, the XMP packet, IPTC in ImageMagick's way, and how the picture was made."""
     info = PngInfo()
     metadata = ready.metadata
@@ -33,7 +33,7 @@ def texts(ready: Ready) -> PngInfo:
     for key, value in fields.items():
         info.add_text(key, value)
     if metadata.iptc:
-        info.add_text(iptc.RAW_PROFILE, iptc.to_text(metadata.iptc), zip=True)
+        info.add_text(iptc.RAW_PROFILE, iptc.records_to_text(metadata.iptc), zip=True)
     if ready.made is not None:
         info.add_itxt(OWN_TEXT, json.dumps(dict(ready.made)))
     if metadata.xmp:
@@ -41,11 +41,11 @@ def texts(ready: Ready) -> PngInfo:
     return info
 
 
-def write_by_bands(ready: Ready, file: IO[bytes]) -> None:
+def write_png(ready: PreparedOutput, file: IO[bytes]) -> None:
     """A file of either depth, which is never whole in memory."""
     width, height = ready.size
     depth = ready.pixels.dtype.itemsize
-    channels = interleaved(ready, slice(0, 1)).shape[-1]
+    channels = interleave_rows(ready, slice(0, 1)).shape[-1]
     file.write(b"\x89PNG\r\n\x1a\n")
     _chunk(file, b"IHDR", struct.pack(">LLBBBBB", width, height, 8 * depth, _COLOUR_TYPES[channels], 0, 0, 0))
     if ready.profile:
@@ -55,16 +55,16 @@ def write_by_bands(ready: Ready, file: IO[bytes]) -> None:
         _chunk(file, b"pHYs", struct.pack(">LLB", x, y, 1))
     if ready.exif:
         _chunk(file, b"eXIf", ready.exif)
-    for kind, data, *_ in texts(ready).chunks:
+    for kind, data, *_ in collect_text(ready).chunks:
         _chunk(file, kind, data)
     packer = zlib.compressobj(LEVEL if depth == 1 else _DEEP_LEVEL)
     above = np.zeros((1, width * channels * depth), np.uint8)
-    for rows in bands(height, width, 1 << 19):
-        part = interleaved(ready, rows)
+    for rows in split_rows(height, width, 1 << 19):
+        part = interleave_rows(ready, rows)
         lines = part.astype(f">u{depth}").view(np.uint8).reshape(len(part), -1)
         _chunk(file, b"IDAT", packer.compress(_filtered(lines, above, channels * depth)))
         above = lines[-1:]
-        forget(ready.pixels)
+        evict_pages(ready.pixels)
     _chunk(file, b"IDAT", packer.flush())
     _chunk(file, b"IEND", b"")
 

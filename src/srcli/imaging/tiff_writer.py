@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srcli.imaging import bigtiff
-from srcli.imaging.bands import bands
-from srcli.imaging.exif import ASCII, BYTE, LONG, RATIONAL, SHORT, UNDEFINED, Block, Directory, Entry
-from srcli.imaging.ready import Ready
-from srcli.imaging.spill import forget
+from srcli.imaging.bands import split_rows
+from srcli.imaging.exif import ASCII, BYTE, LONG, RATIONAL, SHORT, UNDEFINED, Directory, ExifBlock, Field
+from srcli.imaging.prepare_output import PreparedOutput
+from srcli.imaging.spill import evict_pages
 
 LIMIT = 2**32 - 2**26  # bytes that 32-bit offsets reach, less what directories and packing may add
 _LEVELS = {1: 4, 2: 1}  # of zlib, by bytes a channel: the low bytes of 16 bits are noise to it
@@ -31,7 +31,7 @@ _FOREIGN = frozenset(
 )
 
 
-def write(ready: Ready, file: IO[bytes], limit: int = LIMIT) -> None:
+def write_tiff(ready: PreparedOutput, file: IO[bytes], limit: int = LIMIT) -> None:
     """The whole file, from position 0 of a seekable stream; BigTIFF if it might pass `limit` bytes."""
     block = ready.block
     big = len(block.data) + _room(ready) > limit
@@ -43,8 +43,8 @@ def write(ready: Ready, file: IO[bytes], limit: int = LIMIT) -> None:
     file.write(bytes(-file.tell() % 8))
     end = file.tell()
     if big:
-        data, offset = bigtiff.directories(block, fields | {273: bigtiff.offsets(*starts)}, end)
-        head = bigtiff.header(offset)
+        data, offset = bigtiff.pack_directories(block, fields | {273: bigtiff.offset_field(*starts)}, end)
+        head = bigtiff.pack_header(offset)
     else:
         data = block.packed(fields | {273: _numbers(block, LONG, *starts)}, end)
         head = bytes(block.data[:4]) + block.pack("L", end)
@@ -53,20 +53,20 @@ def write(ready: Ready, file: IO[bytes], limit: int = LIMIT) -> None:
     file.write(head)
 
 
-def _room(ready: Ready) -> int:
+def _room(ready: PreparedOutput) -> int:
     """Bytes of pixels and metadata before they are packed."""
     alpha = 0 if ready.alpha is None else ready.alpha.nbytes
     metadata = ready.metadata
     return ready.pixels.nbytes + alpha + len(ready.profile) + len(metadata.xmp) + len(metadata.iptc)
 
 
-def _numbers(block: Block, kind: int, *values: int) -> Entry:
-    return Entry(
+def _numbers(block: ExifBlock, kind: int, *values: int) -> Field:
+    return Field(
         kind, len(values), block.pack(f"{len(values)}{'H' if kind == SHORT else 'L'}", *values).ljust(4, b"\x00")
     )
 
 
-def _layout(ready: Ready, block: Block) -> Directory:
+def _layout(ready: PreparedOutput, block: ExifBlock) -> Directory:
     width, height = ready.size
     colours = 1 if ready.pixels.ndim == 2 else ready.pixels.shape[2]
     channels = colours + (ready.alpha is not None)
@@ -85,50 +85,50 @@ def _layout(ready: Ready, block: Block) -> Directory:
     return fields
 
 
-def _strips(ready: Ready, order: Literal["<", ">"], file: IO[bytes]) -> tuple[list[int], list[int], int]:
+def _strips(ready: PreparedOutput, order: Literal["<", ">"], file: IO[bytes]) -> tuple[list[int], list[int], int]:
     """Write the pixels; where each strip begins, how long it is, and how many rows one has."""
     width, height = ready.size
-    groups = bands(height, width, 1 << 19)
+    groups = split_rows(height, width, 1 << 19)
     starts, sizes = [], []
     for rows in groups:
         data = zlib.compress(_differences(ready, rows, order), _LEVELS[ready.pixels.dtype.itemsize])
         starts.append(file.tell())
         sizes.append(len(data))
         file.write(data)
-        forget(ready.pixels)
+        evict_pages(ready.pixels)
     return starts, sizes, groups[0].stop
 
 
-def _differences(ready: Ready, rows: slice, order: Literal["<", ">"]) -> bytes:
+def _differences(ready: PreparedOutput, rows: slice, order: Literal["<", ">"]) -> bytes:
     """Each pixel less its left neighbour, which deflates better."""
-    channels = interleaved(ready, rows)
+    channels = interleave_rows(ready, rows)
     out = channels.copy()
     out[:, 1:] -= channels[:, :-1]
     return out.astype(out.dtype.newbyteorder(order)).tobytes()
 
 
-def interleaved(ready: Ready, rows: slice) -> NDArray[Any]:
+def interleave_rows(ready: PreparedOutput, rows: slice) -> NDArray[Any]:
     """Some rows with all channels side by side, (h, W, C)."""
     part = ready.pixels[rows]
     part = part[..., None] if part.ndim == 2 else part
     return part if ready.alpha is None else np.concatenate([part, ready.alpha[rows, :, None]], -1)
 
 
-def _said(ready: Ready, block: Block) -> Directory:
+def _said(ready: PreparedOutput, block: ExifBlock) -> Directory:
     """Profile and metadata that TIFF keeps in its directory."""
     metadata = ready.metadata
     blobs = ((34675, UNDEFINED, ready.profile), (700, BYTE, metadata.xmp), (33723, UNDEFINED, metadata.iptc))
-    fields = {tag: Entry(kind, len(data), data.ljust(4, b"\x00")) for tag, kind, data in blobs if data}
+    fields = {tag: Field(kind, len(data), data.ljust(4, b"\x00")) for tag, kind, data in blobs if data}
     if metadata.dpi is not None:
         for tag, value in zip((_X_DPI, _Y_DPI), metadata.dpi, strict=True):
-            fields[tag] = Entry(RATIONAL, 1, _ratio(block, value))
+            fields[tag] = Field(RATIONAL, 1, _ratio(block, value))
         fields[_DPI_UNIT] = _numbers(block, SHORT, 2)
     if metadata.comment and _DESCRIPTION not in block.main:
         text = metadata.comment + b"\x00"
-        fields[_DESCRIPTION] = Entry(ASCII, len(text), text)
+        fields[_DESCRIPTION] = Field(ASCII, len(text), text)
     return fields
 
 
-def _ratio(block: Block, value: float) -> bytes:
+def _ratio(block: ExifBlock, value: float) -> bytes:
     ratio = Fraction(value).limit_denominator(10_000)
     return struct.pack(f"{block.order}2L", ratio.numerator, ratio.denominator)

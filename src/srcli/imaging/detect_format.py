@@ -44,7 +44,7 @@ _REFUSED: tuple[tuple[bytes, str, str], ...] = (
 )
 
 
-def sniff(head: bytes, name: str) -> str:
+def detect_format(head: bytes, name: str) -> str:
     """The format of a file that begins with `head`, in Pillow's word for it."""
     if not head:
         raise PictureError(f"{name} is empty (often a failed download): fetch it again", "empty")
@@ -73,7 +73,7 @@ def _is_text(head: bytes) -> bool:
 
 
 @dataclass
-class Facts:
+class HeaderFacts:
     """What only the raw bytes tell of a picture."""
 
     lossless: bool = False
@@ -87,7 +87,7 @@ _LEFT_OUT = (
 )
 
 
-def facts(kind: str, head: bytes) -> Facts:
+def inspect_header(kind: str, head: bytes) -> HeaderFacts:
     """What will not survive, and whether the pixels were stored exactly."""
     notes = [sentence for mark, sentence in _LEFT_OUT if mark in head]
     if kind == "PNG" and b"cICP" in head[:HEAD]:
@@ -95,7 +95,7 @@ def facts(kind: str, head: bytes) -> Facts:
     if _bits(kind, head) > 8:
         notes.append(f"its {_bits(kind, head)} bits a channel were read as 8: srcli reads more from PNG and TIFF alone")
     lossless = kind in ("PNG", "TIFF", "BMP", "GIF", "PPM") or (kind == "WEBP" and b"VP8L" in head)
-    return Facts(lossless, list(dict.fromkeys(notes)))
+    return HeaderFacts(lossless, list(dict.fromkeys(notes)))
 
 
 def _bits(kind: str, head: bytes) -> int:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srcli.imaging.names import shown
+from srcli.imaging.printable import printable
 
 
 @pytest.mark.parametrize(
@@ -25,18 +25,18 @@ from srcli.imaging.names import shown
     ],
 )
 def test_shown(name, text):
-    assert shown(name) == text
-    assert shown(os.fsdecode(name)) == text
-    assert shown(Path(os.fsdecode(name))) == text
+    assert printable(name) == text
+    assert printable(os.fsdecode(name)) == text
+    assert printable(Path(os.fsdecode(name))) == text
 
 
 def test_half_a_character():
-    assert shown("a\ud800.png") == "a\\ud800.png"
+    assert printable("a\ud800.png") == "a\\ud800.png"
 
 
 @given(st.binary(max_size=40))
 def test_every_name_can_be_printed(name):
-    text = shown(name)
+    text = printable(name)
     assert text.isprintable() or all(c.isprintable() or c.isspace() for c in text)
     assert not set("\n\r\t\x1b") & set(text)
     text.encode("utf-8")
