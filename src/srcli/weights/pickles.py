@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from srcli.errors import MachineError, WeightsError
+from srcli.files import replace_file
 from srcli.weights.one_step import flatten, published_kind
 
 FIXED = (2, 10)
