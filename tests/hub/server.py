@@ -1,8 +1,8 @@
 """The Hub's API as far as pulling needs it, over a folder of repositories, with faults on demand.
 
 Spoken: model info with LFS metadata, `resolve` with ETag, X-Repo-Commit and X-Linked-* headers, a redirect of
-large files to a second origin (the CDN), range requests. A commit is named by its content, and stays reachable
-after the folder has changed, as a commit does.
+large files to a second origin (the CDN), range requests; and `/raw/owner/name/COMMIT/PATH`, as git
+hosts give files. A commit is named by its content, and stays reachable after the folder has changed, as a commit does.
 """
 
 import gzip
@@ -140,6 +140,9 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if path.startswith("/api/models/"):
             self._info(path.removeprefix("/api/models/"))
+        elif path.startswith("/raw/"):
+            _, _, owner, name, revision, file = path.split("/", 5)
+            self._raw(f"{owner}/{name}", revision, file)
         elif "/resolve/" in path:
             repo, _, rest = path.lstrip("/").partition("/resolve/")
             self._resolve(repo, *rest.split("/", 1))
@@ -223,6 +226,13 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(302, b"", {"X-Repo-Commit": commit} | linked | to)
         else:
             self._content(repo, commit, file)
+
+    def _raw(self, repo: str, revision: str, file: str) -> None:
+        """A file as a git host serves it: by commit and path, and nothing is said of it."""
+        self.hub.head(repo)
+        if file not in self.hub.commits.get(repo, {}).get(revision, {}):
+            return self._send(404, b"404: Not Found", {})
+        return self._content(repo, revision, file)
 
     def _content(self, repo: str, commit: str, file: str) -> None:
         content = self.hub.commits[repo][commit][file]

@@ -285,9 +285,9 @@ def test_verify_of_a_share_reads_no_more_than_it_must(make_store: MakeStore) -> 
 
 @pytest.mark.parametrize(("text", "seconds"), [("0", 0.0), ("7", 7.0), ("3600", 60.0), ("soon", None), ("-5", 0.0)])
 def test_the_wait_that_the_hub_asks_for_is_honoured_within_reason(text: str, seconds: float | None) -> None:
-    from srcli.weights.hub import _retry_after
+    from srcli.weights.hub import retry_after
 
-    asked = _retry_after({"Retry-After": text})
+    asked = retry_after({"Retry-After": text})
     if seconds is None:
         assert asked is None
     else:

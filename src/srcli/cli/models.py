@@ -57,6 +57,7 @@ def _facts(entry: Entry, state: str) -> dict[str, object]:
         "license": entry.license,
         "terms": entry.terms,
         "repo": entry.repo,
+        "address": entry.address,
         "revision": entry.revision,
         "pinned": entry.pinned,
         "needs": list(entry.needs),
@@ -108,7 +109,7 @@ def _wanted(store: Store, names: Sequence[str], alone: bool) -> list[tuple[Entry
             _, before = wanted.get(entry.name, (entry, parts))
             every = () if () in (before, parts) else tuple(sorted({*before, *parts}))
             wanted[entry.name] = (entry, every)
-    return [(entry, parts) for entry, parts in wanted.values() if entry.repo is not None]
+    return [(entry, parts) for entry, parts in wanted.values() if entry.origin is not None]
 
 
 def _bring(store: Store, plans: Sequence[tuple[Entry, Plan]]) -> None:

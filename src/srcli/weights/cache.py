@@ -120,6 +120,16 @@ def _symlink(source: str, link: Path) -> bool:
     return True
 
 
+def link_file(path: Path, blob: Path) -> bool:
+    """Let a blob be a file of another repository, without another copy on the disk; tell whether that worked."""
+    try:
+        blob.parent.mkdir(parents=True, exist_ok=True)
+        os.link(path.resolve(), blob)
+    except (OSError, NotImplementedError):  # another disk, or one that has no such links
+        return False
+    return True
+
+
 def unwritable(path: Path, error: OSError) -> MachineError:
     """Say why the cache could not be written."""
     return MachineError(f"{path}: cannot be written ({error.strerror}): free some space, or set HF_HOME elsewhere")

@@ -40,13 +40,13 @@ class Verdict:
 
 def copies(store: Store, entry: Entry) -> list[Copy]:
     """List the files of an entry that lie here, wherever that is."""
-    if entry.repo is None:
+    if entry.origin is None:
         root = local.root_of(entry)
         pairs = ((file, root if root.is_file() else root / path) for path, file in entry.files.items())
         return [] if entry.yours else [Copy(entry, file, path) for file, path in pairs if is_file(path)]
     if entry.revision is None:
         return []
-    repo = Repo(store.places.hub, entry.repo)
+    repo = Repo(store.places.hub, entry.origin)
     found = ((file, repo.find(entry.revision, path)) for path, file in entry.files.items())
     return [Copy(entry, file, path) for file, path in found if path is not None]
 
@@ -70,7 +70,7 @@ def verify(store: Store, found: Sequence[Copy], share: float = 1.0) -> Iterator[
     """
     for copy in drawn(found, share):
         wrong = fault(copy.path, copy.file, store.stamps, again=True)
-        aside = set_aside(copy.path) if wrong and copy.entry.repo else None
+        aside = set_aside(copy.path) if wrong and copy.entry.origin else None
         yield Verdict(copy, wrong, aside)
 
 
@@ -163,8 +163,8 @@ def _remote(store: Store, name: str, target: str, kind: str, file: str | None) -
 
 def lock(store: Store, entry: Entry) -> Entry:
     """Fill in an entry's revision and hashes from the Hub; small files outside LFS are fetched to hash them."""
-    if entry.repo is None:
-        raise WeightsError(f"{entry.name} is not on the Hub: there is nothing to look up")
+    if entry.origin is None:
+        raise WeightsError(f"{entry.name} lies nowhere to be fetched from: there is nothing to look up")
     planned = store.plan(entry)
     small = tuple(remote for remote in planned.wanted if remote.sha256 is None)
     return store.fetch(entry, replace(planned, wanted=small, lacking=small))
@@ -173,7 +173,7 @@ def lock(store: Store, entry: Entry) -> Entry:
 def forget(store: Store, entry: Entry) -> int:
     """Take an entry's files out of the cache, but those that others here share; the user's own files stay."""
     freed, own = 0, read_overlay(store.places.overlay).get(entry.name)
-    if entry.repo is not None:
+    if entry.origin is not None:
         kept = _shared(store, entry)
         freed = sum(remove(copy.path) for copy in copies(store, entry) if copy.path not in kept)
     elif own is None:

@@ -33,7 +33,7 @@ BUSY = (408, 425, 429, 500, 502, 503, 504)
 OnBytes = Callable[[int], None]  # bytes on disk so far; less than before when a download starts over
 
 
-class _Again(Exception):
+class Again(Exception):
     """A failure that may pass; carries what to say if it does not, and how long the Hub asks to wait."""
 
     def __init__(self, said: str, wait: float | None = None) -> None:
@@ -83,34 +83,43 @@ class Hub:
         self._patiently(repo, once, lambda: _held(part), lambda: on_bytes(_held(part)))
 
     def _fetch(self, repo: str, revision: str, remote: Remote, part: Path, on_bytes: OnBytes) -> None:
-        from huggingface_hub import constants, hf_hub_url
+        from huggingface_hub import constants
 
         start = _start(part, remote.size)
         on_bytes(start)
         if start == remote.size and part.exists():
             return
         headers = {"Range": f"bytes={start}-"} if start else {}
-        url = hf_hub_url(repo, remote.path, revision=revision, endpoint=self.endpoint)
         with (
             self._translated(repo),
-            self._answer(url, headers, constants.HF_HUB_DOWNLOAD_TIMEOUT) as answer,
+            self._answer(self._url(repo, revision, remote.path), headers, constants.HF_HUB_DOWNLOAD_TIMEOUT) as answer,
         ):
             if answer.status_code == 416:  # the held part is not of this file any more
                 part.unlink(missing_ok=True)
-                raise _Again(f"the Hub has no such range of {remote.path}")
+                raise Again(f"there is no such range of {remote.path}")
             self._check_status(answer, repo, revision, remote.path)
             if answer.headers.get("Content-Type", "").startswith("text/html") and not remote.path.endswith(".html"):
                 raise NotTheHub("a page")
             start = start if answer.status_code == 206 and _goes_on(answer.headers, start) else 0
             _write(part, start, paced(plain_bytes(answer)), remote, on_bytes)
 
-    def _answer(self, url: str, headers: dict[str, str], timeout: float) -> Any:
-        """Ask for a url; to be used in a `with`. A compressed answer could be of any size, so none is asked for."""
-        from huggingface_hub import get_session
+    def _url(self, repo: str, revision: str, path: str) -> str:
+        from huggingface_hub import hf_hub_url
+
+        return str(hf_hub_url(repo, path, revision=revision, endpoint=self.endpoint))
+
+    def _headers(self) -> dict[str, str]:
+        """Who asks, with the user's token."""
         from huggingface_hub.utils._headers import build_hf_headers
 
-        asked = build_hf_headers() | {"Accept-Encoding": "identity"} | headers
-        return get_session().stream("GET", url, headers=asked, timeout=timeout, follow_redirects=True)
+        return dict(build_hf_headers())
+
+    def _answer(self, url: str, headers: dict[str, str], timeout: float, method: str = "GET") -> Any:
+        """Ask for a url; to be used in a `with`. A compressed answer could be of any size, so none is asked for."""
+        from huggingface_hub import get_session
+
+        asked = self._headers() | {"Accept-Encoding": "identity"} | headers
+        return get_session().stream(method, url, headers=asked, timeout=timeout, follow_redirects=True)
 
     def _patiently(
         self,
@@ -127,7 +136,7 @@ class Hub:
         while True:
             try:
                 return once()
-            except _Again as error:
+            except Again as error:
                 failed = failed + 1 if held() <= before else 1
                 before = max(before, held())
                 if failed >= self.tries:
@@ -151,10 +160,13 @@ class Hub:
         except OfflineModeIsEnabled as error:
             raise WeightsError(f"{repo} is not here and HF_HUB_OFFLINE is set: unset it, or pull elsewhere") from error
         except (ValueError, http.InvalidURL) as error:  # a login page, or an endpoint that is no url
-            said = f"{self.shown} does not answer like the Hub (a login page?)"
-            raise WeightsError(f"{said}: check the network, the proxy and HF_ENDPOINT") from error
+            raise self._not_understood() from error
         except http.HTTPError as error:
-            raise _Again(f"{self.shown} cannot be reached or broke off ({type(error).__name__})") from error
+            raise Again(f"{self.shown} cannot be reached or broke off ({type(error).__name__})") from error
+
+    def _not_understood(self) -> WeightsError:
+        said = f"{self.shown} does not answer like the Hub (a login page?)"
+        return WeightsError(f"{said}: check the network, the proxy and HF_ENDPOINT")
 
     def _check_status(self, answer: Any, repo: str, revision: str, path: str | None = None) -> None:
         """Raise for any answer but success. The body of a refusal is not read: it may have no end."""
@@ -162,7 +174,7 @@ class Hub:
         if code in (200, 206):
             return
         if code in BUSY:
-            raise _Again(f"the Hub answers {code}", _retry_after(answer.headers))
+            raise Again(f"the Hub answers {code}", retry_after(answer.headers))
         if kind == "GatedRepo" or code == 403:
             page = f"{self.shown}/{repo}"
             raise WeightsError(f"{repo} is gated: accept its terms at {page}, then set HF_TOKEN to a read token")
@@ -190,7 +202,7 @@ def paced(chunks: Iterator[bytes]) -> Iterator[bytes]:
         brought += len(chunk)
         if time.monotonic() - began > PACE_WINDOW:
             if brought < SLOWEST * PACE_WINDOW:
-                said = f"the Hub sent {brought:,} bytes in {PACE_WINDOW:.0f} s"
+                said = f"the server sent {brought:,} bytes in {PACE_WINDOW:.0f} s"
                 raise WeightsError(f"{said}: try another network, what is here is kept")
             began, brought = time.monotonic(), 0
 
@@ -267,7 +279,7 @@ def _write(part: Path, start: int, chunks: Iterator[bytes], remote: Remote, on_b
     if place > remote.size:
         part.unlink(missing_ok=True)
     if place != remote.size:
-        raise _Again(f"{remote.path} came with {place} bytes and not {remote.size}")
+        raise Again(f"{remote.path} came with {place} bytes and not {remote.size}")
 
 
 def _write_all(file: RawIOBase, part: Path, chunk: bytes) -> None:
@@ -290,7 +302,7 @@ def _opened(part: Path) -> Iterator[RawIOBase]:
         yield file
 
 
-def _retry_after(headers: Any) -> float | None:
+def retry_after(headers: Any) -> float | None:
     try:
         return max(0.0, float(headers.get("Retry-After", "")))
     except ValueError:

@@ -16,7 +16,8 @@ KINDS = ("adapter", "base", "captioner", "classifier", "detector", "engine", "lo
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 HUB_NAME = re.compile(rf"{HUB_ID.pattern}(@[\w./-]+)?")
-REVISION = re.compile(r"[0-9a-f]{40}")
+ADDRESS = re.compile(r"(https://[\w.-]+(:\d+)?|http://(127\.0\.0\.1|localhost):\d+)(/[\w.-]+)+")
+REVISION = BLOB = re.compile(r"[0-9a-f]{40}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 UNSAFE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")  # control characters, and what is no text in UTF-8
 LONGEST_NAME = 255
@@ -33,6 +34,7 @@ class File:
     path: str
     size: int | None = None
     sha256: str | None = None
+    blob: str | None = None  # git's name for the content, where the file lies at an address and not on the Hub
 
     @property
     def pickled(self) -> bool:
@@ -50,6 +52,7 @@ class Entry:
     title: str = ""
     terms: str = ""  # what the licence asks of the user, in a few words
     repo: str | None = None
+    address: str | None = None  # of a git repository's raw files, in place of `repo`: ADDRESS/REVISION/PATH
     revision: str | None = None
     branch: str = ""  # where a first pull looks for the revision; none is the main branch
     folder: str = ""  # the part of the repository that is this weight
@@ -74,7 +77,7 @@ class Entry:
     @property
     def pinned(self) -> bool:
         """Whether every file is known by its hash, at a known commit."""
-        fixed = self.revision is not None or self.repo is None
+        fixed = self.revision is not None or self.origin is None
         return fixed and self.listed and all(file.sha256 for file in self.files.values())
 
     @property
@@ -83,9 +86,16 @@ class Entry:
         return bool(self.files) and not self.include
 
     @property
+    def origin(self) -> str | None:
+        """What the cache keeps its files under: the repository, or the address; None for what is never fetched."""
+        if self.address is None:
+            return self.repo
+        return self.address.partition("://")[2].replace(":", "-")
+
+    @property
     def yours(self) -> bool:
         """Whether the user must bring the file."""
-        return self.repo is None and self.local is None and self.kind != "engine"
+        return self.origin is None and self.local is None and self.kind != "engine"
 
 
 FIELDS: Mapping[str, type] = {
@@ -95,6 +105,7 @@ FIELDS: Mapping[str, type] = {
     "title": str,
     "terms": str,
     "repo": str,
+    "address": str,
     "revision": str,
     "branch": str,
     "folder": str,
@@ -220,14 +231,16 @@ def _typed(where: _Text, name: str, key: str, value: Any) -> None:
 def _file(where: _Text, name: str, path: str, facts: Any) -> File:
     if not safe_path(path):
         raise where.wrong(name, path, f"{path!r} leaves its folder or is no path")
-    if not isinstance(facts, dict) or facts.keys() - {"size", "sha256"}:
-        raise where.wrong(name, path, f"{path!r} takes size and sha256, nothing else")
-    size, sha256 = facts.get("size"), facts.get("sha256")
+    if not isinstance(facts, dict) or facts.keys() - {"size", "sha256", "blob"}:
+        raise where.wrong(name, path, f"{path!r} takes size, sha256 and blob, nothing else")
+    size, sha256, blob = facts.get("size"), facts.get("sha256"), facts.get("blob")
     if size is not None and (type(size) is not int or not 0 <= size <= LARGEST_SIZE):
         raise where.wrong(name, path, f"the size of {path!r} is no number of bytes")
     if sha256 is not None and not (isinstance(sha256, str) and SHA256.fullmatch(sha256)):
         raise where.wrong(name, path, f"the sha256 of {path!r} is not 64 hex digits")
-    return File(path, size, sha256)
+    if blob is not None and not (isinstance(blob, str) and BLOB.fullmatch(blob)):
+        raise where.wrong(name, path, f"the blob of {path!r} is not 40 hex digits")
+    return File(path, size, sha256, blob)
 
 
 def safe_path(path: str) -> bool:
@@ -256,6 +269,23 @@ def _check(where: _Text, entry: Entry) -> None:
             raise where.wrong(entry.name, "include", f"{pattern!r} leaves its repository or is no path")
     if not entry.files and not entry.include:
         raise where.wrong(entry.name, "", f"{entry.name} names no file")
+    _check_address(where, entry)
+    if entry.repo and not (entry.revision or entry.branch) and any(file.sha256 for file in entry.files.values()):
+        raise where.wrong(entry.name, "", f"{entry.name} has a hash, and neither a revision nor a branch that holds it")
+
+
+def _check_address(where: _Text, entry: Entry) -> None:
+    """A file at an address is pinned by commit and git's name for its content, since no one lists what lies there."""
+    if entry.address is None:
+        if blobs := [path for path, file in entry.files.items() if file.blob]:
+            raise where.wrong(entry.name, blobs[0], f"{blobs[0]!r} has a blob and {entry.name} no address")
+        return
+    if not ADDRESS.fullmatch(entry.address):
+        raise where.wrong(entry.name, "address", f"{entry.address!r} is no https address of a repository")
+    if entry.repo or entry.include or entry.branch or not entry.revision:
+        raise where.wrong(entry.name, "address", "an address goes with a revision and files, and with nothing else")
+    if lacking := [path for path, file in entry.files.items() if not file.blob]:
+        raise where.wrong(entry.name, lacking[0], f"{lacking[0]!r} of an address has no blob")
 
 
 def pick(lock: Mapping[str, Entry], name: str, kind: str = "") -> Entry:

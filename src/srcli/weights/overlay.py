@@ -39,7 +39,7 @@ def combined(packaged: Mapping[str, Entry], own: Mapping[str, Entry]) -> dict[st
 
 def completes(packaged: Entry, learned: Entry) -> bool:
     """Tell whether a learned record is still about the packaged entry and contradicts nothing in it."""
-    if packaged.repo != learned.repo or packaged.revision not in (None, learned.revision):
+    if packaged.origin != learned.origin or packaged.revision not in (None, learned.revision):
         return False
     return all(
         path in learned.files and file.sha256 in (None, learned.files[path].sha256)
@@ -105,7 +105,7 @@ def _table(entry: Entry) -> str:
     if entry.files:
         lines.append(f"\n[{name}.files]")
     for path, file in sorted(entry.files.items()):
-        facts = {"size": file.size, "sha256": file.sha256}
+        facts = {"size": file.size, "sha256": file.sha256, "blob": file.blob}
         inner = ", ".join(f"{key} = {_value(value)}" for key, value in facts.items() if value is not None)
         lines.append(f"{_text(path)} = {{ {inner} }}" if inner else f"{_text(path)} = {{}}")
     return "\n".join(lines) + "\n"

@@ -3,15 +3,15 @@
 import os
 import shutil
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from srcli.errors import MachineError, WeightsError
 from srcli.files import exists, is_file
-from srcli.weights.cache import Repo, alone, set_aside, unwritable
+from srcli.weights.cache import Repo, alone, link_file, set_aside, unwritable
 from srcli.weights.header import sha256
 from srcli.weights.hub import Hub
 from srcli.weights.listing import Commit, Remote
@@ -42,6 +42,7 @@ class Plan:
     revision: str
     wanted: tuple[Remote, ...]
     lacking: tuple[Remote, ...]
+    held: Mapping[str, Path] = field(default_factory=dict)  # sha256 -> a file of another entry with these bytes
 
     @property
     def bytes(self) -> int:
@@ -56,19 +57,27 @@ def inside(entry: Entry, path: str, parts: Sequence[str]) -> bool:
     return not parts or any(own == part or own.startswith(part + "/") for part in parts)
 
 
-def plan(entry: Entry, commit: Commit, hub_cache: Path, parts: Sequence[str] = ()) -> Plan:
-    """Hold what the Hub says of a commit against the lock, and list what is to come."""
+def plan(
+    entry: Entry,
+    commit: Commit,
+    hub_cache: Path,
+    parts: Sequence[str] = (),
+    held: Mapping[str, Path] | None = None,
+) -> Plan:
+    """Hold what is said of a commit against the lock, and list what is to come."""
     paths = _paths(entry, commit)
     listed = {path: _agreed(entry, commit.files[path]) for path in paths}
     repo = Repo(hub_cache, commit.repo)
     wanted = tuple(commit.files[path] for path in paths if inside(entry, path, parts))
     if not wanted:
         raise WeightsError(f"{entry.name}: {commit.repo} holds nothing of {', '.join(parts) or 'it'}: check its page")
-    lacking = tuple(remote for remote in wanted if repo.find(commit.revision, remote.path) is None)
+    held = held or {}
+    absent = (remote for remote in wanted if repo.find(commit.revision, remote.path) is None)
+    lacking = tuple(remote for remote in absent if listed[remote.path].sha256 not in held)
     full = replace(entry, revision=commit.revision, files=listed, include=())
     if entry.license == UNKNOWN and commit.license:
         full = replace(full, license=commit.license)
-    return Plan(full, repo, commit.revision, wanted, lacking)
+    return Plan(full, repo, commit.revision, wanted, lacking, held)
 
 
 def _paths(entry: Entry, commit: Commit) -> list[str]:
@@ -100,7 +109,7 @@ def _agreed(entry: Entry, remote: Remote) -> File:
             f"{remote.path} of {entry.repo} has {remote.size} bytes on the Hub and the lock says {known.size}: "
             "do not use it unless you know why it changed"
         )
-    return File(remote.path, remote.size, known.sha256 or remote.sha256)
+    return replace(known, size=remote.size, sha256=known.sha256 or remote.sha256)
 
 
 def check_space(plans: Sequence[Plan], hub_cache: Path) -> None:
@@ -144,7 +153,7 @@ class Puller:
 
         known = plan.entry.files[remote.path]
         here = plan.repo.find(plan.revision, remote.path)
-        blob = here or self._blob(plan, remote)
+        blob = here or self._blob(plan, remote, known)
         if blob is not None:
             digest = self.stamps.sha256(blob)
             if not _fault(blob, remote, known, digest):
@@ -154,14 +163,16 @@ class Puller:
         digest = self._fetched(plan, remote, known, on_bytes)
         return self._shown(plan, remote, plan.repo.blob(remote.blob), digest, linked=False)
 
-    def _blob(self, plan: Plan, remote: Remote) -> Path | None:
+    def _blob(self, plan: Plan, remote: Remote, known: File) -> Path | None:
+        """The file under its hash, where it lies so, or where another entry's file has the same bytes."""
         blob = plan.repo.blob(remote.blob)
-        return blob if is_file(blob) else None
+        held = plan.held.get(known.sha256 or "")
+        return blob if is_file(blob) or (held and link_file(held, blob)) else None
 
     def _shown(self, plan: Plan, remote: Remote, blob: Path, digest: str, linked: bool) -> File:
         shown = blob if linked else plan.repo.link(plan.revision, remote.path, blob)
         self.stamps.keep(shown, digest)
-        return File(remote.path, remote.size, digest)
+        return replace(plan.entry.files[remote.path], size=remote.size, sha256=digest)
 
     def _fetched(self, plan: Plan, remote: Remote, known: File, on_bytes: Callable[[int], None]) -> str:
         """Fetch, check, and once more if what came is not what was promised. Returns the sha256."""

@@ -21,6 +21,7 @@ from srcli.weights.overlay import combined, put, read_overlay
 from srcli.weights.parts import DIFFUSERS
 from srcli.weights.places import Places, packaged_lock, places
 from srcli.weights.pull import UNKNOWN, Plan, Puller, Report, check_space, inside, plan, unwatched
+from srcli.weights.raw_files import RawFiles
 from srcli.weights.trust import Stamps, fault, quarantine
 
 ANY = "any"
@@ -76,7 +77,7 @@ class Store:
                 f"{entry.name} is yours to bring: get {name} from {entry.source}, "
                 f"then run srcli models add {entry.name} FILE"
             )
-        found = self._of_repo(entry, parts) if entry.repo else local.of_entry(entry, self.stamps, parts)
+        found = self._of_repo(entry, parts) if entry.origin else local.of_entry(entry, self.stamps, parts)
         return local.unpickled(found, self.places.data, self.stamps, allow_pickle)
 
     def _of_repo(self, entry: Entry, parts: Sequence[str]) -> Located:
@@ -84,7 +85,7 @@ class Store:
             entry = self.pull(entry, parts)
         files = self.check(entry, parts)
         local.refuse_strays(entry, files)
-        root = Repo(self.places.hub, entry.repo or "").snapshot(entry.revision or "")
+        root = Repo(self.places.hub, entry.origin or "").snapshot(entry.revision or "")
         return local.located(entry, root / entry.folder if entry.folder else root, files)
 
     def check(self, entry: Entry, parts: Sequence[str] = ()) -> dict[str, Path]:
@@ -99,9 +100,9 @@ class Store:
 
     def lying(self, entry: Entry, parts: Sequence[str] = ()) -> dict[str, Path] | None:
         """Return the files of an entry that lie here, None unless all do and all are locked. Reads no content."""
-        if entry.repo is None or entry.revision is None or not entry.listed:
+        if entry.origin is None or entry.revision is None or not entry.listed:
             return None
-        repo = Repo(self.places.hub, entry.repo)
+        repo = Repo(self.places.hub, entry.origin)
         wanted = [file for path, file in entry.files.items() if inside(entry, path, parts)]
         found = {file.path: repo.find(entry.revision, file.path) for file in wanted if file.sha256}
         complete = {path: file for path, file in found.items() if file is not None}
@@ -123,7 +124,7 @@ class Store:
         """Tell whether the files of one entry lie here, all locked."""
         if entry.yours:
             return False
-        if entry.repo is None:
+        if entry.origin is None:
             return local.exists(entry)
         return self.lying(entry, parts) is not None
 
@@ -148,12 +149,15 @@ class Store:
         return self.against(entry, self.commit(entry), parts)
 
     def commit(self, entry: Entry) -> Commit:
-        """Ask the Hub what the entry's revision (its branch, until one is known) holds."""
+        """Ask what the entry's revision (its branch, until one is known) holds."""
         if self.offline or offline():
             said = f"{entry.name} is not here and the network is forbidden"
             raise WeightsError(f"{said}: run srcli models pull {entry.name} where there is one")
         try:
-            return self.hub.commit(entry.repo or "", entry.revision or entry.branch or None)
+            server = self._server(entry)
+            if isinstance(server, RawFiles):
+                return server.listed(entry.origin or "", entry.revision or "", entry.files)
+            return server.commit(entry.repo or "", entry.revision or entry.branch or None)
         except WeightsError as error:
             if not entry.mirrors:
                 raise
@@ -161,7 +165,22 @@ class Store:
 
     def against(self, entry: Entry, commit: Commit, parts: Sequence[str] = ()) -> Plan:
         """Hold a commit against the lock."""
-        return plan(entry, commit, self.places.hub, parts)
+        return plan(entry, commit, self.places.hub, parts, self._held(entry))
+
+    def _server(self, entry: Entry) -> Hub:
+        """Who serves this entry: the Hub, or the address that it names."""
+        return self.hub if entry.address is None else RawFiles(entry.address, self.hub.pause, self.hub.tries)
+
+    def _held(self, entry: Entry) -> dict[str, Path]:
+        """Files of other entries that lie here, by hash: the same bytes are not fetched nor kept twice."""
+        found = {}
+        for other in self.lock().values():
+            if other.origin and other.revision and other.origin != entry.origin:
+                repo = Repo(self.places.hub, other.origin)
+                for file in other.files.values():
+                    if file.sha256 and (path := repo.find(other.revision, file.path)):
+                        found[file.sha256] = path
+        return found
 
     def pull(self, entry: Entry, parts: Sequence[str] = ()) -> Entry:
         """Bring an entry's files, check them, and keep what was learned. Returns the entry as now known."""
@@ -173,7 +192,7 @@ class Store:
 
     def fetch(self, entry: Entry, planned: Plan) -> Entry:
         """Carry out a plan for an entry."""
-        known = self._looked_at(Puller(self.hub, self.stamps, self.report).run(planned))
+        known = self._looked_at(Puller(self._server(entry), self.stamps, self.report).run(planned))
         if known.files != entry.files or known.revision != entry.revision:
             self._learn(entry, known)
         return known
@@ -183,12 +202,12 @@ class Store:
         files = self.lying(known) if known.family == ANY and known.kind in ("base", "lora") else None
         if not files:
             return known
-        root = Repo(self.places.hub, known.repo or "").snapshot(known.revision or "")
+        root = Repo(self.places.hub, known.origin or "").snapshot(known.revision or "")
         return replace(known, family=local.family_of(root / known.folder))
 
     def _learn(self, entry: Entry, known: Entry) -> None:
         packaged = read_lock(self.packaged)
-        if entry.name in packaged and packaged[entry.name].repo == entry.repo:
+        if entry.name in packaged and packaged[entry.name].origin == entry.origin:
             known = replace(known, learned=True)
         put(self.places.overlay, known)
         new = sum(1 for path, file in known.files.items() if file.sha256 and not _hash(entry, path))

@@ -74,6 +74,13 @@ ROWS = {
     "a pattern upwards": ('family = "sd15"', 'family = "sd15"\ninclude = ["../*"]', 6, "leaves its repository"),
     "a bad name": ("[sd15]", '["a b"]\n[sd15]', 3, "no name for a weight"),
     "no file": (f'"unet/config.json" = {{ size = 3, sha256 = "{HASH}" }}', "", 3, "names no file"),
+    "a hash without a revision": (f'revision = "{"1" * 40}"\n', "", 3, "has a hash, and neither a revision nor"),
+    "a short blob": (f'sha256 = "{HASH}"', 'blob = "abc"', 11, "the blob of"),
+    "a blob of the Hub": (f'sha256 = "{HASH}"', f'blob = "{"1" * 40}"', 11, "has a blob and sd15 no address"),
+    "an address beside a repository": ("repo =", 'address = "https://a.b/c"\nrepo =', 7, "and with nothing else"),
+    "an address that is none": ('repo = "org/sd15"', 'address = "http://a.b/c"', 7, "no https address"),
+    "an address with a query": ('repo = "org/sd15"', 'address = "https://a.b/c?d"', 7, "no https address"),
+    "a file of an address without a blob": ('repo = "org/sd15"', 'address = "https://a.b/c"', 11, "has no blob"),
     "an entry that is no table": ("\n[sd15]", "sd16 = 1\n[sd15]", 2, "not a table"),
 }
 
@@ -218,7 +225,7 @@ def test_the_packaged_lock_is_in_order() -> None:
         assert known.form_of in ("", *lock), name
         for need in known.needs:
             assert need.partition("/")[0] in lock, (name, need)
-        if known.repo is None and known.kind != "engine":
+        if known.yours:
             assert known.source.startswith("https://"), name
 
 
