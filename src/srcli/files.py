@@ -12,6 +12,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from srcli.errors import MachineError
+
 HALF = ".srcli-"  # begins the name of a file that is not done
 
 
@@ -76,6 +78,14 @@ def open_guard(path: Path) -> IO[bytes]:
         os.close(number)
         raise OSError(errno.EINVAL, "not a regular file", str(path))
     return os.fdopen(number, "rb+", buffering=0)
+
+
+def make_folder(folder: Path) -> None:
+    """The folder and those above it. Raises MachineError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MachineError(f"{folder} cannot be made ({error.strerror}): give another folder") from error
 
 
 @contextmanager

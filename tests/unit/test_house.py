@@ -19,6 +19,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 # From top to bottom. A room imports itself and rooms further down.
 ROOMS = (
     "cli",
+    "compare",
     "evaluate",
     "batch",
     "pipeline",

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from srcli import __version__
-from srcli.cli import degrade, doctor, evaluate, models, pictures, report, train
+from srcli.cli import compare, degrade, doctor, evaluate, models, pictures, report, train
 from srcli.cli.boundary import INTERRUPTED, ErrorBoundary, complain, open_streams
 
 app = typer.Typer(
@@ -43,6 +43,7 @@ app.command()(doctor.doctor)
 app.command()(report.report)
 app.command()(evaluate.evaluate)
 app.command()(degrade.degrade)
+app.command()(compare.compare)
 app.add_typer(models.app, name="models")
 app.add_typer(train.app, name="train")
 

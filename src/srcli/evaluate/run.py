@@ -108,10 +108,12 @@ def evaluate(request: Request, tell: Tell) -> Evaluation:
 
 
 def name_methods(places: Iterable[Path]) -> list[str]:
-    """Each folder's own name, or the path where two have one name."""
-    places = list(places)
-    short = [place.resolve().name for place in places]
-    return [name if short.count(name) == 1 else printable(place) for name, place in zip(short, places, strict=True)]
+    """Each place's own name; where two have one name, those of the folders they lie in; else the paths."""
+    whole = [place.resolve() for place in places]
+    for names in ([path.name for path in whole], [path.parent.name for path in whole]):
+        if len(set(names)) == len(names):
+            return [printable(name) for name in names]
+    return [printable(path) for path in whole]
 
 
 def _measure_method(name: str, pairs: list[Pair], metrics: tuple[Metric, ...], request: Request, tell: Tell) -> Method:

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srcli.degrade.settings import NONE, Degradation
-from srcli.errors import InputError, MachineError, PictureError
+from srcli.errors import InputError, PictureError
 from srcli.evaluate.pairs import find_pictures
-from srcli.files import exists, same_file
+from srcli.files import exists, make_folder, same_file
 from srcli.imaging.picture import Picture
 from srcli.imaging.printable import printable
 from srcli.imaging.read import read_picture
@@ -96,11 +96,3 @@ def _degrade_file(source: Path, target: Path, degrade: Degrade, key: Key) -> Non
         raise PictureError(f"{printable(source)} is too small to be reduced so far: leave it out", "size")
     make_folder(target.parent)
     write_picture(Picture(pixels=small, grey=picture.grey), target)
-
-
-def make_folder(folder: Path) -> None:
-    """The folder and those above it. Raises MachineError."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise MachineError(f"{printable(folder)} cannot be made ({error.strerror}): give another folder") from error

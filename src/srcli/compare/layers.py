@@ -1,0 +1,89 @@
+"""The pictures of one page: read, made fit to be shown, and what is known of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from srcli.compare.tiles import Levels
+from srcli.errors import PictureError
+from srcli.imaging.bands import split_rows
+from srcli.imaging.picture import Picture
+from srcli.imaging.printable import printable
+from srcli.imaging.provenance import read_provenance
+from srcli.imaging.read import read_picture
+
+SAME_SHAPE = 0.02  # largest difference of two aspect ratios that are laid over each other
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One picture as it is shown, and its facts by name."""
+
+    name: str
+    pixels: Levels
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return int(self.pixels.shape[1]), int(self.pixels.shape[0])
+
+
+def read_layer(path: Path, name: str, max_pixels: int) -> Layer:
+    """Bytes in sRGB, transparency on white."""
+    picture = read_picture(path, max_pixels=max_pixels)
+    return Layer(name, to_opaque_bytes(picture), picture_facts(path, picture))
+
+
+def to_opaque_bytes(picture: Picture) -> Levels:
+    top = np.iinfo(picture.pixels.dtype).max
+    if picture.alpha is None and top == 255:
+        return np.asarray(picture.pixels, np.uint8)
+    out = np.empty(picture.pixels.shape, np.uint8)
+    for rows in split_rows(picture.height, picture.width):
+        part = picture.pixels[rows].astype(np.float32) / top
+        if picture.alpha is not None:
+            share = picture.alpha[rows].astype(np.float32)[..., None] / top
+            part = part * share + (1 - share)
+        out[rows] = np.rint(part * 255)
+    return out
+
+
+def picture_facts(path: Path, picture: Picture) -> dict[str, str]:
+    """What a reader of the page wants to know of a file."""
+    facts = {
+        "file": printable(path.name),
+        "format": picture.format,
+        "pixels": f"{picture.width} x {picture.height}",
+        "bits a channel": str(picture.depth),
+        "bytes": f"{path.stat().st_size:,}",
+        "color profile": "own, shown in sRGB" if picture.profile else "none, taken as sRGB",
+        "transparency": "shown on white" if picture.alpha is not None else "none",
+        "SHA-256": picture.sha256,
+    }
+    return facts | flatten_facts(read_provenance(path) or {})
+
+
+def flatten_facts(made: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """How srcli made it, one line a fact."""
+    facts: dict[str, str] = {}
+    for key, value in made.items():
+        if isinstance(value, Mapping):
+            facts |= flatten_facts(value, f"{prefix}{key}: ")
+        else:
+            facts[f"{prefix}{key}"] = printable(str(value))
+    return facts
+
+
+def check_shapes(layers: list[Layer]) -> None:
+    """Pictures of one motif have one shape, whatever their sizes. Raises PictureError."""
+    first = layers[0]
+    for layer in layers[1:]:
+        one, other = (width / height for width, height in (first.size, layer.size))
+        if abs(one / other - 1) > SAME_SHAPE:
+            sizes = " and ".join(f"{name.size[0]}x{name.size[1]}" for name in (first, layer))
+            raise PictureError(f"{first.name} and {layer.name} differ in shape ({sizes}): compare one motif", "size")

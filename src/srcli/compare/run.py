@@ -1,0 +1,229 @@
+"""Compare pictures or folders: pages for the browser, an index, a contact sheet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import quote
+
+from srcli.compare.layers import Layer, check_shapes, read_layer
+from srcli.compare.page import IndexItem, PageTable, make_thumbnail, write_index, write_page
+from srcli.compare.sheet import Crop, draw_sheet, find_crops
+from srcli.errors import InputError, PictureError
+from srcli.evaluate.pairs import Pair, find_partner, find_pictures
+from srcli.evaluate.run import Evaluation, Method, Request, Row, measure_pair, name_methods
+from srcli.evaluate.tables import difference_table, number, protocol_lines, summary_table, title
+from srcli.files import exists, is_dir, make_folder, same_file
+from srcli.imaging.formats import format_of_name
+from srcli.imaging.picture import Picture
+from srcli.imaging.printable import printable
+from srcli.imaging.resize import pillow_to_array
+from srcli.imaging.write import write_picture
+from srcli.metrics.registry import SOURCE, TRUTH, Metric, choose_metrics
+from srcli.settings import MAX_PIXELS
+
+INDEX = "index.html"
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """What is laid side by side, and what is written of it."""
+
+    places: tuple[Path, ...]
+    reference: Path | None = None
+    inputs: Path | None = None
+    page: Path | None = None  # a file; a folder where folders are compared
+    sheet: Path | None = None
+    crops: int = 6
+    side: int = 256
+    overwrite: bool = False
+    max_pixels: int = MAX_PIXELS
+
+    def __post_init__(self) -> None:
+        if len(self.places) < 2 and self.reference is None and self.inputs is None:
+            raise InputError("nothing to compare with: name two pictures or folders, or give --reference")
+        if len({is_dir(place) for place in self.all_places}) > 1:
+            raise InputError("folders and single pictures cannot be mixed: name either")
+        if not 1 <= self.crops <= 100:
+            raise InputError(f"--crops {self.crops} is out of range: give a number from 1 to 100")
+        if not 32 <= self.side <= 2048:
+            raise InputError(f"--crop-side {self.side} is out of range: give pixels from 32 to 2048")
+        for target in (self.page, self.sheet):
+            if target is not None and any(same_file(target, place) for place in self.all_places):
+                raise InputError(f"{printable(target)} is one of the pictures: give another place for the result")
+
+    @property
+    def all_places(self) -> tuple[Path, ...]:
+        return (*self.places, *(place for place in (self.reference, self.inputs) if place is not None))
+
+    @property
+    def is_of_folders(self) -> bool:
+        return is_dir(self.places[0])
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        given = frozenset(w for w, place in ((TRUTH, self.reference), (SOURCE, self.inputs)) if place)
+        return choose_metrics((), given)
+
+
+@dataclass(frozen=True, slots=True)
+class Motif:
+    """One picture in all its versions, in the order of the places."""
+
+    name: str
+    paths: tuple[Path, ...]
+
+
+@dataclass
+class Gathered:
+    """What is kept of motifs that are done: numbers, crops and entries of the index, but no pictures."""
+
+    rows: list[tuple[Row, ...]] = field(default_factory=list)
+    crops: list[Crop] = field(default_factory=list)
+    items: list[IndexItem] = field(default_factory=list)
+    written: list[Path] = field(default_factory=list)
+    failed: int = 0
+
+    @property
+    def exit_code(self) -> int:
+        return 0 if not self.failed else 3 if self.items else 1
+
+
+def compare(wanted: Comparison, tell: Tell) -> Gathered:
+    """Write what is wanted. A motif that cannot be read is told and left out."""
+    if wanted.sheet is not None:
+        format_of_name(wanted.sheet)
+        check_target(wanted.sheet, wanted.overwrite)
+    names = name_places(wanted)
+    motifs, notes = find_motifs(wanted)
+    for note in notes:
+        tell(note)
+    done = Gathered()
+    for motif in motifs:
+        try:
+            _compare_motif(motif, names, wanted, done, tell)
+        except PictureError as error:
+            done.failed += 1
+            tell(str(error))
+    if wanted.page is not None and wanted.is_of_folders and done.items:
+        index = wanted.page / INDEX
+        write_index(index, " / ".join(names), done.items, _index_tables(names, wanted, done))
+        done.written.insert(0, index)
+    if wanted.sheet is not None and done.crops:
+        _write_sheet(wanted.sheet, names, done.crops, wanted.crops)
+        done.written.append(wanted.sheet)
+    return done
+
+
+def name_places(wanted: Comparison) -> list[str]:
+    names = name_methods(wanted.places)
+    return names + [w for w, place in ((TRUTH, wanted.reference), (SOURCE, wanted.inputs)) if place is not None]
+
+
+def find_motifs(wanted: Comparison) -> tuple[list[Motif], list[str]]:
+    """What is to be laid over each other, and notes on what has no counterpart. Raises InputError."""
+    if not wanted.is_of_folders:
+        for place in wanted.all_places:
+            find_pictures(place)
+        return [Motif((wanted.reference or wanted.inputs or wanted.places[0]).stem, wanted.all_places)], []
+    found = [find_pictures(place) for place in wanted.all_places]
+    names = list(find_pictures(wanted.reference or wanted.inputs or wanted.places[0]))
+    matched = [match_names(names, pictures) for pictures in found]
+    whole = [name for name in names if all(name in pictures for pictures in matched)]
+    if not whole:
+        raise InputError("no picture is in all of the folders: versions of one are named alike, or NAME_anything")
+    notes = [f"{printable(name)} is not in all of the folders: left out" for name in names if name not in whole]
+    return [Motif(name, tuple(pictures[name] for pictures in matched)) for name in whole], notes
+
+
+def match_names(names: Sequence[str], pictures: dict[str, Path]) -> dict[str, Path]:
+    """The picture of each name: of that very name, made from it, or what it was made from."""
+    wanted, matched = set(names), dict[str, Path]()
+    for picture, path in pictures.items():
+        if partner := find_partner(picture, wanted):
+            matched.setdefault(partner, path)
+    for name in names:
+        if name not in matched and (partner := find_partner(name, pictures)):
+            matched[name] = pictures[partner]
+    return matched
+
+
+def _compare_motif(motif: Motif, names: list[str], wanted: Comparison, done: Gathered, tell: Tell) -> None:
+    layers = [read_layer(path, name, wanted.max_pixels) for path, name in zip(motif.paths, names, strict=True)]
+    check_shapes(layers)
+    rows = _measure(motif, wanted, tell)
+    if wanted.page is not None:
+        target = wanted.page / f"{motif.name}.html" if wanted.is_of_folders else wanted.page
+        check_target(target, wanted.overwrite)
+        make_folder(target.parent)
+        write_page(target, _page_title(motif, names, wanted), layers, _motif_tables(rows, names, wanted.metrics))
+        done.written.append(target)
+        done.items.append(_index_item(motif, layers[0], rows, wanted))
+    if wanted.sheet is not None:
+        done.crops += find_crops(motif.name, layers, wanted.side, 1 if wanted.is_of_folders else wanted.crops)
+    if rows:
+        done.rows.append(rows)
+
+
+def check_target(target: Path, overwrite: bool) -> None:
+    if exists(target) and not overwrite:
+        raise InputError(f"{printable(target)} exists: give --overwrite or another place")
+
+
+def _measure(motif: Motif, wanted: Comparison, tell: Tell) -> tuple[Row, ...]:
+    """The numbers of each version; none where there is nothing to measure against, or it cannot be done."""
+    truth = motif.paths[len(wanted.places)] if wanted.reference is not None else None
+    source = motif.paths[-1] if wanted.inputs is not None else None
+    if not wanted.metrics:
+        return ()
+    try:
+        request = Request(results=wanted.places[0], max_pixels=wanted.max_pixels)
+        pairs = [Pair(motif.name, path, truth, source) for path in motif.paths[: len(wanted.places)]]
+        return tuple(measure_pair(pair, wanted.metrics, request) for pair in pairs)
+    except PictureError as error:
+        tell(f"{printable(motif.name)} is shown without numbers: {error}")
+        return ()
+
+
+def _page_title(motif: Motif, names: list[str], wanted: Comparison) -> str:
+    return f"{printable(motif.name)}: {' / '.join(names)}" if wanted.is_of_folders else " / ".join(names)
+
+
+def _motif_tables(rows: tuple[Row, ...], names: list[str], metrics: tuple[Metric, ...]) -> list[PageTable]:
+    if not rows:
+        return []
+    head = ["", *names[: len(rows)]]
+    lines = [[title(metric), *(number(row.values[metric.name], metric) for row in rows)] for metric in metrics]
+    return [PageTable("Metrics", [head, *lines], numbers=True), _protocol_table(metrics)]
+
+
+def _protocol_table(metrics: tuple[Metric, ...]) -> PageTable:
+    return PageTable("How they were measured", [["metric", "protocol"], *([m.title, m.protocol] for m in metrics)])
+
+
+def _index_item(motif: Motif, layer: Layer, rows: tuple[Row, ...], wanted: Comparison) -> IndexItem:
+    shortest = wanted.metrics[0] if rows else None
+    text = f"{layer.size[0]} x {layer.size[1]}"
+    if shortest is not None:
+        text += f"; {shortest.title} " + " / ".join(number(row.values[shortest.name], shortest) for row in rows)
+    return IndexItem(printable(motif.name), quote(f"{motif.name}.html"), make_thumbnail(layer), text)
+
+
+def _index_tables(names: list[str], wanted: Comparison, done: Gathered) -> list[PageTable]:
+    if not done.rows:
+        return []
+    methods = tuple(Method(name, rows) for name, rows in zip(names, zip(*done.rows, strict=True), strict=False))
+    found = Evaluation(wanted.metrics, methods)
+    tables = [PageTable("Metrics", summary_table(found), numbers=True)]
+    if len(methods) > 1:
+        tables.append(PageTable("Differences", difference_table(found), numbers=True))
+    return [*tables, PageTable("How they were measured", [["protocol"], *([line] for line in protocol_lines(found))])]
+
+
+def _write_sheet(target: Path, names: list[str], crops: list[Crop], count: int) -> None:
+    largest = sorted(crops, key=lambda crop: -crop.difference)[:count]
+    sheet = draw_sheet(names, largest)
+    make_folder(target.parent)
+    write_picture(Picture(pixels=pillow_to_array(sheet)), target)

@@ -1,0 +1,52 @@
+"""A picture cut into tiles at its own size and at halves of it, so that a browser holds only what it shows."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from srcli.imaging.resize import resize
+
+TILE = 512
+Levels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class PictureTile:
+    """One tile as a lossless WebP file; level 0 is the picture's own size, each further one half of that before."""
+
+    level: int
+    row: int
+    column: int
+    data: bytes
+
+
+def level_sizes(width: int, height: int) -> list[tuple[int, int]]:
+    """Sizes of all levels, down to one that fits into a single tile."""
+    sizes = [(width, height)]
+    while max(sizes[-1]) > TILE:
+        width, height = (-(-side // 2) for side in sizes[-1])
+        sizes.append((width, height))
+    return sizes
+
+
+def cut_tiles(pixels: Levels) -> Iterator[PictureTile]:
+    """All tiles of all levels, of RGB bytes."""
+    for level, size in enumerate(level_sizes(pixels.shape[1], pixels.shape[0])):
+        pixels = resize(pixels, size)
+        for row in range(0, size[1], TILE):
+            for column in range(0, size[0], TILE):
+                part = pixels[row : row + TILE, column : column + TILE]
+                yield PictureTile(level, row // TILE, column // TILE, encode_webp(part))
+
+
+def encode_webp(pixels: Levels) -> bytes:
+    """Lossless; the lowest effort, which is many times faster and hardly larger."""
+    out = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(out, "WEBP", lossless=True, quality=0, method=0)
+    return out.getvalue()
