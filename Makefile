@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # A CPU build of torch is enough for everything below; set TORCH to another requirement for a GPU build.
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench fuzz clean
 
 $(BIN)/srcli: pyproject.toml weights.lock
 	$(PYTHON) -m venv $(VENV)
@@ -31,6 +31,11 @@ check: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks
+
+# Every parser of foreign bytes, for SECONDS; what is found is kept in out/fuzz.
+SECONDS ?= 600
+fuzz: $(VENV)/.dev
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
 
 clean:
 	rm -rf $(VENV) out build dist
