@@ -21,10 +21,10 @@ from diffusers import AutoencoderKL, AutoencoderTiny
 from torch import Tensor
 
 from benchmarks.tables import MIB, apart, peak, table
-from srcli.engines.device import default_threads
 from srcli.models.banded_vae import decode, encode
 from srcli.models.packed import pack
 from srcli.models.streams import Bands, Spilling
+from srcli.threads import default_threads
 
 Net = AutoencoderKL | AutoencoderTiny
 Way = Callable[[Net, Tensor], Tensor]

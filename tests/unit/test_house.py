@@ -35,6 +35,7 @@ ROOMS = (
     "tasks",
     "settings",
     "files",
+    "threads",
     "errors",
 )
 

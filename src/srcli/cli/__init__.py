@@ -10,6 +10,7 @@ import typer
 from srcli import __version__
 from srcli.cli import compare, degrade, doctor, evaluate, models, pictures, report, train
 from srcli.cli.boundary import INTERRUPTED, ErrorBoundary, complain, open_streams
+from srcli.threads import sleep_when_idle
 
 app = typer.Typer(
     name="srcli",
@@ -51,6 +52,7 @@ app.add_typer(train.app, name="train")
 def main() -> None:
     """Entry point of the `srcli` program."""
     open_streams()
+    sleep_when_idle()
     try:
         app()
     except KeyboardInterrupt:  # before there is a boundary: building the commands takes a moment

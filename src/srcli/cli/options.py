@@ -83,7 +83,9 @@ class Models:
     offline: Annotated[bool, typer.Option("--offline", help="Never use the network.", rich_help_panel="Models")] = False
     device: Annotated[str, typer.Option(help="auto, cpu, cuda\\[:N] or mps.", rich_help_panel="Models")] = "auto"
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.", rich_help_panel="Models")] = "auto"
-    threads: Annotated[int | None, typer.Option(help="CPU threads.", rich_help_panel="Models")] = None
+    threads: Annotated[int | None, typer.Option(help="CPU threads, or OMP_NUM_THREADS.", rich_help_panel="Models")] = (
+        None
+    )
     max_memory: Annotated[
         str | None, typer.Option(help="Memory that may be used, like 4G.", rich_help_panel="Models")
     ] = None

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import device as TorchDevice
@@ -13,8 +11,7 @@ from torch import dtype as TorchDtype
 from srcli.errors import InputError, MachineError
 from srcli.memory import tune_allocator
 from srcli.settings import DeviceChoice
-
-CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+from srcli.threads import default_threads
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +42,7 @@ def available() -> list[str]:
 def pick(choice: DeviceChoice) -> Device:
     """The device that was asked for, or the best one; never another one silently."""
     tune_allocator()
-    torch.set_num_threads(choice.threads or default_threads())
+    torch.set_num_threads(choice.threads or default_threads(torch.cpu.get_capabilities().get("num_physical_cores")))
     names = available()
     name = names[0] if choice.device == "auto" else choice.device
     wanted = "cuda:0" if name == "cuda" else name
@@ -78,19 +75,3 @@ def fast_bfloat16() -> bool:
     """Whether this processor computes in bfloat16 natively; without that it is slower than float32."""
     has = torch.cpu.get_capabilities()
     return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
-
-
-def default_threads() -> int:
-    """Physical cores that this process may use: hyperthreads and other people's cores only slow it down."""
-    cores = int(torch.cpu.get_capabilities().get("num_physical_cores") or os.cpu_count() or 1)
-    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
-    return max(1, min(cores, affinity, _quota()))
-
-
-def _quota() -> int:
-    """Cores that the control group grants, rounded down."""
-    try:
-        quota, period = CGROUP_QUOTA.read_text(encoding="ascii").split()
-        return max(1, int(quota) // int(period))
-    except (OSError, ValueError):
-        return 1 << 16

@@ -1,0 +1,75 @@
+"""How many CPU threads to compute with, from the environment, the processor and the control group."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+
+UNLIMITED = 1 << 16
+GROUPS = Path("sys/fs/cgroup")
+
+
+def default_threads(physical: int | None = None) -> int:
+    """OMP_NUM_THREADS, else the physical cores that this process may use.
+
+    Hyperthreads and other people's cores only slow it down.
+    """
+    if asked := threads_asked_for(os.environ):
+        return asked
+    cores = physical or os.cpu_count() or 1
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
+    return max(1, min(cores, affinity, cgroup_cores()))
+
+
+def threads_asked_for(environ: Mapping[str, str]) -> int | None:
+    """The number in OMP_NUM_THREADS: the first, where it lists one for each level of nesting."""
+    found = re.match(r"\s*(\d{1,4})\s*(?:,|$)", environ.get("OMP_NUM_THREADS", ""))
+    return int(found[1]) or None if found else None
+
+
+def sleep_when_idle() -> None:
+    """Have OpenMP's threads sleep between two pieces of work; spinning, they take the cores of everybody else.
+
+    To be called before torch is imported: the OpenMP library reads it once.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
+def cgroup_cores(root: Path = Path("/")) -> int:
+    """Cores that the control group and those above it grant, rounded down; UNLIMITED where none does."""
+    granted = (_grant(folder) for folder in _groups(root))
+    return max(1, int(min((cores for cores in granted if cores is not None), default=UNLIMITED)))
+
+
+def _groups(root: Path) -> Iterator[Path]:
+    """The folders of this process's control group, of either version, and of all above it."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    yield from (root / GROUPS, root / GROUPS / "cpu")  # in a container the own group may be mounted as the root
+    for line in lines:
+        _, controllers, path = (line.split(":", 2) + ["", ""])[:3]
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        top = root / GROUPS / ("cpu" if controllers else "")
+        own = PurePosixPath(path.lstrip("/"))
+        yield from (top / folder for folder in (own, *own.parents))
+
+
+def _grant(group: Path) -> float | None:
+    """Cores that one group may use, None where it says nothing."""
+    try:
+        quota, period = (group / "cpu.max").read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        try:
+            quota, period = ((group / f"cpu.cfs_{name}_us").read_text(encoding="ascii") for name in ("quota", "period"))
+        except (OSError, ValueError):
+            return None
+    try:
+        cores = int(quota) / int(period)
+    except (ValueError, ZeroDivisionError):  # "max", or -1 in the older form
+        return None
+    return cores if cores > 0 else None
