@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 from dataclasses import dataclass, field
 
 from srcli.errors import PictureError
@@ -82,6 +83,8 @@ class HeaderFacts:
 
 _LEFT_OUT = (
     (b"c2pa\x00\x11\x00\x10", "its Content Credentials (C2PA) hold for the source alone and were left out"),
+    (b"HDRGainMap", "its HDR gain map was left out: the result is the standard picture"),
+    (b"aux:hdrgainmap", "its HDR gain map was left out: the result is the standard picture"),
     (b"hdr-gain-map/1.0", "its HDR gain map was left out: the result is the standard picture"),
     (b"urn:iso:std:iso:ts:21496", "its HDR gain map was left out: the result is the standard picture"),
 )
@@ -96,6 +99,12 @@ def inspect_header(kind: str, head: bytes) -> HeaderFacts:
         notes.append(f"its {_bits(kind, head)} bits a channel were read as 8: srcli reads more from PNG and TIFF alone")
     lossless = kind in ("PNG", "TIFF", "BMP", "GIF", "PPM") or (kind == "WEBP" and b"VP8L" in head)
     return HeaderFacts(lossless, list(dict.fromkeys(notes)))
+
+
+def claimed_size(kind: str, head: bytes) -> tuple[int, int]:
+    """The largest size that an AVIF says its pictures have; nothing for other formats."""
+    sizes = (struct.unpack(">LL", found[1]) for found in re.finditer(rb"ispe\0{4}(.{8})", head, re.DOTALL))
+    return max(sizes, key=lambda size: size[0] * size[1], default=(0, 0)) if kind == "AVIF" else (0, 0)
 
 
 def _bits(kind: str, head: bytes) -> int:

@@ -107,6 +107,17 @@ def convert_from_srgb(pixels: Array, given: Profile, out: Array | None = None) -
     return _by_bands(pixels, out, lambda band: _encoded(_mixed(_linear(band, decode), mix), inverse))
 
 
+def leads_back(given: Profile) -> bool:
+    """Whether colours can be brought into this space too: the profile of a scanner may describe one way alone."""
+    if given.same or given.space != "RGB" or read_shaper(given.data) is not None:
+        return True
+    try:
+        build_transform(srgb_profile(), given.data, "RGB", given.space)
+    except (ImageCms.PyCMSError, OSError):
+        return False
+    return True
+
+
 def gamut_residual(pixels: Array, working: Array, given: Profile) -> NDArray[np.uint16] | None:
     """What sRGB could not hold of the source: source minus what comes back, around `MIDDLE`. None if it is nothing.
 

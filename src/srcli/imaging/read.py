@@ -21,7 +21,7 @@ from srcli.files import hash_file
 from srcli.imaging import exif, icc
 from srcli.imaging.bands import split_rows
 from srcli.imaging.decode import Decoded, decode_channels
-from srcli.imaging.detect_format import HEAD, HeaderFacts, detect_format, inspect_header
+from srcli.imaging.detect_format import HEAD, HeaderFacts, claimed_size, detect_format, inspect_header
 from srcli.imaging.metadata import collect_metadata, read_exif
 from srcli.imaging.picture import Picture
 from srcli.imaging.printable import printable
@@ -34,6 +34,7 @@ Array = NDArray[Any]
 
 # Pillow's limits are global to the process.
 _LOCK = threading.RLock()
+LARGEST_AVIF = 1 << 28  # pixels; libavif refuses more
 _UPRIGHT = ("TIFF", "HEIF")  # whose decoders turn the picture themselves
 
 
@@ -141,6 +142,11 @@ def _open(file: IO[bytes], kind: str) -> ImageFile.ImageFile:
         if kind == "TIFF":
             file.seek(0)
             raise PictureError(explain_refusal(file.read(1 << 26)), "unsupported") from error
+        file.seek(0)
+        width, height = claimed_size(kind, file.read(HEAD))
+        if width * height > LARGEST_AVIF:
+            said = f"its {width}x{height} pixels are more than AVIF's decoder takes: convert it to TIFF or PNG first"
+            raise PictureError(said, "too-large") from error
         raise PictureError(f"its {kind} header is damaged: fetch it again", "damaged") from error
 
 
@@ -212,6 +218,9 @@ def _coloured(found: Decoded, data: object) -> tuple[Array, Array | None, icc.Pr
             profile = icc.check_profile(data, found.space, found.pixels.dtype.itemsize * 8)
         except ValueError as error:
             notes.append(f"its colour profile {error} and was left out: colours were taken as sRGB")
+    if profile is not None and not icc.leads_back(profile):
+        notes.append("its colour profile is a scanner's, which only leads to other colours: the result is sRGB")
+        return icc.convert_to_srgb(found.pixels, profile), None, None, notes
     if profile is not None and not profile.same:
         pixels = icc.convert_to_srgb(found.pixels, profile)
         return pixels, icc.gamut_residual(found.pixels, pixels, profile), profile, notes
@@ -251,10 +260,11 @@ def _too_large(name: str, max_pixels: int) -> str:
 
 
 def _translated(error: Exception, name: str, lenient: bool) -> PictureError:
-    """A library's error as one line that keeps its class."""
-    reason = " ".join(printable(str(error)).split())[:200]
-    said = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
+    """A library's error as one line. What a failed check or a lookup of its own says means nothing to a user."""
     if _is_truncated(error):
         way = "nothing of it is there to take" if lenient else "or take what is there with --allow-truncated"
-        return PictureError(f"{name} is cut off ({said}): fetch it again, {way}", "truncated")
+        return PictureError(f"{name} is cut off: fetch it again, {way}", "truncated")
+    spoken = isinstance(error, OSError | ValueError | SyntaxError)
+    reason = " ".join(printable(str(error)).split())[:200] if spoken else ""
+    said = reason or "its parts contradict each other"
     return PictureError(f"{name} is damaged ({said}): fetch it again or save it anew with another program", "damaged")

@@ -187,6 +187,18 @@ def cmyk_profile() -> bytes:
     return _icc(b"CMYK", b"prtr", b"Lab ", tags)
 
 
+def scanner_profile() -> bytes:
+    """A scanner's profile: a table from its RGB to Lab, and none back. Its colours are sRGB's, red and blue swapped."""
+    steps = np.linspace(0, 255, 17).round().astype(np.uint8)
+    grid = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), -1).reshape(1, -1, 3)[..., ::-1]
+    way = ImageCms.buildTransform(ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB")
+    raw = ImageCms.applyTransform(Image.fromarray(np.ascontiguousarray(grid)), way).tobytes()
+    seen = np.frombuffer(raw, np.uint8).reshape(-1, 3).astype(np.uint16)
+    seen[:, 1:] ^= 0x80  # Pillow keeps a and b signed
+    tags = {b"A2B0": _table(3, 3, 17, seen * 257.0 * (65280 / 65535)), b"wtpt": _point(0.9642, 1, 0.8249)}
+    return _icc(b"RGB ", b"scnr", b"Lab ", tags)
+
+
 def _table(inputs: int, outputs: int, grid: int, values: np.ndarray) -> bytes:
     straight = struct.pack(">2H", 0, 65535)
     head = b"mft2" + bytes(4) + bytes((inputs, outputs, grid, 0)) + _fixed(1, 0, 0, 0, 1, 0, 0, 0, 1)

@@ -8,6 +8,7 @@ import zlib
 
 import numpy as np
 import pytest
+from PIL import Image
 from tests.unit.imaging.builders import chunk, noise, png, ramp, saved, tiff
 
 from srcli.errors import PictureError, SrcliError
@@ -19,7 +20,15 @@ BROKEN_CRC = PNG[:29] + bytes(b ^ 0xFF for b in PNG[29:33]) + PNG[33:]
 BROKEN_PIXELS = PNG[:200] + bytes(b ^ 0xFF for b in PNG[200:240]) + PNG[240:]
 FLOATS = np.full((3, 3), 0.5, np.float32)
 
+AVIF = saved(noise(9, 9), "AVIF")
+HUGE_AVIF = AVIF.replace(b"ispe\0\0\0\0" + struct.pack(">LL", 9, 9), b"ispe\0\0\0\0" + struct.pack(">LL", 17000, 17000))
+PALETTE = saved(Image.fromarray(noise(6, 5)).convert("P"), "PNG")
+NO_PALETTE = PALETTE[:33] + PALETTE[PALETTE.index(b"IDAT") - 4 :]
+
 ROWS = {
+    "png without its palette": (NO_PALETTE, "damaged", r"damaged \(its parts contradict each other\)"),
+    "avif of too many pixels": (HUGE_AVIF, "too-large", "17000x17000"),
+    "truncated gif": (saved(noise(64, 64), "GIF")[:2000], "truncated", "is cut off: fetch it again"),
     "empty": (b"", "empty", "empty"),
     "truncated jpeg": (JPEG[: len(JPEG) // 2], "truncated", "--allow-truncated"),
     "truncated png": (PNG[: len(PNG) // 2], "truncated", "--allow-truncated"),
@@ -239,3 +248,9 @@ def test_strange_names_are_read(name, tmp_path):
     with pytest.raises(PictureError) as caught:
         read_picture(path)
     assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("mark", [b"http://ns.apple.com/HDRGainMap/1.0/", b"urn:com:apple:photo:2020:aux:hdrgainmap\0"])
+def test_a_gain_map_that_is_left_out_is_said(mark):
+    whole = JPEG[:2] + b"\xff\xfe" + struct.pack(">H", len(mark) + 2) + mark + JPEG[2:]
+    assert "gain map was left out" in " ".join(read_picture(whole).notes)

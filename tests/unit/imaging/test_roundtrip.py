@@ -15,6 +15,7 @@ from tests.unit.imaging.builders import (
     ramp,
     rgb_profile,
     saved,
+    scanner_profile,
     srgb_profile,
     tiff,
 )
@@ -278,3 +279,12 @@ def test_the_gamut_follows_the_size_of_the_result(tmp_path):
     big = replace(first, pixels=resize(first.pixels, (192, 128)))
     write_picture(big, tmp_path / "a.png")
     assert np.abs(own_pixels(tmp_path / "a.png")[48:80, 48:144] - (255, 0, 16)).max() <= 3
+
+
+def test_a_scanners_profile_leads_to_srgb_and_is_replaced(tmp_path):
+    first, second, path, _ = again(saved(ramp(16, 16), "PNG", icc_profile=scanner_profile()), "PNG", tmp_path)
+    assert "a scanner's" in " ".join(first.notes)
+    assert np.abs(first.pixels.astype(int) - ramp(16, 16)[..., ::-1]).mean() < 3
+    assert (second.pixels == first.pixels).all()
+    with Image.open(path) as opened:
+        assert "icc_profile" not in opened.info
