@@ -10,22 +10,21 @@ python -m benchmarks.drift [--engine builtin] [--picture examples/cat.jpg] [--sc
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
 from benchmarks.tables import table
-from srcli.engines.budget import AMPLE
-from srcli.engines.latent import Codec
-from srcli.engines.placing import place
-from srcli.engines.preview import Preview
+from srcli.engines.latent.codec import Codec
+from srcli.engines.latent.preview import Preview
+from srcli.engines.registry import find_engine
+from srcli.engines.runtime.memory_budget import AMPLE
+from srcli.engines.runtime.placement import place_network
 from srcli.errors import SrcliError
 from srcli.imaging.read import read_picture
 from srcli.pipeline import Pipeline
@@ -79,13 +78,13 @@ def tiny(engine: str, folder: Path) -> dict[str, Path]:
 def load(given: argparse.Namespace, name: str, way: Way) -> Pipeline:
     own = {"base": given.base_model, "adapter": given.adapter}
     choice = ModelChoice(engine=given.engine, **{key: str(value) for key, value in own.items() if value}, offline=True)
-    choice = choice.at(way[0])
+    choice = replace(choice, loras=find_engine(choice.engine).preset_of(choice.variant, way[0]).loras)
     if given.lora:
         choice = replace(choice, loras=tuple(Lora(source=str(given.lora)) for _ in choice.loras))
-    line = Pipeline.load(choice, DeviceChoice(dtype=way[2], threads=1), partial(print, file=sys.stderr))
+    line = Pipeline.load(choice, DeviceChoice(dtype=way[2], threads=1))
     if name == EIGHTH:  # as on a GPU that is short of memory
         for net in networks(line):
-            place(net, line.device, room=replace(AMPLE, eighth=True))
+            place_network(net, line.device, placement=replace(AMPLE, weights_fp8=True))
     return sketching(line, given.tiny) if name == TAESD else line
 
 
@@ -112,7 +111,7 @@ def sketching(line: Pipeline, tiny: bool) -> Pipeline:
 def networks(line: Pipeline) -> list:
     """Those of every step."""
     engine = line.engine
-    if engine.name == "pasd":
+    if engine.spec.name == "pasd":
         return [engine.nets.unet, engine.nets.paca, engine.nets.control]
     return [engine.loaded.unet, engine.loaded.encoder, engine.loaded.modulation]
 

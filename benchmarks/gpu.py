@@ -29,15 +29,16 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.pasd_step import SD15, SMALL, T, denoiser, networks
 from benchmarks.tables import table
-from srcli.engines.device import Device, available, pick, tf32
-from srcli.engines.latent import guided
-from srcli.engines.pasd import cost
-from srcli.engines.pasd_sampling import BOTH, Led, Nets
-from srcli.engines.placing import BYTES_A_LATENT, place
+from srcli.engines.latent.schedulers import guided
+from srcli.engines.pasd.forecast import cost
+from srcli.engines.pasd.sampling import BOTH, Nets, PasdDenoiser
+from srcli.engines.runtime.device import Device, available, pick, tf32
+from srcli.engines.runtime.placement import BYTES_A_LATENT, place_network
+from srcli.messages import forward_messages
 from srcli.models.banded_vae import decode
 from srcli.models.compiled import Compiled
-from srcli.models.prefix import Prefix
-from srcli.models.streams import Bands
+from srcli.models.row_bands import Bands
+from srcli.models.shared_cfg_prefix import SharedCfgPrefix
 from srcli.sampling.tiling import Tile
 from srcli.settings import DeviceChoice
 from srcli.weights.open import quiet
@@ -74,7 +75,7 @@ class Bench:
         hint = torch.rand(batch, 3, 8 * side, 8 * side, generator=generator).to(self.device.torch)
         return x, hint, [Tile(index, 0, side, side) for index in range(batch)]
 
-    def led(self, device: Device | None = None) -> Led:
+    def led(self, device: Device | None = None) -> PasdDenoiser:
         """The engine's own denoiser, as it is placed on this device."""
         where = device or self.device
         torch.manual_seed(0)
@@ -82,8 +83,8 @@ class Bench:
         torch.manual_seed(0)
         nets = networks(self.config, where)
         for net in (nets.unet, nets.paca, nets.control):
-            place(net, where)
-        return denoiser(replace(nets, prefix=Prefix(nets.unet, nets.control)), text)
+            place_network(net, where)
+        return denoiser(replace(nets, prefix=SharedCfgPrefix(nets.unet, nets.control)), text)
 
 
 FULL = {
@@ -187,7 +188,7 @@ def vae(bench: Bench) -> Iterator[Row]:
     torch.manual_seed(1)
     blocks = {"down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4}
     dtype = torch.float32 if bench.device.dtype is torch.bfloat16 else bench.device.dtype  # as the engines' codec
-    net = place(AutoencoderKL(**bench.vae, **blocks), bench.device, dtype)
+    net = place_network(AutoencoderKL(**bench.vae, **blocks), bench.device, dtype)
     for side in bench.pictures:
         z = torch.randn(1, 4, side // 8, side // 8, generator=torch.Generator().manual_seed(2))
         z = z.to(bench.device.torch, dtype)
@@ -234,7 +235,7 @@ class Ways:
         return seconds(self.step, self.bench.device)
 
 
-def bare(model: Led, x: Tensor, hint: Tensor, tiles: list[Tile]) -> Callable[[], Tensor]:
+def bare(model: PasdDenoiser, x: Tensor, hint: Tensor, tiles: list[Tile]) -> Callable[[], Tensor]:
     """A guided step with everything on the device and nothing decided on the host, as graphs want it."""
     t, embedding = T.to(x.device), model._embedding(hint, tiles)
 
@@ -299,7 +300,8 @@ def compiled(bench: Bench) -> Iterator[Row]:
 def by_parts(nets: Nets) -> list[str]:
     """What went wrong is found in the list, once it has."""
     said: list[str] = []
-    Compiled((nets.unet, nets.paca, nets.control), said.append)
+    forward_messages(said.append)
+    Compiled((nets.unet, nets.paca, nets.control))
     return said
 
 

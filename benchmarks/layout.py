@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.plot import Line, draw
 from benchmarks.tables import table
-from srcli.engines.pasd import cost
+from srcli.engines.pasd.forecast import cost
 from srcli.sampling.layout import Limits, plan
 from srcli.sampling.tiling import Tile, grid
 from srcli.settings import Tiling

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 
 from benchmarks.tables import MIB, apart, peak, table
-from srcli.engines.builtin import BuiltinEngine
-from srcli.engines.device import Device, pick
+from srcli.engines.builtin.engine import BuiltinEngine
+from srcli.engines.runtime.device import Device, pick
 from srcli.imaging.picture import Picture
 from srcli.imaging.write import write_picture
 from srcli.models.builtin import Builtin, Shape
@@ -58,9 +58,9 @@ def engine(name: str, where: Device) -> Any:
 
 def estimate(name: str, side: int, dtype: str) -> int:
     """What `--explain` says of it."""
-    from srcli.engines.forecast import forecast  # which brings libraries that the runs measured here do without
+    from srcli.engines.forecast import forecast_run  # which brings libraries that the runs measured here do without
 
-    return forecast(ModelChoice(engine=name), JOBS[name], (side // 4, side // 4), device(dtype)).memory
+    return forecast_run(ModelChoice(engine=name), JOBS[name], (side // 4, side // 4), device(dtype)).memory
 
 
 def measure(name: str, side: int, dtype: str) -> dict[str, float]:

@@ -11,13 +11,13 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from benchmarks.pasd_step import SD15, fill, networks
-from srcli.engines.budget import arrange
-from srcli.engines.captions import Describer
-from srcli.engines.device import Device
-from srcli.engines.latent import Codec
-from srcli.engines.pasd import Pasd
-from srcli.engines.placing import demand, exact, settle
-from srcli.memory import MemorySavings
+from srcli.engines.latent.captions import Describer
+from srcli.engines.latent.codec import Codec
+from srcli.engines.pasd.engine import Pasd
+from srcli.engines.runtime.device import Device
+from srcli.engines.runtime.memory_budget import plan_placement
+from srcli.engines.runtime.oom_fallback import MemorySavings
+from srcli.engines.runtime.placement import network_memory_need, place_step_networks, vae_dtype
 from srcli.weights.store import Store
 
 VAE = {"block_out_channels": [128, 256, 512, 512], "layers_per_block": 2}
@@ -48,12 +48,12 @@ def engine(device: Device) -> Pasd:
     with torch.device("meta"):
         vae = AutoencoderKL(down_block_types=["DownEncoderBlock2D"] * 4, up_block_types=["UpDecoderBlock2D"] * 4, **VAE)
         text = nn.Linear(TEXT // WIDTH, WIDTH, bias=False)
-    fill(vae, Device(device.torch, exact(device.dtype)))
+    fill(vae, Device(device.torch, vae_dtype(device.dtype)))
     fill(text, device)
     steps = nets.unet, nets.paca, nets.control
-    need = demand("PASD", steps, (vae, text), device.dtype)
-    room = arrange(need, device)
-    settle(steps, device, room)
+    need = network_memory_need("PASD", steps, (vae, text), device.dtype)
+    placement = plan_placement(need, device)
+    place_step_networks(steps, device, placement)
     texts: Any = Texts(text)
     describer = Describer(Store(offline=True), device)
-    return Pasd(nets, Codec.of(vae.eval(), device, room), texts, SCHEDULE, {}, describer, need, room)
+    return Pasd(nets, Codec.of(vae.eval(), device, placement), texts, SCHEDULE, {}, describer, need, placement)

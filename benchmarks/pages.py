@@ -12,7 +12,7 @@ import json
 
 from benchmarks.memory import measure
 from benchmarks.tables import MIB, apart, table
-from srcli.engines import device
+from srcli.engines.runtime import device
 
 
 def main() -> None:

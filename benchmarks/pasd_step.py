@@ -20,13 +20,13 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.tables import apart, peak, table, turns
-from srcli.engines.device import Device, fast_bfloat16
-from srcli.engines.latent import guided
-from srcli.engines.pasd_sampling import SHOWN, Led, Nets
+from srcli.engines.latent.schedulers import guided
+from srcli.engines.pasd.sampling import SHOWN, Nets, PasdDenoiser
+from srcli.engines.runtime.device import Device, fast_bfloat16
 from srcli.models.control import control_net
-from srcli.models.memory import remember_text
 from srcli.models.paca import Paca
 from srcli.models.stock import build
+from srcli.models.text_kv_cache import cache_text_kv
 
 SD15 = {
     "attention_head_dim": 8,
@@ -51,7 +51,7 @@ def networks(config: dict, device: Device) -> Nets:
         for net in (unet, paca, control):
             fill(net, device)
     for net in (unet, control):
-        remember_text(net)
+        cache_text_kv(net)
     return Nets(unet, paca, control, device)
 
 
@@ -62,8 +62,8 @@ def fill(net: nn.Module, device: Device) -> None:
         value.copy_((torch.randn(997) * 0.02).repeat(value.numel() // 997 + 1)[: value.numel()].view_as(value))
 
 
-def denoiser(nets: Nets, text: Tensor) -> Led:
-    return Led(nets, text, guidance=9.0, strength=1.0, guided_at=frozenset([float(T)]))
+def denoiser(nets: Nets, text: Tensor) -> PasdDenoiser:
+    return PasdDenoiser(nets, text, guidance=9.0, strength=1.0, guided_at=frozenset([float(T)]))
 
 
 def inputs(config: dict, device: Device, side: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -73,14 +73,14 @@ def inputs(config: dict, device: Device, side: int) -> tuple[Tensor, Tensor, Ten
     return torch.randn(1, 4, side // 8, side // 8, device=where), torch.rand(1, 3, side, side, device=where), text
 
 
-def halves_apart(led: Led, x: Tensor, hint: Tensor) -> Tensor:
+def halves_apart(led: PasdDenoiser, x: Tensor, hint: Tensor) -> Tensor:
     """Guidance as two calls, each with the whole weight of a pass."""
     embedding = led._embedding(hint, None)
     away = replace(led, text=led.text.flip(0), _texts={}).predict(x, T, embedding, SHOWN)
     return guided(away, led.predict(x, T, embedding, SHOWN), 9.0)
 
 
-def texts_again(led: Led, x: Tensor, hint: Tensor) -> Tensor:
+def texts_again(led: PasdDenoiser, x: Tensor, hint: Tensor) -> Tensor:
     """Keys and values of the text worked out at each step, by the stock processor."""
     kept = [dict(net.attn_processors) for net in (led.nets.unet, led.nets.control)]
     for net in (led.nets.unet, led.nets.control):
@@ -92,7 +92,7 @@ def texts_again(led: Led, x: Tensor, hint: Tensor) -> Tensor:
             net.set_attn_processor(own)
 
 
-def embedded_again(led: Led, x: Tensor, hint: Tensor) -> Tensor:
+def embedded_again(led: PasdDenoiser, x: Tensor, hint: Tensor) -> Tensor:
     """The picture's embedding worked out at each step."""
     led._embedded.clear()
     return led(x, T, hint)

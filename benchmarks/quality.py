@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from srcli.engines.builtin import packaged, read_model
-from srcli.engines.device import pick
+from srcli.engines.builtin.engine import packaged, read_model
+from srcli.engines.runtime.device import pick
 from srcli.errors import SrcliError
 from srcli.models.builtin import UP, Builtin
 from srcli.settings import DeviceChoice

@@ -18,19 +18,19 @@ from torch import Tensor
 
 from benchmarks.pasd_step import SD15, SMALL, T, denoiser, embedded_again, inputs, networks
 from benchmarks.tables import apart, seconds, table
-from srcli.engines.device import Device, fast_bfloat16
-from srcli.engines.pasd_sampling import Led
+from srcli.engines.pasd.sampling import PasdDenoiser
+from srcli.engines.runtime.device import Device, fast_bfloat16
 from srcli.models.attention import by_rows
-from srcli.models.memory import remember_text
 from srcli.models.packed import pack
-from srcli.models.prefix import Prefix
+from srcli.models.shared_cfg_prefix import SharedCfgPrefix
+from srcli.models.text_kv_cache import cache_text_kv
 
 Step = Callable[[Tensor, Tensor], Tensor]
 PLAIN = "plain: stock layers, both texts in one call"
 PACKED = "weights packed"
 
 
-def stages(led: Led) -> Iterator[tuple[str, Step]]:
+def stages(led: PasdDenoiser) -> Iterator[tuple[str, Step]]:
     """The plain step, then the step with one more saving each time."""
     nets = led.nets
     every = (nets.unet, nets.paca, nets.control)
@@ -38,7 +38,7 @@ def stages(led: Led) -> Iterator[tuple[str, Step]]:
         net.set_attn_processor(AttnProcessor2_0())
     yield PLAIN, lambda x, hint: embedded_again(led, x, hint)
     for net in (nets.unet, nets.control):
-        remember_text(net)
+        cache_text_kv(net)
     yield "the picture's embedding and the texts' keys kept", lambda x, hint: led(x, T, hint)
     for net in every:
         by_rows(net)
@@ -46,7 +46,7 @@ def stages(led: Led) -> Iterator[tuple[str, Step]]:
     for net in every:
         pack(net)
     yield PACKED, lambda x, hint: led(x, T, hint)
-    shared = replace(led, nets=replace(nets, prefix=Prefix(nets.unet, nets.control)))
+    shared = replace(led, nets=replace(nets, prefix=SharedCfgPrefix(nets.unet, nets.control)))
     yield "layers before the first text shared by the halves", lambda x, hint: shared(x, T, hint)
 
 

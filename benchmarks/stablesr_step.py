@@ -21,13 +21,14 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.tables import apart, peak, seconds, table, turns
-from srcli.engines.budget import AMPLE
-from srcli.engines.device import Device, fast_bfloat16
-from srcli.engines.placing import settle
-from srcli.engines.stablesr import Led, cost, limits
-from srcli.models.memory import remember_text
+from srcli.engines.runtime.device import Device, fast_bfloat16
+from srcli.engines.runtime.memory_budget import AMPLE
+from srcli.engines.runtime.placement import place_step_networks
+from srcli.engines.stablesr.engine import StableSRDenoiser
+from srcli.engines.stablesr.forecast import cost, limits
 from srcli.models.spade import Modulation
 from srcli.models.stock import build
+from srcli.models.text_kv_cache import cache_text_kv
 from srcli.models.time_encoder import Shape, TimeEncoder
 from srcli.sampling.layout import plan
 from srcli.sampling.sampler import Tiled
@@ -54,7 +55,7 @@ PLAIN = "plain loop"
 class Step:
     """A step's denoiser and its inputs."""
 
-    led: Led
+    led: StableSRDenoiser
     x: Tensor
     hint: Tensor
 
@@ -70,7 +71,7 @@ class Step:
                 fill(net, device)
         text = torch.randn(1, 77, config["cross_attention_dim"], device=device.torch)
         x, hint = torch.randn(2, 1, 4, side // FACTOR, side // FACTOR, device=device.torch).unbind()
-        return cls(Led(unet, encoder, modulation, text), x, hint)
+        return cls(StableSRDenoiser(unet, encoder, modulation, text), x, hint)
 
     def planned(self) -> Tensor:
         tiles = plan(*self.x.shape[-2:], cost, limits(PROCESS // FACTOR))
@@ -83,8 +84,8 @@ class Step:
 
     def settled(self, device: Device) -> None:
         """From stock networks to what the engine makes of them."""
-        remember_text(self.led.unet)
-        settle((self.led.unet, self.led.encoder, self.led.modulation), device, AMPLE)
+        cache_text_kv(self.led.unet)
+        place_step_networks((self.led.unet, self.led.encoder, self.led.modulation), device, AMPLE)
 
     def encoded(self) -> list[Tensor]:
         return self.led.encoder(self.hint.to(self.led.unet.dtype), T.to(self.x.device).expand(1))
@@ -125,7 +126,7 @@ def flop(work: Callable[[], object]) -> float:
 def counts(config: dict, side: int) -> dict[str, float]:
     step = Step.of(config, Device(torch.device("meta"), torch.float32), side)
     plain = {PLAIN: flop(step.plain)}
-    remember_text(step.led.unet)
+    cache_text_kv(step.led.unet)
     return plain | {name: flop(work) for name, work in works(step).items()}
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from benchmarks.tables import MIB, apart, peak, table
 from srcli.models.banded_vae import decode, encode
 from srcli.models.packed import pack
-from srcli.models.streams import Bands, Spilling
+from srcli.models.row_bands import Bands, Spilling
 from srcli.threads import default_threads
 
 Net = AutoencoderKL | AutoencoderTiny

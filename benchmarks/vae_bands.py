@@ -17,7 +17,7 @@ from torch import Tensor
 
 from benchmarks.tables import MIB, apart, peak, seconds, table
 from srcli.models.banded_vae import decode
-from srcli.models.streams import Bands
+from srcli.models.row_bands import Bands
 
 SD = {"block_out_channels": [128, 256, 512, 512], "layers_per_block": 2, "sample_size": 256}
 SMALL = {"block_out_channels": [32, 32, 64, 64], "layers_per_block": 1, "sample_size": 64}

@@ -12,6 +12,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import pytest
 from hypothesis import settings
 
+from srcli.messages import forward_messages
+
 settings.register_profile("srcli", deadline=None, max_examples=40, print_blob=True)
 settings.load_profile("srcli")
 
@@ -30,3 +32,12 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(path))
     yield path
+
+
+@pytest.fixture
+def said() -> Iterator[list[str]]:
+    """What the package says to its user while a test runs."""
+    heard: list[str] = []
+    forward_messages(heard.append)
+    yield heard
+    forward_messages(None)

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import torch
 from diffusers import DDIMScheduler
 
-from srcli.engines.base import Canvas, Request, Size
-from srcli.engines.device import Device
-from srcli.memory import ALL_SAVINGS, MemorySavings
+from srcli.engines.base import Canvas, EngineSpec, Request, Size
+from srcli.engines.builtin.spec import SPEC
+from srcli.engines.runtime.device import Device
+from srcli.engines.runtime.oom_fallback import ALL_SAVINGS, MemorySavings
 from srcli.pipeline import Pipeline
-from srcli.sampling.hint import lit
+from srcli.sampling.hint import to_unit_float
 from srcli.sampling.layout import Limits, lay
 
 CPU = Device(torch.device("cpu"), torch.float32)
@@ -31,7 +32,8 @@ class Nothing:
 class PassThrough:
     """Gives back its hint, `factor` times larger by repetition."""
 
-    name: str = "builtin"  # so that the built-in engine's settings are accepted
+    spec: EngineSpec = SPEC  # so that the built-in engine's settings are accepted
+    variant: str | None = None
     factor: int = 1
     block: int | None = None
     halo: int = 4
@@ -59,7 +61,7 @@ class PassThrough:
         start = request.noise.draw((1, 1, hint.shape[2], hint.shape[3]))
 
         def finish(x: torch.Tensor) -> torch.Tensor:
-            big = lit(hint).repeat_interleave(self.factor, 2).repeat_interleave(self.factor, 3)
+            big = to_unit_float(hint).repeat_interleave(self.factor, 2).repeat_interleave(self.factor, 3)
             return self.change(big)
 
         return Canvas(start, hint, Nothing(), scheduler, finish)
@@ -69,4 +71,4 @@ class PassThrough:
 
 
 def pipeline(**kind: object) -> Pipeline:
-    return Pipeline(PassThrough(**kind), CPU, lambda text: None)
+    return Pipeline(PassThrough(**kind), CPU)

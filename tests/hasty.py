@@ -14,7 +14,8 @@ import sys
 from dataclasses import replace
 
 from srcli import cli
-from srcli.engines import builtin, pasd  # noqa: F401  both processes have them from here
+from srcli.engines.builtin import engine as builtin
+from srcli.engines.pasd import engine as pasd  # noqa: F401  both processes have them from here
 from srcli.sampling import unfinished
 
 BLOCK = 16

@@ -31,3 +31,7 @@ class MachineError(SrcliError):
     """The device, the memory, the disk or the output folder."""
 
     exit_code = 5
+
+
+class TooLarge(MachineError):
+    """One picture does not fit into memory; a smaller one may."""

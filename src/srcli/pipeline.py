@@ -13,20 +13,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from srcli import __version__, engines
-from srcli.engines.base import Canvas, Engine, Request, Size, Tell
-from srcli.engines.budget import spare
-from srcli.engines.device import Device
+from srcli import __version__
+from srcli.engines.base import Canvas, Engine, Request, Size
+from srcli.engines.load import load_engine, load_preview
+from srcli.engines.runtime.device import Device
+from srcli.engines.runtime.memory_budget import spare_host_memory
+from srcli.engines.runtime.oom_fallback import MemorySavings, OomFallback
 from srcli.errors import PictureError
 from srcli.imaging.bands import split_rows
 from srcli.imaging.color import compute_luminance, transplant_luma
 from srcli.imaging.picture import Picture
 from srcli.imaging.resize import resize
 from srcli.imaging.spill import allocate_array, evict_pages
-from srcli.memory import MemorySavings, OomFallback
 from srcli.sampling import colorfix
 from srcli.sampling.blocks import Block, blocks
-from srcli.sampling.hint import hint_of, lit
+from srcli.sampling.hint import pixels_to_tensor, to_unit_float
 from srcli.sampling.noise import NoiseField
 from srcli.sampling.sampler import Tiled, sample
 from srcli.sampling.tiling import Tile
@@ -35,7 +36,7 @@ from srcli.settings import DeviceChoice, ModelChoice
 from srcli.tasks import Job
 
 if TYPE_CHECKING:
-    from srcli.engines.preview import Preview
+    from srcli.engines.latent.preview import Preview
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 
@@ -50,28 +51,33 @@ class Pipeline:
 
     engine: Engine
     device: Device
-    tell: Tell = print
     choice: ModelChoice = ModelChoice()
     preview: Preview | None = None
 
     @classmethod
-    def load(cls, choice: ModelChoice, device: DeviceChoice, tell: Tell, preview: Path | None = None) -> Pipeline:
+    def load(cls, choice: ModelChoice, device: DeviceChoice, preview: Path | None = None) -> Pipeline:
         # Before the engine, which takes minutes: what a preview lacks is said at once.
-        shown = engines.load_preview(preview, choice, device, tell) if preview else None
-        where, engine = engines.load(choice, device, tell)
-        return cls(engine, where, tell, choice, shown)
+        shown = load_preview(preview, choice, device) if preview else None
+        where, engine = load_engine(choice, device)
+        return cls(engine, where, choice, shown)
 
     @cached_property
-    def ladder(self) -> OomFallback:
+    def oom_fallback(self) -> OomFallback:
         """Down which memory's shortage leads; what did not fit for one picture is not tried for the next."""
-        return OomFallback(self.tell, self.engine.supported_savings)
+        return OomFallback(self.engine.supported_savings)
 
     def unfinished(self, picture: Picture, job: Job) -> Unfinished:
         """Where a run keeps what it has done of this picture, and finds what another one did that was ended."""
         engine = self.engine
-        made_by = engine.name, engine.block, sorted(engine.provenance().items()), replace(self.choice, offline=False)
+        made_by = (
+            engine.spec.name,
+            engine.variant,
+            engine.block,
+            sorted(engine.provenance().items()),
+            replace(self.choice, offline=False),
+        )
         recipe = __version__, torch.__version__, str(self.device), torch.get_num_threads(), made_by, job
-        return Unfinished(place(key(picture.pixels, *recipe)), picture.name, self.tell)
+        return Unfinished(place(key(picture.pixels, *recipe)), picture.name)
 
     def run(
         self, picture: Picture, job: Job, on_progress: OnProgress = _silent, kept: Unfinished | None = None
@@ -97,24 +103,24 @@ class Pipeline:
         return {
             "tool": f"srcli {__version__}",
             "task": job.task.name,
-            "engine": self.engine.name,
+            "engine": self.engine.spec.name_of(self.engine.variant),
             "models": dict(self.engine.provenance()),
             "seed": job.seed,
             "scale": round(job.factor(picture.width, picture.height), 4),
             "settings": {name: value for name, value in _given(sampling).items() if value is not None},
             "prompt": job.prompt.text,
             "device": self.device.torch.type,
-            **({"savings": asdict(self.ladder.savings)} if self.ladder.savings != MemorySavings() else {}),
+            **({"thrift": asdict(self.oom_fallback.savings)} if self.oom_fallback.savings != MemorySavings() else {}),
             "dtype": str(self.device.dtype).removeprefix("torch."),
             "torch": torch.__version__,
             "input_sha256": picture.sha256,
         }
 
     def _request(self, job: Job) -> Request:
-        sampling = job.sampling.over(self.engine.name)
+        sampling = self.engine.spec.complete_sampling(job.sampling, self.engine.variant)
         if job.sampling.color_fix is None and job.task.color_fix is not None:
             sampling = replace(sampling, color_fix=job.task.color_fix)
-        return Request(job.task, sampling, job.prompt, NoiseField(job.seed), self.tell)
+        return Request(job.task, sampling, job.prompt, NoiseField(job.seed))
 
     def _pass(self, pixels: Pixels, target: Size, request: Request, stretch: Stretch) -> Pixels:
         """The engine's result for the whole picture, in the engine's own size."""
@@ -122,7 +128,9 @@ class Pipeline:
         hint = resize(pixels, self.engine.working_size((width, height), target, request))
         height, width = hint.shape[:2]
         factor = self.engine.factor
-        out = allocate_array((height * factor, width * factor, 3), hint.dtype, spare(self.device) - pixels.nbytes)
+        out = allocate_array(
+            (height * factor, width * factor, 3), hint.dtype, spare_host_memory(self.device) - pixels.nbytes
+        )
         pieces = list(blocks(height, width, self.engine.block, self.engine.halo))
         for block, part in zip(pieces, stretch.blocks(len(pieces)), strict=True):
             _view(out, block.inner, factor)[:] = self._levels(hint, block, request, part)
@@ -133,20 +141,22 @@ class Pipeline:
         """A block's levels, which may be kept from before; with less at a time where memory runs out."""
         if (kept := stretch.levels()) is not None:
             return kept
-        made = self.ladder.run(lambda savings: self._block(pixels, block, replace(request, savings=savings), stretch))
+        made = self.oom_fallback.run(
+            lambda savings: self._block(pixels, block, replace(request, savings=savings), stretch)
+        )
         stretch.keep_levels(made)
         return made
 
     @torch.inference_mode()
     def _block(self, pixels: Pixels, block: Block, request: Request, stretch: Stretch) -> Pixels:
-        hint = hint_of(_view(pixels, block.outer, 1))
+        hint = pixels_to_tensor(_view(pixels, block.outer, 1))
         request = replace(request, noise=request.noise.at(block.outer.top, block.outer.left))
         stretch.tell("preparing", 0, 1)
         canvas = self.engine.prepare(hint, request)
         x = self._sample(canvas, request, stretch)
         stretch.tell("finishing", 0, 1)
         rgb = canvas.finish(x)
-        fixed = colorfix.fixed(request.sampling.color_fix, rgb, lambda rows: lit(hint[:, :, rows]).to(rgb))
+        fixed = colorfix.fixed(request.sampling.color_fix, rgb, lambda rows: to_unit_float(hint[:, :, rows]).to(rgb))
         return _levels(Tile(*(v * self.engine.factor for v in block.inside)), fixed, pixels.dtype)
 
     def _sample(self, canvas: Canvas, request: Request, stretch: Stretch) -> Tensor:

@@ -1,16 +1,15 @@
-"""What a run is told: frozen, checked once. What engines do by default stands here and nowhere else."""
+"""What a run is told: frozen, checked once. What an engine does by default stands in its own spec."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any
 
 from srcli.errors import InputError
 
-ENGINES = ("builtin", "pasd", "stablesr", "sr3")
 AUTO = "auto"
 SCHEDULERS = ("unipc", "dpm++", "ddim", "euler", "lcm", "ddpm")
 COLOR_FIXES = ("wavelet", "adain", "none")
@@ -20,7 +19,6 @@ QUALITIES = ("draft", "standard", "best")
 
 SEED = 0
 MAX_SEED = 2**63 - 1
-BUILTIN_STEPS = 6  # what the built-in denoiser was distilled for
 MAX_SCALE = 64.0
 MAX_PIXELS = 250_000_000  # of an input: beyond it, a small file that claims more is rather an attack
 REFUSE, FIRST = FRAMES = ("refuse", "first")
@@ -89,51 +87,12 @@ class Sampling:
         elif self.overlap is not None:
             raise InputError("--overlap goes with --tile: give both, or neither and let the layout be planned")
 
-    def over(self, engine: str) -> Sampling:
-        """These settings on top of the engine's own; one that the engine has no use for is an error."""
-        own = DEFAULTS[engine]
-        given = self._given()
-        for name in given:
-            if getattr(own, name) is None and name not in OPTIONAL[engine]:
-                raise idle("--" + name.replace("_", "-"), engine)
-        return replace(own, **{**preset(engine, self.quality).sampling._given(), **given})
-
-    def _given(self) -> dict[str, Any]:
-        """All that is set, besides the preset."""
+    def given(self) -> dict[str, Any]:
+        """Every field that is set, but for the quality."""
         return {f.name: v for f in fields(self) if f.name != "quality" and (v := getattr(self, f.name)) is not None}
 
 
-DEFAULTS: Mapping[str, Sampling] = MappingProxyType(
-    {
-        "builtin": Sampling(steps=BUILTIN_STEPS, fidelity=0.5),
-        "sr3": Sampling(steps=2000),
-        "pasd": Sampling(
-            steps=20,
-            guidance=9.0,
-            conditioning_scale=1.0,
-            noise_level=900,
-            scheduler="unipc",
-            color_fix="wavelet",
-            process_size=768,  # what PASD was tuned for
-        ),
-        "stablesr": Sampling(steps=200, fidelity=0.5, scheduler="ddpm", color_fix="adain"),
-        "stablesr-turbo": Sampling(steps=4, fidelity=0.5, scheduler="ddpm", color_fix="adain"),
-    }
-)
-
-# What an engine takes although it has no default of its own (None there means "planned" or "all").
-OPTIONAL: Mapping[str, frozenset[str]] = MappingProxyType(
-    {
-        "builtin": frozenset(),
-        "sr3": frozenset({"tile", "overlap"}),
-        "pasd": frozenset({"guidance_interval", "reuse", "tile", "overlap"}),
-        "stablesr": frozenset({"tile", "overlap", "process_size"}),
-        "stablesr-turbo": frozenset({"tile", "overlap", "process_size"}),
-    }
-)
-
-
-# The options that choose models and say and show what is seen, by the field of each; and which an engine takes.
+# The options that mean nothing to some engines, by the field of each.
 FLAGS: Mapping[str, str] = MappingProxyType(
     {
         "variant": "--variant",
@@ -149,17 +108,10 @@ FLAGS: Mapping[str, str] = MappingProxyType(
         "compiled": "--compile",
     }
 )
-TAKES: Mapping[str, frozenset[str]] = MappingProxyType(
-    {
-        "builtin": frozenset({"adapter"}),
-        "sr3": frozenset({"adapter"}),
-        "pasd": frozenset(FLAGS),
-        "stablesr": frozenset({"variant", "base", "adapter", "loras", "lora_alpha", "text", "preview", "compiled"}),
-    }
-)
 
 
-def idle(flag: str, engine: str) -> InputError:
+def unused_option(flag: str, engine: str) -> InputError:
+    """The error for an option that an engine has no use for: what is given is never ignored."""
     return InputError(f"{flag} means nothing to the {engine} engine: leave it out, or name another --engine")
 
 
@@ -195,38 +147,6 @@ class Lora:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Preset:
-    """What a --quality changes of an engine's defaults, and what it needs besides the engine's own weights."""
-
-    sampling: Sampling = Sampling()
-    loras: tuple[Lora, ...] = ()
-
-
-# "standard" is the defaults. docs/performance.md says what each costs.
-PRESETS: Mapping[str, Mapping[str, Preset]] = MappingProxyType(
-    {
-        "builtin": {"draft": Preset(sampling=Sampling(steps=2))},
-        "sr3": {"draft": Preset(sampling=Sampling(steps=250))},
-        "pasd": {
-            "draft": Preset(
-                sampling=Sampling(steps=6, guidance=1.0, scheduler="lcm"), loras=(Lora(source="lcm-lora"),)
-            ),
-            "best": Preset(sampling=Sampling(steps=40)),
-        },
-        "stablesr": {"draft": Preset(sampling=Sampling(steps=50)), "best": Preset(sampling=Sampling(steps=400))},
-        "stablesr-turbo": {},
-    }
-)
-
-
-def preset(engine: str, quality: str | None) -> Preset:
-    """What this engine does for this quality. Where it has nothing better, best is standard."""
-    if quality == QUALITIES[0] and quality not in PRESETS[engine]:
-        raise InputError(f"--quality {quality} means nothing to the {engine} engine: leave it out")
-    return PRESETS[engine].get(quality or "", Preset())
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelChoice:
     """Which weights a pipeline is made of."""
 
@@ -241,26 +161,7 @@ class ModelChoice:
     offline: bool = False
 
     def __post_init__(self) -> None:
-        _one_of("--engine", self.engine, (AUTO, *ENGINES))
         _within("--blend", self.blend, 0, 1)
-
-    def refuse_idle(self, engine: str, *others: Any) -> None:
-        """What is given, here or in other settings, to an engine that has no use for it is an error, not ignored."""
-        for given in (self, *others):
-            for field in fields(given):
-                changed = getattr(given, field.name) != field.default
-                if changed and field.name in FLAGS and field.name not in TAKES[engine]:
-                    raise idle(FLAGS[field.name], engine)
-
-    def at(self, quality: str | None) -> ModelChoice:
-        """With the weights that this quality needs."""
-        return replace(self, loras=(*preset(profile(self), quality).loras, *self.loras))
-
-
-def profile(choice: ModelChoice) -> str:
-    """The row of DEFAULTS that an engine's choice of weights falls under."""
-    own = f"{choice.engine}-{choice.variant}"
-    return own if own in DEFAULTS else choice.engine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

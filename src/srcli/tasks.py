@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 
 from srcli.errors import InputError
@@ -20,10 +20,6 @@ class Task:
     name: str
     done: str  # the word in the output's name
     scale: float
-    engines: tuple[str, ...]  # those that can do it, best first
-    # Engine -> variant of its weights, and engine -> base model, where it is not the engine's usual one.
-    variants: Mapping[str, str] = field(default_factory=dict)
-    bases: Mapping[str, str] = field(default_factory=dict)
     needs_base: bool = False
     added_prompt: str = CLEAN
     negative_prompt: str = NOT_CLEAN
@@ -37,25 +33,20 @@ class Task:
         return f"_x{factor:.4g}" if self.done == "x" else f"_{self.done}"
 
 
-UPSCALE = Task(name="upscale", done="x", scale=4, engines=("pasd", "builtin", "stablesr", "sr3"))
+UPSCALE = Task(name="upscale", done="x", scale=4)
 
-STYLIZE = Task(name="stylize", done="stylized", scale=1, engines=("pasd",), needs_base=True)
+STYLIZE = Task(name="stylize", done="stylized", scale=1, needs_base=True)
 
 RESTORE = Task(
     name="restore-old-photo",
     done="restored",
     scale=1,
-    engines=("pasd", "builtin", "stablesr"),
-    variants={"builtin": "restore"},
-    bases={"pasd": "realistic"},
 )
 
 COLORIZE = Task(
     name="colorize",
     done="colorized",
     scale=1,
-    engines=("pasd",),
-    variants={"pasd": "light-color"},
     added_prompt="",
     negative_prompt="b&w, color bleeding",
     replace_words=(("black and white", "color"),),

@@ -12,8 +12,9 @@ from tests.golden.stablesr_tiny import tiny
 from torch import Tensor
 from torch.nn import functional as F
 
-from srcli.engines.device import Device
-from srcli.engines.latent import Codec, noised
+from srcli.engines.latent.codec import Codec
+from srcli.engines.latent.schedulers import noised
+from srcli.engines.runtime.device import Device
 from srcli.models.cfw import keeping
 from srcli.sampling.ancestral import Ancestral, scaled_linear
 from srcli.sampling.colorfix import adain, wavelet

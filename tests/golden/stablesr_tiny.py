@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from tests.golden.cases import ROOT
 from torch import Tensor
 
-from srcli.engines.stablesr import Led
+from srcli.engines.stablesr.engine import StableSRDenoiser
 from srcli.models import cfw, spade, stock, time_encoder
 from srcli.weights.open import load_into
 from srcli.weights.single import convert_unet, convert_vae
@@ -118,6 +118,6 @@ def tiny() -> StableSR:
     return assemble(checkpoint(), wrapping_checkpoint(), config())
 
 
-def led(context: Tensor) -> Led:
+def led(context: Tensor) -> StableSRDenoiser:
     """The product's denoiser, told a text."""
-    return Led(tiny().unet, tiny().encoder, tiny().modulation, context)
+    return StableSRDenoiser(tiny().unet, tiny().encoder, tiny().modulation, context)

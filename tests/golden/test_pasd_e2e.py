@@ -13,12 +13,12 @@ from tests.golden.cases import Case, each, each_group
 from tests.golden.pasd_models import unet_folder
 from torch import Tensor
 
-from srcli.engines.captions import Describer
-from srcli.engines.device import Device
-from srcli.engines.latent import scheduler
-from srcli.engines.pasd import Pasd
-from srcli.engines.pasd_sampling import start
-from srcli.engines.pasd_weights import open_all
+from srcli.engines.latent.captions import Describer
+from srcli.engines.latent.schedulers import scheduler
+from srcli.engines.pasd.engine import Pasd
+from srcli.engines.pasd.sampling import start
+from srcli.engines.pasd.weights import open_all
+from srcli.engines.runtime.device import Device
 from srcli.imaging.color import compute_luminance, transplant_luma
 from srcli.imaging.picture import Picture
 from srcli.imaging.resize import resize
@@ -74,10 +74,10 @@ def pipeline(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pip
     if option(case, "init_latent_with_noise"):  # then nothing else is drawn, and the input's latents are not used
         draws = ((POSTERIOR, torch.zeros_like(case.tensors["noise1"])), *draws)
         pure = lambda z, made, noise, level: start(z, made, noise, None)  # noqa: E731
-        monkeypatch.setattr("srcli.engines.pasd.start", pure)
+        monkeypatch.setattr("srcli.engines.pasd.engine.start", pure)
     monkeypatch.setattr("srcli.pipeline.NoiseField", lambda seed: Recorded(seed, draws=draws))
     store = Store(offline=True)
-    loaded = open_all(choice(case, tmp_path / "adapter"), store, print)
+    loaded = open_all(choice(case, tmp_path / "adapter"), store)
     return Pipeline(Pasd.of(loaded, FP32, Describer(store, FP32)), FP32, print)
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tests.golden.cases import Case, each_group, off_by, picture
 
-from srcli.engines.pasd_weights import Loaded, open_all
+from srcli.engines.pasd.weights import Loaded, open_all
 from srcli.settings import Lora, ModelChoice
 from srcli.weights.families import detect
 from srcli.weights.lock import Entry, File
@@ -47,7 +47,7 @@ def loaded(case: Case, part: str) -> Loaded:
     if said["how"] == "lora_mult":
         lora = Lora(source=personal(case, "lora"), weight=float(said["amount"]))
         choice = ModelChoice(engine="pasd", adapter=adapter, loras=(lora,), lora_alpha=False)
-    return open_all(choice, Store(offline=True), print)
+    return open_all(choice, Store(offline=True))
 
 
 @pytest.mark.usefixtures("usual_base")

@@ -10,11 +10,12 @@ from tests.golden.cases import Case, each, each_group, off_by, picture
 from tests.golden.pasd_models import nets, text_parts, vae
 from torch import Tensor
 
-from srcli.engines.device import Device
-from srcli.engines.latent import Codec, guided_steps, scheduler
-from srcli.engines.pasd_sampling import BOTH, Led, Nets, start
-from srcli.engines.prompts import TextEncoder
-from srcli.models.memory import remember_text
+from srcli.engines.latent.codec import Codec
+from srcli.engines.latent.prompts import TextEncoder
+from srcli.engines.latent.schedulers import guided_steps, scheduler
+from srcli.engines.pasd.sampling import BOTH, Nets, PasdDenoiser, start
+from srcli.engines.runtime.device import Device
+from srcli.models.text_kv_cache import cache_text_kv
 from srcli.sampling.noise import AGAIN, POSTERIOR, START, NoiseField
 from srcli.sampling.sampler import Tiled, sample
 from srcli.sampling.tiling import Tile, gaussian, grid
@@ -89,14 +90,14 @@ def test_tile_weights(case: Case, part: str) -> None:
     assert off_by(gaussian(*want.shape), want) <= 1e-12
 
 
-def denoiser(case: Case, timesteps: Tensor) -> Led:
+def denoiser(case: Case, timesteps: Tensor) -> PasdDenoiser:
     notes, given = case.notes, case.tensors
     parts = nets(case.root, notes["kind"])
     for net in (parts.unet, parts.control):
-        remember_text(net)
+        cache_text_kv(net)
     text = torch.cat([given["negative_prompt_embeds"], given["prompt_embeds"]])
     guidance, strength = float(notes["guidance_scale"]), float(notes["conditioning_scale"])
-    return Led(Nets(*parts, FP32), text, guidance, strength, guided_steps(timesteps, None))
+    return PasdDenoiser(Nets(*parts, FP32), text, guidance, strength, guided_steps(timesteps, None))
 
 
 def first(case: Case, codec: Codec, made: object) -> Tensor:
@@ -178,7 +179,7 @@ def test_tiles_of_the_first_step(case: Case, part: str) -> None:
 class Half:
     """One of the two predictions that guidance mixes."""
 
-    led: Led
+    led: PasdDenoiser
     half: int
     stride = 8
 

@@ -10,7 +10,7 @@ from tests.golden.cases import Case, each, off_by, picture
 from tests.golden.pasd_models import vae
 
 from srcli.models.banded_vae import decode, encode
-from srcli.models.streams import Bands
+from srcli.models.row_bands import Bands
 
 AREAS = [1, 1000, 5000, 1 << 16]
 

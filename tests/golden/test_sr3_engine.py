@@ -10,8 +10,8 @@ from tests.golden.sr3_tiny import condition, model_of, network, schedule
 from torch import Tensor
 
 from srcli.engines.base import Request
-from srcli.engines.device import Device
-from srcli.engines.sr3 import SR3
+from srcli.engines.runtime.device import Device
+from srcli.engines.sr3.engine import SR3
 from srcli.imaging.resize import resize
 from srcli.metrics.similarity import psnr, ssim
 from srcli.pipeline import _levels

@@ -11,14 +11,15 @@ from tests.golden.stablesr_tiny import led, tiny
 from tests.golden.test_stablesr_sampling import END, same_picture
 from torch import Tensor
 
-from srcli.engines import stablesr
 from srcli.engines.base import Request
-from srcli.engines.bases import Base
-from srcli.engines.budget import AMPLE
-from srcli.engines.device import Device
-from srcli.engines.latent import Codec
-from srcli.engines.stablesr_weights import VARIANTS, Loaded
-from srcli.memory import MemorySavings
+from srcli.engines.latent.bases import Base
+from srcli.engines.latent.codec import Codec
+from srcli.engines.runtime.device import Device
+from srcli.engines.runtime.memory_budget import AMPLE
+from srcli.engines.runtime.oom_fallback import MemorySavings
+from srcli.engines.stablesr import engine as stablesr
+from srcli.engines.stablesr.spec import SPEC
+from srcli.engines.stablesr.weights import VARIANTS, Loaded
 from srcli.sampling.noise import POSTERIOR, START
 from srcli.sampling.sampler import Tiled, sample
 from srcli.settings import Prompt, Sampling
@@ -76,12 +77,13 @@ def test_the_engine_is_the_official_script_on_one_patch(case: Case, monkeypatch:
     def patch(picture: Tensor) -> Tensor:
         """The product on what the script cut out for itself."""
         made = engine(tiny(), tensors["context"])
-        sampling = Sampling(
+        given = Sampling(
             fidelity=notes["dec_w"],
             steps=notes["ddpm_steps"],
             tile=notes["input_size"] // 8,
             overlap=notes["tile_overlap"],
-        ).over("stablesr")
+        )
+        sampling = SPEC.complete_sampling(given, "512")
         hint = picture / 2 + 0.5
         canvas = made.prepare(hint, Request(UPSCALE, sampling, Prompt(), Given(dict(tensors))))
         layout = made.layout(*canvas.start.shape[-2:], sampling)

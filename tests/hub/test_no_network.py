@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from srcli import engines
 from srcli.cli import app
+from srcli.engines.load import load_engine
 from srcli.settings import DeviceChoice, ModelChoice
 from srcli.weights.store import Store
 from tests.cli.conftest import QUICK
@@ -66,7 +66,7 @@ def gone(srcli: Srcli, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_pasd_opens_from_what_was_pulled_with_every_socket_refused(gone: None) -> None:
     assert Store().lock()["tiny-base"].family == "width32"
     choice = ModelChoice(engine="pasd", adapter="tiny-pasd", base="tiny-base")
-    _, engine = engines.load(choice, DeviceChoice(device="cpu", dtype="float32"), print)
+    _, engine = load_engine(choice, DeviceChoice(device="cpu", dtype="float32"))
     weights = {name for name in engine.provenance() if name.startswith("tiny-")}
     assert "tiny-base/vae/diffusion_pytorch_model.safetensors" in weights
     assert Store().has("tiny-pasd")

@@ -36,6 +36,7 @@ ROOMS = (
     "settings",
     "files",
     "threads",
+    "messages",
     "errors",
 )
 

@@ -12,8 +12,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from srcli.errors import MachineError, PictureError
-from srcli.memory import STEPS, MemorySavings, OomFallback, TooLarge, is_out_of_memory
+from srcli.engines.runtime.oom_fallback import STEPS, MemorySavings, OomFallback
+from srcli.errors import MachineError, PictureError, TooLarge
+from srcli.memory import is_out_of_memory
 
 
 class Allocator:
@@ -30,10 +31,9 @@ class Allocator:
 
 
 @pytest.mark.parametrize("steps", range(len(STEPS) + 1))
-def test_each_step_is_taken_when_the_ones_before_did_not_do(steps: int) -> None:
-    said: list[str] = []
-    ladder, work = OomFallback(said.append), Allocator(steps, torch.OutOfMemoryError("CUDA out of memory."))
-    reached = ladder.run(work)
+def test_each_step_is_taken_when_the_ones_before_did_not_do(steps: int, said: list[str]) -> None:
+    oom_fallback, work = OomFallback(), Allocator(steps, torch.OutOfMemoryError("CUDA out of memory."))
+    reached = oom_fallback.run(work)
     assert len(work.asked) == steps + 1
     assert [line.removeprefix("out of memory: going on with ") for line in said] == [
         words for _, words, _ in STEPS[:steps]
@@ -41,12 +41,11 @@ def test_each_step_is_taken_when_the_ones_before_did_not_do(steps: int) -> None:
     assert reached == replace(MemorySavings(), **{name: value for name, _, value in STEPS[:steps]})
 
 
-def test_steps_that_mean_nothing_to_an_engine_are_not_taken() -> None:
-    said: list[str] = []
-    ladder = OomFallback(said.append, able={"tile"})
-    assert ladder.run(Allocator(1, MemoryError())) == MemorySavings(tile=0.75)
+def test_steps_that_mean_nothing_to_an_engine_are_not_taken(said: list[str]) -> None:
+    oom_fallback = OomFallback(able={"tile"})
+    assert oom_fallback.run(Allocator(1, MemoryError())) == MemorySavings(tile=0.75)
     with pytest.raises(TooLarge):
-        OomFallback(said.append, able=()).run(Allocator(1, MemoryError()))
+        OomFallback(able=()).run(Allocator(1, MemoryError()))
     assert len(said) == 1
 
 
@@ -59,20 +58,19 @@ def test_steps_add_up() -> None:
     assert [savings.batch(16) for savings in (MemorySavings(), MemorySavings(share=0.5), last)] == [16, 8, 1]
 
 
-def test_the_level_is_remembered() -> None:
-    said: list[str] = []
-    ladder = OomFallback(said.append)
-    ladder.run(Allocator(2, MemoryError()))
+def test_the_level_is_remembered(said: list[str]) -> None:
+    oom_fallback = OomFallback()
+    oom_fallback.run(Allocator(2, MemoryError()))
     second = Allocator(0, MemoryError())
-    assert ladder.run(second) == MemorySavings(share=0.0)
+    assert oom_fallback.run(second) == MemorySavings(share=0.0)
     assert len(second.asked) == 1
     assert len(said) == 2
 
 
 def test_the_bottom_is_an_error_of_the_machine() -> None:
-    ladder = OomFallback(lambda text: None)
+    oom_fallback = OomFallback(lambda text: None)
     with pytest.raises(MachineError, match="does not fit into memory") as caught:
-        ladder.run(Allocator(99, RuntimeError("CUDA error: out of memory\nmore")))
+        oom_fallback.run(Allocator(99, RuntimeError("CUDA error: out of memory\nmore")))
     assert caught.value.exit_code == 5
     assert isinstance(caught.value, TooLarge)
     assert "\n" not in str(caught.value)

@@ -9,9 +9,9 @@ import pytest
 import torch
 from tests.fakes import CPU, PassThrough, pipeline
 
+from srcli.engines.runtime.oom_fallback import MemorySavings
 from srcli.errors import InputError, MachineError, PictureError
 from srcli.imaging.picture import Picture
-from srcli.memory import MemorySavings
 from srcli.pipeline import Pipeline
 from srcli.settings import Sampling, Size
 from srcli.tasks import COLORIZE, RESTORE, UPSCALE, Job
@@ -136,9 +136,8 @@ LESS = [
 
 
 @pytest.mark.parametrize("fits", LESS)
-def test_memory_that_runs_out_is_asked_for_less_until_it_does(fits):
-    said = []
-    line = Pipeline(PassThrough(fits=fits), CPU, said.append)
+def test_memory_that_runs_out_is_asked_for_less_until_it_does(fits, said):
+    line = Pipeline(PassThrough(fits=fits), CPU)
     source = picture(40, 40)
     assert np.array_equal(line.run(source, Job(task=RESTORE)).pixels, source.pixels)
     steps = len(said)

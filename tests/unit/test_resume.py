@@ -19,7 +19,8 @@ from PIL import Image
 from tests.fakes import CPU, Nothing, PassThrough
 from tests.hasty import BLOCK
 
-from srcli.engines.latent import SCHEDULERS, scheduler
+from srcli.engines.latent.schedulers import SCHEDULERS, scheduler
+from srcli.engines.sr3.spec import SPEC as SR3
 from srcli.imaging.picture import Picture
 from srcli.pipeline import Pipeline
 from srcli.sampling import unfinished
@@ -71,16 +72,16 @@ def sampled(name: str, stretch: Stretch, last: int = STEPS) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", SCHEDULERS)
 @pytest.mark.parametrize("last", range(1, STEPS))
-def test_a_sampling_that_is_resumed_gives_the_same_bits(tmp_path, name, last):
-    whole, said = sampled(name, stretch(None)), []
+def test_a_sampling_that_is_resumed_gives_the_same_bits(tmp_path, said, name, last):
+    whole = sampled(name, stretch(None))
     with pytest.raises(Ended):
         sampled(name, stretch(tmp_path / "it"), last)
-    assert torch.equal(sampled(name, stretch(tmp_path / "it", said.append)), whole)
+    assert torch.equal(sampled(name, stretch(tmp_path / "it")), whole)
     assert said == [f"resuming a.png after step {last} of {STEPS}"]
 
 
-def stretch(folder: Path | None, tell=print) -> Stretch:
-    return Stretch(lambda *step: None, Unfinished(folder, "a.png", tell))
+def stretch(folder: Path | None) -> Stretch:
+    return Stretch(lambda *step: None, Unfinished(folder, "a.png"))
 
 
 def test_other_tiles_begin_anew(tmp_path):
@@ -97,13 +98,8 @@ def test_what_is_broken_is_not_kept(tmp_path):
 
 
 @pytest.fixture
-def said() -> list[str]:
-    return []
-
-
-@pytest.fixture
-def line(said: list[str]) -> Pipeline:
-    return Pipeline(PassThrough(block=16, factor=2), CPU, said.append)
+def line() -> Pipeline:
+    return Pipeline(PassThrough(block=16, factor=2), CPU)
 
 
 def ended(line: Pipeline, blocks: int) -> Unfinished:
@@ -159,7 +155,7 @@ class Short(Nothing):
 def test_memory_that_runs_out_costs_no_step_that_is_kept(monkeypatch, said, at, resumed):
     """So the first call of a picture is the trial of its size: a failure there costs no step at all."""
     whole = Pipeline(PassThrough(), CPU).run(PICTURE, JOB).pixels
-    short, line, steps = Short(at), Pipeline(PassThrough(), CPU, said.append), []
+    short, line, steps = Short(at), Pipeline(PassThrough(), CPU), []
     monkeypatch.setattr("tests.fakes.Nothing", lambda: short)
     kept = line.unfinished(PICTURE, JOB)
     pixels = line.run(PICTURE, JOB, lambda *step: steps.append(step), kept).pixels
@@ -184,7 +180,7 @@ def test_a_result_that_was_not_written_is_not_made_again(dtype):
     [
         lambda line, job, picture: (line, replace(job, seed=1), picture),
         lambda line, job, picture: (line, replace(job, size=Size(scale=2)), picture),
-        lambda line, job, picture: (replace(line, engine=replace(line.engine, name="sr3")), job, picture),
+        lambda line, job, picture: (replace(line, engine=replace(line.engine, spec=SR3)), job, picture),
         lambda line, job, picture: (replace(line, device=replace(CPU, dtype=torch.bfloat16)), job, picture),
         lambda line, job, picture: (replace(line, choice=replace(line.choice, blend=0.5)), job, picture),
         lambda line, job, picture: (line, job, replace(picture, pixels=picture.pixels[::-1])),
@@ -193,7 +189,7 @@ def test_a_result_that_was_not_written_is_not_made_again(dtype):
 def test_what_was_kept_is_for_this_picture_and_recipe_alone(line, change):
     line_, job, picture = change(line, JOB, PICTURE)
     assert line_.unfinished(picture, job)._folder != line.unfinished(PICTURE, JOB)._folder
-    assert replace(line, tell=print).unfinished(PICTURE, JOB)._folder == line.unfinished(PICTURE, JOB)._folder
+    assert replace(line).unfinished(PICTURE, JOB)._folder == line.unfinished(PICTURE, JOB)._folder
 
 
 @pytest.mark.parametrize("harm", [lambda data: data[:-9], lambda data: b"", lambda data: data[:60] + b"!" + data[61:]])
@@ -284,7 +280,7 @@ def command(source: Path, out: Path, choice: ModelChoice, sampling: Sampling) ->
 
 
 def undisturbed(choice: ModelChoice, sampling: Sampling) -> np.ndarray:
-    whole = Pipeline.load(choice, DeviceChoice(device="cpu", dtype="float32", threads=1), print)
+    whole = Pipeline.load(choice, DeviceChoice(device="cpu", dtype="float32", threads=1))
     cut = replace(whole, engine=replace(whole.engine, block=whole.engine.block and BLOCK))
     return cut.run(PICTURE, Job(task=UPSCALE, size=Size(scale=1), sampling=sampling)).pixels
 

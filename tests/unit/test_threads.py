@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from srcli.engines.device import pick
+from srcli.engines.runtime.device import pick
 from srcli.settings import DeviceChoice
 from srcli.threads import UNLIMITED, cgroup_cores, default_threads, threads_asked_for
 

@@ -14,10 +14,9 @@ from typing import Any
 from srcli.batch.bench import LOADING, Bench, Fatal, Made
 from srcli.batch.plan import Item
 from srcli.batch.report import Outcome, failure
-from srcli.errors import MachineError, PictureError
+from srcli.errors import MachineError, PictureError, TooLarge
 from srcli.imaging.picture import Picture
 from srcli.imaging.printable import printable
-from srcli.memory import TooLarge
 
 IN_A_ROW = 3  # failures of the machine, after which there is no point in going on
 

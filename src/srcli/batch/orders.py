@@ -15,6 +15,7 @@ from srcli import __version__
 from srcli.errors import InputError
 from srcli.files import exists, hash_file, is_dir, is_file, same_file
 from srcli.imaging.formats import parse_format
+from srcli.messages import forward_messages
 from srcli.settings import FRAMES, MAX_PIXELS, REFUSE, DeviceChoice, ModelChoice
 from srcli.tasks import Job
 
@@ -128,7 +129,8 @@ class Maker:
     def load(self, tell: Callable[[str], None], preview: Path | None = None) -> Pipeline:
         from srcli.pipeline import Pipeline
 
-        return Pipeline.load(self.choice, self.device, tell, preview)
+        forward_messages(tell)
+        return Pipeline.load(self.choice, self.device, preview)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +187,7 @@ def with_mask(recipe: str, mask: Path | None) -> str:
 
 def lock_digest(choice: ModelChoice) -> str:
     """Of all entries that may be opened for this choice. What a pull merely learned about one changes no picture."""
+    from srcli.engines.registry import entries_of
     from srcli.weights.lock import HUB_NAME, read_lock
     from srcli.weights.overlay import read_overlay
     from srcli.weights.places import packaged_lock, places
@@ -194,7 +197,7 @@ def lock_digest(choice: ModelChoice) -> str:
     given = {name: entry for name, entry in own.items() if not entry.learned and not HUB_NAME.fullmatch(name)}
     lock = read_lock(packaged_lock()) | given
     named = {choice.base, choice.adapter, *(lora.source for lora in choice.loras)}
-    unasked = [e.name for e in lock.values() if e.name.startswith(choice.engine) or e.kind in WITNESSES]
+    unasked = [e.name for e in lock.values() if e.name in entries_of(choice) or e.kind in WITNESSES]
     queue, used = [*unasked, *(name for name in named if name)], set[str]()
     while queue:
         if (name := queue.pop()) in lock and name not in used:

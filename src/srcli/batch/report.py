@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from srcli.errors import MachineError, PictureError, SrcliError
-from srcli.memory import TooLarge
+from srcli.errors import MachineError, PictureError, SrcliError, TooLarge
 
 DONE, SKIPPED, FAILED = "done", "skipped", "failed"
 ALL_FAILED, SOME_FAILED, SIGNALLED = 1, 3, 128

@@ -17,6 +17,7 @@ from srcli.batch.listener import Listener
 from srcli.batch.report import FAILED, Outcome, Report, Tally
 from srcli.cli.boundary import complain, emit, say
 from srcli.imaging.printable import printable
+from srcli.messages import forward_messages
 
 
 class Paths:
@@ -89,10 +90,11 @@ class Plain(Listener):
         complain(text)
 
     def __enter__(self) -> Plain:
+        forward_messages(self.note)
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Nothing to put away."""
+        forward_messages(None)
 
 
 class Bar(Plain):
@@ -129,11 +131,13 @@ class Bar(Plain):
         self.line(f"srcli: {text}")
 
     def __enter__(self) -> Bar:
+        forward_messages(self.note)
         self.progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.progress.stop()
+        forward_messages(None)
 
 
 def watch(*, as_json: bool, to_stdout: bool, quiet: bool, verbose: bool) -> Plain:

@@ -73,7 +73,7 @@ def _or_why_not(ask: Callable[[], dict[str, str]]) -> dict[str, str]:
 def _devices() -> dict[str, str]:
     import torch
 
-    from srcli.engines.device import available, pick
+    from srcli.engines.runtime.device import available, pick
 
     found = {name: _describe(name) for name in available()}
     return {**found, "chosen": str(pick(DeviceChoice())), "threads": str(torch.get_num_threads())}

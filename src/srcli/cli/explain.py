@@ -20,18 +20,19 @@ def explain(orders: Orders, as_json: bool) -> int:
     """Print the plan of each picture; the exit code is that of a run in which only reading can fail."""
     if STREAM in orders.intake.inputs:
         raise InputError("--explain reads a picture's size from its file: name one instead of stdin")
-    from srcli.engines.device import pick
-    from srcli.engines.forecast import forecast, speed
+    from srcli.engines.forecast import forecast_run
+    from srcli.engines.runtime.device import pick
+    from srcli.engines.runtime.forecast import measure_speed
 
     device = pick(orders.maker.device)
-    readers, rate, counts = Readers(orders.intake), speed(device), [0, 0]
+    readers, rate, counts = Readers(orders.intake), measure_speed(device), [0, 0]
     try:
         for found in (item.found for item in find(orders, Namer(orders, readers.size), Memory(), readers)[0]):
             try:
                 if found.problem:
                     raise PictureError(found.problem[1], found.problem[0])
-                plan = forecast(orders.maker.choice, orders.job, readers.size(found.path), device)
-                _say({"input": printable(found.path), **plan.said(device, rate)}, as_json)
+                plan = forecast_run(orders.maker.choice, orders.job, readers.size(found.path), device)
+                _say({"input": printable(found.path), **plan.fields(device, rate)}, as_json)
                 counts[0] += 1
             except PictureError as error:
                 complain(str(error))
@@ -45,7 +46,7 @@ def _say(plan: dict[str, object], as_json: bool) -> None:
     if as_json:
         print(json.dumps({"event": "plan", **plan}), flush=True)
         return
-    from srcli.engines.forecast import lasting
+    from srcli.engines.runtime.forecast import format_duration
 
     tiles, steps = counted(plan["tiles"], "tile"), counted(plan["steps"], "step")
     if plan["tile"]:
@@ -55,4 +56,4 @@ def _say(plan: dict[str, object], as_json: bool) -> None:
     memory = f"{plan['memory_gib']} GiB of memory"
     if plan["host_memory_gib"]:
         memory += f", {plan['host_memory_gib']} GiB of host memory"
-    print(f"  about {memory} and {lasting(float(str(plan['seconds'])))}", flush=True)
+    print(f"  about {memory} and {format_duration(float(str(plan['seconds'])))}", flush=True)

@@ -7,7 +7,6 @@ import typer
 from srcli.batch.orders import STREAM, Maker, Orders
 from srcli.cli.files import Inputs, Outputs, Running
 from srcli.cli.options import Models, Prompting, Sampling, Sizing, takes
-from srcli.settings import profile
 from srcli.tasks import COLORIZE, RESTORE, STYLIZE, UPSCALE, Job, Task
 
 GROUPS = (Inputs, Outputs, Sizing, Models, Prompting, Sampling, Running)
@@ -39,11 +38,13 @@ def _run(
     with watch(as_json=running.as_json, to_stdout=to_stdout, quiet=running.quiet, verbose=running.verbose) as listener:
         from srcli.batch.run import run
         from srcli.engines.choose import choose
+        from srcli.engines.registry import find_engine
 
-        choice = choose(task, wish, device, listener.note).at(job.sampling.quality)
+        choice = choose(task, wish, device, job.sampling.quality)
+        spec = find_engine(choice.engine)
         # Before anything is loaded: what the engine has no use for.
-        wish.refuse_idle(choice.engine, job.prompt, outlet, device)
-        job.sampling.over(profile(choice))
+        spec.refuse_unused(wish, job.prompt, outlet, device)
+        spec.complete_sampling(job.sampling, choice.variant)
         orders = Orders(intake, outlet, conduct, job, Maker(choice, device))
         if running.explain:
             from srcli.cli.explain import explain

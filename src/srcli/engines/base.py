@@ -1,22 +1,170 @@
-"""What an engine is: it makes a picture ready for sampling, and knows which weights it is made of."""
+"""What an engine is: data and functions that can be read without its libraries, and the loaded model behind them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Protocol
 
-from torch import Tensor
+from srcli.engines.runtime.oom_fallback import MemorySavings
+from srcli.errors import InputError
+from srcli.settings import FLAGS, QUALITIES, Lora, ModelChoice, Prompt, Sampling, unused_option
+from srcli.tasks import Job, Task
 
-from srcli.memory import MemorySavings
-from srcli.sampling.noise import NoiseField
-from srcli.sampling.sampler import Denoiser, Scheduler
-from srcli.sampling.tiling import Tile
-from srcli.settings import Prompt, Sampling
-from srcli.tasks import Task
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from srcli.engines.runtime.device import Device
+    from srcli.engines.runtime.forecast import Forecast
+    from srcli.sampling.noise import NoiseField
+    from srcli.sampling.sampler import Denoiser, Scheduler
+    from srcli.sampling.tiling import Tile
+    from srcli.weights.header import Header
+    from srcli.weights.lock import Entry
+    from srcli.weights.store import Store
 
 Size = tuple[int, int]  # width, height
-Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskSupport:
+    """How an engine does one task.
+
+    `rank`: `auto` tries engines by rising rank; None is never chosen unless it is named. `variant` and `base` are the
+    weights that the task needs where the user names none.
+    """
+
+    rank: int | None = None
+    variant: str | None = None
+    base: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preset:
+    """What a --quality changes of an engine's defaults, and which LoRAs it needs."""
+
+    sampling: Sampling = Sampling()
+    loras: tuple[Lora, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """What an engine does by default with one variant of its weights. `presets`: by quality; "standard" is none."""
+
+    defaults: Sampling
+    presets: Mapping[str, Preset] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterEvidence:
+    """What is known of an `--adapter` before it is opened: its entry of weights.lock, and the headers of files here."""
+
+    entry: Entry | None
+    headers: tuple[Header, ...]
+
+    def is_one_of(self, names: Collection[str]) -> bool:
+        """Whether it is one of these entries, or another form of one."""
+        return self.entry is not None and bool({self.entry.name, self.entry.form_of} & set(names))
+
+    def is_added(self, family: str) -> bool:
+        """Whether the user added it, and it is of this family; that is all there is to know of a pickle."""
+        return self.entry is not None and self.entry.local is not None and self.entry.family == family
+
+
+def _recognize_none(evidence: AdapterEvidence) -> bool:
+    return False
+
+
+def _keep_choice(choice: ModelChoice, store: Store) -> ModelChoice:
+    return choice
+
+
+def _need_nothing(choice: ModelChoice) -> tuple[str, ...]:
+    return ()
+
+
+def _accept_sampling(sampling: Sampling) -> None:
+    """Whatever the settings allow."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSpec:
+    """All that the program knows of an engine before it loads it. Adding an engine is one folder and one line.
+
+    The folder, `engines/NAME/`, holds:
+
+    - `spec.py`: one `EngineSpec`, named SPEC. It imports no torch, diffusers or transformers; functions that need
+      them import the modules below when they are called.
+    - `engine.py`: a class with the methods of `Engine`, and the function that loads it.
+    - `weights.py`: networks from checked files; `models/` holds networks of its own making.
+    - `forecast.py`: work and memory of a run, from measured constants.
+
+    The line is in `engines/registry.py`; another package registers its SPEC under the entry-point group
+    `srcli.engines` instead. Everything else (which engine `auto` takes, `--help`, `--explain`, `doctor`, the resume
+    recipe, the README's table) is read from the spec. Engines over the latents of a VAE find codec, bases, prompts,
+    schedulers and forecast in `engines/latent/`; device, memory plan and out-of-memory fallback are in
+    `engines/runtime/`.
+
+    A spec is used in this order:
+
+    1. `tasks` and `recognizes` decide which engine runs.
+    2. `resolve` completes the choice of weights: after it the variant is known, as far as it can be known without
+       loading. Nothing asks for defaults before.
+    3. `complete_sampling` lays the user's settings over the variant's profile, refuses options that mean nothing to
+       the engine, and lets `check` refuse what sampling would refuse after minutes of loading.
+    4. `forecast` plans a run, or `load` loads the engine.
+    """
+
+    name: str  # as `--engine` takes it
+    title: str  # as a sentence names it: "PASD"
+    about: str  # README: what it is, in Markdown
+    needs: str  # README: what it takes to run it
+    tasks: Mapping[str, TaskSupport]  # by the name of the task
+    profile: Profile
+    variants: Mapping[str, Profile] = field(default_factory=dict)  # those whose profile is another
+    options: frozenset[str] = frozenset()  # names in settings.FLAGS that mean something to it
+    unset: frozenset[str] = frozenset()  # fields of Sampling that it takes although they have no default
+    needs_accelerator: bool = True  # without one, `auto` prefers any engine that needs none
+    load: Callable[[ModelChoice, Device, Store], Engine]
+    forecast: Callable[[ModelChoice, Job, Size, Device], Forecast]  # job: with completed sampling
+    entries: Callable[[ModelChoice], tuple[str, ...]] = _need_nothing  # of weights.lock, that the choice consists of
+    shared_entries: tuple[str, ...] = ()  # others that it may open, as for configurations that a file lacks
+    recognizes: Callable[[AdapterEvidence], bool] = _recognize_none
+    resolve: Callable[[ModelChoice, Store], ModelChoice] = _keep_choice
+    check: Callable[[Sampling], None] = _accept_sampling
+
+    def profile_of(self, variant: str | None) -> Profile:
+        """The defaults that go with a variant."""
+        return self.variants.get(variant or "", self.profile)
+
+    def name_of(self, variant: str | None) -> str:
+        """The engine's name, with the variant's where that has a profile of its own."""
+        return f"{self.name}-{variant}" if variant in self.variants else self.name
+
+    def preset_of(self, variant: str | None, quality: str | None) -> Preset:
+        """What this quality means here. Where nothing better is known, best is standard."""
+        presets = self.profile_of(variant).presets
+        if quality == QUALITIES[0] and quality not in presets:
+            raise InputError(f"--quality {quality} means nothing to the {self.name_of(variant)} engine: leave it out")
+        return presets.get(quality or "", Preset())
+
+    def complete_sampling(self, sampling: Sampling, variant: str | None) -> Sampling:
+        """These settings over the preset, over the defaults; an error where one means nothing to the engine."""
+        defaults, given = self.profile_of(variant).defaults, sampling.given()
+        for name in given:
+            if getattr(defaults, name) is None and name not in self.unset:
+                raise unused_option("--" + name.replace("_", "-"), self.name_of(variant))
+        complete = replace(defaults, **{**self.preset_of(variant, sampling.quality).sampling.given(), **given})
+        self.check(complete)
+        return complete
+
+    def refuse_unused(self, *settings: object) -> None:
+        """An option that is given in any of these settings and means nothing to the engine is an error."""
+        for given in settings:
+            for name, value in given.__dataclass_fields__.items():  # type: ignore[attr-defined]
+                changed = getattr(given, name) != value.default
+                if changed and name in FLAGS and name not in self.options:
+                    raise unused_option(FLAGS[name], self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +175,7 @@ class Request:
     sampling: Sampling  # complete: already laid over the engine's defaults
     prompt: Prompt
     noise: NoiseField
-    tell: Tell = print  # a sentence for the user, said once
-    savings: MemorySavings = MemorySavings()  # how much is done at a time
+    savings: MemorySavings = MemorySavings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +192,33 @@ class Canvas:
 class Engine(Protocol):
     """A loaded model family."""
 
-    name: str
-    factor: int  # pixels of the result per pixel of the hint: 4 for the built-in engine, 1 where the hint is full size
-    block: int | None  # side of the largest piece of hint taken at once; None: any size is taken whole
-    supported_savings: Collection[str]  # fields of MemorySavings that it can apply; with all applied, OOM is final
-    halo: int  # hint pixels around a block that bear on its result
+    @property
+    def spec(self) -> EngineSpec: ...
+
+    @property
+    def factor(self) -> int:
+        """Pixels of the result per pixel of the hint: 4 for the built-in engine, 1 where the hint is full size."""
+        ...
+
+    @property
+    def block(self) -> int | None:
+        """Side of the largest piece of hint taken at once; None: any size is taken whole."""
+        ...
+
+    @property
+    def halo(self) -> int:
+        """Hint pixels around a block that bear on its result."""
+        ...
+
+    @property
+    def supported_savings(self) -> Collection[str]:
+        """Fields of MemorySavings that it can apply."""
+        ...
+
+    @property
+    def variant(self) -> str | None:
+        """Of its weights, where there are several."""
+        ...
 
     def passes(self, size: Size, target: Size) -> list[Size]:
         """Sizes of the results of successive passes; the last is `target`. Most engines need one."""

@@ -2,90 +2,122 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 from dataclasses import replace
+from pathlib import Path
 
+from srcli.engines.base import AdapterEvidence, EngineSpec
+from srcli.engines.registry import engines_for, find_engine
 from srcli.errors import InputError, WeightsError
 from srcli.files import expand_user, is_dir, is_file
 from srcli.settings import AUTO, DeviceChoice, ModelChoice
 from srcli.tasks import Job, Task
-from srcli.weights.families import detect_header
 from srcli.weights.header import read_header
+from srcli.weights.parts import SUFFIX
 from srcli.weights.store import Store
 
-BUILTIN, PASD, STABLESR = "builtin", "pasd", "stablesr"
-USUAL = (512, 512)
+USUAL = (512, 512)  # pixels of the picture that "how long" is said for
+
+log = logging.getLogger(__name__)
 
 
-def _silent(text: str) -> None:
-    """For those who only ask."""
-
-
-def choose(task: Task, wish: ModelChoice, device: DeviceChoice, tell: Callable[[str], None] = _silent) -> ModelChoice:
-    """The wish with its engine decided, and with the weights that the task brings."""
+def choose(task: Task, wish: ModelChoice, device: DeviceChoice, quality: str | None = None) -> ModelChoice:
+    """The wish with its engine decided, and with all weights that the task and the quality bring."""
     if task.needs_base and wish.base is None:
         raise InputError(f"{task.name} needs a base model: give --base-model NAME|FOLDER|FILE|hub-id; {_bases()}")
-    engine = wish.engine if wish.engine != AUTO else _decide(task, wish, device, tell)
-    if engine not in task.engines:
-        raise InputError(f"the {engine} engine cannot {task.name}: choose one of {', '.join(task.engines)}")
-    variant, base = task.variants.get(engine), task.bases.get(engine)
-    return replace(wish, engine=engine, variant=wish.variant or variant, base=wish.base or base)
+    spec = find_engine(wish.engine) if wish.engine != AUTO else _decide(task, wish, device)
+    if task.name not in spec.tasks:
+        able = ", ".join(engine.name for engine in engines_for(task))
+        raise InputError(f"the {spec.name} engine cannot {task.name}: choose one of {able}")
+    choice = spec.resolve(_for_task(spec, task, wish), Store(offline=True))
+    loras = spec.preset_of(choice.variant, quality).loras
+    return replace(choice, loras=(*loras, *choice.loras))
+
+
+def _for_task(spec: EngineSpec, task: Task, wish: ModelChoice) -> ModelChoice:
+    """The wish for this engine, with the weights that the task needs where none were named."""
+    support = spec.tasks[task.name]
+    return replace(wish, engine=spec.name, variant=wish.variant or support.variant, base=wish.base or support.base)
 
 
 def _bases() -> str:
     return "names: " + ", ".join(Store(offline=True).bases())
 
 
-def _decide(task: Task, wish: ModelChoice, device: DeviceChoice, tell: Callable[[str], None]) -> str:
+def _decide(task: Task, wish: ModelChoice, device: DeviceChoice) -> EngineSpec:
+    able = engines_for(task)
     if wish.adapter is not None:
-        return _of_adapter(wish.adapter)
+        return recognize_adapter(wish.adapter) or _first_with("adapter", able)
     if wish.base is not None:
-        return PASD
-    lacking = _lacking(task)
-    if lacking and BUILTIN not in task.engines:
-        raise WeightsError(f"{task.name} needs weights that are not here: run srcli models pull {' '.join(lacking)}")
-    if BUILTIN not in task.engines:
-        return PASD
+        return _first_with("base", able)
+    ranked = [spec for spec in able if spec.tasks[task.name].rank is not None]
+    lacking = {spec.name: _lacking(spec, task) for spec in ranked}
+    here = [spec for spec in ranked if not lacking[spec.name]]
+    if not here:
+        names = " ".join(lacking[ranked[0].name])
+        raise WeightsError(f"{task.name} needs weights that are not here: run srcli models pull {names}")
+    chosen = next((spec for spec in here if not spec.needs_accelerator or _accelerated(device)), here[0])
+    if chosen is not ranked[0]:
+        _tell_better(ranked[0], lacking[ranked[0].name], chosen, task, device)
+    return chosen
+
+
+def _first_with(option: str, engines: list[EngineSpec]) -> EngineSpec:
+    return next((spec for spec in engines if option in spec.options), engines[0])
+
+
+def _tell_better(better: EngineSpec, lacking: list[str], chosen: EngineSpec, task: Task, device: DeviceChoice) -> None:
+    """What would have to be done to get a better picture than the chosen engine makes."""
     if lacking:
-        tell(f"using the built-in engine; for a better picture: srcli models pull {' '.join(lacking)}")
-        return BUILTIN
-    if not _accelerated(device):
-        tell(f"using the built-in engine; PASD makes a better picture, but takes {_hours(task, device)}: --engine pasd")
-        return BUILTIN
-    return PASD
+        log.info(f"using {chosen.title}; for a better picture: srcli models pull {' '.join(lacking)}")
+        return
+    hours = _estimate(better, task, device)
+    log.info(f"using {chosen.title}; {better.title} makes a better picture, but takes {hours}: --engine {better.name}")
 
 
-def _lacking(task: Task) -> list[str]:
-    """Entries of weights.lock that PASD needs for this task and that are not here."""
-    variant, base = task.variants.get(PASD), task.bases.get(PASD)
-    names = [f"{PASD}-{variant}" if variant else PASD, *([base] if base else [])]
+def _lacking(spec: EngineSpec, task: Task) -> list[str]:
+    """Entries of weights.lock that this engine needs for the task and that are not here."""
     store = Store(offline=True)
-    return [name for name in names if not store.has(name)]
+    return [name for name in spec.entries(_for_task(spec, task, ModelChoice())) if not store.has(name)]
 
 
-def _of_adapter(adapter: str) -> str:
+def recognize_adapter(adapter: str) -> EngineSpec | None:
     """The engine that this adapter, a name of weights.lock, a file or a folder, was made for."""
-    if adapter in Store(offline=True).lock():
-        return STABLESR if adapter.startswith(STABLESR) else PASD
-    path = expand_user(adapter)
-    found = sorted(path.rglob("*.safetensors")) if is_dir(path) else [path]
-    headers = [read_header(file) for file in found if file.suffix == ".safetensors" and is_file(file)]
-    if any("shape" in header.metadata and "task" in header.metadata for header in headers):
-        return BUILTIN
-    return STABLESR if any(STABLESR in detect_header(header).kind for header in headers) else PASD
+    evidence = _evidence(adapter)
+    return next((spec for spec in _engines() if spec.recognizes(evidence)), None)
 
 
-def _hours(task: Task, device: DeviceChoice) -> str:
-    """What PASD would take here for a picture of a usual size."""
-    from srcli.engines.device import pick
-    from srcli.engines.forecast import forecast, lasting, speed
+def _engines() -> list[EngineSpec]:
+    from srcli.engines.registry import all_engines
+
+    return list(all_engines().values())
+
+
+def _evidence(adapter: str) -> AdapterEvidence:
+    store = Store(offline=True)
+    entry = store.lock().get(adapter)
+    files = store.files_here(entry) if entry else _files_of(expand_user(adapter))
+    return AdapterEvidence(entry, tuple(read_header(file) for file in files if file.suffix == SUFFIX))
+
+
+def _files_of(path: Path) -> list[Path]:
+    return sorted(file for file in path.rglob("*") if is_file(file)) if is_dir(path) else [path] * is_file(path)
+
+
+def _estimate(spec: EngineSpec, task: Task, device: DeviceChoice) -> str:
+    """What this engine would take here for a picture of a usual size."""
+    from srcli.engines.forecast import forecast_run
+    from srcli.engines.runtime.device import pick
+    from srcli.engines.runtime.forecast import format_duration, measure_speed
 
     where = pick(replace(device, memory=None))
-    plan = forecast(ModelChoice(engine=PASD, variant=task.variants.get(PASD)), Job(task=task), USUAL, where)
-    return f"about {lasting(plan.flop / speed(where))} for a result of {plan.result[0]}x{plan.result[1]} here"
+    choice = spec.resolve(_for_task(spec, task, ModelChoice()), Store(offline=True))
+    plan = forecast_run(choice, Job(task=task), USUAL, where)
+    duration = format_duration(plan.flop / measure_speed(where))
+    return f"about {duration} for a result of {plan.result[0]}x{plan.result[1]} here"
 
 
 def _accelerated(device: DeviceChoice) -> bool:
-    from srcli.engines.device import pick
+    from srcli.engines.runtime.device import pick
 
     return pick(device).accelerated

@@ -17,7 +17,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from srcli.models.streams import Bands, Moments, Norm, Rows, conv3, counted, doubled, halved
+from srcli.models.row_bands import Bands, Moments, Norm, Rows, conv3, counted, doubled, halved
 
 After = Callable[[int, Tensor], Tensor]  # level, its map before it is resampled -> the map to go on with
 

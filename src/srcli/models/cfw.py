@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from srcli.models.banded_vae import After, resnet
+from srcli.models.row_bands import Bands
 from srcli.models.rrdb import Rrdb
-from srcli.models.streams import Bands
 
 LEVELS = (1, 2)  # halvings of the picture at which features are taken and mixed in
 PREFIX = "fusion_layer_"  # of their names in the decoder of an official CFW checkpoint

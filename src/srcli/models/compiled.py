@@ -20,9 +20,10 @@ from srcli.models.spade import Spade
 from srcli.models.time_encoder import Residual
 
 PARTS = (BasicTransformerBlock, ResnetBlock2D, Spade, Residual)
+log = logging.getLogger(__name__)
+
 FORMS = 64  # of one kind: widths times shapes of tiles and batches; further ones are not compiled
 Backend = str | Callable[..., Any]
-Tell = Callable[[str], None]
 
 
 def parts(nets: Iterable[nn.Module]) -> Iterator[nn.Module]:
@@ -40,11 +41,11 @@ def _hooked(layer: nn.Module) -> bool:
 class Compiled:
     """Parts of networks, each compiled when it is first called. What fails in that is said once; all go on plain."""
 
-    def __init__(self, nets: Iterable[nn.Module], tell: Tell, backend: Backend = "inductor") -> None:
+    def __init__(self, nets: Iterable[nn.Module], backend: Backend = "inductor") -> None:
         torch._dynamo.config.recompile_limit = FORMS  # in this thread, which has to be the one that computes
         for name in ("torch._dynamo", "torch._inductor"):  # what matters of what they say is raised, or is no failure
             logging.getLogger(name).setLevel(logging.ERROR)
-        self._tell, self.failed = tell, False
+        self.failed = False
         for part in parts(nets):
             part.forward = self._or_plain(part.forward, backend)
 
@@ -67,4 +68,4 @@ class Compiled:
     def _give_up(self, error: Exception) -> None:
         self.failed = True
         reason = " ".join(str(error).split())[:200]
-        self._tell(f"compiling failed, so it goes on without ({type(error).__name__}: {reason})")
+        log.warning(f"compiling failed, so it goes on without ({type(error).__name__}: {reason})")

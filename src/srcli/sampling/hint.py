@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 
-def hint_of(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> Tensor:
+def pixels_to_tensor(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> Tensor:
     """(H, W, 3) levels as (1, 3, H, W), in the same memory."""
     return torch.from_numpy(np.require(pixels, requirements="W")).permute(2, 0, 1)[None]
 
 
-def lit(hint: Tensor) -> Tensor:
+def to_unit_float(hint: Tensor) -> Tensor:
     """Levels as numbers in 0..1, the same ones whatever part it is; a hint of such numbers is as it should be."""
     if hint.is_floating_point():
         return hint

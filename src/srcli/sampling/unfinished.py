@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import shutil
 import time
 from collections.abc import Callable
@@ -22,6 +23,8 @@ from srcli.files import is_dir, is_file, replace_file
 from srcli.sampling.sampler import Scheduler
 from srcli.weights.places import places
 
+log = logging.getLogger(__name__)
+
 AFTER = 60.0  # seconds of work that are not worth keeping
 EVERY = 30.0  # seconds between two states of one sampling
 LASTING = 7 * 86400.0  # seconds after which nobody comes back for a picture
@@ -35,8 +38,8 @@ OnProgress = Callable[[str, int, int], None]  # stage, done, of
 class Unfinished:
     """One picture's folder. What cannot be kept, or cannot be read again, costs the time to redo it, and no more."""
 
-    def __init__(self, folder: Path | None, name: str = "", tell: Callable[[str], None] = print) -> None:
-        self._folder, self._name, self._tell = folder, name or "the picture", tell
+    def __init__(self, folder: Path | None, name: str = "") -> None:
+        self._folder, self._name = folder, name or "the picture"
         self._from, self._last = time.monotonic() + AFTER, dict[str, float]()
         self._able = folder is not None
 
@@ -49,7 +52,7 @@ class Unfinished:
         except OSError:
             return None
         if kept[:32] != self._seal(kept[32:]):
-            self._tell(f"what was kept of {self._name} is damaged: doing that part again")
+            log.warning(f"what was kept of {self._name} is damaged: doing that part again")
             return None
         found: State = torch.load(io.BytesIO(kept[32:]), weights_only=True)
         return found
@@ -58,7 +61,7 @@ class Unfinished:
         return self._folder is not None and is_file(self._folder / what)
 
     def resuming(self, place: str) -> None:
-        self._tell(f"resuming {self._name} after {place}")
+        log.info(f"resuming {self._name} after {place}")
 
     def due(self, what: str, every: float = 0.0) -> bool:
         """Whether the picture has taken long, and this was not kept just now."""
@@ -72,7 +75,7 @@ class Unfinished:
             self._able = False
             self.drop()  # the room may be the result's
             why = error.strerror or type(error).__name__
-            self._tell(f"{self._name} cannot be resumed if it is ended now ({why}): free some space in {self._folder}")
+            log.warning(f"{self._name} cannot be resumed if it is ended now ({why}): free some space in {self._folder}")
 
     def drop(self) -> None:
         """The picture is finished, or its state cannot be kept."""

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from srcli.engines.builtin.spec import STEPS
 from srcli.models.builtin import UP, Builtin, Detail, Prediction, gradients, luma, straight_edges
 from srcli.sampling.cosine import Cosine, levels
-from srcli.settings import BUILTIN_STEPS
 
 Loss = Callable[[Builtin, Tensor, Tensor, torch.Generator], Tensor]
 SHARPEN = 0.35
@@ -117,8 +117,8 @@ class Distil:
 
     def __call__(self, model: Builtin, small: Tensor, sharp: Tensor, dice: torch.Generator) -> Tensor:
         guess, miss = _missed(model, small, sharp)
-        times = Cosine(BUILTIN_STEPS).times.float().to(miss.device)
-        place = torch.randint(BUILTIN_STEPS, (len(miss),), generator=dice).to(miss.device)
+        times = Cosine(STEPS).times.float().to(miss.device)
+        place = torch.randint(STEPS, (len(miss),), generator=dice).to(miss.device)
         start, end = times[place], times[place + 1]
         noise = torch.randn(miss.shape, generator=dice).to(miss)
         signal, spoil = (part[:, None, None, None] for part in levels(start))

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from numpy.random import default_rng
 
-from srcli.engines import builtin_file
-from srcli.engines.device import pick
+from srcli.engines.builtin import weights as builtin_file
+from srcli.engines.runtime.device import pick
 from srcli.errors import InputError, MachineError
 from srcli.files import HALF
 from srcli.models.builtin import UP, Builtin, Shape

@@ -7,10 +7,10 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from srcli.engines.builtin.spec import STEPS
 from srcli.models.builtin import UP, Builtin
 from srcli.sampling.cosine import Cosine
 from srcli.sampling.noise import NoiseField
-from srcli.settings import BUILTIN_STEPS
 from srcli.train.data import tensor
 from srcli.train.degradations import Pixels, resize, rounded
 
@@ -25,7 +25,7 @@ def sampled(model: Builtin, small: Pixels, seed: int = 0) -> dict[str, Pixels]:
     picture = tensor(small[None]).to(device)
     guess = model.predictor(picture)
     x = NoiseField(seed).draw((1, UP**2, *guess.features.shape[-2:])).to(device)
-    scheduler = Cosine(BUILTIN_STEPS)
+    scheduler = Cosine(STEPS)
     for time in scheduler.timesteps:
         signal = torch.cos(time.float() * (torch.pi / 2))[None].to(device)
         x = scheduler.step(model.detail(x, signal, guess.features, guess.spread), time, x).prev_sample

@@ -74,8 +74,7 @@ def refuse_strays(entry: Entry, files: Mapping[str, Path]) -> None:
 def of_entry(entry: Entry, stamps: Stamps, parts: Sequence[str] = ()) -> Located:
     """Return the files of an entry that names the user's own folder or file, or one inside the package."""
     root = root_of(entry)
-    wanted = [path for path in entry.files if inside(entry, path, parts)]
-    files = {path: root if is_file(root) else root / path for path in wanted}
+    files = {path: file for path, file in files_of(entry).items() if inside(entry, path, parts)}
     for path, file in files.items():
         if not is_file(file):
             raise WeightsError(f"{file}: gone since it was added as {entry.name}: put it back, or add it again")
@@ -89,10 +88,15 @@ def root_of(entry: Entry) -> Path:
     return Path(entry.local) if entry.local else Path(__file__).resolve().parent.parent / "data"
 
 
+def files_of(entry: Entry) -> dict[str, Path]:
+    """The files of such an entry, by their names in the lock."""
+    root = root_of(entry)
+    return {path: root if is_file(root) else root / path for path in entry.files}
+
+
 def exists(entry: Entry) -> bool:
     """Tell whether every file of such an entry is there."""
-    root = root_of(entry)
-    return all(is_file(root if is_file(root) else root / path) for path in entry.files)
+    return all(is_file(file) for file in files_of(entry).values())
 
 
 def locate(
@@ -140,6 +144,16 @@ def known_name(hashes: Mapping[str, str], entries: Mapping[str, Entry]) -> str |
         if any(file.sha256 in here for file in entry.files.values() if file.path.endswith((SUFFIX, *PICKLES))):
             return entry.name
     return None
+
+
+def name_by_hash(path: Path, entries: Mapping[str, Entry], stamps: Stamps) -> str | None:
+    """Recognise a file or folder by its weights. Only files as large as a locked one are hashed."""
+    if not path.exists():
+        return None
+    sizes = {file.size for entry in entries.values() for file in entry.files.values()}
+    files = [path if is_file(path) else path / name for name in walk(path)]
+    alike = [file for file in files if file.suffix in (SUFFIX, *PICKLES) and file.stat().st_size in sizes]
+    return known_name({str(file): stamps.sha256(file) for file in alike}, entries)
 
 
 def family_of(path: Path) -> str:

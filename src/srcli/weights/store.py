@@ -4,6 +4,7 @@ What is locked and here needs no network. What is not here is pulled, unless tha
 learns goes into the user's lock and is enforced from then on.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -28,8 +29,7 @@ ANY = "any"
 Tell = Callable[[str], None]
 
 
-def _silent(line: str) -> None:
-    """Nobody listens."""
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Store:
     """All weights that srcli knows, and the way to them."""
 
     offline: bool = False
-    tell: Tell = _silent
+    tell: Tell = log.info
     report: Report = unwatched
     places: Places = field(default_factory=places)
     hub: Hub = field(default_factory=hub)
@@ -111,6 +111,18 @@ class Store:
     def has(self, name: str) -> bool:
         """Tell whether an entry and all that it needs are here. Touches neither network nor content."""
         return all(self.is_here(entry, parts) for entry, parts in self.family(name))
+
+    def files_here(self, entry: Entry) -> list[Path]:
+        """The files of an entry that are on this disk, if all of them are. Reads no content."""
+        if entry.repo is None:
+            return list(local.files_of(entry).values()) if local.exists(entry) else []
+        return list((self.lying(entry) or {}).values())
+
+    def known_names(self, what: str) -> tuple[str, ...]:
+        """Names in the lock for a name, a file or a folder (by hash), and what that entry is another form of."""
+        entries = self.lock()
+        name = what if what in entries else local.name_by_hash(expand_user(what), entries, self.stamps)
+        return (name, entries[name].form_of) if name else ()
 
     def here(self) -> list[str]:
         """Names of the entries that are here, without those they need."""

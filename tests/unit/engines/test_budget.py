@@ -8,37 +8,46 @@ import pytest
 import torch
 from torch import nn
 
-from srcli.engines import builtin
-from srcli.engines.budget import AMPLE, CONTEXT, CPU_LATENTS, GIB, Area, Demand, Room, arrange, budget
-from srcli.engines.device import Device
-from srcli.engines.placing import place, visiting
+from srcli.engines.builtin import engine as builtin
+from srcli.engines.runtime.device import Device
+from srcli.engines.runtime.memory_budget import (
+    AMPLE,
+    CONTEXT,
+    CPU_LATENTS,
+    GIB,
+    MemoryNeed,
+    PixelMemoryNeed,
+    Placement,
+    budget,
+    plan_placement,
+)
+from srcli.engines.runtime.placement import on_device, place_network
 from srcli.errors import InputError, MachineError
 from srcli.settings import ModelChoice, size_in_bytes
-from srcli.weights.store import Store
 
-PASD = Demand("PASD", steps=int(2.94 * GIB), ends=int(0.42 * GIB), latent=1 << 16)
+PASD = MemoryNeed("PASD", steps=int(2.94 * GIB), ends=int(0.42 * GIB), latent=1 << 16)
 META = torch.device("meta")  # takes the way of an accelerator: it is no CPU
 
 
-def room(memory: float | None, kind: torch.device = META) -> Room:
-    return arrange(PASD, Device(kind, torch.float16, memory and int(memory * GIB)))
+def placement(memory: float | None, kind: torch.device = META) -> Placement:
+    return plan_placement(PASD, Device(kind, torch.float16, memory and int(memory * GIB)))
 
 
 def test_more_memory_takes_more_tiles_and_shrinks_nothing():
-    rooms = [room(size) for size in (2.4, 3, 4, 5, 8, 80, None)]
-    ranks = [(not r.eighth, not r.by_stage, r.latents) for r in rooms]
+    rooms = [placement(size) for size in (2.4, 3, 4, 5, 8, 80, None)]
+    ranks = [(not r.weights_fp8, not r.by_stage, r.latents) for r in rooms]
     assert ranks == sorted(ranks)
-    assert rooms[0].eighth
-    assert rooms[-2] == rooms[-1] == Room(16 * 64 * 64)
+    assert rooms[0].weights_fp8
+    assert rooms[-2] == rooms[-1] == Placement(16 * 64 * 64)
 
 
 def test_a_card_of_4_gib_keeps_all_bits_by_stages():
-    assert (room(4).by_stage, room(4).eighth) == (True, False)
+    assert (placement(4).by_stage, placement(4).weights_fp8) == (True, False)
 
 
 @pytest.mark.parametrize("memory", [2.4, 2.5, 3.9, 4.5, 6, 12])
 def test_what_is_arranged_fits(memory):
-    assert PASD.bytes(room(memory)) <= memory * GIB
+    assert PASD.bytes(placement(memory)) <= memory * GIB
 
 
 def test_what_is_free_on_a_mac_is_what_metal_recommends_less_what_is_taken(monkeypatch):
@@ -55,26 +64,26 @@ def test_what_is_free_on_a_mac_is_what_metal_recommends_less_what_is_taken(monke
 def test_a_mac_which_has_no_numbers_of_8_bits_needs_more(monkeypatch):
     monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: 64 * GIB)
     monkeypatch.setattr(torch.mps, "driver_allocated_memory", lambda: 0)
-    assert not room(4, torch.device("mps")).eighth
+    assert not placement(4, torch.device("mps")).weights_fp8
     with pytest.raises(MachineError, match=r"--max-memory 3\.\dG"):
-        room(2.5, torch.device("mps"))
+        placement(2.5, torch.device("mps"))
 
 
 def test_a_budget_below_the_smallest_plan_names_the_smallest():
     with pytest.raises(MachineError, match=r"PASD does not fit into 1.0G .* --max-memory (\d.\d)G") as caught:
-        room(1)
+        placement(1)
     assert caught.value.exit_code == 5
     said = float(str(caught.value).split("--max-memory ")[1].split("G")[0])
-    assert room(said).eighth
+    assert placement(said).weights_fp8
     with pytest.raises(MachineError):
-        room(said - 0.1)
+        placement(said - 0.1)
 
 
 def test_a_cpu_has_one_arrangement():
     cpu = torch.device("cpu")
-    assert room(None, cpu) == room(8, cpu) == Room(CPU_LATENTS)
+    assert placement(None, cpu) == placement(8, cpu) == Placement(CPU_LATENTS)
     with pytest.raises(MachineError, match="on cpu"):
-        room(3.4, cpu)
+        placement(3.4, cpu)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +104,7 @@ def test_weights_in_8_bits_compute_nearly_the_same_in_half_the_bytes():
     net = nn.Sequential(nn.Conv2d(4, 8, 3), nn.SiLU(), nn.Flatten(), nn.Linear(8 * 36, 16))
     x = torch.randn(2, 4, 8, 8)
     expected = net(x)
-    place(net, Device(torch.device("cpu"), torch.float32), room=Room(1, eighth=True))
+    place_network(net, Device(torch.device("cpu"), torch.float32), placement=Placement(1, weights_fp8=True))
     assert all(p.dtype is torch.float8_e4m3fn for n, p in net.named_parameters() if "weight" in n)
     with torch.inference_mode():
         assert (net(x) - expected).norm() / expected.norm() < 0.1
@@ -104,12 +113,12 @@ def test_weights_in_8_bits_compute_nearly_the_same_in_half_the_bytes():
 
 def test_a_visitor_leaves_when_room_is_short():
     net = nn.Linear(2, 2)
-    with visiting(net, Device(META, torch.float32), Room(1)):
+    with on_device(net, Device(META, torch.float32), Placement(1)):
         assert net.weight.device.type == "cpu"
     net = nn.Linear(2, 2)
     seen = []
     net.to = lambda where: seen.append(str(where))
-    with visiting(net, Device(META, torch.float32), Room(1, by_stage=True)):
+    with on_device(net, Device(META, torch.float32), Placement(1, by_stage=True)):
         assert seen == ["meta"]
     assert seen == ["meta", "cpu"]
 
@@ -122,7 +131,7 @@ def test_what_weights_take_is_not_left_to_maps():
 
 
 def test_the_context_is_part_of_the_smallest():
-    assert PASD.least(Room(1)) > CONTEXT + PASD.steps + PASD.ends
+    assert PASD.least(Placement(1)) > CONTEXT + PASD.steps + PASD.ends
 
 
 def cpu(memory: float | None) -> Device:
@@ -130,13 +139,13 @@ def cpu(memory: float | None) -> Device:
 
 
 def test_the_largest_piece_that_fits_is_taken():
-    area = Area("it", pixel=1 << 12)
+    area = PixelMemoryNeed("it", pixel=1 << 12)
     sides = [area.largest((512, 256, 64), 8, cpu(memory)) for memory in (None, 4, 1, 0.5)]
     assert sides == [512, 512, 256, 64]
 
 
 def test_a_limit_below_the_smallest_piece_names_one_that_would_do():
-    area = Area("it", pixel=1 << 12, weights=GIB)
+    area = PixelMemoryNeed("it", pixel=1 << 12, weights=GIB)
     with pytest.raises(MachineError, match=r"it does not fit into 1.0G of memory on cpu: give --max-memory") as caught:
         area.largest((512, 64), 8, cpu(1))
     assert caught.value.exit_code == 5
@@ -145,7 +154,7 @@ def test_a_limit_below_the_smallest_piece_names_one_that_would_do():
 
 
 def loaded(memory: float | None) -> builtin.BuiltinEngine:
-    return builtin.load(ModelChoice(engine="builtin"), cpu(memory), Store(offline=True), lambda line: None)
+    return builtin.load(ModelChoice(engine="builtin"), cpu(memory))
 
 
 def test_the_builtin_engine_works_in_smaller_blocks_where_memory_is_short():

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from srcli.engines import builtin, builtin_file
 from srcli.engines.base import Request
-from srcli.engines.builtin import BuiltinEngine, verified
-from srcli.engines.device import Device
+from srcli.engines.builtin import engine as builtin
+from srcli.engines.builtin import weights as builtin_file
+from srcli.engines.builtin.engine import BuiltinEngine, verified
+from srcli.engines.runtime.device import Device
 from srcli.errors import WeightsError
 from srcli.files import hash_file
 from srcli.models.builtin import UP, Builtin, Shape
@@ -138,7 +139,7 @@ def test_a_file_of_another_model_is_refused(tmp_path):
 def test_a_trained_file_is_an_adapter(tmp_path):
     path = tmp_path / "mine.safetensors"
     builtin_file.write(path, TINY, Builtin(TINY).state_dict(), "upscale")
-    made = builtin.load(ModelChoice(engine="builtin", adapter=str(path)), CPU, None, print)
+    made = builtin.load(ModelChoice(engine="builtin", adapter=str(path)), CPU)
     assert made.model.shape == TINY
     assert made.provenance()["model"].endswith(made.digest)
 
@@ -148,7 +149,7 @@ def test_the_packaged_weights_are_the_ones_named(name):
     path, digest = builtin.packaged(f"builtin-{name}")
     assert hash_file(path) == digest
     variant = None if name == "upscale" else name
-    made = builtin.load(ModelChoice(engine="builtin", variant=variant), CPU, None, print)
+    made = builtin.load(ModelChoice(engine="builtin", variant=variant), CPU)
     assert made.factor == (4 if name == "upscale" else 2)
 
 

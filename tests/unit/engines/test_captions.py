@@ -18,8 +18,8 @@ from transformers import (
     ResNetForImageClassification,
 )
 
-from srcli.engines.captions import Caption, Classify, Describer, Detect, levels
-from srcli.engines.device import Device
+from srcli.engines.latent.captions import Caption, Classify, Describer, Detect, levels
+from srcli.engines.runtime.device import Device
 from srcli.errors import WeightsError
 from srcli.weights.store import Store
 

@@ -11,11 +11,11 @@ import torch
 from tests.unit.engines.test_pasd import PICTURE, chosen, job, pipeline
 from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
-from srcli.engines.budget import AMPLE
-from srcli.engines.compiling import CACHE, Later
-from srcli.engines.device import Device, pick, tf32
+from srcli.engines.runtime.compiling import CACHE, DeferredCompile
+from srcli.engines.runtime.device import Device, pick, tf32
+from srcli.engines.runtime.memory_budget import AMPLE
+from srcli.engines.runtime.oom_fallback import MemorySavings, OomFallback
 from srcli.errors import InputError
-from srcli.memory import MemorySavings, OomFallback
 from srcli.settings import DeviceChoice
 
 COMPILED = Device(torch.device("cpu"), torch.float32, compiled=True)
@@ -28,51 +28,52 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "srcli" / "compiled"
 
 
-def begun(device: Device, pictures: int) -> list[str]:
-    """What is said while so many begin. The network has no part that the compiler would be loaded for."""
-    said: list[str] = []
-    later = Later([torch.nn.Identity()], device, AMPLE)
+def begin(device: Device, pictures: int) -> None:
+    """So many begin. The network has no part that the compiler would be loaded for."""
+    later = DeferredCompile([torch.nn.Identity()], device, AMPLE)
     for _ in range(pictures):
-        later.begin(MemorySavings(), said.append)
-    return said
+        later.begin(MemorySavings())
 
 
-def test_networks_are_compiled_from_the_second_picture_on(cache):
-    assert begun(COMPILED, 1) == []
+def test_networks_are_compiled_from_the_second_picture_on(cache, said):
+    begin(COMPILED, 1)
+    assert said == []
     assert os.environ[CACHE] != str(cache)
-    assert len(begun(COMPILED, 3)) == 1
+    begin(COMPILED, 3)
+    assert len(said) == 1
     assert os.environ[CACHE] == str(cache)
 
 
-def test_a_picture_that_is_tried_again_with_less_memory_is_no_second_one(cache):
-    later, said, short = Later([torch.nn.Identity()], COMPILED, AMPLE), [], [MemoryError(), MemoryError()]
+def test_a_picture_that_is_tried_again_with_less_memory_is_no_second_one(cache, said):
+    later, short = DeferredCompile([torch.nn.Identity()], COMPILED, AMPLE), [MemoryError(), MemoryError()]
 
     def work(savings: MemorySavings) -> None:
-        later.begin(savings, said.append)
+        later.begin(savings)
         if short:
             raise short.pop()
 
-    ladder = OomFallback(lambda text: None)
-    ladder.run(work)
-    assert not said
-    ladder.run(work)
-    assert len(said) == 1
+    oom_fallback = OomFallback()
+    oom_fallback.run(work)
+    assert not [text for text in said if "compiling" in text]
+    oom_fallback.run(work)
+    assert len([text for text in said if "compiling" in text]) == 1
 
 
-def test_nothing_is_compiled_unasked(cache):
-    assert begun(replace(COMPILED, compiled=False), 3) == []
+def test_nothing_is_compiled_unasked(cache, said):
+    begin(replace(COMPILED, compiled=False), 3)
+    assert said == []
 
 
 def test_a_folder_that_the_user_set_is_kept(cache, monkeypatch):
     monkeypatch.setenv(CACHE, "elsewhere")
-    begun(COMPILED, 2)
+    begin(COMPILED, 2)
     assert os.environ[CACHE] == "elsewhere"
 
 
-def test_an_engine_counts_its_pictures(cache):
-    line, said = pipeline(chosen(), COMPILED), []
-    in_eight_bits = replace(line.engine, room=replace(AMPLE, eighth=True))
-    line = replace(line, engine=in_eight_bits, tell=said.append)
+def test_an_engine_counts_its_pictures(cache, said):
+    line = pipeline(chosen(), COMPILED)
+    in_eight_bits = replace(line.engine, placement=replace(AMPLE, weights_fp8=True))
+    line = replace(line, engine=in_eight_bits)
     first = line.run(PICTURE, job())
     assert not said
     second = line.run(PICTURE, job())

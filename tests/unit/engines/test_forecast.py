@@ -13,10 +13,11 @@ from typer.testing import CliRunner
 
 from srcli.cli import app
 from srcli.engines.choose import choose
-from srcli.engines.device import Device
-from srcli.engines.forecast import CANVAS, forecast
-from srcli.engines.latent import VALUES_A_PIXEL
-from srcli.engines.pasd import cost
+from srcli.engines.forecast import forecast_run
+from srcli.engines.latent.codec import VALUES_A_PIXEL
+from srcli.engines.latent.forecast import CANVAS
+from srcli.engines.pasd.forecast import cost
+from srcli.engines.runtime.device import Device
 from srcli.errors import MachineError, WeightsError
 from srcli.settings import DeviceChoice, ModelChoice, Sampling, Size
 from srcli.tasks import COLORIZE, UPSCALE, Job
@@ -27,7 +28,7 @@ PASD = ModelChoice(engine="pasd")
 
 
 def plan(size=(512, 512), choice=PASD, device=CPU, task=UPSCALE, scale=None, **sampling):
-    return forecast(choice, Job(task=task, size=Size(scale=scale), sampling=Sampling(**sampling)), size, device)
+    return forecast_run(choice, Job(task=task, size=Size(scale=scale), sampling=Sampling(**sampling)), size, device)
 
 
 def test_pasd_at_2048_is_the_work_that_the_layouts_are_compared_by():
@@ -136,9 +137,8 @@ def test_one_is_one(tmp_path, options, line):
     assert CliRunner().invoke(app, words).stdout.splitlines()[1].startswith(line)
 
 
-def test_without_a_gpu_it_is_said_how_long_pasd_would_take(monkeypatch):
+def test_without_a_gpu_it_is_said_how_long_pasd_would_take(monkeypatch, said):
     monkeypatch.setattr(Store, "has", lambda self, name: True)
-    said: list[str] = []
     cpu = DeviceChoice(device="cpu", dtype="float32", threads=1)
-    assert choose(UPSCALE, ModelChoice(), cpu, said.append).engine == "builtin"
+    assert choose(UPSCALE, ModelChoice(), cpu).engine == "builtin"
     assert re.search(r"takes about [\d.]+ (s|min|h) for a result of 2048x2048 here: --engine pasd$", said[0])

@@ -7,12 +7,14 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from srcli.engines.device import Device
-from srcli.engines.latent import Codec, ends_in_noise, guided_steps, least, noised, scheduler, sound
-from srcli.engines.pasd_sampling import start
+from srcli.engines.latent.codec import Codec, sound
+from srcli.engines.latent.schedulers import ends_in_noise, guided_steps, noised, scheduler
+from srcli.engines.latent.sizes import least
+from srcli.engines.pasd.sampling import start
+from srcli.engines.runtime.device import Device
 from srcli.errors import InputError
 from srcli.models.banded_vae import decode, encode
-from srcli.models.streams import Bands
+from srcli.models.row_bands import Bands
 from srcli.sampling.noise import NoiseField
 from srcli.sampling.sampler import sample
 
@@ -130,7 +132,7 @@ def test_maps_that_the_device_has_no_room_for_go_to_host_memory(
             raise torch.OutOfMemoryError
         return decode(net, z, bands, after)
 
-    monkeypatch.setattr("srcli.engines.latent.decode", full)
+    monkeypatch.setattr("srcli.engines.latent.codec.decode", full)
     codec = Codec(vae, Device(torch.device("cpu"), torch.float32), Bands(64))
     z = torch.randn(1, 4, 5, 6)
     torch.testing.assert_close(codec.decode(z), vae.decode(z / vae.config.scaling_factor).sample / 2 + 0.5)

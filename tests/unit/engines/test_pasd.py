@@ -12,15 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from srcli.engines.budget import Room
-from srcli.engines.captions import Describer
-from srcli.engines.device import Device
-from srcli.engines.pasd import Pasd, grey_size
-from srcli.engines.pasd_weights import open_all
+from srcli.engines.latent.captions import Describer
+from srcli.engines.pasd.engine import Pasd, grey_size
+from srcli.engines.pasd.weights import open_all
+from srcli.engines.runtime.device import Device
+from srcli.engines.runtime.memory_budget import Placement
+from srcli.engines.runtime.oom_fallback import MemorySavings
 from srcli.errors import WeightsError
 from srcli.imaging.color import compute_luminance
 from srcli.imaging.picture import Picture
-from srcli.memory import MemorySavings
 from srcli.pipeline import Pipeline
 from srcli.settings import Lora, ModelChoice, Prompt, Sampling, Size
 from srcli.tasks import COLORIZE, TASKS, UPSCALE, Job
@@ -37,13 +37,13 @@ def chosen(**given: object) -> ModelChoice:
     return ModelChoice(**{"engine": "pasd", "base": str(TINY / "base"), "adapter": str(TINY / "pasd")} | given)
 
 
-def opened(choice: ModelChoice, tell=print):
-    return open_all(choice, Store(offline=True), tell)
+def opened(choice: ModelChoice):
+    return open_all(choice, Store(offline=True))
 
 
 def pipeline(choice: ModelChoice, device: Device = FP32) -> Pipeline:
     engine = Pasd.of(opened(choice), device, Describer(Store(offline=True), device))
-    return Pipeline(engine, device, print)
+    return Pipeline(engine, device)
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def test_the_seed_alone_decides(tiny: Pipeline) -> None:
 def test_tiles_may_share_a_call_or_not(tiny: Pipeline, batch: int) -> None:
     asked = job(tile=4, overlap=2)
     whole = tiny.run(PICTURE, asked).pixels.astype(int)
-    roomy = replace(tiny, engine=replace(tiny.engine, room=Room(batch * 16)))
+    roomy = replace(tiny, engine=replace(tiny.engine, placement=Placement(batch * 16)))
     assert np.abs(roomy.run(PICTURE, asked).pixels - whole).max() <= 1
 
 
@@ -101,20 +101,20 @@ def test_tiles_may_share_a_call_or_not(tiny: Pipeline, batch: int) -> None:
 def test_less_at_a_time_gives_the_same_picture(tiny: Pipeline, less: dict) -> None:
     asked = job(tile=4, overlap=2)
     frugal = Pipeline(tiny.engine, FP32, print)
-    frugal.ladder.savings = MemorySavings(**less)
+    frugal.oom_fallback.savings = MemorySavings(**less)
     difference = frugal.run(PICTURE, asked).pixels - tiny.run(PICTURE, asked).pixels.astype(int)
     assert np.abs(difference).max() <= 1
 
 
-@pytest.mark.parametrize("apart", [False, True])
-def test_guidance_in_two_calls_halves_the_largest(tiny: Pipeline, apart: bool) -> None:
+@pytest.mark.parametrize("split_guidance", [False, True])
+def test_guidance_in_two_calls_halves_the_largest(tiny: Pipeline, split_guidance: bool) -> None:
     rows = set()
     hook = tiny.engine.nets.unet.register_forward_pre_hook(lambda net, given: rows.add(len(given[0])))
     frugal = Pipeline(tiny.engine, FP32, print)
-    frugal.ladder.savings = MemorySavings(split_guidance=apart)
+    frugal.oom_fallback.savings = MemorySavings(split_guidance=split_guidance)
     frugal.run(PICTURE, job())
     hook.remove()
-    assert rows == {1 if apart else 2}
+    assert rows == {1 if split_guidance else 2}
 
 
 @pytest.mark.parametrize("name", ["unipc", "dpm++", "ddim", "euler", "lcm"])
@@ -134,14 +134,12 @@ def test_an_option_has_an_effect(tiny: Pipeline, option: dict) -> None:
     assert not np.array_equal(tiny.run(PICTURE, job(**option)).pixels, tiny.run(PICTURE, job()).pixels)
 
 
-def test_a_prompt_of_any_length_is_read_whole_and_said(tiny: Pipeline) -> None:
-    told: list[str] = []
-    line = replace(tiny, tell=told.append)
+def test_a_prompt_of_any_length_is_read_whole_and_said(tiny: Pipeline, said: list[str]) -> None:
     long = Prompt(text="a dog " * 100, caption="none")
-    got = line.run(PICTURE, replace(job(), prompt=long)).pixels
-    assert any("tokens" in text for text in told)
+    got = tiny.run(PICTURE, replace(job(), prompt=long)).pixels
+    assert any("tokens" in text for text in said)
     longer = Prompt(text=long.text + "and a cat", caption="none")
-    assert not np.array_equal(line.run(PICTURE, replace(job(), prompt=longer)).pixels, got)
+    assert not np.array_equal(tiny.run(PICTURE, replace(job(), prompt=longer)).pixels, got)
 
 
 def test_half_precision_that_overflows_is_decoded_again_in_float32() -> None:
@@ -176,7 +174,7 @@ def test_another_base_brings_its_unet_and_only_paca_is_read(monkeypatch: pytest.
     base = load_file(TINY / "base" / "unet" / WEIGHTS)
     own = load_file(TINY / "pasd" / "unet" / WEIGHTS)
     read: list[set[str]] = []
-    from srcli.engines import pasd_weights
+    from srcli.engines.pasd import weights as pasd_weights
 
     real = pasd_weights.tensors
     monkeypatch.setattr(

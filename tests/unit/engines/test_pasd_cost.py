@@ -10,9 +10,9 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch.utils.flop_counter import FlopCounterMode
 
-from srcli.engines.pasd import DEEP, EMBEDDED, cost, outer_cost
+from srcli.engines.pasd.forecast import DEEP, EMBEDDED, cost, outer_cost
 from srcli.models.control import control_net
-from srcli.models.outer import around, depth, seen
+from srcli.models.deepcache import around, depth, seen
 from srcli.models.paca import Paca
 from srcli.models.stock import build
 from srcli.sampling.layout import Limits, plan

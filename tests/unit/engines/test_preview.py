@@ -12,10 +12,10 @@ from diffusers import AutoencoderTiny
 from PIL import Image
 from tests.taesd_folder import write_taesd
 
-from srcli.engines import preview
-from srcli.engines.captions import levels
-from srcli.engines.device import Device
-from srcli.engines.preview import Preview
+from srcli.engines.latent import preview
+from srcli.engines.latent.captions import levels
+from srcli.engines.latent.preview import Preview
+from srcli.engines.runtime.device import Device
 from srcli.errors import WeightsError
 from srcli.imaging.picture import Picture
 from srcli.imaging.provenance import read_provenance
@@ -44,13 +44,8 @@ def net(tmp_path: Path) -> AutoencoderTiny:
 
 
 @pytest.fixture
-def said() -> list[str]:
-    return []
-
-
-@pytest.fixture
-def printable(net: AutoencoderTiny, tmp_path: Path, said: list[str]) -> Witness:
-    return Witness.open(tmp_path / "look.png", CPU, Store(offline=True), said.append)
+def shown(net: AutoencoderTiny, tmp_path: Path) -> Witness:
+    return Witness.open(tmp_path / "look.png", CPU, Store(offline=True))
 
 
 def pixels(file: Path) -> np.ndarray:
@@ -63,7 +58,7 @@ def decoded(net: AutoencoderTiny, latents: torch.Tensor) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def line() -> Pipeline:
-    return Pipeline.load(PASD, DeviceChoice(device="cpu", dtype="float32", threads=1), print)
+    return Pipeline.load(PASD, DeviceChoice(device="cpu", dtype="float32", threads=1))
 
 
 @pytest.mark.parametrize("scheduler", ["unipc", "euler"])
@@ -138,4 +133,4 @@ def test_trouble_is_said_once_and_ends_the_previews_alone(monkeypatch, shown, sa
 
 def test_without_its_weights_nothing_begins(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="srcli models pull taesd"):
-        Pipeline.load(replace(PASD, base="./nowhere"), DeviceChoice(device="cpu"), print, tmp_path / "look.png")
+        Pipeline.load(replace(PASD, base="./nowhere"), DeviceChoice(device="cpu"), tmp_path / "look.png")

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from srcli.engines.device import Device
-from srcli.engines.prompts import TextEncoder, positive
+from srcli.engines.latent.prompts import TextEncoder, positive
+from srcli.engines.runtime.device import Device
 from srcli.tasks import COLORIZE, UPSCALE
 
 BASE = Path(__file__).parents[2] / "golden" / "pasd" / "tiny" / "base"

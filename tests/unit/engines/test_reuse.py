@@ -10,15 +10,17 @@ import pytest
 import torch
 from tests.golden.pasd_models import nets as official
 
-from srcli.engines.captions import Describer
-from srcli.engines.device import Device
-from srcli.engines.forecast import forecast
-from srcli.engines.pasd import DEEP, Pasd
-from srcli.engines.pasd_sampling import SHOWN, Led, Nets, serving
-from srcli.engines.pasd_weights import open_all
-from srcli.errors import InputError
+from srcli.engines.forecast import forecast_run
+from srcli.engines.latent.captions import Describer
+from srcli.engines.pasd.engine import Pasd
+from srcli.engines.pasd.forecast import DEEP
+from srcli.engines.pasd.sampling import SHOWN, Nets, PasdDenoiser, feature_source_steps
+from srcli.engines.pasd.spec import SPEC as PASD
+from srcli.engines.pasd.weights import open_all
+from srcli.engines.runtime.device import Device
+from srcli.engines.stablesr.spec import SPEC as STABLESR
+from srcli.errors import InputError, TooLarge
 from srcli.imaging.picture import Picture
-from srcli.memory import TooLarge
 from srcli.pipeline import Pipeline
 from srcli.sampling import unfinished
 from srcli.sampling.sampler import Tiled
@@ -33,12 +35,13 @@ FIRST, SECOND = torch.tensor(501), torch.tensor(401)
 PICTURE = Picture(pixels=np.random.default_rng(3).integers(0, 256, (40, 56, 3), np.uint8))
 
 
-def led(kind: str = "pasd", **more: object) -> Led:
+def led(kind: str = "pasd", **more: object) -> PasdDenoiser:
     parts = official(ROOT, kind)
     text = torch.randn(2, 77, parts.unet.config.cross_attention_dim, generator=torch.Generator().manual_seed(2))
     nets = Nets(parts.unet, parts.paca, parts.control, CPU)
-    since = {float(t): float(FIRST) for t in (FIRST, SECOND)}
-    return Led(nets, text, **{"guidance": 9.0, "strength": 0.8, "guided_at": frozenset(since), "since": since} | more)
+    source = {float(t): float(FIRST) for t in (FIRST, SECOND)}
+    usual = {"guidance": 9.0, "strength": 0.8, "guided_at": frozenset(source), "feature_source_step": source}
+    return PasdDenoiser(nets, text, **usual | more)
 
 
 def cpu(memory: float | None) -> Device:
@@ -70,7 +73,7 @@ def test_fewer_layers_run():
     ]
     near = [model(x, t, hint) for t in (FIRST, SECOND)]
     assert runs == {"mid": 1, "control": 1, "last": 2}
-    exact = led(since={})
+    exact = led(feature_source_step={})
     assert torch.equal(exact(x, FIRST, hint), near[0])
     assert not torch.equal(exact(x, SECOND, hint), near[1])
     for hook in hooks:
@@ -83,27 +86,30 @@ def test_tiles_and_texts_keep_theirs_apart():
     tiles = [Tile(top, left, 16, 16) for left in (0, 8) for top in (0, 8)]
 
     def second(**how: object) -> torch.Tensor:
-        tiled = Tiled(led(apart=bool(how.get("apart"))), tiles, int(how.get("batch", 1)))
+        tiled = Tiled(led(split_guidance=bool(how.get("split_guidance"))), tiles, int(how.get("batch", 1)))
         tiled(x, FIRST, hint)
         return tiled(x, SECOND, hint)
 
     one = second()
-    for how in ({"batch": 4}, {"apart": True}):
+    for how in ({"batch": 4}, {"split_guidance": True}):
         torch.testing.assert_close(second(**how), one, rtol=1e-4, atol=1e-5)
 
 
 @torch.inference_mode()
 def test_features_from_before_are_not_taken_for_later_steps():
     later = torch.tensor(201)
-    model, (x, hint) = led(since={501.0: 501.0, 201.0: 301.0}, guided_at=frozenset([501.0, 201.0])), inputs()
+    model, (x, hint) = (
+        led(feature_source_step={501.0: 501.0, 201.0: 301.0}, guided_at=frozenset([501.0, 201.0])),
+        inputs(),
+    )
     model(x, FIRST, hint)
-    exact = led(since={}, guided_at=frozenset([201.0]))
+    exact = led(feature_source_step={}, guided_at=frozenset([201.0]))
     assert torch.equal(model(x, later, hint), exact(x, later, hint))
 
 
 @torch.inference_mode()
 def test_nothing_stays_that_serves_no_more():
-    model, (x, hint) = led(since={501.0: 501.0, 201.0: 201.0}), inputs()
+    model, (x, hint) = led(feature_source_step={501.0: 501.0, 201.0: 201.0}), inputs()
     hooks = model.nets.unet.up_blocks[-1]._forward_pre_hooks
     before = len(hooks)
     for t in (FIRST, torch.tensor(201)):
@@ -114,14 +120,14 @@ def test_nothing_stays_that_serves_no_more():
 
 def test_one_is_the_exact_way():
     times = torch.tensor([9, 7, 5, 3])
-    assert serving(times, 1) == {}
-    assert serving(times, 3) == {9: 9, 7: 9, 5: 9, 3: 3}
+    assert feature_source_steps(times, 1) == {}
+    assert feature_source_steps(times, 3) == {9: 9, 7: 9, 5: 9, 3: 3}
 
 
 def line() -> Pipeline:
     choice = ModelChoice(engine="pasd", base=str(ROOT / "tiny/base"), adapter=str(ROOT / "tiny/pasd"))
     store = Store(offline=True)
-    return Pipeline(Pasd.of(open_all(choice, store, print), CPU, Describer(store, CPU)), CPU, print, choice)
+    return Pipeline(Pasd.of(open_all(choice, store), CPU, Describer(store, CPU)), CPU, choice)
 
 
 def job(**sampling: object) -> Job:
@@ -151,24 +157,25 @@ def test_a_run_that_is_resumed_between_two_fresh_steps_gives_the_same(monkeypatc
 def test_the_forecast_knows_what_it_saves():
     pasd, asked = ModelChoice(engine="pasd"), job(tile=None, process_size=512)
     exact, near = (
-        forecast(pasd, replace(asked, sampling=replace(asked.sampling, reuse=n)), (512, 512), CPU) for n in (None, 3)
+        forecast_run(pasd, replace(asked, sampling=replace(asked.sampling, reuse=n)), (512, 512), CPU)
+        for n in (None, 3)
     )
     assert 0.5 < near.flop / exact.flop < 0.65
 
 
 def test_what_is_kept_is_counted_where_it_lies():
     pasd, asked = ModelChoice(engine="pasd"), job(tile=None, process_size=512)
-    exact = forecast(pasd, asked, (2048, 2048), cpu(None))
+    exact = forecast_run(pasd, asked, (2048, 2048), cpu(None))
     asked = replace(asked, sampling=replace(asked.sampling, reuse=2))
-    near = forecast(pasd, asked, (2048, 2048), cpu(None))
+    near = forecast_run(pasd, asked, (2048, 2048), cpu(None))
     kept = near.tiles * near.tile[0] * near.tile[1] * 2 * 4 * DEEP
     assert (near.memory - exact.memory, near.host) == (kept, 0)
     meta = Device(torch.device("meta"), torch.float16, 8 << 30)
-    assert forecast(pasd, asked, (2048, 2048), meta).host == kept / 2
+    assert forecast_run(pasd, asked, (2048, 2048), meta).host == kept / 2
 
 
 def test_what_is_kept_must_fit_too():
-    sampling = job(reuse=2, tile=64).sampling.over("pasd")
+    sampling = PASD.complete_sampling(job(reuse=2, tile=64).sampling, None)
     engine = line().engine
     assert isinstance(engine, Pasd)
 
@@ -183,4 +190,4 @@ def test_what_is_kept_must_fit_too():
 
 def test_other_engines_refuse_it():
     with pytest.raises(InputError, match="--reuse means nothing to the stablesr engine"):
-        Sampling(reuse=2).over("stablesr")
+        STABLESR.complete_sampling(Sampling(reuse=2), None)

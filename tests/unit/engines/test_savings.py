@@ -9,12 +9,12 @@ import pytest
 import torch
 from tests.golden.pasd_models import nets as official
 
-from srcli.engines.device import Device
-from srcli.engines.pasd_sampling import Led, Nets
+from srcli.engines.pasd.sampling import Nets, PasdDenoiser
+from srcli.engines.runtime.device import Device
 from srcli.models.attention import attend, by_rows
-from srcli.models.memory import remember_text
 from srcli.models.packed import available, pack
-from srcli.models.prefix import Prefix
+from srcli.models.shared_cfg_prefix import SharedCfgPrefix
+from srcli.models.text_kv_cache import cache_text_kv
 from srcli.sampling.sampler import Tiled
 from srcli.sampling.tiling import Tile
 
@@ -24,7 +24,7 @@ KINDS = ("pasd", "pasd_light")
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}  # fp32 sums in another order
 
 
-def made(kind: str, dtype: torch.dtype = torch.float32) -> Led:
+def made(kind: str, dtype: torch.dtype = torch.float32) -> PasdDenoiser:
     """The plain denoiser, with networks of its own."""
     parts = deepcopy(official(ROOT, kind))
     for net in parts:
@@ -32,7 +32,7 @@ def made(kind: str, dtype: torch.dtype = torch.float32) -> Led:
     width = parts.unet.config.cross_attention_dim
     text = torch.randn(2, 77, width, generator=torch.Generator().manual_seed(2))
     nets = Nets(parts.unet, parts.paca, parts.control, Device(torch.device("cpu"), dtype))
-    return Led(nets, text, guidance=9.0, strength=0.8, guided_at=frozenset([float(T)]))
+    return PasdDenoiser(nets, text, guidance=9.0, strength=0.8, guided_at=frozenset([float(T)]))
 
 
 def inputs() -> tuple[torch.Tensor, torch.Tensor]:
@@ -41,7 +41,7 @@ def inputs() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @torch.inference_mode()
-def run(led: Led) -> torch.Tensor:
+def run(led: PasdDenoiser) -> torch.Tensor:
     x, hint = inputs()
     return led(x, T, hint)
 
@@ -50,8 +50,8 @@ def run(led: Led) -> torch.Tensor:
 def test_shared_layers_compute_the_same(kind):
     plain, saving = made(kind), made(kind)
     nets = saving.nets
-    shared = Nets(nets.unet, nets.paca, nets.control, nets.device, Prefix(nets.unet, nets.control))
-    result = run(Led(shared, saving.text, saving.guidance, saving.strength, saving.guided_at))
+    shared = Nets(nets.unet, nets.paca, nets.control, nets.device, SharedCfgPrefix(nets.unet, nets.control))
+    result = run(PasdDenoiser(shared, saving.text, saving.guidance, saving.strength, saving.guided_at))
     torch.testing.assert_close(result, run(plain), **CLOSE)
 
 
@@ -59,7 +59,7 @@ def test_the_second_half_is_worked_out_again_where_halves_may_differ():
     nets = made("pasd").nets
     x, seen = torch.cat([inputs()[0], -inputs()[0]]), []
     nets.unet.conv_in.register_forward_hook(lambda _layer, _args, out: seen.append(out))
-    prefix = Prefix(nets.unet)
+    prefix = SharedCfgPrefix(nets.unet)
     with torch.inference_mode():
         nets.unet.conv_in(x)
         with prefix.equal_halves():
@@ -73,7 +73,7 @@ def test_the_second_half_is_worked_out_again_where_halves_may_differ():
 def test_remembered_texts_give_the_same_bits(kind):
     plain, saving = made(kind), made(kind)
     for net in (saving.nets.unet, saving.nets.control):
-        remember_text(net)
+        cache_text_kv(net)
     assert torch.equal(run(saving), run(plain))
     assert torch.equal(run(saving), run(plain))
 

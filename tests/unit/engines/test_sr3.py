@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from tests.golden.cases import HERE
 
-from srcli.engines.device import Device
-from srcli.engines.sr3 import SIDES, SR3, demand, load, schedule
+from srcli.engines.runtime.device import Device
+from srcli.engines.sr3.engine import SIDES, SR3, load, tile_memory_need
+from srcli.engines.sr3.weights import schedule
 from srcli.errors import MachineError, WeightsError
 from srcli.imaging.picture import Picture
 from srcli.models.sr3_unet import Shape, SR3UNet
@@ -31,7 +32,7 @@ TINY = HERE / "sr3" / "tiny"
 
 def opened(path: Path, device: Device = CPU, **more) -> SR3:
     choice = ModelChoice(engine="sr3", adapter=str(path), **more)
-    return load(choice, device, Store(offline=True), lambda line: None)
+    return load(choice, device, Store(offline=True))
 
 
 @pytest.fixture(params=["sr3", "ddpm"])
@@ -54,7 +55,7 @@ def test_any_size_comes_out_exactly(engine, height, width, scale):
 
 def test_tiles_shrink_with_memory_and_what_cannot_fit_is_refused(engine):
     wide = replace(engine.unet.shape, inner_channel=64)
-    need = demand(SimpleNamespace(shape=wide, parameters=engine.unet.parameters), CPU)
+    need = tile_memory_need(SimpleNamespace(shape=wide, parameters=engine.unet.parameters), CPU)
     sides = [need.largest(SIDES, 0, replace(CPU, memory=size << 20)) for size in (2500, 1200, 700)]
     assert sides == sorted(sides, reverse=True)
     assert len(set(sides)) == 3
@@ -136,7 +137,7 @@ def test_a_schedule_that_is_not_straight_is_kept():
 
 def test_there_is_nothing_to_pull():
     with pytest.raises(WeightsError, match="--adapter FILE"):
-        load(ModelChoice(engine="sr3"), CPU, Store(offline=True), lambda line: None)
+        load(ModelChoice(engine="sr3"), CPU, Store(offline=True))
 
 
 def test_other_models_are_refused(tmp_path):

@@ -13,9 +13,10 @@ from tests.golden.cases import HERE
 from tests.golden.stablesr_tiny import tiny
 from tests.stablesr_folder import write_adapter, write_base, write_pickle
 
-from srcli.engines.device import Device
-from srcli.engines.stablesr import StableSR
-from srcli.engines.stablesr_weights import fitting, open_all
+from srcli.engines.runtime.device import Device
+from srcli.engines.stablesr.engine import StableSR
+from srcli.engines.stablesr.spec import SPEC
+from srcli.engines.stablesr.weights import fitting, open_all
 from srcli.errors import InputError, WeightsError
 from srcli.imaging.picture import Picture
 from srcli.models import spade
@@ -147,9 +148,8 @@ def test_a_known_file_brings_its_variant_and_its_usual_base(tmp_path, adapter):
     assert (loaded.variant.name, loaded.variant.process) == ("768v", 768)
 
 
-def test_words_are_read_and_a_negative_prompt_is_said_to_be_idle(adapter, base):
-    said = []
-    line = Pipeline(engine(choice(adapter, base)), CPU, said.append)
+def test_words_are_read_and_a_negative_prompt_is_said_to_be_idle(adapter, base, said):
+    line = Pipeline(engine(choice(adapter, base)), CPU)
     prompts = (Prompt(), Prompt(text="a cat"), Prompt(negative="dogs"))
     plain, cat, dogs = (line.run(picture(18, 18), Job(task=UPSCALE, sampling=QUICK, prompt=p)).pixels for p in prompts)
     assert not np.array_equal(plain, cat)
@@ -158,9 +158,9 @@ def test_words_are_read_and_a_negative_prompt_is_said_to_be_idle(adapter, base):
 
 
 def test_turbo_has_few_steps_by_default(adapter, base):
-    assert engine(choice(adapter, base, variant="turbo")).name == "stablesr-turbo"
-    assert Sampling().over("stablesr-turbo").steps == 4
-    assert engine(choice(adapter, base)).name == "stablesr"
+    assert engine(choice(adapter, base, variant="turbo")).variant == "turbo"
+    assert SPEC.complete_sampling(Sampling(), "turbo").steps == 4
+    assert engine(choice(adapter, base)).variant == "512"
 
 
 def test_an_unknown_variant_is_a_usage_error(adapter, base):

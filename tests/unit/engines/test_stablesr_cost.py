@@ -11,8 +11,9 @@ from tests.golden.cases import HERE
 from tests.golden.stablesr_tiny import UNET, under, unet_config
 from torch.utils.flop_counter import FlopCounterMode
 
-from srcli.engines.placing import BYTES_A_LATENT
-from srcli.engines.stablesr import Led, cost
+from srcli.engines.runtime.placement import BYTES_A_LATENT
+from srcli.engines.stablesr.engine import StableSRDenoiser
+from srcli.engines.stablesr.forecast import cost
 from srcli.models import spade, time_encoder
 from srcli.models.stock import build
 
@@ -31,7 +32,7 @@ def test_the_cost_model_is_what_the_full_networks_compute(side):
     modulation.attach(unet)
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counted:
         x, t = torch.empty(1, 4, side, side), torch.tensor(5)
-        Led(unet, encoder, modulation, torch.empty(1, 77, 1024))(x, t, x)
+        StableSRDenoiser(unet, encoder, modulation, torch.empty(1, 77, 1024))(x, t, x)
     assert cost(side * side) == pytest.approx(counted.get_total_flops(), rel=0.005)
 
 

@@ -11,7 +11,7 @@ from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
 from srcli.models.compiled import Compiled, parts
-from srcli.models.memory import TextMemory
+from srcli.models.text_kv_cache import TextKvCache
 
 
 class Net(nn.Module):
@@ -23,7 +23,7 @@ class Net(nn.Module):
         self.plain, self.hooked = (ResnetBlock2D(in_channels=32, temb_channels=8) for _ in range(2))
         self.hooked.conv2.register_forward_hook(lambda _site, _args, out: 3 * out)
         self.text = BasicTransformerBlock(32, 2, 16, cross_attention_dim=8)
-        self.text.attn2.set_processor(TextMemory())
+        self.text.attn2.set_processor(TextKvCache())
         self.requires_grad_(False)
 
     def forward(self, x: Tensor, text: Tensor) -> Tensor:
@@ -44,15 +44,15 @@ def inputs(seed: int) -> tuple[Tensor, Tensor]:
 
 
 @torch.inference_mode()
-def test_compiled_parts_give_the_same_and_another_text_compiles_nothing_anew():
-    plain, said, made = Net(), [], []
+def test_compiled_parts_give_the_same_and_another_text_compiles_nothing_anew(said):
+    plain, made = Net(), []
 
     def backend(graph, _inputs):
         made.append(graph)
         return graph.forward
 
     quick = deepcopy(plain)
-    Compiled([quick], said.append, backend)
+    Compiled([quick], backend)
     for seed in (1, 1, 2):
         given = inputs(seed)
         torch.testing.assert_close(quick(*given), plain(*given), rtol=1e-6, atol=1e-6)
@@ -68,15 +68,15 @@ def test_a_part_with_a_hook_inside_is_left_out():
 
 
 @torch.inference_mode()
-def test_what_fails_in_compiling_is_said_once_and_the_result_is_the_same():
-    plain, said, tried = Net(), [], []
+def test_what_fails_in_compiling_is_said_once_and_the_result_is_the_same(said):
+    plain, tried = Net(), []
 
     def backend(_graph, _inputs):
         tried.append(1)
         raise RuntimeError("no\ncompiler here")
 
     quick, given = deepcopy(plain), inputs(1)
-    Compiled([quick], said.append, backend)
+    Compiled([quick], backend)
     assert torch.equal(quick(*given), plain(*given))
     assert torch.equal(quick(*given), plain(*given))
     assert len(tried) == len(said) == 1
@@ -84,13 +84,13 @@ def test_what_fails_in_compiling_is_said_once_and_the_result_is_the_same():
 
 
 @torch.inference_mode()
-def test_memory_that_runs_out_is_left_to_others():
-    quick, said = Net(), []
+def test_memory_that_runs_out_is_left_to_others(said):
+    quick = Net()
 
     def backend(_graph, _inputs):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    Compiled([quick], said.append, backend)
+    Compiled([quick], backend)
     with pytest.raises(Exception, match="out of memory"):
         quick(*inputs(1))
     assert not said

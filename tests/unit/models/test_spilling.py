@@ -7,12 +7,12 @@ import torch
 from tests.golden.cases import ROOT
 from tests.golden.pasd_models import vae
 
-from srcli.engines.device import Device
-from srcli.engines.latent import Codec
+from srcli.engines.latent.codec import Codec
+from srcli.engines.runtime.device import Device
 from srcli.imaging import spill
-from srcli.models import streams
+from srcli.models import row_bands as streams
 from srcli.models.banded_vae import decode, encode
-from srcli.models.streams import Bands, Spilling
+from srcli.models.row_bands import Bands, Spilling
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_maps_leave_with_their_last_user(net):
 @torch.inference_mode()
 def test_a_small_budget_sends_maps_to_the_disk(net, monkeypatch):
     taken = []
-    monkeypatch.setattr("srcli.models.streams.allocate_in_file", lambda *shape: taken.append(shape) or 1 / 0)
+    monkeypatch.setattr("srcli.models.row_bands.spilled", lambda *shape: taken.append(shape) or 1 / 0)
     z = torch.randn(1, 4, 9, 13)
     roomy, scant = (Codec.of(net, Device(torch.device("cpu"), torch.float32, memory)) for memory in (1 << 30, 1 << 20))
     roomy.decode(z)

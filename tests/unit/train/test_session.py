@@ -14,7 +14,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from srcli.cli.train import app
-from srcli.engines import builtin_file
+from srcli.engines.builtin import weights as builtin_file
 from srcli.errors import InputError, MachineError, SrcliError
 from srcli.models.builtin import Builtin, Shape
 from srcli.train import data, loops, session

@@ -12,7 +12,7 @@ import torch
 from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 
-from srcli.engines.bases import tokenizer
+from srcli.engines.latent.bases import tokenizer
 from srcli.errors import SrcliError, WeightsError
 from srcli.weights.families import detect
 from srcli.weights.lock import parse_lock, read_lock, safe_path

@@ -15,15 +15,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from srcli.engines.base import Canvas, Request, Size, Tell
-from srcli.engines.budget import Area
-from srcli.engines.builtin_file import read
-from srcli.engines.device import Device
+from srcli.engines.base import Canvas, EngineSpec, Request, Size
+from srcli.engines.builtin.spec import SPEC, entry_name
+from srcli.engines.builtin.weights import read
+from srcli.engines.runtime.device import Device
+from srcli.engines.runtime.memory_budget import PixelMemoryNeed
 from srcli.errors import WeightsError
 from srcli.files import expand_user
 from srcli.models.builtin import UP, Builtin, Prediction
 from srcli.sampling.cosine import Cosine
-from srcli.sampling.hint import lit
+from srcli.sampling.hint import to_unit_float
 from srcli.sampling.noise import NoiseField
 from srcli.sampling.tiling import Tile
 from srcli.settings import ModelChoice, Sampling
@@ -31,7 +32,6 @@ from srcli.weights.header import sha256
 from srcli.weights.local import root_of
 from srcli.weights.lock import read_lock
 from srcli.weights.places import packaged_lock
-from srcli.weights.store import Store
 
 GRID = 4
 """The denoiser halves its canvas twice, so a block begins and ends at a multiple of this many cells."""
@@ -41,25 +41,24 @@ FEATURES, RENDERED = 536, 264
 """Of a block: values in the networks' precision for each pixel of the picture, and bytes of what is made of them."""
 
 
-def load(choice: ModelChoice, device: Device, store: Store, tell: Tell) -> BuiltinEngine:
+def load(choice: ModelChoice, device: Device) -> BuiltinEngine:
     """The packaged model for the task, or one trained by `srcli train builtin` (`--adapter FILE`)."""
-    name = "restore" if choice.variant == "restore" else "upscale"
     if choice.adapter:
         path = expand_user(choice.adapter)
         digest = sha256(path)
     else:
-        path, digest = packaged(f"builtin-{name}")
+        path, digest = packaged(entry_name(choice.variant))
     return BuiltinEngine(read_model(path, device), device, digest, block=block_side(device))
 
 
-def demand(device: Device) -> Area:
+def block_memory_need(device: Device) -> PixelMemoryNeed:
     """The memory that a block takes."""
-    return Area("the built-in engine", FEATURES * device.dtype.itemsize + RENDERED)
+    return PixelMemoryNeed("the built-in engine", FEATURES * device.dtype.itemsize + RENDERED)
 
 
 def block_side(device: Device) -> int:
     """The largest block for the memory that may be used."""
-    return demand(device).largest(SMALLER, HALO, device)
+    return block_memory_need(device).largest(SMALLER, HALO, device)
 
 
 def packaged(name: str) -> tuple[Path, str]:
@@ -131,7 +130,8 @@ class BuiltinEngine:
     model: Builtin
     device: Device
     digest: str
-    name: str = "builtin"
+    spec: EngineSpec = SPEC
+    variant: str | None = None
     block: int = BLOCK
     halo: int = HALO
     supported_savings: Collection[str] = ()
@@ -158,7 +158,9 @@ class BuiltinEngine:
         fold = self.model.shape.fold
         height, width = hint.shape[-2:]
         margins = Margins.of(height, width, request.noise, fold)
-        picture = margins.around(lit(hint)).to(self.device.torch).contiguous(memory_format=torch.channels_last)
+        picture = (
+            margins.around(to_unit_float(hint)).to(self.device.torch).contiguous(memory_format=torch.channels_last)
+        )
         guess = self.model.predictor(picture)
         noise = replace(
             request.noise,

@@ -11,12 +11,12 @@ import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
 from torch import Tensor
 
-from srcli.engines.device import Device
-from srcli.engines.latent import entering, guided, noised
-from srcli.models.outer import around, depth, seen
+from srcli.engines.latent.schedulers import entering, guided, noised
+from srcli.engines.runtime.device import Device
+from srcli.models.deepcache import around, depth, seen
 from srcli.models.paca import PixelAware
-from srcli.models.prefix import Prefix
-from srcli.sampling.hint import lit
+from srcli.models.shared_cfg_prefix import SharedCfgPrefix
+from srcli.sampling.hint import to_unit_float
 from srcli.sampling.noise import AGAIN, START, NoiseField
 from srcli.sampling.tiling import Tile
 
@@ -32,7 +32,7 @@ class Nets:
     paca: PixelAware
     control: ControlNetModel
     device: Device
-    prefix: Prefix | None = None
+    prefix: SharedCfgPrefix | None = None
 
     def equal_halves(self) -> AbstractContextManager[None]:
         """Within, both halves of a batch differ in their text alone."""
@@ -52,7 +52,7 @@ class Deep:
 
 
 @dataclass(frozen=True)
-class Led:
+class PasdDenoiser:
     """A denoiser: the base's UNet, led by the picture through ControlNet and PACA, and by two texts."""
 
     nets: Nets
@@ -60,8 +60,10 @@ class Led:
     guidance: float
     strength: float
     guided_at: frozenset[float]
-    apart: bool = False  # one text after the other, in half the memory
-    since: Mapping[float, float] = field(default_factory=dict)  # timestep -> the one whose deep features serve it
+    split_guidance: bool = False  # one text after the other, in half the memory
+    feature_source_step: Mapping[float, float] = field(
+        default_factory=dict
+    )  # timestep -> the one whose deep features serve it
     _embedded: dict[Tile | None, Tensor] = field(default_factory=dict)
     _texts: dict[tuple[int, int, int], Tensor] = field(default_factory=dict)
     _deep: dict[float, dict[tuple[object, ...], Deep]] = field(default_factory=dict)
@@ -74,7 +76,7 @@ class Led:
         embedding = self._embedding(hint, where)
         if self.guidance <= 1 or float(t) not in self.guided_at:
             return self.predict(x, t, embedding, SHOWN, where)
-        if self.apart:
+        if self.split_guidance:
             away, shown = (self.predict(x, t, embedding, texts, where) for texts in (AWAY, SHOWN))
             return guided(away, shown, self.guidance)
         with self.nets.equal_halves():
@@ -88,9 +90,9 @@ class Led:
         """The plain predictions for these texts, as many of x in a row for each."""
         given, text = x.to(self.nets.device.dtype), self._text(len(x), texts)
         here = t.to(x.device, non_blocking=True)  # else both networks bring it there, and wait for it
-        if not self.since:
+        if not self.feature_source_step:
             return self._whole(given, here, text, embedding)[0].to(x.dtype)
-        key, kept = (where and tuple(where), texts.start, texts.stop), self._kept(self.since[float(t)])
+        key, kept = (where and tuple(where), texts.start, texts.stop), self._kept(self.feature_source_step[float(t)])
         if key in kept:
             return self._around(kept[key], given, here, text).to(x.dtype)
         with seen(self.nets.unet) as found:
@@ -98,11 +100,11 @@ class Led:
         kept[key] = Deep.of(found[0], down[: depth(self.nets.unet)])
         return out.to(x.dtype)
 
-    def _kept(self, since: float) -> dict[tuple[object, ...], Deep]:
+    def _kept(self, feature_source_step: float) -> dict[tuple[object, ...], Deep]:
         """Deep features that were found at this timestep, by tiles and texts; those of others serve no more."""
-        if since not in self._deep:
+        if feature_source_step not in self._deep:
             self._deep.clear()
-        return self._deep.setdefault(since, {})
+        return self._deep.setdefault(feature_source_step, {})
 
     def _whole(self, x: Tensor, t: Tensor, text: Tensor, embedding: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
         """What all layers predict, and the ControlNet's residuals."""
@@ -137,13 +139,13 @@ class Led:
         places: Sequence[Tile | None] = where or [None]
         new = [i for i, place in enumerate(places) if place not in self._embedded]
         if new:
-            crops = lit(hint if where is None else hint[new])
+            crops = to_unit_float(hint if where is None else hint[new])
             made = self.nets.control.controlnet_cond_embedding(crops.to(self.nets.device.torch, self.nets.device.dtype))
             self._embedded.update(zip([places[i] for i in new], made.split(len(made) // len(new)), strict=True))
         return torch.cat([self._embedded[place] for place in places])
 
 
-def serving(timesteps: Tensor, reuse: int) -> dict[float, float]:
+def feature_source_steps(timesteps: Tensor, reuse: int) -> dict[float, float]:
     """Each timestep, and the one whose deep features serve it: the first of so many."""
     times = [float(t) for t in timesteps]
     return {t: times[i - i % reuse] for i, t in enumerate(times)} if reuse > 1 else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -11,8 +12,7 @@ from typing import Any
 import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
 
-from srcli.engines.base import Tell
-from srcli.engines.bases import (
+from srcli.engines.latent.bases import (
     OUTER,
     SCHEDULE,
     Base,
@@ -22,7 +22,8 @@ from srcli.engines.bases import (
     open_folder,
     tensors,
 )
-from srcli.engines.latent import ends_in_noise
+from srcli.engines.latent.schedulers import ends_in_noise
+from srcli.engines.pasd.spec import BASE, COLOR, adapter_name
 from srcli.errors import WeightsError
 from srcli.models.control import control_net
 from srcli.models.paca import LightPaca, Paca, PixelAware
@@ -35,11 +36,10 @@ from srcli.weights.open import load_into, read_config
 from srcli.weights.parts import weight_files
 from srcli.weights.store import Store
 
-BASE = "sd15"
 FORMS: Mapping[str, type[Paca] | type[LightPaca]] = {"pasd-unet": Paca, "pasd-light-unet": LightPaca}
-COLOR = "light-color"
 NEEDED = {"attention_head_dim", "block_out_channels", "layers_per_block", "norm_num_groups", "cross_attention_dim"}
 EMBEDDING_WIDTHS = "conditioning_embedding_out_channels"
+log = logging.getLogger(__name__)
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
@@ -52,8 +52,9 @@ class Adapter:
 
     @classmethod
     def find(cls, choice: ModelChoice, store: Store) -> Adapter:
-        name = choice.adapter or ("pasd" if choice.variant in (None, "full") else f"pasd-{choice.variant}")
-        located = store.resolve(name, "adapter", allow_pickle=choice.allow_pickle)
+        located = store.resolve(
+            choice.adapter or adapter_name(choice.variant), "adapter", allow_pickle=choice.allow_pickle
+        )
         return cls(located, checkpoint(located.folder))
 
     @property
@@ -94,7 +95,7 @@ class Loaded:
     made_of: Mapping[str, str]
 
 
-def open_all(choice: ModelChoice, store: Store, tell: Tell) -> Loaded:
+def open_all(choice: ModelChoice, store: Store) -> Loaded:
     """All networks for this choice; nothing is read before it is known to fit."""
     located = find_base(choice, store)
     adapter = Adapter.find(choice, store)
@@ -106,15 +107,15 @@ def open_all(choice: ModelChoice, store: Store, tell: Tell) -> Loaded:
     made_of = {**adapter.located.provenance(), **base.made_of, **loras}
     schedule = adapter.schedule()
     if choice.variant == COLOR:
-        _fit_for_colour(adapter, schedule, tell)
+        _check_color_schedule(adapter, schedule)
     paca.attach(unet)
     return Loaded(unet, paca, open_control(adapter), base, schedule or base.schedule, made_of)
 
 
-def _fit_for_colour(adapter: Adapter, schedule: Mapping[str, Any] | None, tell: Tell) -> None:
+def _check_color_schedule(adapter: Adapter, schedule: Mapping[str, Any] | None) -> None:
     """Colours need a schedule that ends in nothing but noise: else the grey of the start shines through."""
     if schedule is None:
-        tell(f"{adapter.folder} brings no scheduler of its own: colours may come out pale")
+        log.warning(f"{adapter.folder} brings no scheduler of its own: colours may come out pale")
     elif not ends_in_noise(schedule):
         raise WeightsError(
             f"{adapter.folder}: its {SCHEDULE} does not end in pure noise (rescale_betas_zero_snr), "

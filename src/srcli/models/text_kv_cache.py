@@ -16,7 +16,7 @@ from srcli.models.attention import split
 TEXT = ".attn2.processor"
 
 
-class TextMemory:
+class TextKvCache:
     """An attention processor that keeps the keys and values of each text for as long as the text is held."""
 
     def __init__(self) -> None:
@@ -37,8 +37,8 @@ class TextMemory:
         return self._kept[text]
 
 
-def remember_text(net: UNet2DConditionModel | ControlNetModel) -> None:
+def cache_text_kv(net: UNet2DConditionModel | ControlNetModel) -> None:
     """Give every text attention of the network a memory; a text tensor must not be changed in place after."""
     for name in net.attn_processors:
         if name.endswith(TEXT):
-            net.get_submodule(name.removesuffix(".processor")).set_processor(TextMemory())
+            net.get_submodule(name.removesuffix(".processor")).set_processor(TextKvCache())

@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from srcli.engines.device import Device
+from srcli.engines.runtime.device import Device
+from srcli.engines.runtime.oom_fallback import MemorySavings
+from srcli.errors import TooLarge
 from srcli.imaging.spill import LARGE
-from srcli.memory import MemorySavings, TooLarge
 
 GIB = 1 << 30
 CONTEXT = GIB // 2  # what torch itself and its libraries take, on any device
@@ -24,7 +25,7 @@ LEAST_LATENTS = 48 * 48  # the smallest tile that is planned
 
 
 @dataclass(frozen=True, slots=True)
-class Demand:
+class MemoryNeed:
     """Bytes that an engine needs: weights of every step, weights at both ends, and of each latent in a call.
 
     `kept` is what stays on the device from one step to the next.
@@ -36,48 +37,48 @@ class Demand:
     latent: int
     kept: int = 0
 
-    def least(self, room: Room) -> int:
+    def least(self, placement: Placement) -> int:
         """With one smallest tile in a call. A VAE that comes by stage wants no more than tiles do."""
         tile = math.ceil(LEAST_LATENTS * self.latent / SHARE)
-        return self.fixed(room) + (max(tile, self.ends) if room.by_stage else tile)
+        return self.fixed(placement) + (max(tile, self.ends) if placement.by_stage else tile)
 
-    def fixed(self, room: Room) -> int:
+    def fixed(self, placement: Placement) -> int:
         """All besides activations, while the engine samples."""
-        steps = self.steps // 2 if room.eighth else self.steps
-        return CONTEXT + steps + self.kept + (0 if room.by_stage else self.ends)
+        steps = self.steps // 2 if placement.weights_fp8 else self.steps
+        return CONTEXT + steps + self.kept + (0 if placement.by_stage else self.ends)
 
-    def latents(self, room: Room, memory: int | None) -> int:
+    def latents(self, placement: Placement, memory: int | None) -> int:
         """Of all tiles in a call: as many as there is room for."""
-        free = room.latents if memory is None else int(SHARE * (memory - self.fixed(room)) / self.latent)
-        return min(room.latents, free)
+        free = placement.latents if memory is None else int(SHARE * (memory - self.fixed(placement)) / self.latent)
+        return min(placement.latents, free)
 
-    def beside(self, room: Room, device: Device) -> Device:
+    def beside(self, placement: Placement, device: Device) -> Device:
         """The device with no more memory than this leaves, where there is a limit to it."""
-        return replace(device, memory=device.memory and max(1, device.memory - self.fixed(room)))
+        return replace(device, memory=device.memory and max(1, device.memory - self.fixed(placement)))
 
-    def bytes(self, room: Room) -> int:
+    def bytes(self, placement: Placement) -> int:
         """At the largest."""
-        return max(self.least(room), self.fixed(room) + math.ceil(room.latents * self.latent / SHARE))
+        return max(self.least(placement), self.fixed(placement) + math.ceil(placement.latents * self.latent / SHARE))
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class Placement:
     """How an engine lives in the memory it has."""
 
     latents: int  # of all tiles in one call
     by_stage: bool = False  # text encoder and VAE leave the device when they have done their part
-    eighth: bool = False  # weights are kept in 8 bits, which changes the result a little
+    weights_fp8: bool = False  # weights are kept in 8 bits, which changes the result a little
 
     def said(self) -> dict[str, str]:
         """What of it changes the result."""
-        return {"weights": "kept in 8 bits"} if self.eighth else {}
+        return {"weights": "kept in 8 bits"} if self.weights_fp8 else {}
 
-    def with_less(self, savings: MemorySavings) -> Room:
+    def with_less(self, savings: MemorySavings) -> Placement:
         return replace(self, by_stage=self.by_stage or savings.offload)
 
 
 @dataclass(frozen=True, slots=True)
-class Area:
+class PixelMemoryNeed:
     """Bytes of an engine over pixels: its weights, and each pixel of the largest piece that it takes at once."""
 
     name: str
@@ -94,33 +95,33 @@ class Area:
             least = math.ceil(self.bytes((side + 2 * around) ** 2) / MAIN)
             if memory is None or least <= memory:
                 return side
-        raise unfit(self.name, device, least)
+        raise does_not_fit(self.name, device, least)
 
 
-def spare(device: Device) -> int:
+def spare_host_memory(device: Device) -> int:
     """Bytes of a picture and its result that may stay in host memory; a larger result lies in a file."""
     limit = None if device.accelerated else device.memory
     return LARGE if limit is None else min(LARGE, int((1 - MAIN) * limit))
 
 
-AMPLE = Room(MOST_LATENTS)
+AMPLE = Placement(MOST_LATENTS)
 
 
-def arrange(demand: Demand, device: Device) -> Room:
+def plan_placement(memory_need: MemoryNeed, device: Device) -> Placement:
     """The least intrusive arrangement that fits. TooLarge names the smallest budget where none does."""
-    rooms = [Room(MOST_LATENTS), Room(MOST_LATENTS, True), Room(MOST_LATENTS, True, True)]
+    rooms = [Placement(MOST_LATENTS), Placement(MOST_LATENTS, True), Placement(MOST_LATENTS, True, True)]
     if device.torch.type == "mps":  # which has no numbers of 8 bits
         rooms.pop()
     if not device.accelerated:
-        rooms = [Room(CPU_LATENTS)]
+        rooms = [Placement(CPU_LATENTS)]
     memory = budget(device)
-    for room in rooms:
-        if memory is None or demand.least(room) <= memory:
-            return replace(room, latents=demand.latents(room, memory))
-    raise unfit(demand.name, device, demand.least(rooms[-1]))
+    for placement in rooms:
+        if memory is None or memory_need.least(placement) <= memory:
+            return replace(placement, latents=memory_need.latents(placement, memory))
+    raise does_not_fit(memory_need.name, device, memory_need.least(rooms[-1]))
 
 
-def unfit(name: str, device: Device, least: int) -> TooLarge:
+def does_not_fit(name: str, device: Device, least: int) -> TooLarge:
     return TooLarge(
         f"{name} does not fit into {_gib(budget(device) or 0)} of memory on {device.torch}:"
         f" give --max-memory {_gib(least)} or more, or choose another engine"

@@ -6,14 +6,25 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, TypeVar
 
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
 
-from srcli.engines.bases import Base, State, merge_loras, open_file, open_folder, text_model, tokenizer
-from srcli.errors import InputError, WeightsError
+from srcli.engines.latent.bases import Base, State, merge_loras, open_file, open_folder, text_model, tokenizer
+from srcli.engines.stablesr.spec import (
+    ADAPTER,
+    EPSILON,
+    FAMILY,
+    FUSION,
+    LENDER,
+    VARIANTS,
+    VELOCITY,
+    WHOLE,
+    Variant,
+    find_variant,
+)
+from srcli.errors import WeightsError
 from srcli.models import cfw, spade, time_encoder
 from srcli.models.stock import build
 from srcli.settings import ModelChoice
@@ -26,33 +37,8 @@ from srcli.weights.single import OPEN_CLIP, convert_open_clip, convert_unet, con
 from srcli.weights.store import Store
 
 Net = TypeVar("Net", bound=nn.Module)
-FAMILY = "sd21"
-LENDER = "sd21-base"  # lends its configurations to a checkpoint that brings its own base
 LENT = ("unet/config.json", "vae/config.json", "text_encoder/config.json", "tokenizer")
-FUSION = "stablesr-cfw"
-WHOLE, ADAPTER = "stablesr", "stablesr-adapter"
 ENCODER = "structcond_stage_model."
-EPSILON, VELOCITY = "epsilon", "v_prediction"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Variant:
-    """One of the published models. `process`: pixels of the short side that it was trained with."""
-
-    name: str
-    adapter: str
-    base: str
-    prediction: str = EPSILON
-    process: int = 512
-
-
-VARIANTS: Mapping[str, Variant] = MappingProxyType(
-    {
-        "512": Variant(name="512", adapter="stablesr", base=LENDER),
-        "768v": Variant(name="768v", adapter="stablesr-768v", base="sd21", prediction=VELOCITY, process=768),
-        "turbo": Variant(name="turbo", adapter="stablesr-turbo", base="sd-turbo"),
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -66,7 +52,7 @@ class Adapter:
 
     @classmethod
     def find(cls, choice: ModelChoice, store: Store) -> Adapter:
-        name = choice.adapter or wanted(choice).adapter
+        name = choice.adapter or find_variant(choice.variant).adapter
         located = store.resolve(name, "adapter", allow_pickle=choice.allow_pickle)
         files = [file for file in located.files.values() if file.suffix == ".safetensors"]
         found = {file: detect(file) for file in files}
@@ -158,18 +144,10 @@ def fitting(path: Path, build: Callable[..., Net], *of: Any) -> Net:
         raise WeightsError(f"{path}: is not whole, or not for this base ({error}): choose another file") from error
 
 
-def wanted(choice: ModelChoice) -> Variant:
-    """The variant that was asked for, else the first."""
-    name = choice.variant or "512"
-    if name not in VARIANTS:
-        raise InputError(f"--variant {name!r} is unknown to StableSR: choose one of {', '.join(VARIANTS)}")
-    return VARIANTS[name]
-
-
 def _known(choice: ModelChoice, adapter: Adapter) -> Variant | None:
     """The variant by its name, or by that of a file that weights.lock knows."""
     if choice.variant:
-        return wanted(choice)
+        return find_variant(choice.variant)
     return next((v for v in VARIANTS.values() if v.adapter == adapter.located.name), None)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,16 +14,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from srcli.engines.base import Tell
-from srcli.engines.device import Device
-from srcli.sampling.hint import lit
+from srcli.engines.runtime.device import Device
+from srcli.sampling.hint import to_unit_float
 from srcli.weights.open import library_errors, load_component, quiet
 from srcli.weights.store import Store
+
+log = logging.getLogger(__name__)
 
 Levels = NDArray[np.uint8]
 SURE_OF_KIND = 0.1  # below this a category is a guess
 SURE_OF_THING = 0.7
 WORDS = 30  # tokens of a caption
+NO_CAPTIONER = "no captioner is here, so pictures go undescribed: srcli models pull blip-large, or --caption none"
 MODELS: Mapping[str, tuple[str, ...]] = {
     "caption": ("blip-large", "blip"),
     "classify": ("resnet",),
@@ -118,20 +121,22 @@ class Describer:
     allow_pickle: bool = False
     _readers: dict[str, Reader | None] = field(default_factory=dict)
 
-    def describe(self, hint: Tensor, how: str, tell: Tell) -> str:
+    def describe(self, hint: Tensor, how: str) -> str:
         """Words for a picture (1, 3, H, W). `auto` captions it if a captioner is here, and says if not."""
         if how == "none":
             return ""
         if how not in self._readers:
-            self._readers[how] = self._find(how, tell)
+            self._readers[how] = self._find(how)
         reader = self._readers[how]
         return "" if reader is None else reader.read(levels(hint))
 
-    def _find(self, how: str, tell: Tell) -> Reader | None:
+    def _find(self, how: str) -> Reader | None:
         kind = "caption" if how == "auto" else how
         name = next((name for name in MODELS[kind] if self._usable(name)), None)
         if name is None and how == "auto":
-            tell("no captioner is here, so pictures go undescribed: srcli models pull blip-large, or --caption none")
+            log.info(
+                "no captioner is here, so pictures go undescribed: srcli models pull blip-large, or --caption none"
+            )
             return None
         quiet()  # the classes' modules warn of a missing torchvision when they are imported
         located = self.store.resolve(name or MODELS[kind][0], allow_pickle=self.allow_pickle)
@@ -146,7 +151,7 @@ class Describer:
 def levels(picture: Tensor) -> Levels:
     if picture.dtype is torch.uint8:
         return picture[0].permute(1, 2, 0).numpy()
-    return (lit(picture)[0].float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+    return (to_unit_float(picture)[0].float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
 
 
 def _placed(net: Any, device: Device) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from pathlib import Path
 from time import monotonic
@@ -11,16 +12,17 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from srcli import __version__
-from srcli.engines.base import Tell
-from srcli.engines.budget import AMPLE
-from srcli.engines.captions import levels
-from srcli.engines.device import Device
-from srcli.engines.placing import settle
+from srcli.engines.latent.captions import levels
+from srcli.engines.runtime.device import Device
+from srcli.engines.runtime.memory_budget import AMPLE
+from srcli.engines.runtime.placement import place_step_networks
 from srcli.imaging.picture import Picture
 from srcli.imaging.write import write_picture
 from srcli.memory import release_memory
 from srcli.weights.open import load_component
 from srcli.weights.store import Store
+
+log = logging.getLogger(__name__)
 
 WEIGHTS = "taesd"
 EVERY = 5.0  # seconds from one to the next
@@ -32,14 +34,14 @@ MADE = {"tool": f"srcli {__version__}", "preview": True}
 class Preview:
     """The file, and the tiny decoder that makes it. It draws nothing at random and leaves the latents as they are."""
 
-    def __init__(self, file: Path, net: AutoencoderTiny, tell: Tell) -> None:
-        self._file, self._net, self._tell, self._due = file, net, tell, 0.0
+    def __init__(self, file: Path, net: AutoencoderTiny) -> None:
+        self._file, self._net, self._due = file, net, 0.0
 
     @classmethod
-    def open(cls, file: Path, device: Device, store: Store, tell: Tell) -> Preview:
+    def open(cls, file: Path, device: Device, store: Store) -> Preview:
         net = load_component(AutoencoderTiny, store.resolve(WEIGHTS, "preview").folder)
-        settle([net], device, AMPLE)
-        return cls(file, net, tell)
+        place_step_networks([net], device, AMPLE)
+        return cls(file, net)
 
     def show(self, latents: Tensor) -> None:
         """Renew the file, if it is time to. What goes wrong ends the previews, and never the run."""
@@ -52,7 +54,7 @@ class Preview:
             reason = (str(error) or type(error).__name__).splitlines()[0]
         self._due = math.inf
         release_memory()
-        self._tell(f"no more previews, the picture is made without: {reason}")
+        log.warning(f"no more previews, the picture is made without: {reason}")
 
     def decode(self, latents: Tensor) -> Tensor:
         """The picture in about 0..1, fp32."""

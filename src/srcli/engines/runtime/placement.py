@@ -10,50 +10,54 @@ from diffusers import AutoencoderKL
 from diffusers.hooks import apply_layerwise_casting
 from torch import nn
 
-from srcli.engines.budget import Demand, Room, size
-from srcli.engines.device import Device
+from srcli.engines.runtime.device import Device
+from srcli.engines.runtime.memory_budget import MemoryNeed, Placement, size
 from srcli.models.attention import by_rows
 from srcli.models.packed import pack
 
 BYTES_A_LATENT = 1 << 16  # activations of both halves of a guided call, in half precision
 
 
-def demand(name: str, steps: Iterable[nn.Module], ends: Iterable[nn.Module], dtype: torch.dtype) -> Demand:
+def network_memory_need(
+    name: str, steps: Iterable[nn.Module], ends: Iterable[nn.Module], dtype: torch.dtype
+) -> MemoryNeed:
     """What an engine of these networks needs: those of every step, and those at both ends."""
-    at_ends = sum(size([net], exact(dtype) if isinstance(net, AutoencoderKL) else dtype) for net in ends)
-    return Demand(name, size(steps, dtype), at_ends, BYTES_A_LATENT * dtype.itemsize // 2)
+    at_ends = sum(size([net], vae_dtype(dtype) if isinstance(net, AutoencoderKL) else dtype) for net in ends)
+    return MemoryNeed(name, size(steps, dtype), at_ends, BYTES_A_LATENT * dtype.itemsize // 2)
 
 
-def exact(dtype: torch.dtype) -> torch.dtype:
+def vae_dtype(dtype: torch.dtype) -> torch.dtype:
     """What a VAE computes in: the 8 bits of bf16 would band smooth skies."""
     return torch.float32 if dtype is torch.bfloat16 else dtype
 
 
-def place(net: nn.Module, device: Device, dtype: torch.dtype | None = None, room: Room | None = None) -> nn.Module:
+def place_network(
+    net: nn.Module, device: Device, dtype: torch.dtype | None = None, placement: Placement | None = None
+) -> nn.Module:
     """Bring a network to the device, to be used and not trained."""
     net = net.to(dtype=dtype or device.dtype).eval().requires_grad_(False)
-    if room and room.eighth:
+    if placement and placement.weights_fp8:
         apply_layerwise_casting(net, torch.float8_e4m3fn, dtype or device.dtype, skip_modules_pattern=("norm",))
     net = net.to(device.torch)
     return net.to(memory_format=torch.channels_last) if device.accelerated else net  # type: ignore[call-overload]
 
 
-def settle(nets: Iterable[nn.Module], device: Device, room: Room) -> None:
+def place_step_networks(nets: Iterable[nn.Module], device: Device, placement: Placement) -> None:
     """Place the networks of every step, and let them compute in the ways that are faster on a CPU."""
     for net in nets:
-        place(net, device, room=room)
+        place_network(net, device, placement=placement)
         if device.torch.type == "cpu":
             by_rows(net)
             pack(net)
 
 
 @contextmanager
-def visiting(net: nn.Module, device: Device, room: Room) -> Iterator[None]:
+def on_device(net: nn.Module, device: Device, placement: Placement) -> Iterator[None]:
     """A network on its device; where room is short, for no longer than it works."""
-    if room.by_stage:
+    if placement.by_stage:
         net.to(device.torch)
     try:
         yield
     finally:
-        if room.by_stage:
+        if placement.by_stage:
             net.to("cpu")

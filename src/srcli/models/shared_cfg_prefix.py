@@ -10,7 +10,7 @@ from diffusers import ControlNetModel, UNet2DConditionModel
 from torch import Tensor, nn
 
 
-class Prefix:
+class SharedCfgPrefix:
     """The first layers of some networks, which work on one half of a batch while its halves are known to be equal."""
 
     def __init__(self, *nets: UNet2DConditionModel | ControlNetModel) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -11,37 +12,32 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
-from srcli.engines.base import Canvas, Request, Size, Tell
-from srcli.engines.budget import Room, arrange
-from srcli.engines.compiling import Later
-from srcli.engines.device import Device
-from srcli.engines.latent import (
-    Codec,
-    entering,
-    least,
-    noised,
-    scheduler,
-)
-from srcli.engines.placing import demand, settle
-from srcli.engines.prompts import TextEncoder
-from srcli.engines.stablesr_weights import Loaded, Variant, open_all
-from srcli.memory import ALL_SAVINGS
+from srcli.engines.base import Canvas, EngineSpec, Request, Size
+from srcli.engines.latent.codec import Codec
+from srcli.engines.latent.prompts import TextEncoder
+from srcli.engines.latent.schedulers import entering, noised, scheduler
+from srcli.engines.latent.sizes import least
+from srcli.engines.runtime.compiling import DeferredCompile
+from srcli.engines.runtime.device import Device
+from srcli.engines.runtime.memory_budget import Placement, plan_placement
+from srcli.engines.runtime.oom_fallback import ALL_SAVINGS
+from srcli.engines.runtime.placement import network_memory_need, place_step_networks
+from srcli.engines.stablesr.forecast import cost, limits
+from srcli.engines.stablesr.spec import SPEC
+from srcli.engines.stablesr.weights import Loaded, open_all
 from srcli.models.banded_vae import After
 from srcli.models.cfw import keeping
-from srcli.models.memory import remember_text
 from srcli.models.spade import Modulation
+from srcli.models.text_kv_cache import cache_text_kv
 from srcli.models.time_encoder import TimeEncoder
 from srcli.sampling.ancestral import Ancestral, scaled_linear
-from srcli.sampling.hint import lit
-from srcli.sampling.layout import Limits, lay
+from srcli.sampling.hint import to_unit_float
+from srcli.sampling.layout import lay
 from srcli.sampling.noise import POSTERIOR, START
 from srcli.sampling.tiling import Tile, filled_up
 from srcli.settings import ModelChoice, Sampling
 from srcli.weights.store import Store
 
-# FLOP of one call as counted at full size: linear in the tile's latents, and quadratic where attention is.
-LINEAR, QUADRATIC = 198e6, 9305.0
-OVERLAP = 16  # of neighbouring tiles, in latents, where the user names none
 # The noise schedule that StableSR was trained with, whatever a base says of its own; it starts at its last step.
 TRAINED = {
     "num_train_timesteps": 1000,
@@ -52,14 +48,16 @@ TRAINED = {
     "timestep_spacing": "trailing",
 }
 
+log = logging.getLogger(__name__)
 
-def load(choice: ModelChoice, device: Device, store: Store, tell: Tell) -> StableSR:
+
+def load(choice: ModelChoice, device: Device, store: Store) -> StableSR:
     """StableSR as chosen, on the device."""
     return StableSR.of(open_all(choice, store), device)
 
 
 @dataclass(frozen=True)
-class Led:
+class StableSRDenoiser:
     """The modulated UNet as a denoiser. Its hint is the degraded picture's latent, which the encoder sees.
 
     The encoder's maps depend on the step, so they are made once for each tile and step: in each call.
@@ -93,7 +91,8 @@ class StableSR:
     codec: Codec
     texts: TextEncoder
     device: Device
-    room: Room
+    placement: Placement
+    spec: EngineSpec = SPEC
     factor: int = 1
     block: int | None = None
     halo: int = 0
@@ -101,70 +100,67 @@ class StableSR:
 
     @classmethod
     def of(cls, loaded: Loaded, device: Device) -> StableSR:
-        remember_text(loaded.unet)
+        cache_text_kv(loaded.unet)
         steps, base = (loaded.unet, loaded.encoder, loaded.modulation), loaded.base
-        need = demand("StableSR", steps, (base.vae, base.text_encoder), device.dtype)
-        room = arrange(need, device)
-        settle(steps, device, room)
-        texts = TextEncoder.of(base.tokenizer, base.text_encoder, device, room)
-        return cls(loaded, Codec.of(base.vae, need.beside(room, device), room), texts, device, room)
+        need = network_memory_need("StableSR", steps, (base.vae, base.text_encoder), device.dtype)
+        placement = plan_placement(need, device)
+        place_step_networks(steps, device, placement)
+        texts = TextEncoder.of(base.tokenizer, base.text_encoder, device, placement)
+        return cls(loaded, Codec.of(base.vae, need.beside(placement, device), placement), texts, device, placement)
 
     @property
-    def name(self) -> str:
-        """Turbo has defaults of its own, so it has a name of its own."""
-        return "stablesr-turbo" if self.variant.name == "turbo" else "stablesr"
-
-    @property
-    def variant(self) -> Variant:
-        return self.loaded.variant
+    def variant(self) -> str:
+        return self.loaded.variant.name
 
     @cached_property
-    def _later(self) -> Later:
-        return Later((self.loaded.unet, self.loaded.encoder, self.loaded.modulation), self.device, self.room)
+    def _deferred_compile(self) -> DeferredCompile:
+        return DeferredCompile(
+            (self.loaded.unet, self.loaded.encoder, self.loaded.modulation), self.device, self.placement
+        )
 
     def passes(self, size: Size, target: Size) -> list[Size]:
         return [target]
 
     def working_size(self, size: Size, target: Size, request: Request) -> Size:
         """As large as the result, and at least what the model was trained with."""
-        return least(target, request.sampling.process_size or self.variant.process)
+        return least(target, request.sampling.process_size or self.loaded.variant.process)
 
     def layout(self, height: int, width: int, sampling: Sampling) -> tuple[list[Tile], int] | None:
-        tiles = lay(height, width, sampling, cost, limits(self.variant.process // self.codec.factor))
+        tiles = lay(height, width, sampling, cost, limits(self.loaded.variant.process // self.codec.factor))
         if tiles is None:
             return None
-        return tiles, max(1, self.room.latents // (tiles[0].height * tiles[0].width))
+        return tiles, max(1, self.placement.latents // (tiles[0].height * tiles[0].width))
 
     def prepare(self, hint: Tensor, request: Request) -> Canvas:
-        self._later.begin(request.savings, request.tell)
+        self._deferred_compile.begin(request.savings)
         weight = float(request.sampling.fidelity or 0)
         fusion = self.loaded.fusion.net if weight else None
         made, seen = self._scheduler(request.sampling), dict[int, Tensor]()
-        whole = filled_up(lit(hint), self.codec.factor)
+        whole = filled_up(to_unit_float(hint), self.codec.factor)
         shape = (1, 4, whole.shape[2] // self.codec.factor, whole.shape[3] // self.codec.factor)
         codec = self.codec.with_less(request.savings)
         z = codec.encode(whole, request.noise.draw(shape, POSTERIOR), keeping(seen) if fusion else None)
         alpha = made.alphas_cumprod[int(made.timesteps[0])]
         start = entering(made, noised(z, request.noise.draw(shape, START).to(z), alpha))
         text = self._text(request)
-        led = Led(self.loaded.unet, self.loaded.encoder, self.loaded.modulation, text)
+        led = StableSRDenoiser(self.loaded.unet, self.loaded.encoder, self.loaded.modulation, text)
         mix = fusion and fusion.mixing(seen, weight, codec.bands, self.device.torch)
         return Canvas(start, z, led, made, partial(_finish, codec, (hint.shape[2], hint.shape[3]), mix))
 
     def provenance(self) -> Mapping[str, str]:
-        return {**self.loaded.made_of, **self.loaded.fusion.made_of, **self.room.said()}
+        return {**self.loaded.made_of, **self.loaded.fusion.made_of, **self.placement.said()}
 
     def _text(self, request: Request) -> Tensor:
         """What the user says of the picture, if anything: StableSR was trained without words."""
         if request.prompt.negative:
-            request.tell("StableSR samples without guidance: the negative prompt has no effect")
+            log.info("StableSR samples without guidance: the negative prompt has no effect")
         return self.texts.with_less(request.savings).encode([request.prompt.text])
 
     def _scheduler(self, sampling: Sampling) -> Any:
         name, steps, config = str(sampling.scheduler), int(sampling.steps or 1), self.loaded.base.schedule
         if name != "ddpm":
-            return scheduler(name, {**config, **TRAINED, "prediction_type": self.variant.prediction}, steps)
-        made = Ancestral(scaled_linear(), self.variant.prediction)
+            return scheduler(name, {**config, **TRAINED, "prediction_type": self.loaded.variant.prediction}, steps)
+        made = Ancestral(scaled_linear(), self.loaded.variant.prediction)
         made.set_timesteps(steps)
         return made
 
@@ -172,13 +168,3 @@ class StableSR:
 def _finish(codec: Codec, size: tuple[int, int], mix: After | None, x: Tensor) -> Tensor:
     """Not clamped: the colour fix looks at means and deviations, which clamping would move."""
     return codec.decode(x, mix)[:, :, : size[0], : size[1]]
-
-
-def limits(side: int) -> Limits:
-    """Tiles from the size of training to half as much again."""
-    return Limits(smallest=side, largest=side * 3 // 2, overlap=OVERLAP)
-
-
-def cost(latents: int) -> float:
-    """FLOP of one prediction for a tile of so many latents."""
-    return LINEAR * latents + QUADRATIC * latents**2

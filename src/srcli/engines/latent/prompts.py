@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from srcli.engines.budget import AMPLE, Room
-from srcli.engines.device import Device
-from srcli.engines.placing import place, visiting
-from srcli.memory import MemorySavings
+from srcli.engines.runtime.device import Device
+from srcli.engines.runtime.memory_budget import AMPLE, Placement
+from srcli.engines.runtime.oom_fallback import MemorySavings
+from srcli.engines.runtime.placement import on_device, place_network
 from srcli.tasks import Task
 
 ENDS = 2  # tokens that open and close each piece
@@ -25,17 +25,17 @@ class TextEncoder:
     tokenizer: Any
     net: Any
     device: Device
-    room: Room = AMPLE
+    placement: Placement = AMPLE
 
     @classmethod
-    def of(cls, tokenizer: Any, net: Any, device: Device, room: Room = AMPLE) -> TextEncoder:
+    def of(cls, tokenizer: Any, net: Any, device: Device, placement: Placement = AMPLE) -> TextEncoder:
         """With its network where it belongs."""
-        with visiting(place(net, device), device, room):
-            return cls(tokenizer, net, device, room)
+        with on_device(place_network(net, device), device, placement):
+            return cls(tokenizer, net, device, placement)
 
     def with_less(self, savings: MemorySavings) -> TextEncoder:
         """This one, leaving the device when it has done its part."""
-        return replace(self, room=self.room.with_less(savings))
+        return replace(self, placement=self.placement.with_less(savings))
 
     @torch.inference_mode()
     def encode(self, texts: Sequence[str]) -> Tensor:
@@ -44,7 +44,7 @@ class TextEncoder:
         count = max(len(row) for row in rows)
         tokens = torch.tensor([row + [self._piece([])] * (count - len(row)) for row in rows])
         flat = tokens.flatten(0, 1).to(self.device.torch)
-        with visiting(self.net, self.device, self.room):
+        with on_device(self.net, self.device, self.placement):
             found: Tensor = self.net(flat).last_hidden_state
         return found.reshape(len(rows), -1, found.shape[-1])
 

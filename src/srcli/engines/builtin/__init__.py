@@ -1,0 +1,1 @@
+"""The built-in engine: a small diffusion model that is part of the package."""

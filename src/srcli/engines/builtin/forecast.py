@@ -1,0 +1,36 @@
+"""Work and memory of a run of the built-in engine."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from srcli.engines.base import Size
+from srcli.engines.builtin.engine import HALO, block_memory_need, block_side
+from srcli.engines.runtime.device import Device
+from srcli.engines.runtime.forecast import Forecast
+from srcli.engines.runtime.memory_budget import spare_host_memory
+from srcli.sampling.blocks import blocks
+from srcli.tasks import Job
+
+# FLOP for each pixel of the picture: once, and at each step. Blocks overlap by about a third.
+ONCE, STEP, OVERLAPPING = 2.71e6, 0.608e6, 1.34
+CHANNELS = 3  # of the picture and its result, a byte each
+
+
+def forecast(job: Job, size: Size, device: Device) -> Forecast:
+    """The plan for a picture of this size."""
+    target = job.target(*size)
+    steps, (width, height), flop = int(job.sampling.steps or 1), size, 0.0
+    factor = max(target[0] / size[0], target[1] / size[1])
+    while True:
+        flop += width * height * (ONCE + STEP * steps)
+        if (factor := factor / 4) <= 1:
+            break
+        width, height = 4 * width, 4 * height
+    levels, picture = CHANNELS * target[0] * target[1], CHANNELS * width * height
+    kept = picture + (levels if levels < spare_host_memory(device) - picture else 0)
+    pieces = list(blocks(height, width, block_side(device), HALO))
+    memory = block_memory_need(device).bytes(max(piece.outer.height * piece.outer.width for piece in pieces))
+    overlap = OVERLAPPING if len(pieces) > 1 else 1
+    plan = Forecast("builtin", target, steps, len(pieces), None, 1, flop * overlap, memory)
+    return replace(plan, host=kept) if device.accelerated else replace(plan, memory=memory + kept)

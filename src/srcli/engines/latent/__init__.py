@@ -1,0 +1,1 @@
+"""What engines over the latents of a VAE share."""

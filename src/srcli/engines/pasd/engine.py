@@ -1,0 +1,139 @@
+"""PASD: Stable Diffusion 1.5 led by the picture, pixel by pixel."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Any
+
+from torch import Tensor
+
+from srcli.engines.base import Canvas, EngineSpec, Request, Size
+from srcli.engines.latent.captions import Describer
+from srcli.engines.latent.codec import Codec
+from srcli.engines.latent.prompts import TextEncoder, positive
+from srcli.engines.latent.schedulers import guided_steps, scheduler
+from srcli.engines.latent.sizes import least
+from srcli.engines.pasd.forecast import cost, grey_size, kept
+from srcli.engines.pasd.sampling import Nets, PasdDenoiser, feature_source_steps, start
+from srcli.engines.pasd.spec import SPEC
+from srcli.engines.pasd.weights import Loaded, open_all
+from srcli.engines.runtime.compiling import DeferredCompile
+from srcli.engines.runtime.device import Device
+from srcli.engines.runtime.memory_budget import MemoryNeed, Placement, budget, plan_placement
+from srcli.engines.runtime.oom_fallback import ALL_SAVINGS
+from srcli.engines.runtime.placement import network_memory_need, place_step_networks
+from srcli.models.shared_cfg_prefix import SharedCfgPrefix
+from srcli.models.text_kv_cache import cache_text_kv
+from srcli.sampling.layout import Limits, lay
+from srcli.sampling.noise import POSTERIOR
+from srcli.sampling.tiling import Tile
+from srcli.settings import ModelChoice, Sampling
+from srcli.weights.store import Store
+
+log = logging.getLogger(__name__)
+
+
+def load(choice: ModelChoice, device: Device, store: Store) -> Pasd:
+    """PASD as chosen, on the device."""
+    describer = Describer(store, device, choice.allow_pickle)
+    return replace(Pasd.of(open_all(choice, store), device, describer), variant=choice.variant)
+
+
+@dataclass(frozen=True)
+class Pasd:
+    """PASD's engine."""
+
+    nets: Nets
+    codec: Codec
+    texts: TextEncoder
+    schedule: Mapping[str, Any]
+    made_of: Mapping[str, str]
+    describer: Describer
+    memory_need: MemoryNeed
+    placement: Placement
+    memory: int | None = None  # that was free before anything was loaded
+    spec: EngineSpec = SPEC
+    variant: str | None = None
+    factor: int = 1
+    block: int | None = None
+    halo: int = 0
+    supported_savings: Collection[str] = ALL_SAVINGS
+
+    @classmethod
+    def of(cls, loaded: Loaded, device: Device, describer: Describer) -> Pasd:
+        for net in (loaded.unet, loaded.control):
+            cache_text_kv(net)
+        steps, base = (loaded.unet, loaded.paca, loaded.control), loaded.base
+        need = network_memory_need("PASD", steps, (base.vae, base.text_encoder), device.dtype)
+        placement, memory = plan_placement(need, device), budget(device)
+        place_step_networks(steps, device, placement)
+        nets = Nets(*steps, device, SharedCfgPrefix(loaded.unet, loaded.control))
+        texts = TextEncoder.of(base.tokenizer, base.text_encoder, device, placement)
+        codec = Codec.of(base.vae, need.beside(placement, device), placement)
+        return cls(nets, codec, texts, loaded.schedule, loaded.made_of, describer, need, placement, memory)
+
+    @cached_property
+    def _deferred_compile(self) -> DeferredCompile:
+        return DeferredCompile((self.nets.unet, self.nets.paca, self.nets.control), self.nets.device, self.placement)
+
+    def passes(self, size: Size, target: Size) -> list[Size]:
+        return [target]
+
+    def working_size(self, size: Size, target: Size, request: Request) -> Size:
+        """As large as the result, at least what PASD was tuned for, in whole latents; colours need no more."""
+        least_side = request.sampling.process_size or 0
+        width, height = grey_size(size, least_side) if request.task.grey_hint else least(target, least_side)
+        unit = self.codec.factor
+        return max(unit, width // unit * unit), max(unit, height // unit * unit)
+
+    def layout(self, height: int, width: int, sampling: Sampling) -> tuple[list[Tile], int] | None:
+        tiles = lay(height, width, sampling, cost, Limits())
+        if tiles is None:
+            return None
+        return tiles, max(1, self._latents(tiles, sampling) // (tiles[0].height * tiles[0].width))
+
+    def _latents(self, tiles: Sequence[Tile], sampling: Sampling) -> int:
+        """Of all tiles in a call, beside what stays from step to step. TooLarge: a CPU has no room left for any."""
+        device = self.nets.device
+        need = replace(self.memory_need, kept=kept(tiles, sampling, device))
+        return need.latents(self.placement, self.memory) if device.accelerated else plan_placement(need, device).latents
+
+    def prepare(self, hint: Tensor, request: Request) -> Canvas:
+        self._deferred_compile.begin(request.savings)
+        sampling = request.sampling
+        made = scheduler(str(sampling.scheduler), self.schedule, int(sampling.steps or 1))
+        shape = (1, 4, hint.shape[2] // self.codec.factor, hint.shape[3] // self.codec.factor)
+        codec = self.codec.with_less(request.savings)
+        z = codec.encode(hint, request.noise.draw(shape, POSTERIOR))
+        led = PasdDenoiser(
+            self.nets,
+            self._text(hint, request),
+            float(sampling.guidance or 0),
+            1.0 if sampling.conditioning_scale is None else sampling.conditioning_scale,
+            guided_steps(made.timesteps, sampling.guidance_interval),
+            request.savings.split_guidance,
+            feature_source_steps(made.timesteps, sampling.reuse or 1),
+        )
+        finish = partial(_finish, codec)
+        return Canvas(start(z, made, request.noise, sampling.noise_level), hint, led, made, finish)
+
+    def provenance(self) -> Mapping[str, str]:
+        return {**self.made_of, **self.placement.said()}
+
+    def _text(self, hint: Tensor, request: Request) -> Tensor:
+        """Embeddings of what to keep away from and of what to show."""
+        task, prompt = request.task, request.prompt
+        caption = self.describer.describe(hint, prompt.caption)
+        shown = positive(task, prompt.text, caption)
+        away = task.negative_prompt if prompt.negative is None else prompt.negative
+        for text in (shown, away):
+            if (count := len(self.texts.pieces(text))) > 1:
+                log.info(f"the prompt is longer than {self.texts.length} tokens: it is read in {count} pieces")
+        return self.texts.with_less(request.savings).encode([away, shown])
+
+
+def _finish(codec: Codec, x: Tensor) -> Tensor:
+    return codec.decode(x).clamp_(0, 1)

@@ -1,0 +1,79 @@
+"""Work and memory of a run of PASD."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from srcli.engines.base import Size
+from srcli.engines.latent.forecast import LatentNetworks, forecast_latent, plan_tiles
+from srcli.engines.latent.sizes import least
+from srcli.engines.runtime.device import Device
+from srcli.engines.runtime.forecast import Forecast
+from srcli.sampling.layout import Cost, Limits
+from srcli.sampling.tiling import Tile
+from srcli.settings import Sampling
+from srcli.tasks import Job
+
+# FLOP of one call as measured: linear in the tile's latents, and quadratic where attention is.
+LINEAR, QUADRATIC = 267e6, 18930.0
+OUTER_LINEAR, OUTER_QUADRATIC = 62e6, 14080.0  # of the outermost layers alone
+EMBEDDED = 320  # values of each latent that stay of the picture's embedding
+DEEP = 1600  # values of each latent that --reuse keeps for a text: what enters those layers, and three residuals
+
+
+def forecast(job: Job, size: Size, device: Device) -> Forecast:
+    """The plan for a picture of this size."""
+    sampling, target = job.sampling, job.target(*size)
+    short = sampling.process_size or 512
+    shown = grey_size(size, short) if job.task.grey_hint else least(target, short)
+    tiles = plan_tiles(NETWORKS, shown, sampling, Limits())
+    cost = mean_cost(sampling) if sampling.reuse else None
+    plan = forecast_latent(NETWORKS, sampling, target, tiles, device, kept(tiles, sampling, device), cost)
+    host = deep(tiles, sampling, device.dtype) if sampling.reuse and device.accelerated else 0
+    return replace(plan, host=host)
+
+
+def cost(latents: int) -> float:
+    """FLOP of one prediction for a tile of so many latents."""
+    return LINEAR * latents + QUADRATIC * latents**2
+
+
+NETWORKS = LatentNetworks(name="pasd", title="PASD", steps=1.469e9, vae=0.084e9, others=0.123e9, cost=cost)
+
+
+def outer_cost(latents: int) -> float:
+    """FLOP of one prediction around deep features of an earlier step."""
+    return OUTER_LINEAR * latents + OUTER_QUADRATIC * latents**2
+
+
+def mean_cost(sampling: Sampling) -> Cost:
+    """The mean cost of a call, where some steps share the deep layers' work."""
+    steps = int(sampling.steps or 1)
+    share = math.ceil(steps / (sampling.reuse or 1)) / steps
+    return lambda latents: share * cost(latents) + (1 - share) * outer_cost(latents)
+
+
+def kept(tiles: Sequence[Tile], sampling: Sampling, device: Device) -> int:
+    """Bytes on the device that stay from step to step."""
+    embedded = EMBEDDED * device.dtype.itemsize * sum(tile.height * tile.width for tile in tiles)
+    return embedded if device.accelerated else embedded + deep(tiles, sampling, device.dtype)
+
+
+def deep(tiles: Sequence[Tile], sampling: Sampling, dtype: torch.dtype) -> int:
+    """Bytes of host memory for deep features that serve several steps."""
+    if (sampling.reuse or 1) == 1:
+        return 0
+    texts = 1 if (sampling.guidance or 0) <= 1 else 2 if sampling.guidance_interval is None else 3
+    return DEEP * texts * dtype.itemsize * sum(tile.height * tile.width for tile in tiles)
+
+
+def grey_size(size: Size, short: int) -> Size:
+    """Exactly `short` pixels on the short side, unless the long one would pass twice that."""
+    long = int(short * max(size) / min(size))
+    if long > 2 * short:
+        short, long = int(2 * short * short / long), 2 * short
+    return (long, short) if size[0] > size[1] else (short, long)

@@ -1,0 +1,93 @@
+"""PASD, before it is loaded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from srcli.engines.base import AdapterEvidence, Engine, EngineSpec, Preset, Profile, Size, TaskSupport
+from srcli.settings import FLAGS, Lora, ModelChoice, Sampling
+from srcli.tasks import COLORIZE, RESTORE, STYLIZE, UPSCALE, Job
+from srcli.weights.families import detect_header
+
+if TYPE_CHECKING:
+    from srcli.engines.runtime.device import Device
+    from srcli.engines.runtime.forecast import Forecast
+    from srcli.weights.store import Store
+
+FAMILY = "sd15"
+BASE = "sd15"  # the usual base model; it also lends what another one lacks
+COLOR = "light-color"
+ADAPTERS = ("pasd", "pasd-rrdb", "pasd-light", "pasd-light-rrdb", "pasd-light-color")
+KINDS = ("pasd-unet", "pasd-light-unet", "pasd-control")
+
+
+def _load(choice: ModelChoice, device: Device, store: Store) -> Engine:
+    from srcli.engines.pasd.engine import load
+
+    return load(choice, device, store)
+
+
+def _forecast(choice: ModelChoice, job: Job, size: Size, device: Device) -> Forecast:
+    from srcli.engines.pasd.forecast import forecast
+
+    return forecast(job, size, device)
+
+
+def adapter_name(variant: str | None) -> str:
+    """The adapter in weights.lock."""
+    return "pasd" if variant in (None, "full") else f"pasd-{variant}"
+
+
+def _entries(choice: ModelChoice) -> tuple[str, ...]:
+    return (adapter_name(choice.variant), *([choice.base] if choice.base else []))
+
+
+def _recognizes(evidence: AdapterEvidence) -> bool:
+    if evidence.headers:
+        return any(detect_header(header).kind in KINDS for header in evidence.headers)
+    return evidence.is_one_of(ADAPTERS) or evidence.is_added(FAMILY)
+
+
+def _check(sampling: Sampling) -> None:
+    from srcli.engines.latent.schedulers import check_steps
+
+    check_steps(str(sampling.scheduler), int(sampling.steps or 1))
+
+
+SPEC = EngineSpec(
+    name="pasd",
+    title="PASD",
+    about="PASD, pixel-aware Stable Diffusion, on any Stable Diffusion 1.5 base",
+    needs="about 5 to 9 GB of weights, a GPU",
+    tasks={
+        UPSCALE.name: TaskSupport(rank=20),
+        STYLIZE.name: TaskSupport(rank=20),
+        RESTORE.name: TaskSupport(rank=20, base="realistic"),
+        COLORIZE.name: TaskSupport(rank=20, variant=COLOR),
+    },
+    profile=Profile(
+        defaults=Sampling(
+            steps=20,
+            guidance=9.0,
+            conditioning_scale=1.0,
+            noise_level=900,
+            scheduler="unipc",
+            color_fix="wavelet",
+            process_size=768,  # what PASD was tuned for
+        ),
+        presets={
+            "draft": Preset(
+                sampling=Sampling(steps=6, guidance=1.0, scheduler="lcm"), loras=(Lora(source="lcm-lora"),)
+            ),
+            "best": Preset(sampling=Sampling(steps=40)),
+        },
+    ),
+    options=frozenset(FLAGS),
+    unset=frozenset({"guidance_interval", "reuse", "tile", "overlap"}),
+    load=_load,
+    forecast=_forecast,
+    entries=_entries,
+    shared_entries=(BASE,),
+    recognizes=_recognizes,
+    check=_check,
+)

@@ -1,0 +1,56 @@
+"""Every engine by name. A spec is imported when somebody asks for engines; it imports no heavy library."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from importlib.metadata import EntryPoint, entry_points
+
+from srcli.engines.base import EngineSpec
+from srcli.errors import InputError
+from srcli.settings import AUTO, ModelChoice
+from srcli.tasks import Task
+
+GROUP = "srcli.engines"  # under which other packages register engines of their own
+OWN = (
+    EntryPoint("builtin", "srcli.engines.builtin.spec:SPEC", GROUP),
+    EntryPoint("pasd", "srcli.engines.pasd.spec:SPEC", GROUP),
+    EntryPoint("stablesr", "srcli.engines.stablesr.spec:SPEC", GROUP),
+    EntryPoint("sr3", "srcli.engines.sr3.spec:SPEC", GROUP),
+)
+
+
+@lru_cache(maxsize=1)
+def all_engines() -> dict[str, EngineSpec]:
+    """All engines, srcli's own first. One of another package never takes the name of one of srcli's."""
+    found: dict[str, EngineSpec] = {}
+    for point in (*OWN, *entry_points(group=GROUP)):
+        spec = point.load()
+        if not isinstance(spec, EngineSpec):
+            raise InputError(f"{point.value} is registered as an engine and is no EngineSpec: remove that package")
+        found.setdefault(spec.name, spec)
+    return found
+
+
+def find_engine(name: str) -> EngineSpec:
+    """The engine of this name."""
+    try:
+        return all_engines()[name]
+    except KeyError:
+        names = ", ".join((AUTO, *all_engines()))
+        raise InputError(f"--engine {name!r} is unknown: choose one of {names}") from None
+
+
+def engines_for(task: Task) -> list[EngineSpec]:
+    """The engines that can do this task: those that `auto` may take come first, by rank."""
+
+    def key(spec: EngineSpec) -> tuple[bool, int]:
+        rank = spec.tasks[task.name].rank
+        return rank is None, rank or 0
+
+    return sorted((spec for spec in all_engines().values() if task.name in spec.tasks), key=key)
+
+
+def entries_of(choice: ModelChoice) -> set[str]:
+    """Names in weights.lock that may be opened for this choice without being named in it."""
+    spec = find_engine(choice.engine)
+    return {*spec.entries(choice), *spec.shared_entries}

@@ -1,0 +1,71 @@
+"""What a run will take: its plan, the speed of this device, and durations in words."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch.nn.functional import conv2d
+
+from srcli.engines.base import Size
+from srcli.engines.runtime.device import Device
+
+SHARE = {"cpu": 0.6, "cuda": 0.35, "mps": 0.35}  # of a convolution's speed that whole networks reach
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """The plan of one picture."""
+
+    engine: str
+    result: Size
+    steps: int
+    tiles: int
+    tile: Size | None  # of the canvas; None where there is no canvas to be cut
+    at_once: int
+    flop: float
+    memory: int
+    host: int = 0  # bytes of host memory besides, where `memory` is an accelerator's
+
+    def fields(self, device: Device, speed: float) -> dict[str, object]:
+        """As words and numbers, at `speed` FLOP a second."""
+        return {
+            "engine": self.engine,
+            "result": f"{self.result[0]}x{self.result[1]}",
+            "steps": self.steps,
+            "tiles": self.tiles,
+            "tile": f"{self.tile[0]}x{self.tile[1]}" if self.tile else None,
+            "tiles_at_once": self.at_once,
+            "tflop": round(self.flop / 1e12, 3),
+            "memory_gib": round(self.memory / 2**30, 2),
+            "host_memory_gib": round(self.host / 2**30, 2),
+            "device": str(device),
+            "seconds": round(self.flop / speed, 1),
+        }
+
+
+def format_duration(seconds: float) -> str:
+    """A duration in words."""
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s"
+
+
+def measure_speed(device: Device) -> float:
+    """FLOP a second of a whole network, from a convolution of the kind that most of it is."""
+    x = torch.randn(2, 320, 64, 64, dtype=device.dtype, device=device.torch)
+    weight = torch.randn(320, 320, 3, 3, dtype=device.dtype, device=device.torch)
+    flop = 2 * weight.numel() * x[:, 0].numel()
+    best = min(_seconds(lambda: conv2d(x, weight, padding=1), device) for _ in range(4))
+    return flop / best * SHARE.get(device.torch.type, SHARE["cuda"])
+
+
+def _seconds(work: Callable[[], object], device: Device) -> float:
+    began = time.perf_counter()
+    work()
+    if device.accelerated:
+        torch.accelerator.synchronize(device.torch)
+    return time.perf_counter() - began

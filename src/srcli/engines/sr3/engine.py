@@ -1,0 +1,116 @@
+"""SR3's engine: a U-Net over pixels, conditioned on the bicubic enlargement."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from srcli.engines.base import Canvas, EngineSpec, Request, Size
+from srcli.engines.runtime.device import Device
+from srcli.engines.runtime.memory_budget import PixelMemoryNeed, size
+from srcli.engines.sr3.spec import SPEC, STEPS
+from srcli.engines.sr3.weights import open_checkpoint
+from srcli.errors import WeightsError
+from srcli.models.sr3_unet import SR3UNet
+from srcli.sampling.ancestral import Ancestral, levels
+from srcli.sampling.hint import to_unit_float
+from srcli.sampling.layout import Limits, lay
+from srcli.sampling.noise import START
+from srcli.sampling.tiling import Tile, filled_up
+from srcli.settings import ModelChoice, Sampling
+from srcli.weights.store import Store
+
+LIMITS = Limits(smallest=128, largest=512, step=32, overlap=32)
+SIDES = (512, 448, 384, 320, 256, 192, 128)  # of the largest tile, as memory allows
+VALUES = 24  # of all maps at once, for each pixel of a tile and each channel of the first level
+
+
+def load(choice: ModelChoice, device: Device, store: Store) -> SR3:
+    """The checkpoint that was named; there is none to pull."""
+    if choice.adapter is None:
+        raise WeightsError("SR3 has no weights of its own to pull: give a checkpoint, --adapter FILE")
+    checkpoint = open_checkpoint(choice.adapter, store, choice.allow_pickle)
+    unet = checkpoint.unet.to(device.torch).requires_grad_(False)
+    limits = replace(LIMITS, largest=tile_memory_need(unet, device).largest(SIDES, 0, device))
+    return SR3(unet, checkpoint.betas, checkpoint.factor, device, checkpoint.made_of, limits)
+
+
+def tile_memory_need(unet: SR3UNet, device: Device) -> PixelMemoryNeed:
+    """The memory that a tile takes."""
+    each = VALUES * unet.shape.inner_channel * device.dtype.itemsize
+    return PixelMemoryNeed("SR3", each, size([unet], torch.float32))
+
+
+@dataclass(frozen=True)
+class Levelled:
+    """The U-Net as a denoiser. Its hint is the enlargement in -1..1; it is told the noise level, or the step."""
+
+    unet: SR3UNet
+    roots: Tensor  # of the cumulated alphas, after each step
+    device: Device
+    stride: int = 1
+
+    def __call__(self, x: Tensor, t: Tensor, hint: Tensor, where: Sequence[Tile] | None = None) -> Tensor:
+        when = torch.full((len(x), 1), float(self.roots[int(t) + 1]), device=x.device)
+        if self.unet.shape.variant == "ddpm":
+            when = torch.full((len(x),), int(t), device=x.device)
+        half = self.device.dtype is not torch.float32
+        with torch.autocast(x.device.type, self.device.dtype, enabled=half):
+            found: Tensor = self.unet(torch.cat([hint, x], dim=1), when)
+        return found.to(x.dtype)
+
+
+@dataclass(frozen=True)
+class SR3:
+    """SR3's engine. Larger factors than it was trained for are reached in several passes."""
+
+    unet: SR3UNet
+    table: Tensor
+    each: int
+    device: Device
+    made_of: Mapping[str, str]
+    limits: Limits = LIMITS
+    spec: EngineSpec = SPEC
+    variant: str | None = None
+    factor: int = 1
+    block: int | None = None
+    halo: int = 0
+    supported_savings: Collection[str] = ("share", "tile")
+
+    def passes(self, size: Size, target: Size) -> list[Size]:
+        """A cascade in equal steps, none larger than one of training."""
+        scale = max(target[0] / size[0], target[1] / size[1], 1.0)
+        count = max(1, math.ceil(math.log(scale) / math.log(self.each) - 1e-6))
+        between = [scale ** (i / count) for i in range(1, count)]
+        return [*((round(size[0] * s), round(size[1] * s)) for s in between), target]
+
+    def working_size(self, size: Size, target: Size, request: Request) -> Size:
+        return target
+
+    def layout(self, height: int, width: int, sampling: Sampling) -> tuple[list[Tile], int] | None:
+        unit = self.unet.shape.factor
+        if sampling.tile is not None:  # a tile must survive all halvings
+            tile = max(unit, sampling.tile // unit * unit)
+            sampling = replace(sampling, tile=tile, overlap=sampling.overlap and min(sampling.overlap, tile - 1))
+        tiles = lay(height, width, sampling, float, self.limits)
+        return None if tiles is None else (tiles, 1)
+
+    def prepare(self, hint: Tensor, request: Request) -> Canvas:
+        made = Ancestral(self.table, clip=True)
+        made.set_timesteps(min(int(request.sampling.steps or STEPS), len(self.table)))
+        whole = filled_up(to_unit_float(hint).to(self.device.torch), self.unet.shape.factor) * 2 - 1
+        start = request.noise.draw(whole.shape, START).to(whole)
+        denoiser = Levelled(self.unet, levels(self.table), self.device)
+        return Canvas(start, whole, denoiser, made, partial(_finish, (hint.shape[2], hint.shape[3])))
+
+    def provenance(self) -> Mapping[str, str]:
+        return self.made_of
+
+
+def _finish(size: tuple[int, int], x: Tensor) -> Tensor:
+    return x[:, :, : size[0], : size[1]] / 2 + 0.5

@@ -1,0 +1,47 @@
+"""Work and memory of a run of SR3, as its checkpoint, which has to be here, would do it."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from srcli.engines.base import Size
+from srcli.engines.runtime.device import Device
+from srcli.engines.runtime.forecast import Forecast
+from srcli.engines.sr3.engine import SR3, load, tile_memory_need
+from srcli.models.sr3_unet import SR3UNet, build
+from srcli.sampling.tiling import Tile
+from srcli.settings import ModelChoice
+from srcli.tasks import Job
+from srcli.weights.store import Store
+
+CANVAS = 130  # bytes of all that is as large as the result, for each of its pixels
+
+
+def forecast(choice: ModelChoice, job: Job, size: Size, device: Device) -> Forecast:
+    """The plan for a picture of this size."""
+    engine, sampling, target = _opened(choice, device), job.sampling, job.target(*size)
+    steps, unit, flop = min(int(sampling.steps or 1), len(engine.table)), engine.unet.shape.factor, 0.0
+    for width, height in engine.passes(size, target):
+        canvas = math.ceil(height / unit) * unit, math.ceil(width / unit) * unit
+        tiles, at_once = engine.layout(*canvas, sampling) or ([Tile(0, 0, *canvas)], 1)
+        tile = tiles[0]
+        flop += steps * len(tiles) * count_work(engine.unet, tile.height, tile.width)
+    memory = tile_memory_need(engine.unet, device).bytes(tile.height * tile.width, CANVAS * math.prod(canvas))
+    return Forecast("sr3", target, steps, len(tiles), (tile.width, tile.height), at_once, flop, memory)
+
+
+@lru_cache(maxsize=1)
+def _opened(choice: ModelChoice, device: Device) -> SR3:
+    return load(choice, device, Store(offline=True))
+
+
+def count_work(unet: SR3UNet, height: int, width: int) -> float:
+    """FLOP of one prediction, counted without computing it."""
+    net, shape = build(unet.shape), unet.shape
+    with torch.device("meta"), FlopCounterMode(display=False) as counted:
+        net(torch.empty(1, shape.in_channel, height, width), torch.empty((1, 1) if shape.variant == "sr3" else 1))
+    return float(counted.get_total_flops())

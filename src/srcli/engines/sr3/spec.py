@@ -1,0 +1,55 @@
+"""SR3, before it is loaded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from srcli.engines.base import AdapterEvidence, Engine, EngineSpec, Preset, Profile, Size, TaskSupport
+from srcli.errors import InputError
+from srcli.settings import ModelChoice, Sampling
+from srcli.tasks import UPSCALE, Job
+
+if TYPE_CHECKING:
+    from srcli.engines.runtime.device import Device
+    from srcli.engines.runtime.forecast import Forecast
+    from srcli.weights.store import Store
+
+STEPS = 2000
+PREFIX = "denoise_fn."  # of the network's names in a checkpoint
+
+
+def _load(choice: ModelChoice, device: Device, store: Store) -> Engine:
+    from srcli.engines.sr3.engine import load
+
+    return load(choice, device, store)
+
+
+def _forecast(choice: ModelChoice, job: Job, size: Size, device: Device) -> Forecast:
+    from srcli.engines.sr3.forecast import forecast
+
+    return forecast(choice, job, size, device)
+
+
+def _recognizes(evidence: AdapterEvidence) -> bool:
+    return any(f"{PREFIX}downs.0.weight" in header.shapes for header in evidence.headers)
+
+
+def _check(sampling: Sampling) -> None:
+    if sampling.steps == 1:
+        raise InputError("--steps 1 is too few for SR3: give at least 2")
+
+
+SPEC = EngineSpec(
+    name="sr3",
+    title="SR3",
+    about="SR3 as published, with a checkpoint of your own (`--adapter FILE`)",
+    needs="your checkpoint",
+    tasks={UPSCALE.name: TaskSupport()},
+    profile=Profile(defaults=Sampling(steps=STEPS), presets={"draft": Preset(sampling=Sampling(steps=250))}),
+    options=frozenset({"adapter"}),
+    unset=frozenset({"tile", "overlap"}),
+    load=_load,
+    forecast=_forecast,
+    recognizes=_recognizes,
+    check=_check,
+)

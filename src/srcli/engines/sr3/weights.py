@@ -1,0 +1,92 @@
+"""SR3's network and noise schedule from a checkpoint, and from the official configuration beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from srcli.engines.sr3.spec import STEPS
+from srcli.errors import WeightsError
+from srcli.models.sr3_unet import Shape, SR3UNet, build, weights_of
+from srcli.sampling.ancestral import betas
+from srcli.weights.open import load_into, load_state
+from srcli.weights.store import Store
+
+# First and last beta of the published configurations.
+ENDS = {"sr3": (1e-6, 1e-2), "ddpm": (1e-4, 2e-2)}
+PUBLISHED_FACTOR = 8  # 16 -> 128 and 64 -> 512
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A network with its noise schedule; `factor`: how many times larger one pass makes a picture."""
+
+    unet: SR3UNet
+    betas: Tensor
+    factor: int
+    made_of: Mapping[str, str]
+
+
+def open_checkpoint(name: str, store: Store, allow_pickle: bool = False) -> Checkpoint:
+    """The checkpoint in this file, or of this name in weights.lock."""
+    located = store.resolve(name, "adapter", allow_pickle=allow_pickle)
+    path = located.only_file()
+    state, config = load_state(path), beside(Path(name))
+    unet = opened(path, state, config)
+    table = schedule(config, state, unet.shape.variant)
+    return Checkpoint(unet, table, factor_of(config), located.provenance())
+
+
+def opened(path: Path, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> SR3UNet:
+    """The network, after its configuration if there is one, else after the shapes of its weights."""
+    own = weights_of(state)
+    if "downs.0.weight" not in own:
+        raise WeightsError(f"{path}: holds no SR3 network: choose an SR3 checkpoint")
+    try:
+        shape = Shape.from_config(config["model"]) if config else Shape.from_state(own)
+        unet = build(shape)
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise WeightsError(f"{path}: its layout is not SR3's ({error}): choose an SR3 checkpoint") from error
+    if shape.in_channel != 2 * shape.out_channel:
+        raise WeightsError(f"{path}: paints from nothing ({shape.in_channel} channels in): choose one that enlarges")
+    return load_into(unet, own, path)
+
+
+def beside(path: Path) -> Mapping[str, Any]:
+    """The official configuration, where it lies beside the checkpoint as NAME.json or NAME_config.json."""
+    for name in (f"{path.stem}.json", f"{path.stem}_config.json"):
+        file = path.with_name(name)
+        try:
+            found = json.loads(file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError) as error:
+            raise WeightsError(f"{file}: not a configuration ({error}): correct it or move it away") from error
+        if isinstance(found, dict) and isinstance(found.get("model"), dict):
+            return found
+    return {}
+
+
+def schedule(config: Mapping[str, Any], state: Mapping[str, Tensor], variant: str) -> Tensor:
+    """The betas: as configured, else those in the checkpoint, else the published ones. Straight ones in float64."""
+    said = config.get("model", {}).get("beta_schedule", {}).get("val")
+    if said:
+        return betas(said["schedule"], said["n_timestep"], said["linear_start"], said["linear_end"])
+    kept = state.get("betas")
+    if kept is None:
+        return betas("linear", STEPS, *ENDS[variant])
+    straight = betas("linear", len(kept), float(kept[0]), float(kept[-1]))
+    return straight if torch.allclose(straight, kept.double(), rtol=1e-3) else kept.double()
+
+
+def factor_of(config: Mapping[str, Any]) -> int:
+    """How many times larger one pass makes a picture: as in training."""
+    data = config.get("datasets", {}).get("train", {})
+    small, large = data.get("l_resolution", 1), data.get("r_resolution", PUBLISHED_FACTOR)
+    return max(2, int(large) // int(small))

@@ -1,0 +1,142 @@
+"""StableSR, before it is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from srcli.engines.base import AdapterEvidence, Engine, EngineSpec, Preset, Profile, Size, TaskSupport
+from srcli.errors import InputError, WeightsError
+from srcli.settings import ModelChoice, Sampling
+from srcli.tasks import RESTORE, UPSCALE, Job
+from srcli.weights.families import detect_header
+
+if TYPE_CHECKING:
+    from srcli.engines.runtime.device import Device
+    from srcli.engines.runtime.forecast import Forecast
+    from srcli.weights.store import Store
+
+FAMILY = "sd21"
+LENDER = "sd21-base"  # lends its configurations to a checkpoint that brings its own base
+FUSION = "stablesr-cfw"
+WHOLE, ADAPTER = KINDS = ("stablesr", "stablesr-adapter")
+EPSILON, VELOCITY = "epsilon", "v_prediction"
+SCHEDULE_STEPS = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """One of the published models. `process`: pixels of the short side that it was trained with."""
+
+    name: str
+    adapter: str
+    base: str
+    prediction: str = EPSILON
+    process: int = 512
+
+
+USUAL = "512"
+VARIANTS: Mapping[str, Variant] = MappingProxyType(
+    {
+        USUAL: Variant(name=USUAL, adapter="stablesr", base=LENDER),
+        "768v": Variant(name="768v", adapter="stablesr-768v", base="sd21", prediction=VELOCITY, process=768),
+        "turbo": Variant(name="turbo", adapter="stablesr-turbo", base="sd-turbo"),
+    }
+)
+ADAPTERS = tuple(variant.adapter for variant in VARIANTS.values())
+
+
+def find_variant(name: str | None) -> Variant:
+    """The variant that was asked for, else the usual one."""
+    if (name or USUAL) not in VARIANTS:
+        raise InputError(f"--variant {name!r} is unknown to StableSR: choose one of {', '.join(VARIANTS)}")
+    return VARIANTS[name or USUAL]
+
+
+def _load(choice: ModelChoice, device: Device, store: Store) -> Engine:
+    from srcli.engines.stablesr.engine import load
+
+    return load(choice, device, store)
+
+
+def _forecast(choice: ModelChoice, job: Job, size: Size, device: Device) -> Forecast:
+    from srcli.engines.stablesr.forecast import forecast
+
+    return forecast(choice, job, size, device)
+
+
+def _entries(choice: ModelChoice) -> tuple[str, ...]:
+    variant = find_variant(choice.variant)
+    return variant.adapter, choice.base or variant.base
+
+
+def _recognizes(evidence: AdapterEvidence) -> bool:
+    if evidence.headers:
+        return any(detect_header(header).kind in KINDS for header in evidence.headers)
+    return evidence.is_one_of(ADAPTERS) or evidence.is_added(FAMILY)
+
+
+def _resolve(choice: ModelChoice, store: Store) -> ModelChoice:
+    """With the variant that the adapter is, else the one that goes with what the base predicts."""
+    if choice.variant is not None or choice.adapter is None:
+        return replace(choice, variant=find_variant(choice.variant).name)
+    known = variant_of_entry(store.known_names(choice.adapter))
+    if known is None and choice.base is not None:
+        known = _variant_for_base(choice.base, store)
+    return replace(choice, variant=known)
+
+
+def variant_of_entry(names: tuple[str, ...]) -> str | None:
+    """The variant whose adapter one of these entries of weights.lock is."""
+    return next((variant.name for variant in VARIANTS.values() if variant.adapter in names), None)
+
+
+def _variant_for_base(base: str, store: Store) -> str | None:
+    """The variant that goes with a base; None where that cannot be known yet."""
+    usual = next((variant.name for variant in VARIANTS.values() if variant.base == base), None)
+    return usual or {EPSILON: USUAL, VELOCITY: "768v"}.get(_prediction_of(base, store))
+
+
+def _prediction_of(base: str, store: Store) -> str:
+    """What a base says that it predicts, where its folder is here; a single file does not say."""
+    from srcli.weights.open import read_config
+
+    try:
+        folder = store.resolve(base, "base", ("scheduler",)).folder / "scheduler"
+        return str(read_config(folder, "scheduler_config.json").get("prediction_type", EPSILON))
+    except WeightsError:
+        return ""
+
+
+def _check(sampling: Sampling) -> None:
+    if sampling.scheduler != "ddpm":
+        from srcli.engines.latent.schedulers import check_steps
+
+        check_steps(str(sampling.scheduler), int(sampling.steps or 1))
+    elif not 2 <= int(sampling.steps or 0) <= SCHEDULE_STEPS:
+        raise InputError(f"--steps {sampling.steps} is out of range: give a number from 2 to {SCHEDULE_STEPS}")
+
+
+SPEC = EngineSpec(
+    name="stablesr",
+    title="StableSR",
+    about="StableSR, variants `512`, `768v`, `turbo`",
+    needs="about 6 GB of weights, a GPU",
+    tasks={UPSCALE.name: TaskSupport(), RESTORE.name: TaskSupport()},
+    profile=Profile(
+        defaults=Sampling(steps=200, fidelity=0.5, scheduler="ddpm", color_fix="adain"),
+        presets={"draft": Preset(sampling=Sampling(steps=50)), "best": Preset(sampling=Sampling(steps=400))},
+    ),
+    variants={"turbo": Profile(defaults=Sampling(steps=4, fidelity=0.5, scheduler="ddpm", color_fix="adain"))},
+    options=frozenset({"variant", "base", "adapter", "loras", "lora_alpha", "text", "preview", "compiled"}),
+    unset=frozenset({"tile", "overlap", "process_size"}),
+    load=_load,
+    forecast=_forecast,
+    entries=_entries,
+    shared_entries=(LENDER, FUSION),
+    recognizes=_recognizes,
+    resolve=_resolve,
+    check=_check,
+)

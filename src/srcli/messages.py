@@ -1,0 +1,29 @@
+"""Messages for the user: the package speaks through `logging`, and whoever runs it decides where that is heard."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+ROOT = logging.getLogger("srcli")
+
+
+class _Forward(logging.Handler):
+    """Hands the text of each message to a function."""
+
+    def __init__(self, hear: Callable[[str], None]) -> None:
+        super().__init__()
+        self._hear = hear
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._hear(record.getMessage())
+
+
+def forward_messages(hear: Callable[[str], None] | None) -> None:
+    """Send all messages of this process to `hear`, and to no earlier one. None: to nobody but the application's own
+    handlers, as at the start."""
+    for handler in [handler for handler in ROOT.handlers if isinstance(handler, _Forward)]:
+        ROOT.removeHandler(handler)
+    if hear is not None:
+        ROOT.addHandler(_Forward(hear))
+        ROOT.setLevel(logging.INFO)
