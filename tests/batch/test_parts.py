@@ -97,7 +97,7 @@ def test_only_weights_that_a_run_may_open_decide_whether_it_is_done_again() -> N
     seen = {before[0]}
     for name, more in (
         *(("mine", {"needs": ("part/vae",)}), ("part", {}), ("ink", {"kind": "lora"}), ("sd15", {})),
-        *(("pasd-light", {}), ("blip", {"kind": "captioner"})),
+        *(("pasd", {}), ("blip", {"kind": "captioner"})),
     ):
         own(name, 2, **more)
         seen.add(lock_digest(choice))

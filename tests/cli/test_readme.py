@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from srcli import errors
 from srcli.cli import app
+from srcli.engines.registry import all_engines
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -58,3 +59,8 @@ def test_the_make_targets_it_names_exist():
 @pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)#:]+)\)", README))))
 def test_no_link_leads_nowhere(link):
     assert (ROOT / link).exists()
+
+
+def test_the_table_of_engines_is_the_registry():
+    rows = "".join(f"| `{spec.name}` | {spec.about} | {spec.needs} |\n" for spec in all_engines().values())
+    assert f"|---|---|---|\n{rows}\n" in README

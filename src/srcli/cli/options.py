@@ -11,6 +11,7 @@ from typing import Annotated, get_type_hints
 import typer
 
 from srcli import settings
+from srcli.engines.registry import all_engines
 from srcli.errors import InputError
 
 
@@ -36,6 +37,14 @@ def takes(*groups: type) -> Callable[[Callable[..., None]], Callable[..., None]]
     return wrap
 
 
+def _choices(*names: str) -> str:
+    """For a help text: "a, b or c."."""
+    return f"{', '.join(names[:-1])} or {names[-1]}."
+
+
+COMPILING = ", ".join(spec.title for spec in all_engines().values() if "compiled" in spec.options)
+
+
 @dataclass(frozen=True)
 class Sizing:
     """How large the result is."""
@@ -55,9 +64,7 @@ class Sizing:
 class Models:
     """Which weights do it, and where they are computed."""
 
-    engine: Annotated[str, typer.Option(help="auto, builtin, pasd, stablesr or sr3.", rich_help_panel="Models")] = (
-        "auto"
-    )
+    engine: Annotated[str, typer.Option(help=_choices("auto", *all_engines()), rich_help_panel="Models")] = "auto"
     variant: Annotated[str | None, typer.Option(help="Variant of the engine's weights.", rich_help_panel="Models")] = (
         None
     )
@@ -92,7 +99,9 @@ class Models:
     compile: Annotated[
         bool,
         typer.Option(
-            "--compile", help="PASD, StableSR on a GPU: compile for all but the first.", rich_help_panel="Models"
+            "--compile",
+            help=f"{COMPILING} on a GPU: compile for all but the first.",
+            rich_help_panel="Models",
         ),
     ] = False
 

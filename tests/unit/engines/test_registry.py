@@ -1,0 +1,88 @@
+"""Engines are found by name, whoever brings them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from srcli.engines.registry import all_engines, engines_for, find_engine
+from srcli.errors import InputError
+from srcli.settings import FLAGS, Sampling
+from srcli.tasks import COLORIZE, RESTORE, TASKS, UPSCALE
+
+TOY = Path(__file__).parents[2] / "toy" / "mirror_engine.py"
+SPECS = list(all_engines().values())
+
+
+@pytest.fixture
+def srcli(tmp_path: Path):
+    """The command line beside an installed package that brings an engine."""
+    site, info = tmp_path / "site", tmp_path / "site" / "mirror-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mirror\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[srcli.engines]\nmirror = mirror_engine:SPEC\n")
+    (site / TOY.name).write_bytes(TOY.read_bytes())
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(site), *sys.path])}
+
+    def run(*words: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "srcli", *map(str, words)]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    return run
+
+
+def test_an_engine_of_another_package_runs_like_srclis_own(srcli, tmp_path):
+    assert len(TOY.read_text(encoding="utf-8").splitlines()) < 60
+    source, out = tmp_path / "a.png", tmp_path / "b.png"
+    pixels = np.random.default_rng(1).integers(0, 256, (8, 12, 3), np.uint8)
+    Image.fromarray(pixels).save(source)
+    done = srcli("upscale", source, "--engine", "mirror", "--scale", 1, "-o", out)
+    assert done.returncode == 0, done.stderr
+    assert np.array_equal(np.asarray(Image.open(out)), pixels[:, ::-1])
+    plan = json.loads(srcli("upscale", source, "--engine", "mirror", "--explain", "--json").stdout)
+    assert (plan["engine"], plan["steps"], plan["result"]) == ("mirror", 1, "48x32")
+    assert "mirror" in srcli("upscale", "--help").stdout
+    refused = srcli("colorize", source, "--engine", "mirror")
+    assert (refused.returncode, refused.stderr) == (2, "srcli: the mirror engine cannot colorize: choose one of pasd\n")
+    idle = srcli("upscale", source, "--engine", "mirror", "--noise-level", 3)
+    assert (idle.returncode, "--noise-level means nothing to the mirror engine" in idle.stderr) == (2, True)
+
+
+def test_engines_load_no_heavy_library_before_they_are_loaded():
+    code = "import sys, srcli.engines.registry as r; r.all_engines(); print(*{'torch', 'diffusers'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def test_auto_tries_engines_by_rank_and_never_those_without_one():
+    assert [spec.name for spec in engines_for(UPSCALE)][-2:] == ["stablesr", "sr3"]
+    for task in TASKS.values():
+        ranks = [rank for spec in engines_for(task) if (rank := spec.tasks[task.name].rank) is not None]
+        assert ranks == sorted(set(ranks)) != [], task.name
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
+def test_a_spec_names_what_there_is(spec):
+    assert spec.tasks.keys() <= TASKS.keys()
+    assert spec.options <= FLAGS.keys()
+    assert spec.unset <= set(Sampling.__dataclass_fields__)
+    assert all(spec.profile_of(name) is profile for name, profile in spec.variants.items())
+
+
+def test_an_unknown_engine_is_refused_with_those_there_are():
+    with pytest.raises(
+        InputError, match="--engine 'pads' is unknown: choose one of auto, builtin, pasd, stablesr, sr3"
+    ):
+        find_engine("pads")
+
+
+def test_weights_that_a_task_needs_are_in_the_spec():
+    assert find_engine("pasd").tasks[COLORIZE.name].variant == "light-color"
+    assert find_engine("pasd").tasks[RESTORE.name].base == "realistic"
