@@ -68,7 +68,7 @@ def test_the_level_is_remembered(said: list[str]) -> None:
 
 
 def test_the_bottom_is_an_error_of_the_machine() -> None:
-    oom_fallback = OomFallback(lambda text: None)
+    oom_fallback = OomFallback()
     with pytest.raises(MachineError, match="does not fit into memory") as caught:
         oom_fallback.run(Allocator(99, RuntimeError("CUDA error: out of memory\nmore")))
     assert caught.value.exit_code == 5
@@ -79,7 +79,7 @@ def test_the_bottom_is_an_error_of_the_machine() -> None:
 def test_other_errors_are_not_retried() -> None:
     work = Allocator(1, PictureError("no picture"))
     with pytest.raises(PictureError):
-        OomFallback(lambda text: None).run(work)
+        OomFallback().run(work)
     assert len(work.asked) == 1
 
 
@@ -95,7 +95,7 @@ def test_what_a_failed_try_held_is_gone_before_the_next() -> None:
 
     gc.disable()
     try:
-        assert OomFallback(lambda text: None).run(work)
+        assert OomFallback().run(work)
     finally:
         gc.enable()
 

@@ -10,6 +10,7 @@ import torch
 from tests.fakes import CPU, PassThrough, pipeline
 
 from srcli.engines.runtime.oom_fallback import MemorySavings
+from srcli.engines.pasd.spec import SPEC as PASD
 from srcli.errors import InputError, MachineError, PictureError
 from srcli.imaging.picture import Picture
 from srcli.pipeline import Pipeline
@@ -87,7 +88,7 @@ def test_colorize_shows_the_engine_luminance_and_keeps_it():
         return rgb * 0.5 + 0.3 + tint
 
     source = picture(grey=True)
-    engine = pipeline(name="pasd", change=colour)
+    engine = pipeline(spec=PASD, change=colour)
     result = engine.run(source, Job(task=COLORIZE))
     assert torch.equal(seen[0][:, 0], seen[0][:, 1])
     assert not result.grey
