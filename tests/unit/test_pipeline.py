@@ -9,8 +9,8 @@ import pytest
 import torch
 from tests.fakes import CPU, PassThrough, pipeline
 
-from srcli.engines.runtime.oom_fallback import MemorySavings
 from srcli.engines.pasd.spec import SPEC as PASD
+from srcli.engines.runtime.oom_fallback import MemorySavings
 from srcli.errors import InputError, MachineError, PictureError
 from srcli.imaging.picture import Picture
 from srcli.pipeline import Pipeline
