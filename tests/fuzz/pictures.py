@@ -6,6 +6,7 @@ import io
 import struct
 import zlib
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 from hypothesis import strategies as st
@@ -21,6 +22,7 @@ from tests.unit.imaging.builders import chunk, png, ramp, saved, tiff
 
 MADE = {"tool": "srcli", "seed": 1}
 SIZE = (10, 20)
+DEEP = Path(__file__).parent / "corpus" / "picture"
 SMALL = 1 << 20  # pixels; a header may claim more, and is refused
 
 
@@ -133,4 +135,6 @@ def pictures() -> list[bytes]:
         tiff(ramp(4, 5, np.uint16)),
         tiff(ramp(4, 5, np.uint16), deflate=True, planar=True),
         tiff(ramp(4, 5), pages=2),
+        tiff(np.full((4, 5, 3), 0.5, np.float32), sample_format=3),
+        *(path.read_bytes() for path in sorted(DEEP.iterdir())),
     ]

@@ -15,6 +15,11 @@ from srcli.errors import PictureError
 from srcli.imaging.bands import split_rows
 from srcli.imaging.resize import pillow_to_array
 
+
+class BeyondPillow(PictureError):
+    """A sound picture whose numbers Pillow has no form for; OpenImageIO may read it."""
+
+
 Array = NDArray[Any]
 Reopen = Callable[[], ImageFile.ImageFile]
 
@@ -99,9 +104,9 @@ def _from_lab(picture: Image.Image) -> Image.Image:
 def _wide(picture: Image.Image) -> Decoded:
     """32-bit modes: only the grey PPM's 16 bits fit what a picture is."""
     if picture.mode == "F":
-        raise PictureError(FLOATS, "unsupported")
+        raise BeyondPillow(FLOATS, "unsupported")
     if picture.format != "PPM":
-        raise PictureError("it holds signed or 32-bit numbers: save it with 8 or 16 bits", "unsupported")
+        raise BeyondPillow("it holds signed or 32-bit numbers: save it with 8 or 16 bits", "unsupported")
     picture.load()
     return Decoded(pillow_to_array(picture).astype(np.uint16), "L")
 
@@ -144,7 +149,7 @@ def _deep(picture: ImageFile.ImageFile, reopen: Reopen) -> Decoded:
     if isinstance(key, tuple):
         found.alpha = np.where((found.pixels == np.array(key, np.uint16)).all(-1), 0, 65535).astype(np.uint16)
     elif _premultiplied(picture):
-        _divide(found)
+        divide_by_alpha(found)
     return found
 
 
@@ -153,7 +158,7 @@ def _order(picture: ImageFile.ImageFile) -> str:
     if not isinstance(picture, TiffImagePlugin.TiffImageFile):
         return "B"
     if picture.tag_v2.get(_PLANAR) == 2 and picture.tile[0].codec_name != "raw":
-        raise PictureError("its 16-bit channels are compressed one by one: save it interleaved", "unsupported")
+        raise BeyondPillow("its 16-bit channels are compressed one by one: save it interleaved", "unsupported")
     return "L" if picture.tag_v2.prefix == b"II" else "B"
 
 
@@ -180,7 +185,7 @@ def _premultiplied(picture: Image.Image) -> bool:
     return isinstance(picture, TiffImagePlugin.TiffImageFile) and picture.tag_v2.get(_EXTRA) == (1,)
 
 
-def _divide(found: Decoded) -> None:
+def divide_by_alpha(found: Decoded) -> None:
     """Undo colour that was stored multiplied by its transparency."""
     if found.alpha is None:
         return

@@ -18,6 +18,9 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (rb"BM", "BMP"),
     (rb"P[1-6][\s#]", "PPM"),
     (rb"\x00\x00\x00\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51", "JPEG2000"),
+    (rb"\x76\x2f\x31\x01", "OPENEXR"),
+    (rb"#\?(?:RADIANCE|RGBE)", "RADIANCE"),
+    (rb"\xff\x0a|\x00\x00\x00\x0cJXL \r\n\x87\n", "JPEGXL"),
     (rb".{4}ftyp(?:avif|avis)|.{4}ftyp(?:mif1|msf1).{0,64}?avi[fs]", "AVIF"),
     (rb".{4}ftyp(?:hei[csxm]|hev[cmsx]|mif1|msf1)", "HEIF"),
 )
@@ -35,8 +38,7 @@ _REFUSED: tuple[tuple[bytes, str, str], ...] = (
     (rb"%PDF", f"is a PDF document: {_CONVERT}", "unsupported"),
     (rb"%!PS|\xc5\xd0\xd3\xc6", f"is an EPS or PostScript document: {_CONVERT}", "unsupported"),
     (rb"8BPS", f"is a Photoshop document: {_CONVERT}", "unsupported"),
-    (rb"\x76\x2f\x31\x01|#\?RADIANCE|#\?RGBE|P[Ff]\s", f"holds high dynamic range numbers: {_CONVERT}", "unsupported"),
-    (rb"\xff\x0a|\x00\x00\x00\x0cJXL \r\n\x87\n", f"is JPEG XL, which srcli cannot read: {_CONVERT}", "unsupported"),
+    (rb"P[Ff]\s", f"holds high dynamic range numbers: {_CONVERT}", "unsupported"),
     (rb".{4}ftypcrx |FUJIFILMCCD-RAW|IIU\x00|IIR[OS]|MMOR|FOVb", _RAW, "unsupported"),
     (rb"(?:II\*\x00|MM\x00\*).{4}CR", _RAW, "unsupported"),
     (rb"\x00\x05\x16\x07", "is a macOS side file (AppleDouble), not the picture: leave it out", "not-a-picture"),
@@ -78,6 +80,7 @@ class HeaderFacts:
     """What only the raw bytes tell of a picture."""
 
     lossless: bool = False
+    bits: int = 8  # of a channel, where Pillow would read only 8
     notes: list[str] = field(default_factory=list)
 
 
@@ -95,10 +98,8 @@ def inspect_header(kind: str, head: bytes) -> HeaderFacts:
     notes = [sentence for mark, sentence in _LEFT_OUT if mark in head]
     if kind == "PNG" and b"cICP" in head[:HEAD]:
         notes.append("its HDR colour signal (cICP) was left out: colours were taken as sRGB")
-    if _bits(kind, head) > 8:
-        notes.append(f"its {_bits(kind, head)} bits a channel were read as 8: srcli reads more from PNG and TIFF alone")
     lossless = kind in ("PNG", "TIFF", "BMP", "GIF", "PPM") or (kind == "WEBP" and b"VP8L" in head)
-    return HeaderFacts(lossless, list(dict.fromkeys(notes)))
+    return HeaderFacts(lossless, read_bits(kind, head), list(dict.fromkeys(notes)))
 
 
 def claimed_size(kind: str, head: bytes) -> tuple[int, int]:
@@ -107,7 +108,7 @@ def claimed_size(kind: str, head: bytes) -> tuple[int, int]:
     return max(sizes, key=lambda size: size[0] * size[1], default=(0, 0)) if kind == "AVIF" else (0, 0)
 
 
-def _bits(kind: str, head: bytes) -> int:
+def read_bits(kind: str, head: bytes) -> int:
     """Bits a channel in formats that Pillow reads as 8."""
     if kind == "AVIF" and (at := head.find(b"av1C")) > 0:
         flags = head[at + 6] if at + 6 < len(head) else 0

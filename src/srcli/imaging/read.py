@@ -8,7 +8,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,16 +18,16 @@ from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from srcli.errors import PictureError, SrcliError
 from srcli.files import hash_file
-from srcli.imaging import exif, icc
+from srcli.imaging import deep_formats, exif, icc
 from srcli.imaging.bands import split_rows
-from srcli.imaging.decode import Decoded, decode_channels
+from srcli.imaging.decode import BeyondPillow, Decoded, decode_channels
 from srcli.imaging.detect_format import HEAD, HeaderFacts, claimed_size, detect_format, inspect_header
 from srcli.imaging.metadata import collect_metadata, read_exif
-from srcli.imaging.picture import Picture
+from srcli.imaging.picture import Metadata, Picture
 from srcli.imaging.printable import printable
 from srcli.imaging.resize import bleed_colour
 from srcli.imaging.safe_open import open_regular
-from srcli.imaging.tiff_reader_checks import count_pages, explain_refusal, refuse_raw
+from srcli.imaging.tiff_reader_checks import RAW, count_pages, explain_refusal, refuse_raw
 from srcli.settings import FIRST, MAX_PIXELS, REFUSE
 
 Array = NDArray[Any]
@@ -56,6 +56,8 @@ def read_size(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[in
     name = "standard input" if isinstance(source, bytes) else printable(source)
     with open_regular(source, name) as file, _boundary(name, max_pixels):
         kind = detect_format(file.read(HEAD), name)
+        if kind in deep_formats.ONLY_HERE:
+            return deep_formats.read_deep_size(file, kind, max_pixels)
         with pillow_limits(max_pixels, False), _open(file, kind) as picture:
             turn = 1 if kind in _UPRIGHT else exif.read_orientation(read_exif(picture))
             width, height = picture.size
@@ -96,8 +98,12 @@ def _read(file: IO[bytes], name: str, rules: _Rules, lenient: bool) -> Picture:
     file.seek(0)
     digest = hash_file(file)
     told = inspect_header(kind, head)
+    if kind in deep_formats.ONLY_HERE:
+        return _deep(file, kind, rules, told, digest, deep_formats.read_boxes(file) if kind == "JPEGXL" else Metadata())
     try:
         return _decoded(file, kind, rules, told, digest)
+    except BeyondPillow as error:
+        return _deep_instead(file, kind, rules, told, digest, error)
     except (OSError, EOFError, SyntaxError) as error:
         if not (lenient and _is_truncated(error)):
             raise
@@ -111,8 +117,15 @@ def _decoded(
     with pillow_limits(rules.max_pixels, lenient) as caught, _hushed() if kind == "TIFF" else nullcontext():
         picture = _open(file, kind)
         notes = [*told.notes, *_frames(picture, rules.frames)]
+        if told.bits > 8 and kind in deep_formats.SUFFIXES and deep_formats.is_available():
+            with suppress(PictureError):  # of a rare kind there, Pillow's 8 bits are better than none
+                return _deep(file, kind, rules, told, digest, collect_metadata(picture)[0])
         found = decode_channels(picture, lambda: _open(file, kind))
         metadata, left_out = collect_metadata(picture)
+    if told.bits > 8 and found.pixels.dtype == np.uint8:
+        missing = kind in deep_formats.SUFFIXES and not deep_formats.is_available()
+        way = f": to read all {deep_formats.MISSING}" if missing else ""
+        notes.append(f"its {told.bits} bits a channel were read as 8{way}")
     turn = 1 if kind in _UPRIGHT else exif.read_orientation(metadata.exif)
     if any("EXIF" in str(w.message) for w in caught):
         left_out.append("its EXIF data is damaged in part")
@@ -132,6 +145,43 @@ def _decoded(
     )
 
 
+def _deep(file: IO[bytes], kind: str, rules: _Rules, told: HeaderFacts, digest: str, metadata: Metadata) -> Picture:
+    """A picture that OpenImageIO reads, in the same form as Pillow's."""
+    found = deep_formats.read_deep(file, kind, rules.max_pixels)
+    pixels, gamut, profile, said = _coloured(found.decoded, found.profile)
+    turn = found.orientation if kind == "TIFF" else exif.read_orientation(metadata.exif) if kind == "PPM" else 1
+    pixels, alpha, gamut = (_turned(a, turn) for a in (pixels, found.decoded.alpha, gamut))
+    return Picture(
+        pixels=pixels if alpha is None else bleed_colour(pixels, alpha),
+        alpha=alpha,
+        grey=found.decoded.space == "L",
+        profile=profile,
+        gamut=gamut,
+        metadata=metadata,
+        format=kind,
+        lossless=told.lossless,
+        sha256=digest,
+        notes=(*told.notes, *found.notes, *found.decoded.notes, *said),
+    )
+
+
+def _deep_instead(
+    file: IO[bytes], kind: str, rules: _Rules, told: HeaderFacts, digest: str, error: BeyondPillow
+) -> Picture:
+    """What Pillow has no form for, through OpenImageIO; else Pillow's own reason, which knows the file better."""
+    if not deep_formats.is_available():
+        way = "or read it with one more package: pip install 'srcli[formats]'"
+        raise PictureError(f"{error}, {way}", error.kind) from error
+    metadata = Metadata()
+    with suppress(Exception), pillow_limits(rules.max_pixels, False), _open(file, kind) as picture:
+        _frames(picture, rules.frames)
+        metadata = collect_metadata(picture)[0]
+    try:
+        return _deep(file, kind, rules, told, digest, metadata)
+    except PictureError as second:
+        raise (error if second.kind == "damaged" else second) from second
+
+
 def _open(file: IO[bytes], kind: str) -> ImageFile.ImageFile:
     file.seek(0)
     if kind == "HEIF":
@@ -141,7 +191,8 @@ def _open(file: IO[bytes], kind: str) -> ImageFile.ImageFile:
     except UnidentifiedImageError as error:
         if kind == "TIFF":
             file.seek(0)
-            raise PictureError(explain_refusal(file.read(1 << 26)), "unsupported") from error
+            reason = explain_refusal(file.read(1 << 26))
+            raise (PictureError if RAW in reason else BeyondPillow)(reason, "unsupported") from error
         file.seek(0)
         width, height = claimed_size(kind, file.read(HEAD))
         if width * height > LARGEST_AVIF:

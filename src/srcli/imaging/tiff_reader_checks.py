@@ -17,13 +17,13 @@ _RAW_SUFFIXES = frozenset(
 _SUBFILE, _BITS, _PHOTOMETRIC, _SUB_IFDS, _FORMAT, _DNG = 254, 258, 262, 330, 339, 50706
 _SENSOR = (32803, 34892)  # colour filter array, linear raw
 _PREVIEW_OR_MASK = 1 | 4
-_RAW = "is a camera raw file: develop it to TIFF, PNG or JPEG first"
+RAW = "is a camera raw file: develop it to TIFF, PNG or JPEG first"
 
 
 def refuse_raw(name: str) -> None:
     """Raw files open as the thumbnail they carry."""
     if PurePath(name).suffix.lower() in _RAW_SUFFIXES:
-        raise PictureError(f"{name} {_RAW}", "unsupported")
+        raise PictureError(f"{name} {RAW}", "unsupported")
 
 
 def count_pages(picture: Image.Image) -> int:
@@ -33,7 +33,7 @@ def count_pages(picture: Image.Image) -> int:
     tags = picture.tag_v2
     preview_first = bool(int(tags.get(_SUBFILE, 0)) & 1) and _SUB_IFDS in tags
     if _DNG in tags or preview_first or tags.get(_PHOTOMETRIC) in _SENSOR:
-        raise PictureError(f"it {_RAW}", "unsupported")
+        raise PictureError(f"it {RAW}", "unsupported")
     count = 1
     for index in range(1, picture.n_frames):
         picture.seek(index)
@@ -50,7 +50,7 @@ def explain_refusal(data: bytes) -> str:
     except ValueError:
         return "it is a damaged TIFF, or one of a rare kind: save it anew with another program"
     if _number(block, _PHOTOMETRIC) in _SENSOR or _DNG in block.main:
-        return f"it {_RAW}"
+        return f"it {RAW}"
     if _number(block, _FORMAT) == 3:
         return FLOATS
     bits = _number(block, _BITS)

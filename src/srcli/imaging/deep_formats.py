@@ -1,0 +1,197 @@
+"""Formats and depths that Pillow cannot hold, read by OpenImageIO (`pip install 'srcli[formats]'`)."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import struct
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from srcli.errors import PictureError
+from srcli.imaging.bands import split_rows
+from srcli.imaging.decode import Decoded, divide_by_alpha
+from srcli.imaging.picture import Metadata
+
+Array = NDArray[Any]
+
+# Our word for a format -> the suffix by which OpenImageIO picks one reader, and tries no other.
+SUFFIXES = {"TIFF": "tif", "JPEG2000": "jp2", "PPM": "ppm", "JPEGXL": "jxl", "OPENEXR": "exr", "RADIANCE": "hdr"}
+ONLY_HERE = ("JPEGXL", "OPENEXR", "RADIANCE")
+NUMBERS = ("uint8", "uint16", "half", "float", "double")
+LINEAR = ("OPENEXR", "RADIANCE")  # numbers that count light, not levels of a screen
+MISSING = "needs one more package: pip install 'srcli[formats]'"
+TOP = 65535
+LARGEST_BOX = 1 << 24
+HIGHEST = 2.0  # a screen's levels end at 1; what goes far beyond has another white
+
+
+@dataclass
+class DeepPicture:
+    """Channels at full depth, and what the file says of itself."""
+
+    decoded: Decoded
+    orientation: int = 1
+    profile: bytes = b""
+    notes: list[str] = field(default_factory=list)
+
+
+def is_available() -> bool:
+    """Whether the package is installed."""
+    try:
+        import OpenImageIO  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def read_deep(file: IO[bytes], kind: str, max_pixels: int) -> DeepPicture:
+    """Decode an open file. Raises PictureError, also where the package is not installed."""
+    with _opened(file, kind) as source:
+        spec = source.spec()
+        check_spec(spec, max_pixels)
+        pixels = source.read_image(0, spec.nchannels, _type_of(spec))
+        if pixels is None:
+            reason = " ".join(source.geterror().split())[:200]
+            raise PictureError(f"its data is damaged ({reason}): fetch it again", "damaged")
+        if kind == "JPEG2000" and spec.alpha_channel >= 0:  # OpenImageIO multiplies its colours by it
+            raise PictureError("its transparency is read by Pillow alone", "unsupported")
+        parts = int(spec.getattribute("oiio:subimages") or 1)
+        notes = [f"the first of {parts} pictures was taken"] if parts > 1 else []
+        if any(curve in str(spec.getattribute("oiio:ColorSpace") or "") for curve in ("pq", "hlg")):
+            notes.append("its HDR colour signal was left out: colours were taken as sRGB")
+        profile = spec.getattribute("ICCProfile")
+        decoded = _decoded(np.atleast_3d(pixels), spec, kind in LINEAR)
+        if kind == "TIFF" and decoded.space == "RGB" and not spec.getattribute("oiio:UnassociatedAlpha"):
+            divide_by_alpha(decoded)
+        return DeepPicture(
+            decoded,
+            int(spec.getattribute("Orientation") or 1),
+            b"" if profile is None else bytes(np.asarray(profile, np.uint8)),
+            notes,
+        )
+
+
+def read_deep_size(file: IO[bytes], kind: str, max_pixels: int) -> tuple[int, int]:
+    """Width and height of the upright picture, from its header."""
+    with _opened(file, kind) as source:
+        spec = source.spec()
+        check_spec(spec, max_pixels)
+        turned = int(spec.getattribute("Orientation") or 1) >= 5
+        return (spec.height, spec.width) if turned else (spec.width, spec.height)
+
+
+def read_boxes(file: IO[bytes]) -> Metadata:
+    """EXIF and XMP of a JPEG XL container; a bare stream has none."""
+    file.seek(0)
+    found: dict[bytes, bytes] = {}
+    while len(head := file.read(8)) == 8:
+        size, kind = struct.unpack(">L4s", head)
+        length = int.from_bytes(file.read(8), "big") - 16 if size == 1 else size - 8
+        if kind in (b"Exif", b"xml ") and 0 <= length <= LARGEST_BOX:
+            found[kind] = file.read(length)
+        elif length < 0:  # a bare stream, or a last box that goes on to the end
+            break
+        else:
+            file.seek(length, os.SEEK_CUR)
+    return Metadata(exif=found.get(b"Exif", b"")[4:].removeprefix(b"Exif\0\0"), xmp=found.get(b"xml ", b""))
+
+
+def check_spec(spec: Any, max_pixels: int) -> None:
+    """Refuse a picture by its header: too large, or of channels that are no colours."""
+    if spec.width * spec.height > max_pixels:
+        raise PictureError(f"it has {spec.width}x{spec.height} pixels: raise --max-pixels if you trust it", "too-large")
+    if str(spec.format) not in NUMBERS:
+        raise PictureError(f"it holds {spec.format} numbers: save it with 8 or 16 bits", "unsupported")
+    if spec.nchannels > 4 or spec.depth > 1 or spec.deep or _has_other_colours(spec):
+        said = f"{spec.nchannels} channels ({', '.join(spec.channelnames[:6])})"
+        raise PictureError(f"it holds {said}: save it as grey or RGB, with or without transparency", "unsupported")
+
+
+def _has_other_colours(spec: Any) -> bool:
+    extra = spec.nchannels - (spec.alpha_channel >= 0)
+    return extra not in (1, 3) or str(spec.getattribute("oiio:ColorSpace") or "").lower() in ("cmyk", "ycck", "lab")
+
+
+@contextmanager
+def _opened(file: IO[bytes], kind: str) -> Iterator[Any]:
+    try:
+        import OpenImageIO as oiio
+    except ImportError as error:
+        raise PictureError(f"it is {kind}, or has a depth, that {MISSING}", "unsupported") from error
+    config = oiio.ImageSpec()
+    config.attribute("oiio:UnassociatedAlpha", 1)
+    with tempfile.TemporaryDirectory(prefix="srcli-") as folder:
+        source = oiio.ImageInput.open(str(_named(file, Path(folder) / f"picture.{SUFFIXES[kind]}")), config)
+        if source is None:
+            reason = " ".join(oiio.geterror().split())[:200]
+            raise PictureError(f"it is damaged, or of a rare kind ({reason}): save it anew", "damaged")
+        try:
+            yield source
+        finally:
+            source.close()
+
+
+def _named(file: IO[bytes], name: Path) -> Path:
+    """Give an open file a name that ends as the reader wants it; the path it had may be another file by now."""
+    try:
+        handle = Path(f"/proc/self/fd/{file.fileno()}")
+    except io.UnsupportedOperation:
+        handle = None
+    if handle is not None and handle.exists():
+        name.symlink_to(handle)
+        return name
+    file.seek(0, os.SEEK_SET)
+    with name.open("wb") as copy:
+        shutil.copyfileobj(file, copy)
+    return name
+
+
+def _type_of(spec: Any) -> str:
+    """Integers as they are, all others as floats of 32 bits."""
+    name = str(spec.format)
+    return name if name in ("uint8", "uint16") else "float"
+
+
+def _decoded(channels: Array, spec: Any, linear: bool) -> Decoded:
+    """Grey or colour in 8 or 16 bits, and transparency apart."""
+    at, notes = spec.alpha_channel, list[str]()
+    alpha = channels[..., at] if at >= 0 else None
+    pixels = np.delete(channels, at, -1) if at >= 0 else channels
+    if channels.dtype == np.float32:
+        pixels, alpha = _to_levels(pixels, alpha, linear, notes)
+    grey = pixels.shape[2] == 1
+    pixels = np.ascontiguousarray(pixels[..., 0] if grey else pixels)
+    return Decoded(pixels, "L" if grey else "RGB", None if alpha is None else np.ascontiguousarray(alpha), notes)
+
+
+def _to_levels(pixels: Array, alpha: Array | None, linear: bool, notes: list[str]) -> tuple[Array, Array | None]:
+    """16-bit levels of floating-point numbers: light through sRGB's curve, a screen's values as they are."""
+    if not np.isfinite(pixels).all() or not (alpha is None or np.isfinite(alpha).all()):
+        raise PictureError("it holds floating-point numbers that are NaN or infinite: save it anew", "unsupported")
+    if not linear and (pixels.max() > HIGHEST or pixels.min() < 1 - HIGHEST):
+        said = f"its floating-point numbers go from {pixels.min():g} to {pixels.max():g}"
+        raise PictureError(f"{said}: bring them to 0 to 1 first", "unsupported")
+    if outside := float(((pixels < 0) | (pixels > 1)).mean()):
+        notes.append(f"{outside:.1%} of its numbers are outside of 0 to 1 and were cut off")
+    notes.append("its floating-point numbers were read as 16 bits")
+    out = np.empty(pixels.shape, np.uint16)
+    for rows in split_rows(*pixels.shape[:2]):
+        band = pixels[rows]
+        if linear and alpha is not None:  # light is stored multiplied by its transparency
+            band = band / np.maximum(alpha[rows, :, None], 1e-6)
+        band = np.clip(band, 0, 1)
+        out[rows] = np.rint((_to_srgb_curve(band) if linear else band) * TOP)
+    return out, None if alpha is None else np.rint(np.clip(alpha, 0, 1) * TOP).astype(np.uint16)
+
+
+def _to_srgb_curve(light: Array) -> Array:
+    return np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
