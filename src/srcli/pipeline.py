@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -27,6 +28,7 @@ from srcli.imaging.resize import resize
 from srcli.imaging.spill import allocate_array, evict_pages
 from srcli.sampling import colorfix
 from srcli.sampling.blocks import Block, blocks
+from srcli.sampling.consistency import VISIBLE, make_consistent
 from srcli.sampling.hint import pixels_to_tensor, to_unit_float
 from srcli.sampling.noise import NoiseField
 from srcli.sampling.sampler import Tiled, sample
@@ -38,6 +40,7 @@ from srcli.tasks import Job
 if TYPE_CHECKING:
     from srcli.engines.latent.preview import Preview
 
+log = logging.getLogger(__name__)
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 
 
@@ -91,6 +94,8 @@ class Pipeline:
             wanted = replace(request, noise=replace(request.noise, layer=index))
             stretch = Stretch(on_progress, kept or Unfinished(None), index)
             pixels = resize(self._pass(pixels, size, wanted, stretch), size)
+        if job.consistent:
+            self._make_consistent(pixels, picture)
         if job.task.keep_luma:
             pixels = transplant_luma(pixels, resize(picture.pixels, target))
         _refuse_blank(pixels, picture.pixels)
@@ -109,12 +114,20 @@ class Pipeline:
             "scale": round(job.factor(picture.width, picture.height), 4),
             "settings": {name: value for name, value in _given(sampling).items() if value is not None},
             "prompt": job.prompt.text,
+            **({"consistent": True} if job.consistent else {}),
             "device": self.device.torch.type,
             **({"thrift": asdict(self.oom_fallback.savings)} if self.oom_fallback.savings != MemorySavings() else {}),
             "dtype": str(self.device.dtype).removeprefix("torch."),
             "torch": torch.__version__,
             "input_sha256": picture.sha256,
         }
+
+    def _make_consistent(self, pixels: Pixels, picture: Picture) -> None:
+        if pixels.shape[0] < picture.height or pixels.shape[1] < picture.width:
+            raise PictureError("--consistent needs a result that is larger than the input: leave it out", "size")
+        left = make_consistent(pixels, picture.pixels)
+        if left >= VISIBLE:
+            log.warning(f"{picture.name}: where it is black or white, the reduced result is off by {left:.1f} levels")
 
     def _request(self, job: Job) -> Request:
         sampling = self.engine.spec.complete_sampling(job.sampling, self.engine.variant)

@@ -67,8 +67,11 @@ class Job:
     sampling: Sampling = Sampling()
     prompt: Prompt = Prompt()
     seed: int = SEED
+    consistent: bool = False  # the result, reduced again, is the input
 
     def __post_init__(self) -> None:
+        if self.consistent and self.task is not UPSCALE:
+            raise InputError(f"--consistent goes with upscale: {self.task.name} is asked to change the picture")
         if not 0 <= self.seed <= MAX_SEED:
             raise InputError(f"--seed {self.seed} is out of range: give a number from 0 to {MAX_SEED}")
 

@@ -13,6 +13,7 @@ from srcli.engines.pasd.spec import SPEC as PASD
 from srcli.engines.runtime.oom_fallback import MemorySavings
 from srcli.errors import InputError, MachineError, PictureError
 from srcli.imaging.picture import Picture
+from srcli.metrics.matlab import matlab_bicubic
 from srcli.pipeline import Pipeline
 from srcli.settings import Sampling, Size
 from srcli.tasks import COLORIZE, RESTORE, UPSCALE, Job
@@ -162,3 +163,30 @@ def test_thrift_makes_tiles_fewer_at_once_and_smaller():
     assert one == 1
     smaller, _ = line._layout(40, 40, replace(request, savings=MemorySavings(tile=0.75)))
     assert smaller[0].height < tiles[0].height
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_consistent_result_reduces_to_its_input_whatever_the_engine_made(dtype):
+    small = picture(24, 30, dtype)
+    soft = small.pixels // 4 + np.iinfo(dtype).max // 3  # away from the ends of the range
+    source = replace(small, pixels=matlab_bicubic(matlab_bicubic(soft, (90, 72)), (30, 24)))
+    wild = pipeline(factor=4, change=lambda rgb: rgb**2 * 0.7)
+    result = wild.run(source, Job(task=UPSCALE, consistent=True))
+    reduced = matlab_bicubic(result.pixels, (30, 24)).astype(int)
+    assert np.abs(reduced - source.pixels).max() <= 1
+    assert not np.array_equal(result.pixels, pipeline(factor=4).run(source, Job(task=UPSCALE)).pixels)
+    assert wild.made(Job(task=UPSCALE, consistent=True), source)["consistent"] is True
+
+
+def test_what_cannot_be_consistent_is_refused_or_told():
+    with pytest.raises(InputError, match="--consistent goes with upscale: restore-old-photo"):
+        Job(task=RESTORE, consistent=True)
+    with pytest.raises(PictureError, match="larger than the input"):
+        pipeline().run(picture(), Job(task=UPSCALE, size=Size(scale=0.5), consistent=True))
+    told = []
+    chess = replace(
+        picture(), name="chess", pixels=np.indices((20, 30)).sum(0)[..., None].repeat(3, 2).astype(np.uint8) % 2 * 255
+    )
+    replace(pipeline(factor=4), tell=told.append).run(chess, Job(task=UPSCALE, consistent=True))
+    assert len(told) == 1
+    assert told[0].startswith("chess: where it is black or white, the reduced result is off by ")

@@ -198,6 +198,11 @@ class Sampling:
     overlap: Annotated[int | None, typer.Option(help="Overlap of tiles.", rich_help_panel="Sampling")] = None
     seed: Annotated[int, typer.Option(help="Same seed, same picture.", rich_help_panel="Sampling")] = settings.SEED
 
+    consistent: Annotated[
+        bool,
+        typer.Option("--consistent", help="Reduced again, the result is the input.", rich_help_panel="Sampling"),
+    ] = False
+
     def frozen(self) -> settings.Sampling:
         return settings.Sampling(
             quality=self.quality,

@@ -29,6 +29,7 @@ def _run(
         sampling=sampling.frozen(),
         prompt=prompting.frozen(),
         seed=sampling.seed,
+        consistent=sampling.consistent,
     )
     wish, device = models.choice(), models.where()
     # What only a run needs is loaded by a run: help and usage errors answer at once.

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from srcli.imaging.bands import split_rows
+
 _Y_WEIGHTS = np.array([65.481, 128.553, 24.966]) / 255
 
 
@@ -21,14 +23,41 @@ def matlab_bicubic(pixels: NDArray[Any], size: tuple[int, int], *, antialias: bo
 
     Integer levels are computed in float32 and rounded once, at the end. Float arrays keep their dtype.
     """
-    is_integer = pixels.dtype.kind in "ui"
-    values = pixels.astype(np.float32) if is_integer else pixels
-    for axis, length in ((0, size[1]), (1, size[0])):
-        values = _resize_axis(values, axis, length, antialias)
-    if not is_integer:
-        return values
-    top = np.iinfo(pixels.dtype).max
-    return np.asarray(np.floor(values.clip(0, top) + 0.5), pixels.dtype)  # halves go up, as MATLAB rounds
+    out = np.empty((size[1], size[0], *pixels.shape[2:]), pixels.dtype)
+    for rows in split_rows(size[1], max(size[0], pixels.shape[1])):
+        out[rows] = round_levels(matlab_rows(pixels, size, rows, antialias=antialias), pixels.dtype)
+    return out
+
+
+def matlab_rows(
+    pixels: NDArray[Any], size: tuple[int, int], rows: slice, *, antialias: bool = True
+) -> NDArray[np.floating[Any]]:
+    """Some rows of the resized picture, not rounded."""
+    needed = rows_needed(pixels.shape[0], size[1], rows, antialias=antialias)
+    return matlab_rows_of_part(pixels[needed], needed.start, pixels.shape[0], size, rows, antialias=antialias)
+
+
+def rows_needed(height: int, new_height: int, rows: slice, *, antialias: bool = True) -> slice:
+    """The old rows that some new ones are made of."""
+    indices = bicubic_taps(height, new_height, antialias)[0][rows]
+    return slice(int(indices.min()), int(indices.max()) + 1)
+
+
+def matlab_rows_of_part(
+    part: NDArray[Any], first: int, height: int, size: tuple[int, int], rows: slice, *, antialias: bool = True
+) -> NDArray[np.floating[Any]]:
+    """As `matlab_rows`, where only the rows from `first` of the old picture's `height` are at hand."""
+    indices, weights = bicubic_taps(height, size[1], antialias)
+    part = part if part.dtype.kind == "f" else part.astype(np.float32)
+    tall = _weigh(part, 0, indices[rows] - first, weights[rows])
+    return _weigh(tall, 1, *bicubic_taps(part.shape[1], size[0], antialias))
+
+
+def round_levels(values: NDArray[np.floating[Any]], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Integer levels, halves upwards as MATLAB rounds; other types as they are."""
+    if dtype.kind not in "ui":
+        return values.astype(dtype, copy=False)
+    return np.asarray(np.floor(values.clip(0, np.iinfo(dtype).max) + 0.5), dtype)
 
 
 def reduce_bicubic(pixels: NDArray[Any], scale: int) -> NDArray[Any]:
@@ -51,14 +80,16 @@ def bicubic_taps(length: int, new_length: int, antialias: bool) -> tuple[NDArray
     return _mirror(indices[:, used], length), weights[:, used]
 
 
-def _resize_axis(values: NDArray[Any], axis: int, new_length: int, antialias: bool) -> NDArray[Any]:
-    if values.shape[axis] == new_length:
-        return values
-    indices, weights = bicubic_taps(values.shape[axis], new_length, antialias)
+def _weigh(
+    values: NDArray[np.floating[Any]], axis: int, indices: NDArray[np.int64], weights: NDArray[np.float64]
+) -> NDArray[np.floating[Any]]:
+    """Weighted sums of samples along an axis, tap by tap: fewer numbers at a time than a matrix of all."""
+    if indices.shape[1] == 1:  # the size stays as it is
+        return values.take(indices[:, 0], axis)
     along = [1] * values.ndim
-    along[axis] = new_length
+    along[axis] = len(indices)
     shape = list(values.shape)
-    shape[axis] = new_length
+    shape[axis] = len(indices)
     out = np.zeros(shape, values.dtype)
     for index, weight in zip(indices.T, weights.T.astype(values.dtype), strict=True):
         out += weight.reshape(along) * values.take(index, axis)
