@@ -25,9 +25,9 @@ import numpy as np
 from PIL import Image
 
 from srcli.batch.listener import Listener
-from srcli.batch.orders import Conduct, Intake, Maker, Orders, Outlet
 from srcli.batch.report import Outcome, Report, Tally
-from srcli.batch.run import run
+from srcli.batch.run import run_batch
+from srcli.batch.settings import BatchSettings, InputOptions, OutputOptions, PipelineFactory, RunOptions
 from srcli.settings import DeviceChoice, ModelChoice, Size
 from srcli.tasks import UPSCALE, Job
 
@@ -85,14 +85,21 @@ def generate(folder: Path, count: int, side: int) -> None:
         Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(folder / f"{number:04}.jpg", quality=90)
 
 
-def batch(folder: Path, **conduct: object) -> Clock:
+def batch(folder: Path, **options: object) -> Clock:
     """One run over a folder."""
     clock = Clock()
-    maker = Maker(ModelChoice(engine="builtin"), DeviceChoice(device="cpu", dtype="float32", threads=1))
+    factory = PipelineFactory(ModelChoice(engine="builtin"), DeviceChoice(device="cpu", dtype="float32", threads=1))
     with tempfile.TemporaryDirectory() as out:
         job = Job(task=UPSCALE, size=Size(scale=4))
-        run(
-            Orders(Intake(inputs=(str(folder),)), Outlet(path=out, format="png"), Conduct(**conduct), job, maker), clock
+        run_batch(
+            BatchSettings(
+                InputOptions(inputs=(str(folder),)),
+                OutputOptions(path=out, format="png"),
+                RunOptions(**options),
+                job,
+                factory,
+            ),
+            clock,
         )
     gc.collect()
     return clock

@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image
 
 from srcli.batch.listener import Listener
-from srcli.batch.orders import Conduct, Intake, Maker, Orders, Outlet
 from srcli.batch.report import Outcome, Report
-from srcli.batch.run import run
+from srcli.batch.run import run_batch
+from srcli.batch.settings import BatchSettings, InputOptions, OutputOptions, PipelineFactory, RunOptions
 from srcli.imaging.picture import Picture
 from srcli.settings import DeviceChoice, ModelChoice, Size
 from srcli.tasks import UPSCALE, Job
@@ -45,7 +45,7 @@ class Repeat:
 
 
 @dataclass(frozen=True, slots=True)
-class FakeMaker(Maker):
+class FakeFactory(PipelineFactory):
     pipeline: Repeat = Repeat()
     error: Exception | None = None
     loads: list[int] = field(default_factory=list, compare=False)
@@ -88,11 +88,13 @@ class Watcher(Listener):
         return {o.source.name: o.kind if o.status == "failed" else o.status for o in self.outcomes}
 
 
-def maker(**kind: object) -> FakeMaker:
-    return FakeMaker(ModelChoice(engine="builtin"), DeviceChoice(device="cpu"), **kind)
+def factory(**kind: object) -> FakeFactory:
+    return FakeFactory(ModelChoice(engine="builtin"), DeviceChoice(device="cpu"), **kind)
 
 
-def orders(*inputs: object, seed: int = 0, scale: float = 2, who: Maker | None = None, **more: object) -> Orders:
+def settings_for(
+    *inputs: object, seed: int = 0, scale: float = 2, who: PipelineFactory | None = None, **more: object
+) -> BatchSettings:
     """Orders with as little said as possible; what is given finds its group by its name."""
 
     def part(kind: type, **fixed: object):
@@ -100,14 +102,14 @@ def orders(*inputs: object, seed: int = 0, scale: float = 2, who: Maker | None =
         return kind(**fixed, **{k: v for k, v in more.items() if k in names})
 
     job = Job(task=UPSCALE, size=more.get("size") or Size(scale=scale), seed=seed)
-    intake = part(Intake, inputs=tuple(str(i) for i in inputs))
-    return Orders(intake, part(Outlet), part(Conduct), job, who or maker())
+    options = part(InputOptions, inputs=tuple(str(i) for i in inputs))
+    return BatchSettings(options, part(OutputOptions), part(RunOptions), job, who or factory())
 
 
 def go(*inputs: object, **kind: object) -> Watcher:
     """Run, and return what was heard."""
     watcher = Watcher()
-    run(orders(*inputs, **kind), watcher)
+    run_batch(settings_for(*inputs, **kind), watcher)
     return watcher
 
 

@@ -11,7 +11,7 @@ BAD_CODEC = """
 import os, signal, time
 from pathlib import Path
 
-if "srcli.batch.child" in Path("/proc/self/cmdline").read_text():
+if "srcli.batch.reading.child" in Path("/proc/self/cmdline").read_text():
     from PIL import Image
     real, TRIED = Image.open, Path(__file__).with_name("tried")
 

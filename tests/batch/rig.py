@@ -45,14 +45,14 @@ class Asked(io.FileIO):
 
 def main() -> None:
     from srcli import cli
-    from srcli.batch.orders import Maker
+    from srcli.batch.settings import PipelineFactory
     from srcli.engines import choose
 
     seconds = float(sys.argv.pop(1))
     choose.choose = lambda task, wish, device, quality: replace(wish, engine="builtin")
     if sys.stdin is not None:
         sys.stdin = io.TextIOWrapper(io.BufferedReader(Asked(0)))
-    Maker.load = lambda self, note, preview: Repeat(seconds, before=lambda picture: tell("begun"))
+    PipelineFactory.load = lambda self, note, preview: Repeat(seconds, before=lambda picture: tell("begun"))
     cli.main()
 
 

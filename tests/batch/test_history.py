@@ -9,7 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from srcli.batch.history import history
+from srcli.batch.journal.summary import summarize_journal
 from srcli.cli.boundary import ErrorBoundary
 from srcli.cli.report import report
 from srcli.errors import InputError
@@ -29,7 +29,7 @@ def out(tmp_path: Path) -> Path:
 
 
 def test_the_last_word_on_each_picture_counts(out: Path) -> None:
-    found = history(out)
+    found = summarize_journal(out)
     assert (found.runs, found.done, found.failed, found.unfinished) == (2, 2, 3, 0)
     assert [kind for kind, count, _ in found.failures if count == 3] == ["empty"]
     assert len(found.slowest) == 2
@@ -38,7 +38,7 @@ def test_the_last_word_on_each_picture_counts(out: Path) -> None:
 def test_a_line_that_was_cut_is_passed_over(out: Path) -> None:
     journal = out / ".srcli-journal.jsonl"
     journal.write_bytes(journal.read_bytes() + b'{"event": "picture", "source": "x", "status": "fai')
-    assert history(journal).failed == 3
+    assert summarize_journal(journal).failed == 3
 
 
 def test_the_command_says_it(out: Path) -> None:
@@ -56,4 +56,4 @@ def test_what_is_no_journal_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text('{"a": 1}\n')
     for path, says in ((tmp_path / "x.jsonl", "is no journal"), (tmp_path / "none.jsonl", "give"), (tmp_path, "give")):
         with pytest.raises(InputError, match=says):
-            history(path)
+            summarize_journal(path)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from srcli.batch.orders import Intake, with_mask
+from srcli.batch.settings import InputOptions, recipe_with_mask
 from srcli.errors import InputError
 from tests.batch.fakes import Watcher, draw, go
 
@@ -107,11 +107,14 @@ def test_a_mask_among_the_inputs_is_refused(tmp_path: Path) -> None:
     mask = scratch(tmp_path / "a.png")
     for name in (mask, tmp_path):
         with pytest.raises(InputError, match="itself an input"):
-            Intake(inputs=(str(name),), mask=str(name))
-    assert Intake(inputs=("x",), mask=str(tmp_path)).mask_for(mask, tmp_path) is None
+            InputOptions(inputs=(str(name),), mask=str(name))
+    assert InputOptions(inputs=("x",), mask=str(tmp_path)).mask_for(mask, tmp_path) is None
 
 
 def test_a_mask_that_cannot_be_read_is_not_none(tmp_path: Path) -> None:
     """Or else what was done without one would count as done with it."""
-    assert with_mask("r", None) == "r"
-    assert len({"r", with_mask("r", tmp_path / "gone.png"), with_mask("r", scratch(tmp_path / "a.png"))}) == 3
+    assert recipe_with_mask("r", None) == "r"
+    assert (
+        len({"r", recipe_with_mask("r", tmp_path / "gone.png"), recipe_with_mask("r", scratch(tmp_path / "a.png"))})
+        == 3
+    )

@@ -18,13 +18,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import PngImagePlugin
 
-from srcli.batch import grounds, wire
-from srcli.batch.inputs import Finder, Found, named
-from srcli.batch.journal import Journal, records
-from srcli.batch.naming import Namer, Ours, numbered
-from srcli.batch.orders import Conduct, Intake, Outlet, lock_digest
-from srcli.batch.plan import Plan
-from srcli.batch.reader import Reader, Readers
+from srcli.batch.journal.file import JournalFile, read_records
+from srcli.batch.planning import preflight
+from srcli.batch.planning.inputs import FoundFile, InputFinder, input_names
+from srcli.batch.planning.output_names import OutputNamer, OwnOutputs, numbered_names
+from srcli.batch.planning.plan import Plan
+from srcli.batch.reading import protocol
+from srcli.batch.reading.reader import Reader, Readers
+from srcli.batch.settings import InputOptions, OutputOptions, RunOptions, lock_digest
 from srcli.errors import InputError, MachineError, PictureError
 from srcli.imaging.icc import Profile
 from srcli.imaging.picture import Picture
@@ -32,13 +33,13 @@ from srcli.settings import Lora, ModelChoice, Size
 from srcli.weights.lock import Entry, File
 from srcli.weights.overlay import put
 from srcli.weights.places import places
-from tests.batch.fakes import draw, orders
+from tests.batch.fakes import draw, settings_for
 from tests.batch.hostile import hostile, install
 
 
 def listed(folder: Path, data: bytes, **more: object) -> list[str]:
     (folder / "list").write_bytes(data)
-    return list(named(Intake(listed=str(folder / "list"), **more)))
+    return list(input_names(InputOptions(listed=str(folder / "list"), **more)))
 
 
 def test_a_list_has_a_name_a_line(tmp_path: Path) -> None:
@@ -54,25 +55,25 @@ def test_long_lists_are_cut_at_names_only(tmp_path: Path) -> None:
 
 def test_a_list_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="list"):
-        list(named(Intake(listed=str(tmp_path / "none"))))
+        list(input_names(InputOptions(listed=str(tmp_path / "none"))))
 
 
 @pytest.mark.parametrize(
     "wrong",
     [
-        lambda: Intake(),
-        lambda: Intake(inputs=("-", "-")),
-        lambda: Intake(inputs=("-",), listed="-"),
-        lambda: Intake(inputs=("a",), max_pixels=0),
-        lambda: Intake(inputs=("a",), frames="some"),
-        lambda: Outlet(on_exists="ask"),
-        lambda: Outlet(suffix="a/b"),
-        lambda: Outlet(quality=101),
-        lambda: Outlet(format="gif"),
-        lambda: Conduct(timeout=0),
-        lambda: Conduct(timeout=float("inf")),
-        lambda: Conduct(timeout=float("nan")),
-        lambda: Conduct(workers=0),
+        lambda: InputOptions(),
+        lambda: InputOptions(inputs=("-", "-")),
+        lambda: InputOptions(inputs=("-",), listed="-"),
+        lambda: InputOptions(inputs=("a",), max_pixels=0),
+        lambda: InputOptions(inputs=("a",), frames="some"),
+        lambda: OutputOptions(on_exists="ask"),
+        lambda: OutputOptions(suffix="a/b"),
+        lambda: OutputOptions(quality=101),
+        lambda: OutputOptions(format="gif"),
+        lambda: RunOptions(timeout=0),
+        lambda: RunOptions(timeout=float("inf")),
+        lambda: RunOptions(timeout=float("nan")),
+        lambda: RunOptions(workers=0),
     ],
 )
 def test_orders_that_make_no_sense(wrong) -> None:
@@ -106,8 +107,8 @@ def test_only_weights_that_a_run_may_open_decide_whether_it_is_done_again() -> N
 
 
 def target(given: str, **more: object) -> str:
-    namer = Namer(orders(given, **more), lambda path: (100, 50))
-    return str(namer.target(Found(Path(given), Path(given).parent)))
+    namer = OutputNamer(settings_for(given, **more), lambda path: (100, 50))
+    return str(namer.target(FoundFile(Path(given), Path(given).parent)))
 
 
 @pytest.mark.parametrize(
@@ -156,18 +157,18 @@ def test_a_result_of_stdin_has_a_name_where_its_factor_is_known() -> None:
 
 def test_one_file_cannot_take_a_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="names one file"):
-        Namer(orders(tmp_path, path="out.png"), lambda path: (1, 1))
+        OutputNamer(settings_for(tmp_path, path="out.png"), lambda path: (1, 1))
 
 
 def test_numbers_are_counted_up() -> None:
-    numbers = numbered(Path("in/a_x2.png"))
+    numbers = numbered_names(Path("in/a_x2.png"))
     assert [str(next(numbers)) for _ in range(2)] == ["in/a_x2-2.png", "in/a_x2-3.png"]
 
 
 def finds(folder: Path, **more: object) -> list[str]:
-    told = orders(folder, **more)
-    plan = Plan(Finder(told.intake))
-    plan.leave_out(Ours(told, lambda path: False, lambda path: None))
+    told = settings_for(folder, **more)
+    plan = Plan(InputFinder(told.input))
+    plan.leave_out(OwnOutputs(told, lambda path: False, lambda path: None))
     return sorted(str(item.path.relative_to(folder)) for item in plan)
 
 
@@ -187,14 +188,14 @@ def test_links_are_followed_to_files_and_not_to_folders(tmp_path: Path) -> None:
     assert finds(tmp_path / "in", recursive=True) == ["a.png", "c.png"]
 
 
-def many(count: int) -> Iterator[Found]:
-    return (Found(Path(f"in/{number * 7919 % count:07}.png"), Path("in")) for number in range(count))
+def many(count: int) -> Iterator[FoundFile]:
+    return (FoundFile(Path(f"in/{number * 7919 % count:07}.png"), Path("in")) for number in range(count))
 
 
 def test_a_long_plan_is_in_order_and_needs_little_memory() -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     plan = Plan(many(100_000))
-    plan.place(Namer(orders("in"), lambda path: (1, 1)), rename=False)
+    plan.place(OutputNamer(settings_for("in"), lambda path: (1, 1)), rename=False)
     last = ""
     for item in plan:
         assert str(item.path) > last
@@ -205,15 +206,15 @@ def test_a_long_plan_is_in_order_and_needs_little_memory() -> None:
 
 def test_an_input_named_twice_is_one(tmp_path: Path) -> None:
     draw(tmp_path / "in" / "a.png")
-    told = orders(tmp_path / "in", tmp_path / "in" / "a.png", tmp_path / "in" / ".." / "in" / "a.png")
-    assert len(Plan(Finder(told.intake))) == 1
+    told = settings_for(tmp_path / "in", tmp_path / "in" / "a.png", tmp_path / "in" / ".." / "in" / "a.png")
+    assert len(Plan(InputFinder(told.input))) == 1
 
 
 def test_names_that_differ_in_case_only_are_two_where_the_file_system_says_so(tmp_path: Path) -> None:
     for name in ("A.png", "a.png"):
         draw(tmp_path / name)
-    plan = Plan(Finder(orders(tmp_path).intake))
-    plan.place(Namer(orders(tmp_path), lambda path: (1, 1)), rename=False)
+    plan = Plan(InputFinder(settings_for(tmp_path).input))
+    plan.place(OutputNamer(settings_for(tmp_path), lambda path: (1, 1)), rename=False)
     assert [item.target.name for item in plan] == ["A_x2.png", "a_x2.png"]
 
 
@@ -222,10 +223,10 @@ def test_a_mask_is_not_written_over(tmp_path: Path) -> None:
     draw(tmp_path / "a.tif")
     draw(tmp_path / "masks" / "a.png")
     masks = tmp_path / "masks"
-    told = orders(tmp_path / "a.tif", path=str(masks / "a.png"), on_exists="overwrite", mask=str(masks))
-    plan = Plan(Finder(told.intake))
+    told = settings_for(tmp_path / "a.tif", path=str(masks / "a.png"), on_exists="overwrite", mask=str(masks))
+    plan = Plan(InputFinder(told.input))
     with pytest.raises(InputError, match="would be written over"):
-        plan.place(Namer(told, lambda path: (1, 1)), False, told.intake)
+        plan.place(OutputNamer(told, lambda path: (1, 1)), False, told.input)
 
 
 class Evil:
@@ -233,42 +234,46 @@ class Evil:
         return os.system, ("echo evil",)
 
 
-@pytest.mark.parametrize("message", [Evil(), io.StringIO, os.system, Journal, Plan, Reader])
+@pytest.mark.parametrize("message", [Evil(), io.StringIO, os.system, JournalFile, Plan, Reader])
 def test_messages_open_nothing_but_pictures(message: object) -> None:
     stream = io.BytesIO()
-    wire.send(stream, message)
+    protocol.send_message(stream, message)
     stream.seek(0)
     with pytest.raises(pickle.UnpicklingError, match="no part of a picture"):
-        wire.receive(stream)
+        protocol.receive_message(stream)
 
 
 def test_a_message_arrives_as_it_was_sent() -> None:
     whole = np.arange(24, dtype=np.uint16).reshape(2, 4, 3)
     picture = Picture(pixels=whole[:, ::2], alpha=whole[..., 0], profile=Profile(b"p", "RGB"), notes=("a", "b"))
-    for message in (picture, wire.Refusal("no", "kind"), wire.Request(Path("a"), b"x", Intake(inputs=("a",)), "size")):
+    for message in (
+        picture,
+        protocol.Refusal("no", "kind"),
+        protocol.Request(Path("a"), b"x", InputOptions(inputs=("a",)), "size"),
+    ):
         stream = io.BytesIO()
-        wire.send(stream, message)
+        protocol.send_message(stream, message)
         stream.seek(0)
-        assert repr(wire.receive(stream)) == repr(message)
+        assert repr(protocol.receive_message(stream)) == repr(message)
 
 
 def test_names_do_not_lead_through_modules() -> None:
-    """`srcli.batch.reader` knows subprocess; its name must not be a way to it."""
-    crafted = b"\x80\x04\x8c\x12srcli.batch.reader\x8c\x10subprocess.Popen\x93."
+    """`srcli.batch.reading.reader` knows subprocess; its name must not be a way to it."""
+    crafted = b"\x80\x04\x8c\x12srcli.batch.reading.reader\x8c\x10subprocess.Popen\x93."
     with pytest.raises(pickle.UnpicklingError):
-        wire.receive(io.BytesIO(wire.HEAD.pack(1) + wire.HEAD.pack(len(crafted)) + crafted))
+        protocol.receive_message(io.BytesIO(protocol.HEAD.pack(1) + protocol.HEAD.pack(len(crafted)) + crafted))
 
 
 @given(st.binary(max_size=200), st.booleans())
 def test_noise_is_no_message(data: bytes, framed: bool) -> None:
-    data = wire.HEAD.pack(1) + wire.HEAD.pack(len(data)) + data if framed else data
+    data = protocol.HEAD.pack(1) + protocol.HEAD.pack(len(data)) + data if framed else data
     with pytest.raises((EOFError, pickle.UnpicklingError)):
-        wire.receive(io.BytesIO(data))
+        protocol.receive_message(io.BytesIO(data))
 
 
 def test_a_reader_survives_its_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path / "codec", monkeypatch)
-    reader = Reader(Intake(inputs=("a",)), timeout=3)
+    reader = Reader(InputOptions(inputs=("a",)), timeout=3)
     try:
         with pytest.raises(PictureError, match="killed") as caught:
             reader.read(hostile(tmp_path / "k.png", b"KILL"))
@@ -301,7 +306,7 @@ class AtTheLastMoment(threading.Timer):
 
 def test_a_timer_that_fires_as_the_answer_comes_harms_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("threading.Timer", AtTheLastMoment)
-    reader = Reader(Intake(inputs=("a",)))
+    reader = Reader(InputOptions(inputs=("a",)))
     try:
         assert reader.size(draw(tmp_path / "a.png", 30, 20)) == (30, 20)
         assert reader.size(draw(tmp_path / "b.png", 20, 10)) == (20, 10)
@@ -310,7 +315,7 @@ def test_a_timer_that_fires_as_the_answer_comes_harms_nobody(tmp_path: Path, mon
 
 
 def test_a_process_that_died_at_rest_is_no_fault_of_the_next_picture(tmp_path: Path) -> None:
-    reader = Reader(Intake(inputs=("a",)))
+    reader = Reader(InputOptions(inputs=("a",)))
     try:
         assert reader.size(draw(tmp_path / "a.png", 30, 20)) == (30, 20)
         process = reader.start()
@@ -323,7 +328,7 @@ def test_a_process_that_died_at_rest_is_no_fault_of_the_next_picture(tmp_path: P
 
 def test_what_is_being_read_can_be_let_go_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path / "codec", monkeypatch)
-    readers = Readers(Intake(inputs=("a",)))
+    readers = Readers(InputOptions(inputs=("a",)))
     with ThreadPoolExecutor(2) as pool:
         stalled = pool.submit(readers.read, hostile(tmp_path / "w.png", b"WAIT"))
         readers.drop()
@@ -336,7 +341,7 @@ def test_what_is_being_read_can_be_let_go_of(tmp_path: Path, monkeypatch: pytest
 
 def test_stdin_is_read_up_to_what_a_picture_may_have(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(bytes(2000))))
-    readers = Readers(Intake(inputs=("-",), max_pixels=100))
+    readers = Readers(InputOptions(inputs=("-",), max_pixels=100))
     with pytest.raises(PictureError, match="max-pixels"):
         readers.read(Path("-"))
     monkeypatch.setattr("sys.stdin", None)
@@ -346,24 +351,24 @@ def test_stdin_is_read_up_to_what_a_picture_may_have(monkeypatch: pytest.MonkeyP
 
 
 def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
-    first = Journal(tmp_path)
+    first = JournalFile(tmp_path)
     with pytest.raises(MachineError, match="another run"):
-        Journal(tmp_path)
+        JournalFile(tmp_path)
     first.close()
-    Journal(tmp_path).close()
+    JournalFile(tmp_path).close()
 
 
 def test_half_a_line_is_ended_before_the_next(tmp_path: Path) -> None:
     (tmp_path / ".srcli-journal.jsonl").write_bytes(b'{"event": "run"}\n{"event": "pic')
-    journal = Journal(tmp_path)
+    journal = JournalFile(tmp_path)
     journal.add(status="done")
     journal.close()
-    assert [record.get("status") for record in records(journal.path)] == [None, "done"]
+    assert [record.get("status") for record in read_records(journal.path)] == [None, "done"]
     assert json.loads(journal.path.read_bytes().splitlines()[-1])["status"] == "done"
 
 
 def test_a_full_disk_leaves_no_half_line(tmp_path: Path) -> None:
-    journal = Journal(tmp_path)
+    journal = JournalFile(tmp_path)
     journal.add(status="done")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (journal.path.stat().st_size + 20, before[1]))
@@ -374,7 +379,7 @@ def test_a_full_disk_leaves_no_half_line(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     journal.add(status="skipped")
     journal.close()
-    assert [record["status"] for record in records(journal.path)] == ["done", "skipped"]
+    assert [record["status"] for record in read_records(journal.path)] == ["done", "skipped"]
 
 
 def test_leavings_of_the_dead_are_swept_and_work_of_the_living_is_not(tmp_path: Path) -> None:
@@ -384,7 +389,7 @@ def test_leavings_of_the_dead_are_swept_and_work_of_the_living_is_not(tmp_path: 
     dead.write_bytes(b"x")
     with alive.open("wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        grounds.sweep(tmp_path)
+        preflight.remove_leftovers(tmp_path)
         assert (dead.exists(), alive.exists()) == (False, True)
-    grounds.sweep(tmp_path)
+    preflight.remove_leftovers(tmp_path)
     assert not alive.exists()

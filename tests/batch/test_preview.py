@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from srcli.batch.inputs import Found
-from srcli.batch.plan import Plan
-from srcli.batch.preview import make_way
+from srcli.batch.planning.inputs import FoundFile
+from srcli.batch.planning.plan import Plan
+from srcli.batch.planning.preview_file import check_preview_file
 from srcli.errors import InputError, MachineError
 from srcli.imaging.picture import Picture
 from srcli.imaging.write import write_picture
-from tests.batch.fakes import draw, go, orders
+from tests.batch.fakes import draw, go, settings_for
 
 
 def earlier(path: Path) -> Path:
@@ -62,8 +62,8 @@ def test_a_folder_that_takes_no_files_is_said_before_the_run(tmp_path: Path) -> 
 
 
 def test_a_folder_that_cannot_be_read_has_no_mask(tmp_path: Path) -> None:
-    closed = Plan([Found(tmp_path, tmp_path, 0, problem=("unreadable", "closed"))])
-    asked = orders(tmp_path, mask=str(draw(tmp_path / "masks" / "a.png").parent))
+    closed = Plan([FoundFile(tmp_path, tmp_path, 0, problem=("unreadable", "closed"))])
+    asked = settings_for(tmp_path, mask=str(draw(tmp_path / "masks" / "a.png").parent))
     look = tmp_path / "look.png"
-    make_way(look, asked, closed, lambda path: None)
+    check_preview_file(look, asked, closed, lambda path: None)
     assert closed.claim(look, tmp_path / "a.png") == look

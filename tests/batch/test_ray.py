@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from srcli.batch.orders import Maker
+from srcli.batch.settings import PipelineFactory
 from srcli.errors import MachineError, PictureError, WeightsError
 from srcli.imaging.picture import Picture
 from srcli.settings import DeviceChoice, ModelChoice
-from tests.batch.fakes import FakeMaker, Repeat, draw, go, maker
+from tests.batch.fakes import FakeFactory, Repeat, draw, factory, go
 
 ray = pytest.importorskip("ray")
 cluster_utils = pytest.importorskip("ray.cluster_utils")
@@ -75,7 +75,7 @@ def terminated_once(picture: Picture) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Talker(FakeMaker):
+class Talker(FakeFactory):
     """Its pipeline has something to say of every picture."""
 
     def load(self, tell, preview=None) -> Repeat:
@@ -103,7 +103,7 @@ def test_the_built_in_engine_makes_the_same_pictures_too(tmp_path: Path) -> None
     folder = tmp_path / "in"
     for number in range(4):
         draw(folder / f"{number}.png", 40, 30, seed=number)
-    real = Maker(ModelChoice(engine="builtin"), DeviceChoice(device="cpu", dtype="float32"))
+    real = PipelineFactory(ModelChoice(engine="builtin"), DeviceChoice(device="cpu", dtype="float32"))
     go(folder, path=str(tmp_path / "one"), who=real)
     go(folder, path=str(tmp_path / "two"), who=real, workers=2)
     assert content(tmp_path / "two") == content(tmp_path / "one")
@@ -116,7 +116,7 @@ def test_what_goes_wrong_with_one_picture_is_its_own_affair(tmp_path: Path, clus
     folder = pictures(tmp_path / "in", 6)
     for width in (13, 14, 15):
         draw(folder / f"{width}.png", width)
-    who = maker(pipeline=Repeat(before=strange))
+    who = factory(pipeline=Repeat(before=strange))
     heard = go(folder, path=str(tmp_path / "out"), ray=cluster.address, workers=2, timeout=5, who=who)
     cluster.remove_node(node)
     fates = heard.fate()
@@ -128,7 +128,7 @@ def test_what_goes_wrong_with_one_picture_is_its_own_affair(tmp_path: Path, clus
 def test_a_worker_that_is_terminated_loses_nothing(tmp_path: Path) -> None:
     folder = pictures(tmp_path / "in", 4)
     draw(folder / "13.png", 13)
-    heard = go(folder, path=str(tmp_path / "out"), workers=2, who=maker(pipeline=Repeat(before=terminated_once)))
+    heard = go(folder, path=str(tmp_path / "out"), workers=2, who=factory(pipeline=Repeat(before=terminated_once)))
     assert (heard.report.done, heard.report.exit_code) == (5, 0)
     assert heard.notes == ["a worker was lost: what it had is done again by others"]
 
@@ -138,7 +138,7 @@ def test_a_signal_means_with_ray_what_it_means_without(tmp_path: Path) -> None:
     folder, out = pictures(tmp_path / "in", 12), tmp_path / "out"
     killer = threading.Thread(target=_when, args=(lambda: content(out), lambda: os.kill(os.getpid(), signal.SIGTERM)))
     killer.start()
-    heard = go(folder, path=str(out), workers=2, who=maker(pipeline=Repeat(seconds=0.5)))
+    heard = go(folder, path=str(out), workers=2, who=factory(pipeline=Repeat(seconds=0.5)))
     killer.join()
     assert heard.report.exit_code == 128 + signal.SIGTERM
     assert 0 < heard.report.done == len(content(out)) < 12
@@ -157,7 +157,7 @@ def test_missing_weights_end_the_run(tmp_path: Path, cluster) -> None:
     cluster.wait_for_nodes()
     pictures(tmp_path, 3)
     with pytest.raises(WeightsError, match="pull"):
-        go(tmp_path, ray=cluster.address, workers=2, who=maker(error=WeightsError("no weights: pull them")))
+        go(tmp_path, ray=cluster.address, workers=2, who=factory(error=WeightsError("no weights: pull them")))
     cluster.remove_node(node)
 
 
@@ -175,7 +175,7 @@ def test_a_lost_node_loses_nothing(tmp_path: Path, cluster) -> None:
     lose = partial(cluster.remove_node, nodes[0], allow_graceful=False)
     killer = threading.Thread(target=_when, args=(lambda: len(content(out)) >= 4, lose))
     killer.start()
-    heard = go(folder, path=str(out), ray=cluster.address, workers=2, who=maker(pipeline=Repeat(seconds=0.4)))
+    heard = go(folder, path=str(out), ray=cluster.address, workers=2, who=factory(pipeline=Repeat(seconds=0.4)))
     killer.join()
     cluster.remove_node(nodes[1])
     assert heard.report.done == 24

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from srcli.batch.history import history
+from srcli.batch.journal.summary import summarize_journal
 from srcli.errors import InputError, MachineError, WeightsError
 from srcli.settings import Size
-from tests.batch.fakes import Repeat, draw, go, maker
+from tests.batch.fakes import Repeat, draw, factory, go
 from tests.batch.hostile import hostile, install
 
 
@@ -43,7 +43,7 @@ def test_a_second_run_does_nothing_again(tmp_path: Path) -> None:
         draw(tmp_path / name)
     go(tmp_path)
     before = (tmp_path / "a_x2.png").stat().st_mtime_ns
-    who = maker()
+    who = factory()
     heard = go(tmp_path, who=who)
     assert heard.fate() == {"a.png": "skipped", "b.png": "skipped"}
     assert (heard.left_out, heard.report.exit_code, who.loads) == (2, 0, [])
@@ -109,7 +109,7 @@ def test_fail_fast_leaves_the_rest(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"")
     for name in "bcdefgh":
         draw(tmp_path / f"{name}.png")
-    heard = go(tmp_path, fail_fast=True, who=maker(pipeline=Repeat(seconds=0.2)))
+    heard = go(tmp_path, fail_fast=True, who=factory(pipeline=Repeat(seconds=0.2)))
     assert heard.report.failed == 1
     assert heard.report.left >= 5
     assert heard.report.exit_code == 1
@@ -123,14 +123,14 @@ def test_all_failed_is_another_exit_code(tmp_path: Path) -> None:
 
 def test_no_model_is_loaded_where_no_picture_can_be_read(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n....")
-    who = maker()
+    who = factory()
     go(tmp_path / "a.png", who=who)
     assert who.loads == []
 
 
 def test_limits_of_a_format_are_met_before_a_model_is_loaded(tmp_path: Path) -> None:
     draw(tmp_path / "wide.webp", 9000, 1)
-    who = maker()
+    who = factory()
     heard = go(tmp_path / "wide.webp", who=who)
     assert heard.fate() == {"wide.webp": "format-limit"}
     assert who.loads == []
@@ -139,7 +139,7 @@ def test_limits_of_a_format_are_met_before_a_model_is_loaded(tmp_path: Path) -> 
 def test_missing_weights_end_the_run(tmp_path: Path) -> None:
     draw(tmp_path / "a.png")
     with pytest.raises(WeightsError, match="pull"):
-        go(tmp_path / "a.png", who=maker(error=WeightsError("no weights: pull them")))
+        go(tmp_path / "a.png", who=factory(error=WeightsError("no weights: pull them")))
 
 
 def test_a_surprise_in_one_picture_is_its_own_affair(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_a_surprise_in_one_picture_is_its_own_affair(tmp_path: Path) -> None:
         if picture.width == 5:
             raise ZeroDivisionError("by surprise")
 
-    heard = go(tmp_path, who=maker(pipeline=Repeat(before=stumble)))
+    heard = go(tmp_path, who=factory(pipeline=Repeat(before=stumble)))
     assert heard.fate() == {"a.png": "done", "b.png": "ZeroDivisionError"}
 
 
@@ -162,12 +162,12 @@ def test_the_machine_is_given_up_after_three_failures_in_a_row(tmp_path: Path) -
         raise MachineError("the device is gone: restart it")
 
     with pytest.raises(MachineError, match="gone"):
-        go(tmp_path, who=maker(pipeline=Repeat(before=fail)))
+        go(tmp_path, who=factory(pipeline=Repeat(before=fail)))
 
 
 def test_a_picture_has_only_so_much_time(tmp_path: Path) -> None:
     draw(tmp_path / "a.png")
-    heard = go(tmp_path / "a.png", timeout=0.2, who=maker(pipeline=Repeat(seconds=2)))
+    heard = go(tmp_path / "a.png", timeout=0.2, who=factory(pipeline=Repeat(seconds=2)))
     assert heard.fate() == {"a.png": "timeout"}
     assert names(tmp_path) == ["a.png"]
 
@@ -222,7 +222,7 @@ def test_a_tree_is_mirrored_and_the_output_folder_left_out(tmp_path: Path) -> No
 def test_a_folder_that_cannot_be_written_is_found_first(tmp_path: Path) -> None:
     draw(tmp_path / "a.png")
     (tmp_path / "file").write_text("")
-    who = maker()
+    who = factory()
     for bad in (tmp_path / "file" / "out", Path("/proc/1/nowhere")):
         with pytest.raises(MachineError):
             go(tmp_path / "a.png", path=f"{bad}/", who=who)
@@ -239,7 +239,7 @@ def test_too_little_disk_is_found_first(tmp_path: Path, monkeypatch: pytest.Monk
 def test_time_is_accounted_for_and_stages_overlap(tmp_path: Path) -> None:
     for number in range(6):
         draw(tmp_path / f"{number}.png", 300, 300, seed=number)
-    heard = go(tmp_path, who=maker(pipeline=Repeat(seconds=0.3)))
+    heard = go(tmp_path, who=factory(pipeline=Repeat(seconds=0.3)))
     times = heard.report.times
     assert set(times) == {"loading", "reading", "computing", "writing", "waiting"}
     assert times["computing"] >= 6 * 0.3
@@ -374,7 +374,7 @@ def test_a_journal_of_nonsense_tells_nothing(tmp_path: Path) -> None:
     journal = tmp_path / ".srcli-journal.jsonl"
     journal.write_bytes("\n".join(map(json.dumps, lines)).encode() + b"\n\xff\xfe\0\n{")
     assert go(tmp_path).fate() == {"a.png": "done", "b.png": "done"}
-    assert history(journal).done == 2
+    assert summarize_journal(journal).done == 2
 
 
 def test_without_a_journal_nothing_is_remembered(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import torch
 from hypothesis import strategies as st
 from safetensors.torch import save
 
-from srcli.batch.journal import records
+from srcli.batch.journal.file import records
 from srcli.errors import SrcliError, WeightsError
 from srcli.imaging.iptc import wrap_resource
 from srcli.weights.families import detect

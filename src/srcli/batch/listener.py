@@ -1,4 +1,4 @@
-"""What a batch tells while it runs. All of it is told from the thread that called run()."""
+"""What a batch tells while it runs. All of it is told from the thread that called run_batch()."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class Outcome:
     error: BaseException | None = None
 
 
-def failure(source: Path, error: BaseException, seconds: float = 0.0) -> Outcome:
+def outcome_of_error(source: Path, error: BaseException, seconds: float = 0.0) -> Outcome:
     """One picture's failure, whatever was raised. What is no SrcliError is a bug or a library's surprise."""
     kind = error.kind if isinstance(error, PictureError) else KINDS.get(type(error), type(error).__name__)
     text = str(error) or type(error).__name__

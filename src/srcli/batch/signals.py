@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from srcli.batch.line import Stop
 from srcli.batch.report import SIGNALLED
+from srcli.batch.stages import StopRequest
 
 WATCHED = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 @contextmanager
-def keeping() -> Iterator[None]:
+def restore_signals() -> Iterator[None]:
     """Signals mean afterwards what they mean now, whatever a library makes of them meanwhile."""
     before = {number: signal.getsignal(number) for number in WATCHED}
     try:
@@ -28,7 +28,7 @@ def keeping() -> Iterator[None]:
 
 
 @contextmanager
-def watching(stop: Stop) -> Iterator[None]:
+def watch_signals(stop: StopRequest) -> Iterator[None]:
     """Turn signals into a stop sign. A second one ends the process: every file is whole at any moment."""
 
     def heard(number: int, frame: FrameType | None) -> None:

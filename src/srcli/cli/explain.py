@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 
-from srcli.batch.naming import Namer
-from srcli.batch.orders import STREAM, Orders
-from srcli.batch.past import Memory
-from srcli.batch.reader import Readers
-from srcli.batch.run import find
+from srcli.batch.journal.previous_runs import PreviousRuns
+from srcli.batch.planning.output_names import OutputNamer
+from srcli.batch.reading.reader import Readers
+from srcli.batch.run import find_pictures
+from srcli.batch.settings import STDIO, BatchSettings
 from srcli.cli.boundary import complain, counted
 from srcli.errors import InputError, PictureError
 from srcli.imaging.printable import printable
@@ -16,23 +16,24 @@ from srcli.imaging.printable import printable
 SOME_FAILED, ALL_FAILED = 3, 1
 
 
-def explain(orders: Orders, as_json: bool) -> int:
+def explain(settings: BatchSettings, as_json: bool) -> int:
     """Print the plan of each picture; the exit code is that of a run in which only reading can fail."""
-    if STREAM in orders.intake.inputs:
+    if STDIO in settings.input.inputs:
         raise InputError("--explain reads a picture's size from its file: name one instead of stdin")
     from srcli.engines.forecast import forecast_run
     from srcli.engines.runtime.device import pick
     from srcli.engines.runtime.forecast import measure_speed
 
-    device = pick(orders.maker.device)
-    readers, rate, counts = Readers(orders.intake), measure_speed(device), [0, 0]
+    device = pick(settings.factory.device)
+    readers, rate, counts = Readers(settings.input), measure_speed(device), [0, 0]
     try:
-        for found in (item.found for item in find(orders, Namer(orders, readers.size), Memory(), readers)[0]):
+        plan, _ = find_pictures(settings, OutputNamer(settings, readers.size), PreviousRuns(), readers)
+        for found in (item.found for item in plan):
             try:
                 if found.problem:
                     raise PictureError(found.problem[1], found.problem[0])
-                plan = forecast_run(orders.maker.choice, orders.job, readers.size(found.path), device)
-                _say({"input": printable(found.path), **plan.fields(device, rate)}, as_json)
+                cost = forecast_run(settings.factory.choice, settings.job, readers.size(found.path), device)
+                _say({"input": printable(found.path), **cost.fields(device, rate)}, as_json)
                 counts[0] += 1
             except PictureError as error:
                 complain(str(error))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from srcli.batch.orders import ON_EXISTS, Conduct, Intake, Outlet
+from srcli.batch.settings import ON_EXISTS, InputOptions, OutputOptions, RunOptions
 from srcli.errors import InputError
 from srcli.settings import FRAMES, MAX_PIXELS
 
@@ -44,8 +44,8 @@ class Inputs:
         typer.Option(help="Picture of its damage, white on black, or a folder of such.", rich_help_panel="Files"),
     ] = None
 
-    def intake(self) -> Intake:
-        return Intake(
+    def input_options(self) -> InputOptions:
+        return InputOptions(
             inputs=tuple(self.inputs or ()),
             recursive=self.recursive,
             listed=self.listed,
@@ -86,8 +86,8 @@ class Outputs:
         str | None, typer.Option(help="File that shows the picture while it is made.", rich_help_panel="Files")
     ] = None
 
-    def outlet(self) -> Outlet:
-        return Outlet(
+    def output_options(self) -> OutputOptions:
+        return OutputOptions(
             path=self.output,
             format=self.format,
             suffix=self.suffix,
@@ -133,8 +133,8 @@ class Running:
         bool, typer.Option("--verbose", "-v", help="Where time went; tracebacks.", rich_help_panel="Run")
     ] = False
 
-    def conduct(self) -> Conduct:
-        return Conduct(
+    def run_options(self) -> RunOptions:
+        return RunOptions(
             fail_fast=self.fail_fast,
             timeout=self.timeout,
             workers=self.workers,

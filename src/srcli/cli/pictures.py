@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from srcli.batch.orders import STREAM, Maker, Orders
+from srcli.batch.settings import STDIO, BatchSettings, PipelineFactory
 from srcli.cli.files import Inputs, Outputs, Running
 from srcli.cli.options import Models, Prompting, Sampling, Sizing, takes
 from srcli.tasks import COLORIZE, RESTORE, STYLIZE, UPSCALE, Job, Task
@@ -22,7 +22,7 @@ def _run(
     sampling: Sampling,
     running: Running,
 ) -> None:
-    intake, outlet, conduct = inputs.intake(), outputs.outlet(), running.conduct()
+    input_options, output_options, run_options = inputs.input_options(), outputs.output_options(), running.run_options()
     job = Job(
         task=task,
         size=sizing.frozen(),
@@ -35,23 +35,23 @@ def _run(
     # What only a run needs is loaded by a run: help and usage errors answer at once.
     from srcli.cli.console import watch
 
-    to_stdout = outlet.path == STREAM
+    to_stdout = output_options.path == STDIO
     with watch(as_json=running.as_json, to_stdout=to_stdout, quiet=running.quiet, verbose=running.verbose) as listener:
-        from srcli.batch.run import run
+        from srcli.batch.run import run_batch
         from srcli.engines.choose import choose
         from srcli.engines.registry import find_engine
 
         choice = choose(task, wish, device, job.sampling.quality)
         spec = find_engine(choice.engine)
         # Before anything is loaded: what the engine has no use for.
-        spec.refuse_unused(wish, job.prompt, outlet, device)
+        spec.refuse_unused(wish, job.prompt, output_options, device)
         spec.complete_sampling(job.sampling, choice.variant)
-        orders = Orders(intake, outlet, conduct, job, Maker(choice, device))
+        settings = BatchSettings(input_options, output_options, run_options, job, PipelineFactory(choice, device))
         if running.explain:
             from srcli.cli.explain import explain
 
-            raise typer.Exit(explain(orders, running.as_json))
-        report = run(orders, listener)
+            raise typer.Exit(explain(settings, running.as_json))
+        report = run_batch(settings, listener)
     raise typer.Exit(report.exit_code)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from srcli.batch.inputs import is_picture
+from srcli.batch.planning.inputs import is_picture
 from srcli.errors import InputError
 from srcli.files import exists, is_dir, same_file
 from srcli.imaging.printable import printable

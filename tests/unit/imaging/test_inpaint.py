@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from srcli.batch.orders import Intake
-from srcli.batch.reader import Reader
+from srcli.batch.reading.reader import Reader
+from srcli.batch.settings import InputOptions
 from srcli.errors import InputError, PictureError
 from srcli.imaging.inpaint import GROWN, inpaint_damage
 from srcli.imaging.picture import Picture
@@ -70,8 +70,12 @@ def test_the_reader_mends_by_a_file_and_by_a_folder(tmp_path: Path) -> None:
     masks = tmp_path / "masks"
     masks.mkdir()
     Image.fromarray(scratch()).save(masks / "a.png")
-    intake = Intake(inputs=("x",), mask=str(masks))
-    for source, name, changed in ((intake, "a", True), (intake, "b", False), (_single(intake, masks), "b", True)):
+    options = InputOptions(inputs=("x",), mask=str(masks))
+    for source, name, changed in (
+        (options, "a", True),
+        (options, "b", False),
+        (_single(options, masks), "b", True),
+    ):
         reader = Reader(source)
         try:
             path = tmp_path / f"{name}.tif"
@@ -81,10 +85,10 @@ def test_the_reader_mends_by_a_file_and_by_a_folder(tmp_path: Path) -> None:
         assert (pixels[30, 31] < 250).all() == changed
 
 
-def _single(intake: Intake, masks: Path) -> Intake:
-    return replace(intake, mask=str(masks / "a.png"))
+def _single(options: InputOptions, masks: Path) -> InputOptions:
+    return replace(options, mask=str(masks / "a.png"))
 
 
 def test_a_mask_that_is_not_there_stops_the_run_before_it_begins() -> None:
     with pytest.raises(InputError, match="no such mask"):
-        Intake(inputs=("x",), mask="nowhere.png")
+        InputOptions(inputs=("x",), mask="nowhere.png")

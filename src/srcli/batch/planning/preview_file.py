@@ -6,24 +6,26 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from srcli.batch.grounds import prepare
-from srcli.batch.orders import Orders
-from srcli.batch.plan import Plan
+from srcli.batch.planning.plan import Plan
+from srcli.batch.planning.preflight import check_folders
+from srcli.batch.settings import BatchSettings
 from srcli.errors import InputError
 from srcli.files import lexists, same_file
 from srcli.imaging.printable import printable
 
 
-def make_way(file: Path, orders: Orders, plan: Plan, made: Callable[[Path], dict[str, Any] | None]) -> None:
+def check_preview_file(
+    file: Path, settings: BatchSettings, plan: Plan, made: Callable[[Path], dict[str, Any] | None]
+) -> None:
     """Try its folder, and see whose file stands there. One of an earlier run is no picture of this one."""
     ours = bool((made(file) or {}).get("preview"))
     plan.leave_out(lambda path, neighbour: ours and same_file(path, file))
     tried = (item.found for item in plan if not item.found.problem)
-    masks = (orders.intake.mask_for(found.path, found.root) for found in tried)
+    masks = (settings.input.mask_for(found.path, found.root) for found in tried)
     if plan.has(file) or any(mask and same_file(mask, file) for mask in masks):
         raise InputError(f"--preview {printable(file)} is itself an input: give another name")
     if plan.claim(file, file) is not None:
         raise InputError(f"--preview {printable(file)} is the place of a result: give another name")
-    if lexists(file) and not ours and orders.outlet.on_exists != "overwrite":
+    if lexists(file) and not ours and settings.output.on_exists != "overwrite":
         raise InputError(f"--preview {printable(file)} exists and is none: give another name, or --overwrite")
-    prepare([file.parent], "--preview")
+    check_folders([file.parent], "--preview")

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from srcli.batch.journal import key
-from srcli.batch.naming import numbered
-from srcli.batch.orders import STREAM, Intake, with_mask
-from srcli.batch.past import Memory, Past
-from srcli.batch.plan import Item, Plan
+from srcli.batch.journal.file import result_key
+from srcli.batch.journal.previous_runs import Attempt, PreviousRuns
+from srcli.batch.planning.output_names import numbered_names
+from srcli.batch.planning.plan import Item, Plan
 from srcli.batch.report import FAILED, SKIPPED, Outcome
+from srcli.batch.settings import STDIO, InputOptions, recipe_with_mask
 from srcli.files import exists, hash_file, lexists
 from srcli.imaging.printable import printable
 
@@ -22,12 +22,12 @@ ALL_FAILED = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Gate:
+class Decider:
     """Decides about one picture at a time, just before its turn."""
 
     plan: Plan
-    intake: Intake
-    memory: Memory
+    input: InputOptions
+    memory: PreviousRuns
     recipe: str
     on_exists: str
     read_made: Callable[[Path], dict[str, Any] | None]
@@ -37,9 +37,9 @@ class Gate:
         if item.found.problem:
             kind, message = item.found.problem
             return Outcome(item.path, FAILED, kind=kind, message=message, exit_code=ALL_FAILED)
-        mask = self.intake.mask_for(item.path, item.found.root)
-        item = replace(item, mask=mask, recipe=with_mask(self.recipe, mask))
-        if item.target == Path(STREAM):
+        mask = self.input.mask_for(item.path, item.found.root)
+        item = replace(item, mask=mask, recipe=recipe_with_mask(self.recipe, mask))
+        if item.target == Path(STDIO):
             return item
         past = self.memory.of(item.path, item.recipe, item.target)
         if past is not None and past.target is not None:
@@ -49,7 +49,7 @@ class Gate:
             return outcome
         return self._occupied(item) if lexists(item.target) else item
 
-    def _as_before(self, item: Item, past: Past) -> Outcome | None:
+    def _as_before(self, item: Item, past: Attempt) -> Outcome | None:
         if past.kind == CRASH and past.same_input(item.path):
             text = f"{printable(item.path)} killed its reader in an earlier run and was left alone: save it anew"
             return _failed(item, CRASH, text)
@@ -81,12 +81,12 @@ class Gate:
         """Does the file itself say that it is this very result?"""
         made = self.read_made(item.target)
         try:
-            return made is not None and made.get("key") == key(hash_file(item.path), item.recipe)
+            return made is not None and made.get("key") == result_key(hash_file(item.path), item.recipe)
         except OSError:
             return False
 
     def _renamed(self, item: Item) -> Item:
-        free = (p for p in numbered(item.target) if not exists(p) and self.plan.claim(p, item.path) is None)
+        free = (p for p in numbered_names(item.target) if not exists(p) and self.plan.claim(p, item.path) is None)
         return replace(item, target=next(free))
 
 

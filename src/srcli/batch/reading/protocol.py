@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from srcli.batch.orders import Intake
+from srcli.batch.settings import InputOptions
 
 HEAD = struct.Struct("<Q")
 NAMES = {
-    "srcli.batch.wire": ("Request", "Refusal"),
-    "srcli.batch.orders": ("Intake",),
+    "srcli.batch.reading.protocol": ("Request", "Refusal"),
+    "srcli.batch.settings": ("InputOptions",),
     "srcli.imaging.picture": ("Picture", "Metadata"),
     "srcli.imaging.icc": ("Profile",),
     "numpy": ("ndarray", "dtype"),
@@ -35,7 +35,7 @@ class Request:
 
     path: Path
     data: bytes | None
-    intake: Intake
+    input: InputOptions
     want: str
     mask: Path | None = None
 
@@ -57,7 +57,7 @@ class _Careful(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-def send(stream: BinaryIO, message: object) -> None:
+def send_message(stream: BinaryIO, message: object) -> None:
     buffers: list[pickle.PickleBuffer] = []
     body = pickle.dumps(message, protocol=5, buffer_callback=buffers.append)
     parts: list[bytes | memoryview[int]] = [body, *(buffer.raw() for buffer in buffers)]
@@ -67,7 +67,7 @@ def send(stream: BinaryIO, message: object) -> None:
     stream.flush()
 
 
-def receive(stream: BinaryIO) -> Any:
+def receive_message(stream: BinaryIO) -> Any:
     """The next message. EOFError when the other side is gone, UnpicklingError when it talks nonsense."""
     count = _number(stream)
     if not 0 < count <= PARTS:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from srcli.batch.orders import STREAM, Intake
+from srcli.batch.settings import STDIO, InputOptions
 from srcli.errors import InputError, PictureError
 from srcli.files import is_dir, is_file
 from srcli.imaging.detect_format import HEAD, detect_format
@@ -28,7 +28,7 @@ CHUNK = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundFile:
     """A file that a run has to answer for."""
 
     path: Path
@@ -40,29 +40,32 @@ class Found:
     walked: bool = False  # met in a folder, and not named itself
 
 
-class Finder:
+class InputFinder:
     """Walks through what was named. Order is the file system's own; the plan sorts."""
 
-    def __init__(self, intake: Intake, closed: Path | None = None) -> None:
-        self._intake = intake
-        apart = (closed, intake.mask and Path(intake.mask))  # of outputs and of masks, which are never walked into
+    def __init__(self, options: InputOptions, closed: Path | None = None) -> None:
+        self._input = options
+        apart = (
+            closed,
+            options.mask and Path(options.mask),
+        )  # of outputs and of masks, which are never walked into
         self._closed = {_place(path) for path in apart if path} - {None}
         self.left_out = 0  # files that are no pictures
 
-    def __iter__(self) -> Iterator[Found]:
-        for turn, name in enumerate(named(self._intake)):
+    def __iter__(self) -> Iterator[FoundFile]:
+        for turn, name in enumerate(input_names(self._input)):
             yield from self._argument(turn, name)
 
-    def _argument(self, turn: int, name: str) -> Iterator[Found]:
+    def _argument(self, turn: int, name: str) -> Iterator[FoundFile]:
         path = Path(name)
-        if name == STREAM:
-            yield Found(path, Path(), turn)
+        if name == STDIO:
+            yield FoundFile(path, Path(), turn)
         elif is_dir(path):
             yield from self._walk(turn, path)
         else:
-            yield found(path, path.parent, turn)
+            yield inspect_file(path, path.parent, turn)
 
-    def _walk(self, turn: int, root: Path) -> Iterator[Found]:
+    def _walk(self, turn: int, root: Path) -> Iterator[FoundFile]:
         """Symbolic links to files are followed, to folders not: so there are no loops, and nothing comes twice."""
         folders = [root]
         while folders:
@@ -75,11 +78,11 @@ class Finder:
                         if not self._wanted(entry):
                             self.left_out += 1
                         elif not entry.is_dir(follow_symlinks=False):
-                            yield replace(found(Path(entry.path), root, turn), walked=True)
-                        elif self._intake.recursive:
+                            yield replace(inspect_file(Path(entry.path), root, turn), walked=True)
+                        elif self._input.recursive:
                             folders.append(Path(entry.path))
             except OSError as error:
-                yield Found(folder, root, turn, problem=_unseen(folder, error))
+                yield FoundFile(folder, root, turn, problem=_unseen(folder, error))
 
     def _wanted(self, entry: os.DirEntry[str]) -> bool:
         if self._closed and _place(entry) in self._closed:
@@ -90,25 +93,25 @@ class Finder:
         return not is_dir(path) and is_picture(path)
 
 
-def named(intake: Intake) -> Iterator[str]:
+def input_names(options: InputOptions) -> Iterator[str]:
     """The arguments, then the lines of the list: in it, `-` is a file of that name."""
-    yield from intake.inputs
-    if intake.listed is not None:
-        with _opened(intake.listed) as stream:
-            for name in _names(stream, b"\0" if intake.null else b"\n"):
-                yield name if name != STREAM else os.path.join(os.curdir, name)  # noqa: PTH118
+    yield from options.inputs
+    if options.listed is not None:
+        with _opened(options.listed) as stream:
+            for name in _names(stream, b"\0" if options.null else b"\n"):
+                yield name if name != STDIO else os.path.join(os.curdir, name)  # noqa: PTH118
 
 
 def _opened(listed: str) -> AbstractContextManager[BinaryIO]:
-    if listed == STREAM:
-        return nullcontext(stdin())
+    if listed == STDIO:
+        return nullcontext(open_stdin())
     try:
         return Path(listed).open("rb")
     except OSError as error:
         raise InputError(f"the list {listed} cannot be read: {error.strerror}") from error
 
 
-def stdin() -> BinaryIO:
+def open_stdin() -> BinaryIO:
     if sys.stdin is None:
         raise InputError("standard input is closed: name files, or feed it")
     return sys.stdin.buffer
@@ -128,21 +131,21 @@ def _bare(name: bytes, end: bytes) -> bytes:
     return name.removesuffix(b"\r") if end == b"\n" else name
 
 
-def found(path: Path, root: Path, turn: int = 0) -> Found:
+def inspect_file(path: Path, root: Path, turn: int = 0) -> FoundFile:
     """One file, looked at from outside. Nothing but a plain file is ever opened: a pipe would hang for ever."""
-    if path == Path(STREAM):
+    if path == Path(STDIO):
         path, root = path.absolute(), root.absolute()  # a file of that name, not stdin
     try:
         status = path.stat()
     except FileNotFoundError:
-        return Found(path, root, turn, problem=("missing", f"{printable(path)} does not exist: check the name"))
+        return FoundFile(path, root, turn, problem=("missing", f"{printable(path)} does not exist: check the name"))
     except (OSError, ValueError) as error:
-        return Found(path, root, turn, problem=_unseen(path, error))
+        return FoundFile(path, root, turn, problem=_unseen(path, error))
     place = (status.st_dev, status.st_ino)
     if not stat.S_ISREG(status.st_mode):
         problem = ("not-a-file", f"{printable(path)} is a pipe, socket or device: give a picture file")
-        return Found(path, root, turn, place=place, problem=problem)
-    return Found(path, root, turn, status.st_size, place)
+        return FoundFile(path, root, turn, place=place, problem=problem)
+    return FoundFile(path, root, turn, status.st_size, place)
 
 
 def _unseen(path: Path, error: OSError | ValueError) -> tuple[str, str]:

@@ -8,8 +8,8 @@ import signal
 import warnings
 from pathlib import Path
 
-from srcli.batch.orders import Intake
-from srcli.batch.wire import Refusal, Request, receive, send
+from srcli.batch.reading.protocol import Refusal, Request, receive_message, send_message
+from srcli.batch.settings import InputOptions
 from srcli.errors import SrcliError
 from srcli.imaging.inpaint import inpaint_damage
 from srcli.imaging.picture import Picture
@@ -34,16 +34,16 @@ def main() -> None:
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     warnings.simplefilter("ignore")
     with contextlib.suppress(EOFError, BrokenPipeError):
-        send(replies, None)
+        send_message(replies, None)
         while True:
-            send(replies, _answer(receive(requests)))
+            send_message(replies, _answer(receive_message(requests)))
 
 
 def _answer(request: Request) -> object:
     try:
-        _limit(request.intake.max_pixels)
+        _limit(request.input.max_pixels)
         if request.want == "size":
-            return read_size(request.path, max_pixels=request.intake.max_pixels)
+            return read_size(request.path, max_pixels=request.input.max_pixels)
         if request.want == "made":
             return read_provenance(request.path)
         return _picture(request)
@@ -57,13 +57,16 @@ def _answer(request: Request) -> object:
 
 def _picture(request: Request) -> Picture:
     """The picture, without the damage that its mask shows."""
-    picture = _read(request.path if request.data is None else request.data, request.intake)
-    return picture if request.mask is None else inpaint_damage(picture, _read(request.mask, request.intake))
+    picture = _read(request.path if request.data is None else request.data, request.input)
+    return picture if request.mask is None else inpaint_damage(picture, _read(request.mask, request.input))
 
 
-def _read(source: Path | bytes, intake: Intake) -> Picture:
+def _read(source: Path | bytes, options: InputOptions) -> Picture:
     return read_picture(
-        source, max_pixels=intake.max_pixels, frames=intake.frames, allow_truncated=intake.allow_truncated
+        source,
+        max_pixels=options.max_pixels,
+        frames=options.frames,
+        allow_truncated=options.allow_truncated,
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from srcli.batch.journal import NAME, PICTURE, RUN, STARTED, records, word
+from srcli.batch.journal.file import JOURNAL_NAME, PICTURE, RUN, STARTED, read_records, text_or_none
 from srcli.batch.report import DONE, FAILED
 from srcli.errors import InputError
 from srcli.files import exists, is_dir
@@ -19,7 +19,7 @@ SLOWEST = 5
 
 
 @dataclass(frozen=True, slots=True)
-class History:
+class JournalSummary:
     """Totals, the slowest pictures, and failures by class with an example each."""
 
     runs: int
@@ -55,26 +55,26 @@ class History:
         return out
 
 
-def history(path: Path) -> History:
+def summarize_journal(path: Path) -> JournalSummary:
     """Read a journal, or that of a folder."""
     if is_dir(path):
-        path = path / NAME
+        path = path / JOURNAL_NAME
     if not exists(path):
         raise InputError(f"no journal {printable(path)}: give the folder of a run over more than one picture")
     db, runs = sqlite3.connect(""), 0
     db.execute(TABLE)
-    for record in records(path):
+    for record in read_records(path):
         runs += record.get("event") == RUN
         if record.get("event") == PICTURE:
             told = [_plain(record.get(name)) for name in ("source", "status", "kind", "message")]
             db.execute("INSERT OR REPLACE INTO last VALUES (?, ?, ?, ?, ?)", [*told, _number(record.get("seconds"))])
     if not runs:
-        raise InputError(f"{printable(path)} is no journal of srcli: give a {NAME} or its folder")
+        raise InputError(f"{printable(path)} is no journal of srcli: give a {JOURNAL_NAME} or its folder")
     count = dict(db.execute("SELECT status, count(*) FROM last GROUP BY status"))
     slowest = "SELECT source, seconds FROM last WHERE status = ? ORDER BY seconds DESC, source LIMIT ?"
     failures = "SELECT kind, count(*), min(message) FROM last WHERE status = ? GROUP BY kind ORDER BY 2 DESC, kind"
     (seconds,) = db.execute("SELECT coalesce(sum(seconds), 0) FROM last WHERE status = ?", (DONE,)).fetchone()
-    return History(
+    return JournalSummary(
         runs=runs,
         done=count.get(DONE, 0),
         failed=count.get(FAILED, 0),
@@ -87,7 +87,7 @@ def history(path: Path) -> History:
 
 def _plain(value: object) -> str | None:
     """Names that are not UTF-8 come as lone surrogates, which SQLite does not take."""
-    text = word(value)
+    text = text_or_none(value)
     return None if text is None else printable(text)
 
 

@@ -11,9 +11,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from srcli.batch.inputs import Found
-from srcli.batch.naming import Namer, folded, numbered
-from srcli.batch.orders import STREAM, Intake
+from srcli.batch.planning.inputs import FoundFile
+from srcli.batch.planning.output_names import OutputNamer, fold_case, numbered_names
+from srcli.batch.settings import STDIO, InputOptions
 from srcli.errors import InputError, PictureError
 from srcli.files import exists, same_file
 from srcli.imaging.printable import printable
@@ -36,7 +36,7 @@ class Item:
     """One picture to answer for."""
 
     id: int
-    found: Found
+    found: FoundFile
     target: Path = Path()  # meaningless where there is a problem
     replace: bool = False  # may what stands there be written over?
     mask: Path | None = None  # what shows its damage
@@ -50,7 +50,7 @@ class Item:
 class Plan:
     """Kept in a private temporary database, which stays in memory while it is small and on disk when it is not."""
 
-    def __init__(self, finds: Iterable[Found]) -> None:
+    def __init__(self, finds: Iterable[FoundFile]) -> None:
         self._db = sqlite3.connect("")
         self._db.executescript(TABLES)
         self._db.executemany(
@@ -89,13 +89,13 @@ class Plan:
                 self._db.execute("DELETE FROM found WHERE id = ?", (id,))
         return left - len(self)
 
-    def place(self, namer: Namer, rename: bool, intake: Intake | None = None) -> None:
+    def place(self, namer: OutputNamer, rename: bool, options: InputOptions | None = None) -> None:
         """Give every picture its target. Two inputs for one target stop the run before it begins."""
         for item in self:
             if item.found.problem:
                 continue
             try:
-                mask = intake.mask_for(item.path, item.found.root) if intake else None
+                mask = options.mask_for(item.path, item.found.root) if options else None
                 target = self._own(item, namer.target(item.found), rename, mask)
             except PictureError as error:
                 row = (error.kind, str(error), item.id)
@@ -104,11 +104,11 @@ class Plan:
                 self._db.execute("UPDATE found SET target = ? WHERE id = ?", (os.fsencode(target), item.id))
 
     def _own(self, item: Item, target: Path, rename: bool, mask: Path | None) -> Path:
-        if target == Path(STREAM):
+        if target == Path(STDIO):
             return target
         if same_file(target, item.path) or (mask and same_file(target, mask)):
             raise InputError(f"{printable(target)} would be written over: give another -o or --suffix")
-        for path in chain([target], numbered(target)):
+        for path in chain([target], numbered_names(target)):
             other = self.claim(path, item.path)
             if other is None:
                 return path
@@ -138,7 +138,7 @@ class Plan:
     def claim(self, path: Path, source: Path) -> Path | None:
         """Take a target. If another input has it already: that input."""
         whole = _whole(path)
-        key, row = folded(whole), (os.fsencode(whole), os.fsencode(source))
+        key, row = fold_case(whole), (os.fsencode(whole), os.fsencode(source))
         if self._take(key, row):
             return None
         taken, holder = self._one("SELECT path, source FROM taken WHERE key = ?", key)
@@ -157,7 +157,7 @@ class Plan:
         return row
 
 
-def _row(found: Found) -> tuple[object, ...]:
+def _row(found: FoundFile) -> tuple[object, ...]:
     kind, message = found.problem or (None, None)
     path, whole = os.fsencode(found.path), _whole(found.path)
     dev, ino = map(_signed, found.place)
@@ -173,7 +173,7 @@ def _signed(value: int) -> int:
 def _item(row: tuple[Any, ...]) -> Item:
     id, turn, path, root, size, dev, ino, kind, message, target = row
     problem = (kind, message) if kind is not None else None
-    found = Found(_path(path), _path(root), turn, size, (dev, ino), problem)
+    found = FoundFile(_path(path), _path(root), turn, size, (dev, ino), problem)
     return Item(id, found, _path(target or b""))
 
 

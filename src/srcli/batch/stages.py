@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any
 
-from srcli.batch.bench import LOADING, Bench, Fatal, Made
-from srcli.batch.plan import Item
-from srcli.batch.report import Outcome, failure
+from srcli.batch.planning.plan import Item
+from srcli.batch.report import Outcome, outcome_of_error
+from srcli.batch.workers.local import LOADING, Result, RunFailed, Workers
 from srcli.errors import MachineError, PictureError, TooLarge
 from srcli.imaging.picture import Picture
 from srcli.imaging.printable import printable
@@ -21,12 +21,12 @@ from srcli.imaging.printable import printable
 IN_A_ROW = 3  # failures of the machine, after which there is no point in going on
 
 Read = Callable[[Item], Picture]
-Write = Callable[[Item, Made], Outcome]
+Write = Callable[[Item, Result], Outcome]
 Step = tuple[str, int, int]
 
 
 @dataclass(eq=False, slots=True)
-class Flight:
+class InProgress:
     """A picture on its way, since when."""
 
     item: Item
@@ -35,11 +35,11 @@ class Flight:
 
 
 # What the line's own thread has to see to: a flight's news, a sentence for the user, or only its stop sign.
-Mail = SimpleQueue[tuple[Flight, str, Any] | str | None]
+Inbox = SimpleQueue[tuple[InProgress, str, Any] | str | None]
 
 
 @dataclass
-class Stop:
+class StopRequest:
     """Why a run ends before its time, if it does."""
 
     signal: int | None = None
@@ -49,29 +49,31 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True)
-class Stages:
+class Steps:
     """What is done with a picture at each of its stations."""
 
     read: Read
-    bench: Bench
+    bench: Workers
     write: Write
     stop_reading: Callable[[], None]
     on_step: Callable[[Item, str, int, int], None]
     tell: Callable[[str], None]
 
 
-class Line:
+class Stages:
     """Up to `ahead` pictures are read before their turn, and as many results wait to be written.
 
     One thread, the caller's, moves pictures on; the others do one thing to one picture and post the result.
     """
 
-    def __init__(self, stages: Stages, stop: Stop, mail: Mail, ahead: int = 2, timeout: float | None = None) -> None:
+    def __init__(
+        self, stages: Steps, stop: StopRequest, mail: Inbox, ahead: int = 2, timeout: float | None = None
+    ) -> None:
         self._stages, self._stop, self._mail, self._ahead, self._timeout = stages, stop, mail, ahead, timeout
         hands = min(4, 1 + stages.bench.slots // 4)
         self._readers, self._writers = (ThreadPoolExecutor(hands, name) for name in ("read", "write"))
-        self._stations: dict[str, set[Flight]] = {"reading": set(), "computing": set(), "writing": set()}
-        self._ready: deque[tuple[Flight, Picture]] = deque()
+        self._stations: dict[str, set[InProgress]] = {"reading": set(), "computing": set(), "writing": set()}
+        self._ready: deque[tuple[InProgress, Picture]] = deque()
         self._machine_failures = 0
         stop.wake = lambda: self._mail.put(None)
         self._busy = {"reading": 0.0, "computing": 0.0, "writing": 0.0}
@@ -110,7 +112,7 @@ class Line:
             if isinstance(item, Outcome):
                 yield item
             else:
-                flight = Flight(item)
+                flight = InProgress(item)
                 self._post("reading", flight, self._readers.submit(self._timed, self._stages.read, item))
 
     def _compute(self) -> None:
@@ -127,7 +129,7 @@ class Line:
             return not self._ready and not any(self._stations.values())
         return len(self._stations["reading"]) + len(self._ready) < self._ahead + self._stages.bench.slots - 1
 
-    def _watch(self, flight: Flight) -> Callable[[str, int, int], None]:
+    def _watch(self, flight: InProgress) -> Callable[[str, int, int], None]:
         """Progress of one picture, and the moment to end it. Loading models is not its time."""
         flight.began_work = time.perf_counter()
 
@@ -144,7 +146,7 @@ class Line:
 
         return on_step
 
-    def _post(self, station: str, flight: Flight, future: Future[Any]) -> None:
+    def _post(self, station: str, flight: InProgress, future: Future[Any]) -> None:
         self._stations[station].add(flight)
         future.add_done_callback(lambda done: self._mail.put((flight, station, done)))
 
@@ -152,7 +154,7 @@ class Line:
         began = time.perf_counter()
         return work(*values), time.perf_counter() - began
 
-    def _receive(self, flight: Flight, station: str, news: Any) -> Iterator[Outcome]:
+    def _receive(self, flight: InProgress, station: str, news: Any) -> Iterator[Outcome]:
         if station == "step":
             self._stages.on_step(flight.item, *news)
             return
@@ -163,7 +165,7 @@ class Line:
         elif not news.cancelled():
             yield from self._next(flight, station, news.result())
 
-    def _next(self, flight: Flight, station: str, result: Any) -> Iterator[Outcome]:
+    def _next(self, flight: InProgress, station: str, result: Any) -> Iterator[Outcome]:
         """What comes after a station."""
         if station == "computing":
             self._busy[station] += result.seconds
@@ -177,18 +179,18 @@ class Line:
             self._machine_failures = 0
             yield value
 
-    def _fail(self, flight: Flight, error: BaseException) -> Iterator[Outcome]:
+    def _fail(self, flight: InProgress, error: BaseException) -> Iterator[Outcome]:
         if isinstance(error, CancelledError) or self._stop.signal is not None:
             return  # it was let go of; and what fails while all is being ended says nothing about the picture
         if isinstance(error, BrokenPipeError):  # whoever read stdout has left: no picture's fault, and the end
             self._end(error)
             return
-        if isinstance(error, Fatal):
+        if isinstance(error, RunFailed):
             self._end(error.__cause__ or error)
             return
         machine = isinstance(error, MachineError) and not isinstance(error, TooLarge)
         self._machine_failures = self._machine_failures + 1 if machine else 0
-        yield failure(flight.item.path, error, time.perf_counter() - flight.began)
+        yield outcome_of_error(flight.item.path, error, time.perf_counter() - flight.began)
         if self._machine_failures >= IN_A_ROW:
             self._end(error)
 

@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from srcli.imaging.prepare_output import SaveOptions
     from srcli.pipeline import Pipeline
 
-STREAM = "-"
-WITNESSES = ("captioner", "classifier", "detector")  # weights that say what a picture shows, for its prompt
+STDIO = "-"
+CAPTION_KINDS = ("captioner", "classifier", "detector")  # weights that say what a picture shows, for its prompt
 LONGEST = 31_536_000  # seconds that a picture may be given: timers take no endless ones
 ON_EXISTS = ("fail", "skip", "rename", "overwrite")
 PREVIEWS = (".png", ".jpg", ".jpeg", ".webp")  # any viewer shows them, and their metadata tell them from other files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Intake:
+class InputOptions:
     """Which pictures to take, and how strictly."""
 
     inputs: tuple[str, ...] = ()  # files, folders, or "-" for a picture on stdin
@@ -46,7 +46,7 @@ class Intake:
     def __post_init__(self) -> None:
         if not self.inputs and self.listed is None:
             raise InputError("no picture named: give files, folders, - for stdin, or --from FILE")
-        if self.inputs.count(STREAM) + (self.listed == STREAM) > 1:
+        if self.inputs.count(STDIO) + (self.listed == STDIO) > 1:
             raise InputError("stdin was named twice: it can be read once")
         if self.mask is not None and not exists(Path(self.mask)):
             raise InputError(f"no such mask {self.mask}: give --mask a picture, or a folder of pictures")
@@ -68,7 +68,7 @@ class Intake:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outlet:
+class OutputOptions:
     """Where results go, and in which form."""
 
     path: str | None = None  # a file, a folder, "-" for stdout, or None: beside each input
@@ -102,7 +102,7 @@ class Outlet:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Conduct:
+class RunOptions:
     """How the batch is run."""
 
     fail_fast: bool = False
@@ -120,7 +120,7 @@ class Conduct:
 
 
 @dataclass(frozen=True, slots=True)
-class Maker:
+class PipelineFactory:
     """How to come by a loaded pipeline. It is sent to other processes, so it holds choices and no models."""
 
     choice: ModelChoice
@@ -134,47 +134,52 @@ class Maker:
 
 
 @dataclass(frozen=True, slots=True)
-class Orders:
+class BatchSettings:
     """All that one run is told."""
 
-    intake: Intake
-    outlet: Outlet
-    conduct: Conduct
+    input: InputOptions
+    output: OutputOptions
+    run: RunOptions
     job: Job
-    maker: Maker
+    factory: PipelineFactory
 
     def __post_init__(self) -> None:
-        if self.preview and (self.conduct.workers > 1 or self.conduct.ray is not None):
+        if self.preview and (self.run.workers > 1 or self.run.ray is not None):
             raise InputError("--preview shows the one picture that is worked on: leave out --workers and --ray")
 
     @property
     def preview(self) -> Path | None:
-        return Path(self.outlet.preview) if self.outlet.preview else None
+        return Path(self.output.preview) if self.output.preview else None
 
     @property
     def lock(self) -> str:
-        return lock_digest(self.maker.choice)
+        return lock_digest(self.factory.choice)
 
-    def settings(self) -> dict[str, object]:
+    def result_settings(self) -> dict[str, object]:
         """Whatever decides the bytes of a result, besides its input and its mask."""
         return {
             "version": __version__,
             "job": asdict(self.job),
-            "device": [self.maker.device.device, self.maker.device.dtype],
-            "models": asdict(self.maker.choice) | {"offline": None},
-            "files": [stamp for path in _local(self.maker.choice) for stamp in _stamps(path)],
+            "device": [self.factory.device.device, self.factory.device.dtype],
+            "models": asdict(self.factory.choice) | {"offline": None},
+            "files": [stamp for path in _local(self.factory.choice) for stamp in _stamps(path)],
             "lock": self.lock,
-            "form": [self.outlet.format, self.outlet.quality, self.outlet.strip, self.outlet.strip_gps],
-            "reading": [self.intake.frames, self.intake.allow_truncated],
+            "form": [
+                self.output.format,
+                self.output.quality,
+                self.output.strip,
+                self.output.strip_gps,
+            ],
+            "reading": [self.input.frames, self.input.allow_truncated],
         }
 
     def recipe(self) -> str:
         """Digest of these settings: two runs with one recipe make the same picture of the same input."""
-        text = json.dumps(self.settings(), sort_keys=True, default=str)
+        text = json.dumps(self.result_settings(), sort_keys=True, default=str)
         return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def with_mask(recipe: str, mask: Path | None) -> str:
+def recipe_with_mask(recipe: str, mask: Path | None) -> str:
     """The recipe for a picture: a mask counts for its own, and by what is in it."""
     if mask is None:
         return recipe
@@ -197,7 +202,7 @@ def lock_digest(choice: ModelChoice) -> str:
     given = {name: entry for name, entry in own.items() if not entry.learned and not HUB_NAME.fullmatch(name)}
     lock = read_lock(packaged_lock()) | given
     named = {choice.base, choice.adapter, *(lora.source for lora in choice.loras)}
-    unasked = [e.name for e in lock.values() if e.name in entries_of(choice) or e.kind in WITNESSES]
+    unasked = [e.name for e in lock.values() if e.name in entries_of(choice) or e.kind in CAPTION_KINDS]
     queue, used = [*unasked, *(name for name in named if name)], set[str]()
     while queue:
         if (name := queue.pop()) in lock and name not in used:

@@ -15,9 +15,9 @@ from functools import partial
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from srcli.batch.bench import Fatal, Made, OnStep, Tell, make
-from srcli.batch.orders import Conduct, Maker, Orders
-from srcli.batch.signals import keeping
+from srcli.batch.settings import BatchSettings, PipelineFactory, RunOptions
+from srcli.batch.signals import restore_signals
+from srcli.batch.workers.local import Notify, OnStep, Result, RunFailed, compute_picture
 from srcli.errors import InputError, MachineError, PictureError, SrcliError
 from srcli.imaging.picture import Picture
 from srcli.tasks import Job
@@ -35,7 +35,7 @@ LOCAL = "local"
 class Reply:
     """What a worker made, or what went wrong, and what was said on the way. Its first one tells where it is."""
 
-    result: Made | BaseException | None
+    result: Result | BaseException | None
     said: list[str]
     node: str
 
@@ -43,10 +43,10 @@ class Reply:
 class Worker:
     """Lives in a process of its own, and holds one pipeline."""
 
-    def __init__(self, maker: Maker, job: Job) -> None:
+    def __init__(self, factory: PipelineFactory, job: Job) -> None:
         import ray
 
-        self._maker, self._job = maker, job
+        self._factory, self._job = factory, job
         self._pipeline: Pipeline | None = None
         self._said: list[str] = []
         self._node = ray.get_runtime_context().get_node_id()
@@ -60,19 +60,19 @@ class Worker:
         return self._reply(partial(self._make, picture))
 
     def _load(self) -> None:
-        self._pipeline = self._maker.load(self._said.append)
+        self._pipeline = self._factory.load(self._said.append)
 
-    def _make(self, picture: Picture) -> Made:
+    def _make(self, picture: Picture) -> Result:
         if self._pipeline is None:
             raise MachineError("a worker was not ready: run again")
-        return make(self._pipeline, picture, self._job, lambda stage, done, total: None).settled()
+        return compute_picture(self._pipeline, picture, self._job, lambda stage, done, total: None).settled()
 
-    def _reply(self, work: Callable[[], Made | None]) -> Reply:
+    def _reply(self, work: Callable[[], Result | None]) -> Reply:
         """An error is a result too: what comes back raised is Ray's own, and means a lost worker."""
-        result: Made | BaseException | None
+        result: Result | BaseException | None
         try:
             result = work()
-        except Fatal as error:
+        except RunFailed as error:
             result = error.__cause__ or error
         except Exception as error:
             result = error
@@ -86,7 +86,7 @@ class Task:
     """A picture that somebody waits for."""
 
     picture: Any  # Ray's reference to it
-    future: Future[Made] = field(default_factory=Future)
+    future: Future[Result] = field(default_factory=Future)
     strikes: int = 0
     timer: threading.Timer | None = None
 
@@ -107,18 +107,18 @@ class Cluster:
     All of it happens in one thread of its own, which gets everything by post: Ray's callbacks may not call Ray.
     """
 
-    def __init__(self, orders: Orders, tell: Tell) -> None:
-        self._tell, self._timeout = tell, orders.conduct.timeout
-        self._ray = connect(orders.conduct)
-        self._workers, self._share = shares(self._ray, orders.conduct, orders.maker)
-        if self._workers < orders.conduct.workers:
-            tell(f"{self._workers} workers instead of {orders.conduct.workers}: each needs a core of its own")
-        maker = orders.maker
+    def __init__(self, settings: BatchSettings, tell: Notify) -> None:
+        self._tell, self._timeout = tell, settings.run.timeout
+        self._ray = connect(settings.run)
+        self._workers, self._share = shares(self._ray, settings.run, settings.factory)
+        if self._workers < settings.run.workers:
+            tell(f"{self._workers} workers instead of {settings.run.workers}: each needs a core of its own")
+        factory = settings.factory
         if "num_cpus" in self._share:
-            maker = replace(
-                maker, device=replace(maker.device, threads=maker.device.threads or self._share["num_cpus"])
+            factory = replace(
+                factory, device=replace(factory.device, threads=factory.device.threads or self._share["num_cpus"])
             )
-        self._hire = partial(self._ray.remote(Worker).options(**self._share).remote, maker, orders.job)
+        self._hire = partial(self._ray.remote(Worker).options(**self._share).remote, factory, settings.job)
         self._post: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._waiting: deque[Task] = deque()
         self._seats: list[Seat] = []
@@ -132,7 +132,7 @@ class Cluster:
     def present(self) -> float:
         return sum(max(0.0, self._last - seat.ready) for seat in self._seats if seat.ready)
 
-    def submit(self, picture: Picture, on_step: OnStep) -> Future[Made]:
+    def submit(self, picture: Picture, on_step: OnStep) -> Future[Result]:
         task = Task(self._ray.put(picture))
         self._post.put(partial(self._accept, task))
         return task.future
@@ -236,7 +236,7 @@ class Cluster:
         self._hear(reply)
         self._last = time.perf_counter()
         _leave(seat, task)
-        if isinstance(reply.result, Made):
+        if isinstance(reply.result, Result):
             _settle(task, reply.result)
         elif isinstance(reply.result, SrcliError) and not isinstance(reply.result, (PictureError, MachineError)):
             self._end(reply.result)
@@ -280,7 +280,7 @@ class Cluster:
 
     def _end(self, error: BaseException) -> None:
         """Nothing can be made any more."""
-        self._ended = fatal = Fatal()
+        self._ended = fatal = RunFailed()
         fatal.__cause__ = error
         for task in (*self._waiting, *(task for seat in self._seats for task in seat.tasks)):
             _fail(task, fatal)
@@ -294,7 +294,7 @@ def _leave(seat: Seat, task: Task) -> None:
         task.timer = None
 
 
-def _settle(task: Task, made: Made) -> None:
+def _settle(task: Task, made: Result) -> None:
     if not task.future.done():
         task.future.set_result(made)
 
@@ -304,7 +304,7 @@ def _fail(task: Task, error: BaseException | None) -> None:
         task.future.set_exception(error)
 
 
-def connect(conduct: Conduct) -> Any:
+def connect(options: RunOptions) -> Any:
     """The Ray library, connected: to the cluster that was named, or to one that starts here and ends with the run."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere unasked
     os.environ.setdefault("RAY_worker_niceness", str(os.nice(0)))  # Ray's own 15 yields to all else
@@ -312,12 +312,12 @@ def connect(conduct: Conduct) -> Any:
         import ray
     except ImportError as error:
         raise InputError("--workers and --ray need one more package: pip install 'srcli[cluster]'") from error
-    address = conduct.ray or LOCAL
+    address = options.ray or LOCAL
     _knock(address)
     quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
     here = {"include_dashboard": False}
     try:
-        with keeping():
+        with restore_signals():
             ray.init(address=address, **quiet, **(here if address == LOCAL else {}))
     except Exception as error:
         raise _nobody(address, error) from error
@@ -338,14 +338,14 @@ def _nobody(address: str, error: Exception) -> MachineError:
     return MachineError(f"no Ray cluster at {address!r} ({type(error).__name__}): start one with `ray start --head`")
 
 
-def shares(ray: Any, conduct: Conduct, maker: Maker) -> tuple[int, dict[str, int]]:
+def shares(ray: Any, options: RunOptions, factory: PipelineFactory) -> tuple[int, dict[str, int]]:
     """How many workers, and what each needs: a GPU where there are some, else cores."""
     has = ray.cluster_resources()
     gpus, cores = int(has.get("GPU", 0)), max(1, int(has.get("CPU", 1)))
-    if gpus and maker.device.device != "cpu":
-        return (conduct.workers if conduct.workers > 1 else gpus), {"num_gpus": 1, "num_cpus": 0}
+    if gpus and factory.device.device != "cpu":
+        return (options.workers if options.workers > 1 else gpus), {"num_gpus": 1, "num_cpus": 0}
     nodes = sum(1 for node in ray.nodes() if node["Alive"])
-    workers = conduct.workers if conduct.workers > 1 else nodes
-    if conduct.ray in (None, LOCAL):  # a cluster may grow
+    workers = options.workers if options.workers > 1 else nodes
+    if options.ray in (None, LOCAL):  # a cluster may grow
         workers = min(workers, cores)
     return workers, {"num_cpus": max(1, cores // workers)}

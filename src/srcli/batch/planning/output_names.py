@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 
-from srcli.batch.inputs import Found
-from srcli.batch.orders import STREAM, Intake, Orders, Outlet
+from srcli.batch.planning.inputs import FoundFile
+from srcli.batch.settings import STDIO, BatchSettings, InputOptions, OutputOptions
 from srcli.errors import InputError, PictureError
 from srcli.files import exists, is_dir, is_file, same_file
 from srcli.imaging.formats import format_of_name, parse_format, suffix_for
@@ -24,21 +24,21 @@ WORDS = tuple(f"_{task.done}" for task in TASKS.values() if task.done != "x")
 Measure = Callable[[Path], tuple[int, int]]  # width and height, from a file's header
 
 
-class Namer:
+class OutputNamer:
     """Says where the result for an input goes. Holds no names, so it serves any number of them."""
 
-    def __init__(self, orders: Orders, measure: Measure) -> None:
-        self._outlet, self._job, self._measure = orders.outlet, orders.job, measure
-        self._list = orders.intake.listed
-        self.file = _single_file(orders.intake, orders.outlet)
-        streams = orders.outlet.path == STREAM
-        self.folder = None if self.file or streams or orders.outlet.path is None else Path(orders.outlet.path)
+    def __init__(self, settings: BatchSettings, measure: Measure) -> None:
+        self._output, self._job, self._measure = settings.output, settings.job, measure
+        self._list = settings.input.listed
+        self.file = _single_file(settings.input, settings.output)
+        streams = settings.output.path == STDIO
+        self.folder = None if self.file or streams or settings.output.path is None else Path(settings.output.path)
         self.streams = streams
 
-    def target(self, item: Found) -> Path:
+    def target(self, item: FoundFile) -> Path:
         """The result's path; `-` for stdout. PictureError where no such name can be."""
         if self.streams:
-            return Path(STREAM)
+            return Path(STDIO)
         if self.file:
             return self.file
         name = self._name(item)
@@ -46,17 +46,17 @@ class Namer:
             raise PictureError(f"the result's name would be longer than {NAME_MAX} bytes: rename it", "name-too-long")
         return self.home(item) / name
 
-    def bases(self, intake: Intake) -> set[Path]:
+    def bases(self, given: InputOptions) -> set[Path]:
         """Folders in which earlier runs may have left a journal about these inputs."""
-        folders = {path if is_dir(path) else path.parent for path in map(Path, intake.inputs)}
+        folders = {path if is_dir(path) else path.parent for path in map(Path, given.inputs)}
         listed = {Path(self._list).parent} if self._list is not None else set()
         return folders | listed | ({self.folder} if self.folder else set())
 
-    def home(self, item: Found) -> Path:
+    def home(self, item: FoundFile) -> Path:
         """The folder of the result: beside the input, or at the same place of the output tree."""
         return item.path.parent if self.folder is None else self.folder / item.path.parent.relative_to(item.root)
 
-    def base(self, item: Found) -> Path:
+    def base(self, item: FoundFile) -> Path:
         """The folder that the journal lies in, if this is the first input."""
         if self.file:
             return self.file.parent
@@ -64,19 +64,19 @@ class Namer:
             return Path(self._list).parent
         return item.root if self.folder is None else self.folder
 
-    def _name(self, item: Found) -> str:
-        path = Path("stdin") if item.path == Path(STREAM) else item.path
-        return path.stem + self._suffix(item) + extension(path, self._outlet.format)
+    def _name(self, item: FoundFile) -> str:
+        path = Path("stdin") if item.path == Path(STDIO) else item.path
+        return path.stem + self._suffix(item) + output_suffix(path, self._output.format)
 
-    def _suffix(self, item: Found) -> str:
-        if self._outlet.suffix is not None:
-            return self._outlet.suffix
+    def _suffix(self, item: FoundFile) -> str:
+        if self._output.suffix is not None:
+            return self._output.suffix
         return self._job.task.suffix(self._factor(item))
 
-    def _factor(self, item: Found) -> float:
+    def _factor(self, item: FoundFile) -> float:
         if self._job.task.done != "x" or _known(self._job):
             return self._job.factor(1, 1)
-        if item.path == Path(STREAM):
+        if item.path == Path(STDIO):
             raise InputError("how much larger a picture from stdin gets is not known beforehand: give -o FILE")
         return self._job.factor(*self._measure(item.path))
 
@@ -91,7 +91,7 @@ def least_factor(job: Job) -> float:
     return job.factor(1, 1) if _known(job) else 1.0
 
 
-def extension(path: Path, format: str | None) -> str:
+def output_suffix(path: Path, format: str | None) -> str:
     """The input's own where it can be written, or what can hold it; or that of the format that was asked for."""
     if format is None:
         return suffix_for(path)
@@ -99,34 +99,34 @@ def extension(path: Path, format: str | None) -> str:
     return USUAL.get(kind, f".{kind.lower()}")
 
 
-def numbered(path: Path) -> Iterator[Path]:
+def numbered_names(path: Path) -> Iterator[Path]:
     """Names to fall back on: NAME-2.EXT, NAME-3.EXT, ..."""
     return (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in count(2))
 
 
-def is_numbered(path: Path, plain: Path) -> bool:
+def is_numbered_name(path: Path, plain: Path) -> bool:
     """Is `path` the plain name, or one of its numbered ones?"""
     stem = path.stem.removeprefix(plain.stem)
     same_place = (path.parent, path.suffix) == (plain.parent, plain.suffix) and path.stem.startswith(plain.stem)
     return same_place and (not stem or (stem[0] == "-" and stem[1:].isdigit()))
 
 
-def folded(path: Path) -> bytes:
+def fold_case(path: Path) -> bytes:
     """One key for all spellings that a file system may take for the same name."""
     return os.fsencode(unicodedata.normalize("NFC", os.fspath(path)).casefold())
 
 
-def _single_file(intake: Intake, outlet: Outlet) -> Path | None:
+def _single_file(given: InputOptions, output: OutputOptions) -> Path | None:
     """`-o` as a file, if it names one."""
-    if outlet.path is None or outlet.path == STREAM:
+    if output.path is None or output.path == STDIO:
         return None
-    path = Path(outlet.path)
-    if outlet.path.endswith(("/", os.sep)) or is_dir(path):
+    path = Path(output.path)
+    if output.path.endswith(("/", os.sep)) or is_dir(path):
         return None
     if not path.suffix and not exists(path):
         return None
-    _check_ending(path, outlet.format)
-    if intake.listed is not None or len(intake.inputs) > 1 or is_dir(Path(intake.inputs[0])):
+    _check_ending(path, output.format)
+    if given.listed is not None or len(given.inputs) > 1 or is_dir(Path(given.inputs[0])):
         raise InputError(f"-o {printable(path)} names one file, for a number of inputs: give a folder")
     return path
 
@@ -144,13 +144,13 @@ def _check_ending(path: Path, format: str | None) -> None:
         raise InputError(f"-o {printable(path)} is no name for --format {format}: leave one of them out")
 
 
-class Ours:
+class OwnOutputs:
     """Knows our own outputs among the files of a folder."""
 
-    def __init__(self, orders: Orders, told: Callable[[Path], bool], made: Callable[[Path], object]) -> None:
-        self._suffix, self._told, self._made = orders.outlet.suffix, told, made
-        self._beside = orders.outlet.path is None or any(
-            same_file(Path(name), Path(orders.outlet.path)) for name in orders.intake.inputs
+    def __init__(self, settings: BatchSettings, told: Callable[[Path], bool], made: Callable[[Path], object]) -> None:
+        self._suffix, self._told, self._made = settings.output.suffix, told, made
+        self._beside = settings.output.path is None or any(
+            same_file(Path(name), Path(settings.output.path)) for name in settings.input.inputs
         )
 
     def __call__(self, path: Path, neighbour: bool) -> bool:

@@ -6,25 +6,25 @@ import contextlib
 import threading
 from pathlib import Path
 
-from srcli.batch.bench import Made
-from srcli.batch.journal import STARTED, Journal, Stamp
-from srcli.batch.orders import Orders
-from srcli.batch.plan import Item
+from srcli.batch.journal.file import STARTED, FileStamp, JournalFile
+from srcli.batch.planning.plan import Item
 from srcli.batch.report import DONE, FAILED, Outcome
+from srcli.batch.settings import BatchSettings
+from srcli.batch.workers.local import Result
 
 
-class Logbook:
+class JournalWriter:
     """Says of every picture what is about to happen, and what did."""
 
-    def __init__(self, orders: Orders, folder: Path) -> None:
-        self._recipe, self._seed, self._models = orders.recipe(), orders.job.seed, orders.lock
-        self._journal = Journal(folder)
+    def __init__(self, settings: BatchSettings, folder: Path) -> None:
+        self._recipe, self._seed, self._models = settings.recipe(), settings.job.seed, settings.lock
+        self._journal = JournalFile(folder)
         self._lock = threading.Lock()
-        self._stamps: dict[Path, Stamp] = {}
+        self._stamps: dict[Path, FileStamp] = {}
         self._recipes: dict[Path, str] = {}
         self._results: dict[Path, str] = {}  # hashes of those that are about to take their places
         self.path = self._journal.path
-        self._journal.begin(self._recipe, orders.settings())
+        self._journal.begin(self._recipe, settings.result_settings())
 
     def close(self) -> None:
         self._journal.close()
@@ -33,17 +33,17 @@ class Logbook:
         """Look at a file before it is read: what is written about it later is about this state."""
         self._recipes[item.path] = item.recipe
         with contextlib.suppress(OSError):  # stdin has none, and what has vanished fails by itself
-            self._stamps[item.path] = Stamp.of(item.path)
+            self._stamps[item.path] = FileStamp.of(item.path)
 
-    def started(self, item: Item, made: Made, sha256: str) -> None:
+    def started(self, item: Item, made: Result, sha256: str) -> None:
         """The result is about to take its place. After a kill, its hash tells whether it did."""
         self._results[item.path] = sha256
         self._add(item.path, item.target, STARTED, made.picture.sha256, output={"sha256": sha256})
 
-    def done(self, outcome: Outcome, made: Made) -> None:
+    def done(self, outcome: Outcome, made: Result) -> None:
         if outcome.target is None:
             return
-        output = {"sha256": self._results[outcome.source], "stamp": Stamp.of(outcome.target).fields()}
+        output = {"sha256": self._results[outcome.source], "stamp": FileStamp.of(outcome.target).fields()}
         told = {"output": output, "seconds": round(outcome.seconds, 3), "size": outcome.size}
         self._add(outcome.source, outcome.target, DONE, made.picture.sha256, **told)
         self._forget(outcome.source)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from srcli.batch.journal import PICTURE, Stamp, records, word
-from srcli.batch.naming import is_numbered
+from srcli.batch.journal.file import PICTURE, FileStamp, read_records, text_or_none
+from srcli.batch.planning.output_names import is_numbered_name
 from srcli.batch.report import FAILED
 from srcli.files import hash_file, is_file
 
@@ -25,7 +25,7 @@ COLUMNS = "status, kind, target, input, input_stamp, output, output_stamp"
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
+class Attempt:
     """The last that is known of a picture under one recipe."""
 
     status: str
@@ -44,7 +44,7 @@ class Past:
         return self.target is not None and _same(self.target, [self.output_stamp], [self.output_sha256])
 
 
-class Memory:
+class PreviousRuns:
     """Journals, read into a private temporary database: a long one needs no memory."""
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ class Memory:
     def read(self, path: Path) -> None:
         """Learn from a journal, if there is one. What makes no sense in it is passed over."""
         folder = path.parent.resolve()
-        for record in records(path) if is_file(path) else ():
+        for record in read_records(path) if is_file(path) else ():
             if record.get("event") == PICTURE and isinstance(record.get("source"), str):
                 with suppress(ValueError):  # a name that can be none
                     self._learn(folder, record)
@@ -66,12 +66,12 @@ class Memory:
         stamps, hashes = zip(*rows, strict=True) if rows else ((), ())
         return _same(target, stamps, hashes)
 
-    def of(self, source: Path, recipe: str, target: Path) -> Past | None:
+    def of(self, source: Path, recipe: str, target: Path) -> Attempt | None:
         """The last that happened to it on its way to `target`, or to a numbered name that it got instead."""
         query = f"SELECT {COLUMNS} FROM made WHERE source = ? AND recipe = ? ORDER BY rowid DESC"
         for row in self._db.execute(query, (_key(source), recipe)):
             past = _past(row)
-            if past.target is None or is_numbered(past.target, Path(os.fsdecode(_key(target)))):
+            if past.target is None or is_numbered_name(past.target, Path(os.fsdecode(_key(target)))):
                 return past
         return None
 
@@ -81,16 +81,22 @@ class Memory:
         if record.get("status") == FAILED and given.get("stamp") is None:
             return  # decided without a look at the file; what was known of it stays known
         row = (
-            *(source, word(record.get("recipe")), target, word(record.get("status")), word(record.get("kind"))),
-            *(word(given.get("sha256")), _text(given.get("stamp"))),
-            *(word(put.get("sha256")), _text(put.get("stamp"))),
+            *(
+                source,
+                text_or_none(record.get("recipe")),
+                target,
+                text_or_none(record.get("status")),
+                text_or_none(record.get("kind")),
+            ),
+            *(text_or_none(given.get("sha256")), _text(given.get("stamp"))),
+            *(text_or_none(put.get("sha256")), _text(put.get("stamp"))),
         )
         self._db.execute("INSERT INTO made VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
 
 
-def _past(row: tuple[Any, ...]) -> Past:
+def _past(row: tuple[Any, ...]) -> Attempt:
     status, kind, target, *rest = row
-    return Past(status, kind, Path(os.fsdecode(target)) if target else None, *rest)
+    return Attempt(status, kind, Path(os.fsdecode(target)) if target else None, *rest)
 
 
 def _found(folder: Path, name: object) -> bytes:
@@ -108,6 +114,6 @@ def _text(stamp: object) -> str | None:
 def _same(path: Path, stamps: Sequence[str | None], hashes: Sequence[str | None]) -> bool:
     """By one of the stamps, or else by what is in it."""
     try:
-        return str(Stamp.of(path).fields()) in stamps or (any(hashes) and hash_file(path) in hashes)
+        return str(FileStamp.of(path).fields()) in stamps or (any(hashes) and hash_file(path) in hashes)
     except OSError:
         return False

@@ -15,9 +15,9 @@ from queue import Empty, SimpleQueue
 from typing import Any, BinaryIO, cast
 
 import srcli
-from srcli.batch.inputs import stdin
-from srcli.batch.orders import STREAM, Intake
-from srcli.batch.wire import Refusal, Request, receive, send
+from srcli.batch.planning.inputs import open_stdin
+from srcli.batch.reading.protocol import Refusal, Request, receive_message, send_message
+from srcli.batch.settings import STDIO, InputOptions
 from srcli.errors import MachineError, PictureError
 from srcli.imaging.picture import Picture
 from srcli.imaging.printable import printable
@@ -34,22 +34,22 @@ class _Killed(PictureError):
 class Reader:
     """One reading process, started when it is needed and again when it died. Safe to use from one thread at a time."""
 
-    def __init__(self, intake: Intake, timeout: float | None = None) -> None:
-        self._intake, self._timeout = intake, min(timeout or PATIENCE, PATIENCE)
+    def __init__(self, options: InputOptions, timeout: float | None = None) -> None:
+        self._input, self._timeout = options, min(timeout or PATIENCE, PATIENCE)
         self._process: subprocess.Popen[bytes] | None = None
         self._greeted = self._dropped = False
 
     def read(self, path: Path, data: bytes | None = None, mask: Path | None = None) -> Picture:
         """The picture in a file, or in these bytes, mended where a mask says so."""
-        return cast(Picture, self._ask(Request(path, data, self._intake, "picture", mask)))
+        return cast(Picture, self._ask(Request(path, data, self._input, "picture", mask)))
 
     def size(self, path: Path) -> tuple[int, int]:
         """Width and height, from the file's header."""
-        return cast(tuple[int, int], self._ask(Request(path, None, self._intake, "size")))
+        return cast(tuple[int, int], self._ask(Request(path, None, self._input, "size")))
 
     def made(self, path: Path) -> dict[str, Any] | None:
         """How we made this file, if we did."""
-        return cast("dict[str, Any] | None", self._ask(Request(path, None, self._intake, "made")))
+        return cast("dict[str, Any] | None", self._ask(Request(path, None, self._input, "made")))
 
     def start(self) -> subprocess.Popen[bytes]:
         """Starting takes a moment, so a run does it before it looks for pictures."""
@@ -76,7 +76,7 @@ class Reader:
         if self._greeted:
             return
         try:
-            receive(cast(BinaryIO, process.stdout))
+            receive_message(cast(BinaryIO, process.stdout))
         except (EOFError, OSError) as error:
             self.close()
             if self._dropped:
@@ -109,8 +109,8 @@ class Reader:
         timer = threading.Timer(self._timeout, _expire, (process, late))
         timer.start()
         try:
-            send(cast(BinaryIO, process.stdin), request)
-            answer = receive(cast(BinaryIO, process.stdout))
+            send_message(cast(BinaryIO, process.stdin), request)
+            answer = receive_message(cast(BinaryIO, process.stdout))
         except (EOFError, OSError, MemoryError, pickle.UnpicklingError) as error:
             raise self._death(request.path, late.is_set()) from error
         finally:
@@ -148,7 +148,7 @@ def _expire(process: subprocess.Popen[bytes], late: threading.Event) -> None:
 
 def _spawn() -> subprocess.Popen[bytes]:
     # -P: or else modules would come from the folder that the user happens to be in.
-    command = [sys.executable, "-P", "-m", "srcli.batch.child"]
+    command = [sys.executable, "-P", "-m", "srcli.batch.reading.child"]
     home = os.pathsep.join(filter(None, [str(Path(srcli.__file__).parents[1]), os.environ.get("PYTHONPATH")]))
     environment = os.environ | {"PYTHONPATH": home}
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
@@ -162,7 +162,7 @@ class Stdin:
         self._data: Future[bytes] = Future()
 
     def read(self) -> bytes:
-        stream = stdin()
+        stream = open_stdin()
         # Unbuffered: a buffer's lock, held by a thread that is left behind, would be fatal to the interpreter's end.
         threading.Thread(target=self._fill, args=(getattr(stream, "raw", stream),), daemon=True).start()
         return self._data.result()
@@ -186,11 +186,11 @@ class Stdin:
 class Readers:
     """As many readers as are busy at once."""
 
-    def __init__(self, intake: Intake, timeout: float | None = None) -> None:
-        self._intake, self._timeout = intake, timeout
+    def __init__(self, options: InputOptions, timeout: float | None = None) -> None:
+        self._input, self._timeout = options, timeout
         self._free: SimpleQueue[Reader] = SimpleQueue()
         self._all: list[Reader] = []
-        self._stdin = Stdin(STREAM_BYTES * intake.max_pixels)
+        self._stdin = Stdin(STREAM_BYTES * options.max_pixels)
         self._dropped = False
 
     def start(self) -> None:
@@ -210,7 +210,7 @@ class Readers:
             reader.drop()
 
     def read(self, path: Path, mask: Path | None = None) -> Picture:
-        data = self._stdin.read() if path == Path(STREAM) else None
+        data = self._stdin.read() if path == Path(STDIO) else None
         with self._one() as reader:
             return reader.read(path, data, mask)
 
@@ -229,7 +229,7 @@ class Readers:
         try:
             reader = self._free.get_nowait()
         except Empty:
-            reader = Reader(self._intake, self._timeout)
+            reader = Reader(self._input, self._timeout)
             self._all.append(reader)
         try:
             if self._dropped:

@@ -15,13 +15,13 @@ from typing import Any
 from srcli.errors import InputError, MachineError
 from srcli.imaging.printable import printable
 
-NAME = ".srcli-journal.jsonl"
+JOURNAL_NAME = ".srcli-journal.jsonl"
 STARTED, RUN, PICTURE = "started", "run", "picture"
 Record = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Stamp:
+class FileStamp:
     """What a file looks like from outside. While it stays the same, its content need not be read again."""
 
     size: int
@@ -29,7 +29,7 @@ class Stamp:
     changed: int
 
     @classmethod
-    def of(cls, path: Path) -> Stamp:
+    def of(cls, path: Path) -> FileStamp:
         status = path.stat()
         return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
@@ -37,11 +37,11 @@ class Stamp:
         return [self.size, self.modified, self.changed]
 
 
-class Journal:
+class JournalFile:
     """Open for appending, and locked: two runs must not write the same results."""
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / NAME
+        self.path = folder / JOURNAL_NAME
         self.folder = folder.resolve()
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -106,7 +106,7 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def records(path: Path) -> Iterator[dict[str, Any]]:
+def read_records(path: Path) -> Iterator[dict[str, Any]]:
     """All that a journal holds. A line that a kill cut short is passed over."""
     try:
         with path.open("rb") as lines:
@@ -119,11 +119,11 @@ def records(path: Path) -> Iterator[dict[str, Any]]:
         raise InputError(f"the journal {printable(path)} cannot be read: {error.strerror}") from error
 
 
-def word(value: object) -> str | None:
+def text_or_none(value: object) -> str | None:
     """A text of a record. Journals may be of other versions, or of other hands."""
     return value if isinstance(value, str) else None
 
 
-def key(input_sha256: str, recipe: str) -> str:
+def result_key(input_sha256: str, recipe: str) -> str:
     """Names a result: what it was made of, and how."""
     return hashlib.sha256(f"{input_sha256} {recipe}".encode()).hexdigest()

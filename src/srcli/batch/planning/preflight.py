@@ -20,14 +20,14 @@ LOSSY = frozenset({"jpg", "jpeg", "webp", "avif"})
 MEBIBYTE = 1 << 20
 
 
-def prepare(folders: Iterable[Path], option: str = "-o") -> None:
+def check_folders(folders: Iterable[Path], option: str = "-o") -> None:
     """Try each folder, or the one that it will be made in: create, rename, remove. MachineError at a closed one."""
     seen: set[Path] = set()
     for folder in folders:
         if folder not in seen:
             seen.add(folder)
             _try(_standing(folder, option), folder, option)
-            sweep(folder)
+            remove_leftovers(folder)
 
 
 def _standing(folder: Path, option: str = "-o") -> Path:
@@ -54,7 +54,7 @@ def _try(folder: Path, wanted: Path, option: str) -> None:
         raise MachineError(text) from error
 
 
-def sweep(folder: Path) -> None:
+def remove_leftovers(folder: Path) -> None:
     """Remove what runs left that were killed while they wrote. A living run holds a lock on its own."""
     for path in folder.glob(TEMPORARY):
         with contextlib.suppress(OSError, ImportError):

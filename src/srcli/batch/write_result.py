@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from srcli.batch.bench import Made
-from srcli.batch.orders import STREAM, Outlet
-from srcli.batch.plan import Item
+from srcli.batch.planning.plan import Item
 from srcli.batch.report import DONE, Outcome
+from srcli.batch.settings import STDIO, OutputOptions
+from srcli.batch.workers.local import Result
 from srcli.errors import InputError, MachineError, PictureError
 from srcli.files import exists
 from srcli.imaging.formats import check_target, format_of_name, parse_format, suffix_for
@@ -25,10 +25,10 @@ OnWhole = Callable[[str], None] | None
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
-    """Writes results as the outlet says."""
+class ResultWriter:
+    """Writes results as the options say."""
 
-    outlet: Outlet
+    output: OutputOptions
     job: Job
 
     def check(self, item: Item, picture: Picture) -> None:
@@ -40,18 +40,18 @@ class Delivery:
         except InputError as error:
             raise PictureError(f"{printable(item.path)}: {error}", "too-large") from error
 
-    def write(self, item: Item, made: Made, key: str, on_whole: OnWhole = None) -> Outcome:
+    def write(self, item: Item, made: Result, key: str, on_whole: OnWhole = None) -> Outcome:
         """Write one result. A file that came to be there since the plan was made is not written over."""
         began = time.perf_counter()
         target = item.target
         kind = self._kind(target, made.picture)
         how = made.how | {"key": key}
-        if target == Path(STREAM):
-            notes = write_picture(made.picture, sys.stdout.buffer, format=kind, saving=self.outlet.saving, made=how)
+        if target == Path(STDIO):
+            notes = write_picture(made.picture, sys.stdout.buffer, format=kind, saving=self.output.saving, made=how)
         else:
             self._clear(item)
             notes = write_picture(
-                made.picture, target, format=kind, saving=self.outlet.saving, made=how, on_whole=on_whole
+                made.picture, target, format=kind, saving=self.output.saving, made=how, on_whole=on_whole
             )
         seconds = made.seconds + time.perf_counter() - began
         size = (made.picture.width, made.picture.height)
@@ -69,8 +69,8 @@ class Delivery:
             raise PictureError(f"{printable(item.target)} came to be there meanwhile: it was left alone", "exists")
 
     def _kind(self, target: Path, picture: Picture) -> str:
-        if self.outlet.format is not None:
-            return parse_format(self.outlet.format)
-        if target == Path(STREAM):
+        if self.output.format is not None:
+            return parse_format(self.output.format)
+        if target == Path(STDIO):
             return format_of_name("result" + suffix_for(f"picture.{picture.format.lower()}"))
         return format_of_name(target)
