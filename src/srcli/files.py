@@ -9,8 +9,12 @@ import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import IO
+
+from filelock import lock_descriptor
 
 from srcli.errors import MachineError
 
@@ -51,7 +55,7 @@ def same_file(one: Path, other: Path) -> bool:
 
 
 def hash_file(source: Path | IO[bytes]) -> str:
-    """The hash of a file, or of what is left to read of an open one."""
+    """SHA-256 of a file, or of what is left to read of an open one."""
     if isinstance(source, Path):
         with source.open("rb") as file:
             return hash_file(file)
@@ -80,10 +84,60 @@ def open_guard(path: Path) -> IO[bytes]:
     return os.fdopen(number, "rb+", buffering=0)
 
 
+def open_own_file(path: Path, flags: int, mode: int = 0o600, *, anyone: bool = False) -> int:
+    """A descriptor of a regular file of this user (or of `anyone`); a pipe, a folder or a link is an OSError.
+
+    Where a folder came from somebody else, a link in it may lead anywhere, and a pipe would be waited for.
+    """
+    extra = (getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
+    try:
+        number = os.open(path, reduce(or_, extra, flags), mode)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(errno.ELOOP, "it is a symbolic link", str(path)) from error
+        raise
+    status = os.fstat(number)
+    if (reason := _not_own(status, anyone)) is not None:
+        os.close(number)
+        raise OSError(errno.EPERM, reason, str(path))
+    return number
+
+
+def _not_own(status: os.stat_result, anyone: bool) -> str | None:
+    if not stat.S_ISREG(status.st_mode):
+        return "it is not a regular file"
+    if not anyone and hasattr(os, "geteuid") and status.st_uid != os.geteuid():
+        return "it belongs to another user"
+    if not anyone and status.st_nlink > 1:
+        return "it has a second name elsewhere"
+    return None
+
+
+def try_lock(file: int) -> bool:
+    """Lock an open file until it is closed; False if another process has. Where there are no locks, all have it."""
+    try:
+        return lock_descriptor(file, blocking=False)
+    except OSError:
+        return True
+
+
+def real_path(path: Path) -> Path:
+    """The path without links. Unlike `Path.resolve`, loops of links do not raise: they stay as they are."""
+    return Path(os.path.realpath(path))
+
+
+def create_folder(folder: Path) -> None:
+    """Make a folder and those above it, so that their names last through a power cut."""
+    missing = [path for path in (folder, *folder.parents) if not exists(path)]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in missing:
+        sync_folder(path.parent)
+
+
 def make_folder(folder: Path) -> None:
     """The folder and those above it. Raises MachineError."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        create_folder(folder)
     except OSError as error:
         raise MachineError(f"{folder} cannot be made ({error.strerror}): give another folder") from error
 

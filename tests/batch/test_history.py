@@ -9,7 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from srcli.batch.journal.summary import summarize_journal
+from srcli.batch.journal.previous_runs import summarize_journal
 from srcli.cli.boundary import ErrorBoundary
 from srcli.cli.report import report
 from srcli.errors import InputError

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from srcli.batch.journal.summary import summarize_journal
+from srcli.batch.journal.previous_runs import summarize_journal
 from srcli.errors import InputError, MachineError, WeightsError
 from srcli.settings import Size
 from tests.batch.fakes import Repeat, draw, factory, go
@@ -336,8 +336,19 @@ def test_a_file_put_where_a_killed_run_was_about_to_write_is_not_ours(tmp_path: 
     forget_the_end(out / ".srcli-journal.jsonl")
     mine = draw(out / f"a_x2.{kind}", 3, 3).read_bytes()
     heard = go(tmp_path / "in", path=str(out), format=kind)
-    assert heard.fate() == {"a.png": "exists", "b.png": "done"}
+    assert heard.fate() == {"a.png": "exists", "b.png": "skipped"}, "b's result took its place before the kill"
     assert (out / f"a_x2.{kind}").read_bytes() == mine
+    assert summarize_journal(out).done == 1
+
+
+def test_own_pictures_with_a_result_s_name_are_taken_and_results_are_counted(tmp_path: Path) -> None:
+    for name in ("a.png", "a_x2.png", "a_restored.png"):
+        draw(tmp_path / name, seed=len(name))
+    heard = go(tmp_path, suffix="_big")
+    assert heard.fate() == {"a.png": "done", "a_x2.png": "done", "a_restored.png": "done"}
+    again = go(tmp_path, suffix="_large")
+    assert (len(again.outcomes), again.left_out) == (3, 3)
+    assert again.notes == ["3 results of earlier runs left out: name a file to take it all the same"]
 
 
 def test_a_kill_before_a_changed_picture_took_its_place_leaves_the_old_result_ours(tmp_path: Path) -> None:

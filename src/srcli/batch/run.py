@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from queue import SimpleQueue
+from typing import TYPE_CHECKING
 
 from srcli.batch.journal.file import JOURNAL_NAME, result_key
 from srcli.batch.journal.previous_runs import PreviousRuns
@@ -24,11 +25,15 @@ from srcli.batch.report import FAILED, Outcome, Report, Tally
 from srcli.batch.settings import STDIO, BatchSettings
 from srcli.batch.signals import watch_signals
 from srcli.batch.stages import Inbox, Stages, Steps, StopRequest
-from srcli.batch.workers.local import LocalWorker, Notify, Result, Workers
+from srcli.batch.workers.base import Notify, Result, Workers
+from srcli.batch.workers.local import LocalWorker
 from srcli.batch.write_result import ResultWriter
 from srcli.errors import InputError
 from srcli.imaging.picture import Picture
-from srcli.imaging.printable import printable
+from srcli.imaging.printable import counted, printable
+
+if TYPE_CHECKING:
+    from srcli.batch.workers.pool import Backend
 
 
 def run_batch(settings: BatchSettings, listener: Listener | None = None) -> Report:
@@ -40,17 +45,22 @@ def run_batch(settings: BatchSettings, listener: Listener | None = None) -> Repo
 
 
 def find_pictures(
-    settings: BatchSettings, namer: OutputNamer, memory: PreviousRuns, readers: Readers
-) -> tuple[Plan, int]:
-    """All pictures to answer for, and how many files their folders hold besides."""
-    for base in namer.bases(settings.input) if settings.run.journal is not False else ():
-        memory.read(base / JOURNAL_NAME)
+    settings: BatchSettings, namer: OutputNamer, previous: PreviousRuns, readers: Readers
+) -> tuple[Plan, int, int]:
+    """All pictures to answer for; how many files of their folders are no pictures, and how many our own results."""
+    for folder in namer.bases(settings.input) if settings.run.journal is not False else ():
+        previous.read(folder / JOURNAL_NAME)
     finder = InputFinder(settings.input, namer.folder)
     plan = Plan(finder)
-    own = plan.leave_out(OwnOutputs(settings, memory.made, readers.made))
+    own = plan.leave_out(OwnOutputs(settings, previous.wrote, readers.provenance))
     if (problem := plan.problem()) is not None:
-        raise InputError(problem)
-    return plan, finder.left_out + own
+        raise InputError(f"{problem}; {told_own(own)}" if own else problem)
+    return plan, finder.left_out, own
+
+
+def told_own(count: int) -> str:
+    """What is said about results of earlier runs among the inputs."""
+    return f"{counted(count, 'result')} of earlier runs left out: name a file to take it all the same"
 
 
 class _Run:
@@ -62,22 +72,22 @@ class _Run:
         self.stop, self.tally, self.recipe = stop, Tally(), settings.recipe()
         self.readers = Readers(settings.input, settings.run.timeout)
         stack.callback(self.readers.close)
-        self.delivery, self.memory = ResultWriter(settings.output, settings.job), PreviousRuns()
-        self.logbook: JournalWriter | None = None
+        self.writer, self.previous = ResultWriter(settings.output, settings.job), PreviousRuns()
+        self.journal: JournalWriter | None = None
 
     def go(self) -> Report:
-        settings = self.settings.run
+        options = self.settings.run
         self.readers.start()
         plan = self.plan()
-        mail: Inbox = SimpleQueue()
-        bench = self.bench(mail.put)
-        self.stack.callback(bench.close)
-        stages = Steps(self.read, bench, self.write, self.readers.drop, self.step, self.listener.note)
-        line = Stages(stages, self.stop, mail, settings.ahead, settings.timeout)
+        inbox: Inbox = SimpleQueue()
+        workers = self.hire(inbox.put)
+        self.stack.callback(workers.close)
+        steps = Steps(self.read, workers, self.write, self.readers.drop, self.step, self.listener.note)
+        stages = Stages(steps, self.stop, inbox, options.ahead, options.timeout)
         self.stack.callback(self.stop.asked.set)
-        for outcome in line.run(self.items(plan)):
+        for outcome in stages.run(self.items(plan)):
             self.note(outcome)
-        report = self.report(line, bench)
+        report = self.report(stages, workers)
         self.listener.finished(report)
         if self.stop.error is not None and self.stop.signal is None:
             raise self.stop.error
@@ -87,19 +97,21 @@ class _Run:
         """Everything that can go wrong for all is found here, before a model is loaded."""
         settings = self.settings
         namer = OutputNamer(settings, self.readers.size)
-        plan, left_out = find_pictures(settings, namer, self.memory, self.readers)
+        plan, strangers, own = find_pictures(settings, namer, self.previous, self.readers)
         if len(plan) > 1 and (namer.streams or namer.file):
             raise InputError(f"-o {settings.output.path} takes one picture, {len(plan)} were given: give a folder")
         if STDIO in settings.input.inputs and settings.output.path is None:
             raise InputError("a picture from stdin has no place of its own: give -o FILE, or -o - for stdout")
         plan.place(namer, settings.output.on_exists == "rename", settings.input)
         if settings.preview:
-            check_preview_file(settings.preview, settings, plan, self.readers.made)
+            check_preview_file(settings.preview, settings, plan, self.readers.provenance)
+        if own:
+            self.listener.note(told_own(own))
         self._tell_unmasked(plan)
-        self._try_grounds(plan, namer)
+        self._check_folders(plan, namer)
         self._open_journal(plan, namer)
         self.tally.total = len(plan)
-        self.listener.planned(len(plan), left_out)
+        self.listener.planned(len(plan), strangers + own)
         return plan
 
     def _tell_unmasked(self, plan: Plan) -> None:
@@ -113,7 +125,7 @@ class _Run:
             which = printable(first) + (f" and {more} more of {len(plan)} pictures" if more else "")
             self.listener.note(f"no mask in {printable(options.mask)} for {which}: not mended")
 
-    def _try_grounds(self, plan: Plan, namer: OutputNamer) -> None:
+    def _check_folders(self, plan: Plan, namer: OutputNamer) -> None:
         if namer.streams:
             return
         check_folders(item.target.parent for item in plan if not item.found.problem)
@@ -125,35 +137,38 @@ class _Run:
     def _open_journal(self, plan: Plan, namer: OutputNamer) -> None:
         wanted = self.settings.run.journal
         if not namer.streams and (len(plan) > 1 if wanted is None else wanted):
-            self.logbook = JournalWriter(self.settings, namer.base(next(iter(plan)).found))
-            self.stack.callback(self.logbook.close)
+            self.journal = JournalWriter(self.settings, namer.base(next(iter(plan)).found))
+            self.stack.callback(self.journal.close)
 
-    def bench(self, tell: Notify) -> Workers:
+    def hire(self, tell: Notify) -> Workers:
         settings = self.settings
-        if settings.run.ray is None and settings.run.workers == 1:
+        if settings.run.cluster is None and settings.run.workers == 1:
             return LocalWorker(settings.factory, settings.job, tell, settings.preview)
-        from srcli.batch.workers.ray_cluster import Cluster
+        from srcli.batch.workers.pool import WorkerPool
 
-        return Cluster(settings, tell)
+        return WorkerPool(_backend(settings, tell), settings.run.timeout, tell)
 
     def items(self, plan: Plan) -> Iterator[Item | Outcome]:
         settings = self.settings
-        gate = Decider(plan, settings.input, self.memory, self.recipe, settings.output.on_exists, self.readers.made)
-        return map(gate.decide, plan)
+        on_exists = settings.output.on_exists
+        confirm = self.journal.confirmed if self.journal else None
+        provenance = self.readers.provenance
+        decider = Decider(plan, settings.input, self.previous, self.recipe, on_exists, provenance, confirm)
+        return map(decider.decide, plan)
 
     def read(self, item: Item) -> Picture:
-        if self.logbook:
-            self.logbook.reading(item)
+        if self.journal:
+            self.journal.reading(item)
         picture = replace(self.readers.read(item.path, item.mask), name=printable(item.path))
-        self.delivery.check(item, picture)
+        self.writer.check(item, picture)
         return picture
 
-    def write(self, item: Item, made: Result) -> Outcome:
-        announce = partial(self.logbook.started, item, made) if self.logbook else None
-        outcome = self.delivery.write(item, made, result_key(made.picture.sha256, item.recipe), announce)
-        if self.logbook:
-            self.logbook.done(outcome, made)
-        made.settled()
+    def write(self, item: Item, result: Result) -> Outcome:
+        announce = partial(self.journal.started, item, result) if self.journal else None
+        outcome = self.writer.write(item, result, result_key(result.picture.sha256, item.recipe), announce)
+        if self.journal:
+            self.journal.done(outcome, result)
+        result.settled()
         return outcome
 
     def step(self, item: Item, stage: str, done: int, total: int) -> None:
@@ -161,15 +176,15 @@ class _Run:
 
     def note(self, outcome: Outcome) -> None:
         self.tally.add(outcome)
-        if self.logbook:
-            self.logbook.failed(outcome)
+        if self.journal:
+            self.journal.failed(outcome)
         for text in outcome.notes:
             self.listener.note(f"{printable(outcome.source)}: {text}")
         self.listener.ended(outcome, self.tally)
         if outcome.status == FAILED and self.settings.run.fail_fast:
             self.stop.asked.set()
 
-    def report(self, line: Stages, bench: Workers) -> Report:
+    def report(self, stages: Stages, workers: Workers) -> Report:
         tally, seconds = self.tally, time.perf_counter() - self.began
         return Report(
             total=tally.total,
@@ -179,6 +194,16 @@ class _Run:
             seconds=seconds,
             codes=frozenset(tally.codes),
             signal=self.stop.signal,
-            journal=self.logbook.path if self.logbook else None,
-            times={"loading": bench.loading, **line.times},
+            journal=self.journal.path if self.journal else None,
+            times={"loading": workers.loading, **stages.times},
         )
+
+
+def _backend(settings: BatchSettings, tell: Notify) -> Backend:
+    if settings.run.cluster is None:
+        from srcli.batch.workers.processes import ProcessBackend
+
+        return ProcessBackend(settings, tell)
+    from srcli.batch.workers.ray_cluster import RayBackend
+
+    return RayBackend(settings, tell)

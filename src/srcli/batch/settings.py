@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from srcli.pipeline import Pipeline
 
 STDIO = "-"
+LOCAL = "local"
 CAPTION_KINDS = ("captioner", "classifier", "detector")  # weights that say what a picture shows, for its prompt
 LONGEST = 31_536_000  # seconds that a picture may be given: timers take no endless ones
 ON_EXISTS = ("fail", "skip", "rename", "overwrite")
@@ -108,7 +109,7 @@ class RunOptions:
     fail_fast: bool = False
     timeout: float | None = None  # seconds for one picture
     workers: int = 1
-    ray: str | None = None  # address of a Ray cluster, "auto", or "local"
+    ray: str | None = None  # address of a Ray cluster, "auto", or "local": this machine, without Ray
     journal: bool | None = None  # None: where there is more than one picture
     ahead: int = 2  # pictures read before their turn, and results waiting to be written; 0: one thing at a time
 
@@ -117,6 +118,11 @@ class RunOptions:
             raise InputError(f"--timeout {self.timeout:g} is out of range: give seconds, at most {LONGEST}")
         if self.workers < 1:
             raise InputError(f"--workers {self.workers} is out of range: give at least 1")
+
+    @property
+    def cluster(self) -> str | None:
+        """The Ray cluster to use, if any."""
+        return None if self.ray == LOCAL else self.ray
 
 
 @dataclass(frozen=True, slots=True)

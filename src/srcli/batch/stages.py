@@ -13,7 +13,7 @@ from typing import Any
 
 from srcli.batch.planning.plan import Item
 from srcli.batch.report import Outcome, outcome_of_error
-from srcli.batch.workers.local import LOADING, Result, RunFailed, Workers
+from srcli.batch.workers.base import LOADING, Result, RunFailed, Workers
 from srcli.errors import MachineError, PictureError, TooLarge
 from srcli.imaging.picture import Picture
 from srcli.imaging.printable import printable

@@ -12,9 +12,9 @@ from pathlib import Path
 from srcli.batch.planning.plan import Item
 from srcli.batch.report import DONE, Outcome
 from srcli.batch.settings import STDIO, OutputOptions
-from srcli.batch.workers.local import Result
+from srcli.batch.workers.base import Result
 from srcli.errors import InputError, MachineError, PictureError
-from srcli.files import exists
+from srcli.files import create_folder, exists, lexists
 from srcli.imaging.formats import check_target, format_of_name, parse_format, suffix_for
 from srcli.imaging.picture import Picture
 from srcli.imaging.printable import printable
@@ -59,13 +59,13 @@ class ResultWriter:
 
     def _clear(self, item: Item) -> None:
         try:
-            item.target.parent.mkdir(parents=True, exist_ok=True)
+            create_folder(item.target.parent)
         except OSError as error:
             text = f"the folder {printable(item.target.parent)} cannot be made ({error.strerror}): give another -o"
             raise MachineError(text) from error
         if item.replace and exists(item.target) and not os.access(item.target, os.W_OK):
             raise PictureError(f"{printable(item.target)} may not be written: it was left alone", "read-only")
-        if not item.replace and exists(item.target):
+        if not item.replace and lexists(item.target):
             raise PictureError(f"{printable(item.target)} came to be there meanwhile: it was left alone", "exists")
 
     def _kind(self, target: Path, picture: Picture) -> str:

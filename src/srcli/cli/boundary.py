@@ -71,11 +71,6 @@ def say(text: str) -> None:
         mute(sys.stderr)
 
 
-def counted(number: object, thing: str) -> str:
-    """So many things, in words."""
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
-
-
 def emit(line: bytes) -> None:
     """One line of results, byte for byte: a path need not be text in any encoding."""
     try:

@@ -9,9 +9,9 @@ from srcli.batch.planning.output_names import OutputNamer
 from srcli.batch.reading.reader import Readers
 from srcli.batch.run import find_pictures
 from srcli.batch.settings import STDIO, BatchSettings
-from srcli.cli.boundary import complain, counted
+from srcli.cli.boundary import complain
 from srcli.errors import InputError, PictureError
-from srcli.imaging.printable import printable
+from srcli.imaging.printable import counted, printable
 
 SOME_FAILED, ALL_FAILED = 3, 1
 
@@ -27,7 +27,7 @@ def explain(settings: BatchSettings, as_json: bool) -> int:
     device = pick(settings.factory.device)
     readers, rate, counts = Readers(settings.input), measure_speed(device), [0, 0]
     try:
-        plan, _ = find_pictures(settings, OutputNamer(settings, readers.size), PreviousRuns(), readers)
+        plan, _, _ = find_pictures(settings, OutputNamer(settings, readers.size), PreviousRuns(), readers)
         for found in (item.found for item in plan):
             try:
                 if found.problem:

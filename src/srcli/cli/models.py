@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from srcli.cli.boundary import counted, emit
+from srcli.cli.boundary import emit
 from srcli.errors import InputError, WeightsError
-from srcli.imaging.printable import printable
+from srcli.imaging.printable import counted, printable
 from srcli.weights import care
 from srcli.weights.lock import Entry, pick
 from srcli.weights.store import ANY, Store, licence

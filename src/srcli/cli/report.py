@@ -14,7 +14,7 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Sum up a batch: totals, the slowest pictures, failures by class."""
-    from srcli.batch.journal.summary import summarize_journal
+    from srcli.batch.journal.previous_runs import summarize_journal
 
     found = summarize_journal(journal)
     print(json.dumps(found.fields()) if as_json else "\n".join(found.lines()))

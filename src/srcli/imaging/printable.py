@@ -19,6 +19,11 @@ def printable(name: str | bytes | os.PathLike[str]) -> str:
     return "".join(_visible(char) for char in text)
 
 
+def counted(number: object, thing: str) -> str:
+    """So many things, in words."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
 def _visible(char: str) -> str:
     # Not printable are also format characters, which reorder or hide text, so that "gpj.exe" passes for "exe.jpg".
     if char.isprintable() or unicodedata.category(char) == "Zs":

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from srcli.errors import MachineError, PictureError, SrcliError
-from srcli.files import hash_file, sync_folder
+from srcli.files import hash_file, sync_folder, try_lock
 from srcli.imaging import iptc, png_writer, tiff_writer
 from srcli.imaging.bands import split_rows
 from srcli.imaging.formats import check_target, format_of_name
@@ -86,7 +86,7 @@ def _replacing(target: Path, name: str) -> Iterator[IO[bytes]]:
     """As `files.replacing`, with the file held open: it can be locked and checked, and nobody swaps it meanwhile."""
     temporary = target.parent / TEMPORARY.replace("*", secrets.token_hex(4))
     with os.fdopen(os.open(temporary, _CREATE, 0o666), "w+b") as file:
-        _claim(file)
+        try_lock(file.fileno())  # held by the living: leftovers of killed runs have none
         try:
             yield file
             file.flush()
@@ -99,14 +99,6 @@ def _replacing(target: Path, name: str) -> Iterator[IO[bytes]]:
             temporary.unlink(missing_ok=True)
             raise
     sync_folder(target.parent)
-
-
-def _claim(file: IO[bytes]) -> None:
-    """A lock that ends with the process: by it, leavings of dead runs are told from the work of living ones."""
-    with suppress(ImportError, OSError):
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _unwritten(error: OSError, name: str) -> SrcliError:

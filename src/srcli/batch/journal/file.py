@@ -10,14 +10,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from srcli.errors import InputError, MachineError
+from srcli.files import create_folder, open_own_file, real_path, try_lock
 from srcli.imaging.printable import printable
 
 JOURNAL_NAME = ".srcli-journal.jsonl"
 STARTED, RUN, PICTURE = "started", "run", "picture"
 Record = Mapping[str, Any]
+LONGEST_LINE = 1 << 20  # bytes; ours have some thousand
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,21 +44,19 @@ class JournalFile:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / JOURNAL_NAME
-        self.folder = folder.resolve()
+        self.folder = real_path(folder)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+            create_folder(folder)
+            self._file = open_own_file(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         except OSError as error:
             reason = f"the journal {printable(self.path)} cannot be opened ({error.strerror})"
             text = f"{reason}: give another -o, or --no-journal"
             raise MachineError(text) from error
-        try:
-            _lock(self._file)
-        except OSError as error:
+        if not try_lock(self._file):
             self.close()
             raise MachineError(
                 f"another run is writing to {printable(folder)}: wait for it, or give another folder with -o"
-            ) from error
+            )
         self._end_line()
 
     def close(self) -> None:
@@ -72,7 +72,7 @@ class JournalFile:
 
     def name(self, path: Path) -> str:
         """A path as the journal tells it: from its own folder, so that both may move together."""
-        whole = path.parent.resolve() / path.name
+        whole = real_path(path.parent) / path.name
         return os.path.relpath(whole, self.folder)
 
     def _add(self, record: Record) -> None:
@@ -91,15 +91,11 @@ class JournalFile:
     def _end_line(self) -> None:
         """A run that was killed may have left half a line."""
         size = os.fstat(self._file).st_size
-        if size and os.pread(self._file, 1, size - 1) != b"\n":
+        if not size:
+            return
+        os.lseek(self._file, size - 1, os.SEEK_SET)
+        if os.read(self._file, 1) != b"\n":
             os.write(self._file, b"\n")
-
-
-def _lock(file: int) -> None:
-    with contextlib.suppress(ImportError):  # Windows has no such lock
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _now() -> str:
@@ -107,16 +103,25 @@ def _now() -> str:
 
 
 def read_records(path: Path) -> Iterator[dict[str, Any]]:
-    """All that a journal holds. A line that a kill cut short is passed over."""
+    """All that a journal holds. Lines that a kill cut short, and lines of nonsense, are passed over."""
     try:
-        with path.open("rb") as lines:
-            for line in lines:
+        with os.fdopen(open_own_file(path, os.O_RDONLY, anyone=True), "rb") as file:
+            for line in _lines(file):
                 with contextlib.suppress(ValueError, RecursionError):
                     record = json.loads(line)
                     if isinstance(record, dict):
                         yield record
     except OSError as error:
         raise InputError(f"the journal {printable(path)} cannot be read: {error.strerror}") from error
+
+
+def _lines(file: IO[bytes]) -> Iterator[bytes]:
+    """The lines of a file, but those that are too long to be ours."""
+    whole = True
+    while line := file.readline(LONGEST_LINE):
+        if whole and line.endswith(b"\n"):
+            yield line
+        whole = line.endswith(b"\n")
 
 
 def text_or_none(value: object) -> str | None:

@@ -10,7 +10,8 @@ from srcli.batch.journal.file import STARTED, FileStamp, JournalFile
 from srcli.batch.planning.plan import Item
 from srcli.batch.report import DONE, FAILED, Outcome
 from srcli.batch.settings import BatchSettings
-from srcli.batch.workers.local import Result
+from srcli.batch.workers.base import Result
+from srcli.files import hash_file
 
 
 class JournalWriter:
@@ -47,6 +48,13 @@ class JournalWriter:
         told = {"output": output, "seconds": round(outcome.seconds, 3), "size": outcome.size}
         self._add(outcome.source, outcome.target, DONE, made.picture.sha256, **told)
         self._forget(outcome.source)
+
+    def confirmed(self, item: Item) -> None:
+        """A result that an earlier run was about to put in its place is there."""
+        self.reading(item)
+        output = {"sha256": hash_file(item.target), "stamp": FileStamp.of(item.target).fields()}
+        self._add(item.path, item.target, DONE, hash_file(item.path), output=output)
+        self._forget(item.path)
 
     def failed(self, outcome: Outcome) -> None:
         if outcome.status == FAILED:

@@ -11,15 +11,14 @@ from pathlib import Path
 from srcli.batch.planning.inputs import FoundFile
 from srcli.batch.settings import STDIO, BatchSettings, InputOptions, OutputOptions
 from srcli.errors import InputError, PictureError
-from srcli.files import exists, is_dir, is_file, same_file
+from srcli.files import exists, is_dir, same_file
 from srcli.imaging.formats import format_of_name, parse_format, suffix_for
 from srcli.imaging.printable import printable
 from srcli.tasks import TASKS, Job
 
 NAME_MAX = 255  # bytes, on every file system in common use
 USUAL = {"JPEG": ".jpg", "TIFF": ".tif"}
-SOURCES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".heic", ".gif", ".bmp", ".avif")
-WORDS = tuple(f"_{task.done}" for task in TASKS.values() if task.done != "x")
+TASK_SUFFIXES = tuple(f"_{task.done}" for task in TASKS.values() if task.done != "x")
 
 Measure = Callable[[Path], tuple[int, int]]  # width and height, from a file's header
 
@@ -145,43 +144,32 @@ def _check_ending(path: Path, format: str | None) -> None:
 
 
 class OwnOutputs:
-    """Knows our own outputs among the files of a folder."""
+    """Recognises results of earlier runs among the files of a folder. A name alone proves nothing."""
 
-    def __init__(self, settings: BatchSettings, told: Callable[[Path], bool], made: Callable[[Path], object]) -> None:
-        self._suffix, self._told, self._made = settings.output.suffix, told, made
+    def __init__(
+        self, settings: BatchSettings, journaled: Callable[[Path], bool], provenance: Callable[[Path], object]
+    ) -> None:
+        self._suffix, self._journaled, self._provenance = settings.output.suffix, journaled, provenance
         self._beside = settings.output.path is None or any(
             same_file(Path(name), Path(settings.output.path)) for name in settings.input.inputs
         )
 
-    def __call__(self, path: Path, neighbour: bool) -> bool:
-        """By what the journal tells; else by its name, and by what the file says.
+    def __call__(self, path: Path, has_source: bool) -> bool:
+        """By what the journal says, or by the file's own metadata.
 
-        `neighbour`: there is a picture beside it whose name this one's begins with, as the name of a result does.
+        `has_source`: a picture beside it has a name that this one's begins with, as the name of a result does.
         A folder of results alone is the input of a next step, unless results go into it again.
         """
-        if self._beside and self._told(path):
+        if self._beside and self._journaled(path):
             return True
-        stem = self._source_stem(path.stem)
-        if self._beside and stem and _has_source(path, stem):
-            return True
-        return (neighbour or (self._beside and stem is not None)) and bool(self._made(path))
+        return (has_source or (self._beside and self._has_result_name(path.stem))) and bool(self._provenance(path))
 
-    def _source_stem(self, stem: str) -> str | None:
-        stem = _without_number(stem)
-        if self._suffix and stem.endswith(self._suffix):
-            return stem.removesuffix(self._suffix)
-        for word in WORDS:
-            if stem.endswith(word):
-                return stem.removesuffix(word)
-        head, _, factor = stem.rpartition("_x")
-        return head if factor and factor.replace(".", "", 1).isdigit() else None
-
-
-def _without_number(stem: str) -> str:
-    head, _, number = stem.rpartition("-")
-    return head if head and number.isdigit() else stem
-
-
-def _has_source(path: Path, stem: str) -> bool:
-    """Is there the picture that this one is named after?"""
-    return any(is_file(path.with_name(stem + ending)) for ending in {path.suffix, *SOURCES})
+    def _has_result_name(self, stem: str) -> bool:
+        head, _, number = stem.rpartition("-")
+        stem = head if head and number.isdigit() else stem
+        _, _, factor = stem.rpartition("_x")
+        return (
+            bool(self._suffix and stem.endswith(self._suffix))
+            or stem.endswith(TASK_SUFFIXES)
+            or factor.replace(".", "", 1).isdigit()
+        )

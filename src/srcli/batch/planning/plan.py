@@ -15,7 +15,7 @@ from srcli.batch.planning.inputs import FoundFile
 from srcli.batch.planning.output_names import OutputNamer, fold_case, numbered_names
 from srcli.batch.settings import STDIO, InputOptions
 from srcli.errors import InputError, PictureError
-from srcli.files import exists, same_file
+from srcli.files import exists, real_path, same_file
 from srcli.imaging.printable import printable
 
 PAGE = 1000
@@ -76,16 +76,16 @@ class Plan:
             yield from map(_item, rows)
             last = (rows[-1][1], rows[-1][2])
 
-    def leave_out(self, ours: Callable[[Path, bool], bool]) -> int:
+    def leave_out(self, is_own: Callable[[Path, bool], bool]) -> int:
         """Drop what folders hold of our own outputs; what was named itself stays. Returns how many there were."""
         left, before = len(self), [(b"", b"")]  # the files whose names this one's begins with
         query = "SELECT id, folder, stem, path, walked FROM found ORDER BY folder, stem"
         for id, folder, stem, path, walked in self._db.execute(query):
             while before and not (before[-1][0] == folder and stem.startswith(before[-1][1])):
                 before.pop()
-            neighbour = any(shorter != stem for _, shorter in before)
+            has_source = any(shorter != stem for _, shorter in before)
             before.append((folder, stem))
-            if walked and ours(_path(path), neighbour):
+            if walked and is_own(_path(path), has_source):
                 self._db.execute("DELETE FROM found WHERE id = ?", (id,))
         return left - len(self)
 
@@ -188,7 +188,7 @@ def _whole(path: Path) -> Path:
 
 @lru_cache(256)
 def _resolved(folder: Path) -> Path:
-    return folder.resolve()
+    return real_path(folder)
 
 
 def _folds(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""The folders that results go to: tried before anything is loaded, so that no work ends at a closed door."""
+"""Check that output folders can be written and have space, before any model is loaded."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from srcli.errors import MachineError
-from srcli.files import is_dir, lexists
+from srcli.files import is_dir, lexists, open_own_file, try_lock
 from srcli.imaging.printable import printable
 from srcli.imaging.write import TEMPORARY
 
@@ -21,16 +21,16 @@ MEBIBYTE = 1 << 20
 
 
 def check_folders(folders: Iterable[Path], option: str = "-o") -> None:
-    """Try each folder, or the one that it will be made in: create, rename, remove. MachineError at a closed one."""
+    """Create, rename and remove a file in each folder, or in the one it will be made in. MachineError if that fails."""
     seen: set[Path] = set()
     for folder in folders:
         if folder not in seen:
             seen.add(folder)
-            _try(_standing(folder, option), folder, option)
+            _try(_nearest_folder(folder, option), folder, option)
             remove_leftovers(folder)
 
 
-def _standing(folder: Path, option: str = "-o") -> Path:
+def _nearest_folder(folder: Path, option: str = "-o") -> Path:
     """The folder, or the nearest one above it that is there."""
     for path in (folder, *folder.parents):
         if is_dir(path):
@@ -57,21 +57,24 @@ def _try(folder: Path, wanted: Path, option: str) -> None:
 def remove_leftovers(folder: Path) -> None:
     """Remove what runs left that were killed while they wrote. A living run holds a lock on its own."""
     for path in folder.glob(TEMPORARY):
-        with contextlib.suppress(OSError, ImportError):
-            import fcntl
-
-            with path.open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                path.unlink()
+        with contextlib.suppress(OSError):
+            file = open_own_file(path, os.O_RDWR)
+            try:
+                if try_lock(file):
+                    path.unlink()
+            finally:
+                os.close(file)
     for path in folder.glob(PROBE + "*"):
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            os.close(open_own_file(path, os.O_RDWR))
+            path.unlink()
 
 
 def check_space(folder: Path, size: int, factor: float, format: str | None) -> None:
     """Refuse what cannot possibly fit. Results are estimated low: a run that might fit is let go on."""
     share = 0.02 if format in LOSSY else 0.125
     needed = int(size * max(1.0, factor**2) * share) + SPARE
-    free = shutil.disk_usage(_standing(folder)).free
+    free = shutil.disk_usage(_nearest_folder(folder)).free
     if free < needed:
         raise MachineError(
             f"{printable(folder)} has {free // MEBIBYTE} MiB free, {needed // MEBIBYTE} MiB or more are needed:"

@@ -19,7 +19,7 @@ def check_preview_file(
 ) -> None:
     """Try its folder, and see whose file stands there. One of an earlier run is no picture of this one."""
     ours = bool((made(file) or {}).get("preview"))
-    plan.leave_out(lambda path, neighbour: ours and same_file(path, file))
+    plan.leave_out(lambda path, has_source: ours and same_file(path, file))
     tried = (item.found for item in plan if not item.found.problem)
     masks = (settings.input.mask_for(found.path, found.root) for found in tried)
     if plan.has(file) or any(mask and same_file(mask, file) for mask in masks):

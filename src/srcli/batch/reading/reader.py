@@ -47,7 +47,7 @@ class Reader:
         """Width and height, from the file's header."""
         return cast(tuple[int, int], self._ask(Request(path, None, self._input, "size")))
 
-    def made(self, path: Path) -> dict[str, Any] | None:
+    def provenance(self, path: Path) -> dict[str, Any] | None:
         """How we made this file, if we did."""
         return cast("dict[str, Any] | None", self._ask(Request(path, None, self._input, "made")))
 
@@ -218,10 +218,10 @@ class Readers:
         with self._one() as reader:
             return reader.size(path)
 
-    def made(self, path: Path) -> dict[str, Any] | None:
+    def provenance(self, path: Path) -> dict[str, Any] | None:
         """How we made this file, if we did. What kills its reader is not ours."""
         with self._one() as reader, contextlib.suppress(PictureError):
-            return reader.made(path)
+            return reader.provenance(path)
         return None
 
     @contextlib.contextmanager

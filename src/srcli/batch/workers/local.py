@@ -1,75 +1,19 @@
-"""Where pictures are computed: here, in one thread, with one loaded pipeline."""
+"""The worker of a plain run: one thread of this process, with one loaded pipeline."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from srcli.batch.settings import PipelineFactory
-from srcli.errors import MachineError, PictureError, SrcliError
+from srcli.batch.workers.base import LOADING, Notify, OnStep, Result, RunFailed, compute_picture
 from srcli.imaging.picture import Picture
 from srcli.tasks import Job
 
 if TYPE_CHECKING:
     from srcli.pipeline import Pipeline
-    from srcli.sampling.unfinished import Unfinished
-
-LOADING = "loading"
-OnStep = Callable[[str, int, int], None]  # stage, done, of; what it raises ends the picture
-Notify = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """A result, how it was made, and how long that took."""
-
-    picture: Picture
-    how: dict[str, object]
-    seconds: float
-    kept: Unfinished | None = None  # what there is to resume from, until it is written
-
-    def settled(self) -> Result:
-        """Written, or on its way to whoever writes it: nobody will resume it."""
-        if self.kept is not None:
-            self.kept.drop()
-        return replace(self, kept=None)
-
-
-class RunFailed(Exception):
-    """No picture of this run can be made. The reason is its cause."""
-
-
-class Workers(Protocol):
-    """Computes pictures."""
-
-    @property
-    def slots(self) -> int:
-        """How many pictures it wants at once, to have no idle moment."""
-        ...
-
-    @property
-    def loading(self) -> float:
-        """Seconds that went into loading models."""
-        ...
-
-    @property
-    def present(self) -> float:
-        """Seconds that its workers have been there, loaded, until the last result; of all of them together."""
-        ...
-
-    def submit(self, picture: Picture, on_step: OnStep) -> Future[Result]:
-        """Compute a picture. `on_step` may be called from any thread."""
-        ...
-
-    def drop(self) -> None:
-        """Let go of what is being computed: nobody waits for it any more."""
-        ...
-
-    def close(self) -> None: ...
 
 
 class LocalWorker:
@@ -88,15 +32,15 @@ class LocalWorker:
         return self._last - self._ready
 
     def submit(self, picture: Picture, on_step: OnStep) -> Future[Result]:
-        return self._thread.submit(self._make, picture, on_step)
+        return self._thread.submit(self._compute, picture, on_step)
 
     def drop(self) -> None:
-        """The next step does, by what `on_step` raises."""
+        """Nothing to do: `on_step` raises at the next step."""
 
     def close(self) -> None:
         self._thread.shutdown(cancel_futures=True)
 
-    def _make(self, picture: Picture, on_step: OnStep) -> Result:
+    def _compute(self, picture: Picture, on_step: OnStep) -> Result:
         if self._pipeline is None:
             on_step(LOADING, 0, 1)
             self._pipeline = self._load()
@@ -115,16 +59,3 @@ class LocalWorker:
             raise RunFailed from error
         finally:
             self.loading += time.perf_counter() - began
-
-
-def compute_picture(pipeline: Pipeline, picture: Picture, job: Job, on_step: OnStep) -> Result:
-    """One picture's computing. A setting that the engine refuses would be refused for every other picture too."""
-    began = time.perf_counter()
-    try:
-        kept = pipeline.unfinished(picture, job)
-        result = pipeline.run(picture, job, on_step, kept)
-        return Result(result, pipeline.made(job, picture), time.perf_counter() - began, kept)
-    except SrcliError as error:
-        if isinstance(error, (PictureError, MachineError)):
-            raise
-        raise RunFailed from error
