@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 
 import pytest
+import torch
 from benchmarks import __main__ as bench
+from benchmarks.gpu.report import Report, Section, attempt
 
 
 @pytest.fixture
@@ -39,3 +42,33 @@ def test_tables_of_a_report_are_data():
         {"title": "One", "columns": ["a", "b"], "rows": [["1", "2"]]},
         {"title": "Two", "columns": ["c"], "rows": [["3"]]},
     ]
+
+
+def test_what_fails_on_an_accelerator_costs_one_row(tmp_path):
+    def rows(bench):
+        yield attempt("good", lambda: ["1"])
+        yield attempt("bad", lambda: [str(1 // 0)])
+        raise RuntimeError("the rest is lost")
+
+    report = Report(tmp_path, torch.device("cpu"), "one visit")
+    report.run("some", Section(rows, ["row", "value"], 9), None, 9)
+    data = json.loads((tmp_path / "gpu.json").read_text())
+    assert data["sections"]["some"]["rows"][0] == ["good", "1"]
+    assert [error["row"] for error in data["errors"]] == ["bad", "the section"]
+    assert "1 // 0" in data["errors"][0]["traceback"]
+    assert "| good | 1 |" in (tmp_path / "gpu.md").read_text()
+
+
+def test_a_section_ends_when_its_time_is_over(tmp_path):
+    def rows(bench):
+        yield ["first"]
+        try:
+            time.sleep(60)
+        except Exception:  # as a library would take it for a failure of its own
+            yield ["swallowed"]
+
+    report = Report(tmp_path, torch.device("cpu"), "one visit")
+    report.run("slow", Section(rows, ["row"], 9), None, 0.2)
+    assert report.sections["slow"]["rows"] == [["first"]]
+    assert "were over" in report.sections["slow"]["ended"]
+    assert not report.errors

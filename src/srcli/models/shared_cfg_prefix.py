@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
 from torch import Tensor, nn
 
@@ -33,7 +34,7 @@ class SharedCfgPrefix:
             if not self.twice:
                 return forward(x, *args, **kwargs)
             half = forward(_first(x), *map(_first, args), **{name: _first(v) for name, v in kwargs.items()})
-            return half.repeat(2, *[1] * (half.ndim - 1))
+            return torch.cat([half, half])  # which keeps the order of memory; `repeat` does not
 
         return run
 

@@ -1,0 +1,83 @@
+"""One visit to an accelerator: proof first, then figures. Random weights, golden vectors, no network.
+
+Sections run in the order of their worth, each for a limited time, and gpu.json and gpu.md are written after every row.
+--small tries the whole with small networks, on a CPU too. Ends with 1 where something failed.
+
+python -m benchmarks.gpu [--out FOLDER] [--golden FOLDER] [--budget SECONDS] [--small] [--only SECTION ...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from benchmarks.gpu import golden, runs, shortage, steps, whole
+from benchmarks.gpu.bench import Bench
+from benchmarks.gpu.report import Report, Section
+from srcli.engines.device import available, pick
+from srcli.settings import DeviceChoice
+from srcli.weights.open import quiet
+
+BUDGET = 480.0
+# Limits are seconds; together they may be more than the budget, since most sections need less.
+SECTIONS = {
+    "golden": Section(golden.rows, golden.COLUMNS, 60),
+    "runs": Section(runs.rows, runs.COLUMNS, 90),
+    "shortage": Section(shortage.rows, shortage.COLUMNS, 60),
+    "eager": Section(steps.eager, steps.WAY, 60),
+    "whole": Section(whole.rows, whole.COLUMNS, 120),
+    "sweep": Section(steps.sweep, steps.SWEEP, 60),
+    "vae": Section(steps.vae, steps.VAE, 40),
+    "compiled": Section(steps.compiled, steps.WAY, 240),
+}
+
+
+@torch.inference_mode()
+def visit(report: Report, bench: Bench, names: list[str], budget: float, clock: Callable[[], float]) -> None:
+    """These sections, until the budget is spent."""
+    began = clock()
+    for name in names:
+        left = budget - (clock() - began)
+        if left <= 0:
+            report.sections[name] = {"columns": ["not begun"], "rows": [], "ended": "no time was left", "seconds": 0.0}
+            continue
+        report.run(name, SECTIONS[name], bench, min(left, SECTIONS[name].limit))
+        gc.collect()
+        if bench.device.torch.type == "cuda":
+            torch.cuda.empty_cache()
+    report.write()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Proof and figures from an accelerator.")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--golden", type=Path, default=Path("tests/golden"), help="the folder of golden vectors")
+    parser.add_argument("--budget", type=float, default=BUDGET, help="seconds in all")
+    parser.add_argument("--small", action="store_true", help="small networks, to try the program")
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
+    given = parser.parse_args()
+    name = available()[0]
+    if name == "cpu" and not given.small:
+        sys.exit("no accelerator here: run this where there is one, or try it with --small")
+    quiet()
+    # Small networks on a CPU: threads would spend their time waiting for each other.
+    device = pick(DeviceChoice(device=name, dtype="float32", threads=1 if name == "cpu" else None))
+    report = Report(given.out, device.torch, "srcli on an accelerator" + (", small networks" if given.small else ""))
+    with TemporaryDirectory() as kept:  # nothing is there from an earlier run
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = kept
+        visit(report, Bench(device, given.golden, given.small), given.only, given.budget, time.perf_counter)
+    print("\n" + report.text())
+    if report.errors:
+        sys.exit(f"{len(report.errors)} rows failed: see {given.out / 'gpu.json'}")
+
+
+if __name__ == "__main__":
+    main()

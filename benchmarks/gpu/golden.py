@@ -1,0 +1,141 @@
+"""Golden vectors of the official programs on the device: one network each, in every precision."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import torch
+from diffusers import UNet2DConditionModel
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from benchmarks.gpu.bench import Bench, short
+from benchmarks.gpu.report import Failed, Row, attempt
+from srcli.engines.device import Device
+from srcli.engines.placing import place
+from srcli.models import time_encoder
+from srcli.models.control import control_net
+from srcli.models.memory import remember_text
+from srcli.models.paca import LightPaca, Paca
+from srcli.models.prefix import Prefix
+from srcli.models.sr3_unet import Shape, SR3UNet, weights_of
+from srcli.models.stock import build
+
+COLUMNS = ["vectors", "precision", "largest difference / largest value", "values"]
+LIMIT = 1e-4  # in float32; the tests hold a CPU to 2e-5
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+STRUCTURE = "structcond_stage_model."
+RUN = re.compile(r"(?P<time>t[^.]*)\.cs(?P<scale>[0-9.]+)\.mid$")
+
+Pairs = Iterator[tuple[Tensor, Tensor]]  # found, wanted
+
+
+def rows(bench: Bench) -> Iterator[Row | Failed]:
+    """Every case that the folder holds. One that is too far in float32 is a failure."""
+    cases = list(found(bench.golden))
+    if not cases:
+        raise FileNotFoundError(f"no vectors in {bench.golden}")
+    for dtype in bench.dtypes:
+        device = bench.at(dtype)
+        for name, case in cases:
+            yield attempt(name, partial(held, case, device))
+
+
+def found(root: Path) -> Iterator[tuple[str, Callable[[Device], Pairs]]]:
+    for engine, kind, case in (("pasd", "bc_*", pasd), ("sr3", "s03_*", sr3), ("stablesr", "v02_*", encoder)):
+        for path in sorted((root / engine / "vectors").glob(f"{kind}.safetensors")):
+            yield f"{engine} {path.stem}", partial(case, path)
+
+
+@torch.inference_mode()
+def held(case: Callable[[Device], Pairs], device: Device) -> list[str]:
+    off, count = 0.0, 0
+    for got, want in case(device):
+        off, count = max(off, off_by(got, want)), count + want.numel()
+    if off > LIMIT and device.dtype is torch.float32:
+        raise AssertionError(f"{off:.1e} is more than {LIMIT:.0e}")
+    return [short(device.dtype), f"{off:.1e}", str(count)]
+
+
+def off_by(got: Tensor, want: Tensor) -> float:
+    """The largest difference, relative to the largest expected value."""
+    got, want = got.cpu().double(), want.double()
+    if got.shape != want.shape or not torch.isfinite(got).all():
+        raise ValueError(f"shape {tuple(got.shape)} instead of {tuple(want.shape)}, or not finite")
+    return float((got - want).abs().max() / want.abs().max())
+
+
+def notes(path: Path) -> dict[str, str]:
+    with safe_open(path, "pt") as held:
+        return held.metadata() or {}
+
+
+def opened(folder: Path) -> tuple[dict, dict[str, Tensor]]:
+    return json.loads((folder / "config.json").read_text()), load_file(folder / WEIGHTS)
+
+
+def load(net: torch.nn.Module, state: dict[str, Tensor], device: Device) -> torch.nn.Module:
+    net.load_state_dict(state, strict=True, assign=True)
+    return place(net, device)
+
+
+def pasd(path: Path, device: Device) -> Pairs:
+    """ControlNet residuals and what the led UNet predicts, with what the engine keeps and shares."""
+    given, kind = load_file(path), notes(path)["weights"]
+    tiny = path.parents[1] / "tiny"
+    unet_folder = next(f for f in (tiny / kind / "unet", tiny / kind.replace("_rrdb", "") / "unet") if f.exists())
+    config, state = opened(unet_folder)
+    unet = build(UNet2DConditionModel, config)
+    with torch.device("meta"):
+        paca = (LightPaca if any("_plus" in key for key in state) else Paca)(config)
+    own = paca.state_dict().keys()
+    load(unet, {key: v for key, v in state.items() if key not in own}, device)
+    load(paca, {key: v for key, v in state.items() if key in own}, device)
+    paca.attach(unet)
+    config, state = opened(tiny / kind / "controlnet")
+    control = load(control_net(config, state), state, device)
+    for net in (unet, control):
+        remember_text(net)
+    Prefix(unet, control)
+    where = device.torch, device.dtype
+    x, text = given["sample"].to(*where), given["encoder_hidden_states"].to(*where)
+    hint = (given["controlnet_cond_u8"].float() / 255).to(*where)
+    for key in given:
+        if not (run := RUN.match(key)):
+            continue
+        t, scale = given[f"{run['time']}.timestep"].to(device.torch), float(run["scale"])
+        down, mid = control(x, t, text, hint, conditioning_scale=scale, return_dict=False)
+        with paca.attending(down):
+            out = unet(x, t, text, down_block_additional_residuals=down, mid_block_additional_residual=mid).sample
+        part = key.removesuffix("mid")
+        got = {f"down_{i:02d}": value for i, value in enumerate(down)} | {"mid": mid, "unet_out": out}
+        yield from ((got[name], given[part + name]) for name in got if part + name in given)
+
+
+def sr3(path: Path, device: Device) -> Pairs:
+    """A whole pass of the U-Net, as its engine runs it: in float32, or under autocast."""
+    given, tiny = load_file(path), path.parents[1] / "tiny"
+    name = path.stem.rsplit("_", 1)[1]
+    net = SR3UNet(Shape.from_config(json.loads((tiny / f"{name}_tiny_config.json").read_text())["model"]))
+    net = load(net, weights_of(load_file(tiny / f"{name}_tiny.safetensors")), Device(device.torch, torch.float32))
+    with torch.autocast(device.torch.type, device.dtype, enabled=device.dtype is not torch.float32):
+        out = net(given["x"].to(device.torch), given["t"].to(device.torch))
+    yield out, given["out"]
+
+
+def encoder(path: Path, device: Device) -> Pairs:
+    """StableSR's time-aware encoder at several steps and sizes."""
+    given = load_file(path)
+    state = load_file(path.parents[1] / "tiny" / "stablesr_tiny.safetensors")
+    state = {key.removeprefix(STRUCTURE): value for key, value in state.items() if key.startswith(STRUCTURE)}
+    net = load(time_encoder.build(state), state, device)
+    for part in sorted({key.split(".")[0] for key in given if ".width" in key}):
+        latent = given.get(f"latent_{part}", given["latent"]).to(device.torch, device.dtype)
+        step = given.get(f"t_{part}", torch.tensor(int(part[1:]) if part[1:].isdigit() else 0)).to(device.torch)
+        for x in net(latent, step.expand(len(latent))):
+            yield x, given[f"{part}.width{x.shape[-1]}"]

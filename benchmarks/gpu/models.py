@@ -1,0 +1,178 @@
+"""The engines with random weights, tiny or at full size, made where they are used and without any file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import nn
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from benchmarks import pasd_step, stablesr_step
+from srcli.engines import builtin
+from srcli.engines.bases import Base
+from srcli.engines.captions import Describer
+from srcli.engines.device import Device
+from srcli.engines.pasd import Pasd
+from srcli.engines.pasd_weights import Loaded as LoadedPasd
+from srcli.engines.sr3 import ENDS, SR3, STEPS
+from srcli.engines.stablesr import StableSR
+from srcli.engines.stablesr_weights import VARIANTS
+from srcli.engines.stablesr_weights import Loaded as LoadedStableSR
+from srcli.imaging.picture import Picture
+from srcli.models.cfw import Wrapping
+from srcli.models.control import control_net
+from srcli.models.paca import Paca
+from srcli.models.spade import Modulation
+from srcli.models.sr3_unet import Shape as SR3Shape
+from srcli.models.sr3_unet import build as sr3_unet
+from srcli.models.stock import build
+from srcli.models.time_encoder import Shape, TimeEncoder
+from srcli.sampling.ancestral import betas
+from srcli.settings import ModelChoice
+from srcli.weights.store import Store
+
+CPU = torch.device("cpu")
+GAIN = 0.8  # of each layer: what passes by neither vanishes nor overflows float16
+SCHEDULE = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "prediction_type": "epsilon",
+}
+VAE_BLOCKS = {"down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4}
+TWO_LEVELS = {
+    "block_out_channels": [32, 64],
+    "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
+    "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
+    "layers_per_block": 1,
+}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Widths and depths of all networks."""
+
+    pasd: Mapping[str, Any]
+    stablesr: Mapping[str, Any]
+    encoder: Shape
+    vae: Mapping[str, Any]
+    growth: int  # of the feature wrapping's dense blocks
+    sr3: SR3Shape
+    process: int  # pixels of the short side that StableSR works with at least
+
+
+FULL = Sizes(
+    pasd=pasd_step.SD15,
+    stablesr=stablesr_step.SD21,
+    encoder=Shape(),
+    vae={"block_out_channels": [128, 256, 512, 512], "layers_per_block": 2} | VAE_BLOCKS,
+    growth=32,
+    sr3=SR3Shape(multiplier=(1, 2, 4, 8, 16), res_blocks=1, attention=(False,) * 5, norm_groups=16),
+    process=512,
+)
+TINY = Sizes(
+    pasd=pasd_step.SMALL | TWO_LEVELS,
+    stablesr=stablesr_step.SMALL | {"layers_per_block": 1},
+    encoder=Shape(widths=(32, 32, 64, 64), first=32, out=32, blocks=1),
+    vae={"block_out_channels": [32, 32, 64, 64], "layers_per_block": 1} | VAE_BLOCKS,
+    growth=8,
+    sr3=SR3Shape(inner_channel=16, norm_groups=8, multiplier=(1, 2), res_blocks=1, attention=(False, True)),
+    process=72,
+)
+
+
+class Letters:
+    """A tokenizer that knows letters only."""
+
+    model_max_length, bos_token_id, eos_token_id, pad_token_id = 77, 0, 1, 1
+    known = 64
+
+    def __call__(self, text: str, **how: object) -> SimpleNamespace:
+        return SimpleNamespace(input_ids=[2 + ord(letter) % (self.known - 2) for letter in text])
+
+
+@torch.no_grad()
+def filled(net: nn.Module, where: torch.device, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """Weights for a network that has none, drawn where it shall be; each layer keeps about the scale of its input."""
+    if any(True for _ in net.buffers()):
+        raise ValueError(f"{type(net).__name__} has buffers, which nobody would fill")
+    net.to(dtype).to_empty(device=where).requires_grad_(False)
+    generator = torch.Generator(where).manual_seed(0)
+    for name, value in net.named_parameters():
+        if value.ndim > 1:
+            value.normal_(0, GAIN * value[0].numel() ** -0.5, generator=generator)
+        else:
+            value.fill_(1.0 if name.endswith("weight") else 0.0)
+    return net.eval()
+
+
+def base(sizes: Sizes, width: int, where: torch.device, dtype: torch.dtype) -> Base:
+    """VAE and text encoder; what the latter computes matters to no figure, so it has two layers."""
+    torch.manual_seed(0)
+    text = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=Letters.known,
+            hidden_size=width,
+            intermediate_size=2 * width,
+            num_attention_heads=4,
+            num_hidden_layers=2,
+            bos_token_id=0,
+            eos_token_id=1,
+        )
+    )
+    vae = filled(build(AutoencoderKL, sizes.vae), where, torch.float32 if dtype is torch.bfloat16 else dtype)
+    return Base(vae, text.eval(), Letters(), SCHEDULE, None, Path("random"), {})
+
+
+def pasd_loaded(sizes: Sizes, where: torch.device = CPU, dtype: torch.dtype = torch.float32) -> LoadedPasd:
+    config = dict(sizes.pasd)
+    unet, control = build(UNet2DConditionModel, config), control_net(config, ())
+    with torch.device("meta"):
+        paca = Paca(config)
+    paca.attach(unet)
+    for net in (unet, paca, control):
+        filled(net, where, dtype)
+    return LoadedPasd(unet, paca, control, base(sizes, config["cross_attention_dim"], where, dtype), SCHEDULE, {})
+
+
+def stablesr_loaded(sizes: Sizes, where: torch.device = CPU, dtype: torch.dtype = torch.float32) -> LoadedStableSR:
+    config = dict(sizes.stablesr)
+    unet, widths = build(UNet2DConditionModel, config), sizes.vae["block_out_channels"]
+    with torch.device("meta"):
+        encoder, modulation = TimeEncoder(sizes.encoder), Modulation(unet, sizes.encoder.out)
+        wrapping = Wrapping({1: widths[1], 2: widths[2]}, sizes.growth, 2)
+    modulation.attach(unet)
+    for net in (unet, encoder, modulation, wrapping):
+        filled(net, where, dtype)
+    variant = replace(VARIANTS["512"], process=sizes.process)
+    whole = base(sizes, config["cross_attention_dim"], where, dtype)
+    return LoadedStableSR(unet, encoder, modulation, whole, variant, SimpleNamespace(net=wrapping, made_of={}), {})
+
+
+def engine(name: str, sizes: Sizes, device: Device, where: torch.device = CPU) -> Any:
+    """One engine with random weights drawn on `where`; the built-in one with its own."""
+    drawn = device.dtype if where.type != "cpu" else torch.float32  # what is compared is drawn alike, in fp32
+    if name == "pasd":
+        return Pasd.of(pasd_loaded(sizes, where, drawn), device, Describer(Store(offline=True), device))
+    if name == "stablesr":
+        return StableSR.of(stablesr_loaded(sizes, where, drawn), device)
+    if name == "sr3":
+        unet = filled(sr3_unet(sizes.sr3), where).to(device.torch)
+        return SR3(unet, betas("linear", STEPS, *ENDS["sr3"]), 4, device, {})
+    return builtin.load(ModelChoice(engine="builtin"), device, Store(offline=True), lambda line: None)
+
+
+def photo(height: int, width: int) -> Picture:
+    """Waves and grain: something at every scale."""
+    rows, columns = np.mgrid[0:height, 0:width]
+    waves = np.stack([np.sin(rows / 5), np.cos(columns / 9), np.sin((rows + columns) / 23)], axis=2)
+    grain = np.random.default_rng(0).normal(0, 0.15, waves.shape)
+    return Picture(pixels=((waves + grain) * 100 + 128).clip(0, 255).astype(np.uint8))

@@ -1,0 +1,144 @@
+"""What a visit finds, written after each row, so that whatever ends it early loses one row."""
+
+from __future__ import annotations
+
+import json
+import platform
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+
+from benchmarks.tables import table
+
+Row = list[str]
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A row that could not be had."""
+
+    name: str
+    error: str
+    where: str
+
+    @classmethod
+    def of(cls, name: str, error: BaseException) -> Failed:
+        words = " ".join(f"{type(error).__name__}: {error}".split())
+        return cls(name, words[:300], "".join(traceback.format_exception(error)))
+
+
+def attempt(name: str, work: Callable[[], Sequence[str]]) -> Row | Failed:
+    """A row of that name; what fails in it costs no other."""
+    try:
+        return [name, *work()]
+    except Exception as error:
+        return Failed.of(name, error)
+
+
+class Late(BaseException):
+    """The time is up. No library takes it for a failure of its own."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """Some rows, at most for so many seconds of a visit of `WHOLE`."""
+
+    rows: Callable[[Any], Iterator[Row | Failed]]
+    columns: list[str]
+    limit: float
+
+
+@dataclass
+class Report:
+    """All sections so far."""
+
+    out: Path
+    device: torch.device
+    head: str
+    facts: dict[str, Any] = field(default_factory=dict)
+    sections: dict[str, dict[str, Any]] = field(default_factory=dict)
+    errors: list[dict[str, str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.facts |= machine(self.device)
+
+    def run(self, name: str, section: Section, bench: object, limit: float) -> None:
+        """One section, ended after `limit` seconds."""
+        rows: list[Row] = []
+        found = self.sections[name] = {"columns": section.columns, "rows": rows, "ended": "", "seconds": 0.0}
+        began = time.perf_counter()
+        signal.signal(signal.SIGALRM, _late)
+        signal.setitimer(signal.ITIMER_REAL, max(0.1, limit))
+        try:
+            for row in section.rows(bench):
+                self._take(name, row, rows)
+                found["seconds"] = round(time.perf_counter() - began, 1)
+                self.write()
+        except Late:
+            found["ended"] = f"its {limit:.0f} seconds were over"
+        except Exception as error:
+            self._take(name, Failed.of("the section", error), rows)
+            found["ended"] = "an error"
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            found["seconds"] = round(time.perf_counter() - began, 1)
+            self.write()
+
+    def _take(self, section: str, row: Row | Failed, rows: list[Row]) -> None:
+        if isinstance(row, Failed):
+            self.errors.append({"section": section, "row": row.name, "error": row.error, "traceback": row.where})
+            print(f"{section}: {row.name} failed: {row.error}", file=sys.stderr, flush=True)
+            row = [row.name, f"failed: {row.error[:100]}"]
+        else:
+            print(f"{section}: {' | '.join(row)}", flush=True)
+        rows.append(row)
+
+    def write(self) -> None:
+        self.out.mkdir(parents=True, exist_ok=True)
+        data = {**self.facts, "head": self.head, "sections": self.sections, "errors": self.errors}
+        (self.out / "gpu.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+        (self.out / "gpu.md").write_text(self.text(), encoding="utf-8")
+
+    def text(self) -> str:
+        facts = ", ".join(f"{key} {value}" for key, value in self.facts.items())
+        texts = [f"# {self.head}", facts]
+        for name, found in self.sections.items():
+            width = len(found["columns"])
+            rows = [row[:width] + [""] * (width - len(row)) for row in found["rows"]]
+            texts.append(f"## {name} ({found['seconds']} s)\n\n{table(found['columns'], rows)}")
+            if found["ended"]:
+                texts.append(f"not finished: {found['ended']}")
+        return "\n\n".join(texts) + "\n"
+
+
+def _late(*_: object) -> None:
+    raise Late
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """The device and the versions that were used."""
+    facts: dict[str, Any] = {"device": device.type}
+    if device.type == "cuda":
+        found = torch.cuda.get_device_properties(device)
+        facts = {
+            "device": found.name,
+            "GiB": round(found.total_memory / 2**30, 1),
+            "capability": f"{found.major}.{found.minor}",
+            "CUDA": torch.version.cuda,
+            "cuDNN": torch.backends.cudnn.version(),
+        }
+    versions = {
+        "torch": torch.__version__,
+        "diffusers": diffusers.__version__,
+        "transformers": transformers.__version__,
+    }
+    return {**facts, **versions, "Python": platform.python_version()}

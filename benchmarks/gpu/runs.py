@@ -1,0 +1,141 @@
+"""Whole runs of tiny engines through the pipeline, on the device against the CPU."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from diffusers import AutoencoderTiny
+
+from benchmarks.gpu.bench import HOST, Bench, levels_off, short
+from benchmarks.gpu.models import TINY, engine, photo
+from benchmarks.gpu.report import Failed, Row, attempt
+from srcli.engines.device import Device
+from srcli.engines.preview import Preview
+from srcli.pipeline import Pipeline
+from srcli.sampling import unfinished
+from srcli.settings import Prompt, Sampling, Size
+from srcli.tasks import COLORIZE, UPSCALE, Job
+
+COLUMNS = ["run", "precision", "levels off", "% of values off", "PSNR, dB", "s"]
+LIMIT = 2  # levels, in float32: what an approximate sum does to a value that is rounded
+PASD = Sampling(steps=3, process_size=96)
+STABLESR = Sampling(steps=3)
+
+
+@dataclass(frozen=True)
+class Case:
+    """An engine, and what it is asked."""
+
+    name: str
+    engine: str
+    sampling: Sampling
+    scale: float = 2
+    task: object = UPSCALE
+    height: int = 44
+    width: int = 60
+
+    @property
+    def job(self) -> Job:
+        return Job(task=self.task, size=Size(scale=self.scale), sampling=self.sampling, prompt=Prompt(caption="none"))
+
+
+SCHEDULERS = [
+    *(Case(f"pasd, {name}", "pasd", replace(PASD, scheduler=name)) for name in ("dpm++", "ddim", "euler", "lcm")),
+    *(Case(f"stablesr, {name}", "stablesr", replace(STABLESR, scheduler=name)) for name in ("unipc", "euler")),
+]
+CASES = [
+    Case("builtin", "builtin", Sampling(), 4),
+    Case("sr3", "sr3", Sampling(steps=4), 4, height=20, width=28),
+    Case("sr3, tiles", "sr3", Sampling(steps=4, tile=48, overlap=16), 4, height=20, width=28),
+    Case("stablesr", "stablesr", STABLESR),
+    Case("stablesr, tiles", "stablesr", replace(STABLESR, tile=8, overlap=4)),
+    Case("pasd", "pasd", PASD),
+    Case("pasd, tiles", "pasd", replace(PASD, tile=8, overlap=4)),
+    Case("pasd, tiles, reuse", "pasd", replace(PASD, tile=8, overlap=4, reuse=2)),
+    Case("pasd, half guided", "pasd", replace(PASD, guidance_interval=(0.25, 0.75), color_fix="adain")),
+    Case("pasd, colours", "pasd", PASD, 1, COLORIZE),
+    *SCHEDULERS,
+]
+
+
+def rows(bench: Bench) -> Iterator[Row | Failed]:
+    lines = {}
+    for dtype in bench.dtypes:
+        device = bench.at(dtype)
+        for case in CASES if dtype is torch.float32 else [case for case in CASES if case not in SCHEDULERS]:
+            yield attempt(case.name, partial(compared, case, device, lines))
+    device = bench.at(torch.float32)
+    yield attempt("pasd, preview", partial(previewed, device))
+    yield attempt("pasd, resumed", partial(resumed, device))
+
+
+def line(name: str, device: Device, lines: dict) -> Pipeline:
+    """Each engine once on each device and in each precision."""
+    if (name, device) not in lines:
+        lines[name, device] = Pipeline(engine(name, TINY, device), device, lambda text: None)
+    return lines[name, device]
+
+
+def compared(case: Case, device: Device, lines: dict) -> list[str]:
+    picture = photo(case.height, case.width)
+    truth = line(case.engine, HOST, lines).run(picture, case.job).pixels
+    began = time.perf_counter()
+    got = line(case.engine, device, lines).run(picture, case.job).pixels
+    spent = time.perf_counter() - began
+    off = levels_off(got, truth)
+    if device.dtype is torch.float32 and int(off[0]) > LIMIT:
+        raise AssertionError(f"{off[0]} levels off, {off[1]} % of values, PSNR {off[2]}")
+    return [short(device.dtype), *off, f"{spent:.2f}"]
+
+
+def previewed(device: Device) -> list[str]:
+    """A preview is drawn while the engine samples; it says so where it cannot be."""
+    told: list[str] = []
+    torch.manual_seed(0)
+    net = AutoencoderTiny(encoder_block_out_channels=(16,) * 4, decoder_block_out_channels=(16,) * 4)
+    case = Case("", "pasd", PASD)
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "preview.png"
+        preview = Preview(file, net.to(device.torch, device.dtype).eval().requires_grad_(False), told.append)
+        made = Pipeline(engine("pasd", TINY, device), device, told.append, preview=preview)
+        made.run(photo(case.height, case.width), case.job)
+        if told or not file.exists():
+            raise AssertionError("; ".join(told) or "no preview was drawn")
+    return [short(device.dtype)]
+
+
+def resumed(device: Device) -> list[str]:
+    """A run that is ended after a step and taken up again gives the picture of one that was not."""
+    case = Case("", "pasd", replace(PASD, steps=4))
+    made, picture = Pipeline(engine("pasd", TINY, device), device, lambda text: None), photo(44, 60)
+    truth = made.run(picture, case.job).pixels
+
+    def ended(stage: str, done: int, total: int) -> None:
+        if stage == "sampling" and done == 2:
+            raise KeyboardInterrupt
+
+    waits = unfinished.AFTER, unfinished.EVERY
+    unfinished.AFTER = unfinished.EVERY = 0.0
+    told: list[str] = []
+    try:
+        with TemporaryDirectory() as folder:
+            kept = unfinished.Unfinished(Path(folder) / "kept" / "one", "one", told.append)
+            try:
+                made.run(picture, case.job, ended, kept)
+            except KeyboardInterrupt:
+                again = unfinished.Unfinished(Path(folder) / "kept" / "one", "one", told.append)
+                got = made.run(picture, case.job, kept=again).pixels
+    finally:
+        unfinished.AFTER, unfinished.EVERY = waits
+    if not any("resuming" in text for text in told):
+        raise AssertionError(f"nothing was taken up again: {told}")
+    off = levels_off(got, truth)
+    if int(off[0]) > 1:
+        raise AssertionError(f"{off[0]} levels off, {off[1]} % of values")
+    return [short(device.dtype), *off]

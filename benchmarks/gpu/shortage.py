@@ -1,0 +1,122 @@
+"""PASD where memory is short: networks that come by stage, weights in 8 bits, and the ladder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.gpu.bench import Bench, levels_off, peak
+from benchmarks.gpu.models import CPU, engine, photo
+from benchmarks.gpu.report import Failed, Row, attempt
+from srcli.engines.budget import MOST_LATENTS, Demand, Room
+from srcli.engines.device import Device
+from srcli.imaging.picture import Picture
+from srcli.memory import release
+from srcli.pipeline import Pipeline
+from srcli.settings import Prompt, Sampling, Size
+from srcli.tasks import UPSCALE, Job
+
+Levels = NDArray[np.uint8]
+COLUMNS = ["run", "levels off", "% of values off", "PSNR, dB", "s", "GiB in all", "how"]
+SHARES = (0.75, 0.6, 0.45, 0.3, 0.15)  # of what a run takes at most, given to the next try
+
+
+def rows(bench: Bench) -> Iterator[Row | Failed]:
+    device = bench.at(torch.float32 if bench.small else torch.float16)
+    side, tile = (96, 8) if bench.small else (1024, 64)
+    asked = Sampling(steps=2, process_size=side, tile=tile, overlap=tile // 2)
+    job = Job(task=UPSCALE, size=Size(scale=2), sampling=asked, prompt=Prompt(caption="none"))
+    picture = photo(side // 2, side // 2)
+    truth: list[Levels] = []
+    plain = line(bench, device)
+    need: Demand = plain.engine.demand
+    yield attempt("plain", partial(enough, plain, picture, job, truth))
+    yield attempt("out of memory", partial(starved, plain, picture, job, truth))
+    del plain
+    release()
+    for name, room in (("by stage", Room(MOST_LATENTS)), ("8 bits", Room(MOST_LATENTS, True))):
+        short = replace(device, memory=need.least(room) - 1) if device.accelerated else device  # a CPU plans no less
+        yield attempt(name, partial(squeezed, bench, short, picture, job, truth))
+        release()
+
+
+def line(bench: Bench, device: Device) -> Pipeline:
+    made = engine("pasd", bench.sizes, device, CPU if bench.small else device.torch)
+    return Pipeline(made, device, lambda text: None)
+
+
+def allocated(device: Device) -> float:
+    return torch.cuda.memory_allocated(device.torch) / 2**30 if device.torch.type == "cuda" else 0.0
+
+
+def enough(made: Pipeline, picture: Picture, job: Job, truth: list[Levels]) -> list[str]:
+    """The run that the others are held against, once it is warm."""
+    truth.append(made.run(picture, job).pixels)
+    return [*run(made, picture, job, truth), "enough memory"]
+
+
+def run(made: Pipeline, picture: Picture, job: Job, truth: list[Levels]) -> list[str]:
+    before, began = allocated(made.device), time.perf_counter()
+    with peak(made.device) as most:
+        got = made.run(picture, job).pixels
+    return [*levels_off(got, truth[0]), f"{time.perf_counter() - began:.2f}", f"{before + most[0]:.2f}"]
+
+
+def squeezed(bench: Bench, device: Device, picture: Picture, job: Job, truth: list[Levels]) -> list[str]:
+    made = line(bench, device)
+    room = made.engine.room
+    how = ", ".join(name for name in ("by_stage", "eighth") if getattr(room, name)) or "enough memory"
+    if device.accelerated and how == "enough memory":
+        raise AssertionError("nothing was arranged for less memory")
+    return [*run(made, picture, job, truth), how]
+
+
+def starved(made: Pipeline, picture: Picture, job: Job, truth: list[Levels]) -> list[str]:
+    """Less and less memory, until the ladder is needed."""
+    with peak(made.device) as most:
+        made.run(picture, job)
+    for share in SHARES:
+        told: list[str] = []
+        fresh = Pipeline(made.engine, made.device, told.append)
+        with limited(made, share * most[0]):
+            found = run(fresh, picture, job, truth)
+        if steps := [text.removeprefix("out of memory: going on with ") for text in told if "going on" in text]:
+            return [*found, f"with {share:.0%} of the activations: " + ", then ".join(steps)]
+    raise AssertionError("no allocation failed")
+
+
+@contextmanager
+def limited(made: Pipeline, gib: float) -> Iterator[None]:
+    """No more memory than this beside what is held; on a CPU, calls of more than two tiles fail by hand."""
+    where = made.device.torch
+    if where.type != "cuda":
+        with failing(made):
+            yield
+        return
+    release()
+    allowed = torch.cuda.memory_reserved(where) + gib * 2**30
+    torch.cuda.set_per_process_memory_fraction(allowed / torch.cuda.get_device_properties(where).total_memory, where)
+    try:
+        yield
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0, where)
+
+
+@contextmanager
+def failing(made: Pipeline) -> Iterator[None]:
+    def refuse(net: object, given: tuple) -> None:
+        if len(given[0]) > 2:
+            raise torch.OutOfMemoryError("out of memory, by hand")
+
+    hook = made.engine.nets.unet.register_forward_pre_hook(refuse)
+    try:
+        yield
+    finally:
+        hook.remove()

@@ -1,0 +1,258 @@
+"""PASD's guided step at full size: ways of running it, tiles and batches, compilation; and the VAE by bands."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from benchmarks.gpu.bench import Bench, away, finish, peak, seconds
+from benchmarks.gpu.models import CPU, base, pasd_loaded
+from benchmarks.gpu.report import Failed, Row, attempt
+from benchmarks.pasd_step import T, denoiser
+from srcli.engines.device import Device, tf32
+from srcli.engines.latent import guided
+from srcli.engines.pasd import cost
+from srcli.engines.pasd_sampling import BOTH, Led, Nets
+from srcli.engines.placing import BYTES_A_LATENT, place
+from srcli.models.banded_vae import decode
+from srcli.models.compiled import Compiled
+from srcli.models.memory import remember_text
+from srcli.models.prefix import Prefix
+from srcli.models.streams import Bands
+from srcli.sampling.tiling import Tile
+
+# The first that can; cuDNN has no kernel for the widest heads.
+BACKENDS = {
+    "flash": [SDPBackend.FLASH_ATTENTION],
+    "cudnn, else flash": [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION],
+    "memory-efficient": [SDPBackend.EFFICIENT_ATTENTION],
+    "math": [SDPBackend.MATH],
+}
+GUIDANCE = 9.0
+WAY = ["way", "ms", "faster by", "relative difference"]
+SWEEP = ["tile", "tiles in a call", "ms", "TFLOP/s", "GiB besides weights", "as planned"]
+VAE = ["picture", "decoded in", "ms", "GiB besides weights", "relative difference"]
+
+
+def shape(bench: Bench) -> tuple[int, int]:
+    """Side and number of the tiles that ways are compared on."""
+    return (8, 2) if bench.small else (64, 4)
+
+
+def inputs(device: Device, side: int, batch: int) -> tuple[Tensor, Tensor, list[Tile]]:
+    generator = torch.Generator().manual_seed(side)
+    x = torch.randn(batch, 4, side, side, generator=generator).to(device.torch)
+    hint = torch.rand(batch, 3, 8 * side, 8 * side, generator=generator).to(device.torch)
+    return x, hint, [Tile(index, 0, side, side) for index in range(batch)]
+
+
+def led(bench: Bench, device: Device) -> Led:
+    """The engine's own denoiser, as it is placed on this device."""
+    loaded = pasd_loaded(bench.sizes, CPU if bench.small else device.torch, device.dtype)
+    for net in (loaded.unet, loaded.control):
+        remember_text(net)
+    steps = loaded.unet, loaded.paca, loaded.control
+    for net in steps:
+        place(net, device)
+    text = torch.randn(2, 77, bench.sizes.pasd["cross_attention_dim"], generator=torch.Generator().manual_seed(0))
+    return denoiser(Nets(*steps, device, Prefix(loaded.unet, loaded.control)), text.to(device.torch))
+
+
+def half(bench: Bench) -> Device:
+    return bench.at(torch.bfloat16 if bench.small else torch.float16)
+
+
+def sweep(bench: Bench) -> Iterator[Row | Failed]:
+    """Speed and memory by tile and batch; a batch that does not fit ends its side."""
+    device = half(bench)
+    model = led(bench, device)
+    sides, batches = ((8, 16), (1, 2)) if bench.small else ((64, 96, 128, 48), (1, 2, 4, 8, 16))
+    for side in sides:
+        for batch in batches:
+            x, hint, tiles = inputs(device, side, batch)
+            try:
+                with peak(device) as most:
+                    spent = seconds(partial(model, x, T, hint, tiles), device, 3)
+            except torch.OutOfMemoryError:
+                yield [str(side), str(batch), "does not fit"]
+                break
+            finally:
+                model._embedded.clear()
+            tflops = 2 * batch * cost(side * side) / spent / 1e12
+            planned = batch * side * side * BYTES_A_LATENT / 2**30
+            yield [str(side), str(batch), f"{spent * 1000:.1f}", f"{tflops:.1f}", f"{most[0]:.2f}", f"{planned:.2f}"]
+
+
+def vae(bench: Bench) -> Iterator[Row | Failed]:
+    """Decoding in one piece and by bands."""
+    device = half(bench)
+    dtype = torch.float32 if device.dtype is torch.bfloat16 else device.dtype  # as the engines' codec
+    net = place(base(bench.sizes, 64, CPU if bench.small else device.torch, device.dtype).vae, device, dtype)
+    for side in (64,) if bench.small else (1024, 2048):
+        z = torch.randn(1, 4, side // 8, side // 8, generator=torch.Generator().manual_seed(2))
+        z = z.to(device.torch, dtype)
+        ways = {
+            "one piece": lambda z=z: net.decode(z).sample,
+            "bands, as the engines do": lambda z=z: decode(net, z, Bands(area=1 << 18, lean=False)),
+            "bands of 2^16": lambda z=z: decode(net, z, Bands(area=1 << 16, lean=False)),
+            "bands of 2^20": lambda z=z: decode(net, z, Bands(area=1 << 20, lean=False)),
+            "lean bands": lambda z=z: decode(net, z, Bands()),
+            "bands, maps in host memory": lambda z=z: decode(net, z, Bands(store=CPU)),
+        }
+        truth: list[Tensor] = []
+        for name, work in ways.items():
+            found = attempt(str(side), partial(decoded, name, work, device, truth))
+            yield Failed(f"{side} {name}", found.error, found.where) if isinstance(found, Failed) else found
+
+
+def decoded(name: str, work: Callable[[], Tensor], device: Device, truth: list[Tensor]) -> list[str]:
+    with peak(device) as most:
+        result = work()
+        finish(device)
+        began = time.perf_counter()
+        work()
+        finish(device)
+        spent = time.perf_counter() - began
+    truth.append(result.cpu())
+    return [name, f"{spent * 1000:.0f}", f"{most[0]:.2f}", away(result, truth[0])]
+
+
+class Ways:
+    """Ways of running one shape, each against the engine's own."""
+
+    def __init__(self, bench: Bench, device: Device) -> None:
+        self.device, self.model = device, led(bench, device)
+        x, hint, tiles = inputs(device, *shape(bench))
+        self.step = bare(self.model, x, hint, tiles)
+        self.plain = seconds(self.step, device)
+        self.truth = self.step()
+
+    def row(self, name: str, measure: Callable[[], float]) -> Row | Failed:
+        """One way; what it cannot do is said, and the next is tried."""
+        return attempt(name, lambda: self.against(measure()))
+
+    def against(self, spent: float) -> list[str]:
+        return [f"{spent * 1000:.1f}", f"{self.plain / spent:.2f}x", away(self.step(), self.truth)]
+
+    def placed(self, format: torch.memory_format) -> None:
+        for net in (self.model.nets.unet, self.model.nets.paca, self.model.nets.control):
+            net.to(memory_format=format)
+
+    def timed(self) -> float:
+        return seconds(self.step, self.device)
+
+
+def bare(model: Led, x: Tensor, hint: Tensor, tiles: list[Tile]) -> Callable[[], Tensor]:
+    """A guided step with everything on the device and nothing decided on the host, as graphs want it."""
+    t, embedding = T.to(x.device), model._embedding(hint, tiles)
+
+    def step() -> Tensor:
+        with model.nets.equal_halves():
+            halves = model.predict(torch.cat([x, x]), t, torch.cat([embedding, embedding]), BOTH)
+        return guided(*halves.chunk(2), GUIDANCE)
+
+    return step
+
+
+def eager(bench: Bench) -> Iterator[Row | Failed]:
+    """Without a compiler: cuDNN's search, attention, precisions, one graph, memory layout."""
+    device = half(bench)
+    ways = Ways(bench, device)
+    yield ["as the engine does it", *ways.against(ways.plain)]
+    cuda = device.torch.type == "cuda"
+    if cuda:
+        yield ways.row("cudnn.benchmark", partial(searching, ways))
+    for name, backends in BACKENDS.items() if cuda else [("math", BACKENDS["math"])]:
+
+        def by(backends: list[SDPBackend] = backends) -> float:
+            with sdpa_kernel(backends, set_priority=True):
+                return ways.timed()
+
+        yield ways.row(f"attention: {name}", by)
+    yield from precisions(bench, ways)
+    bench.at(device.dtype)
+    if cuda:
+        yield ways.row("one CUDA graph", partial(graphed, ways))
+    ways.placed(torch.contiguous_format)
+    yield ways.row("channels first", ways.timed)
+    if cuda:
+        yield ways.row("channels first, cudnn.benchmark", partial(searching, ways))
+
+
+def precisions(bench: Bench, ways: Ways) -> Iterator[Row | Failed]:
+    """The engine's own way in other precisions; how far each is from float32 is the parity sections' matter."""
+    for name, dtype, allowed in (
+        ("bfloat16", torch.bfloat16, True),
+        ("float32, as TF32", torch.float32, True),
+        ("float32", torch.float32, False),
+    ):
+        device = bench.at(dtype)
+        tf32(allowed)
+
+        def plain(device: Device = device) -> list[str]:
+            spent = Ways(bench, device).plain
+            return [f"{spent * 1000:.1f}", f"{ways.plain / spent:.2f}x"]
+
+        yield attempt(name, plain)
+
+
+def searching(ways: Ways) -> float:
+    """With the fastest of cuDNN's algorithms, which it tries at the first call."""
+    torch.backends.cudnn.benchmark = True
+    try:
+        return ways.timed()
+    finally:
+        torch.backends.cudnn.benchmark = False
+
+
+def graphed(ways: Ways) -> float:
+    """The step as one CUDA graph, whose result must be that of the eager step."""
+    beside = torch.cuda.Stream(ways.device.torch)
+    beside.wait_stream(torch.cuda.current_stream(ways.device.torch))
+    with torch.cuda.stream(beside):  # libraries make their workspaces here, before they are recorded
+        ways.step()
+    torch.cuda.current_stream(ways.device.torch).wait_stream(beside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = ways.step()
+    graph.replay()
+    finish(ways.device)
+    torch.testing.assert_close(result, ways.truth, rtol=1e-2, atol=1e-2)
+    return seconds(graph.replay, ways.device)
+
+
+def compiled(bench: Bench) -> Iterator[Row | Failed]:
+    """By parts as --compile does it, anew and from what that kept; then as whole networks."""
+    names = ("compiled by parts", "compiled by parts, as kept", "whole networks compiled")
+    for name, way in list(zip(names, (by_parts, by_parts, whole), strict=True))[: 1 if bench.small else 3]:
+        ways = Ways(bench, half(bench))
+        said = way(ways.model.nets)
+        yield ways.row(f"{name}: the first call", partial(first, ways, time.perf_counter()))
+        yield ways.row(name, ways.timed)
+        if said:
+            yield [f"{name}: {said[0]}"]
+        torch.compiler.reset()
+
+
+def by_parts(nets: Nets) -> list[str]:
+    """What went wrong is found in the list, once it has."""
+    said: list[str] = []
+    Compiled((nets.unet, nets.paca, nets.control), said.append)
+    return said
+
+
+def whole(nets: Nets) -> list[str]:
+    for net in (nets.unet, nets.control):
+        net.compile()
+    return []
+
+
+def first(ways: Ways, began: float) -> float:
+    ways.step()
+    finish(ways.device)
+    return time.perf_counter() - began
