@@ -27,6 +27,7 @@ from srcli.settings import DeviceChoice
 from srcli.weights.open import quiet
 
 BUDGET = 480.0
+SMALL = 40.0  # of a section with small networks
 # Limits are seconds; together they may be more than the budget, since most sections need less.
 SECTIONS = {
     "golden": Section(golden.rows, golden.COLUMNS, 60),
@@ -49,7 +50,8 @@ def visit(report: Report, bench: Bench, names: list[str], budget: float, clock: 
         if left <= 0:
             report.sections[name] = {"columns": ["not begun"], "rows": [], "ended": "no time was left", "seconds": 0.0}
             continue
-        report.run(name, SECTIONS[name], bench, min(left, SECTIONS[name].limit))
+        limit = min(SECTIONS[name].limit, SMALL) if bench.small else SECTIONS[name].limit
+        report.run(name, SECTIONS[name], bench, min(left, limit))
         gc.collect()
         if bench.device.torch.type == "cuda":
             torch.cuda.empty_cache()
