@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import device as TorchDevice
@@ -42,7 +44,7 @@ def available() -> list[str]:
 def pick(choice: DeviceChoice) -> Device:
     """The device that was asked for, or the best one; never another one silently."""
     tune_allocator()
-    torch.set_num_threads(choice.threads or default_threads(torch.cpu.get_capabilities().get("num_physical_cores")))
+    torch.set_num_threads(choice.threads or default_threads(_capabilities().get("num_physical_cores")))
     names = available()
     name = names[0] if choice.device == "auto" else choice.device
     wanted = "cuda:0" if name == "cuda" else name
@@ -73,5 +75,11 @@ def _dtype(device: str, dtype: str) -> torch.dtype:
 
 def fast_bfloat16() -> bool:
     """Whether this processor computes in bfloat16 natively; without that it is slower than float32."""
-    has = torch.cpu.get_capabilities()
+    has = _capabilities()
     return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
+
+
+def _capabilities() -> Mapping[str, Any]:
+    """What torch knows of the processor: nothing, where it is too old to be asked."""
+    asked = getattr(torch.cpu, "get_capabilities", None)
+    return asked() if asked else {}
