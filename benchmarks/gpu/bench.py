@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.gpu.models import CPU, FULL, TINY, Sizes
-from srcli.engines.device import Device, tf32
+from srcli.engines.runtime.device import Device, tf32
+from srcli.messages import forward_messages
 
 HOST = Device(CPU, torch.float32)
 
@@ -34,8 +35,9 @@ class Bench:
     @property
     def dtypes(self) -> list[torch.dtype]:
         """Of parity. A CPU has no float16 to speak of."""
-        halves = [torch.bfloat16] if self.device.torch.type == "cpu" else [torch.bfloat16, torch.float16]
-        return [torch.float32, *halves]
+        if self.device.torch.type != "cpu":
+            return [torch.float32, torch.bfloat16, torch.float16]
+        return [torch.float32] if self.small else [torch.float32, torch.bfloat16]
 
     def at(self, dtype: torch.dtype) -> Device:
         """The device in this precision, with TF32 as the program would set it."""
@@ -75,6 +77,17 @@ def peak(device: Device) -> Iterator[list[float]]:
     yield found
     most = torch.cuda.max_memory_allocated(device.torch) if device.torch.type == "cuda" else before
     found.append((most - before) / 2**30)
+
+
+@contextmanager
+def heard() -> Iterator[list[str]]:
+    """What the program says to its user within the block."""
+    said: list[str] = []
+    forward_messages(said.append)
+    try:
+        yield said
+    finally:
+        forward_messages(None)
 
 
 def away(found: Tensor, truth: Tensor) -> str:

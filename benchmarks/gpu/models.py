@@ -15,16 +15,18 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from benchmarks import pasd_step, stablesr_step
-from srcli.engines import builtin
-from srcli.engines.bases import Base
-from srcli.engines.captions import Describer
-from srcli.engines.device import Device
-from srcli.engines.pasd import Pasd
-from srcli.engines.pasd_weights import Loaded as LoadedPasd
-from srcli.engines.sr3 import ENDS, SR3, STEPS
-from srcli.engines.stablesr import StableSR
-from srcli.engines.stablesr_weights import VARIANTS
-from srcli.engines.stablesr_weights import Loaded as LoadedStableSR
+from srcli.engines.builtin.engine import load as load_builtin
+from srcli.engines.latent.bases import Base
+from srcli.engines.latent.captions import Describer
+from srcli.engines.pasd.engine import Pasd
+from srcli.engines.pasd.weights import Loaded as LoadedPasd
+from srcli.engines.runtime.device import Device
+from srcli.engines.sr3.engine import SR3
+from srcli.engines.sr3.spec import STEPS
+from srcli.engines.sr3.weights import ENDS
+from srcli.engines.stablesr.engine import StableSR
+from srcli.engines.stablesr.spec import VARIANTS
+from srcli.engines.stablesr.weights import Loaded as LoadedStableSR
 from srcli.imaging.picture import Picture
 from srcli.models.cfw import Wrapping
 from srcli.models.control import control_net
@@ -167,7 +169,7 @@ def engine(name: str, sizes: Sizes, device: Device, where: torch.device = CPU) -
     if name == "sr3":
         unet = filled(sr3_unet(sizes.sr3), where).to(device.torch)
         return SR3(unet, betas("linear", STEPS, *ENDS["sr3"]), 4, device, {})
-    return builtin.load(ModelChoice(engine="builtin"), device, Store(offline=True), lambda line: None)
+    return load_builtin(ModelChoice(engine="builtin"), device)
 
 
 def photo(height: int, width: int) -> Picture:

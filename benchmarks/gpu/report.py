@@ -33,7 +33,7 @@ class Failed:
     @classmethod
     def of(cls, name: str, error: BaseException) -> Failed:
         words = " ".join(f"{type(error).__name__}: {error}".split())
-        return cls(name, words[:300], "".join(traceback.format_exception(error)))
+        return cls(name, words[:300], "".join(traceback.format_exception(error)).replace(f"{Path.cwd()}/", ""))
 
 
 def attempt(name: str, work: Callable[[], Sequence[str]]) -> Row | Failed:
@@ -103,21 +103,38 @@ class Report:
         rows.append(row)
 
     def write(self) -> None:
-        self.out.mkdir(parents=True, exist_ok=True)
-        data = {**self.facts, "head": self.head, "sections": self.sections, "errors": self.errors}
-        (self.out / "gpu.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
-        (self.out / "gpu.md").write_text(self.text(), encoding="utf-8")
+        write_results(self.out, self._results())
 
     def text(self) -> str:
-        facts = ", ".join(f"{key} {value}" for key, value in self.facts.items())
-        texts = [f"# {self.head}", facts]
-        for name, found in self.sections.items():
-            width = len(found["columns"])
-            rows = [row[:width] + [""] * (width - len(row)) for row in found["rows"]]
-            texts.append(f"## {name} ({found['seconds']} s)\n\n{table(found['columns'], rows)}")
-            if found["ended"]:
-                texts.append(f"not finished: {found['ended']}")
-        return "\n\n".join(texts) + "\n"
+        return to_markdown(self._results())
+
+    def _results(self) -> dict[str, Any]:
+        return {**self.facts, "head": self.head, "sections": self.sections, "errors": self.errors}
+
+
+def write_results(folder: Path, results: dict[str, Any]) -> None:
+    """gpu.json and gpu.md."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "gpu.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    (folder / "gpu.md").write_text(to_markdown(results), encoding="utf-8")
+
+
+def to_markdown(results: dict[str, Any]) -> str:
+    """A table a section, under the facts of the machine."""
+    texts = [f"# {results['head']}", ", ".join(f"{key} {value}" for key, value in facts_of(results).items())]
+    texts += results.get("notes", [])
+    for name, found in results["sections"].items():
+        width = len(found["columns"])
+        rows = [row[:width] + [""] * (width - len(row)) for row in found["rows"]]
+        texts.append(f"## {name} ({found['seconds']} s)\n\n{table(found['columns'], rows)}")
+        if found["ended"]:
+            texts.append(f"not finished: {found['ended']}")
+    return "\n\n".join(texts) + "\n"
+
+
+def facts_of(results: dict[str, Any]) -> dict[str, Any]:
+    """The machine and its versions."""
+    return {key: value for key, value in results.items() if key not in ("head", "sections", "errors", "notes")}
 
 
 def _late(*_: object) -> None:

@@ -12,11 +12,11 @@ from tempfile import TemporaryDirectory
 import torch
 from diffusers import AutoencoderTiny
 
-from benchmarks.gpu.bench import HOST, Bench, levels_off, short
+from benchmarks.gpu.bench import HOST, Bench, heard, levels_off, short
 from benchmarks.gpu.models import TINY, engine, photo
 from benchmarks.gpu.report import Failed, Row, attempt
-from srcli.engines.device import Device
-from srcli.engines.preview import Preview
+from srcli.engines.latent.preview import Preview
+from srcli.engines.runtime.device import Device
 from srcli.pipeline import Pipeline
 from srcli.sampling import unfinished
 from srcli.settings import Prompt, Sampling, Size
@@ -68,17 +68,24 @@ def rows(bench: Bench) -> Iterator[Row | Failed]:
     lines = {}
     for dtype in bench.dtypes:
         device = bench.at(dtype)
-        for case in CASES if dtype is torch.float32 else [case for case in CASES if case not in SCHEDULERS]:
+        for case in cases(bench, dtype):
             yield attempt(case.name, partial(compared, case, device, lines))
     device = bench.at(torch.float32)
     yield attempt("pasd, preview", partial(previewed, device))
     yield attempt("pasd, resumed", partial(resumed, device))
 
 
+def cases(bench: Bench, dtype: torch.dtype) -> list[Case]:
+    """All of them where figures are wanted; with small networks every engine and every way of tiling."""
+    if bench.small:
+        return [case for case in CASES if "tiles" in case.name or case.name == "builtin"]
+    return CASES if dtype is torch.float32 else [case for case in CASES if case not in SCHEDULERS]
+
+
 def line(name: str, device: Device, lines: dict) -> Pipeline:
     """Each engine once on each device and in each precision."""
     if (name, device) not in lines:
-        lines[name, device] = Pipeline(engine(name, TINY, device), device, lambda text: None)
+        lines[name, device] = Pipeline(engine(name, TINY, device), device)
     return lines[name, device]
 
 
@@ -96,15 +103,15 @@ def compared(case: Case, device: Device, lines: dict) -> list[str]:
 
 def previewed(device: Device) -> list[str]:
     """A preview is drawn while the engine samples; it says so where it cannot be."""
-    told: list[str] = []
     torch.manual_seed(0)
     net = AutoencoderTiny(encoder_block_out_channels=(16,) * 4, decoder_block_out_channels=(16,) * 4)
     case = Case("", "pasd", PASD)
     with TemporaryDirectory() as folder:
         file = Path(folder) / "preview.png"
-        preview = Preview(file, net.to(device.torch, device.dtype).eval().requires_grad_(False), told.append)
-        made = Pipeline(engine("pasd", TINY, device), device, told.append, preview=preview)
-        made.run(photo(case.height, case.width), case.job)
+        preview = Preview(file, net.to(device.torch, device.dtype).eval().requires_grad_(False))
+        made = Pipeline(engine("pasd", TINY, device), device, preview=preview)
+        with heard() as told:
+            made.run(photo(case.height, case.width), case.job)
         if told or not file.exists():
             raise AssertionError("; ".join(told) or "no preview was drawn")
     return [short(device.dtype)]
@@ -113,7 +120,7 @@ def previewed(device: Device) -> list[str]:
 def resumed(device: Device) -> list[str]:
     """A run that is ended after a step and taken up again gives the picture of one that was not."""
     case = Case("", "pasd", replace(PASD, steps=4))
-    made, picture = Pipeline(engine("pasd", TINY, device), device, lambda text: None), photo(44, 60)
+    made, picture = Pipeline(engine("pasd", TINY, device), device), photo(44, 60)
     truth = made.run(picture, case.job).pixels
 
     def ended(stage: str, done: int, total: int) -> None:
@@ -122,14 +129,13 @@ def resumed(device: Device) -> list[str]:
 
     waits = unfinished.AFTER, unfinished.EVERY
     unfinished.AFTER = unfinished.EVERY = 0.0
-    told: list[str] = []
     try:
-        with TemporaryDirectory() as folder:
-            kept = unfinished.Unfinished(Path(folder) / "kept" / "one", "one", told.append)
+        with TemporaryDirectory() as folder, heard() as told:
+            kept = unfinished.Unfinished(Path(folder) / "kept" / "one", "one")
             try:
                 made.run(picture, case.job, ended, kept)
             except KeyboardInterrupt:
-                again = unfinished.Unfinished(Path(folder) / "kept" / "one", "one", told.append)
+                again = unfinished.Unfinished(Path(folder) / "kept" / "one", "one")
                 got = made.run(picture, case.job, kept=again).pixels
     finally:
         unfinished.AFTER, unfinished.EVERY = waits

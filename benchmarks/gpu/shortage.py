@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.gpu.bench import Bench, levels_off, peak
+from benchmarks.gpu.bench import Bench, heard, levels_off, peak
 from benchmarks.gpu.models import CPU, engine, photo
 from benchmarks.gpu.report import Failed, Row, attempt
-from srcli.engines.budget import MOST_LATENTS, Demand, Room
-from srcli.engines.device import Device
+from srcli.engines.runtime.device import Device
+from srcli.engines.runtime.memory_budget import MOST_LATENTS, MemoryNeed, Placement
 from srcli.imaging.picture import Picture
-from srcli.memory import release
+from srcli.memory import release_memory
 from srcli.pipeline import Pipeline
 from srcli.settings import Prompt, Sampling, Size
 from srcli.tasks import UPSCALE, Job
@@ -36,20 +36,21 @@ def rows(bench: Bench) -> Iterator[Row | Failed]:
     picture = photo(side // 2, side // 2)
     truth: list[Levels] = []
     plain = line(bench, device)
-    need: Demand = plain.engine.demand
+    need: MemoryNeed = plain.engine.memory_need
     yield attempt("plain", partial(enough, plain, picture, job, truth))
     yield attempt("out of memory", partial(starved, plain, picture, job, truth))
     del plain
-    release()
-    for name, room in (("by stage", Room(MOST_LATENTS)), ("8 bits", Room(MOST_LATENTS, True))):
-        short = replace(device, memory=need.least(room) - 1) if device.accelerated else device  # a CPU plans no less
+    release_memory()
+    for name, placement in (("by stage", Placement(MOST_LATENTS)), ("8 bits", Placement(MOST_LATENTS, True))):
+        # A CPU plans no less than all.
+        short = replace(device, memory=need.least(placement) - 1) if device.accelerated else device
         yield attempt(name, partial(squeezed, bench, short, picture, job, truth))
-        release()
+        release_memory()
 
 
 def line(bench: Bench, device: Device) -> Pipeline:
     made = engine("pasd", bench.sizes, device, CPU if bench.small else device.torch)
-    return Pipeline(made, device, lambda text: None)
+    return Pipeline(made, device)
 
 
 def allocated(device: Device) -> float:
@@ -71,8 +72,8 @@ def run(made: Pipeline, picture: Picture, job: Job, truth: list[Levels]) -> list
 
 def squeezed(bench: Bench, device: Device, picture: Picture, job: Job, truth: list[Levels]) -> list[str]:
     made = line(bench, device)
-    room = made.engine.room
-    how = ", ".join(name for name in ("by_stage", "eighth") if getattr(room, name)) or "enough memory"
+    placement = made.engine.placement
+    how = ", ".join(name for name in ("by_stage", "weights_fp8") if getattr(placement, name)) or "enough memory"
     if device.accelerated and how == "enough memory":
         raise AssertionError("nothing was arranged for less memory")
     return [*run(made, picture, job, truth), how]
@@ -83,9 +84,8 @@ def starved(made: Pipeline, picture: Picture, job: Job, truth: list[Levels]) -> 
     with peak(made.device) as most:
         made.run(picture, job)
     for share in SHARES:
-        told: list[str] = []
-        fresh = Pipeline(made.engine, made.device, told.append)
-        with limited(made, share * most[0]):
+        fresh = Pipeline(made.engine, made.device)
+        with heard() as told, limited(made, share * most[0]):
             found = run(fresh, picture, job, truth)
         if steps := [text.removeprefix("out of memory: going on with ") for text in told if "going on" in text]:
             return [*found, f"with {share:.0%} of the activations: " + ", then ".join(steps)]
@@ -100,7 +100,7 @@ def limited(made: Pipeline, gib: float) -> Iterator[None]:
         with failing(made):
             yield
         return
-    release()
+    release_memory()
     allowed = torch.cuda.memory_reserved(where) + gib * 2**30
     torch.cuda.set_per_process_memory_fraction(allowed / torch.cuda.get_device_properties(where).total_memory, where)
     try:

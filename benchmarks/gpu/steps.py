@@ -10,20 +10,20 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from benchmarks.gpu.bench import Bench, away, finish, peak, seconds
+from benchmarks.gpu.bench import Bench, away, finish, heard, peak, seconds
 from benchmarks.gpu.models import CPU, base, pasd_loaded
 from benchmarks.gpu.report import Failed, Row, attempt
 from benchmarks.pasd_step import T, denoiser
-from srcli.engines.device import Device, tf32
-from srcli.engines.latent import guided
-from srcli.engines.pasd import cost
-from srcli.engines.pasd_sampling import BOTH, Led, Nets
-from srcli.engines.placing import BYTES_A_LATENT, place
+from srcli.engines.latent.schedulers import guided
+from srcli.engines.pasd.forecast import cost
+from srcli.engines.pasd.sampling import BOTH, Nets, PasdDenoiser
+from srcli.engines.runtime.device import Device, tf32
+from srcli.engines.runtime.placement import BYTES_A_LATENT, place_network
 from srcli.models.banded_vae import decode
 from srcli.models.compiled import Compiled
-from srcli.models.memory import remember_text
-from srcli.models.prefix import Prefix
-from srcli.models.streams import Bands
+from srcli.models.row_bands import Bands
+from srcli.models.shared_cfg_prefix import SharedCfgPrefix
+from srcli.models.text_kv_cache import cache_text_kv
 from srcli.sampling.tiling import Tile
 
 # The first that can; cuDNN has no kernel for the widest heads.
@@ -51,16 +51,16 @@ def inputs(device: Device, side: int, batch: int) -> tuple[Tensor, Tensor, list[
     return x, hint, [Tile(index, 0, side, side) for index in range(batch)]
 
 
-def led(bench: Bench, device: Device) -> Led:
+def led(bench: Bench, device: Device) -> PasdDenoiser:
     """The engine's own denoiser, as it is placed on this device."""
     loaded = pasd_loaded(bench.sizes, CPU if bench.small else device.torch, device.dtype)
     for net in (loaded.unet, loaded.control):
-        remember_text(net)
+        cache_text_kv(net)
     steps = loaded.unet, loaded.paca, loaded.control
     for net in steps:
-        place(net, device)
+        place_network(net, device)
     text = torch.randn(2, 77, bench.sizes.pasd["cross_attention_dim"], generator=torch.Generator().manual_seed(0))
-    return denoiser(Nets(*steps, device, Prefix(loaded.unet, loaded.control)), text.to(device.torch))
+    return denoiser(Nets(*steps, device, SharedCfgPrefix(loaded.unet, loaded.control)), text.to(device.torch))
 
 
 def half(bench: Bench) -> Device:
@@ -92,7 +92,7 @@ def vae(bench: Bench) -> Iterator[Row | Failed]:
     """Decoding in one piece and by bands."""
     device = half(bench)
     dtype = torch.float32 if device.dtype is torch.bfloat16 else device.dtype  # as the engines' codec
-    net = place(base(bench.sizes, 64, CPU if bench.small else device.torch, device.dtype).vae, device, dtype)
+    net = place_network(base(bench.sizes, 64, CPU if bench.small else device.torch, device.dtype).vae, device, dtype)
     for side in (64,) if bench.small else (1024, 2048):
         z = torch.randn(1, 4, side // 8, side // 8, generator=torch.Generator().manual_seed(2))
         z = z.to(device.torch, dtype)
@@ -122,6 +122,9 @@ def decoded(name: str, work: Callable[[], Tensor], device: Device, truth: list[T
     return [name, f"{spent * 1000:.0f}", f"{most[0]:.2f}", away(result, truth[0])]
 
 
+Timed = tuple[float, Tensor]  # seconds, and a result made in the same way
+
+
 class Ways:
     """Ways of running one shape, each against the engine's own."""
 
@@ -129,25 +132,24 @@ class Ways:
         self.device, self.model = device, led(bench, device)
         x, hint, tiles = inputs(device, *shape(bench))
         self.step = bare(self.model, x, hint, tiles)
-        self.plain = seconds(self.step, device)
-        self.truth = self.step()
+        self.plain, self.truth = self.timed()
 
-    def row(self, name: str, measure: Callable[[], float]) -> Row | Failed:
+    def row(self, name: str, measure: Callable[[], Timed]) -> Row | Failed:
         """One way; what it cannot do is said, and the next is tried."""
-        return attempt(name, lambda: self.against(measure()))
+        return attempt(name, lambda: self.against(*measure()))
 
-    def against(self, spent: float) -> list[str]:
-        return [f"{spent * 1000:.1f}", f"{self.plain / spent:.2f}x", away(self.step(), self.truth)]
+    def against(self, spent: float, result: Tensor) -> list[str]:
+        return [f"{spent * 1000:.1f}", f"{self.plain / spent:.2f}x", away(result, self.truth)]
 
     def placed(self, format: torch.memory_format) -> None:
         for net in (self.model.nets.unet, self.model.nets.paca, self.model.nets.control):
             net.to(memory_format=format)
 
-    def timed(self) -> float:
-        return seconds(self.step, self.device)
+    def timed(self) -> Timed:
+        return seconds(self.step, self.device), self.step()
 
 
-def bare(model: Led, x: Tensor, hint: Tensor, tiles: list[Tile]) -> Callable[[], Tensor]:
+def bare(model: PasdDenoiser, x: Tensor, hint: Tensor, tiles: list[Tile]) -> Callable[[], Tensor]:
     """A guided step with everything on the device and nothing decided on the host, as graphs want it."""
     t, embedding = T.to(x.device), model._embedding(hint, tiles)
 
@@ -163,17 +165,18 @@ def eager(bench: Bench) -> Iterator[Row | Failed]:
     """Without a compiler: cuDNN's search, attention, precisions, one graph, memory layout."""
     device = half(bench)
     ways = Ways(bench, device)
-    yield ["as the engine does it", *ways.against(ways.plain)]
+    yield ["as the engine does it", *ways.against(ways.plain, ways.truth)]
     cuda = device.torch.type == "cuda"
     if cuda:
         yield ways.row("cudnn.benchmark", partial(searching, ways))
     for name, backends in BACKENDS.items() if cuda else [("math", BACKENDS["math"])]:
 
-        def by(backends: list[SDPBackend] = backends) -> float:
+        def by(backends: list[SDPBackend] = backends) -> Timed:
             with sdpa_kernel(backends, set_priority=True):
                 return ways.timed()
 
         yield ways.row(f"attention: {name}", by)
+    yield ways.row("as the engine does it, again", ways.timed)  # what lies between the two is noise
     yield from precisions(bench, ways)
     bench.at(device.dtype)
     if cuda:
@@ -201,7 +204,7 @@ def precisions(bench: Bench, ways: Ways) -> Iterator[Row | Failed]:
         yield attempt(name, plain)
 
 
-def searching(ways: Ways) -> float:
+def searching(ways: Ways) -> Timed:
     """With the fastest of cuDNN's algorithms, which it tries at the first call."""
     torch.backends.cudnn.benchmark = True
     try:
@@ -210,7 +213,7 @@ def searching(ways: Ways) -> float:
         torch.backends.cudnn.benchmark = False
 
 
-def graphed(ways: Ways) -> float:
+def graphed(ways: Ways) -> Timed:
     """The step as one CUDA graph, whose result must be that of the eager step."""
     beside = torch.cuda.Stream(ways.device.torch)
     beside.wait_stream(torch.cuda.current_stream(ways.device.torch))
@@ -223,7 +226,7 @@ def graphed(ways: Ways) -> float:
     graph.replay()
     finish(ways.device)
     torch.testing.assert_close(result, ways.truth, rtol=1e-2, atol=1e-2)
-    return seconds(graph.replay, ways.device)
+    return seconds(graph.replay, ways.device), result
 
 
 def compiled(bench: Bench) -> Iterator[Row | Failed]:
@@ -231,28 +234,25 @@ def compiled(bench: Bench) -> Iterator[Row | Failed]:
     names = ("compiled by parts", "compiled by parts, as kept", "whole networks compiled")
     for name, way in list(zip(names, (by_parts, by_parts, whole), strict=True))[: 1 if bench.small else 3]:
         ways = Ways(bench, half(bench))
-        said = way(ways.model.nets)
-        yield ways.row(f"{name}: the first call", partial(first, ways, time.perf_counter()))
-        yield ways.row(name, ways.timed)
+        with heard() as said:
+            way(ways.model.nets)
+            yield ways.row(f"{name}: the first call", partial(first, ways, time.perf_counter()))
+            yield ways.row(name, ways.timed)
         if said:
             yield [f"{name}: {said[0]}"]
         torch.compiler.reset()
 
 
-def by_parts(nets: Nets) -> list[str]:
-    """What went wrong is found in the list, once it has."""
-    said: list[str] = []
-    Compiled((nets.unet, nets.paca, nets.control), said.append)
-    return said
+def by_parts(nets: Nets) -> None:
+    Compiled((nets.unet, nets.paca, nets.control))
 
 
-def whole(nets: Nets) -> list[str]:
+def whole(nets: Nets) -> None:
     for net in (nets.unet, nets.control):
         net.compile()
-    return []
 
 
-def first(ways: Ways, began: float) -> float:
-    ways.step()
+def first(ways: Ways, began: float) -> Timed:
+    result = ways.step()
     finish(ways.device)
-    return time.perf_counter() - began
+    return time.perf_counter() - began, result

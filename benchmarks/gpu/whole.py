@@ -13,9 +13,9 @@ import torch
 from benchmarks.gpu.bench import Bench, finish, peak
 from benchmarks.gpu.models import CPU, engine, photo
 from benchmarks.gpu.report import Failed, Row, attempt
-from srcli.engines.device import Device
+from srcli.engines.runtime.device import Device
 from srcli.imaging.picture import Picture
-from srcli.memory import release
+from srcli.memory import release_memory
 from srcli.pipeline import Pipeline
 from srcli.settings import Prompt, Sampling, Size
 from srcli.tasks import UPSCALE, Job
@@ -65,7 +65,7 @@ def rows(bench: Bench) -> Iterator[Row | Failed]:
     for name, how, sampling, side, scale in RUNS:
         if name not in held:
             held.clear()
-            release()
+            release_memory()
         if bench.small:
             side, sampling = 32, Sampling(steps=3, process_size=96 if name == "pasd" else None)
         job = Job(task=UPSCALE, size=Size(scale=scale), sampling=sampling, prompt=Prompt(caption="none"))
@@ -77,7 +77,7 @@ def once(bench: Bench, device: Device, held: dict[str, Pipeline], name: str, job
     before = weights(device)
     if name not in held:
         made = engine(name, bench.sizes, device, CPU if bench.small else device.torch)
-        held[name] = Pipeline(made, device, lambda text: None)
+        held[name] = Pipeline(made, device)
     with peak(device) as most:
         clock = Clock(device)
         held[name].run(picture, job, clock)

@@ -9,6 +9,7 @@ import time
 import pytest
 import torch
 from benchmarks import __main__ as bench
+from benchmarks.gpu.merge import merge
 from benchmarks.gpu.report import Report, Section, attempt
 
 
@@ -72,3 +73,14 @@ def test_a_section_ends_when_its_time_is_over(tmp_path):
     assert report.sections["slow"]["rows"] == [["first"]]
     assert "were over" in report.sections["slow"]["ended"]
     assert not report.errors
+
+
+def test_parts_of_a_visit_are_put_together_with_what_a_reader_has_to_know():
+    rows = {"columns": ["a"], "rows": [["1"]], "ended": "", "seconds": 1.0}
+    first = {"device": "one", "head": "a visit", "sections": {"golden": rows}, "errors": []}
+    second = first | {"sections": {"whole": rows}, "errors": [{"section": "whole", "row": "x", "error": "y"}]}
+    merged = merge([first, second], ["alone"])
+    assert list(merged["sections"]) == ["golden", "whole"]
+    assert (merged["notes"], len(merged["errors"])) == (["alone"], 1)
+    with pytest.raises(ValueError, match="measured elsewhere"):
+        merge([first, second | {"device": "another"}], [])
