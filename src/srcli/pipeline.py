@@ -32,7 +32,7 @@ from srcli.sampling.consistency import VISIBLE, make_consistent
 from srcli.sampling.hint import pixels_to_tensor, to_unit_float
 from srcli.sampling.noise import NoiseField
 from srcli.sampling.sampler import Tiled, sample
-from srcli.sampling.tiling import Tile
+from srcli.sampling.tiling import Tile, gaussian
 from srcli.sampling.unfinished import OnProgress, Stretch, Unfinished, key, place
 from srcli.settings import DeviceChoice, ModelChoice
 from srcli.tasks import Job
@@ -175,7 +175,9 @@ class Pipeline:
     def _sample(self, canvas: Canvas, request: Request, stretch: Stretch) -> Tensor:
         height, width = canvas.start.shape[-2:]
         layout = self._layout(height, width, request)
-        denoiser = canvas.denoiser if layout is None else Tiled(canvas.denoiser, *layout, canvas.start.device)
+        denoiser = canvas.denoiser
+        if layout is not None:
+            denoiser = Tiled(denoiser, *layout, canvas.start.device, canvas.tile_weight or gaussian)
         tiles = repr(layout and layout[0])
         x, begun = stretch.resumed(canvas.start, canvas.scheduler, tiles)
 

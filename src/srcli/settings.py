@@ -66,6 +66,7 @@ class Sampling:
     process_size: int | None = None  # the hint's short side is at least this
     tile: int | None = None
     overlap: int | None = None
+    tiny_vae: bool | None = None  # a VAE of a few million weights in the base's place: what a draft may want
 
     def __post_init__(self) -> None:
         _one_of("--quality", self.quality, QUALITIES)

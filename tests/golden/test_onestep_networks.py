@@ -10,10 +10,10 @@ from safetensors.torch import load_file
 from tests.golden.cases import Case, each, each_group, off_by, picture
 from tests.golden.onestep_tiny import FILES, denoiser, program, text_parts, unet, vae
 
-from srcli.engines.device import Device
-from srcli.engines.latent import Codec
+from srcli.engines.latent.codec import Codec
+from srcli.engines.latent.prompts import TextEncoder
 from srcli.engines.onestep.denoiser import Strengths
-from srcli.engines.prompts import TextEncoder
+from srcli.engines.runtime.device import Device
 from srcli.models.stock import build
 from srcli.weights.one_step import ALPHA, OSEDIFF, PARTS, PISA, PIXEL, SEMANTIC, flat_part, read_changes
 from srcli.weights.pickles import to_safetensors

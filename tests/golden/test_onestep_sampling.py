@@ -9,10 +9,12 @@ from tests.golden.cases import Case, each, each_group, off_by, picture
 from tests.golden.onestep_tiny import denoiser, program, text_parts, vae
 from torch import Tensor
 
-from srcli.engines.device import Device
-from srcli.engines.latent import Codec, least, noised
+from srcli.engines.latent.codec import Codec
+from srcli.engines.latent.prompts import TextEncoder
+from srcli.engines.latent.schedulers import noised
+from srcli.engines.latent.sizes import least
 from srcli.engines.onestep.denoiser import OneStepDenoiser, Strengths
-from srcli.engines.prompts import TextEncoder
+from srcli.engines.runtime.device import Device
 from srcli.imaging.resize import resize
 from srcli.sampling import colorfix
 from srcli.sampling.one_step import OneStep, alpha_bar

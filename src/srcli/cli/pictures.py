@@ -41,7 +41,7 @@ def _run(
         from srcli.engines.choose import choose
         from srcli.engines.registry import find_engine
 
-        choice = choose(task, wish, device, job.sampling.quality)
+        choice = choose(task, wish, device, job.sampling, (job.prompt, output_options, device))
         spec = find_engine(choice.engine)
         # Before anything is loaded: what the engine has no use for.
         spec.refuse_unused(wish, job.prompt, output_options, device)

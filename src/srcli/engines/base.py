@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from srcli.engines.runtime.device import Device
     from srcli.engines.runtime.forecast import Forecast
     from srcli.sampling.noise import NoiseField
-    from srcli.sampling.sampler import Denoiser, Scheduler
+    from srcli.sampling.sampler import Denoiser, Scheduler, TileWeight
     from srcli.sampling.tiling import Tile
     from srcli.weights.header import Header
     from srcli.weights.lock import Entry
@@ -31,10 +31,12 @@ class TaskSupport:
     """How an engine does one task.
 
     `rank`: `auto` tries engines by rising rank; None is never chosen unless it is named. `variant` and `base` are the
-    weights that the task needs where the user names none.
+    weights that the task needs where the user names none. An `optional` engine is taken where its weights are here, and
+    nobody is told to get them.
     """
 
     rank: int | None = None
+    optional: bool = False
     variant: str | None = None
     base: str | None = None
 
@@ -187,6 +189,7 @@ class Canvas:
     denoiser: Denoiser
     scheduler: Scheduler
     finish: Callable[[Tensor], Tensor]  # sampled canvas -> RGB (1, 3, H, W) in 0..1
+    tile_weight: TileWeight | None = None  # None: as PASD and StableSR weigh their tiles
 
 
 class Engine(Protocol):

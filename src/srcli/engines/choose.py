@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,27 +11,33 @@ from srcli.engines.base import AdapterEvidence, EngineSpec
 from srcli.engines.registry import engines_for, find_engine
 from srcli.errors import InputError, WeightsError
 from srcli.files import expand_user, is_dir, is_file
-from srcli.settings import AUTO, DeviceChoice, ModelChoice
+from srcli.settings import AUTO, QUALITIES, DeviceChoice, ModelChoice, Sampling
 from srcli.tasks import Job, Task
 from srcli.weights.header import read_header
 from srcli.weights.parts import SUFFIX
 from srcli.weights.store import Store
 
+DEFAULT = Sampling()
 USUAL = (512, 512)  # pixels of the picture that "how long" is said for
 
 log = logging.getLogger(__name__)
 
 
-def choose(task: Task, wish: ModelChoice, device: DeviceChoice, quality: str | None = None) -> ModelChoice:
-    """The wish with its engine decided, and with all weights that the task and the quality bring."""
+def choose(
+    task: Task, wish: ModelChoice, device: DeviceChoice, sampling: Sampling = DEFAULT, others: Sequence[object] = ()
+) -> ModelChoice:
+    """The wish with its engine decided, and with all weights that the task and the quality bring.
+
+    `others`: settings that hold what else was asked for, which not every engine can do.
+    """
     if task.needs_base and wish.base is None:
         raise InputError(f"{task.name} needs a base model: give --base-model NAME|FOLDER|FILE|hub-id; {_bases()}")
-    spec = find_engine(wish.engine) if wish.engine != AUTO else _decide(task, wish, device)
+    spec = find_engine(wish.engine) if wish.engine != AUTO else _decide(task, wish, device, sampling, others)
     if task.name not in spec.tasks:
         able = ", ".join(engine.name for engine in engines_for(task))
         raise InputError(f"the {spec.name} engine cannot {task.name}: choose one of {able}")
     choice = spec.resolve(_for_task(spec, task, wish), Store(offline=True))
-    loras = spec.preset_of(choice.variant, quality).loras
+    loras = spec.preset_of(choice.variant, sampling.quality).loras
     return replace(choice, loras=(*loras, *choice.loras))
 
 
@@ -44,14 +51,19 @@ def _bases() -> str:
     return "names: " + ", ".join(Store(offline=True).bases())
 
 
-def _decide(task: Task, wish: ModelChoice, device: DeviceChoice) -> EngineSpec:
+def _decide(
+    task: Task, wish: ModelChoice, device: DeviceChoice, sampling: Sampling, others: Sequence[object]
+) -> EngineSpec:
     able = engines_for(task)
+    usual = [spec for spec in able if not _is_optional(spec, task)]
     if wish.adapter is not None:
-        return recognize_adapter(wish.adapter) or _first_with("adapter", able)
+        return recognize_adapter(wish.adapter) or _first_with("adapter", usual)
     if wish.base is not None:
-        return _first_with("base", able)
+        return _first_with("base", usual)
     ranked = [spec for spec in able if spec.tasks[task.name].rank is not None]
-    lacking = {spec.name: _lacking(spec, task) for spec in ranked}
+    ranked = [spec for spec in ranked if spec in usual or _can_do(spec, task, wish, sampling, others)]
+    lacking = {spec.name: _lacking(spec, task, wish) for spec in ranked}
+    ranked = [spec for spec in ranked if spec in usual or not lacking[spec.name]]
     here = [spec for spec in ranked if not lacking[spec.name]]
     if not here:
         names = " ".join(lacking[ranked[0].name])
@@ -59,7 +71,24 @@ def _decide(task: Task, wish: ModelChoice, device: DeviceChoice) -> EngineSpec:
     chosen = next((spec for spec in here if not spec.needs_accelerator or _accelerated(device)), here[0])
     if chosen is not ranked[0]:
         _tell_better(ranked[0], lacking[ranked[0].name], chosen, task, device)
+    elif chosen not in usual:
+        log.info(f"using {chosen.title}, the quickest that is here; --quality best or another --engine takes longer")
     return chosen
+
+
+def _is_optional(spec: EngineSpec, task: Task) -> bool:
+    return spec.tasks[task.name].optional
+
+
+def _can_do(spec: EngineSpec, task: Task, wish: ModelChoice, sampling: Sampling, others: Sequence[object]) -> bool:
+    """Whether all that was asked for means something to this engine, and the quality can be had there."""
+    try:
+        variant = spec.resolve(_for_task(spec, task, wish), Store(offline=True)).variant
+        spec.refuse_unused(wish, *others)
+        spec.complete_sampling(sampling, variant)
+    except InputError:
+        return False
+    return sampling.quality != QUALITIES[-1] or sampling.quality in spec.profile_of(variant).presets
 
 
 def _first_with(option: str, engines: list[EngineSpec]) -> EngineSpec:
@@ -75,10 +104,15 @@ def _tell_better(better: EngineSpec, lacking: list[str], chosen: EngineSpec, tas
     log.info(f"using {chosen.title}; {better.title} makes a better picture, but takes {hours}: --engine {better.name}")
 
 
-def _lacking(spec: EngineSpec, task: Task) -> list[str]:
+def _lacking(spec: EngineSpec, task: Task, wish: ModelChoice) -> list[str]:
     """Entries of weights.lock that this engine needs for the task and that are not here."""
     store = Store(offline=True)
-    return [name for name in spec.entries(_for_task(spec, task, ModelChoice())) if not store.has(name)]
+    variant = wish.variant if _is_optional(spec, task) else None
+    asked = ModelChoice(variant=variant, allow_pickle=wish.allow_pickle)
+    choice = spec.resolve(_for_task(spec, task, asked), store)
+    if _is_optional(spec, task):
+        return [name for name in spec.entries(choice) if not store.opens(name, wish.allow_pickle)]
+    return [name for name in spec.entries(choice) if not store.has(name)]
 
 
 def recognize_adapter(adapter: str) -> EngineSpec | None:

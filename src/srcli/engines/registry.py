@@ -14,6 +14,7 @@ GROUP = "srcli.engines"  # under which other packages register engines of their 
 OWN = (
     EntryPoint("builtin", "srcli.engines.builtin.spec:SPEC", GROUP),
     EntryPoint("pasd", "srcli.engines.pasd.spec:SPEC", GROUP),
+    EntryPoint("onestep", "srcli.engines.onestep.spec:SPEC", GROUP),
     EntryPoint("stablesr", "srcli.engines.stablesr.spec:SPEC", GROUP),
     EntryPoint("sr3", "srcli.engines.sr3.spec:SPEC", GROUP),
 )

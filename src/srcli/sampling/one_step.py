@@ -5,8 +5,6 @@ diffusers' own schedulers do not do it: in late versions a last timestep is not 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,27 +19,23 @@ def alpha_bar(timestep: int) -> Tensor:
     return (1 - scaled_linear().float()).cumprod(0)[timestep]
 
 
-@dataclass(frozen=True)
 class OneStep:
     """The step: of predicted noise at its timestep, or (`residual`) of what is to be taken away."""
 
-    timestep: int
-    residual: bool = False
-
-    @cached_property
-    def timesteps(self) -> Tensor:
-        return torch.tensor([self.timestep])
+    def __init__(self, timestep: int, residual: bool = False) -> None:
+        self.timesteps: Any = torch.tensor([timestep])
+        self._timestep, self._residual = timestep, residual
 
     def scale_model_input(self, sample: Tensor, timestep: Any) -> Tensor:
         return sample
 
-    def step(self, model_output: Tensor, timestep: Any, sample: Tensor) -> Any:
+    def step(self, model_output: Tensor, timestep: Any, sample: Tensor, **extra: Any) -> Any:
         """The clean latent, which is all that is left to do."""
         clean = self.clean(sample.float(), model_output.float())
         return SimpleNamespace(prev_sample=clean, pred_original_sample=clean)
 
     def clean(self, latent: Tensor, predicted: Tensor) -> Tensor:
-        if self.residual:
+        if self._residual:
             return latent - predicted
-        kept = alpha_bar(self.timestep).to(latent)
+        kept = alpha_bar(self._timestep).to(latent)
         return (latent - (1 - kept).sqrt() * predicted) / kept.sqrt()

@@ -139,14 +139,15 @@ def _family(header: Header, kind: str) -> str:
     if kind == "stablesr-adapter":
         return "sd21"
     if kind == "text-encoder":
-        return next((_named(s[-1]) for s in header.ending("token_embedding.weight") if len(s) == 2), "any")
+        return next((family_of_width(s[-1]) for s in header.ending("token_embedding.weight") if len(s) == 2), "any")
     if _starts(header, "conditioner.embedders."):
         return "sdxl"
     width = text_width(header)
-    return "any" if width is None else _named(width)
+    return "any" if width is None else family_of_width(width)
 
 
-def _named(width: int) -> str:
+def family_of_width(width: int) -> str:
+    """The family whose texts are of this width."""
     # A width of no known base keeps its number, so that two small test models still match each other.
     return FAMILIES.get(width, f"width{width}")
 

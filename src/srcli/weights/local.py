@@ -165,14 +165,17 @@ def family_of(path: Path) -> str:
 
 
 def unpickled(found: Located, data: Path, stamps: Stamps, allow: bool) -> Located:
-    """Return weights that are safetensors throughout: pickles are converted once, if the user allows it."""
-    pickled = {path: file for path, file in found.files.items() if path.endswith(PICKLES)}
+    """Return weights that are safetensors throughout: pickles are converted once, if the user allows it.
+
+    What was converted before is opened without leave: the pickle is not.
+    """
+    pickled = [path for path in found.files if path.endswith(PICKLES)]
     if not pickled:
         return found
-    if not allow:
-        name = next(iter(pickled))
-        raise WeightsError(f"{found.name}: {name} is a pickle, which can run code: add --allow-pickle to convert it")
-    root = data / "converted" / found.sha256[next(iter(pickled))] / _together(found.sha256)
+    root = data / "converted" / found.sha256[pickled[0]] / _together(found.sha256)
+    if not allow and not all(_stands(root / renamed(path), stamps) for path in pickled):
+        said = f"{found.name}: {pickled[0]} is a pickle, which can run code"
+        raise WeightsError(f"{said}: add --allow-pickle to convert it")
     files = {renamed(path): _copy(file, path, root, stamps) for path, file in found.files.items()}
     hashes = {renamed(path): digest for path, digest in found.sha256.items()}
     folder = root / found.folder.relative_to(_base(found)) if found.file is None else root
@@ -199,10 +202,15 @@ def renamed(path: str) -> str:
     return old.with_name(CONVERTED.get(old.stem, old.stem) + SUFFIX).as_posix()
 
 
+def _stands(target: Path, stamps: Stamps) -> bool:
+    """Whether a conversion was made and is as it was."""
+    return is_file(target) and stamps.known(target)
+
+
 def _copy(file: Path, path: str, root: Path, stamps: Stamps) -> Path:
     """Convert or copy one file into `root`, unless that was done and still stands."""
     target = root / renamed(path)
-    if is_file(target) and stamps.known(target):
+    if _stands(target, stamps):
         return target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -112,6 +112,19 @@ class Store:
         """Tell whether an entry and all that it needs are here. Touches neither network nor content."""
         return all(self.is_here(entry, parts) for entry, parts in self.family(name))
 
+    def opens(self, name: str, allow_pickle: bool) -> bool:
+        """Tell whether an entry and all that it needs are here, and no pickle is in the way that was not allowed."""
+        if not self.has(name):
+            return False
+        entry = self.lock()[name]
+        if allow_pickle or not any(file.pickled for file in entry.files.values()):
+            return True
+        try:
+            self.open(entry)
+        except WeightsError:
+            return False
+        return True
+
     def files_here(self, entry: Entry) -> list[Path]:
         """The files of an entry that are on this disk, if all of them are. Reads no content."""
         if entry.repo is None:

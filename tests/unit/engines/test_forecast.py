@@ -138,7 +138,7 @@ def test_one_is_one(tmp_path, options, line):
 
 
 def test_without_a_gpu_it_is_said_how_long_pasd_would_take(monkeypatch, said):
-    monkeypatch.setattr(Store, "has", lambda self, name: True)
+    monkeypatch.setattr(Store, "has", lambda self, name: name != "gdpo")
     cpu = DeviceChoice(device="cpu", dtype="float32", threads=1)
     assert choose(UPSCALE, ModelChoice(), cpu).engine == "builtin"
     assert re.search(r"takes about [\d.]+ (s|min|h) for a result of 2048x2048 here: --engine pasd$", said[0])

@@ -78,7 +78,7 @@ def test_a_spec_names_what_there_is(spec):
 
 def test_an_unknown_engine_is_refused_with_those_there_are():
     with pytest.raises(
-        InputError, match="--engine 'pads' is unknown: choose one of auto, builtin, pasd, stablesr, sr3"
+        InputError, match="--engine 'pads' is unknown: choose one of auto, builtin, pasd, onestep, stablesr, sr3"
     ):
         find_engine("pads")
 

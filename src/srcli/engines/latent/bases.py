@@ -48,18 +48,23 @@ def open_folder(located: Located, family: str, with_unet: bool) -> Base:
         path = weight_files(located.part("unet"))[0]
         require(detect(path), path, kind="unet", family=family)
         unet = tensors(located.part("unet"))
-    text = located.part("text_encoder")
-    path = weight_files(text)[0]
-    require(detect(path), path, kind="text-encoder", family=family)
     return Base(
         load_component(AutoencoderKL, located.part("vae")),
-        load_component(CLIPTextModel, text),
+        open_text_encoder(located.part("text_encoder"), family),
         tokenizer(located.part("tokenizer")),
         checked_schedule(read_config(located.part("scheduler"), SCHEDULE), located.part("scheduler")),
         unet,
         located.folder / "unet",
         located.provenance(),
     )
+
+
+def open_text_encoder(folder: Path, family: str) -> nn.Module:
+    """A text encoder in transformers' layout."""
+    path = weight_files(folder)[0]
+    require(detect(path), path, kind="text-encoder", family=family)
+    net: nn.Module = load_component(CLIPTextModel, folder)
+    return net
 
 
 def open_file(located: Located, path: Path, store: Store, lender: str, family: str) -> Base:

@@ -22,8 +22,10 @@ class Strengths(NamedTuple):
     semantic: float = 1.0
 
     @classmethod
-    def of_fidelity(cls, fidelity: float) -> Strengths:
+    def of_fidelity(cls, fidelity: float | None) -> Strengths:
         """1: the pixel part alone, closest to the input; 0.5: both as trained; 0: half as much semantics again."""
+        if fidelity is None:
+            return cls()
         return cls(1.0, 2 * (1 - fidelity) if fidelity >= 0.5 else 1.5 - fidelity)
 
     @property

@@ -1,0 +1,210 @@
+"""One-step super-resolution: encode, one call of the UNet, decode (Wu et al. 2024; Sun et al. 2024)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
+
+from torch import Tensor
+
+from srcli.engines.base import Canvas, EngineSpec, Request, Size
+from srcli.engines.latent.captions import Describer
+from srcli.engines.latent.codec import Codec
+from srcli.engines.latent.prompts import joined
+from srcli.engines.latent.schedulers import noised
+from srcli.engines.latent.sizes import least
+from srcli.engines.latent.tiny_codec import TinyCodec
+from srcli.engines.onestep.denoiser import OneStepDenoiser, Strengths
+from srcli.engines.onestep.forecast import LIMITS, cost
+from srcli.engines.onestep.spec import PISA, PROCESS, SPEC, Variant
+from srcli.engines.onestep.weights import Loaded, open_all
+from srcli.engines.runtime.compiling import DeferredCompile
+from srcli.engines.runtime.device import Device
+from srcli.engines.runtime.memory_budget import Placement, plan_placement
+from srcli.engines.runtime.oom_fallback import ALL_SAVINGS
+from srcli.engines.runtime.placement import network_memory_need, place_network, place_step_networks
+from srcli.models.text_kv_cache import cache_text_kv
+from srcli.sampling.hint import to_unit_float
+from srcli.sampling.layout import lay
+from srcli.sampling.noise import POSTERIOR, START
+from srcli.sampling.one_step import OneStep, alpha_bar
+from srcli.sampling.tiling import Tile, filled_up, gaussian
+from srcli.settings import ModelChoice, Prompt, Sampling
+from srcli.weights.store import Store
+
+# Words of a caption that name nothing to be seen; the models were trained on lists of nouns.
+FUNCTION_WORDS = frozenset(
+    [
+        "a",
+        "an",
+        "the",
+        "of",
+        "in",
+        "on",
+        "at",
+        "by",
+        "to",
+        "with",
+        "and",
+        "or",
+        "from",
+        "for",
+        "into",
+        "over",
+        "under",
+        "near",
+        "next",
+        "is",
+        "are",
+        "was",
+        "be",
+        "been",
+        "being",
+        "has",
+        "have",
+        "had",
+        "there",
+        "it",
+        "its",
+        "this",
+        "that",
+        "these",
+        "those",
+        "his",
+        "her",
+        "their",
+        "some",
+        "many",
+        "two",
+        "three",
+        "four",
+        "it's",
+    ]
+)
+
+
+def load(choice: ModelChoice, device: Device, store: Store) -> OneStepEngine:
+    """A one-step model as chosen, on the device."""
+    describer = Describer(store, device, choice.allow_pickle)
+    return OneStepEngine.of(open_all(choice, device, store), device, describer, store)
+
+
+@dataclass(frozen=True)
+class OneStepEngine:
+    """A one-step model's engine."""
+
+    loaded: Loaded
+    codec: Codec
+    device: Device
+    placement: Placement
+    describer: Describer
+    store: Store
+    spec: EngineSpec = SPEC
+    factor: int = 1
+    block: int | None = None
+    halo: int = 0
+
+    @classmethod
+    def of(cls, loaded: Loaded, device: Device, describer: Describer, store: Store) -> OneStepEngine:
+        cache_text_kv(loaded.unet)
+        need = network_memory_need("OneStep", [loaded.unet], [loaded.vae], device.dtype)
+        placement = plan_placement(need, device)
+        place_step_networks([loaded.unet], device, placement)
+        if loaded.semantic is not None:
+            place_network(loaded.semantic, device)
+        codec = Codec.of(loaded.vae, need.beside(placement, device), placement)
+        return cls(loaded, codec, device, placement, describer, store)
+
+    @property
+    def variant(self) -> str:
+        return self._model.name
+
+    @property
+    def supported_savings(self) -> Collection[str]:
+        """Only PiSA-SR may predict twice, which can be done in two calls."""
+        return ALL_SAVINGS if self._model.kind == PISA else ALL_SAVINGS - {"split_guidance"}
+
+    @property
+    def _model(self) -> Variant:
+        return self.loaded.variant
+
+    @cached_property
+    def _deferred_compile(self) -> DeferredCompile:
+        return DeferredCompile([self.loaded.unet], self.device, self.placement)
+
+    @cached_property
+    def _tiny(self) -> TinyCodec:
+        return TinyCodec.open(self.store, self.device, self.placement)
+
+    def passes(self, size: Size, target: Size) -> list[Size]:
+        return [target]
+
+    def working_size(self, size: Size, target: Size, request: Request) -> Size:
+        """As large as the result, and at least what the models were trained with."""
+        return least(target, request.sampling.process_size or PROCESS)
+
+    def layout(self, height: int, width: int, sampling: Sampling) -> tuple[list[Tile], int] | None:
+        if sampling.tile is not None and height * width <= sampling.tile**2:  # as the official programs, by the area
+            return None
+        tiles = lay(height, width, sampling, cost, LIMITS)
+        if tiles is None:
+            return None
+        return tiles, max(1, self.placement.latents // (tiles[0].height * tiles[0].width))
+
+    def prepare(self, hint: Tensor, request: Request) -> Canvas:
+        self._deferred_compile.begin(request.savings)
+        text = self._text(hint, request)
+        start = self._start(hint, request)
+        denoiser = OneStepDenoiser(
+            self.loaded.unet,
+            text,
+            self.loaded.semantic,
+            Strengths.of_fidelity(request.sampling.fidelity),
+            request.savings.split_guidance,
+        )
+        step = OneStep(self._model.timestep, self._model.residual)
+        tiny = self._tiny if request.sampling.tiny_vae else self.codec
+        finish = partial(_finish, tiny.with_less(request.savings), (hint.shape[2], hint.shape[3]))
+        weight = partial(gaussian, half_up=self._model.half_up)
+        return Canvas(start, start, denoiser, step, finish, weight)
+
+    def provenance(self) -> Mapping[str, str]:
+        return {**self.loaded.made_of, **self.placement.said()}
+
+    def _start(self, hint: Tensor, request: Request) -> Tensor:
+        """Latents of the picture, which for GDPO-SR are noised; the UNet takes that noise away as another step's."""
+        factor = self.codec.factor
+        whole = filled_up(to_unit_float(hint), factor)
+        shape = (1, 4, whole.shape[2] // factor, whole.shape[3] // factor)
+        if request.sampling.tiny_vae and self._model.kind == PISA:  # the others' encoders were trained too
+            z = self._tiny.with_less(request.savings).encode(whole)
+        else:
+            z = self.codec.with_less(request.savings).encode(whole, request.noise.draw(shape, POSTERIOR))
+        if self._model.noise_timestep is None:
+            return z
+        return noised(z, request.noise.draw(shape, START).to(z), alpha_bar(self._model.noise_timestep))
+
+    def _text(self, hint: Tensor, request: Request) -> Tensor:
+        """Embeddings of what is seen, what the user says and what the model was trained to hear."""
+        caption = self._caption(hint, request.prompt)
+        text = joined([caption, request.prompt.text, self._model.words])
+        return self.loaded.texts.encode(text, keep=not caption)
+
+    def _caption(self, hint: Tensor, prompt: Prompt) -> str:
+        if prompt.caption == "auto" and not self._model.described:
+            return ""
+        return nouns(self.describer.describe(hint, prompt.caption))
+
+
+def nouns(caption: str) -> str:
+    """The words of a caption that may name something to be seen, once each, as the models' tags were listed."""
+    words = re.findall(r"[^\W\d_]+(?:-[^\W\d_]+)*", caption.lower())
+    kept = [word for word in words if word not in FUNCTION_WORDS and not word.endswith("ing")]
+    return joined(dict.fromkeys(kept))
+
+
+def _finish(codec: Codec | TinyCodec, size: tuple[int, int], x: Tensor) -> Tensor:
+    """Not clamped: the colour fix looks at means and deviations, which clamping would move."""
+    return codec.decode(x)[:, :, : size[0], : size[1]]

@@ -1,0 +1,141 @@
+"""The one-step models, before they are loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from srcli.engines.base import AdapterEvidence, Engine, EngineSpec, Preset, Profile, Size, TaskSupport
+from srcli.errors import InputError
+from srcli.files import expand_user, is_dir, is_file
+from srcli.settings import ModelChoice, Sampling
+from srcli.tasks import CLEAN, RESTORE, UPSCALE, Job
+from srcli.weights.families import ONE_STEP, detect_header
+from srcli.weights.header import read_header
+from srcli.weights.parts import SUFFIX
+
+if TYPE_CHECKING:
+    from srcli.engines.runtime.device import Device
+    from srcli.engines.runtime.forecast import Forecast
+    from srcli.weights.store import Store
+
+FAMILY = "sd21"
+BASE = "sd21-base"
+TINY = "taesd"  # stands in for the VAE where a draft is wanted
+OSEDIFF, PISA = ONE_STEP
+GDPO = "gdpo"
+PROCESS = 512  # pixels of the short side that all were trained with
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """One of the published models.
+
+    `kind`: what its file says that it is. `timestep`: the one that the UNet is told. `noise_timestep`: up to which the
+    encoded picture is noised first. `residual`: the UNet predicts what to take away, not noise. `half_up`: tiles'
+    weights are centred half a latent further down. `described`: the text is a caption of the picture, by default.
+    `words`: end every text.
+    """
+
+    name: str
+    adapter: str
+    kind: str
+    timestep: int
+    noise_timestep: int | None = None
+    residual: bool = False
+    half_up: bool = False
+    described: bool = True
+    words: str = ""
+
+
+USUAL = "pisa"
+VARIANTS: Mapping[str, Variant] = MappingProxyType(
+    {
+        variant.name: variant
+        for variant in (
+            Variant(name=USUAL, adapter="pisa-sr", kind=PISA, timestep=1, residual=True, described=False),
+            Variant(name="osediff", adapter="osediff", kind=OSEDIFF, timestep=999, half_up=True),
+            Variant(name="osediff-face", adapter="osediff-face", kind=OSEDIFF, timestep=999, half_up=True),
+            Variant(name=GDPO, adapter="gdpo", kind=GDPO, timestep=100, noise_timestep=250, words=CLEAN),
+        )
+    }
+)
+ADAPTERS = tuple(variant.adapter for variant in VARIANTS.values())
+
+
+def find_variant(name: str | None) -> Variant:
+    """The variant that was asked for, else the usual one."""
+    if (name or USUAL) not in VARIANTS:
+        raise InputError(f"--variant {name!r} is unknown to the onestep engine: choose one of {', '.join(VARIANTS)}")
+    return VARIANTS[name or USUAL]
+
+
+def _load(choice: ModelChoice, device: Device, store: Store) -> Engine:
+    from srcli.engines.onestep.engine import load
+
+    return load(choice, device, store)
+
+
+def _forecast(choice: ModelChoice, job: Job, size: Size, device: Device) -> Forecast:
+    from srcli.engines.onestep.forecast import forecast
+
+    return forecast(choice, job, size, device)
+
+
+def _entries(choice: ModelChoice) -> tuple[str, ...]:
+    return find_variant(choice.variant).adapter, choice.base or BASE
+
+
+def _recognizes(evidence: AdapterEvidence) -> bool:
+    kinds = {detect_header(header).kind for header in evidence.headers}
+    return bool(kinds & {OSEDIFF, PISA}) or evidence.is_one_of(ADAPTERS)
+
+
+def _resolve(choice: ModelChoice, store: Store) -> ModelChoice:
+    """With the variant that the adapter is; without an adapter the first one whose weights are here."""
+    if choice.variant is not None:
+        return replace(choice, variant=find_variant(choice.variant).name)
+    if choice.adapter is None:
+        here = (v.name for v in VARIANTS.values() if store.opens(v.adapter, choice.allow_pickle))
+        return replace(choice, variant=next(here, USUAL))
+    known = store.known_names(choice.adapter)
+    named = next((v.name for v in VARIANTS.values() if v.adapter in known), None)
+    return replace(choice, variant=named or _variant_of_file(expand_user(choice.adapter)))
+
+
+def _variant_of_file(path: Path) -> str | None:
+    """The first variant of the kind that a file or folder is; None where that cannot be known yet, as of a pickle."""
+    if is_dir(path / "unet") and is_dir(path / "vae"):
+        return GDPO
+    if path.suffix != SUFFIX or not is_file(path):
+        return None
+    kind = detect_header(read_header(path)).kind
+    return next((variant.name for variant in VARIANTS.values() if variant.kind == kind), None)
+
+
+def _profile(fidelity: float | None = None, color_fix: str = "adain") -> Profile:
+    defaults = Sampling(fidelity=fidelity, color_fix=color_fix)
+    return Profile(defaults=defaults, presets={"draft": Preset(sampling=Sampling(tiny_vae=True))})
+
+
+SPEC = EngineSpec(
+    name="onestep",
+    title="one-step diffusion",
+    about="one-step models on Stable Diffusion 2.1-base ([more](docs/onestep.md)), variants `pisa`, `osediff`, "
+    "`osediff-face`, `gdpo`",
+    needs="about 5 GB of weights, a GPU",
+    tasks={UPSCALE.name: TaskSupport(rank=10, optional=True), RESTORE.name: TaskSupport()},
+    profile=_profile(fidelity=0.5),
+    variants={"osediff": _profile(), "osediff-face": _profile(color_fix="none"), GDPO: _profile()},
+    options=frozenset({"variant", "base", "adapter", "loras", "lora_alpha", "text", "caption", "preview", "compiled"}),
+    unset=frozenset({"tile", "overlap", "process_size"}),
+    load=_load,
+    forecast=_forecast,
+    entries=_entries,
+    shared_entries=(BASE, TINY),
+    recognizes=_recognizes,
+    resolve=_resolve,
+)
