@@ -23,11 +23,11 @@ def once(width: int, height: int, threads: int | None) -> dict[str, float]:
     from PIL import Image
 
     from srcli.imaging.picture import Picture
-    from srcli.pipeline import Pipeline
+    from srcli.pipeline import EnginePipeline
     from srcli.settings import DeviceChoice, ModelChoice
     from srcli.tasks import UPSCALE, Job
 
-    pipeline = Pipeline.load(ModelChoice(engine="builtin"), DeviceChoice(device="cpu", threads=threads))
+    pipeline = EnginePipeline.load(ModelChoice(engine="builtin"), DeviceChoice(device="cpu", threads=threads))
     loaded = time.perf_counter() - began
     y, x = np.mgrid[:height, :width]
     grey = (((x // 9 + y // 13) % 2) * 120 + np.random.default_rng(0).integers(0, 60, (height, width))).astype(np.uint8)

@@ -27,7 +27,7 @@ from srcli.engines.runtime.memory_budget import AMPLE
 from srcli.engines.runtime.placement import place_network
 from srcli.errors import SrcliError
 from srcli.imaging.read import read_picture
-from srcli.pipeline import Pipeline
+from srcli.pipeline import EnginePipeline
 from srcli.settings import DeviceChoice, Lora, ModelChoice, Sampling, Size
 from srcli.tasks import UPSCALE, Job
 from srcli.train.metrics import Scores, compare
@@ -75,13 +75,13 @@ def tiny(engine: str, folder: Path) -> dict[str, Path]:
     return {"base_model": pasd / "tiny/base", "adapter": pasd / "tiny/pasd", "lora": lora}
 
 
-def load(given: argparse.Namespace, name: str, way: Way) -> Pipeline:
+def load(given: argparse.Namespace, name: str, way: Way) -> EnginePipeline:
     own = {"base": given.base_model, "adapter": given.adapter}
     choice = ModelChoice(engine=given.engine, **{key: str(value) for key, value in own.items() if value}, offline=True)
     choice = replace(choice, loras=find_engine(choice.engine).preset_of(choice.variant, way[0]).loras)
     if given.lora:
         choice = replace(choice, loras=tuple(Lora(source=str(given.lora)) for _ in choice.loras))
-    line = Pipeline.load(choice, DeviceChoice(dtype=way[2], threads=1))
+    line = EnginePipeline.load(choice, DeviceChoice(dtype=way[2], threads=1))
     if name == EIGHTH:  # as on a GPU that is short of memory
         for net in networks(line):
             place_network(net, line.device, placement=replace(AMPLE, weights_fp8=True))
@@ -98,7 +98,7 @@ class Sketch(Codec):
         return self.preview.decode(latents)
 
 
-def sketching(line: Pipeline, tiny: bool) -> Pipeline:
+def sketching(line: EnginePipeline, tiny: bool) -> EnginePipeline:
     if tiny:
         from tests.taesd_folder import taesd
 
@@ -108,7 +108,7 @@ def sketching(line: Pipeline, tiny: bool) -> Pipeline:
     return replace(line, engine=replace(line.engine, codec=Sketch(**vars(line.engine.codec), preview=preview)))
 
 
-def networks(line: Pipeline) -> list:
+def networks(line: EnginePipeline) -> list:
     """Those of every step."""
     engine = line.engine
     if engine.spec.name == "pasd":

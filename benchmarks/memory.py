@@ -20,11 +20,11 @@ import torch
 
 from benchmarks.tables import MIB, apart, peak, table
 from srcli.engines.builtin.engine import BuiltinEngine
-from srcli.engines.runtime.device import Device, pick
+from srcli.engines.runtime.device import Device, choose_device, prepare_process
 from srcli.imaging.picture import Picture
 from srcli.imaging.write import write_picture
 from srcli.models.builtin import Builtin, Shape
-from srcli.pipeline import Pipeline
+from srcli.pipeline import EnginePipeline
 from srcli.settings import DeviceChoice, ModelChoice, Prompt, Sampling
 from srcli.tasks import UPSCALE, Job
 
@@ -64,8 +64,9 @@ def estimate(name: str, side: int, dtype: str) -> int:
 
 
 def measure(name: str, side: int, dtype: str) -> dict[str, float]:
-    where = pick(DeviceChoice(device="cpu", dtype=dtype))
-    line = Pipeline(engine(name, where), where, lambda text: None)
+    where = choose_device(DeviceChoice(device="cpu", dtype=dtype))
+    prepare_process(where)
+    line = EnginePipeline(engine(name, where), where, lambda text: None)
     source = picture(side // 4)
     before, began = peak(), time.process_time()
     with tempfile.TemporaryDirectory() as folder:

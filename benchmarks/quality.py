@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from srcli.engines.builtin.engine import packaged, read_model
-from srcli.engines.runtime.device import pick
+from srcli.engines.runtime.device import choose_device
 from srcli.errors import SrcliError
 from srcli.models.builtin import UP, Builtin
 from srcli.settings import DeviceChoice
@@ -92,7 +92,7 @@ def main() -> int:
     given = parser.parse_args()
     try:
         path = given.weights or packaged("builtin-upscale")[0]
-        model = read_model(path, pick(DeviceChoice(device="cpu")))
+        model = read_model(path, choose_device(DeviceChoice(device="cpu")))
         given.out.mkdir(parents=True, exist_ok=True)
         text = measure(model, given.folder, given.held_out, given.out, given.rows)
     except SrcliError as error:

@@ -12,7 +12,7 @@ from srcli.engines.base import Canvas, EngineSpec, Request, Size
 from srcli.engines.builtin.spec import SPEC
 from srcli.engines.runtime.device import Device
 from srcli.engines.runtime.oom_fallback import ALL_SAVINGS, MemorySavings
-from srcli.pipeline import Pipeline
+from srcli.pipeline import EnginePipeline
 from srcli.sampling.hint import to_unit_float
 from srcli.sampling.layout import Limits, lay
 
@@ -70,5 +70,5 @@ class PassThrough:
         return {"model": "none"}
 
 
-def pipeline(**kind: object) -> Pipeline:
-    return Pipeline(PassThrough(**kind), CPU)
+def pipeline(**kind: object) -> EnginePipeline:
+    return EnginePipeline(PassThrough(**kind), CPU)

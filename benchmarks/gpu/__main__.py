@@ -22,7 +22,7 @@ import torch
 from benchmarks.gpu import golden, runs, shortage, steps, whole
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.report import Report, Section
-from srcli.engines.runtime.device import available, pick
+from srcli.engines.runtime.device import available, choose_device, prepare_process
 from srcli.settings import DeviceChoice
 from srcli.weights.open import quiet
 
@@ -71,7 +71,8 @@ def main() -> None:
         sys.exit("no accelerator here: run this where there is one, or try it with --small")
     quiet()
     # Small networks on a CPU: threads would spend their time waiting for each other.
-    device = pick(DeviceChoice(device=name, dtype="float32", threads=1 if name == "cpu" else None))
+    device = choose_device(DeviceChoice(device=name, dtype="float32"))
+    prepare_process(device, 1 if name == "cpu" else None)
     report = Report(given.out, device.torch, "srcli on an accelerator" + (", small networks" if given.small else ""))
     with TemporaryDirectory() as kept:  # nothing is there from an earlier run
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = kept

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.gpu.models import CPU, FULL, TINY, Sizes
-from srcli.engines.runtime.device import Device, tf32
+from srcli.engines.runtime.device import Device, allow_tf32
 from srcli.messages import forward_messages
 
 HOST = Device(CPU, torch.float32)
@@ -41,7 +41,7 @@ class Bench:
 
     def at(self, dtype: torch.dtype) -> Device:
         """The device in this precision, with TF32 as the program would set it."""
-        tf32(dtype is not torch.float32)
+        allow_tf32(dtype is not torch.float32)
         return replace(self.device, dtype=dtype)
 
 

@@ -17,7 +17,7 @@ from benchmarks.gpu.models import TINY, engine, photo
 from benchmarks.gpu.report import Failed, Row, attempt
 from srcli.engines.latent.preview import Preview
 from srcli.engines.runtime.device import Device
-from srcli.pipeline import Pipeline
+from srcli.pipeline import EnginePipeline
 from srcli.sampling import unfinished
 from srcli.settings import Prompt, Sampling, Size
 from srcli.tasks import COLORIZE, UPSCALE, Job
@@ -82,10 +82,10 @@ def cases(bench: Bench, dtype: torch.dtype) -> list[Case]:
     return CASES if dtype is torch.float32 else [case for case in CASES if case not in SCHEDULERS]
 
 
-def line(name: str, device: Device, lines: dict) -> Pipeline:
+def line(name: str, device: Device, lines: dict) -> EnginePipeline:
     """Each engine once on each device and in each precision."""
     if (name, device) not in lines:
-        lines[name, device] = Pipeline(engine(name, TINY, device), device)
+        lines[name, device] = EnginePipeline(engine(name, TINY, device), device)
     return lines[name, device]
 
 
@@ -109,7 +109,7 @@ def previewed(device: Device) -> list[str]:
     with TemporaryDirectory() as folder:
         file = Path(folder) / "preview.png"
         preview = Preview(file, net.to(device.torch, device.dtype).eval().requires_grad_(False))
-        made = Pipeline(engine("pasd", TINY, device), device, preview=preview)
+        made = EnginePipeline(engine("pasd", TINY, device), device, preview=preview)
         with heard() as told:
             made.run(photo(case.height, case.width), case.job)
         if told or not file.exists():
@@ -120,7 +120,7 @@ def previewed(device: Device) -> list[str]:
 def resumed(device: Device) -> list[str]:
     """A run that is ended after a step and taken up again gives the picture of one that was not."""
     case = Case("", "pasd", replace(PASD, steps=4))
-    made, picture = Pipeline(engine("pasd", TINY, device), device), photo(44, 60)
+    made, picture = EnginePipeline(engine("pasd", TINY, device), device), photo(44, 60)
     truth = made.run(picture, case.job).pixels
 
     def ended(stage: str, done: int, total: int) -> None:

@@ -19,7 +19,7 @@ from srcli.engines.runtime.device import Device
 from srcli.engines.runtime.memory_budget import MOST_LATENTS, MemoryNeed, Placement
 from srcli.imaging.picture import Picture
 from srcli.memory import release_memory
-from srcli.pipeline import Pipeline
+from srcli.pipeline import EnginePipeline
 from srcli.settings import Prompt, Sampling, Size
 from srcli.tasks import UPSCALE, Job
 
@@ -48,22 +48,22 @@ def rows(bench: Bench) -> Iterator[Row | Failed]:
         release_memory()
 
 
-def line(bench: Bench, device: Device) -> Pipeline:
+def line(bench: Bench, device: Device) -> EnginePipeline:
     made = engine("pasd", bench.sizes, device, CPU if bench.small else device.torch)
-    return Pipeline(made, device)
+    return EnginePipeline(made, device)
 
 
 def allocated(device: Device) -> float:
     return torch.cuda.memory_allocated(device.torch) / 2**30 if device.torch.type == "cuda" else 0.0
 
 
-def enough(made: Pipeline, picture: Picture, job: Job, truth: list[Levels]) -> list[str]:
+def enough(made: EnginePipeline, picture: Picture, job: Job, truth: list[Levels]) -> list[str]:
     """The run that the others are held against, once it is warm."""
     truth.append(made.run(picture, job).pixels)
     return [*run(made, picture, job, truth), "enough memory"]
 
 
-def run(made: Pipeline, picture: Picture, job: Job, truth: list[Levels]) -> list[str]:
+def run(made: EnginePipeline, picture: Picture, job: Job, truth: list[Levels]) -> list[str]:
     before, began = allocated(made.device), time.perf_counter()
     with peak(made.device) as most:
         got = made.run(picture, job).pixels
@@ -79,12 +79,12 @@ def squeezed(bench: Bench, device: Device, picture: Picture, job: Job, truth: li
     return [*run(made, picture, job, truth), how]
 
 
-def starved(made: Pipeline, picture: Picture, job: Job, truth: list[Levels]) -> list[str]:
+def starved(made: EnginePipeline, picture: Picture, job: Job, truth: list[Levels]) -> list[str]:
     """Less and less memory, until the ladder is needed."""
     with peak(made.device) as most:
         made.run(picture, job)
     for share in SHARES:
-        fresh = Pipeline(made.engine, made.device)
+        fresh = EnginePipeline(made.engine, made.device)
         with heard() as told, limited(made, share * most[0]):
             found = run(fresh, picture, job, truth)
         if steps := [text.removeprefix("out of memory: going on with ") for text in told if "going on" in text]:
@@ -93,7 +93,7 @@ def starved(made: Pipeline, picture: Picture, job: Job, truth: list[Levels]) -> 
 
 
 @contextmanager
-def limited(made: Pipeline, gib: float) -> Iterator[None]:
+def limited(made: EnginePipeline, gib: float) -> Iterator[None]:
     """No more memory than this beside what is held; on a CPU, calls of more than two tiles fail by hand."""
     where = made.device.torch
     if where.type != "cuda":
@@ -110,7 +110,7 @@ def limited(made: Pipeline, gib: float) -> Iterator[None]:
 
 
 @contextmanager
-def failing(made: Pipeline) -> Iterator[None]:
+def failing(made: EnginePipeline) -> Iterator[None]:
     def refuse(net: object, given: tuple) -> None:
         if len(given[0]) > 2:
             raise torch.OutOfMemoryError("out of memory, by hand")

@@ -17,7 +17,7 @@ from benchmarks.pasd_step import T, denoiser
 from srcli.engines.latent.schedulers import guided
 from srcli.engines.pasd.forecast import cost
 from srcli.engines.pasd.sampling import BOTH, Nets, PasdDenoiser
-from srcli.engines.runtime.device import Device, tf32
+from srcli.engines.runtime.device import Device, allow_tf32
 from srcli.engines.runtime.placement import BYTES_A_LATENT, place_network
 from srcli.models.banded_vae import decode
 from srcli.models.compiled import Compiled
@@ -195,7 +195,7 @@ def precisions(bench: Bench, ways: Ways) -> Iterator[Row | Failed]:
         ("float32", torch.float32, False),
     ):
         device = bench.at(dtype)
-        tf32(allowed)
+        allow_tf32(allowed)
 
         def plain(device: Device = device) -> list[str]:
             spent = Ways(bench, device).plain

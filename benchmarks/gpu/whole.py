@@ -16,7 +16,7 @@ from benchmarks.gpu.report import Failed, Row, attempt
 from srcli.engines.runtime.device import Device
 from srcli.imaging.picture import Picture
 from srcli.memory import release_memory
-from srcli.pipeline import Pipeline
+from srcli.pipeline import EnginePipeline
 from srcli.settings import Prompt, Sampling, Size
 from srcli.tasks import UPSCALE, Job
 
@@ -61,7 +61,7 @@ class Clock:
 
 def rows(bench: Bench) -> Iterator[Row | Failed]:
     device = bench.at(torch.float32 if bench.small else torch.float16)
-    held: dict[str, Pipeline] = {}
+    held: dict[str, EnginePipeline] = {}
     for name, how, sampling, side, scale in RUNS:
         if name not in held:
             held.clear()
@@ -73,11 +73,13 @@ def rows(bench: Bench) -> Iterator[Row | Failed]:
         yield attempt(title, partial(once, bench, device, held, name, job, photo(side, side)))
 
 
-def once(bench: Bench, device: Device, held: dict[str, Pipeline], name: str, job: Job, picture: Picture) -> list[str]:
+def once(
+    bench: Bench, device: Device, held: dict[str, EnginePipeline], name: str, job: Job, picture: Picture
+) -> list[str]:
     before = weights(device)
     if name not in held:
         made = engine(name, bench.sizes, device, CPU if bench.small else device.torch)
-        held[name] = Pipeline(made, device)
+        held[name] = EnginePipeline(made, device)
     with peak(device) as most:
         clock = Clock(device)
         held[name].run(picture, job, clock)

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
+
+owns_stderr = False  # whether srcli is the program, and may silence libraries that write to stderr by themselves
+
+FLAGS = {"base": "--base-model", "loras": "--lora", "lora_alpha": "--no-lora-alpha"}
+PARAMETER = re.compile(r"`([a-z][a-z_]*)`")
 
 ROOT = logging.getLogger("srcli")
 
@@ -27,3 +33,8 @@ def forward_messages(hear: Callable[[str], None] | None) -> None:
     if hear is not None:
         ROOT.addHandler(_Forward(hear))
         ROOT.setLevel(logging.INFO)
+
+
+def name_flags(text: str) -> str:
+    """A message for the command line: parameters, which stand in backticks, by the names of their flags."""
+    return PARAMETER.sub(lambda found: FLAGS.get(found[1], "--" + found[1].replace("_", "-")), text)

@@ -49,7 +49,7 @@ def _silent(stage: str, done: int, total: int) -> None:
 
 
 @dataclass(frozen=True)
-class Pipeline:
+class EnginePipeline:
     """Loaded models and the way a picture takes through them. Loaded once, used for every picture of a batch."""
 
     engine: Engine
@@ -58,7 +58,7 @@ class Pipeline:
     preview: Preview | None = None
 
     @classmethod
-    def load(cls, choice: ModelChoice, device: DeviceChoice, preview: Path | None = None) -> Pipeline:
+    def load(cls, choice: ModelChoice, device: DeviceChoice, preview: Path | None = None) -> EnginePipeline:
         # Before the engine, which takes minutes: what a preview lacks is said at once.
         shown = load_preview(preview, choice, device) if preview else None
         where, engine = load_engine(choice, device)
@@ -124,7 +124,7 @@ class Pipeline:
 
     def _make_consistent(self, pixels: Pixels, picture: Picture) -> None:
         if pixels.shape[0] < picture.height or pixels.shape[1] < picture.width:
-            raise PictureError("--consistent needs a result that is larger than the input: leave it out", "size")
+            raise PictureError("`consistent` needs a result that is larger than the input: leave it out", "size")
         left = make_consistent(pixels, picture.pixels)
         if left >= VISIBLE:
             log.warning(f"{picture.name}: where it is black or white, the reduced result is off by {left:.1f} levels")
@@ -215,7 +215,7 @@ def _levels(tile: Tile, rgb_of: colorfix.Rows, dtype: np.dtype[np.unsignedintege
     for rows in split_rows(tile.height, tile.width):
         rgb = rgb_of(slice(tile.top + rows.start, tile.top + rows.stop))[..., tile.left : tile.left + tile.width]
         if not bool(torch.isfinite(rgb).all()):
-            raise PictureError("the model returned numbers that are none: try --dtype float32", "not-finite")
+            raise PictureError("the model returned NaN or infinity: try `dtype` float32", "not-finite")
         out[rows] = (rgb[0].float().clamp(0, 1) * top).round().permute(1, 2, 0).cpu().numpy()
     return out
 
@@ -228,7 +228,7 @@ def _as_grey(pixels: Pixels) -> Pixels:
 def _refuse_blank(result: Pixels, source: Pixels) -> None:
     """A single colour made of a picture is how a broken decoder shows itself."""
     if result.size > 3 and _one_level(result) and not _one_level(source):
-        raise PictureError("the model returned a blank picture: try --dtype float32", "blank")
+        raise PictureError("the model returned a blank picture: try `dtype` float32", "blank")
 
 
 def _one_level(pixels: Pixels) -> bool:

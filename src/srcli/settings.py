@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from types import MappingProxyType
 from typing import Any
 
@@ -24,15 +24,15 @@ MAX_PIXELS = 250_000_000  # of an input: beyond it, a small file that claims mor
 REFUSE, FIRST = FRAMES = ("refuse", "first")
 
 
-def _within(flag: str, value: float | None, low: float, high: float) -> None:
+def _within(parameter: str, value: float | None, low: float, high: float) -> None:
     # NaN is within nothing, as it should be.
     if value is not None and not low <= value <= high:
-        raise InputError(f"{flag} {value:g} is out of range: give a number from {low:g} to {high:g}")
+        raise InputError(f"`{parameter}` {value:g} is out of range: give a number from {low:g} to {high:g}")
 
 
-def _one_of(flag: str, value: str | None, choices: tuple[str, ...]) -> None:
+def _one_of(parameter: str, value: str | None, choices: tuple[str, ...]) -> None:
     if value is not None and value not in choices:
-        raise InputError(f"{flag} {value!r} is unknown: choose one of {', '.join(choices)}")
+        raise InputError(f"`{parameter}` {value!r} is unknown: choose one of {', '.join(choices)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,9 +44,9 @@ class Tiling:
 
     def __post_init__(self) -> None:
         if self.size < 1:
-            raise InputError(f"--tile {self.size} is not a size: give a positive number")
+            raise InputError(f"`tile` {self.size} is not a size: give a positive number")
         if not 0 <= self.overlap < self.size:
-            raise InputError(f"--overlap {self.overlap} must be from 0 to below the tile ({self.size}): lower it")
+            raise InputError(f"`overlap` {self.overlap} must be from 0 to below the tile ({self.size}): lower it")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,51 +69,51 @@ class Sampling:
     tiny_vae: bool | None = None  # a VAE of a few million weights in the base's place: what a draft may want
 
     def __post_init__(self) -> None:
-        _one_of("--quality", self.quality, QUALITIES)
-        _within("--steps", self.steps, 1, 4000)
-        _within("--guidance", self.guidance, 0, 50)
-        _within("--reuse", self.reuse, 1, 10)
-        _within("--conditioning-scale", self.conditioning_scale, 0, 4)
-        _within("--noise-level", self.noise_level, 0, 999)
-        _within("--fidelity", self.fidelity, 0, 1)
-        _within("--process-size", self.process_size, 8, 8192)
-        _one_of("--scheduler", self.scheduler, SCHEDULERS)
-        _one_of("--color-fix", self.color_fix, COLOR_FIXES)
+        _one_of("quality", self.quality, QUALITIES)
+        _within("steps", self.steps, 1, 4000)
+        _within("guidance", self.guidance, 0, 50)
+        _within("reuse", self.reuse, 1, 10)
+        _within("conditioning_scale", self.conditioning_scale, 0, 4)
+        _within("noise_level", self.noise_level, 0, 999)
+        _within("fidelity", self.fidelity, 0, 1)
+        _within("process_size", self.process_size, 8, 8192)
+        _one_of("scheduler", self.scheduler, SCHEDULERS)
+        _one_of("color_fix", self.color_fix, COLOR_FIXES)
         if self.guidance_interval is not None:
             low, high = self.guidance_interval
             if not 0 <= low <= high <= 1:
-                raise InputError(f"--guidance-interval {low:g},{high:g} must rise within 0 and 1: try 0.1,0.8")
+                raise InputError(f"`guidance_interval` {low:g},{high:g} must rise within 0 and 1: try 0.1,0.8")
         if self.tile is not None:
             Tiling(size=self.tile, overlap=self.overlap or 0)
         elif self.overlap is not None:
-            raise InputError("--overlap goes with --tile: give both, or neither and let the layout be planned")
+            raise InputError("`overlap` goes with `tile`: give both, or neither and let the layout be planned")
 
     def given(self) -> dict[str, Any]:
         """Every field that is set, but for the quality."""
         return {f.name: v for f in fields(self) if f.name != "quality" and (v := getattr(self, f.name)) is not None}
 
 
-# The options that mean nothing to some engines, by the field of each.
-FLAGS: Mapping[str, str] = MappingProxyType(
+# The options that mean nothing to some engines: the field of each, and its parameter.
+ENGINE_OPTIONS: Mapping[str, str] = MappingProxyType(
     {
-        "variant": "--variant",
-        "base": "--base-model",
-        "adapter": "--adapter",
-        "loras": "--lora",
-        "lora_alpha": "--no-lora-alpha",
-        "blend": "--blend",
-        "text": "--prompt",
-        "negative": "--negative-prompt",
-        "caption": "--caption",
-        "preview": "--preview",
-        "compiled": "--compile",
+        "variant": "variant",
+        "base": "base",
+        "adapter": "adapter",
+        "loras": "loras",
+        "lora_alpha": "lora_alpha",
+        "blend": "blend",
+        "text": "prompt",
+        "negative": "negative_prompt",
+        "caption": "caption",
+        "preview": "preview",
+        "compiled": "compile",
     }
 )
 
 
-def unused_option(flag: str, engine: str) -> InputError:
+def unused_option(parameter: str, engine: str) -> InputError:
     """The error for an option that an engine has no use for: what is given is never ignored."""
-    return InputError(f"{flag} means nothing to the {engine} engine: leave it out, or name another --engine")
+    return InputError(f"`{parameter}` means nothing to the {engine} engine: leave it out, or name another `engine`")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +125,7 @@ class Prompt:
     caption: str = "auto"
 
     def __post_init__(self) -> None:
-        _one_of("--caption", self.caption, CAPTIONS)
+        _one_of("caption", self.caption, CAPTIONS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +136,7 @@ class Lora:
     weight: float = 1.0
 
     def __post_init__(self) -> None:
-        _within("the weight of --lora", self.weight, -10, 10)
+        _within("loras", self.weight, -10, 10)
 
     @classmethod
     def parse(cls, text: str) -> Lora:
@@ -162,7 +162,7 @@ class ModelChoice:
     offline: bool = False
 
     def __post_init__(self) -> None:
-        _within("--blend", self.blend, 0, 1)
+        _within("blend", self.blend, 0, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,17 +176,17 @@ class DeviceChoice:
     compiled: bool = False  # networks of every step, from the second picture on
 
     def __post_init__(self) -> None:
-        _one_of("--dtype", self.dtype, DTYPES)
-        _within("--threads", self.threads, 1, 1024)
+        _one_of("dtype", self.dtype, DTYPES)
+        _within("threads", self.threads, 1, 1024)
 
 
 def size_in_bytes(text: str | None) -> int | None:
-    """What `--max-memory` means: a number of bytes, or of K, M, G or T (powers of 1024)."""
+    """What `max_memory` means: a number of bytes, or of K, M, G or T (powers of 1024)."""
     if text is None:
         return None
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)i?B?", text.strip(), re.IGNORECASE)
     if found is None or not float(found[1]):
-        raise InputError(f"--max-memory {text!r} is no size: give one like 4G or 800M")
+        raise InputError(f"`max_memory` {text!r} is no size: give one like 4G or 800M")
     return int(float(found[1]) * 1024 ** " KMGT".index(found[2].upper() or " "))
 
 
@@ -200,13 +200,14 @@ class Size:
     long_side: int | None = None
 
     def __post_init__(self) -> None:
-        given = [v for v in (self.scale, self.width, self.height, self.long_side) if v is not None]
+        given = {name: v for name, v in asdict(self).items() if v is not None}
         if len(given) > 1:
-            raise InputError("--scale, --width, --height and --long-side exclude each other: give one")
-        if given and not given[0] > 0:
-            raise InputError(f"a size of {given[0]:g} is no size: give a positive number")
+            raise InputError("`scale`, `width`, `height` and `long_side` exclude each other: give one")
+        for name, value in given.items():
+            if not value > 0:
+                raise InputError(f"`{name}` {value:g} must be greater than 0")
         if self.scale is not None and self.scale > MAX_SCALE:
-            raise InputError(f"--scale {self.scale:g} is out of range: give at most {MAX_SCALE:g}")
+            raise InputError(f"`scale` {self.scale:g} is out of range: give at most {MAX_SCALE:g}")
 
     def factor(self, width: int, height: int, default: float) -> float:
         """The enlargement that a picture of this size gets."""

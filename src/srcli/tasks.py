@@ -71,9 +71,9 @@ class Job:
 
     def __post_init__(self) -> None:
         if self.consistent and self.task is not UPSCALE:
-            raise InputError(f"--consistent goes with upscale: {self.task.name} is asked to change the picture")
+            raise InputError(f"`consistent` goes with upscale: {self.task.name} is asked to change the picture")
         if not 0 <= self.seed <= MAX_SEED:
-            raise InputError(f"--seed {self.seed} is out of range: give a number from 0 to {MAX_SEED}")
+            raise InputError(f"`seed` {self.seed} is out of range: give a number from 0 to {MAX_SEED}")
 
     def factor(self, width: int, height: int) -> float:
         return self.size.factor(width, height, self.task.scale)

@@ -22,7 +22,7 @@ from srcli.engines.runtime.device import Device
 from srcli.imaging.color import compute_luminance, transplant_luma
 from srcli.imaging.picture import Picture
 from srcli.imaging.resize import resize
-from srcli.pipeline import Pipeline
+from srcli.pipeline import EnginePipeline
 from srcli.sampling.noise import AGAIN, POSTERIOR, START, NoiseField
 from srcli.settings import ModelChoice, Prompt, Sampling, Size
 from srcli.tasks import COLORIZE, UPSCALE, Job
@@ -67,7 +67,7 @@ def choice(case: Case, folder: Path) -> ModelChoice:
 
 
 @pytest.fixture
-def pipeline(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
+def pipeline(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EnginePipeline:
     """The official program's own models, and the draws that it made."""
     names = {POSTERIOR: "posterior_noise", START: "noise1", AGAIN: "noise2"}
     draws = tuple((step, case.tensors[name]) for step, name in names.items() if name in case.tensors)
@@ -78,10 +78,10 @@ def pipeline(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pip
     monkeypatch.setattr("srcli.pipeline.NoiseField", lambda seed: Recorded(seed, draws=draws))
     store = Store(offline=True)
     loaded = open_all(choice(case, tmp_path / "adapter"), store)
-    return Pipeline(Pasd.of(loaded, FP32, Describer(store, FP32)), FP32, print)
+    return EnginePipeline(Pasd.of(loaded, FP32, Describer(store, FP32)), FP32, print)
 
 
-def job(case: Case, pipeline: Pipeline, color_fix: str, scale: float) -> Job:
+def job(case: Case, pipeline: EnginePipeline, color_fix: str, scale: float) -> Job:
     level, steps = option(case, "added_noise_level"), option(case, "num_inference_steps")
     timesteps = [int(t) for t in scheduler("unipc", pipeline.engine.schedule, steps).timesteps]
     size, overlap = option(case, "latent_tiled_size"), option(case, "latent_tiled_overlap")
@@ -106,7 +106,7 @@ def job(case: Case, pipeline: Pipeline, color_fix: str, scale: float) -> Job:
 
 
 @each("pasd", "i_e2e*")
-def test_the_models_part(case: Case, pipeline: Pipeline) -> None:
+def test_the_models_part(case: Case, pipeline: EnginePipeline) -> None:
     """From the prepared input to the network's picture, and to that with its colours fixed."""
     given = case.tensors
     source = Picture(pixels=given["processed_u8"].numpy())
@@ -119,7 +119,7 @@ def test_the_models_part(case: Case, pipeline: Pipeline) -> None:
 
 
 @each("pasd", "i_e2e*")
-def test_sizes_on_the_way(case: Case, pipeline: Pipeline) -> None:
+def test_sizes_on_the_way(case: Case, pipeline: EnginePipeline) -> None:
     height, width = case.tensors["input_u8"].shape[:2]
     asked = job(case, pipeline, "none", float(option(case, "upscale")))
     target = asked.target(width, height)
@@ -148,7 +148,7 @@ def test_pictures_before_and_after_the_model(case: Case) -> None:
 
 
 @each("pasd", "i_e2e*")
-def test_from_the_input_to_the_output(case: Case, pipeline: Pipeline) -> None:
+def test_from_the_input_to_the_output(case: Case, pipeline: EnginePipeline) -> None:
     """The whole way. The input is resized once, not three times, so only its look is held."""
     given = case.tensors
     asked = job(case, pipeline, "none" if grey(case) else "wavelet", float(option(case, "upscale")))

@@ -22,6 +22,7 @@ ROOMS = (
     "compare",
     "evaluate",
     "batch",
+    "api",
     "pipeline",
     "train",
     "degrade",

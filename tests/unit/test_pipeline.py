@@ -14,7 +14,7 @@ from srcli.engines.runtime.oom_fallback import MemorySavings
 from srcli.errors import InputError, MachineError, PictureError
 from srcli.imaging.picture import Picture
 from srcli.metrics.matlab import matlab_bicubic
-from srcli.pipeline import Pipeline
+from srcli.pipeline import EnginePipeline
 from srcli.settings import Sampling, Size
 from srcli.tasks import COLORIZE, RESTORE, UPSCALE, Job
 
@@ -63,7 +63,7 @@ def test_blocks_join_to_what_one_piece_gives():
 def test_a_result_that_a_limit_has_no_room_for_lies_in_a_file():
     job = Job(task=RESTORE)
     roomy, scant = (
-        Pipeline(PassThrough(), replace(CPU, memory=size)).run(picture(), job).pixels for size in (1 << 20, 99)
+        EnginePipeline(PassThrough(), replace(CPU, memory=size)).run(picture(), job).pixels for size in (1 << 20, 99)
     )
     assert roomy.flags.owndata
     assert not scant.flags.owndata
@@ -115,7 +115,7 @@ def test_a_broken_result_is_never_a_black_picture(broken, kind):
 
 
 def test_a_setting_the_engine_does_not_know_is_refused():
-    with pytest.raises(InputError, match="--guidance means nothing to the builtin engine"):
+    with pytest.raises(InputError, match="`guidance` means nothing to the builtin engine"):
         pipeline().run(picture(), Job(task=UPSCALE, sampling=Sampling(guidance=3)))
 
 
@@ -139,7 +139,7 @@ LESS = [
 
 @pytest.mark.parametrize("fits", LESS)
 def test_memory_that_runs_out_is_asked_for_less_until_it_does(fits, said):
-    line = Pipeline(PassThrough(fits=fits), CPU)
+    line = EnginePipeline(PassThrough(fits=fits), CPU)
     source = picture(40, 40)
     assert np.array_equal(line.run(source, Job(task=RESTORE)).pixels, source.pixels)
     steps = len(said)
@@ -179,7 +179,7 @@ def test_a_consistent_result_reduces_to_its_input_whatever_the_engine_made(dtype
 
 
 def test_what_cannot_be_consistent_is_refused_or_told(caplog):
-    with pytest.raises(InputError, match="--consistent goes with upscale: restore-old-photo"):
+    with pytest.raises(InputError, match="`consistent` goes with upscale: restore-old-photo"):
         Job(task=RESTORE, consistent=True)
     with pytest.raises(PictureError, match="larger than the input"):
         pipeline().run(picture(), Job(task=UPSCALE, size=Size(scale=0.5), consistent=True))

@@ -22,7 +22,7 @@ from tests.hasty import BLOCK
 from srcli.engines.latent.schedulers import SCHEDULERS, scheduler
 from srcli.engines.sr3.spec import SPEC as SR3
 from srcli.imaging.picture import Picture
-from srcli.pipeline import Pipeline
+from srcli.pipeline import EnginePipeline
 from srcli.sampling import unfinished
 from srcli.sampling.noise import NoiseField
 from srcli.sampling.sampler import sample
@@ -98,11 +98,11 @@ def test_what_is_broken_is_not_kept(tmp_path):
 
 
 @pytest.fixture
-def line() -> Pipeline:
-    return Pipeline(PassThrough(block=16, factor=2), CPU)
+def line() -> EnginePipeline:
+    return EnginePipeline(PassThrough(block=16, factor=2), CPU)
 
 
-def ended(line: Pipeline, blocks: int) -> Unfinished:
+def ended(line: EnginePipeline, blocks: int) -> Unfinished:
     """A run that is over when so many of its blocks are done."""
     made = []
 
@@ -117,7 +117,7 @@ def ended(line: Pipeline, blocks: int) -> Unfinished:
     return kept
 
 
-def again(line: Pipeline) -> tuple[np.ndarray, int]:
+def again(line: EnginePipeline) -> tuple[np.ndarray, int]:
     """The result of another run, and how many blocks it had to do."""
     before = len(line.engine.seen)
     result = line.run(PICTURE, JOB, kept=line.unfinished(PICTURE, JOB))
@@ -154,8 +154,8 @@ class Short(Nothing):
 @pytest.mark.parametrize(("at", "resumed"), [(1, []), (4, ["resuming a.png after step 1 of 2"])])
 def test_memory_that_runs_out_costs_no_step_that_is_kept(monkeypatch, said, at, resumed):
     """So the first call of a picture is the trial of its size: a failure there costs no step at all."""
-    whole = Pipeline(PassThrough(), CPU).run(PICTURE, JOB).pixels
-    short, line, steps = Short(at), Pipeline(PassThrough(), CPU), []
+    whole = EnginePipeline(PassThrough(), CPU).run(PICTURE, JOB).pixels
+    short, line, steps = Short(at), EnginePipeline(PassThrough(), CPU), []
     monkeypatch.setattr("tests.fakes.Nothing", lambda: short)
     kept = line.unfinished(PICTURE, JOB)
     pixels = line.run(PICTURE, JOB, lambda *step: steps.append(step), kept).pixels
@@ -166,10 +166,10 @@ def test_memory_that_runs_out_costs_no_step_that_is_kept(monkeypatch, said, at, 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_a_result_that_was_not_written_is_not_made_again(dtype):
-    line = Pipeline(PassThrough(), CPU)
+    line = EnginePipeline(PassThrough(), CPU)
     picture = replace(PICTURE, pixels=PICTURE.pixels.astype(dtype))
     first = line.run(picture, JOB, kept=line.unfinished(picture, JOB))
-    again = Pipeline(PassThrough(change=torch.zeros_like), CPU)
+    again = EnginePipeline(PassThrough(change=torch.zeros_like), CPU)
     second = again.run(picture, JOB, kept=again.unfinished(picture, JOB))
     assert second.pixels.dtype == dtype
     assert np.array_equal(second.pixels, first.pixels)
@@ -280,7 +280,7 @@ def command(source: Path, out: Path, choice: ModelChoice, sampling: Sampling) ->
 
 
 def undisturbed(choice: ModelChoice, sampling: Sampling) -> np.ndarray:
-    whole = Pipeline.load(choice, DeviceChoice(device="cpu", dtype="float32", threads=1))
+    whole = EnginePipeline.load(choice, DeviceChoice(device="cpu", dtype="float32", threads=1))
     cut = replace(whole, engine=replace(whole.engine, block=whole.engine.block and BLOCK))
     return cut.run(PICTURE, Job(task=UPSCALE, size=Size(scale=1), sampling=sampling)).pixels
 

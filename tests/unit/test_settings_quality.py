@@ -39,7 +39,7 @@ def test_a_draft_of_pasd_needs_its_lora_first():
 
 
 def test_an_unknown_quality_and_a_draft_of_what_is_one_already_are_refused():
-    with pytest.raises(InputError, match="--quality 'nice' is unknown"):
+    with pytest.raises(InputError, match="`quality` 'nice' is unknown"):
         Sampling(quality="nice")
     with pytest.raises(InputError, match="means nothing to the stablesr-turbo engine"):
         find_engine("stablesr").complete_sampling(Sampling(quality="draft"), "turbo")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from srcli.engines.runtime.device import pick
+from srcli.engines.runtime.device import choose_device, prepare_process
 from srcli.settings import DeviceChoice
 from srcli.threads import UNLIMITED, cgroup_cores, default_threads, threads_asked_for
 
@@ -28,9 +28,10 @@ def test_the_environment_goes_before_the_cores_and_the_option_before_both(monkey
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     try:
         assert default_threads(64) == 3
-        pick(DeviceChoice(device="cpu"))
+        device = choose_device(DeviceChoice(device="cpu"))
+        prepare_process(device)
         assert torch.get_num_threads() == 3
-        pick(DeviceChoice(device="cpu", threads=2))
+        prepare_process(device, threads=2)
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from srcli.errors import MachineError, PictureError, SrcliError, TooLarge
+from srcli.messages import name_flags
 
 DONE, SKIPPED, FAILED = "done", "skipped", "failed"
 ALL_FAILED, SOME_FAILED, SIGNALLED = 1, 3, 128
@@ -32,7 +33,7 @@ class Outcome:
 def outcome_of_error(source: Path, error: BaseException, seconds: float = 0.0) -> Outcome:
     """One picture's failure, whatever was raised. What is no SrcliError is a bug or a library's surprise."""
     kind = error.kind if isinstance(error, PictureError) else KINDS.get(type(error), type(error).__name__)
-    text = str(error) or type(error).__name__
+    text = name_flags(str(error)) or type(error).__name__
     known = isinstance(error, SrcliError)
     message = text if known else f"{type(error).__name__}: {text}"
     code = error.exit_code if isinstance(error, SrcliError) else ALL_FAILED

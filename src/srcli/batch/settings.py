@@ -21,7 +21,7 @@ from srcli.tasks import Job
 
 if TYPE_CHECKING:
     from srcli.imaging.prepare_output import SaveOptions
-    from srcli.pipeline import Pipeline
+    from srcli.pipeline import EnginePipeline
 
 STDIO = "-"
 LOCAL = "local"
@@ -132,11 +132,16 @@ class PipelineFactory:
     choice: ModelChoice
     device: DeviceChoice
 
-    def load(self, tell: Callable[[str], None], preview: Path | None = None) -> Pipeline:
-        from srcli.pipeline import Pipeline
+    def load(self, tell: Callable[[str], None], preview: Path | None = None) -> EnginePipeline:
+        from srcli.engines.runtime.device import choose_device, prepare_process
+        from srcli.pipeline import EnginePipeline
+        from srcli.weights.hub import go_offline
 
         forward_messages(tell)
-        return Pipeline.load(self.choice, self.device, preview)
+        if self.choice.offline:
+            go_offline()
+        prepare_process(choose_device(self.device), self.device.threads)
+        return EnginePipeline.load(self.choice, self.device, preview)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +213,8 @@ def lock_digest(choice: ModelChoice) -> str:
     given = {name: entry for name, entry in own.items() if not entry.learned and not HUB_NAME.fullmatch(name)}
     lock = read_lock(packaged_lock()) | given
     named = {choice.base, choice.adapter, *(lora.source for lora in choice.loras)}
-    unasked = [e.name for e in lock.values() if e.name in entries_of(choice) or e.kind in CAPTION_KINDS]
+    opened = entries_of(choice)
+    unasked = [e.name for e in lock.values() if e.name in opened or e.kind in CAPTION_KINDS]
     queue, used = [*unasked, *(name for name in named if name)], set[str]()
     while queue:
         if (name := queue.pop()) in lock and name not in used:

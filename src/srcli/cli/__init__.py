@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from srcli import __version__
+from srcli import __version__, messages
 from srcli.cli import compare, degrade, doctor, evaluate, models, pictures, report, train
 from srcli.cli.boundary import INTERRUPTED, ErrorBoundary, complain, open_streams
 from srcli.threads import sleep_when_idle
@@ -52,6 +52,7 @@ app.add_typer(train.app, name="train")
 def main() -> None:
     """Entry point of the `srcli` program."""
     open_streams()
+    messages.owns_stderr = True
     sleep_when_idle()
     try:
         app()

@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from srcli.errors import MachineError, SrcliError
 from srcli.imaging.printable import printable
+from srcli.messages import name_flags
 
 USAGE = 2
 INTERRUPTED = 130
@@ -60,7 +61,7 @@ def _usage(error: typer.TyperException) -> Exception:
 
 def complain(message: str) -> None:
     """One line on stderr, whatever characters the message is made of."""
-    say(f"srcli: {printable(message)}")
+    say(f"srcli: {printable(name_flags(message))}")
 
 
 def say(text: str) -> None:

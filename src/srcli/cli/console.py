@@ -17,7 +17,7 @@ from srcli.batch.listener import Listener
 from srcli.batch.report import FAILED, Outcome, Report, Tally
 from srcli.cli.boundary import complain, emit, say
 from srcli.imaging.printable import printable
-from srcli.messages import forward_messages
+from srcli.messages import forward_messages, name_flags
 
 
 class Paths:
@@ -62,6 +62,7 @@ class Plain(Listener):
         self.said: set[str] = set()
 
     def note(self, text: str) -> None:
+        text = name_flags(text)
         if not self.quiet and text not in self.said:
             self.said.add(text)
             self.line(text)

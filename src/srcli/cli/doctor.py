@@ -73,10 +73,11 @@ def _or_why_not(ask: Callable[[], dict[str, str]]) -> dict[str, str]:
 def _devices() -> dict[str, str]:
     import torch
 
-    from srcli.engines.runtime.device import available, pick
+    from srcli.engines.runtime.device import available, choose_device, prepare_process
 
-    found = {name: _describe(name) for name in available()}
-    return {**found, "chosen": str(pick(DeviceChoice())), "threads": str(torch.get_num_threads())}
+    found, chosen = {name: _describe(name) for name in available()}, choose_device(DeviceChoice())
+    prepare_process(chosen)
+    return {**found, "chosen": str(chosen), "threads": str(torch.get_num_threads())}
 
 
 def _describe(name: str) -> str:

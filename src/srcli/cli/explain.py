@@ -21,10 +21,11 @@ def explain(settings: BatchSettings, as_json: bool) -> int:
     if STDIO in settings.input.inputs:
         raise InputError("--explain reads a picture's size from its file: name one instead of stdin")
     from srcli.engines.forecast import forecast_run
-    from srcli.engines.runtime.device import pick
+    from srcli.engines.runtime.device import choose_device, prepare_process
     from srcli.engines.runtime.forecast import measure_speed
 
-    device = pick(settings.factory.device)
+    device = choose_device(settings.factory.device)
+    prepare_process(device, settings.factory.device.threads)
     readers, rate, counts = Readers(settings.input), measure_speed(device), [0, 0]
     try:
         plan, _, _ = find_pictures(settings, OutputNamer(settings, readers.size), PreviousRuns(), readers)

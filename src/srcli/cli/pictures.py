@@ -38,14 +38,9 @@ def _run(
     to_stdout = output_options.path == STDIO
     with watch(as_json=running.as_json, to_stdout=to_stdout, quiet=running.quiet, verbose=running.verbose) as listener:
         from srcli.batch.run import run_batch
-        from srcli.engines.choose import choose
-        from srcli.engines.registry import find_engine
+        from srcli.engines.choose import settle_choice
 
-        choice = choose(task, wish, device, job.sampling, (job.prompt, output_options, device))
-        spec = find_engine(choice.engine)
-        # Before anything is loaded: what the engine has no use for.
-        spec.refuse_unused(wish, job.prompt, output_options, device)
-        spec.complete_sampling(job.sampling, choice.variant)
+        choice = settle_choice(wish, device, job, output_options)
         settings = BatchSettings(input_options, output_options, run_options, job, PipelineFactory(choice, device))
         if running.explain:
             from srcli.cli.explain import explain

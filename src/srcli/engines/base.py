@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from srcli.engines.runtime.oom_fallback import MemorySavings
 from srcli.errors import InputError
-from srcli.settings import FLAGS, QUALITIES, Lora, ModelChoice, Prompt, Sampling, unused_option
+from srcli.settings import ENGINE_OPTIONS, QUALITIES, Lora, ModelChoice, Prompt, Sampling, unused_option
 from srcli.tasks import Job, Task
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ class EngineSpec:
     tasks: Mapping[str, TaskSupport]  # by the name of the task
     profile: Profile
     variants: Mapping[str, Profile] = field(default_factory=dict)  # those whose profile is another
-    options: frozenset[str] = frozenset()  # names in settings.FLAGS that mean something to it
+    options: frozenset[str] = frozenset()  # names in settings.ENGINE_OPTIONS that mean something to it
     unset: frozenset[str] = frozenset()  # fields of Sampling that it takes although they have no default
     needs_accelerator: bool = True  # without one, `auto` prefers any engine that needs none
     load: Callable[[ModelChoice, Device, Store], Engine]
@@ -147,7 +147,7 @@ class EngineSpec:
         """What this quality means here. Where nothing better is known, best is standard."""
         presets = self.profile_of(variant).presets
         if quality == QUALITIES[0] and quality not in presets:
-            raise InputError(f"--quality {quality} means nothing to the {self.name_of(variant)} engine: leave it out")
+            raise InputError(f"`quality` {quality} means nothing to the {self.name_of(variant)} engine: leave it out")
         return presets.get(quality or "", Preset())
 
     def complete_sampling(self, sampling: Sampling, variant: str | None) -> Sampling:
@@ -155,7 +155,7 @@ class EngineSpec:
         defaults, given = self.profile_of(variant).defaults, sampling.given()
         for name in given:
             if getattr(defaults, name) is None and name not in self.unset:
-                raise unused_option("--" + name.replace("_", "-"), self.name_of(variant))
+                raise unused_option(name, self.name_of(variant))
         complete = replace(defaults, **{**self.preset_of(variant, sampling.quality).sampling.given(), **given})
         self.check(complete)
         return complete
@@ -165,8 +165,8 @@ class EngineSpec:
         for given in settings:
             for name, value in given.__dataclass_fields__.items():  # type: ignore[attr-defined]
                 changed = getattr(given, name) != value.default
-                if changed and name in FLAGS and name not in self.options:
-                    raise unused_option(FLAGS[name], self.name)
+                if changed and name in ENGINE_OPTIONS and name not in self.options:
+                    raise unused_option(ENGINE_OPTIONS[name], self.name)
 
 
 @dataclass(frozen=True, slots=True)

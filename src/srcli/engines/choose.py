@@ -31,7 +31,7 @@ def choose(
     `others`: settings that hold what else was asked for, which not every engine can do.
     """
     if task.needs_base and wish.base is None:
-        raise InputError(f"{task.name} needs a base model: give --base-model NAME|FOLDER|FILE|hub-id; {_bases()}")
+        raise InputError(f"{task.name} needs a base model: give `base` NAME|FOLDER|FILE|hub-id; {_bases()}")
     spec = find_engine(wish.engine) if wish.engine != AUTO else _decide(task, wish, device, sampling, others)
     if task.name not in spec.tasks:
         able = ", ".join(engine.name for engine in engines_for(task))
@@ -39,6 +39,15 @@ def choose(
     choice = spec.resolve(_for_task(spec, task, wish), Store(offline=True))
     loras = spec.preset_of(choice.variant, sampling.quality).loras
     return replace(choice, loras=(*loras, *choice.loras))
+
+
+def settle_choice(wish: ModelChoice, device: DeviceChoice, job: Job, *others: object) -> ModelChoice:
+    """The choice of weights for a job. What the engine has no use for, in any of the settings, is refused here."""
+    choice = choose(job.task, wish, device, job.sampling, (job.prompt, device, *others))
+    spec = find_engine(choice.engine)
+    spec.refuse_unused(wish, device, job.prompt, *others)
+    spec.complete_sampling(job.sampling, choice.variant)
+    return choice
 
 
 def _for_task(spec: EngineSpec, task: Task, wish: ModelChoice) -> ModelChoice:
@@ -72,7 +81,7 @@ def _decide(
     if chosen is not ranked[0]:
         _tell_better(ranked[0], lacking[ranked[0].name], chosen, task, device)
     elif chosen not in usual:
-        log.info(f"using {chosen.title}, the quickest that is here; --quality best or another --engine takes longer")
+        log.info(f"using {chosen.title}, the quickest that is here; `quality` best or another `engine` takes longer")
     return chosen
 
 
@@ -101,7 +110,7 @@ def _tell_better(better: EngineSpec, lacking: list[str], chosen: EngineSpec, tas
         log.info(f"using {chosen.title}; for a better picture: srcli models pull {' '.join(lacking)}")
         return
     hours = _estimate(better, task, device)
-    log.info(f"using {chosen.title}; {better.title} makes a better picture, but takes {hours}: --engine {better.name}")
+    log.info(f"using {chosen.title}; {better.title} makes a better picture, but takes {hours}: `engine` {better.name}")
 
 
 def _lacking(spec: EngineSpec, task: Task, wish: ModelChoice) -> list[str]:
@@ -141,10 +150,10 @@ def _files_of(path: Path) -> list[Path]:
 def _estimate(spec: EngineSpec, task: Task, device: DeviceChoice) -> str:
     """What this engine would take here for a picture of a usual size."""
     from srcli.engines.forecast import forecast_run
-    from srcli.engines.runtime.device import pick
+    from srcli.engines.runtime.device import choose_device
     from srcli.engines.runtime.forecast import format_duration, measure_speed
 
-    where = pick(replace(device, memory=None))
+    where = choose_device(replace(device, memory=None))
     choice = spec.resolve(_for_task(spec, task, ModelChoice()), Store(offline=True))
     plan = forecast_run(choice, Job(task=task), USUAL, where)
     duration = format_duration(plan.flop / measure_speed(where))
@@ -152,6 +161,6 @@ def _estimate(spec: EngineSpec, task: Task, device: DeviceChoice) -> str:
 
 
 def _accelerated(device: DeviceChoice) -> bool:
-    from srcli.engines.runtime.device import pick
+    from srcli.engines.runtime.device import choose_device
 
-    return pick(device).accelerated
+    return choose_device(device).accelerated

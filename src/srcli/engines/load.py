@@ -29,9 +29,6 @@ def load_preview(file: Path, choice: ModelChoice, device: DeviceChoice) -> Previ
 
 
 def _device_and_store(choice: ModelChoice, device: DeviceChoice) -> tuple[Device, Store]:
-    from srcli.engines.runtime.device import pick
-    from srcli.weights.hub import go_offline
+    from srcli.engines.runtime.device import choose_device
 
-    if choice.offline:
-        go_offline()
-    return pick(device), Store(offline=choice.offline)
+    return choose_device(device), Store(offline=choice.offline)

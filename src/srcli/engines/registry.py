@@ -38,7 +38,7 @@ def find_engine(name: str) -> EngineSpec:
         return all_engines()[name]
     except KeyError:
         names = ", ".join((AUTO, *all_engines()))
-        raise InputError(f"--engine {name!r} is unknown: choose one of {names}") from None
+        raise InputError(f"`engine` {name!r} is unknown: choose one of {names}") from None
 
 
 def engines_for(task: Task) -> list[EngineSpec]:

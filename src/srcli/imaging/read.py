@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
+from srcli import messages
 from srcli.errors import PictureError, SrcliError
 from srcli.files import hash_file
 from srcli.imaging import deep_formats, exif, icc
@@ -44,9 +45,11 @@ def read_picture(
     max_pixels: int = MAX_PIXELS,
     frames: str = REFUSE,
     allow_truncated: bool = False,
+    name: str = "standard input",
 ) -> Picture:
-    """The picture in a file (or in the bytes of one). Raises PictureError, with the reason's class in `kind`."""
-    name = "standard input" if isinstance(source, bytes) else printable(source)
+    """The picture in a file, or in the bytes of one, which messages call `name`. Raises PictureError, with the reason's
+    class in `kind`."""
+    name = name if isinstance(source, bytes) else printable(source)
     with open_regular(source, name) as file, _boundary(name, max_pixels, allow_truncated):
         return _read(file, name, _Rules(max_pixels, frames), allow_truncated)
 
@@ -114,7 +117,10 @@ def _read(file: IO[bytes], name: str, rules: _Rules, lenient: bool) -> Picture:
 def _decoded(
     file: IO[bytes], kind: str, rules: _Rules, told: HeaderFacts, digest: str, *, lenient: bool = False
 ) -> Picture:
-    with pillow_limits(rules.max_pixels, lenient) as caught, _hushed() if kind == "TIFF" else nullcontext():
+    with (
+        pillow_limits(rules.max_pixels, lenient) as caught,
+        _hushed() if kind == "TIFF" and messages.owns_stderr else nullcontext(),
+    ):
         picture = _open(file, kind)
         notes = [*told.notes, *_frames(picture, rules.frames)]
         if told.bits > 8 and kind in deep_formats.SUFFIXES and deep_formats.is_available():

@@ -78,7 +78,7 @@ class Ancestral(DDPMScheduler):  # type: ignore[misc]
         """
         last = self.config.num_train_timesteps - 1
         if not 2 <= num_inference_steps <= last + 1:
-            raise InputError(f"--steps {num_inference_steps} is out of range: give a number from 2 to {last + 1}")
+            raise InputError(f"`steps` {num_inference_steps} is out of range: give a number from 2 to {last + 1}")
         steps, now = [0], 0.0
         for _ in range(num_inference_steps - 1):
             now += last / (num_inference_steps - 1)

@@ -11,7 +11,7 @@ import torch
 from numpy.random import default_rng
 
 from srcli.engines.builtin import weights as builtin_file
-from srcli.engines.runtime.device import pick
+from srcli.engines.runtime.device import choose_device, prepare_process
 from srcli.errors import InputError, MachineError
 from srcli.files import HALF
 from srcli.models.builtin import UP, Builtin, Shape
@@ -122,7 +122,8 @@ def train(plan: Plan, resume: bool, tell: Tell) -> Path:
             half.unlink()
     except OSError as error:
         raise MachineError(f"cannot make {plan.out} ({error.strerror}): give another --out") from error
-    device = pick(plan.device)
+    device = choose_device(plan.device)
+    prepare_process(device, plan.device.threads)
     torch.manual_seed(plan.seed)
     shape = plan.recipe("predict").shape
     model = builtin_file.refolded(builtin_file.read(plan.start), shape.fold) if plan.start else Builtin(shape)

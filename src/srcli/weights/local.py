@@ -175,7 +175,7 @@ def unpickled(found: Located, data: Path, stamps: Stamps, allow: bool) -> Locate
     root = data / "converted" / found.sha256[pickled[0]] / _together(found.sha256)
     if not allow and not all(_stands(root / renamed(path), stamps) for path in pickled):
         said = f"{found.name}: {pickled[0]} is a pickle, which can run code"
-        raise WeightsError(f"{said}: add --allow-pickle to convert it")
+        raise WeightsError(f"{said}: add `allow_pickle` to convert it")
     files = {renamed(path): _copy(file, path, root, stamps) for path, file in found.files.items()}
     hashes = {renamed(path): digest for path, digest in found.sha256.items()}
     folder = root / found.folder.relative_to(_base(found)) if found.file is None else root

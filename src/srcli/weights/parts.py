@@ -55,5 +55,5 @@ def weight_files(folder: Path) -> list[Path]:
     if found and found[0].endswith(SUFFIX):
         return [folder / name for name in found]
     if found:
-        raise WeightsError(f"{folder}: holds only the pickle {found[0]}: convert it with --allow-pickle")
+        raise WeightsError(f"{folder}: holds only the pickle {found[0]}: convert it with `allow_pickle`")
     raise WeightsError(f"{folder}: holds no safetensors file: get the folder again, or choose another")

@@ -65,15 +65,15 @@ def test_a_mac_which_has_no_numbers_of_8_bits_needs_more(monkeypatch):
     monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: 64 * GIB)
     monkeypatch.setattr(torch.mps, "driver_allocated_memory", lambda: 0)
     assert not placement(4, torch.device("mps")).weights_fp8
-    with pytest.raises(MachineError, match=r"--max-memory 3\.\dG"):
+    with pytest.raises(MachineError, match=r"`max_memory` 3\.\dG"):
         placement(2.5, torch.device("mps"))
 
 
 def test_a_budget_below_the_smallest_plan_names_the_smallest():
-    with pytest.raises(MachineError, match=r"PASD does not fit into 1.0G .* --max-memory (\d.\d)G") as caught:
+    with pytest.raises(MachineError, match=r"PASD does not fit into 1.0G .* `max_memory` (\d.\d)G") as caught:
         placement(1)
     assert caught.value.exit_code == 5
-    said = float(str(caught.value).split("--max-memory ")[1].split("G")[0])
+    said = float(str(caught.value).split("`max_memory` ")[1].split("G")[0])
     assert placement(said).weights_fp8
     with pytest.raises(MachineError):
         placement(said - 0.1)
@@ -95,7 +95,7 @@ def test_sizes_are_read(text, size):
 
 @pytest.mark.parametrize("text", ["", "4X", "-1G", "0", "G", "4 4"])
 def test_what_is_no_size_is_refused(text):
-    with pytest.raises(InputError, match="--max-memory"):
+    with pytest.raises(InputError, match="`max_memory`"):
         size_in_bytes(text)
 
 
@@ -146,10 +146,10 @@ def test_the_largest_piece_that_fits_is_taken():
 
 def test_a_limit_below_the_smallest_piece_names_one_that_would_do():
     area = PixelMemoryNeed("it", pixel=1 << 12, weights=GIB)
-    with pytest.raises(MachineError, match=r"it does not fit into 1.0G of memory on cpu: give --max-memory") as caught:
+    with pytest.raises(MachineError, match=r"it does not fit into 1.0G of memory on cpu: give `max_memory`") as caught:
         area.largest((512, 64), 8, cpu(1))
     assert caught.value.exit_code == 5
-    said = float(str(caught.value).split("--max-memory ")[1].split("G")[0])
+    said = float(str(caught.value).split("`max_memory` ")[1].split("G")[0])
     assert area.largest((512, 64), 8, cpu(said)) == 64
 
 
@@ -164,6 +164,6 @@ def test_the_builtin_engine_works_in_smaller_blocks_where_memory_is_short():
 
 
 def test_the_builtin_engine_refuses_less_than_its_smallest_block_takes():
-    with pytest.raises(MachineError, match=r"the built-in engine does not fit into 0.3G .* --max-memory 0.5G"):
+    with pytest.raises(MachineError, match=r"the built-in engine does not fit into 0.3G .* `max_memory` 0.5G"):
         loaded(0.3)
     assert loaded(0.6).block

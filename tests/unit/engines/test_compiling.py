@@ -12,7 +12,7 @@ from tests.unit.engines.test_pasd import PICTURE, chosen, job, pipeline
 from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
 from srcli.engines.runtime.compiling import CACHE, DeferredCompile
-from srcli.engines.runtime.device import Device, pick, tf32
+from srcli.engines.runtime.device import Device, allow_tf32, choose_device, prepare_process
 from srcli.engines.runtime.memory_budget import AMPLE
 from srcli.engines.runtime.oom_fallback import MemorySavings, OomFallback
 from srcli.errors import InputError
@@ -77,21 +77,21 @@ def test_an_engine_counts_its_pictures(cache, said):
     first = line.run(PICTURE, job())
     assert not said
     second = line.run(PICTURE, job())
-    assert said == ["weights in 8 bits are not compiled: --compile has no effect in so little memory"]
+    assert said == ["weights in 8 bits are not compiled: `compile` has no effect in so little memory"]
     assert (first.pixels == second.pixels).all()
 
 
 def test_on_a_cpu_it_is_refused():
-    with pytest.raises(InputError, match="--compile only loses time on a CPU: leave it out"):
-        pick(DeviceChoice(device="cpu", compiled=True))
+    with pytest.raises(InputError, match="`compile` only loses time on a CPU: leave it out"):
+        choose_device(DeviceChoice(device="cpu", compiled=True))
 
 
 @pytest.mark.parametrize(("dtype", "allowed"), [("float32", False), ("bfloat16", True)])
 def test_float32_is_exact_where_it_is_asked_for(dtype, allowed):
     before, threads = torch.backends.cudnn.allow_tf32, torch.get_num_threads()
     try:
-        pick(DeviceChoice(device="cpu", dtype=dtype))
+        prepare_process(choose_device(DeviceChoice(device="cpu", dtype=dtype)))
         assert torch.backends.cuda.matmul.allow_tf32 is torch.backends.cudnn.allow_tf32 is allowed
     finally:
-        tf32(before)
+        allow_tf32(before)
         torch.set_num_threads(threads)

@@ -56,7 +56,7 @@ def test_a_picture_to_colour_is_planned_in_the_size_it_is_shown():
 def test_a_budget_is_kept_or_refused():
     scant = Device(torch.device("cpu"), torch.float32, 8 << 30)
     assert plan(device=scant).memory <= 8 << 30
-    with pytest.raises(MachineError, match="--max-memory"):
+    with pytest.raises(MachineError, match="`max_memory`"):
         plan(device=Device(torch.device("cpu"), torch.float32, 2 << 30))
 
 
@@ -99,7 +99,7 @@ def test_sr3_is_planned_as_its_checkpoint_says(kind):
 
 
 def test_without_a_checkpoint_nothing_can_be_said_of_sr3():
-    with pytest.raises(WeightsError, match="--adapter FILE"):
+    with pytest.raises(WeightsError, match="`adapter` FILE"):
         plan(choice=ModelChoice(engine="sr3"))
 
 
@@ -141,4 +141,4 @@ def test_without_a_gpu_it_is_said_how_long_pasd_would_take(monkeypatch, said):
     monkeypatch.setattr(Store, "has", lambda self, name: name != "gdpo")
     cpu = DeviceChoice(device="cpu", dtype="float32", threads=1)
     assert choose(UPSCALE, ModelChoice(), cpu).engine == "builtin"
-    assert re.search(r"takes about [\d.]+ (s|min|h) for a result of 2048x2048 here: --engine pasd$", said[0])
+    assert re.search(r"takes about [\d.]+ (s|min|h) for a result of 2048x2048 here: `engine` pasd$", said[0])

@@ -65,7 +65,7 @@ def test_betas_that_end_in_noise_do_not_end_in_nothing() -> None:
 
 
 def test_more_steps_than_a_scheduler_has_are_refused() -> None:
-    with pytest.raises(InputError, match="--steps 900"):
+    with pytest.raises(InputError, match="`steps` 900"):
         scheduler("lcm", SD, 900)
 
 

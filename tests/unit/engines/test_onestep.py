@@ -25,7 +25,7 @@ from srcli.engines.runtime.device import Device
 from srcli.errors import InputError, WeightsError
 from srcli.imaging.picture import Picture
 from srcli.models.tiny_vae import decode_tiny, encode_tiny
-from srcli.pipeline import Pipeline
+from srcli.pipeline import EnginePipeline
 from srcli.sampling.noise import POSTERIOR, START, NoiseField
 from srcli.settings import Lora, ModelChoice, Prompt, Sampling, Size
 from srcli.tasks import RESTORE, UPSCALE, Job
@@ -47,13 +47,13 @@ def opened(choice: ModelChoice) -> Loaded:
     return open_all(choice, CPU, Store(offline=True))
 
 
-def pipeline(loaded: Loaded) -> Pipeline:
+def pipeline(loaded: Loaded) -> EnginePipeline:
     store = Store(offline=True)
-    return Pipeline(OneStepEngine.of(loaded, CPU, Describer(store, CPU), store), CPU)
+    return EnginePipeline(OneStepEngine.of(loaded, CPU, Describer(store, CPU), store), CPU)
 
 
 @pytest.fixture(scope="module", params=FILES)
-def line(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+def line(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> EnginePipeline:
     """Each variant, loaded once."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
@@ -72,14 +72,16 @@ SIZES = [(21, 27, 4), (35, 41, 4), (49, 49, 1.5), (8, 30, 4), (5, 40, 3.3), (70,
 
 @pytest.mark.parametrize("tile", [None, 9])
 @pytest.mark.parametrize(("height", "width", "scale"), SIZES)
-def test_any_size_comes_out_exactly(line: Pipeline, height: int, width: int, scale: float, tile: int | None) -> None:
+def test_any_size_comes_out_exactly(
+    line: EnginePipeline, height: int, width: int, scale: float, tile: int | None
+) -> None:
     job = Job(task=UPSCALE, size=Size(scale=scale), sampling=replace(SMALL, tile=tile), prompt=SILENT)
     result = line.run(picture(height, width), job)
     assert (result.height, result.width) == (round(height * scale), round(width * scale))
     assert np.ptp(result.pixels) > 0
 
 
-def test_a_seed_is_a_picture_and_another_is_another(line: Pipeline) -> None:
+def test_a_seed_is_a_picture_and_another_is_another(line: EnginePipeline) -> None:
     job = Job(task=RESTORE, sampling=SMALL, prompt=SILENT, seed=4)
     first, again, other = (line.run(picture(40, 32), j).pixels for j in (job, job, replace(job, seed=5)))
     assert np.array_equal(first, again)
@@ -157,9 +159,9 @@ def test_options_that_mean_nothing_are_refused() -> None:
             with pytest.raises(InputError, match="means nothing to the onestep"):
                 SPEC.complete_sampling(Sampling(**given), variant)
     assert SPEC.complete_sampling(Sampling(fidelity=0.2), "pisa").fidelity == 0.2
-    with pytest.raises(InputError, match="--fidelity means nothing to the onestep-osediff engine"):
+    with pytest.raises(InputError, match="`fidelity` means nothing to the onestep-osediff engine"):
         SPEC.complete_sampling(Sampling(fidelity=0.2), "osediff")
-    with pytest.raises(InputError, match="--variant 'rrdb' is unknown to the onestep engine"):
+    with pytest.raises(InputError, match="`variant` 'rrdb' is unknown to the onestep engine"):
         SPEC.resolve(ModelChoice(variant="rrdb"), Store(offline=True))
 
 
@@ -210,7 +212,7 @@ TOLD = {
 }
 
 
-def test_what_the_models_are_told(line: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_models_are_told(line: EnginePipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a picture in which a captioner sees a cat; only a text that other pictures share is kept."""
     told, encode = [], prompt_cache.PromptEncoder.encode
 
@@ -234,7 +236,7 @@ def test_nouns_are_what_a_caption_shows() -> None:
 # --- drafts
 
 
-def test_a_draft_takes_the_tiny_vae(line: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_draft_takes_the_tiny_vae(line: EnginePipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_taesd(tmp_path)
     line = replace(line, engine=replace(line.engine, store=Store(offline=True)))
     used = []

@@ -21,7 +21,7 @@ from srcli.engines.runtime.oom_fallback import MemorySavings
 from srcli.errors import WeightsError
 from srcli.imaging.color import compute_luminance
 from srcli.imaging.picture import Picture
-from srcli.pipeline import Pipeline
+from srcli.pipeline import EnginePipeline
 from srcli.settings import Lora, ModelChoice, Prompt, Sampling, Size
 from srcli.tasks import COLORIZE, TASKS, UPSCALE, Job
 from srcli.weights.store import Store
@@ -41,18 +41,18 @@ def opened(choice: ModelChoice):
     return open_all(choice, Store(offline=True))
 
 
-def pipeline(choice: ModelChoice, device: Device = FP32) -> Pipeline:
+def pipeline(choice: ModelChoice, device: Device = FP32) -> EnginePipeline:
     engine = Pasd.of(opened(choice), device, Describer(Store(offline=True), device))
-    return Pipeline(engine, device)
+    return EnginePipeline(engine, device)
 
 
 @pytest.fixture(scope="module")
-def tiny() -> Pipeline:
+def tiny() -> EnginePipeline:
     return pipeline(chosen())
 
 
 @pytest.fixture(scope="module")
-def coloring() -> Pipeline:
+def coloring() -> EnginePipeline:
     return pipeline(chosen(adapter=str(TINY / "pasd_light")))
 
 
@@ -67,26 +67,26 @@ def copied(tmp_path: Path, kind: str = "pasd") -> Path:
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS.keys())
-def test_every_task_gives_a_picture_of_its_size(tiny: Pipeline, coloring: Pipeline, task) -> None:
+def test_every_task_gives_a_picture_of_its_size(tiny: EnginePipeline, coloring: EnginePipeline, task) -> None:
     got = (coloring if task is COLORIZE else tiny).run(PICTURE, job(task, scale=1.5))
     assert got.pixels.shape == (60, 84, 3)
     assert np.ptp(got.pixels) > 0
 
 
-def test_colorizing_keeps_luminance_to_the_last_bit(coloring: Pipeline) -> None:
+def test_colorizing_keeps_luminance_to_the_last_bit(coloring: EnginePipeline) -> None:
     got = coloring.run(PICTURE, job(COLORIZE))
     assert np.array_equal(compute_luminance(got.pixels), compute_luminance(PICTURE.pixels))
     assert (got.pixels[..., 0] != got.pixels[..., 2]).any()
 
 
-def test_the_seed_alone_decides(tiny: Pipeline) -> None:
+def test_the_seed_alone_decides(tiny: EnginePipeline) -> None:
     first, again, other = (tiny.run(PICTURE, job(seed=seed)).pixels for seed in (1, 1, 2))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
 
 
 @pytest.mark.parametrize("batch", [1, 3])
-def test_tiles_may_share_a_call_or_not(tiny: Pipeline, batch: int) -> None:
+def test_tiles_may_share_a_call_or_not(tiny: EnginePipeline, batch: int) -> None:
     asked = job(tile=4, overlap=2)
     whole = tiny.run(PICTURE, asked).pixels.astype(int)
     roomy = replace(tiny, engine=replace(tiny.engine, placement=Placement(batch * 16)))
@@ -98,19 +98,19 @@ def test_tiles_may_share_a_call_or_not(tiny: Pipeline, batch: int) -> None:
     [{"share": 0.0}, {"split_guidance": True}, {"band": 0.01}, {"offload": True}],
     ids=lambda less: next(iter(less)),
 )
-def test_less_at_a_time_gives_the_same_picture(tiny: Pipeline, less: dict) -> None:
+def test_less_at_a_time_gives_the_same_picture(tiny: EnginePipeline, less: dict) -> None:
     asked = job(tile=4, overlap=2)
-    frugal = Pipeline(tiny.engine, FP32, print)
+    frugal = EnginePipeline(tiny.engine, FP32, print)
     frugal.oom_fallback.savings = MemorySavings(**less)
     difference = frugal.run(PICTURE, asked).pixels - tiny.run(PICTURE, asked).pixels.astype(int)
     assert np.abs(difference).max() <= 1
 
 
 @pytest.mark.parametrize("split_guidance", [False, True])
-def test_guidance_in_two_calls_halves_the_largest(tiny: Pipeline, split_guidance: bool) -> None:
+def test_guidance_in_two_calls_halves_the_largest(tiny: EnginePipeline, split_guidance: bool) -> None:
     rows = set()
     hook = tiny.engine.nets.unet.register_forward_pre_hook(lambda net, given: rows.add(len(given[0])))
-    frugal = Pipeline(tiny.engine, FP32, print)
+    frugal = EnginePipeline(tiny.engine, FP32, print)
     frugal.oom_fallback.savings = MemorySavings(split_guidance=split_guidance)
     frugal.run(PICTURE, job())
     hook.remove()
@@ -118,11 +118,11 @@ def test_guidance_in_two_calls_halves_the_largest(tiny: Pipeline, split_guidance
 
 
 @pytest.mark.parametrize("name", ["unipc", "dpm++", "ddim", "euler", "lcm"])
-def test_every_scheduler_runs(tiny: Pipeline, name: str) -> None:
+def test_every_scheduler_runs(tiny: EnginePipeline, name: str) -> None:
     assert np.ptp(tiny.run(PICTURE, job(scheduler=name, steps=3)).pixels) > 0
 
 
-def test_guidance_on_no_step_is_no_guidance(tiny: Pipeline) -> None:
+def test_guidance_on_no_step_is_no_guidance(tiny: EnginePipeline) -> None:
     unguided = tiny.run(PICTURE, job(guidance=1)).pixels
     assert np.array_equal(tiny.run(PICTURE, job(guidance_interval=(0, 0))).pixels, unguided)
     assert np.array_equal(tiny.run(PICTURE, job(guidance_interval=(0, 1))).pixels, tiny.run(PICTURE, job()).pixels)
@@ -130,11 +130,11 @@ def test_guidance_on_no_step_is_no_guidance(tiny: Pipeline) -> None:
 
 
 @pytest.mark.parametrize("option", [{"conditioning_scale": 0.2}, {"noise_level": 300}])
-def test_an_option_has_an_effect(tiny: Pipeline, option: dict) -> None:
+def test_an_option_has_an_effect(tiny: EnginePipeline, option: dict) -> None:
     assert not np.array_equal(tiny.run(PICTURE, job(**option)).pixels, tiny.run(PICTURE, job()).pixels)
 
 
-def test_a_prompt_of_any_length_is_read_whole_and_said(tiny: Pipeline, said: list[str]) -> None:
+def test_a_prompt_of_any_length_is_read_whole_and_said(tiny: EnginePipeline, said: list[str]) -> None:
     long = Prompt(text="a dog " * 100, caption="none")
     got = tiny.run(PICTURE, replace(job(), prompt=long)).pixels
     assert any("tokens" in text for text in said)

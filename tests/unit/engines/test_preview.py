@@ -19,7 +19,7 @@ from srcli.engines.runtime.device import Device
 from srcli.errors import WeightsError
 from srcli.imaging.picture import Picture
 from srcli.imaging.provenance import read_provenance
-from srcli.pipeline import Pipeline
+from srcli.pipeline import EnginePipeline
 from srcli.settings import DeviceChoice, ModelChoice, Prompt, Sampling, Size
 from srcli.tasks import UPSCALE, Job
 from srcli.weights.store import Store
@@ -57,8 +57,8 @@ def decoded(net: AutoencoderTiny, latents: torch.Tensor) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def line() -> Pipeline:
-    return Pipeline.load(PASD, DeviceChoice(device="cpu", dtype="float32", threads=1))
+def line() -> EnginePipeline:
+    return EnginePipeline.load(PASD, DeviceChoice(device="cpu", dtype="float32", threads=1))
 
 
 @pytest.mark.parametrize("scheduler", ["unipc", "euler"])
@@ -133,4 +133,4 @@ def test_trouble_is_said_once_and_ends_the_previews_alone(monkeypatch, shown, sa
 
 def test_without_its_weights_nothing_begins(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="srcli models pull taesd"):
-        Pipeline.load(replace(PASD, base="./nowhere"), DeviceChoice(device="cpu"), tmp_path / "look.png")
+        EnginePipeline.load(replace(PASD, base="./nowhere"), DeviceChoice(device="cpu"), tmp_path / "look.png")

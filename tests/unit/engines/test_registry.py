@@ -14,7 +14,7 @@ from PIL import Image
 
 from srcli.engines.registry import all_engines, engines_for, find_engine
 from srcli.errors import InputError
-from srcli.settings import FLAGS, Sampling
+from srcli.settings import ENGINE_OPTIONS, Sampling
 from srcli.tasks import COLORIZE, RESTORE, TASKS, UPSCALE
 
 TOY = Path(__file__).parents[2] / "toy" / "mirror_engine.py"
@@ -71,14 +71,14 @@ def test_auto_tries_engines_by_rank_and_never_those_without_one():
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
 def test_a_spec_names_what_there_is(spec):
     assert spec.tasks.keys() <= TASKS.keys()
-    assert spec.options <= FLAGS.keys()
+    assert spec.options <= ENGINE_OPTIONS.keys()
     assert spec.unset <= set(Sampling.__dataclass_fields__)
     assert all(spec.profile_of(name) is profile for name, profile in spec.variants.items())
 
 
 def test_an_unknown_engine_is_refused_with_those_there_are():
     with pytest.raises(
-        InputError, match="--engine 'pads' is unknown: choose one of auto, builtin, pasd, onestep, stablesr, sr3"
+        InputError, match="`engine` 'pads' is unknown: choose one of auto, builtin, pasd, onestep, stablesr, sr3"
     ):
         find_engine("pads")
 

@@ -21,7 +21,7 @@ from srcli.engines.runtime.device import Device
 from srcli.engines.stablesr.spec import SPEC as STABLESR
 from srcli.errors import InputError, TooLarge
 from srcli.imaging.picture import Picture
-from srcli.pipeline import Pipeline
+from srcli.pipeline import EnginePipeline
 from srcli.sampling import unfinished
 from srcli.sampling.sampler import Tiled
 from srcli.sampling.tiling import Tile
@@ -124,10 +124,10 @@ def test_one_is_the_exact_way():
     assert feature_source_steps(times, 3) == {9: 9, 7: 9, 5: 9, 3: 3}
 
 
-def line() -> Pipeline:
+def line() -> EnginePipeline:
     choice = ModelChoice(engine="pasd", base=str(ROOT / "tiny/base"), adapter=str(ROOT / "tiny/pasd"))
     store = Store(offline=True)
-    return Pipeline(Pasd.of(open_all(choice, store), CPU, Describer(store, CPU)), CPU, choice)
+    return EnginePipeline(Pasd.of(open_all(choice, store), CPU, Describer(store, CPU)), CPU, choice)
 
 
 def job(**sampling: object) -> Job:
@@ -184,10 +184,10 @@ def test_what_is_kept_must_fit_too():
         return (made.layout(128, 128, sampling) or ([], 0))[1]
 
     assert [at_once(memory) for memory in (None, 4, 1.5)] == [2, 2, 1]
-    with pytest.raises(TooLarge, match=r"PASD does not fit into 0\.6G .* --max-memory 1\.4G"):
+    with pytest.raises(TooLarge, match=r"PASD does not fit into 0\.6G .* `max_memory` 1\.4G"):
         at_once(0.6)
 
 
 def test_other_engines_refuse_it():
-    with pytest.raises(InputError, match="--reuse means nothing to the stablesr engine"):
+    with pytest.raises(InputError, match="`reuse` means nothing to the stablesr engine"):
         STABLESR.complete_sampling(Sampling(reuse=2), None)

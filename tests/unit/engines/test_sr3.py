@@ -20,7 +20,7 @@ from srcli.engines.sr3.weights import schedule
 from srcli.errors import MachineError, WeightsError
 from srcli.imaging.picture import Picture
 from srcli.models.sr3_unet import Shape, SR3UNet
-from srcli.pipeline import Pipeline
+from srcli.pipeline import EnginePipeline
 from srcli.sampling.ancestral import betas
 from srcli.settings import ModelChoice, Sampling, Size
 from srcli.tasks import UPSCALE, Job
@@ -48,7 +48,7 @@ def picture(height: int, width: int) -> Picture:
 @pytest.mark.parametrize(("height", "width", "scale"), [(8, 8, 4), (7, 5, 3.3), (1, 9, 4), (6, 6, 16)])
 def test_any_size_comes_out_exactly(engine, height, width, scale):
     job = Job(task=UPSCALE, size=Size(scale=scale), sampling=Sampling(steps=2))
-    result = Pipeline(engine, CPU).run(picture(height, width), job)
+    result = EnginePipeline(engine, CPU).run(picture(height, width), job)
     assert (result.height, result.width) == (round(height * scale), round(width * scale))
     assert np.ptp(result.pixels) > 0
 
@@ -86,7 +86,7 @@ def test_tiles_are_whole_units_of_the_network(engine):
     tiles, _ = engine.layout(64, 96, Sampling(tile=35, overlap=34))
     assert tiles[0].height == tiles[0].width == 32
     job = Job(task=UPSCALE, sampling=Sampling(steps=2, tile=35, overlap=8))
-    assert Pipeline(engine, CPU).run(picture(12, 20), job).width == 80
+    assert EnginePipeline(engine, CPU).run(picture(12, 20), job).width == 80
 
 
 def test_a_large_canvas_is_tiled_by_itself(engine):
@@ -99,7 +99,7 @@ def test_a_large_canvas_is_tiled_by_itself(engine):
 def test_half_precision_stays_close(engine):
     half = replace(engine, device=Device(CPU.torch, torch.bfloat16))
     job = Job(task=UPSCALE, sampling=Sampling(steps=2))
-    exact, rough = (Pipeline(e, CPU).run(picture(8, 8), job).pixels.astype(float) for e in (engine, half))
+    exact, rough = (EnginePipeline(e, CPU).run(picture(8, 8), job).pixels.astype(float) for e in (engine, half))
     assert np.abs(exact - rough).mean() < 4
 
 
@@ -108,7 +108,7 @@ def test_published_pickles_open_once_allowed(tmp_path):
     shutil.copy(TINY / "sr3_tiny_config.json", tmp_path / "I640000_E37_gen_config.json")
     path = tmp_path / "I640000_E37_gen.pth"
     torch.save({**state, "betas": betas("linear", 50, 1e-4, 0.05).float()}, path)
-    with pytest.raises(WeightsError, match="--allow-pickle"):
+    with pytest.raises(WeightsError, match="`allow_pickle`"):
         opened(path)
     engine = opened(path, allow_pickle=True)
     assert torch.allclose(engine.table, betas("linear", 50, 1e-4, 0.05), rtol=1e-6)
@@ -136,7 +136,7 @@ def test_a_schedule_that_is_not_straight_is_kept():
 
 
 def test_there_is_nothing_to_pull():
-    with pytest.raises(WeightsError, match="--adapter FILE"):
+    with pytest.raises(WeightsError, match="`adapter` FILE"):
         load(ModelChoice(engine="sr3"), CPU, Store(offline=True))
 
 

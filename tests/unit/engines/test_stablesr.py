@@ -20,7 +20,7 @@ from srcli.engines.stablesr.weights import fitting, open_all
 from srcli.errors import InputError, WeightsError
 from srcli.imaging.picture import Picture
 from srcli.models import spade
-from srcli.pipeline import Pipeline
+from srcli.pipeline import EnginePipeline
 from srcli.sampling.tiling import filled_up
 from srcli.settings import ModelChoice, Prompt, Sampling, Size
 from srcli.tasks import RESTORE, UPSCALE, Job
@@ -53,8 +53,8 @@ def engine(wish: ModelChoice, process: int = 72) -> StableSR:
     return StableSR.of(replace(loaded, variant=replace(loaded.variant, process=process)), CPU)
 
 
-def pipeline(wish: ModelChoice, process: int = 72) -> Pipeline:
-    return Pipeline(engine(wish, process), CPU, lambda line: None)
+def pipeline(wish: ModelChoice, process: int = 72) -> EnginePipeline:
+    return EnginePipeline(engine(wish, process), CPU, lambda line: None)
 
 
 def picture(height: int, width: int) -> Picture:
@@ -95,7 +95,7 @@ def test_fidelity_needs_fusion_layers_and_says_so(tmp_path, base):
     bare = write_adapter(tmp_path / "bare", fusion=False)
     line = pipeline(choice(bare, base, offline=True))
     line.run(picture(18, 18), Job(task=UPSCALE, sampling=Sampling(steps=2, fidelity=0)))
-    with pytest.raises(WeightsError, match=r"stablesr-cfw.*--fidelity 0"):
+    with pytest.raises(WeightsError, match=r"stablesr-cfw.*`fidelity` 0"):
         line.run(picture(18, 18), Job(task=UPSCALE, sampling=QUICK))
 
 
@@ -117,7 +117,7 @@ def lend(base: Path, name: str = "sd21-base") -> None:
 def test_a_whole_pickled_checkpoint_is_the_base_and_the_adapter(tmp_path, adapter, base):
     lend(base)
     path = write_pickle(tmp_path / "stablesr.ckpt")
-    with pytest.raises(WeightsError, match="--allow-pickle"):
+    with pytest.raises(WeightsError, match="`allow_pickle`"):
         open_all(choice(path, None), Store(offline=True))
     own = open_all(choice(path, None, allow_pickle=True), Store(offline=True))
     both = [own, open_all(choice(adapter, base), Store())]
@@ -149,7 +149,7 @@ def test_a_known_file_brings_its_variant_and_its_usual_base(tmp_path, adapter):
 
 
 def test_words_are_read_and_a_negative_prompt_is_said_to_be_idle(adapter, base, said):
-    line = Pipeline(engine(choice(adapter, base)), CPU)
+    line = EnginePipeline(engine(choice(adapter, base)), CPU)
     prompts = (Prompt(), Prompt(text="a cat"), Prompt(negative="dogs"))
     plain, cat, dogs = (line.run(picture(18, 18), Job(task=UPSCALE, sampling=QUICK, prompt=p)).pixels for p in prompts)
     assert not np.array_equal(plain, cat)

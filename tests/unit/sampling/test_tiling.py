@@ -80,7 +80,7 @@ def test_the_weights_keep_the_official_asymmetry():
 
 @pytest.mark.parametrize(("size", "overlap"), [(8, 8), (8, 9), (0, 0), (4, -1)])
 def test_a_tiling_that_makes_no_sense_is_refused(size, overlap):
-    with pytest.raises(InputError, match="--tile|--overlap"):
+    with pytest.raises(InputError, match="`tile`|`overlap`"):
         Tiling(size=size, overlap=overlap)
 
 

@@ -185,7 +185,7 @@ def test_a_packaged_name_is_not_taken_over(store: Store) -> None:
 def test_a_pickle_is_converted_once_and_only_when_allowed(store: Store, tmp_path: Path) -> None:
     path = tmp_path / "old.ckpt"
     torch.save({"state_dict": {"a": torch.arange(3.0)}}, path)
-    with pytest.raises(WeightsError, match="old.ckpt is a pickle, which can run code: add --allow-pickle"):
+    with pytest.raises(WeightsError, match="old.ckpt is a pickle, which can run code: add `allow_pickle`"):
         store.resolve(str(path))
     found = store.resolve(str(path), allow_pickle=True)
     assert found.file is not None and found.file.suffix == ".safetensors"

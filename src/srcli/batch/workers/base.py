@@ -13,7 +13,7 @@ from srcli.imaging.picture import Picture
 from srcli.tasks import Job
 
 if TYPE_CHECKING:
-    from srcli.pipeline import Pipeline
+    from srcli.pipeline import EnginePipeline
     from srcli.sampling.unfinished import Unfinished
 
 LOADING = "loading"
@@ -70,7 +70,7 @@ class Workers(Protocol):
     def close(self) -> None: ...
 
 
-def compute_picture(pipeline: Pipeline, picture: Picture, job: Job, on_step: OnStep) -> Result:
+def compute_picture(pipeline: EnginePipeline, picture: Picture, job: Job, on_step: OnStep) -> Result:
     """Run the pipeline on one picture. A setting that the engine refuses would be refused for all: RunFailed."""
     began = time.perf_counter()
     try:

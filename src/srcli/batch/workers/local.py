@@ -13,7 +13,7 @@ from srcli.imaging.picture import Picture
 from srcli.tasks import Job
 
 if TYPE_CHECKING:
-    from srcli.pipeline import Pipeline
+    from srcli.pipeline import EnginePipeline
 
 
 class LocalWorker:
@@ -24,7 +24,7 @@ class LocalWorker:
     def __init__(self, factory: PipelineFactory, job: Job, tell: Notify, preview: Path | None = None) -> None:
         self._factory, self._job, self._tell, self._preview = factory, job, tell, preview
         self._thread = ThreadPoolExecutor(1, "compute")
-        self._pipeline: Pipeline | None = None
+        self._pipeline: EnginePipeline | None = None
         self._ready = self._last = self.loading = 0.0
 
     @property
@@ -51,7 +51,7 @@ class LocalWorker:
         finally:
             self._last = time.perf_counter()
 
-    def _load(self) -> Pipeline:
+    def _load(self) -> EnginePipeline:
         began = time.perf_counter()
         try:
             return self._factory.load(self._tell, self._preview)

@@ -15,7 +15,7 @@ from srcli.imaging.picture import Picture
 from srcli.tasks import Job
 
 if TYPE_CHECKING:
-    from srcli.pipeline import Pipeline
+    from srcli.pipeline import EnginePipeline
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Worker:
 
     def __init__(self, factory: PipelineFactory, job: Job) -> None:
         self._factory, self._job = factory, job
-        self._pipeline: Pipeline | None = None
+        self._pipeline: EnginePipeline | None = None
         self._said: list[str] = []
         self.node = ""
 

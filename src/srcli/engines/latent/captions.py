@@ -25,7 +25,7 @@ Levels = NDArray[np.uint8]
 SURE_OF_KIND = 0.1  # below this a category is a guess
 SURE_OF_THING = 0.7
 WORDS = 30  # tokens of a caption
-NO_CAPTIONER = "no captioner is here, so pictures go undescribed: srcli models pull blip-large, or --caption none"
+NO_CAPTIONER = "no captioner is here, so pictures go undescribed: srcli models pull blip-large, or `caption` none"
 MODELS: Mapping[str, tuple[str, ...]] = {
     "caption": ("blip-large", "blip"),
     "classify": ("resnet",),
@@ -134,9 +134,7 @@ class Describer:
         kind = "caption" if how == "auto" else how
         name = next((name for name in MODELS[kind] if self._usable(name)), None)
         if name is None and how == "auto":
-            log.info(
-                "no captioner is here, so pictures go undescribed: srcli models pull blip-large, or --caption none"
-            )
+            log.info(NO_CAPTIONER)
             return None
         quiet()  # the classes' modules warn of a missing torchvision when they are imported
         located = self.store.resolve(name or MODELS[kind][0], allow_pickle=self.allow_pickle)

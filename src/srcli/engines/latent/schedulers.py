@@ -42,7 +42,7 @@ def scheduler(name: str, config: Mapping[str, Any], steps: int) -> Any:
     try:
         made.set_timesteps(steps)
     except ValueError as error:
-        raise InputError(f"--steps {steps} does not suit the {name} scheduler ({error}): choose others") from error
+        raise InputError(f"`steps` {steps} does not suit the {name} scheduler ({error}): choose others") from error
     if hasattr(made, "set_begin_index"):  # spares a search on the device at the first step
         made.set_begin_index(0)
     return made

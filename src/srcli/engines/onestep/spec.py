@@ -69,7 +69,7 @@ ADAPTERS = tuple(variant.adapter for variant in VARIANTS.values())
 def find_variant(name: str | None) -> Variant:
     """The variant that was asked for, else the usual one."""
     if (name or USUAL) not in VARIANTS:
-        raise InputError(f"--variant {name!r} is unknown to the onestep engine: choose one of {', '.join(VARIANTS)}")
+        raise InputError(f"`variant` {name!r} is unknown to the onestep engine: choose one of {', '.join(VARIANTS)}")
     return VARIANTS[name or USUAL]
 
 

@@ -83,7 +83,7 @@ def _variant(choice: ModelChoice, given: Located, kind: str) -> Variant:
     if choice.variant is None:
         return next((variant for variant in fitting if variant.adapter == given.name), fitting[0])
     if (asked := find_variant(choice.variant)).kind != kind:
-        raise WeightsError(f"{given.name}: this is {fitting[0].name}, and --variant {asked.name} needs another adapter")
+        raise WeightsError(f"{given.name}: this is {fitting[0].name}, and `variant` {asked.name} needs another adapter")
     return asked
 
 

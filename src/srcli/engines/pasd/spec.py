@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from srcli.engines.base import AdapterEvidence, Engine, EngineSpec, Preset, Profile, Size, TaskSupport
-from srcli.settings import FLAGS, Lora, ModelChoice, Sampling
+from srcli.settings import ENGINE_OPTIONS, Lora, ModelChoice, Sampling
 from srcli.tasks import COLORIZE, RESTORE, STYLIZE, UPSCALE, Job
 from srcli.weights.families import detect_header
 
@@ -82,7 +82,7 @@ SPEC = EngineSpec(
             "best": Preset(sampling=Sampling(steps=40)),
         },
     ),
-    options=frozenset(FLAGS),
+    options=frozenset(ENGINE_OPTIONS),
     unset=frozenset({"guidance_interval", "reuse", "tile", "overlap"}),
     load=_load,
     forecast=_forecast,

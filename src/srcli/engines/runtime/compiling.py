@@ -36,7 +36,7 @@ class DeferredCompile:
         if again or not self._wanted or self._pictures != 2:
             return
         if self._room.weights_fp8:
-            log.info("weights in 8 bits are not compiled: --compile has no effect in so little memory")
+            log.info("weights in 8 bits are not compiled: `compile` has no effect in so little memory")
             return
         _keep()
         log.info("compiling from here on: a tile's shape that is new takes minutes, once")

@@ -41,30 +41,34 @@ def available() -> list[str]:
     return [*names, "cpu"]
 
 
-def pick(choice: DeviceChoice) -> Device:
+def choose_device(choice: DeviceChoice) -> Device:
     """The device that was asked for, or the best one; never another one silently."""
-    tune_allocator()
-    torch.set_num_threads(choice.threads or default_threads(_capabilities().get("num_physical_cores")))
     names = available()
     name = names[0] if choice.device == "auto" else choice.device
     wanted = "cuda:0" if name == "cuda" else name
     if wanted not in names:
         raise MachineError(f"no device {name!r} here: choose one of {', '.join(names)}")
     if choice.compiled and wanted == "cpu":
-        raise InputError("--compile only loses time on a CPU: leave it out")
-    dtype = _dtype(wanted, choice.dtype)
-    tf32(dtype is not torch.float32)
-    return Device(torch.device(wanted), dtype, choice.memory, choice.compiled)
+        raise InputError("`compile` only loses time on a CPU: leave it out")
+    return Device(torch.device(wanted), _dtype(wanted, choice.dtype), choice.memory, choice.compiled)
 
 
-def tf32(allowed: bool) -> None:
+def prepare_process(device: Device, threads: int | None = None) -> None:
+    """Set what holds for the whole process: the allocator, the CPU threads, and TF32. A program's own start calls it,
+    in the thread that will compute; srcli used as a library does not."""
+    tune_allocator()
+    torch.set_num_threads(threads or default_threads(_capabilities().get("num_physical_cores")))
+    allow_tf32(device.dtype is not torch.float32)
+
+
+def allow_tf32(allowed: bool) -> None:
     """Whether a GPU multiplies float32 with the precision of float16, which is all that is wanted beside float16."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
 
 
 def _dtype(device: str, dtype: str) -> torch.dtype:
     if device == "cpu" and dtype == "float16":
-        raise InputError("float16 on a CPU is over a hundred times slower than float32: use --dtype auto")
+        raise InputError("float16 on a CPU is over a hundred times slower than float32: use `dtype` auto")
     if dtype != "auto":
         chosen: torch.dtype = getattr(torch, dtype)
         return chosen

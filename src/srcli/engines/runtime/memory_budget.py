@@ -124,7 +124,7 @@ def plan_placement(memory_need: MemoryNeed, device: Device) -> Placement:
 def does_not_fit(name: str, device: Device, least: int) -> TooLarge:
     return TooLarge(
         f"{name} does not fit into {_gib(budget(device) or 0)} of memory on {device.torch}:"
-        f" give --max-memory {_gib(least)} or more, or choose another engine"
+        f" give `max_memory` {_gib(least)} or more, or choose another engine"
     )
 
 

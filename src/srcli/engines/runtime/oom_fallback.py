@@ -69,7 +69,7 @@ class OomFallback:
         if self._level == len(self._steps):
             raise TooLarge(
                 f"the picture does not fit into memory, with the least at a time ({reason}):"
-                " close other programs, make it smaller, or use another --device"
+                " close other programs, make it smaller, or use another `device`"
             )
         name, words, value = self._steps[self._level]
         self._level += 1

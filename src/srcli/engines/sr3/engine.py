@@ -33,7 +33,7 @@ VALUES = 24  # of all maps at once, for each pixel of a tile and each channel of
 def load(choice: ModelChoice, device: Device, store: Store) -> SR3:
     """The checkpoint that was named; there is none to pull."""
     if choice.adapter is None:
-        raise WeightsError("SR3 has no weights of its own to pull: give a checkpoint, --adapter FILE")
+        raise WeightsError("SR3 has no weights of its own to pull: give a checkpoint, `adapter` FILE")
     checkpoint = open_checkpoint(choice.adapter, store, choice.allow_pickle)
     unet = checkpoint.unet.to(device.torch).requires_grad_(False)
     limits = replace(LIMITS, largest=tile_memory_need(unet, device).largest(SIDES, 0, device))

@@ -36,7 +36,7 @@ def _recognizes(evidence: AdapterEvidence) -> bool:
 
 def _check(sampling: Sampling) -> None:
     if sampling.steps == 1:
-        raise InputError("--steps 1 is too few for SR3: give at least 2")
+        raise InputError("`steps` 1 is too few for SR3: give at least 2")
 
 
 SPEC = EngineSpec(

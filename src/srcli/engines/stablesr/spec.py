@@ -51,7 +51,7 @@ ADAPTERS = tuple(variant.adapter for variant in VARIANTS.values())
 def find_variant(name: str | None) -> Variant:
     """The variant that was asked for, else the usual one."""
     if (name or USUAL) not in VARIANTS:
-        raise InputError(f"--variant {name!r} is unknown to StableSR: choose one of {', '.join(VARIANTS)}")
+        raise InputError(f"`variant` {name!r} is unknown to StableSR: choose one of {', '.join(VARIANTS)}")
     return VARIANTS[name or USUAL]
 
 
@@ -116,7 +116,7 @@ def _check(sampling: Sampling) -> None:
 
         check_steps(str(sampling.scheduler), int(sampling.steps or 1))
     elif not 2 <= int(sampling.steps or 0) <= SCHEDULE_STEPS:
-        raise InputError(f"--steps {sampling.steps} is out of range: give a number from 2 to {SCHEDULE_STEPS}")
+        raise InputError(f"`steps` {sampling.steps} is out of range: give a number from 2 to {SCHEDULE_STEPS}")
 
 
 SPEC = EngineSpec(

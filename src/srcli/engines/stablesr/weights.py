@@ -107,7 +107,7 @@ class FusionLayers:
         try:
             located = self._store.resolve(FUSION, allow_pickle=self._choice.allow_pickle)
         except WeightsError as error:
-            raise WeightsError(f"--fidelity above 0 needs {FUSION}: {error}; or give --fidelity 0") from error
+            raise WeightsError(f"`fidelity` above 0 needs {FUSION}: {error}; or give `fidelity` 0") from error
         self.made_of = located.provenance()
         if located.file is None:
             raise WeightsError(f"{FUSION} is a folder: add one file, srcli models add {FUSION} FILE")
@@ -157,7 +157,7 @@ def _variant(known: Variant | None, said: str) -> Variant:
     if said != variant.prediction:
         raise WeightsError(
             f"the base predicts {said} and StableSR {variant.name} needs {variant.prediction}: "
-            f"choose another --base-model or --variant"
+            "choose another `base` or `variant`"
         )
     return variant
 

@@ -1,0 +1,269 @@
+"""srcli as a library: load a pipeline, give it pictures. docs/api.md shows it at work.
+
+Nothing here changes what holds for the whole process: no allocator, no number of threads, no precision flags, no
+standard streams. Messages go to the logger `srcli`, and errors, which are `srcli.errors.SrcliError`, name parameters
+in backticks.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from srcli.engines.choose import settle_choice
+from srcli.errors import InputError
+from srcli.imaging.inpaint import inpaint_damage
+from srcli.imaging.picture import Picture
+from srcli.imaging.prepare_output import SaveOptions
+from srcli.imaging.read import read_picture
+from srcli.imaging.write import write_picture
+from srcli.settings import SEED, DeviceChoice, Lora, ModelChoice, Prompt, Sampling, Size, size_in_bytes
+from srcli.tasks import COLORIZE, RESTORE, STYLIZE, UPSCALE, Job, Task
+
+if TYPE_CHECKING:
+    from srcli.pipeline import EnginePipeline
+
+PictureSource = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]
+ProgressCallback = Callable[[str, int, int], None]  # stage, done, of
+TASKS: Mapping[str, Task] = {"upscale": UPSCALE, "stylize": STYLIZE, "restore": RESTORE, "colorize": COLORIZE}
+
+log = logging.getLogger(__name__)
+
+
+class PictureOptions(TypedDict, total=False):
+    """What can be said of one picture. What is left out is the task's or the engine's default."""
+
+    scale: float
+    width: int
+    height: int
+    long_side: int
+    prompt: str
+    negative_prompt: str
+    caption: str
+    seed: int
+    quality: str
+    steps: int
+    guidance: float
+    guidance_interval: tuple[float, float]
+    reuse: int
+    conditioning_scale: float
+    noise_level: int
+    fidelity: float
+    scheduler: str
+    color_fix: str
+    process_size: int
+    tile: int
+    overlap: int
+    consistent: bool
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished picture, and how it was made."""
+
+    picture: Picture
+    provenance: Mapping[str, object]
+
+    @property
+    def pixels(self) -> NDArray[np.uint8] | NDArray[np.uint16]:
+        """(height, width, 3) in sRGB, with as many bits as the source."""
+        return self.picture.pixels
+
+    @property
+    def image(self) -> Image.Image:
+        """In 8 bits, with transparency where the source had some."""
+        alpha = self.picture.alpha
+        levels: NDArray[Any] = self.pixels if alpha is None else np.dstack([self.pixels, alpha])
+        return Image.fromarray(np.round(levels / 257).astype(np.uint8) if levels.dtype == np.uint16 else levels)
+
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        format: str | None = None,
+        quality: int | None = None,
+        strip: bool = False,
+        strip_gps: bool = False,
+    ) -> None:
+        """Write a file, whole or not at all, in the format of its suffix. The source's metadata and colour profile are
+        kept, and how the picture was made is added; `strip` leaves the source's metadata out, `strip_gps` its place."""
+        saving = SaveOptions(quality=quality, strip=strip, strip_gps=strip_gps)
+        for note in write_picture(self.picture, Path(path), format=format, saving=saving, made=self.provenance):
+            log.info(f"{path}: {note}")
+
+
+class Pipeline:
+    """Loaded models, used for any number of pictures, one at a time. Another task, or a quality that needs other
+    weights, replaces what is loaded."""
+
+    def __init__(self, models: ModelChoice, device: DeviceChoice) -> None:
+        self._models, self._device = models, device
+        self._loaded: EnginePipeline | None = None
+        self._choices: dict[tuple[str, Sampling, Prompt], ModelChoice] = {}
+
+    @classmethod
+    def load(
+        cls,
+        engine: str = "auto",
+        *,
+        task: str = "upscale",
+        variant: str | None = None,
+        base: str | None = None,
+        adapter: str | None = None,
+        loras: tuple[str, ...] = (),
+        device: str = "auto",
+        dtype: str = "auto",
+        max_memory: str | int | None = None,
+        allow_pickle: bool = False,
+        offline: bool = False,
+    ) -> Pipeline:
+        """Load the models for a task. `engine` and the rest mean what the command line's options of these names mean;
+        weights that are missing are pulled if they are named, unless `offline`."""
+        models = ModelChoice(
+            engine=engine,
+            variant=variant,
+            base=base,
+            adapter=adapter,
+            loras=tuple(Lora.parse(text) for text in loras),
+            allow_pickle=allow_pickle,
+            offline=offline,
+        )
+        memory = size_in_bytes(max_memory) if isinstance(max_memory, str) else max_memory
+        pipeline = cls(models, DeviceChoice(device=device, dtype=dtype, memory=memory))
+        pipeline._load(Job(task=find_task(task)))
+        return pipeline
+
+    @property
+    def engine(self) -> str:
+        """The name of the engine that is loaded."""
+        return self._loaded.choice.engine if self._loaded else self._models.engine
+
+    def upscale(
+        self, image: PictureSource, *, on_progress: ProgressCallback | None = None, **options: Unpack[PictureOptions]
+    ) -> Result:
+        """Enlarge a picture, 4 times unless told otherwise, and clean it on the way."""
+        return self._run(UPSCALE, read_source(image), on_progress, options)
+
+    def stylize(
+        self, image: PictureSource, *, on_progress: ProgressCallback | None = None, **options: Unpack[PictureOptions]
+    ) -> Result:
+        """Redraw a picture in the manner of the base model that was loaded."""
+        return self._run(STYLIZE, read_source(image), on_progress, options)
+
+    def restore(
+        self,
+        image: PictureSource,
+        *,
+        mask: PictureSource | None = None,
+        on_progress: ProgressCallback | None = None,
+        **options: Unpack[PictureOptions],
+    ) -> Result:
+        """Mend an old photograph. `mask` shows its damage, white on black."""
+        picture = read_source(image)
+        if mask is not None:
+            picture = inpaint_damage(picture, read_source(mask))
+        return self._run(RESTORE, picture, on_progress, options)
+
+    def colorize(
+        self, image: PictureSource, *, on_progress: ProgressCallback | None = None, **options: Unpack[PictureOptions]
+    ) -> Result:
+        """Give a black and white photograph colour; its luminance stays as it is."""
+        return self._run(COLORIZE, read_source(image), on_progress, options)
+
+    def _run(
+        self, task: Task, picture: Picture, on_progress: ProgressCallback | None, options: Mapping[str, Any]
+    ) -> Result:
+        job = make_job(task, options)
+        pipeline = self._load(job)
+        made = pipeline.run(picture, job, on_progress or (lambda stage, done, total: None))
+        return Result(made, pipeline.made(job, picture))
+
+    def _load(self, job: Job) -> EnginePipeline:
+        """What is loaded, if it is what this job needs; else what it needs, in its place."""
+        from srcli.pipeline import EnginePipeline
+
+        key = job.task.name, job.sampling, job.prompt
+        if key not in self._choices:
+            self._choices[key] = settle_choice(self._models, self._device, job)
+        if self._loaded is None or self._loaded.choice != self._choices[key]:
+            self._loaded = None  # both together may not fit into memory
+            self._loaded = EnginePipeline.load(self._choices[key], self._device)
+        return self._loaded
+
+
+def find_task(name: str) -> Task:
+    """The task of this name."""
+    if name not in TASKS:
+        raise InputError(f"`task` {name!r} is unknown: choose one of {', '.join(TASKS)}")
+    return TASKS[name]
+
+
+def make_job(task: Task, options: Mapping[str, Any]) -> Job:
+    """A job from the options of one picture."""
+    if unknown := sorted(options.keys() - PictureOptions.__annotations__.keys()):
+        raise InputError(f"`{unknown[0]}` is no option: choose from {', '.join(PictureOptions.__annotations__)}")
+
+    def pick(settings: type) -> dict[str, Any]:
+        return {f.name: options[f.name] for f in fields(settings) if f.name in options}
+
+    prompt = Prompt(
+        text=options.get("prompt", ""),
+        negative=options.get("negative_prompt"),
+        caption=options.get("caption", Prompt().caption),
+    )
+    size, sampling = Size(**pick(Size)), Sampling(**pick(Sampling))
+    return Job(
+        task=task,
+        size=size,
+        sampling=sampling,
+        prompt=prompt,
+        seed=options.get("seed", SEED),
+        consistent=options.get("consistent", False),
+    )
+
+
+def read_source(image: PictureSource) -> Picture:
+    """The picture in a file, in the bytes of one, in a Pillow image, or in an array of levels."""
+    if isinstance(image, bytes):
+        picture = read_picture(image, name="the picture")
+    elif isinstance(image, Image.Image):
+        picture = read_picture(_encoded(image), name="the picture")
+    elif isinstance(image, np.ndarray):
+        picture = _picture_of(image)
+    else:
+        picture = read_picture(Path(image))
+    for note in picture.notes:
+        log.info(note)
+    return picture
+
+
+def _encoded(image: Image.Image) -> bytes:
+    """As a file without loss, so that it is read as any other: profile, transparency, depth and metadata."""
+    buffer, extra = io.BytesIO(), {"icc_profile": image.info.get("icc_profile"), "exif": image.getexif()}
+    try:
+        image.save(buffer, "TIFF" if image.mode in ("CMYK", "LAB") else "PNG", **extra)
+    except (OSError, ValueError) as error:
+        raise InputError(f"a Pillow image of mode {image.mode} cannot be used: convert it to RGB") from error
+    return buffer.getvalue()
+
+
+def _picture_of(levels: NDArray[Any]) -> Picture:
+    """(H, W), (H, W, 3) or (H, W, 4) of 8 or 16 bits, in sRGB."""
+    shape = levels.shape
+    if levels.dtype not in (np.uint8, np.uint16) or len(shape) not in (2, 3) or 0 in shape:
+        raise InputError(f"an array of {levels.dtype} and shape {shape} is no picture: give uint8 or uint16, (H, W, 3)")
+    if len(shape) == 2:
+        return Picture(pixels=np.repeat(levels[:, :, None], 3, axis=2), grey=True, lossless=True)
+    if shape[2] not in (3, 4):
+        raise InputError(f"an array with {shape[2]} channels is no picture: give 3 (RGB) or 4 (RGBA)")
+    alpha = np.ascontiguousarray(levels[:, :, 3]) if shape[2] == 4 else None
+    return Picture(pixels=np.ascontiguousarray(levels[:, :, :3]), alpha=alpha, lossless=True)
