@@ -26,7 +26,7 @@ from srcli.imaging.picture import Picture
 from srcli.imaging.prepare_output import SaveOptions
 from srcli.imaging.read import read_picture
 from srcli.imaging.write import write_picture
-from srcli.settings import SEED, DeviceChoice, Lora, ModelChoice, Prompt, Sampling, Size, size_in_bytes
+from srcli.settings import DeviceChoice, Lora, ModelChoice, Prompt, Sampling, Size, size_in_bytes
 from srcli.tasks import COLORIZE, RESTORE, STYLIZE, UPSCALE, Job, Task
 
 if TYPE_CHECKING:
@@ -221,14 +221,8 @@ def make_job(task: Task, options: Mapping[str, Any]) -> Job:
         caption=options.get("caption", Prompt().caption),
     )
     size, sampling = Size(**pick(Size)), Sampling(**pick(Sampling))
-    return Job(
-        task=task,
-        size=size,
-        sampling=sampling,
-        prompt=prompt,
-        seed=options.get("seed", SEED),
-        consistent=options.get("consistent", False),
-    )
+    rest = {name: options[name] for name in ("seed", "consistent") if name in options}
+    return Job(task=task, size=size, sampling=sampling, prompt=prompt, **rest)
 
 
 def read_source(image: PictureSource) -> Picture:

@@ -133,13 +133,8 @@ def test_a_file_that_is_no_picture_is_refused(tmp_path):
 
 def test_the_options_are_those_of_the_settings():
     settings = {*Sampling.__dataclass_fields__, *Size.__dataclass_fields__}
-    assert set(PictureOptions.__annotations__) == settings | {
-        "prompt",
-        "negative_prompt",
-        "caption",
-        "seed",
-        "consistent",
-    }
+    others = {"prompt", "negative_prompt", "caption", "seed", "consistent"}
+    assert set(PictureOptions.__annotations__) == settings | others
 
 
 def test_nothing_is_changed_that_holds_for_the_whole_process(monkeypatch, tmp_path):
