@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from filelock import lock_descriptor
 from srcli.errors import MachineError
 
 HALF = ".srcli-"  # begins the name of a file that is not done
+LEFTOVER = re.compile(re.escape(HALF) + "[0-9a-f]{8}")
 
 
 def expand_user(text: str) -> Path:
@@ -156,6 +158,11 @@ def replace_file(target: Path) -> Iterator[Path]:
             fresh.unlink()
         raise
     sync_folder(target.parent)
+
+
+def find_leftovers(folder: Path) -> Iterator[Path]:
+    """Files that `replace_file` left when its process was killed. Other hidden files of ours are none of them."""
+    return (path for path in folder.glob(f"{HALF}*") if LEFTOVER.fullmatch(path.name) and not path.is_symlink())
 
 
 def sync_folder(folder: Path) -> None:

@@ -19,12 +19,16 @@ from srcli.settings import DeviceChoice, ModelChoice, Size
 from srcli.tasks import UPSCALE, Job
 
 
+def do_nothing(picture: Picture) -> None:
+    """By name, so that a pipeline can be sent to another process."""
+
+
 @dataclass(frozen=True)
 class Repeat:
     """Repeats each pixel. Its seed shows in the corner, so that settings can be told apart."""
 
     seconds: float = 0.0
-    before: Callable[[Picture], None] = lambda picture: None
+    before: Callable[[Picture], None] = do_nothing
 
     def unfinished(self, picture: Picture, job: Job) -> None:
         """It is fast enough to begin anew."""

@@ -1,24 +1,19 @@
-"""Many workers, by a real Ray on this machine."""
+"""Many workers, by a real Ray cluster on this machine."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import signal
 import threading
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from srcli.batch.settings import PipelineFactory
-from srcli.errors import MachineError, PictureError, WeightsError
-from srcli.imaging.picture import Picture
-from srcli.settings import DeviceChoice, ModelChoice
-from tests.batch.fakes import FakeFactory, Repeat, draw, factory, go
+from srcli.errors import MachineError, WeightsError
+from tests.batch.fakes import Repeat, draw, factory, go
+from tests.batch.test_workers import content, misbehave, pictures, when
 
 ray = pytest.importorskip("ray")
 cluster_utils = pytest.importorskip("ray.cluster_utils")
@@ -32,82 +27,18 @@ FAST = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "heal
 def one_token(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray keeps its token at home, and each test has another home."""
     monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[object]:
     """A head that computes nothing, and nodes to lose."""
-    os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_AUTH_TOKEN=TOKEN)
+    os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_AUTH_TOKEN=TOKEN, RAY_AUTH_MODE="token")
     made = cluster_utils.Cluster(
         initialize_head=True, head_node_args={"num_cpus": 0, "_system_config": FAST, "include_dashboard": False}
     )
     yield made
     made.shutdown()
-
-
-def content(folder: Path) -> dict[str, str]:
-    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.glob("*.png")}
-
-
-def pictures(folder: Path, count: int) -> Path:
-    for number in range(count):
-        draw(folder / f"{number:02}.png", seed=number)
-    return folder
-
-
-def strange(picture: Picture) -> None:
-    """What goes wrong with pictures of this width."""
-    if picture.width == 13:
-        raise PictureError("bad luck", "unlucky")
-    if picture.width == 14:
-        os.kill(os.getpid(), signal.SIGKILL)
-    if picture.width == 15:
-        time.sleep(60)
-
-
-def terminated_once(picture: Picture) -> None:
-    """The worker that gets this picture first is told to end."""
-    mark = Path(picture.name + ".hit")
-    if picture.width == 13 and not mark.exists():
-        mark.touch()
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(60)
-
-
-@dataclass(frozen=True, slots=True)
-class Talker(FakeFactory):
-    """Its pipeline has something to say of every picture."""
-
-    def load(self, tell, preview=None) -> Repeat:
-        tell("loaded")
-        return Repeat(0.1, before=lambda picture: tell(f"{picture.name} is fine"))
-
-
-def test_any_number_of_workers_makes_the_same_pictures_and_says_the_same(tmp_path: Path) -> None:
-    folder = pictures(tmp_path / "in", 10)
-    who = Talker(ModelChoice(engine="builtin"), DeviceChoice(device="cpu"))
-    alone = go(folder, path=str(tmp_path / "one"), who=who)
-    heard = go(folder, path=str(tmp_path / "many"), workers=1000, who=who)
-    assert heard.report.done == 10
-    assert content(tmp_path / "many") == content(tmp_path / "one")
-    assert len(content(tmp_path / "one")) == 10
-    assert "workers instead of 1000" in heard.notes[0]
-    assert set(heard.notes[1:]) == set(alone.notes)
-    assert len(alone.notes) == 11
-    assert set(heard.report.times) == set(alone.report.times)
-    assert heard.report.times["computing"] >= 10 * 0.1
-    assert all(spent > 0 for spent in heard.report.times.values())
-
-
-def test_the_built_in_engine_makes_the_same_pictures_too(tmp_path: Path) -> None:
-    folder = tmp_path / "in"
-    for number in range(4):
-        draw(folder / f"{number}.png", 40, 30, seed=number)
-    real = PipelineFactory(ModelChoice(engine="builtin"), DeviceChoice(device="cpu", dtype="float32"))
-    go(folder, path=str(tmp_path / "one"), who=real)
-    go(folder, path=str(tmp_path / "two"), who=real, workers=2)
-    assert content(tmp_path / "two") == content(tmp_path / "one")
-    assert len(content(tmp_path / "one")) == 4
 
 
 def test_what_goes_wrong_with_one_picture_is_its_own_affair(tmp_path: Path, cluster) -> None:
@@ -116,40 +47,13 @@ def test_what_goes_wrong_with_one_picture_is_its_own_affair(tmp_path: Path, clus
     folder = pictures(tmp_path / "in", 6)
     for width in (13, 14, 15):
         draw(folder / f"{width}.png", width)
-    who = factory(pipeline=Repeat(before=strange))
+    who = factory(pipeline=Repeat(before=misbehave))
     heard = go(folder, path=str(tmp_path / "out"), ray=cluster.address, workers=2, timeout=5, who=who)
     cluster.remove_node(node)
     fates = heard.fate()
     assert {fates.pop("13.png"), fates.pop("14.png"), fates.pop("15.png")} == {"unlucky", "killed", "timeout"}
     assert set(fates.values()) == {"done"}
     assert len(fates) == 6
-
-
-def test_a_worker_that_is_terminated_loses_nothing(tmp_path: Path) -> None:
-    folder = pictures(tmp_path / "in", 4)
-    draw(folder / "13.png", 13)
-    heard = go(folder, path=str(tmp_path / "out"), workers=2, who=factory(pipeline=Repeat(before=terminated_once)))
-    assert (heard.report.done, heard.report.exit_code) == (5, 0)
-    assert heard.notes == ["a worker was lost: what it had is done again by others"]
-
-
-def test_a_signal_means_with_ray_what_it_means_without(tmp_path: Path) -> None:
-    """Ray puts handlers of its own in place, which abort."""
-    folder, out = pictures(tmp_path / "in", 12), tmp_path / "out"
-    killer = threading.Thread(target=_when, args=(lambda: content(out), lambda: os.kill(os.getpid(), signal.SIGTERM)))
-    killer.start()
-    heard = go(folder, path=str(out), workers=2, who=factory(pipeline=Repeat(seconds=0.5)))
-    killer.join()
-    assert heard.report.exit_code == 128 + signal.SIGTERM
-    assert 0 < heard.report.done == len(content(out)) < 12
-    assert go(folder, path=str(out)).report.exit_code == 0
-    assert len(content(out)) == 12
-
-
-def _when(ready: Callable[[], object], then: Callable[[], None]) -> None:
-    while not ready():
-        time.sleep(0.05)
-    then()
 
 
 def test_missing_weights_end_the_run(tmp_path: Path, cluster) -> None:
@@ -173,7 +77,7 @@ def test_a_lost_node_loses_nothing(tmp_path: Path, cluster) -> None:
     cluster.wait_for_nodes()
     out = tmp_path / "out"
     lose = partial(cluster.remove_node, nodes[0], allow_graceful=False)
-    killer = threading.Thread(target=_when, args=(lambda: len(content(out)) >= 4, lose))
+    killer = threading.Thread(target=when, args=(lambda: len(content(out)) >= 4, lose))
     killer.start()
     heard = go(folder, path=str(out), ray=cluster.address, workers=2, who=factory(pipeline=Repeat(seconds=0.4)))
     killer.join()
@@ -184,3 +88,33 @@ def test_a_lost_node_loses_nothing(tmp_path: Path, cluster) -> None:
     assert content(out) == content(tmp_path / "calm")
     told = (out / ".srcli-journal.jsonl").read_text()
     assert told.count('"status": "done"') == 24
+
+
+def test_another_token_is_refused(tmp_path: Path, cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures(tmp_path, 1)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "1" * 32)
+    with pytest.raises(MachineError, match="Ray"):
+        go(tmp_path, ray=cluster.address)
+
+
+def test_a_lost_cluster_ends_the_run_with_a_report(tmp_path: Path) -> None:
+    folder, out = pictures(tmp_path / "in", 8), tmp_path / "out"
+    made = cluster_utils.Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 2, "_system_config": FAST, "include_dashboard": False}
+    )
+    head = made.head_node
+    killer = threading.Thread(target=when, args=(lambda: content(out), lambda: kill(head)))
+    killer.start()
+    with pytest.raises(MachineError, match="the Ray cluster is lost"):
+        go(folder, path=str(out), ray=made.address, who=factory(pipeline=Repeat(seconds=1)))
+    killer.join()
+    made.shutdown()
+    assert 0 < len(content(out)) < 8
+    assert go(folder, path=str(out)).report.exit_code == 0
+
+
+def kill(node) -> None:
+    """The node's own processes, as a machine that crashes ends them."""
+    for kind in ("raylet", "gcs_server"):
+        for process in node.all_processes.get(kind, []):
+            os.kill(process.process.pid, signal.SIGKILL)

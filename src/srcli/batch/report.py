@@ -81,7 +81,7 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        if self.signal is not None:
+        if self.signal is not None and self.left:  # else all was done, and it came too late to mean anything
             return SIGNALLED + self.signal
         if not self.failed:
             return 0

@@ -72,10 +72,10 @@ def say(text: str) -> None:
         mute(sys.stderr)
 
 
-def emit(line: bytes) -> None:
+def emit(line: bytes, end: bytes = b"\n") -> None:
     """One line of results, byte for byte: a path need not be text in any encoding."""
     try:
-        sys.stdout.buffer.write(line + b"\n")
+        sys.stdout.buffer.write(line + end)
         sys.stdout.buffer.flush()
     except BrokenPipeError:
         raise

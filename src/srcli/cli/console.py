@@ -21,11 +21,19 @@ from srcli.messages import forward_messages, name_flags
 
 
 class Paths:
-    """Results on stdout as scripts want them: one output path a line, byte for byte; also of those that were there."""
+    """Results on stdout as scripts want them: one output path a line, byte for byte; also of those that were there.
+
+    On a terminal names are shown harmless: they may hold what a terminal obeys.
+    """
+
+    def __init__(self, *, null: bool = False) -> None:
+        self._end = b"\0" if null else b"\n"
+        self._escaped = not null and sys.stdout is not None and sys.stdout.isatty()
 
     def ended(self, outcome: Outcome) -> None:
         if outcome.status != FAILED and outcome.target is not None:
-            emit(os.fsencode(outcome.target))
+            name = printable(outcome.target).encode() if self._escaped else os.fsencode(outcome.target)
+            emit(name, self._end)
 
     def finished(self, report: Report) -> None:
         """Paths are all there is to say."""
@@ -141,9 +149,9 @@ class Bar(Plain):
         forward_messages(None)
 
 
-def watch(*, as_json: bool, to_stdout: bool, quiet: bool, verbose: bool) -> Plain:
+def watch(*, as_json: bool, to_stdout: bool, quiet: bool, verbose: bool, null: bool = False) -> Plain:
     """Who shall watch this run. A picture on stdout leaves no room there for anything else."""
-    results = None if to_stdout else Objects() if as_json else Paths()
+    results = None if to_stdout else Objects() if as_json else Paths(null=null)
     kind = Bar if sys.stderr.isatty() and not quiet else Plain
     return kind(results, quiet=quiet, verbose=verbose)
 

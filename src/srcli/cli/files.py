@@ -115,7 +115,7 @@ class Running:
         typer.Option("--explain", help="Print tiles, work, memory, time; do nothing.", rich_help_panel="Run"),
     ] = False
     workers: Annotated[int, typer.Option(help="Processes on this machine.", rich_help_panel="Run")] = 1
-    ray: Annotated[str | None, typer.Option(help="Ray cluster: ADDRESS, auto or local.", rich_help_panel="Run")] = None
+    ray: Annotated[str | None, typer.Option(help="Ray cluster: ADDRESS or auto.", rich_help_panel="Run")] = None
     timeout: Annotated[float | None, typer.Option(help="Seconds that one picture may take.", rich_help_panel="Run")] = (
         None
     )
@@ -127,6 +127,9 @@ class Running:
     ] = None
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object a line on stdout.", rich_help_panel="Run")
+    ] = False
+    print0: Annotated[
+        bool, typer.Option("--print0", help="Output paths end with NUL, as xargs -0 wants.", rich_help_panel="Run")
     ] = False
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.", rich_help_panel="Run")] = False
     verbose: Annotated[

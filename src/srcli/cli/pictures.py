@@ -36,7 +36,8 @@ def _run(
     from srcli.cli.console import watch
 
     to_stdout = output_options.path == STDIO
-    with watch(as_json=running.as_json, to_stdout=to_stdout, quiet=running.quiet, verbose=running.verbose) as listener:
+    told = {"as_json": running.as_json, "quiet": running.quiet, "verbose": running.verbose, "null": running.print0}
+    with watch(to_stdout=to_stdout, **told) as listener:
         from srcli.batch.run import run_batch
         from srcli.engines.choose import settle_choice
 

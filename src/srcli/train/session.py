@@ -13,7 +13,7 @@ from numpy.random import default_rng
 from srcli.engines.builtin import weights as builtin_file
 from srcli.engines.runtime.device import choose_device, prepare_process
 from srcli.errors import InputError, MachineError
-from srcli.files import HALF
+from srcli.files import find_leftovers
 from srcli.models.builtin import UP, Builtin, Shape
 from srcli.settings import DeviceChoice
 from srcli.train import data, loops
@@ -118,7 +118,7 @@ def train(plan: Plan, resume: bool, tell: Tell) -> Path:
     photos = Photos.open(plan)
     try:
         plan.out.mkdir(parents=True, exist_ok=True)
-        for half in plan.out.glob(f"{HALF}*"):  # of a training that was killed while it saved
+        for half in find_leftovers(plan.out):  # of a training that was killed while it saved
             half.unlink()
     except OSError as error:
         raise MachineError(f"cannot make {plan.out} ({error.strerror}): give another --out") from error

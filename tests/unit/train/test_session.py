@@ -107,9 +107,12 @@ def test_a_session_resumes_and_refuses_other_settings(photos, tmp_path):
     with pytest.raises(InputError, match="made with batch 2"):
         session.train(plan(photos, tmp_path, batch=3), True, lambda text: None)
     before = builtin_file.read(tmp_path / "builtin-upscale.safetensors").state_dict()
-    (tmp_path / ".srcli-half").write_bytes(b"of a killed training")
+    half, journal = tmp_path / ".srcli-0123abcd", tmp_path / ".srcli-journal.jsonl"
+    half.write_bytes(b"of a killed training")
+    journal.write_bytes(b"of a batch")
     session.train(plan(photos, tmp_path), True, lambda text: None)
-    assert not (tmp_path / ".srcli-half").exists()
+    assert not half.exists()
+    assert journal.read_bytes() == b"of a batch"
     after = builtin_file.read(tmp_path / "builtin-upscale.safetensors").state_dict()
     assert all(torch.equal(before[k], after[k]) for k in before)
 

@@ -121,6 +121,8 @@ def _names(stream: BinaryIO, end: bytes) -> Iterator[str]:
     """Names as the list gives them; only the line end of a DOS file is no part of one."""
     rest = b""
     while chunk := stream.read(CHUNK):
+        if end == b"\n" and b"\0" in chunk:
+            raise InputError("the list of names has NUL characters, as `find -print0` writes them: give -0")
         *whole, rest = (rest + chunk).split(end)
         yield from map(os.fsdecode, filter(None, (_bare(name, end) for name in whole)))
     if _bare(rest, end):

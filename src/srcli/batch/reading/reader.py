@@ -157,15 +157,19 @@ def _spawn() -> subprocess.Popen[bytes]:
 class Stdin:
     """A picture on stdin. Nothing ends the wait for a silent pipe, so a thread waits that may be left behind."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, most: int, timeout: float | None = None) -> None:
+        self._most, self._timeout = most, timeout
         self._data: Future[bytes] = Future()
 
     def read(self) -> bytes:
         stream = open_stdin()
         # Unbuffered: a buffer's lock, held by a thread that is left behind, would be fatal to the interpreter's end.
         threading.Thread(target=self._fill, args=(getattr(stream, "raw", stream),), daemon=True).start()
-        return self._data.result()
+        try:
+            return self._data.result(self._timeout)
+        except TimeoutError as error:
+            text = f"standard input did not end within {self._timeout:g} seconds: raise --timeout"
+            raise PictureError(text, "timeout") from error
 
     def drop(self) -> None:
         self._data.cancel()
@@ -190,7 +194,7 @@ class Readers:
         self._input, self._timeout = options, timeout
         self._free: SimpleQueue[Reader] = SimpleQueue()
         self._all: list[Reader] = []
-        self._stdin = Stdin(STREAM_BYTES * options.max_pixels)
+        self._stdin = Stdin(STREAM_BYTES * options.max_pixels, timeout)
         self._dropped = False
 
     def start(self) -> None:
