@@ -1,32 +1,33 @@
-"""Messages between the run and its reading process: pickles with their arrays beside them, never copied into them."""
+"""Messages between a run and its reading process: a JSON header, then the bytes of arrays and strings of bytes, raw.
+
+The reading process has met files that nobody vouches for, so nothing it sends can be more than the values named here.
+"""
 
 from __future__ import annotations
 
-import io
-import pickle
+import json
+import math
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from srcli.batch.settings import InputOptions
+import numpy as np
 
-HEAD = struct.Struct("<Q")
-NAMES = {
-    "srcli.batch.reading.protocol": ("Request", "Refusal"),
-    "srcli.batch.settings": ("InputOptions",),
-    "srcli.imaging.picture": ("Picture", "Metadata"),
-    "srcli.imaging.icc": ("Profile",),
-    "numpy": ("ndarray", "dtype"),
-    "numpy._core.numeric": ("_frombuffer",),
-    "numpy._core.multiarray": ("_reconstruct",),
-    "numpy.core.numeric": ("_frombuffer",),
-    "numpy.core.multiarray": ("_reconstruct",),
-    "pathlib": ("PosixPath", "WindowsPath"),
-    "pathlib._local": ("PosixPath", "WindowsPath"),
-}
-PARTS = 1000
-MOST = 1 << 36  # bytes of one part; more is no message of ours
+from srcli.batch.settings import InputOptions
+from srcli.imaging.icc import Profile
+from srcli.imaging.picture import Metadata, Picture
+
+LENGTH = struct.Struct("<Q")
+LONGEST_HEADER = 1 << 26  # bytes
+MOST_PARTS = 1000
+LARGEST_PART = 1 << 36  # bytes
+DTYPES = ("uint8", "uint16")
+TYPE = "$"
+
+
+class ProtocolError(Exception):
+    """What came is no message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,48 +49,90 @@ class Refusal:
     kind: str
 
 
-class _Careful(pickle.Unpickler):
-    """Opens only what pictures are made of: the other side has met files that nobody vouches for."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if name not in NAMES.get(module, ()):
-            raise pickle.UnpicklingError(f"{module}.{name} is no part of a picture")
-        return super().find_class(module, name)
+CLASSES: dict[str, type[Any]] = {
+    kind.__name__: kind for kind in (Request, Refusal, InputOptions, Picture, Metadata, Profile)
+}
 
 
 def send_message(stream: BinaryIO, message: object) -> None:
-    buffers: list[pickle.PickleBuffer] = []
-    body = pickle.dumps(message, protocol=5, buffer_callback=buffers.append)
-    parts: list[bytes | memoryview[int]] = [body, *(buffer.raw() for buffer in buffers)]
-    stream.write(HEAD.pack(len(parts)) + b"".join(HEAD.pack(len(part)) for part in parts))
+    """Write one message."""
+    parts: list[memoryview[Any]] = []
+    value = _encode(message, parts)
+    header = json.dumps({"value": value, "parts": [part.nbytes for part in parts]}).encode("ascii")
+    stream.write(LENGTH.pack(len(header)) + header)
     for part in parts:
         stream.write(part)
     stream.flush()
 
 
 def receive_message(stream: BinaryIO) -> Any:
-    """The next message. EOFError when the other side is gone, UnpicklingError when it talks nonsense."""
-    count = _number(stream)
-    if not 0 < count <= PARTS:
-        raise pickle.UnpicklingError(f"no message has {count} parts")
-    sizes = [_number(stream) for _ in range(count)]
-    parts = [_exactly(stream, size) for size in sizes]
+    """Read the next message. EOFError when the other side is gone, ProtocolError when it talks nonsense."""
+    (length,) = LENGTH.unpack(_read_exactly(stream, LENGTH.size))
+    if length > LONGEST_HEADER:
+        raise ProtocolError(f"a header of {length} bytes")
     try:
-        return _Careful(io.BytesIO(parts[0]), buffers=parts[1:]).load()
-    except pickle.UnpicklingError:
-        raise
-    except Exception as error:
-        raise pickle.UnpicklingError(f"no message: {type(error).__name__}") from error
+        header = json.loads(_read_exactly(stream, length))
+        sizes = header["parts"]
+        if len(sizes) > MOST_PARTS or not all(type(size) is int and 0 <= size <= LARGEST_PART for size in sizes):
+            raise ProtocolError("parts that cannot be")
+        return _decode(header["value"], [_read_exactly(stream, size) for size in sizes])
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
+        raise ProtocolError(f"no message: {type(error).__name__}") from error
 
 
-def _number(stream: BinaryIO) -> int:
-    value: int = HEAD.unpack(_exactly(stream, HEAD.size))[0]
-    if value > MOST:
-        raise EOFError
-    return value
+def _encode(value: Any, parts: list[memoryview[Any]]) -> Any:
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, list):
+        return [_encode(item, parts) for item in value]
+    if isinstance(value, tuple):
+        return {TYPE: "tuple", "items": [_encode(item, parts) for item in value]}
+    if isinstance(value, dict):
+        return {TYPE: "dict", "items": {key: _encode(item, parts) for key, item in value.items()}}
+    if isinstance(value, Path):
+        return {TYPE: "path", "text": str(value)}
+    if isinstance(value, bytes):
+        return {TYPE: "bytes", "part": _add(parts, memoryview(value))}
+    if isinstance(value, np.ndarray):
+        flat = np.ascontiguousarray(value).reshape(-1)
+        told = {"dtype": value.dtype.name, "shape": list(value.shape)}
+        return {TYPE: "array", "part": _add(parts, flat.view(np.uint8).data), **told}
+    inside = {field.name: _encode(getattr(value, field.name), parts) for field in fields(value)}
+    return {TYPE: type(value).__name__, "fields": inside}
 
 
-def _exactly(stream: BinaryIO, size: int) -> bytearray:
+def _add(parts: list[memoryview[Any]], part: memoryview[Any]) -> int:
+    parts.append(part)
+    return len(parts) - 1
+
+
+def _decode(value: Any, parts: list[bytearray]) -> Any:
+    if isinstance(value, list):
+        return [_decode(item, parts) for item in value]
+    if not isinstance(value, dict):
+        return value
+    kind = value[TYPE]
+    if kind == "tuple":
+        return tuple(_decode(item, parts) for item in value["items"])
+    if kind == "dict":
+        return {key: _decode(item, parts) for key, item in value["items"].items()}
+    if kind == "path":
+        return Path(value["text"])
+    if kind == "bytes":
+        return bytes(parts[value["part"]])
+    if kind == "array":
+        return _array(parts[value["part"]], value["dtype"], value["shape"])
+    given = {name: _decode(item, parts) for name, item in value["fields"].items()}
+    return CLASSES[kind](**given)
+
+
+def _array(data: bytearray, dtype: str, shape: list[int]) -> Any:
+    if dtype not in DTYPES or math.prod(shape) * np.dtype(dtype).itemsize != len(data):
+        raise ProtocolError("an array that is none")
+    return np.frombuffer(data, dtype).reshape(shape)
+
+
+def _read_exactly(stream: BinaryIO, size: int) -> bytearray:
     data = bytearray(size)
     view, filled = memoryview(data), 0
     while filled < size:

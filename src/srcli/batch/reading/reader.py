@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
 import subprocess
 import sys
 import threading
@@ -16,7 +15,7 @@ from typing import Any, BinaryIO, cast
 
 import srcli
 from srcli.batch.planning.inputs import open_stdin
-from srcli.batch.reading.protocol import Refusal, Request, receive_message, send_message
+from srcli.batch.reading.protocol import ProtocolError, Refusal, Request, receive_message, send_message
 from srcli.batch.settings import STDIO, InputOptions
 from srcli.errors import MachineError, PictureError
 from srcli.imaging.picture import Picture
@@ -111,7 +110,7 @@ class Reader:
         try:
             send_message(cast(BinaryIO, process.stdin), request)
             answer = receive_message(cast(BinaryIO, process.stdout))
-        except (EOFError, OSError, MemoryError, pickle.UnpicklingError) as error:
+        except (EOFError, OSError, MemoryError, ProtocolError) as error:
             raise self._death(request.path, late.is_set()) from error
         finally:
             timer.cancel()
