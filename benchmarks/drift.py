@@ -27,10 +27,12 @@ from srcli.engines.runtime.memory_budget import AMPLE
 from srcli.engines.runtime.placement import place_network
 from srcli.errors import SrcliError
 from srcli.imaging.read import read_picture
+from srcli.metrics.edges import gmsd
+from srcli.metrics.sample import Sample
+from srcli.metrics.similarity import psnr
 from srcli.pipeline import EnginePipeline
 from srcli.settings import DeviceChoice, Lora, ModelChoice, Sampling, Size
 from srcli.tasks import UPSCALE, Job
-from srcli.train.metrics import Scores, compare
 from srcli.weights.store import Store
 
 Way = tuple[str, Sampling, str]  # settings and precision
@@ -126,8 +128,9 @@ def run(given: argparse.Namespace, name: str, way: Way) -> tuple[np.ndarray, flo
     return result.pixels, time.process_time() - began
 
 
-def row(name: str, scores: Scores, share: float) -> list[str]:
-    return [name, f"{scores.psnr:.1f}", f"{scores.gmsd:.4f}", f"{share:.2f}"]
+def row(name: str, result: np.ndarray, exact: np.ndarray, share: float) -> list[str]:
+    luma = Sample(result, exact).luma
+    return [name, f"{psnr(*luma):.1f}", f"{gmsd(*luma):.4f}", f"{share:.2f}"]
 
 
 def report(given: argparse.Namespace) -> None:
@@ -136,7 +139,7 @@ def report(given: argparse.Namespace) -> None:
     for name, way in ways(given.engine, given.tile).items():
         try:
             result, time_taken = run(given, name, way)
-            rows.append(row(name, compare(result, exact), time_taken / spent))
+            rows.append(row(name, result, exact, time_taken / spent))
         except SrcliError as error:
             rows.append([name, f"not measured: {error}", "", ""])
     weights = ", tiny random weights" if given.tiny else ""

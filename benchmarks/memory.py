@@ -1,7 +1,7 @@
 """Memory of a whole run on a CPU by size of the result, against what `--explain` says of it.
 
 Reading aside, from pixels to a written TIFF. Random weights: memory does not depend on them. Sizes beyond `--most`
-are estimated alone. The built-in engine takes 2 steps, PASD, at full size and without a captioner, 1.
+are estimated alone. PASD, at full size and without a captioner, takes 1 step.
 
 python -m benchmarks.memory [--sides 1024 2048 4096 8192 16384 30000] [--most 4096] [--dtype float32] [--engine pasd]
 """
@@ -29,7 +29,7 @@ from srcli.settings import DeviceChoice, ModelChoice, Prompt, Sampling
 from srcli.tasks import UPSCALE, Job
 
 JOBS = {
-    "builtin": Job(task=UPSCALE, sampling=Sampling(steps=2)),
+    "builtin": Job(task=UPSCALE),
     "pasd": Job(task=UPSCALE, sampling=Sampling(steps=1), prompt=Prompt(caption="none")),
 }
 SIDES = [1024, 2048, 4096, 8192, 16384, 30000]
@@ -66,7 +66,7 @@ def estimate(name: str, side: int, dtype: str) -> int:
 def measure(name: str, side: int, dtype: str) -> dict[str, float]:
     where = choose_device(DeviceChoice(device="cpu", dtype=dtype))
     prepare_process(where)
-    line = EnginePipeline(engine(name, where), where, lambda text: None)
+    line = EnginePipeline(engine(name, where), where)
     source = picture(side // 4)
     before, began = peak(), time.process_time()
     with tempfile.TemporaryDirectory() as folder:

@@ -1,85 +1,172 @@
-"""Quality of the built-in model on photographs: a table and a contact sheet.
+"""Quality of the built-in model on photographs: a table and contact sheets.
 
-python benchmarks/quality.py FOLDER [--out DIR] [--weights FILE] [--held-out]
+python -m benchmarks.quality FOLDER [--out DIR] [--weights FILE] [--held-out] [--teachers DIR] [--features FILE]
 
-Every sharp picture in FOLDER is reduced x4 in two ways, clean (bicubic) and degraded (blur, bicubic, noise, JPEG;
-fixed seeds), and enlarged again. --held-out takes only the tenth that training leaves out, told by file name.
+Every sharp picture is reduced x4 in three ways, clean (MATLAB's bicubic), degraded (blur, noise of sigma 1.5-6, JPEG
+55-90) and heavy (noise of sigma 8-25, JPEG 40-85), with fixed seeds, and enlarged again. PSNR and SSIM are measured on
+Y without a border of 4 pixels. --held-out takes only the tenth that training leaves out, told by file name. --teachers
+adds published networks to compare with; --features, a feature network that training did not use, adds the distance
+of features.
 """
 
 import argparse
+import io
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
 
-from srcli.engines.builtin.engine import packaged, read_model
+from srcli.engines.builtin.engine import BuiltinEngine, block_side
+from srcli.engines.builtin.weights import read_model
 from srcli.engines.runtime.device import choose_device
 from srcli.errors import SrcliError
-from srcli.models.builtin import UP, Builtin
-from srcli.settings import DeviceChoice
-from srcli.train import data
-from srcli.train.degradations import Pixels, jpeg, resize, rounded
-from srcli.train.metrics import Scores, compare
-from srcli.train.sheet import contact, middle, results
+from srcli.imaging.picture import Picture
+from srcli.metrics.matlab import reduce_bicubic
+from srcli.metrics.registry import METRICS
+from srcli.metrics.sample import Sample
+from srcli.models.builtin import UPSCALE
+from srcli.pipeline import EnginePipeline
+from srcli.settings import DeviceChoice, Sampling
+from srcli.tasks import UPSCALE as ENLARGE
+from srcli.tasks import Job
+from srcli.train.builtin.features import FeatureNetwork, feature_distance
+from srcli.train.builtin.photos import decode_photo, is_held_out
+from srcli.train.builtin.teachers import Teacher, read_teacher
+from srcli.train.pictures import survey_pictures
 
-SIDE = 512
-CUT = 320
-"""Side of each picture on the sheet: its middle, at 100 %."""
+Pixels = NDArray[np.uint8]
+Method = Callable[[Pixels], Pixels]
+MEASURES = ("psnr-y", "ssim-y", "gmsd")
+FEATURES = "features"
+CROP = 200  # of each picture on the sheet: its middle, at 100 %
+ENDS = {"faithful, --fidelity 1": 1.0, "default": None, "crisp, --fidelity 0": 0.0}
 
 
-def clean(sharp: Pixels, seed: int) -> Pixels:
-    return resize(sharp, sharp.shape[1] // UP, sharp.shape[0] // UP)
+def reduce_cleanly(sharp: Pixels, seed: int) -> Pixels:
+    return reduce_bicubic(sharp, UPSCALE)
 
 
-def degraded(sharp: Pixels, seed: int) -> Pixels:
-    """Blur of sigma 0.8-2.0, bicubic, noise of sigma 1.5-6, JPEG 55-90."""
+def degrade(sharp: Pixels, seed: int) -> Pixels:
+    return _spoil(sharp, np.random.default_rng((2026, seed)), blur=(0.8, 2.0), noise=(1.5, 6), quality=(55, 90))
+
+
+def degrade_heavily(sharp: Pixels, seed: int) -> Pixels:
+    return _spoil(sharp, np.random.default_rng((77, seed)), blur=(0.5, 2.5), noise=(8, 25), quality=(40, 85))
+
+
+def _spoil(sharp: Pixels, rng: np.random.Generator, **ranges: tuple[float, float]) -> Pixels:
     import cv2
 
-    rng = np.random.default_rng((2026, seed))
-    soft = cv2.GaussianBlur(sharp, (0, 0), rng.uniform(0.8, 2.0)).astype(np.uint8)
-    small = clean(soft, seed)
-    noisy = rounded(small + rng.normal(0, rng.uniform(1.5, 6), small.shape).astype(np.float32))
-    return jpeg(noisy, int(rng.integers(55, 91)))
+    soft = np.asarray(cv2.GaussianBlur(sharp, (0, 0), rng.uniform(*ranges["blur"])), np.uint8)
+    small = reduce_bicubic(soft, UPSCALE)
+    noisy = np.clip(np.rint(small + rng.normal(0, rng.uniform(*ranges["noise"]), small.shape)), 0, 255)
+    stored = io.BytesIO()
+    Image.fromarray(noisy.astype(np.uint8)).save(stored, "JPEG", quality=int(rng.uniform(*ranges["quality"])))
+    return np.asarray(Image.open(stored))
 
 
-SPOILS = {"clean": clean, "degraded": degraded}
+KINDS = {"clean": reduce_cleanly, "degraded": degrade, "heavy": degrade_heavily}
 
 
-def pictures(folder: Path, held_out: bool) -> Iterator[tuple[str, Pixels]]:
-    files = [f for f in data.find(folder) if data.held_out(f) or not held_out]
-    for file in files:
-        picture = data.decode(file)
-        if picture is not None and min(picture.shape[:2]) >= 64:
-            yield file.stem, middle(picture, SIDE, 4 * UP)
+def cut_middle(photo: Pixels, most: int) -> Pixels:
+    height, width = (min(most, side // UPSCALE * UPSCALE) for side in photo.shape[:2])
+    top, left = (photo.shape[0] - height) // 2, (photo.shape[1] - width) // 2
+    return np.ascontiguousarray(photo[top : top + height, left : left + width])
 
 
-def table(scores: dict[str, list[Scores]]) -> str:
-    lines = ["| method | PSNR-Y | SSIM | GMSD | gradient | HF near / far |", "|---|---|---|---|---|---|"]
-    for name, several in scores.items():
-        s = Scores.mean(several)
-        lines.append(
-            f"| {name} | {s.psnr:.2f} | {s.ssim:.4f} | {s.gmsd:.4f} | {s.gradient:.2f} | {s.near:.2f} / {s.far:.2f} |"
-        )
+def read_pictures(folder: Path, held_out: bool, most: int) -> list[Pixels]:
+    files = [found.path for found in survey_pictures(folder, 64).usable]
+    opened = (decode_photo(file) for file in files if is_held_out(file) or not held_out)
+    return [cut_middle(photo, most) for photo in opened if photo is not None]
+
+
+def resize_by(method: Image.Resampling) -> Method:
+    def enlarge(small: Pixels) -> Pixels:
+        height, width = small.shape[:2]
+        return np.asarray(Image.fromarray(small).resize((UPSCALE * width, UPSCALE * height), method))
+
+    return enlarge
+
+
+def run_builtin(weights: Path | None, fidelity: float | None) -> Method:
+    device = choose_device(DeviceChoice(device="cpu"))
+    from srcli.engines.builtin.engine import find_packaged
+
+    model = read_model(weights or find_packaged("builtin-upscale")[0]).to(device.torch, device.dtype)
+    pipeline = EnginePipeline(BuiltinEngine(model, device, "", block=block_side(device)), device)
+    job = Job(task=ENLARGE, sampling=Sampling(fidelity=fidelity))
+    return lambda small: np.asarray(pipeline.run(Picture(pixels=small), job).pixels, np.uint8)
+
+
+def ask(teacher: Teacher) -> Method:
+    @torch.inference_mode()
+    def enlarge(small: Pixels) -> Pixels:
+        return _levels(teacher(_tensor(small)))
+
+    return enlarge
+
+
+def _tensor(pixels: Pixels) -> torch.Tensor:
+    return torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].float() / 255
+
+
+def _levels(picture: torch.Tensor) -> Pixels:
+    return (picture[0].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+
+
+def list_methods(given: argparse.Namespace) -> dict[str, Method]:
+    methods = {"bicubic": resize_by(Image.Resampling.BICUBIC), "Lanczos": resize_by(Image.Resampling.LANCZOS)}
+    for kind in ("span", "general", "dense") if given.teachers else ():
+        file = given.teachers / f"{kind}.safetensors"
+        if file.is_file():
+            methods[kind] = ask(read_teacher(kind, file, torch.device("cpu"), torch.float32))
+    return methods | {name: run_builtin(given.weights, fidelity) for name, fidelity in ENDS.items()}
+
+
+def measure(result: Pixels, truth: Pixels, features: FeatureNetwork | None) -> dict[str, float]:
+    sample = Sample(result, truth, border=UPSCALE)
+    found = {name: METRICS[name].measure(sample) for name in MEASURES}
+    if features is not None:
+        with torch.inference_mode():
+            found[FEATURES] = float(feature_distance(features, _tensor(result), _tensor(truth)))
+    return found
+
+
+def make_table(scores: Mapping[str, list[dict[str, float]]]) -> str:
+    names = list(next(iter(scores.values()))[0])
+    digits = {"psnr-y": 2}
+    lines = ["| method | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
+    for method, found in scores.items():
+        means = (f"{np.mean([f[name] for f in found]):.{digits.get(name, 4)}f}" for name in names)
+        lines.append(f"| {method} | " + " | ".join(means) + " |")
     return "\n".join(lines)
 
 
-def measure(model: Builtin, folder: Path, held_out: bool, out: Path, rows: int) -> str:
-    sharp = list(pictures(folder, held_out))
-    parts = [f"{len(sharp)} pictures, central {SIDE}x{SIDE} at most, x{UP}"]
-    every = max(1, len(sharp) // rows)
-    for kind, spoil in SPOILS.items():
-        scores: dict[str, list[Scores]] = {}
-        kept = []
-        for index, (_, truth) in enumerate(sharp):
-            made = results(model, spoil(truth, index), index)
-            for name, result in made.items():
-                scores.setdefault(name, []).append(compare(result, truth))
-            if index % every == 0 and min(truth.shape[:2]) >= CUT:
-                kept.append({n: middle(p, CUT, UP) for n, p in (made | {"truth": truth}).items()})
-        contact(kept).save(out / f"sheet-{kind}.png")
-        parts += ["", kind, "", table(scores)]
-    return "\n".join(parts)
+def make_sheet(rows: list[list[Pixels]]) -> Image.Image:
+    cut = [np.concatenate([cut_middle(p, CROP) for p in row], axis=1) for row in rows]
+    return Image.fromarray(np.concatenate([row for row in cut if row.shape == cut[0].shape]))
+
+
+def report(pictures: list[Pixels], methods: dict[str, Method], given: argparse.Namespace) -> Iterator[str]:
+    features = FeatureNetwork(given.features) if given.features else None
+    every = max(1, len(pictures) // given.rows)
+    yield f"{len(pictures)} pictures, central {given.side}x{given.side} at most, x{UPSCALE}"
+    for kind, spoil in KINDS.items():
+        scores: dict[str, list[dict[str, float]]] = {name: [] for name in methods}
+        rows = []
+        for index, truth in enumerate(pictures):
+            small = spoil(truth, index)
+            results = {name: method(small) for name, method in methods.items()}
+            for name, result in results.items():
+                scores[name].append(measure(result, truth, features))
+            if index % every == 0:
+                rows.append([*results.values(), truth])
+        make_sheet(rows).save(given.out / f"sheet-{kind}.png")
+        yield f"\n{kind}\n\n{make_table(scores)}"
 
 
 def main() -> int:
@@ -87,14 +174,16 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--out", type=Path, default=Path("out/quality"))
     parser.add_argument("--weights", type=Path)
+    parser.add_argument("--teachers", type=Path)
+    parser.add_argument("--features", type=Path)
     parser.add_argument("--held-out", action="store_true", help="only the tenth that training leaves out")
-    parser.add_argument("--rows", type=int, default=10, help="pictures on the sheets")
+    parser.add_argument("--rows", type=int, default=8, help="pictures on the sheets")
+    parser.add_argument("--side", type=int, default=256, help="of the middle that is measured")
     given = parser.parse_args()
     try:
-        path = given.weights or packaged("builtin-upscale")[0]
-        model = read_model(path, choose_device(DeviceChoice(device="cpu")))
         given.out.mkdir(parents=True, exist_ok=True)
-        text = measure(model, given.folder, given.held_out, given.out, given.rows)
+        pictures = read_pictures(given.folder, given.held_out, given.side)
+        text = "\n".join(report(pictures, list_methods(given), given))
     except SrcliError as error:
         print(error, file=sys.stderr)
         return error.exit_code

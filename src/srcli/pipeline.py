@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from srcli import __version__
-from srcli.engines.base import Canvas, Engine, Request, Size
+from srcli.engines.base import Canvas, Engine, Request, Size, Surveyor
 from srcli.engines.load import load_engine, load_preview
 from srcli.engines.runtime.device import Device
 from srcli.engines.runtime.memory_budget import spare_host_memory
@@ -104,7 +104,8 @@ class EnginePipeline:
 
     def made(self, job: Job, picture: Picture) -> dict[str, object]:
         """How the result was made, for its metadata. Nothing in it tells of the user's machine or folders."""
-        sampling = self._request(job).sampling
+        request = self._survey(picture.pixels, self._request(job))
+        sampling, found = request.sampling, {name: round(value, 2) for name, value in request.findings.items()}
         return {
             "tool": f"srcli {__version__}",
             "task": job.task.name,
@@ -113,6 +114,7 @@ class EnginePipeline:
             "seed": job.seed,
             "scale": round(job.factor(picture.width, picture.height), 4),
             "settings": {name: value for name, value in _given(sampling).items() if value is not None},
+            **({"found": found} if found else {}),
             "prompt": job.prompt.text,
             **({"consistent": True} if job.consistent else {}),
             "device": self.device.torch.type,
@@ -140,6 +142,7 @@ class EnginePipeline:
         height, width = pixels.shape[:2]
         hint = resize(pixels, self.engine.working_size((width, height), target, request))
         height, width = hint.shape[:2]
+        request = self._survey(hint, request)
         factor = self.engine.factor
         out = allocate_array(
             (height * factor, width * factor, 3), hint.dtype, spare_host_memory(self.device) - pixels.nbytes
@@ -149,6 +152,10 @@ class EnginePipeline:
             _view(out, block.inner, factor)[:] = self._levels(hint, block, request, part)
             evict_pages(out)
         return out
+
+    def _survey(self, hint: Pixels, request: Request) -> Request:
+        """The request with what the engine has to know of the whole picture."""
+        return self.engine.survey(hint, request) if isinstance(self.engine, Surveyor) else request
 
     def _levels(self, pixels: Pixels, block: Block, request: Request, stretch: Stretch) -> Pixels:
         """A block's levels, which may be kept from before; with less at a time where memory runs out."""
@@ -173,22 +180,25 @@ class EnginePipeline:
         return _levels(Tile(*(v * self.engine.factor for v in block.inside)), fixed, pixels.dtype)
 
     def _sample(self, canvas: Canvas, request: Request, stretch: Stretch) -> Tensor:
+        if canvas.denoiser is None or canvas.scheduler is None:
+            return canvas.start
+        scheduler = canvas.scheduler
         height, width = canvas.start.shape[-2:]
         layout = self._layout(height, width, request)
         denoiser = canvas.denoiser
         if layout is not None:
             denoiser = Tiled(denoiser, *layout, canvas.start.device, canvas.tile_weight or gaussian)
         tiles = repr(layout and layout[0])
-        x, begun = stretch.resumed(canvas.start, canvas.scheduler, tiles)
+        x, begun = stretch.resumed(canvas.start, scheduler, tiles)
 
         def on_step(done: int, total: int, x: Tensor, expected: Tensor) -> None:
             if done % (request.sampling.reuse or 1) == 0:  # no step that comes after needs what earlier ones found
-                stretch.keep_step(done, x, canvas.scheduler, tiles)
+                stretch.keep_step(done, x, scheduler, tiles)
             if self.preview:
                 self.preview.show(expected)
             stretch.tell("sampling", done, total)
 
-        return sample(denoiser, canvas.scheduler, x, canvas.hint, request.noise, on_step, begun)
+        return sample(denoiser, scheduler, x, canvas.hint, request.noise, on_step, begun)
 
     def _layout(self, height: int, width: int, request: Request) -> tuple[list[Tile], int] | None:
         """The engine's tiles and how many share a call, made smaller and fewer by savings."""

@@ -16,6 +16,7 @@ COLOR_FIXES = ("wavelet", "adain", "none")
 CAPTIONS = ("auto", "none", "classify", "detect", "caption")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 QUALITIES = ("draft", "standard", "best")
+DAMAGE_LEVELS = ("auto", "none", "light", "heavy")
 
 SEED = 0
 MAX_SEED = 2**63 - 1
@@ -61,6 +62,7 @@ class Sampling:
     conditioning_scale: float | None = None
     noise_level: int | None = None
     fidelity: float | None = None
+    damage: str | None = None  # how damaged the picture is; "auto" is estimated
     scheduler: str | None = None
     color_fix: str | None = None
     process_size: int | None = None  # the hint's short side is at least this
@@ -77,6 +79,7 @@ class Sampling:
         _within("noise_level", self.noise_level, 0, 999)
         _within("fidelity", self.fidelity, 0, 1)
         _within("process_size", self.process_size, 8, 8192)
+        _one_of("damage", self.damage, DAMAGE_LEVELS)
         _one_of("scheduler", self.scheduler, SCHEDULERS)
         _one_of("color_fix", self.color_fix, COLOR_FIXES)
         if self.guidance_interval is not None:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
 from srcli.engines.base import Canvas, EngineSpec, Profile, TaskSupport
 from srcli.engines.runtime.forecast import Forecast
-from srcli.sampling.cosine import Cosine
 from srcli.sampling.hint import to_unit_float
 from srcli.settings import Sampling
 from srcli.tasks import UPSCALE
@@ -24,7 +21,7 @@ SPEC = EngineSpec(
     about="mirrors pictures",
     needs="",
     tasks={UPSCALE.name: TaskSupport()},
-    profile=Profile(defaults=Sampling(steps=1)),
+    profile=Profile(defaults=Sampling()),
     load=lambda choice, device, store: Mirror(),
     forecast=forecast,
 )
@@ -50,9 +47,7 @@ class Mirror:
 
     def prepare(self, hint, request):
         picture = to_unit_float(hint)
-        return Canvas(
-            torch.zeros(1, 1, 1, 1), hint, lambda x, t, hint, where=None: x, Cosine(1), lambda x: picture.flip(3)
-        )
+        return Canvas(picture, hint, None, None, lambda x: x.flip(3))
 
     def provenance(self):
         return {"model": "none"}

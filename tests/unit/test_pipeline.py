@@ -123,7 +123,7 @@ def test_made_tells_how_and_nothing_of_the_machine():
     made = pipeline().made(Job(task=UPSCALE, seed=11), picture())
     assert made["seed"] == 11
     assert made["engine"] == "builtin"
-    assert made["settings"] == {"steps": 6, "fidelity": 0.5}
+    assert made["settings"] == {"fidelity": 0.5, "damage": "auto"}
     assert "/" not in str(made["models"])
 
 

@@ -262,7 +262,7 @@ def test_what_nobody_came_back_for_goes(tmp_path):
 
 
 RUNS = {  # the engine's options, states after which the run is killed, and where the next one finds itself
-    "builtin": (ModelChoice(engine="builtin"), Sampling(), 23, "after block 3 of 6"),
+    "builtin": (ModelChoice(engine="builtin"), Sampling(), 3, "after block 3 of 6"),
     "pasd": (
         ModelChoice(engine="pasd", base=str(TINY / "base"), adapter=str(TINY / "pasd")),
         Sampling(steps=5, process_size=32, tile=4),

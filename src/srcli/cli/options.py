@@ -183,6 +183,12 @@ class Sampling:
         float | None,
         typer.Option(help="1 stays with the input, 0 invents most detail.", rich_help_panel="Sampling"),
     ] = None
+    damage: Annotated[
+        str | None,
+        typer.Option(
+            help="How damaged the input is: auto, none, light or heavy (builtin).", rich_help_panel="Sampling"
+        ),
+    ] = None
     scheduler: Annotated[
         str | None, typer.Option(help="unipc, dpm++, ddim, euler, lcm or ddpm.", rich_help_panel="Sampling")
     ] = None
@@ -213,6 +219,7 @@ class Sampling:
             conditioning_scale=self.conditioning_scale,
             noise_level=self.noise_level,
             fidelity=self.fidelity,
+            damage=self.damage,
             scheduler=self.scheduler,
             color_fix=self.color_fix,
             process_size=self.process_size,

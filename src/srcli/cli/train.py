@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from srcli.cli.boundary import say
+from srcli.errors import InputError
 from srcli.settings import DeviceChoice
 
 app = typer.Typer(help="Train models from your own photographs.", no_args_is_help=True)
@@ -20,40 +22,54 @@ def train() -> None:
 
 @app.command()
 def builtin(
-    data: Annotated[Path, typer.Option(help="Folder of sharp photographs.")],
-    out: Annotated[Path, typer.Option(help="Folder for checkpoints, metrics, sheet and the model.")],
-    minutes: Annotated[float, typer.Option(min=0.01, help="Length of the training.")] = 240.0,
-    steps: Annotated[int | None, typer.Option(min=3, help="Or: steps in all.")] = None,
+    data: Annotated[Path, typer.Option(help="Folder of sharp photographs, searched with all its folders.")],
+    out: Annotated[Path, typer.Option(help="Folder for the checkpoint, the losses and the model.")],
+    budget: Annotated[str, typer.Option(help="Length of the training: 90s, 8m or 4h.")] = "4h",
     task: Annotated[str, typer.Option(help="upscale or restore.")] = "upscale",
-    cells: Annotated[int, typer.Option("--patch", min=4, help="Side of a patch, in cells of 4x4 result pixels.")] = 32,
-    batch: Annotated[int, typer.Option(min=1, help="Patches per step.")] = 8,
+    teachers: Annotated[
+        Path | None, typer.Option(help="Folder of networks to learn from; without, the photographs alone teach.")
+    ] = None,
+    cells: Annotated[int, typer.Option("--patch", min=16, help="Side of a patch, in cells of 4x4 result pixels.")] = 48,
+    batch: Annotated[int, typer.Option(min=1, help="Patches per step; 64 for a GPU.")] = 8,
+    pairs: Annotated[int, typer.Option(min=1, help="Most pairs made ahead.")] = 80_000,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps of each stage, instead of a time.")] = None,
+    rate: Annotated[float, typer.Option(min=1e-6, max=1e-1, help="Learning rate.")] = 1.2e-3,
     seed: Annotated[int, typer.Option(help="Every number drawn follows from it.")] = 1,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the training in --out.")] = False,
-    peer: Annotated[Path | None, typer.Option(help="--out of a process to average weights with.")] = None,
     start: Annotated[Path | None, typer.Option("--from", help="A model to begin with.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda\\[:N] or mps.")] = "auto",
     threads: Annotated[int, typer.Option(min=1, help="Threads of this process.")] = 1,
-    jobs: Annotated[int, typer.Option(min=0, help="Other processes that make patches ahead; for a GPU.")] = 0,
+    jobs: Annotated[int, typer.Option(min=0, help="Other processes that decode and draw; 15 for a GPU.")] = 0,
 ) -> None:
-    """Train the built-in model: predictor, edge head, denoiser. The model file is printed."""
-    from srcli.train.session import Plan, train
+    """Train the built-in model. The model file is printed."""
+    from srcli.engines.runtime.device import choose_device
+    from srcli.train.builtin.session import Plan, train
 
     plan = Plan(
         photos=data,
         out=out,
+        seconds=_parse_budget(budget),
+        device=choose_device(DeviceChoice(device=device, threads=threads)).torch,
         task=task,
-        minutes=minutes,
-        steps=float("inf") if steps is None else steps,
-        cells=cells,
+        teachers=teachers,
         batch=batch,
-        seed=seed,
-        peer=peer,
-        start=start,
-        device=DeviceChoice(device=device, threads=threads),
+        cells=cells,
+        pairs=pairs,
+        steps=steps,
+        rate=rate,
         jobs=jobs,
+        seed=seed,
+        start=start,
     )
-    model = train(plan, resume, lambda text: typer.echo(text, err=True))
-    typer.echo(model)
+    typer.echo(train(plan, resume, lambda text: typer.echo(text, err=True)))
+
+
+def _parse_budget(text: str) -> float:
+    """Seconds of a length such as 90s, 8m or 4h."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip())
+    if found is None or not float(found[1]):
+        raise InputError(f"--budget {text!r} is not a length of time: give one such as 90s, 8m or 4h")
+    return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
 
 
 @app.command()

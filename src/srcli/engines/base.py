@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from srcli.engines.runtime.oom_fallback import MemorySavings
 from srcli.errors import InputError
@@ -12,6 +12,7 @@ from srcli.settings import ENGINE_OPTIONS, QUALITIES, Lora, ModelChoice, Prompt,
 from srcli.tasks import Job, Task
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from srcli.engines.runtime.device import Device
@@ -178,18 +179,31 @@ class Request:
     prompt: Prompt
     noise: NoiseField
     savings: MemorySavings = MemorySavings()
+    findings: Mapping[str, float] = field(default_factory=dict)  # what a Surveyor found in the whole picture
 
 
 @dataclass(frozen=True, slots=True)
 class Canvas:
-    """A picture ready for sampling: all that does not depend on the step is already worked out."""
+    """A picture ready for sampling: all that does not depend on the step is already worked out.
+
+    An engine of a single pass does its work in `finish` and leaves out what only sampling needs.
+    """
 
     start: Tensor
     hint: Tensor
-    denoiser: Denoiser
-    scheduler: Scheduler
+    denoiser: Denoiser | None
+    scheduler: Scheduler | None
     finish: Callable[[Tensor], Tensor]  # sampled canvas -> RGB (1, 3, H, W) in 0..1
     tile_weight: TileWeight | None = None  # None: as PASD and StableSR weigh their tiles
+
+
+@runtime_checkable
+class Surveyor(Protocol):
+    """An engine that looks at a whole picture before it works on its blocks."""
+
+    def survey(self, hint: NDArray[Any], request: Request) -> Request:
+        """The request with what was found. `hint` is (H, W, 3) levels in the engine's working size."""
+        ...
 
 
 class Engine(Protocol):

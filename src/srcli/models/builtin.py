@@ -1,10 +1,11 @@
-"""The built-in model: a predictor of the mean, a head that firms edges, an SR3-style denoiser of what they miss.
+"""The built-in network: convolutions at the input's resolution, two ends, and an estimate of the damage.
 
-All three work at the resolution of `Shape.fold` input pixels per cell and know nothing outside their receptive
-field: no norm looks over the picture, so tiles agree with the whole.
+A trunk shared by both ends is conditioned on how damaged the whole picture is. The faithful end learned the mean of all
+sharp pictures that fit the input; the crisp end learned what a strong restorer draws.
 """
 
-import math
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,229 +13,147 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-UP = 4
-"""Result pixels per cell, each way; the detail of a cell is its UP x UP luma pixels."""
-LUMA = (0.299, 0.587, 0.114)
-QUIETEST, LOUDEST = -6.0, -0.5
-EDGE_GAIN, DETAIL_GAIN = 2.4, 1.04
-"""How much there is of either correction at full strength, which is twice the default."""
+UPSCALE = 4
+"""Result pixels per cell. A cell is one input pixel, or `fold` x `fold` of them."""
+DAMAGES = ("blur", "noise", "colour noise", "JPEG")
+"""What the estimator measures, each 0 (none) to about 1 (heavy)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Shape:
-    """Sizes of the networks. `fold` input pixels (each way) make a cell: 1 gives x4, 2 gives x2."""
+    """How to build the network."""
 
     fold: int = 1
-    width: int = 64
-    wide: int = 96
-    before: int = 4
-    deep: int = 4
-    after: int = 8
-    detail: tuple[int, int, int] = (64, 80, 112)
-    edge: int = 32
+    width: int = 48
+    blocks: int = 10
+    faithful_blocks: int = 2
+    crisp_blocks: int = 3
+    estimator: int = 24
 
     @property
     def scale(self) -> int:
-        return UP // self.fold
+        """Result pixels per input pixel."""
+        return UPSCALE // self.fold
 
 
-class Prediction(NamedTuple):
-    """What the predictor says of a picture: its mean, features and log scale of what the mean misses."""
+class Ends(NamedTuple):
+    """The two results, RGB in about 0..1."""
 
-    mean: Tensor
-    features: Tensor
-    spread: Tensor
-
-
-def conv(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, size, stride, size // 2 if stride == 1 else 0)
+    faithful: Tensor
+    crisp: Tensor
 
 
-class Block(nn.Module):
-    """conv, SiLU, conv on a shortcut; starts as the identity."""
+def _conv(inputs: int, outputs: int) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, padding=1)
+
+
+class ModulatedBlock(nn.Module):
+    """Residual block whose inner channels are scaled and shifted by the damage (FiLM)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.first, self.second = conv(width, width), conv(width, width)
+        self.first, self.second = _conv(width, width), _conv(width, width)
         with torch.no_grad():
             self.second.weight.mul_(0.1)
+            self.second.bias.zero_()  # type: ignore[union-attr]
 
-    def forward(self, x: Tensor) -> Tensor:
-        added: Tensor = self.second(F.silu(self.first(x)))
-        return x + added
+    def forward(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        inner = self.first(x) * (1 + scale) + shift
+        out: Tensor = x + self.second(F.silu(inner))
+        return out
 
 
-class Up(nn.Module):
-    """1x1 convolution and pixel shuffle to twice the size."""
+class End(nn.Module):
+    """A few blocks of its own, then sub-pixel convolution."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, width: int, blocks: int) -> None:
         super().__init__()
-        self.mix = conv(inputs, 4 * outputs, 1)
+        self.blocks = nn.ModuleList(ModulatedBlock(width) for _ in range(blocks))
+        self.out = _conv(width, 3 * UPSCALE**2)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.pixel_shuffle(self.mix(x), 2)
+    def forward(self, x: Tensor, film: list[tuple[Tensor, Tensor]]) -> Tensor:
+        for block, (scale, shift) in zip(self.blocks, film, strict=True):
+            x = block(x, scale, shift)
+        return F.pixel_shuffle(self.out(x), UPSCALE)
 
 
-class Predictor(nn.Module):
-    """The mean of the result, by residual blocks at cell resolution around a wider-seeing half-resolution branch."""
+class DamageEstimator(nn.Module):
+    """Four numbers from the mean of local features, so a picture may be looked at piece by piece."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, inputs: int, width: int) -> None:
         super().__init__()
-        w = shape.width
-        self.fold = shape.fold
-        self.head = conv(3 * shape.fold**2, w)
-        self.before = nn.Sequential(*(Block(w) for _ in range(shape.before)))
-        self.down = conv(w, shape.wide, 2, 2)
-        self.deep = nn.Sequential(*(Block(shape.wide) for _ in range(shape.deep)))
-        self.up = Up(shape.wide, w)
-        self.after = nn.Sequential(*(Block(w) for _ in range(shape.after)))
-        self.fuse = conv(w, w)
-        self.pixels = conv(w, 3 * UP**2)
-        self.spread = conv(w, 1)
-        with torch.no_grad():
-            self.pixels.weight.mul_(0.1)
-            self.spread.weight.mul_(0.1)
-            self.spread.get_parameter("bias").fill_(-3.0)
+        self.local = nn.Sequential(
+            _conv(inputs, width),
+            nn.SiLU(),
+            nn.Conv2d(width, width, 3, stride=2, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(width, 2 * width, 3, stride=2, padding=1),
+            nn.SiLU(),
+        )
+        self.judge = nn.Sequential(nn.Linear(2 * width, 2 * width), nn.SiLU(), nn.Linear(2 * width, len(DAMAGES)))
 
-    def forward(self, picture: Tensor) -> Prediction:
-        """`picture` is RGB in 0..1 whose sides are multiples of twice the fold."""
-        base = F.interpolate(picture, scale_factor=UP / self.fold, mode="bicubic")
-        head = self.head((F.pixel_unshuffle(picture, self.fold) - 0.5).to(self.head.weight.dtype))
-        x = self.before(head)
-        x = self.after(x + self.up(self.deep(self.down(x))))
-        features = self.fuse(x) + head
-        spread: Tensor = self.spread(features).float()
-        mean = base + F.pixel_shuffle(self.pixels(features), UP).to(base.dtype)
-        return Prediction(mean, features, spread.clamp(QUIETEST, LOUDEST))
+    def observe(self, cells: Tensor) -> Tensor:
+        """Mean local features (N, 2 width) of a piece of the picture."""
+        features: Tensor = self.local(cells - 0.5)
+        return features.mean((2, 3))
 
-
-class Edges(nn.Module):
-    """A luma correction that firms edges, made at half the result's resolution and smoothed over its own grid."""
-
-    def __init__(self, shape: Shape) -> None:
-        super().__init__()
-        w = shape.edge
-        self.head = conv(shape.width, 4 * w)
-        self.body = nn.Sequential(Block(w), Block(w))
-        self.pixels = conv(w, 4)
-        nn.init.zeros_(self.pixels.weight)
-
-    def forward(self, features: Tensor) -> Tensor:
-        x = self.body(F.silu(F.pixel_shuffle(self.head(features), 2)))
-        kernel = torch.tensor([1.0, 2.0, 1.0], device=x.device) / 4
-        grey = F.pad(F.pixel_shuffle(self.pixels(x), 2).float(), (1, 1, 1, 1), mode="replicate")
-        return F.conv2d(grey, torch.outer(kernel, kernel)[None, None])
-
-
-class Level(nn.Module):
-    """Embeds the continuous noise level sqrt(alpha-bar) as SR3 does."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.size = size
-        self.first, self.second = nn.Linear(size, size), nn.Linear(size, size)
-
-    def forward(self, level: Tensor) -> Tensor:
-        half = self.size // 2
-        rates = torch.exp(torch.arange(half, device=level.device) * (-math.log(1e4) / half))
-        angles = 1e3 * level[:, None] * rates
-        waves = torch.cat([angles.sin(), angles.cos()], 1).to(self.first.weight.dtype)
-        return F.silu(self.second(F.silu(self.first(waves))))
-
-
-class Toned(nn.Module):
-    """A block whose inner features are scaled and shifted by the noise level."""
-
-    def __init__(self, width: int, size: int) -> None:
-        super().__init__()
-        self.first, self.second = conv(width, width), conv(width, width)
-        self.tone = nn.Linear(size, 2 * width)
-        with torch.no_grad():
-            self.second.weight.mul_(0.1)
-            self.tone.weight.mul_(0.1)
-
-    def forward(self, x: Tensor, level: Tensor) -> Tensor:
-        scale, shift = self.tone(level)[..., None, None].chunk(2, 1)
-        added: Tensor = self.second(F.silu(self.first(x) * (1 + scale) + shift))
-        return x + added
-
-
-class Detail(nn.Module):
-    """Predicts v for the folded, normalised luma residual, led by the predictor's features."""
-
-    def __init__(self, shape: Shape, size: int = 128) -> None:
-        super().__init__()
-        a, b, c = shape.detail
-        self.level = Level(size)
-        self.head = conv(UP**2 + shape.width + 1, a)
-        self.enter, self.leave = Toned(a, size), Toned(a, size)
-        self.down_b, self.enter_b, self.leave_b = conv(a, b, 2, 2), Toned(b, size), Toned(b, size)
-        self.down_c, self.mid, self.last = conv(b, c, 2, 2), Toned(c, size), Toned(c, size)
-        self.up_b, self.up_a = Up(c, b), Up(b, a)
-        self.pixels = conv(a, UP**2)
-        with torch.no_grad():
-            self.pixels.weight.mul_(0.1)
-
-    def forward(self, x: Tensor, level: Tensor, features: Tensor, spread: Tensor) -> Tensor:
-        """`x` is (n, 16, h, w) with h and w multiples of 4; `level` is sqrt(alpha-bar), one an item."""
-        tone = self.level(level)
-        a = self.enter(self.head(torch.cat([x.to(features), features, spread.to(features)], 1)), tone)
-        b = self.enter_b(self.down_b(a), tone)
-        c = self.last(self.mid(self.down_c(b), tone), tone)
-        b = self.leave_b(b + self.up_b(c), tone)
-        pixels: Tensor = self.pixels(self.leave(a + self.up_a(b), tone))
-        return pixels.float()
+    def conclude(self, features: Tensor) -> Tensor:
+        """Damage (N, 4) from mean local features."""
+        damage: Tensor = F.softplus(self.judge(features))
+        return damage
 
 
 class Builtin(nn.Module):
-    """The three networks under one roof; `shape` rebuilds it."""
+    """Input (N, 3, H, W) in 0..1 to both ends, `shape.scale` times as large."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.shape = shape
-        self.predictor = Predictor(shape)
-        self.edges = Edges(shape)
-        self.detail = Detail(shape)
+        inputs, width = 3 * shape.fold**2, shape.width
+        self.estimator = DamageEstimator(inputs, shape.estimator)
+        modulated = shape.blocks + shape.faithful_blocks + shape.crisp_blocks
+        self.film = nn.Sequential(nn.Linear(len(DAMAGES), 48), nn.SiLU(), nn.Linear(48, modulated * 2 * width))
+        self.head = _conv(inputs, width)
+        self.trunk = nn.ModuleList(ModulatedBlock(width) for _ in range(shape.blocks))
+        self.fuse = _conv(width, width)
+        self.faithful, self.crisp = End(width, shape.faithful_blocks), End(width, shape.crisp_blocks)
 
-    def render(self, guess: Prediction, x: Tensor, strength: float) -> Tensor:
-        """The mean with firmer edges and sampled detail, less of it on straight edges, in 0..1.
+    def cells(self, picture: Tensor) -> Tensor:
+        """The picture at the network's resolution: `fold` x `fold` pixels become channels."""
+        return F.pixel_unshuffle(picture, self.shape.fold) if self.shape.fold > 1 else picture
 
-        Edges grow with the strength, and so does the detail's energy.
-        """
-        firmer = self.edges(guess.features)
-        sampled = F.pixel_shuffle(x.float() * torch.exp(guess.spread), UP)
-        mask = straight_edges(luma(guess.mean) + firmer).mask
-        detail = math.sqrt(strength) * DETAIL_GAIN * (1 - mask) * sampled
-        rgb: Tensor = guess.mean + strength * EDGE_GAIN * firmer + detail
-        return rgb.clamp(0, 1)
+    def estimate(self, picture: Tensor) -> Tensor:
+        """Damage (N, 4) of each whole picture."""
+        return self.estimator.conclude(self.estimator.observe(self.cells(picture)))
 
+    def modulation(self, damage: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Scale and shift (N, width, 1, 1) for every block, trunk first."""
+        film: Tensor = self.film(damage)
+        parts = film.view(len(film), -1, 2, self.shape.width, 1, 1)
+        return [(parts[:, i, 0], parts[:, i, 1]) for i in range(parts.shape[1])]
 
-def luma(rgb: Tensor) -> Tensor:
-    return torch.einsum("nchw,c->nhw", rgb, rgb.new_tensor(LUMA))[:, None]
+    def encode(self, picture: Tensor, film: list[tuple[Tensor, Tensor]]) -> Tensor:
+        """Features that both ends share."""
+        x = first = self.head(self.cells(picture))
+        for block, (scale, shift) in zip(self.trunk, film, strict=False):
+            x = block(x, scale, shift)
+        return F.silu(self.fuse(x) + first)
 
+    def draw_faithful(self, features: Tensor, film: list[tuple[Tensor, Tensor]]) -> Tensor:
+        """What the faithful end adds to the enlarged input."""
+        first = self.shape.blocks
+        added: Tensor = self.faithful(features, film[first : first + self.shape.faithful_blocks])
+        return added
 
-def gradients(grey: Tensor) -> tuple[Tensor, Tensor]:
-    """Central differences along x and y, the border repeated."""
-    wide = F.pad(grey, (1, 1, 1, 1), mode="replicate")
-    return (wide[..., 1:-1, 2:] - wide[..., 1:-1, :-2]) / 2, (wide[..., 2:, 1:-1] - wide[..., :-2, 1:-1]) / 2
+    def draw_crisp(self, features: Tensor, film: list[tuple[Tensor, Tensor]]) -> Tensor:
+        """What the crisp end adds to the enlarged input."""
+        added: Tensor = self.crisp(features, film[self.shape.blocks + self.shape.faithful_blocks :])
+        return added
 
+    def enlarge(self, picture: Tensor) -> Tensor:
+        return F.interpolate(picture, scale_factor=float(self.shape.scale), mode="bilinear", align_corners=False)
 
-class Edge(NamedTuple):
-    """Where straight edges are (0..1) and the unit vector across them."""
-
-    mask: Tensor
-    x: Tensor
-    y: Tensor
-
-
-def straight_edges(grey: Tensor, knee: float = 0.03) -> Edge:
-    """Coherence times strength of the structure tensor, and its main direction."""
-    dx, dy = gradients(grey)
-    products = torch.cat([dx * dx, dy * dy, dx * dy], 1)
-    for _ in range(2):
-        products = F.avg_pool2d(F.pad(products, (2, 2, 2, 2), mode="replicate"), 5, 1)
-    xx, yy, xy = products.chunk(3, 1)
-    trace, apart = xx + yy, torch.sqrt((xx - yy) ** 2 + 4 * xy**2 + 1e-12)
-    mask = apart / (trace + 1e-6) * trace / (trace + knee**2)
-    cosine = ((xx - yy) / apart).clamp(-1, 1)
-    return Edge(mask, torch.sqrt((1 + cosine) / 2), torch.sqrt((1 - cosine) / 2) * torch.sign(xy))
+    def forward(self, picture: Tensor, damage: Tensor) -> Ends:
+        film = self.modulation(damage)
+        features, base = self.encode(picture, film), self.enlarge(picture)
+        return Ends(base + self.draw_faithful(features, film), base + self.draw_crisp(features, film))

@@ -101,7 +101,8 @@ def test_maps_pass_the_hook_of_each_level(vae: AutoencoderKL) -> None:
     z, seen = torch.randn(1, 4, 7, 9), []
     plain = decode(vae, z, Bands(50))
     same = decode(vae, z, Bands(50), lambda level, x: seen.append((level, *x.shape[1:])) or x)
-    assert torch.equal(same, plain)
+    # A hook gives each map a memory of its own, and some processors add in another order there.
+    torch.testing.assert_close(same, plain, atol=1e-5, rtol=1e-4)
     assert seen == [(0, 16, 7, 9), (1, 8, 14, 18), (2, 8, 28, 36)]
     assert not torch.allclose(decode(vae, z, Bands(50), lambda level, x: x + 1), plain, atol=1e-2)
     picture = torch.rand(1, 3, 28, 36)

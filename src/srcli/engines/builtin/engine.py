@@ -1,54 +1,51 @@
-"""The built-in engine: the project's own small diffusion model, shipped in the package.
-
-A picture's mean, features and spread are worked out once; the denoiser then samples what the mean misses, and the
-result is mean + strength x detail, so fidelity is exact and costs nothing.
-"""
+"""The built-in engine: the project's own small network, shipped in the package. One pass, nothing is sampled."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
 from srcli.engines.base import Canvas, EngineSpec, Request, Size
-from srcli.engines.builtin.spec import SPEC, entry_name
-from srcli.engines.builtin.weights import read
+from srcli.engines.builtin.spec import DAMAGE_PRESETS, FIDELITY, LICENSE, SPEC, entry_name
+from srcli.engines.builtin.weights import read_model
 from srcli.engines.runtime.device import Device
 from srcli.engines.runtime.memory_budget import PixelMemoryNeed
 from srcli.errors import WeightsError
-from srcli.files import expand_user
-from srcli.models.builtin import UP, Builtin, Prediction
-from srcli.sampling.cosine import Cosine
-from srcli.sampling.hint import to_unit_float
-from srcli.sampling.noise import NoiseField
+from srcli.files import expand_user, hash_file
+from srcli.models.builtin import DAMAGES, Builtin
+from srcli.sampling.hint import pixels_to_tensor, to_unit_float
 from srcli.sampling.tiling import Tile
 from srcli.settings import ModelChoice, Sampling
-from srcli.weights.header import sha256
 from srcli.weights.local import root_of
 from srcli.weights.lock import read_lock
 from srcli.weights.places import packaged_lock
 
-GRID = 4
-"""The denoiser halves its canvas twice, so a block begins and ends at a multiple of this many cells."""
-BLOCK, HALO = 512, 40
+BLOCK, HALO = 512, 64
+"""Hint pixels. Cells within 28 of a result bear on it; restoration's cells are two pixels wide."""
 SMALLER = (BLOCK, 384, 256, 192, 128, 64)
-FEATURES, RENDERED = 536, 264
-"""Of a block: values in the networks' precision for each pixel of the picture, and bytes of what is made of them."""
+FEATURES, RENDERED = 260, 150
+"""Of a block: values in the network's precision for each pixel of the picture, and bytes of what is made of them."""
+PIECE, PIECES = 256, 4
+"""Damage is estimated on at most 4x4 evenly spread pieces of this side."""
 
 
 def load(choice: ModelChoice, device: Device) -> BuiltinEngine:
     """The packaged model for the task, or one trained by `srcli train builtin` (`--adapter FILE`)."""
     if choice.adapter:
         path = expand_user(choice.adapter)
-        digest = sha256(path)
+        digest = hash_file(path)
     else:
-        path, digest = packaged(entry_name(choice.variant))
-    return BuiltinEngine(read_model(path, device), device, digest, block=block_side(device))
+        path, digest = find_packaged(entry_name(choice.variant))
+    model = read_model(path).to(device.torch, device.dtype)
+    return BuiltinEngine(model, device, digest, block=block_side(device))
 
 
 def block_memory_need(device: Device) -> PixelMemoryNeed:
@@ -61,66 +58,20 @@ def block_side(device: Device) -> int:
     return block_memory_need(device).largest(SMALLER, HALO, device)
 
 
-def packaged(name: str) -> tuple[Path, str]:
+def find_packaged(name: str) -> tuple[Path, str]:
     """A file that came with the package, and its hash, which is the locked one."""
     entry = read_lock(packaged_lock())[name]
     path, digest = root_of(entry) / f"{name}.safetensors", str(entry.files[f"{name}.safetensors"].sha256)
-    return verified(path, digest), digest
+    return check_packaged(path, digest), digest
 
 
-def verified(path: Path, wanted: str) -> Path:
+def check_packaged(path: Path, wanted: str) -> Path:
     """`path`, if its bytes are the wanted ones."""
     if not path.is_file():
         raise WeightsError(f"{path.name} is missing from the package: install srcli again")
-    if (found := sha256(path)) != wanted:
+    if (found := hash_file(path)) != wanted:
         raise WeightsError(f"{path} has SHA-256 {found}, not the packaged {wanted}: install srcli again")
     return path
-
-
-def read_model(path: Path, device: Device) -> Builtin:
-    """The model in a file, ready to compute."""
-    return read(path).to(device.torch, device.dtype)
-
-
-@dataclass(frozen=True)
-class Margins:
-    """Cells added around a block so that it lies on the picture's grid, whichever block it is."""
-
-    top: int
-    left: int
-    bottom: int
-    right: int
-
-    @classmethod
-    def of(cls, height: int, width: int, noise: NoiseField, fold: int) -> Margins:
-        grid = GRID * fold
-        top, left = noise.top % grid, noise.left % grid
-        return cls(top, left, -(top + height) % grid, -(left + width) % grid)
-
-    def around(self, picture: Tensor) -> Tensor:
-        return F.pad(picture, (self.left, self.right, self.top, self.bottom), mode="replicate")
-
-    def inside(self, result: Tensor, scale: int) -> Tensor:
-        height, width = result.shape[-2:]
-        rows = slice(self.top * scale, height - self.bottom * scale)
-        return result[..., rows, self.left * scale : width - self.right * scale]
-
-
-@dataclass(frozen=True)
-class BuiltinDenoiser:
-    """The denoiser with what the predictor said of this block."""
-
-    model: Builtin
-    guess: Prediction
-
-    @property
-    def stride(self) -> int:
-        return self.model.shape.fold
-
-    def __call__(self, x: Tensor, t: Tensor, hint: Tensor, where: Sequence[Tile] | None = None) -> Tensor:
-        signal = torch.cos(t.float() * (torch.pi / 2)).to(x.device).expand(len(x))
-        v: Tensor = self.model.detail(x, signal, self.guess.features, self.guess.spread)
-        return v
 
 
 @dataclass(frozen=True)
@@ -130,11 +81,11 @@ class BuiltinEngine:
     model: Builtin
     device: Device
     digest: str
-    spec: EngineSpec = SPEC
     variant: str | None = None
     block: int = BLOCK
     halo: int = HALO
     supported_savings: Collection[str] = ()
+    spec: EngineSpec = SPEC
 
     @property
     def factor(self) -> int:
@@ -154,30 +105,72 @@ class BuiltinEngine:
     def layout(self, height: int, width: int, sampling: Sampling) -> tuple[list[Tile], int] | None:
         return None
 
-    def prepare(self, hint: Tensor, request: Request) -> Canvas:
-        fold = self.model.shape.fold
-        height, width = hint.shape[-2:]
-        margins = Margins.of(height, width, request.noise, fold)
-        picture = (
-            margins.around(to_unit_float(hint)).to(self.device.torch).contiguous(memory_format=torch.channels_last)
-        )
-        guess = self.model.predictor(picture)
-        noise = replace(
-            request.noise,
-            top=(request.noise.top - margins.top) // fold,
-            left=(request.noise.left - margins.left) // fold,
-        )
-        _, _, height, width = guess.features.shape
-        start = noise.draw((1, UP**2, height, width)).to(self.device.torch)
-        strength = 1 - (0.5 if request.sampling.fidelity is None else request.sampling.fidelity)
-        finish = partial(self._finish, guess=guess, margins=margins, strength=strength)
-        return Canvas(start, picture, BuiltinDenoiser(self.model, guess), Cosine(request.sampling.steps or 6), finish)
+    @torch.inference_mode()
+    def survey(self, hint: NDArray[Any], request: Request) -> Request:
+        """How damaged the whole picture is: as told for the first pass, else as estimated from pieces of it."""
+        told = request.sampling.damage or "auto"
+        if told != "auto" and request.noise.layer == 0:
+            return replace(request, findings=dict(zip(DAMAGES, DAMAGE_PRESETS[told], strict=True)))
+        seen = [self.model.estimator.observe(self.model.cells(self._tensor(piece))) for piece in _pieces(hint)]
+        damage = self.model.estimator.conclude(torch.stack(seen).mean(0))[0]
+        return replace(request, findings=dict(zip(DAMAGES, damage.tolist(), strict=True)))
 
-    def _finish(self, x: Tensor, guess: Prediction, margins: Margins, strength: float) -> Tensor:
-        return margins.inside(self.model.render(guess, x, strength), self.factor)
+    def prepare(self, hint: Tensor, request: Request) -> Canvas:
+        """The network runs at the end: nothing is sampled."""
+        height, width = hint.shape[-2:]
+        fold = self.model.shape.fold
+        # A block's cells are the picture's cells, wherever it begins.
+        top, left = request.noise.top % fold, request.noise.left % fold
+        margins = (left, -(left + width) % fold, top, -(top + height) % fold)
+        picture = F.pad(to_unit_float(hint), margins, mode="replicate")
+        picture = picture.to(self.device.torch).contiguous(memory_format=torch.channels_last)
+        damage = torch.tensor([[request.findings.get(name, 0.0) for name in DAMAGES]])
+        fidelity = FIDELITY if request.sampling.fidelity is None else request.sampling.fidelity
+        inside = Tile(*(v * self.factor for v in (top, left, height, width)))
+        return Canvas(
+            picture, picture, None, None, partial(self._draw, damage=damage, fidelity=fidelity, inside=inside)
+        )
+
+    def _draw(self, picture: Tensor, damage: Tensor, fidelity: float, inside: Tile) -> Tensor:
+        """RGB between the two ends; an end that would not be seen is not drawn."""
+        inner = picture.to(self.device.dtype)
+        film = self.model.modulation(damage.to(inner))
+        features = self.model.encode(inner, film)
+        result = self.model.enlarge(picture)
+        if fidelity > 0:
+            result += fidelity * self.model.draw_faithful(features, film).to(result)
+        if fidelity < 1:
+            result += (1 - fidelity) * self.model.draw_crisp(features, film).to(result)
+        return inside.crop(result).clamp_(0, 1)
+
+    def _tensor(self, pixels: NDArray[Any]) -> Tensor:
+        return to_unit_float(pixels_to_tensor(pixels)).to(self.device.torch, self.device.dtype)
 
     def provenance(self) -> Mapping[str, str]:
-        return {"model": f"srcli built-in, sha256 {self.digest}", "licence": "see docs/builtin-model.md"}
+        return {"model": f"srcli built-in, sha256 {self.digest}", "licence": LICENSE}
+
+
+def _pieces(hint: NDArray[Any]) -> list[NDArray[Any]]:
+    """Evenly spread pieces of a picture, of even sides; small pictures are mirrored to at least 16 pixels."""
+    import numpy as np
+
+    height, width = hint.shape[:2]
+    if min(height, width) < 16:
+        pad = [(0, max(0, 16 - side)) for side in (height, width)]
+        hint = np.pad(hint, (*pad, (0, 0)), mode="symmetric")
+        height, width = hint.shape[:2]
+    rows, columns = (_spread(side) for side in (height, width))
+    return [hint[r : r + PIECE, c : c + PIECE][: _even(height - r), : _even(width - c)] for r in rows for c in columns]
+
+
+def _even(side: int) -> int:
+    return min(side, PIECE) // 2 * 2
+
+
+def _spread(side: int) -> list[int]:
+    """Where pieces begin along a side."""
+    count = min(PIECES, -(-side // PIECE))
+    return [round(index * (side - PIECE) / max(1, count - 1)) for index in range(count)] if side > PIECE else [0]
 
 
 def _before(size: Size, factor: int) -> Size:

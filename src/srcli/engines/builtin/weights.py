@@ -18,7 +18,7 @@ from srcli.weights.header import read_header
 from srcli.weights.open import load_into, load_state
 
 
-def write(path: Path, shape: Shape, state: Mapping[str, Tensor], task: str) -> None:
+def write_model(path: Path, shape: Shape, state: Mapping[str, Tensor], task: str) -> None:
     """A full disk leaves the last file whole."""
     halves = {name: tensor.half().contiguous() for name, tensor in state.items()}
     try:
@@ -29,28 +29,29 @@ def write(path: Path, shape: Shape, state: Mapping[str, Tensor], task: str) -> N
         raise MachineError(f"cannot write {path} ({error}): free disk space, then --resume") from error
 
 
-def read(path: Path) -> Builtin:
+def read_model(path: Path) -> Builtin:
     """The model in a file, in fp32."""
-    model = Builtin(shape_of(path))
+    model = Builtin(read_shape(path))
     load_into(model, {name: tensor.float() for name, tensor in load_state(path).items()}, path)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model.requires_grad_(False).eval()
 
 
-def refolded(model: Builtin, fold: int) -> Builtin:
-    """The same networks on cells of `fold` input pixels: each pixel of a cell counts as its share of the old one."""
+def refold_model(model: Builtin, fold: int) -> Builtin:
+    """The same network on cells of `fold` input pixels: each pixel of a cell counts as its share of the old one."""
     if model.shape.fold == fold:
         return model
     made = Builtin(replace(model.shape, fold=fold))
     state = model.state_dict()
     share = (model.shape.fold / fold) ** 2
-    mean = state["predictor.head.weight"].unflatten(1, (3, -1)).sum(2, keepdim=True)
-    state["predictor.head.weight"] = (mean * share).expand(-1, -1, fold**2, -1, -1).flatten(1, 2)
+    for name in ("head.weight", "estimator.local.0.weight"):
+        mean = state[name].unflatten(1, (3, -1)).sum(2, keepdim=True)
+        state[name] = (mean * share).expand(-1, -1, fold**2, -1, -1).flatten(1, 2)
     made.load_state_dict(state)
     return made
 
 
-def shape_of(path: Path) -> Shape:
+def read_shape(path: Path) -> Shape:
     try:
         given: dict[str, Any] = json.loads(read_header(path).metadata["shape"])
         known = {f.name for f in fields(Shape)}

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.random import Generator
 from PIL import Image, ImageDraw, ImageFont
 
-from srcli.train.degradations import Pixels, resize
+from srcli.train.builtin.operations import Pixels, resize_pixels
 
 FINER = 3
 """Patches are drawn this many times larger and reduced, so that edges are smooth."""
@@ -16,44 +16,46 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789&%$#@!?
 
 
 @cache
-def font_files() -> tuple[str, ...]:
+def find_fonts() -> tuple[str, ...]:
     """Whatever fonts the machine has; none come with the package."""
     roots = (Path("/usr/share/fonts"), Path("/usr/local/share/fonts"), Path("/Library/Fonts"), Path("C:/Windows/Fonts"))
     return tuple(sorted(str(f) for root in roots if root.is_dir() for f in root.rglob("*.[to]tf")))
 
 
-def colour(rng: Generator) -> tuple[int, int, int]:
+def draw_colour(rng: Generator) -> tuple[int, int, int]:
     value = rng.integers(0, 256, 3) if rng.random() < 0.6 else np.repeat(rng.integers(0, 256), 3)
     return int(value[0]), int(value[1]), int(value[2])
 
 
-def ground(side: int, rng: Generator) -> Pixels:
+def draw_ground(side: int, rng: Generator) -> Pixels:
     """A plain or softly graded background."""
-    corners = np.array([colour(rng) for _ in range(4)], np.float32).reshape(2, 2, 3)
+    corners = np.array([draw_colour(rng) for _ in range(4)], np.float32).reshape(2, 2, 3)
     if rng.random() < 0.6:
         corners = corners[:1, :1] + (corners - corners[:1, :1]) * 0.15
     smooth = cv2.resize(corners, (side, side), interpolation=cv2.INTER_LINEAR)
     return np.ascontiguousarray(np.clip(smooth, 0, 255).astype(np.uint8))
 
 
-def lines(canvas: Pixels, rng: Generator) -> None:
+def draw_lines(canvas: Pixels, rng: Generator) -> None:
     side = canvas.shape[0]
     for _ in range(int(rng.integers(2, 12))):
         start, end = (tuple(int(v) for v in rng.integers(-side // 4, side + side // 4, 2)) for _ in range(2))
-        cv2.line(canvas, start, end, colour(rng), int(rng.integers(2, 8 * FINER)))
+        cv2.line(canvas, start, end, draw_colour(rng), int(rng.integers(2, 8 * FINER)))
 
 
-def polygons(canvas: Pixels, rng: Generator) -> None:
+def draw_polygons(canvas: Pixels, rng: Generator) -> None:
     side = canvas.shape[0]
     for _ in range(int(rng.integers(1, 6))):
         points = rng.integers(-side // 6, side + side // 6, (int(rng.integers(3, 6)), 2)).astype(np.int32)
-        cv2.fillPoly(canvas, [points], colour(rng))
+        cv2.fillPoly(canvas, [points], draw_colour(rng))
     if rng.random() < 0.3:
         middle = tuple(int(v) for v in rng.integers(0, side, 2))
-        cv2.circle(canvas, middle, int(rng.integers(side // 12, side // 2)), colour(rng), int(rng.choice([-1, 6, 15])))
+        cv2.circle(
+            canvas, middle, int(rng.integers(side // 12, side // 2)), draw_colour(rng), int(rng.choice([-1, 6, 15]))
+        )
 
 
-def stripes(canvas: Pixels, rng: Generator) -> None:
+def draw_stripes(canvas: Pixels, rng: Generator) -> None:
     """Parallel bars with a common period, as in facades, fences and blinds."""
     side, angle = canvas.shape[0], rng.uniform(0, np.pi)
     if rng.random() < 0.4:
@@ -64,14 +66,14 @@ def stripes(canvas: Pixels, rng: Generator) -> None:
     if rng.random() < 0.3:
         across = ((y * np.cos(angle) - x * np.sin(angle)) / (period * rng.uniform(0.4, 2.5))) % 1
         phase = np.maximum(phase, across)
-    canvas[phase < rng.uniform(0.15, 0.6)] = colour(rng)
+    canvas[phase < rng.uniform(0.15, 0.6)] = draw_colour(rng)
 
 
-def words(canvas: Pixels, rng: Generator) -> None:
+def draw_words(canvas: Pixels, rng: Generator) -> None:
     """Lettering in any font of the machine, turned a little; Hershey strokes where it has none."""
     picture = Image.fromarray(canvas)
-    files, side = font_files(), canvas.shape[0]
-    ink, size = colour(rng), int(rng.integers(9, 60) * FINER)
+    files, side = find_fonts(), canvas.shape[0]
+    ink, size = draw_colour(rng), int(rng.integers(9, 60) * FINER)
     draw = ImageDraw.Draw(picture)
     name = files[int(rng.integers(len(files)))] if files else ""
     font = ImageFont.truetype(name, size) if name and rng.random() < 0.85 else ImageFont.load_default(size)
@@ -87,13 +89,13 @@ def words(canvas: Pixels, rng: Generator) -> None:
         canvas[:] = cv2.warpAffine(canvas, turn, (side, side), borderMode=cv2.BORDER_REFLECT)
 
 
-def drawn(side: int, rng: Generator) -> Pixels:
+def draw_patch(side: int, rng: Generator) -> Pixels:
     """A patch of `side` x `side` with one to three of the above, sometimes under a little texture."""
-    canvas = ground(side * FINER, rng)
-    makers = (lines, polygons, stripes, words, words)
+    canvas = draw_ground(side * FINER, rng)
+    makers = (draw_lines, draw_polygons, draw_stripes, draw_words, draw_words)
     for index in rng.choice(len(makers), int(rng.integers(1, 4))):
         makers[index](canvas, rng)
-    small = resize(canvas, side, side, Image.Resampling.BOX)
+    small = resize_pixels(canvas, side, side, Image.Resampling.BOX)
     if rng.random() < 0.3:
         grain = rng.normal(0, rng.uniform(1, 6), (side, side, 1))
         return np.clip(small + grain, 0, 255).astype(np.uint8)

@@ -5,17 +5,25 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from srcli.train.degradations import Pixels, any_filter, any_jpeg, blur, noise, resize, rounded
+from srcli.train.builtin.operations import (
+    Pixels,
+    add_camera_noise,
+    blur_randomly,
+    pick_filter,
+    resize_pixels,
+    round_levels,
+    store_any_jpeg,
+)
 
 Plane = NDArray[np.float32]
 
 
-def printed(pixels: Pixels, rng: Generator) -> Pixels:
+def print_picture(pixels: Pixels, rng: Generator) -> Pixels:
     """A print of the picture, as it was when new: grey or toned, with the contrast of its paper."""
     weights = rng.dirichlet((2.0, 3.5, 1.0)).astype(np.float32)
     grey = np.asarray((pixels @ weights) / 255, np.float32) ** np.float32(rng.uniform(0.75, 1.35))
     black, white = rng.uniform(0, 0.22), rng.uniform(0.75, 1)
-    return rounded(255 * _tinted(np.asarray(black + (white - black) * grey, np.float32), rng))
+    return round_levels(255 * _tinted(np.asarray(black + (white - black) * grey, np.float32), rng))
 
 
 def _tinted(grey: Plane, rng: Generator) -> Plane:
@@ -29,17 +37,17 @@ def _tinted(grey: Plane, rng: Generator) -> Plane:
     return np.asarray(flat * paper + middle * (4 * flat * (1 - flat)), np.float32)
 
 
-def grain(pixels: Pixels, rng: Generator) -> Pixels:
+def add_grain(pixels: Pixels, rng: Generator) -> Pixels:
     """Clumps of silver: noise with a size, strongest in the middle tones."""
     field = rng.standard_normal(pixels.shape[:2], dtype=np.float32)
     field = cv2.GaussianBlur(field, (0, 0), rng.uniform(0.4, 1.3))
     middle = pixels.mean(2) / 255
     strength = rng.uniform(2, 11) / max(float(field.std()), 1e-6)
     spread = strength * (0.4 + 2.4 * middle * (1 - middle))
-    return rounded(pixels + (field * spread)[..., None].astype(np.float32))
+    return round_levels(pixels + (field * spread)[..., None].astype(np.float32))
 
 
-def damage(pixels: Pixels, rng: Generator) -> Pixels:
+def add_scratches(pixels: Pixels, rng: Generator) -> Pixels:
     """Scratches, hairs, cracks and dust: light where the emulsion is gone, dark where something lies on it."""
     mask = np.zeros(pixels.shape[:2], np.uint8)
     height, width = pixels.shape[:2]
@@ -55,7 +63,7 @@ def damage(pixels: Pixels, rng: Generator) -> Pixels:
     soft = cv2.GaussianBlur(mask, (0, 0), rng.uniform(0.4, 1.0)).astype(np.float32)[..., None] / 255
     tone = rng.uniform(0.8, 1) if rng.random() < 0.7 else rng.uniform(0, 0.25)
     ink = pixels.reshape(-1, 3).max(0) * np.float32(tone)
-    return rounded(pixels + soft * np.float32(rng.uniform(0.5, 1)) * (ink - pixels))
+    return round_levels(pixels + soft * np.float32(rng.uniform(0.5, 1)) * (ink - pixels))
 
 
 def _scratch(mask: NDArray[np.uint8], rng: Generator) -> None:
@@ -69,18 +77,18 @@ def _scratch(mask: NDArray[np.uint8], rng: Generator) -> None:
     cv2.polylines(mask, [points], False, 255, int(rng.choice([1, 1, 2, 3])), cv2.LINE_AA)
 
 
-def age(pixels: Pixels, scale: int, rng: Generator) -> Pixels:
+def age_print(pixels: Pixels, scale: int, rng: Generator) -> Pixels:
     """The scan of an old print, `scale` times smaller than the picture it is of."""
     height, width = (side // scale for side in pixels.shape[:2])
     if rng.random() < 0.8:
-        pixels = blur(pixels, rng, 0.4, 3.0)
+        pixels = blur_randomly(pixels, rng, 0.4, 3.0)
     if rng.random() < 0.3:
-        pixels = grain(pixels, rng)
-    small = resize(pixels, width, height, any_filter(rng))
+        pixels = add_grain(pixels, rng)
+    small = resize_pixels(pixels, width, height, pick_filter(rng))
     if rng.random() < 0.7:
-        small = grain(small, rng)
+        small = add_grain(small, rng)
     if rng.random() < 0.6:
-        small = damage(small, rng)
+        small = add_scratches(small, rng)
     if rng.random() < 0.2:
-        small = noise(small, rng, 6)
-    return any_jpeg(small, rng, 45, 96) if rng.random() < 0.7 else small
+        small = add_camera_noise(small, rng, 6)
+    return store_any_jpeg(small, rng, 45, 96) if rng.random() < 0.7 else small

@@ -1,0 +1,1 @@
+"""Training of the built-in network: photographs, damage, teachers, losses, one trainer."""

@@ -1,0 +1,109 @@
+"""Training pairs made once and kept on the device as bytes: spoiled, sharp, and a teacher's answer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from srcli.models.builtin import UPSCALE
+from srcli.train.builtin.damage import (
+    Draws,
+    measure_damage,
+    quantize,
+    reduce_antialiased,
+    resize_any,
+    spoil_heavily,
+    spoil_lightly,
+)
+from srcli.train.builtin.operations import Pixels
+from srcli.train.builtin.photos import Photographs
+from srcli.train.builtin.teachers import Teacher
+
+CLEAN, LIGHT, HEAVY = range(3)
+
+
+@dataclass(frozen=True)
+class Bank:
+    """`count` samples; everything but the damage is bytes."""
+
+    spoiled: Tensor
+    sharp: Tensor
+    answers: Tensor
+    damage: Tensor
+    kinds: Tensor
+
+    def __len__(self) -> int:
+        return len(self.kinds)
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        pictures = (part[indices].float() / 255 for part in (self.spoiled, self.sharp, self.answers))
+        return (*pictures, self.damage[indices], self.kinds[indices])  # type: ignore[return-value]
+
+    @classmethod
+    def join(cls, parts: list[Bank]) -> Bank:
+        names = cls.__dataclass_fields__
+        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+
+
+@dataclass(frozen=True)
+class BankMaker:
+    """Makes samples; teachers answer in half precision."""
+
+    photos: Photographs
+    damaged: Teacher | None  # answers for spoiled pictures; None: the truth is the answer
+    clean: Teacher | None  # answers for clean ones
+    cells: int
+    dtype: torch.dtype
+
+    def make(self, count: int, draws: Draws) -> Bank:
+        """`count` samples of one kind."""
+        sharp = self.photos.cut_patches(count, self.cells * UPSCALE, draws)
+        kind = draws.choice(0.34, 0.31, 0.35)
+        spoiled = quantize(self._spoil(kind, sharp, draws))
+        small = spoiled.float() / 255
+        teacher = self.clean if kind == CLEAN else self.damaged
+        answers = sharp if teacher is None else self._ask(teacher, small)
+        damage = measure_damage(small, reduce_antialiased(sharp))
+        kinds = torch.full((count,), kind, device=sharp.device)
+        return Bank(spoiled, quantize(sharp), quantize(answers), damage, kinds)
+
+    @torch.inference_mode()
+    def _ask(self, teacher: Teacher, small: Tensor) -> Tensor:
+        answers: Tensor = teacher(small.to(self.dtype).contiguous(memory_format=torch.channels_last))
+        return answers.float()
+
+    def _spoil(self, kind: int, sharp: Tensor, draws: Draws) -> Tensor:
+        if kind != CLEAN:
+            return (spoil_lightly if kind == LIGHT else spoil_heavily)(sharp, draws)
+        if draws.choice(0.75, 0.25) == 0:
+            return reduce_antialiased(sharp)
+        return resize_any(sharp, self.cells, self.cells, draws)
+
+    def fill(self, batch: int, most: int, seconds: float, draws: Draws, tell: Callable[[str], None]) -> Bank:
+        """As many samples as the time allows, `most` at most."""
+        started, parts = time.monotonic(), [self.make(batch, draws)]
+        while sum(map(len, parts)) < most and time.monotonic() - started < seconds:
+            parts.append(self.make(batch, draws))
+            if parts[-1].kinds.is_cuda:
+                torch.cuda.synchronize()
+        tell(f"{sum(map(len, parts))} pairs in {time.monotonic() - started:.0f} s")
+        return Bank.join(parts)
+
+
+def make_aged_bank(batches: Sequence[tuple[Pixels, Pixels]], factor: int, device: torch.device) -> Bank:
+    """Aged prints (N, h, w, 3) and what they were, `factor` times as large; the truth is the answer."""
+    small, sharp = (
+        torch.from_numpy(np.concatenate(part)).permute(0, 3, 1, 2).contiguous().to(device)
+        for part in zip(*batches, strict=True)
+    )
+    damage = [
+        measure_damage(s.float() / 255, reduce_antialiased(t.float() / 255, factor))
+        for s, t in zip(torch.split(small, 256), torch.split(sharp, 256), strict=True)
+    ]
+    kinds = torch.full((len(small),), LIGHT, device=device)
+    return Bank(small, sharp, sharp, torch.cat(damage), kinds)

@@ -1,0 +1,58 @@
+"""What the two ends learn from, and the critic that tells drawn from photographed."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.parametrizations import spectral_norm
+
+
+def gradient_distance(result: Tensor, target: Tensor) -> Tensor:
+    """L1 of horizontal and vertical differences."""
+    apart = result - target
+    return apart.diff(dim=-1).abs().mean() + apart.diff(dim=-2).abs().mean()
+
+
+def pixel_distance(result: Tensor, target: Tensor, edges: float) -> Tensor:
+    """L1 of pixels, of their differences, and of means over 16x16 pixels, so that no colour drifts."""
+    drift = F.avg_pool2d(result - target, 16).abs().mean()
+    return (result - target).abs().mean() + edges * gradient_distance(result, target) + drift
+
+
+class Critic(nn.Module):
+    """Patch discriminator that also sees what the picture was made from; spectral norm keeps it tame."""
+
+    def __init__(self, width: int = 48) -> None:
+        super().__init__()
+        widths = (6, width, 2 * width, 4 * width)
+        layers: list[nn.Module] = []
+        for before, after in zip(widths, widths[1:], strict=False):
+            layers += [spectral_norm(nn.Conv2d(before, after, 4, 2, 1)), nn.LeakyReLU(0.2)]
+        layers += [spectral_norm(nn.Conv2d(widths[-1], 4 * width, 3, 1, 1)), nn.LeakyReLU(0.2)]
+        layers += [spectral_norm(nn.Conv2d(4 * width, 1, 3, 1, 1))]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, picture: Tensor, small: Tensor) -> Tensor:
+        led = F.interpolate(small, size=picture.shape[-2:], mode="bilinear", align_corners=False)
+        verdict: Tensor = self.layers(torch.cat((picture, led), 1) * 2 - 1)
+        return verdict.float()
+
+
+def critic_loss(real: Tensor, drawn: Tensor) -> Tensor:
+    """Relativistic: a photograph is to look more real than what was drawn of the same input."""
+    return F.softplus(drawn - real).mean()
+
+
+def drawn_loss(real: Tensor, drawn: Tensor) -> Tensor:
+    return F.softplus(real.detach() - drawn).mean()
+
+
+def balanced_gradient(result: Tensor, parts: list[tuple[float, Tensor]]) -> Tensor:
+    """Gradients of several losses at `result`, each brought to its weight times the norm of the first."""
+    grads = [torch.autograd.grad(loss, result, retain_graph=True)[0] for _, loss in parts]
+    norm = grads[0].norm()
+    total = grads[0] * parts[0][0]
+    for (weight, _), grad in zip(parts[1:], grads[1:], strict=True):
+        total = total + grad * (weight * norm / (grad.norm() + 1e-12))
+    return total

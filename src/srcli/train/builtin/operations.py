@@ -1,0 +1,63 @@
+"""Numpy operations that age a print: resize, blur, noise and JPEG. Pictures are uint8 RGB arrays."""
+
+import io
+
+import cv2
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+from PIL import Image
+
+Pixels = NDArray[np.uint8]
+FILTERS = (
+    Image.Resampling.BICUBIC,
+    Image.Resampling.BOX,
+    Image.Resampling.LANCZOS,
+    Image.Resampling.BILINEAR,
+    Image.Resampling.HAMMING,
+)
+
+
+def resize_pixels(pixels: Pixels, width: int, height: int, method: Image.Resampling = FILTERS[0]) -> Pixels:
+    return np.asarray(Image.fromarray(pixels).resize((width, height), method))
+
+
+def store_jpeg(pixels: Pixels, quality: int, subsampling: int = 2) -> Pixels:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, subsampling=subsampling)
+    return np.asarray(Image.open(buffer).convert("RGB"))
+
+
+def round_levels(values: NDArray[np.float32]) -> Pixels:
+    return np.asarray(np.clip(np.rint(values), 0, 255), np.uint8)
+
+
+def blur_randomly(pixels: Pixels, rng: Generator, low: float, high: float) -> Pixels:
+    """Gaussian blur, drawn out along a random direction two times in five."""
+    sigma = rng.uniform(low, high)
+    if rng.random() < 0.6:
+        return np.asarray(cv2.GaussianBlur(pixels, (0, 0), sigma), np.uint8)
+    angle, other = rng.uniform(0, np.pi), sigma * rng.uniform(0.2, 0.9)
+    reach = int(np.ceil(3 * sigma))
+    y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    u, v = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
+    kernel = np.exp(-0.5 * ((u / sigma) ** 2 + (v / max(other, 0.1)) ** 2))
+    return np.asarray(cv2.filter2D(pixels, -1, kernel / kernel.sum()), np.uint8)
+
+
+def add_camera_noise(pixels: Pixels, rng: Generator, high: float) -> Pixels:
+    """Noise of a camera: Gaussian, stronger in the light one time in three, the same on R, G and B two in five."""
+    sigma = rng.uniform(0.5, high)
+    channels = 1 if rng.random() < 0.4 else 3
+    grain = rng.standard_normal((*pixels.shape[:2], channels), dtype=np.float32) * sigma
+    if rng.random() < 0.35:
+        grain = grain * np.sqrt(pixels / np.float32(110))
+    return round_levels(pixels + grain)
+
+
+def pick_filter(rng: Generator) -> Image.Resampling:
+    return FILTERS[int(rng.integers(len(FILTERS)))]
+
+
+def store_any_jpeg(pixels: Pixels, rng: Generator, low: int, high: int) -> Pixels:
+    return store_jpeg(pixels, int(rng.integers(low, high + 1)), 2 if rng.random() < 0.7 else 0)

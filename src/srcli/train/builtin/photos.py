@@ -1,0 +1,104 @@
+"""Sharp patches from photographs that stay on the training device as 8-bit levels."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from srcli.errors import PictureError
+from srcli.imaging.read import read_picture
+from srcli.settings import FIRST
+from srcli.train.builtin.damage import Draws
+from srcli.train.builtin.lettering import draw_patch
+from srcli.train.builtin.operations import Pixels
+
+DRAWN_SIDE = 384
+DRAWN_SHARE = 0.1
+"""Share of patches with drawn lines and lettering, which a few hundred photographs hold too little of."""
+
+
+def is_held_out(path: Path) -> bool:
+    """A tenth of all pictures, told by name, is never trained on."""
+    return hashlib.sha256(path.name.encode()).digest()[0] % 10 == 0
+
+
+def decode_photo(path: Path) -> Pixels | None:
+    """The picture as 8-bit sRGB, upright, or None where it cannot be read."""
+    try:
+        pixels = read_picture(path, frames=FIRST).pixels
+    except PictureError:
+        return None
+    return pixels.astype(np.uint8) if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
+
+
+def draw_lettering(seed: int) -> Pixels:
+    """A drawn patch of lines, polygons, stripes or words."""
+    return draw_patch(DRAWN_SIDE, np.random.default_rng((5, seed)))
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """Pictures (3, H, W) of bytes, all at least as large as a patch."""
+
+    pictures: Sequence[Tensor]
+    drawn: Sequence[Tensor]
+
+    @classmethod
+    def place(cls, photos: Sequence[Pixels], drawings: Sequence[Pixels], device: torch.device) -> Photographs:
+        """On a device, where they stay."""
+        return cls([_planes(p, device) for p in photos], [_planes(p, device) for p in drawings])
+
+    def cut_patches(self, count: int, side: int, draws: Draws) -> Tensor:
+        """Sharp patches (count, 3, side, side) in 0..1; flat ones are rarer than in the photographs."""
+        zoom = 1.0 if draws.choice(0.55, 0.45) == 0 else draws.number(1.0, 1.7)
+        wide = min(round(side * zoom), min(min(p.shape[1:]) for p in self.pictures))
+        wanted = round(count * (1 - DRAWN_SHARE)) if self.drawn else count
+        candidates = _cut(self.pictures, round(count * 1.4), wide, draws)
+        patches = _to_side(candidates[_pick_busy(candidates, wanted, draws)], side)
+        if wanted == count:
+            return patches
+        lettering = _cut(self.drawn, count - wanted, min(wide, DRAWN_SIDE), draws)
+        return torch.cat((patches, _to_side(lettering, side)))
+
+
+def _cut(pictures: Sequence[Tensor], count: int, side: int, draws: Draws) -> Tensor:
+    areas = torch.tensor([float(p.shape[1] * p.shape[2]) for p in pictures]).sqrt()
+    chosen = torch.multinomial(areas, count, replacement=True, generator=draws.host).tolist()
+    places = torch.rand(count, 2, generator=draws.host).tolist()
+    cut = []
+    for index, (down, right) in zip(chosen, places, strict=True):
+        _, height, width = pictures[index].shape
+        top, left = int(down * (height - side + 1)), int(right * (width - side + 1))
+        cut.append(pictures[index][:, top : top + side, left : left + side])
+    return torch.stack(cut).float() / 255
+
+
+def _planes(pixels: Pixels, device: torch.device) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))).to(device)
+
+
+def _to_side(patches: Tensor, side: int) -> Tensor:
+    if patches.shape[-1] == side:
+        return patches
+    return F.interpolate(patches, size=(side, side), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+
+
+def _pick_busy(patches: Tensor, count: int, draws: Draws) -> Tensor:
+    """Indices of `count` patches, preferring those with detail: a sky teaches little, but something."""
+    grey = patches[..., ::2, ::2].mean(1)
+    detail = grey.diff(dim=1).abs().mean((1, 2)) + grey.diff(dim=2).abs().mean((1, 2))
+    liking = detail.clamp(max=0.04) + draws.uniform(len(patches), 0, 0.04)
+    return liking.topk(count).indices
+
+
+def turn_all(number: int, *batches: Tensor) -> list[Tensor]:
+    """One of the eight flips and turns, the same for all."""
+    turned = [torch.rot90(batch, number % 4, (-2, -1)) for batch in batches]
+    return [batch.flip(-1) for batch in turned] if number >= 4 else turned

@@ -1,0 +1,269 @@
+"""One command's training: photographs, a bank of answers, then the stages for enlargement or restoration."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from srcli.engines.builtin.weights import read_model, refold_model, write_model
+from srcli.errors import InputError, MachineError, WeightsError
+from srcli.files import replace_file
+from srcli.models.builtin import UPSCALE, Builtin, Shape
+from srcli.train.builtin.aging import age_print, print_picture
+from srcli.train.builtin.bank import Bank, BankMaker, make_aged_bank
+from srcli.train.builtin.damage import Draws
+from srcli.train.builtin.features import FeatureNetwork
+from srcli.train.builtin.operations import Pixels
+from srcli.train.builtin.photos import Photographs, decode_photo, draw_lettering, is_held_out
+from srcli.train.builtin.teachers import Teacher, read_teacher
+from srcli.train.builtin.trainer import Stage, Training
+from srcli.train.pictures import survey_pictures
+
+Tell = Callable[[str], None]
+FOLDS = {"upscale": 1, "restore": 2}
+BANK_SHARE = 0.18
+"""Of the time, for making pairs; the stages share the rest."""
+SAVE_EVERY = 30.0  # seconds
+AGED_AT_ONCE = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a training is told."""
+
+    photos: Path
+    out: Path
+    seconds: float
+    device: torch.device
+    task: str = "upscale"
+    teachers: Path | None = None  # general, dense, span, features: NAME.safetensors; without, the truth teaches
+    damaged_teacher: str = "dense"
+    batch: int = 8
+    cells: int = 48
+    pairs: int = 80_000
+    steps: int | None = None  # of each stage, instead of a share of the seconds
+    jobs: int = 0
+    seed: int = 1
+    rate: float = 1.2e-3
+    start: Path | None = None
+    shape: Shape = field(default_factory=Shape)
+
+    @property
+    def model_file(self) -> Path:
+        return self.out / f"builtin-{self.task}.safetensors"
+
+    @property
+    def state_file(self) -> Path:
+        return self.out / f"builtin-{self.task}.state"
+
+    def stages(self) -> tuple[Stage, ...]:
+        """Enlargement learns answers, then is sharpened against photographs, then its crisp end imitates a teacher."""
+        left = self.seconds * (1 - BANK_SHARE)
+        learn = Stage(name="learn", seconds=0.4 * left, rate=self.rate, batch=self.batch, steps=self.steps, truth=0.1)
+        third = replace(learn, rate=self.rate / 3, seconds=0.3 * left)
+        if self.task == "restore":
+            return (replace(third, name="restore", seconds=left, features=1.2, critic=0.3, truth=1),)
+        sharpen = replace(third, name="sharpen", features=1.5, critic=0.5, truth=0.5)
+        imitate = replace(third, name="imitate", features=2, critic=1.5, truth=0, crisp_only=True, imitate=True)
+        return learn, sharpen, imitate
+
+
+def train(plan: Plan, resume: bool, tell: Tell) -> Path:
+    """All stages within the time; returns the file of the trained network."""
+    _check(plan, resume)
+    began = time.monotonic()
+    torch.manual_seed(plan.seed)
+    photos = _open_photos(plan, tell)
+    with _aging(plan, photos) as aged:  # forked before the device is touched
+        features = _read_features(plan)
+        bank = _make_bank(plan, photos, aged, BANK_SHARE * plan.seconds - (time.monotonic() - began), tell)
+    training = Training(_begin_model(plan), features, plan.device, plan.seed)
+    if resume:
+        training.restore(_load_state(plan))
+        tell(f"resumed at step {training.step}, stage {training.stage}")
+    stages = plan.stages()
+    names = [stage.name for stage in stages]
+    for stage in stages[names.index(training.stage) if training.stage in names else 0 :]:
+        _run_stage(training, stage, bank, plan, tell)
+    return plan.model_file
+
+
+def _check(plan: Plan, resume: bool) -> None:
+    """An --out that holds a training is continued only on demand; one that does not cannot be."""
+    if plan.task not in FOLDS:
+        raise InputError(f"--task {plan.task!r} is unknown: choose one of {', '.join(FOLDS)}")
+    begun = plan.state_file.exists()
+    if begun and not resume:
+        raise InputError(f"{plan.out} already holds a training: add --resume or give another --out")
+    if resume and not begun:
+        raise InputError(f"{plan.out} holds no training to resume: leave out --resume or give another --out")
+    try:
+        plan.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MachineError(f"cannot make {plan.out} ({error.strerror}): give another --out") from error
+
+
+def _open_photos(plan: Plan, tell: Tell) -> list[Pixels]:
+    """Every photograph that is not held out, decoded, in `jobs` processes where that is more than 0."""
+    least = (plan.cells + 8) * UPSCALE
+    found = survey_pictures(plan.photos, least)
+    found.report(tell, least)
+    files = [picture.path for picture in found.usable]
+    files = [file for file in files if not is_held_out(file)] or files
+    opened = _map(decode_photo, files, plan.jobs)
+    if not (readable := [pixels for pixels in opened if pixels is not None]):
+        raise InputError(f"none of {len(files)} pictures in {plan.photos} can be read: give others")
+    return readable
+
+
+def _map(function: Callable[[Any], Any], items: list[Any], jobs: int) -> list[Any]:
+    if not jobs:
+        return [function(item) for item in items]
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("fork")) as pool:
+        return list(pool.map(function, items, chunksize=4))
+
+
+@dataclass(frozen=True)
+class Aging:
+    """Makes aged prints in numpy; every draw follows from the seed and the batch's number."""
+
+    photos: list[Pixels]
+    cells: int
+    seed: int
+
+    def make_batch(self, number: int) -> tuple[Pixels, Pixels]:
+        """Aged (n, 2c, 2c, 3) and true prints (n, 4c, 4c, 3)."""
+        pairs = [self._make_pair(np.random.default_rng((self.seed, number, i))) for i in range(AGED_AT_ONCE)]
+        small, sharp = (np.stack(part) for part in zip(*pairs, strict=True))
+        return small, sharp
+
+    def _make_pair(self, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
+        side = self.cells * UPSCALE
+        photo = self.photos[int(rng.integers(len(self.photos)))]
+        top, left = (int(rng.integers(0, length - side + 1)) for length in photo.shape[:2])
+        sharp = np.rot90(photo[top : top + side, left : left + side], int(rng.integers(4)))
+        sharp = print_picture(np.ascontiguousarray(sharp), rng)
+        return age_print(sharp, FOLDS["restore"], rng), sharp
+
+
+_aging_here: Aging | None = None  # set before workers are forked: they share the decoded photographs
+
+
+def _make_aged(number: int) -> tuple[Pixels, Pixels]:
+    if _aging_here is None:
+        raise MachineError("a worker started without photographs: report this as a defect")
+    return _aging_here.make_batch(number)
+
+
+@contextmanager
+def _aging(plan: Plan, photos: list[Pixels]) -> Iterator[Iterator[tuple[Pixels, Pixels]]]:
+    """Aged batches without end, made ahead by workers that were forked before the device is touched."""
+    global _aging_here
+    _aging_here = Aging(photos, plan.cells, plan.seed)
+    numbers = range(max(1, plan.pairs // AGED_AT_ONCE))
+    if plan.task != "restore" or not plan.jobs:
+        yield map(_make_aged, numbers)
+        return
+    with ProcessPoolExecutor(plan.jobs, multiprocessing.get_context("fork"), os.nice, (10,)) as pool:
+        yield pool.map(_make_aged, numbers)
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _make_bank(
+    plan: Plan, photos: list[Pixels], aged: Iterator[tuple[Pixels, Pixels]], seconds: float, tell: Tell
+) -> Bank:
+    if plan.task == "restore":
+        until, batches = time.monotonic() + seconds, [next(aged)]
+        while time.monotonic() < until and (batch := next(aged, None)) is not None:
+            batches.append(batch)
+        tell(f"{len(batches) * AGED_AT_ONCE} aged pairs")
+        return make_aged_bank(batches, UPSCALE // FOLDS["restore"], plan.device)
+    drawings = _map(draw_lettering, list(range(min(800, max(1, plan.pairs // 16)))), plan.jobs)
+    maker = BankMaker(
+        Photographs.place(photos, drawings, plan.device),
+        _read_teacher(plan, plan.damaged_teacher),
+        _read_teacher(plan, "span"),
+        plan.cells,
+        torch.bfloat16,
+    )
+    return maker.fill(plan.batch, plan.pairs, seconds, Draws(plan.seed, plan.device), tell)
+
+
+def _read_teacher(plan: Plan, kind: str) -> Teacher | None:
+    if plan.teachers is None:
+        return None
+    return read_teacher(kind, _existing(plan.teachers / f"{kind}.safetensors"), plan.device, torch.bfloat16)
+
+
+def _read_features(plan: Plan) -> FeatureNetwork | None:
+    if plan.teachers is None:
+        return None
+    return FeatureNetwork(_existing(plan.teachers / "features.safetensors")).to(plan.device)
+
+
+def _existing(file: Path) -> Path:
+    if not file.is_file():
+        raise WeightsError(f"no {file.name} in {file.parent}: put the teacher there, or leave out --teachers")
+    return file
+
+
+def _begin_model(plan: Plan) -> Builtin:
+    model = read_model(plan.start) if plan.start else Builtin(replace(plan.shape, fold=FOLDS[plan.task]))
+    return refold_model(model, FOLDS[plan.task]).requires_grad_(True).train()
+
+
+def _load_state(plan: Plan) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = torch.load(plan.state_file, map_location=plan.device, weights_only=True)
+    except Exception as error:
+        raise WeightsError(f"cannot resume from {plan.state_file} ({type(error).__name__}): start anew") from error
+    for name in ("dice", "turns"):
+        state[name] = state[name].cpu()
+    return state
+
+
+def _run_stage(training: Training, stage: Stage, bank: Bank, plan: Plan, tell: Tell) -> None:
+    """A stage, saved every half minute and however it ends, with a line of losses each time."""
+    saved = time.monotonic()
+
+    def keep() -> None:
+        nonlocal saved
+        _save(training, plan)
+        _tell_losses(training, plan, tell)
+        saved = time.monotonic()
+
+    try:
+        training.run(stage, bank, lambda: keep() if time.monotonic() - saved > SAVE_EVERY else None)
+    finally:
+        keep()
+
+
+def _save(training: Training, plan: Plan) -> None:
+    """A full disk or a kill leaves the last checkpoint whole."""
+    training.check_finite()
+    try:
+        with replace_file(plan.state_file) as fresh, fresh.open("wb") as opened:
+            torch.save(training.state(), opened)
+    except (OSError, RuntimeError) as error:
+        raise MachineError(f"cannot save {plan.state_file} ({error}): free disk space, then --resume") from error
+    write_model(plan.model_file, training.model.shape, training.average.state_dict(), plan.task)
+
+
+def _tell_losses(training: Training, plan: Plan, tell: Tell) -> None:
+    rate = training.done / max(training.seconds, 1e-9)
+    line = {"stage": training.stage, "step": training.step, "steps a second": round(rate, 2)}
+    line |= {name: round(value, 4) for name, value in training.losses.items()}
+    with (plan.out / "losses.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+    tell(json.dumps(line))

@@ -1,0 +1,213 @@
+"""The stages of a training: learn teachers' answers, then sharpen the crisp end against photographs."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from srcli.errors import PictureError
+from srcli.models.builtin import Builtin
+from srcli.train.builtin.bank import CLEAN, Bank
+from srcli.train.builtin.features import FeatureNetwork, feature_distance
+from srcli.train.builtin.losses import Critic, balanced_gradient, critic_loss, drawn_loss, pixel_distance
+from srcli.train.builtin.photos import turn_all
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """One stage; its learning rate warms up, then falls along a cosine over `seconds`."""
+
+    name: str
+    seconds: float
+    rate: float
+    batch: int
+    features: float = 0.0  # weight of the feature distance to the truth, relative to the pixel loss
+    critic: float = 0.0
+    truth: float = 0.0  # share of samples whose crisp pixels are compared with the truth, not with the teacher
+    crisp_only: bool = False  # everything but the crisp end stays as it is
+    imitate: bool = False  # features and critic compare damaged samples with the teacher's answer, not the truth
+    warmup: int = 100
+    average: float = 0.999
+    steps: int | None = None  # instead of seconds
+
+    def progress(self, seconds: float, steps: int) -> float:
+        """Share of the stage that is done."""
+        return steps / self.steps if self.steps is not None else seconds / max(self.seconds, 1e-9)
+
+
+CRITIC_RATE = 3e-4
+PLACE = ("step", "stage", "done", "seconds")
+
+
+class Training:
+    """A network being trained: weights, their running average, the critic, optimizers."""
+
+    def __init__(self, model: Builtin, features: FeatureNetwork | None, device: torch.device, seed: int) -> None:
+        self.model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = copy.deepcopy(self.model).requires_grad_(False).eval()
+        self.critic = Critic().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.features, self.device, self.step = features, device, 0
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=1e-4)
+        self.critic_optimizer = torch.optim.AdamW(self.critic.parameters(), lr=2e-4, betas=(0.5, 0.99))
+        self.dice = torch.Generator(device).manual_seed(seed)
+        self.turns = torch.Generator().manual_seed(seed)
+        self.losses: dict[str, float] = {}
+        self.stage, self.done, self.seconds = "", 0, 0.0
+
+    def run(self, stage: Stage, bank: Bank, on_step: Callable[[], None]) -> None:
+        """Train until the stage's time or steps are over, less what was done of it before."""
+        if self.stage != stage.name:
+            self.stage, self.done, self.seconds = stage.name, 0, 0.0
+        began = time.monotonic() - self.seconds
+        while (progress := stage.progress(self.seconds, self.done)) < 1:
+            rate = stage.rate * min(1.0, (self.done + 1) / stage.warmup) * _cosine(progress)
+            self._set_rate(rate, rate / stage.rate * CRITIC_RATE)
+            self._step(stage, bank)
+            self.done, self.seconds = self.done + 1, time.monotonic() - began
+            on_step()
+
+    def _set_rate(self, rate: float, critic_rate: float) -> None:
+        for optimizer, value in ((self.optimizer, rate), (self.critic_optimizer, critic_rate)):
+            for group in optimizer.param_groups:
+                group["lr"] = value
+
+    def _step(self, stage: Stage, bank: Bank) -> None:
+        indices = torch.randint(len(bank), (stage.batch,), generator=self.dice, device=self.device)
+        spoiled, sharp, answers, damage, kinds = bank.batch(indices)
+        which = int(torch.randint(8, (), generator=self.turns))
+        spoiled, sharp, answers = turn_all(which, spoiled, sharp, answers)
+        spoiled = spoiled.contiguous(memory_format=torch.channels_last)
+        clean = (kinds == CLEAN)[:, None, None, None]
+        with self._half():
+            judged = self.model.estimate(spoiled).float()
+        known = self._chance(stage.batch, 0.5)[:, None]
+        told = torch.where(
+            known,
+            damage * (1 + 0.1 * torch.randn(damage.shape, generator=self.dice, device=self.device)),
+            judged.detach(),
+        )
+        if stage.crisp_only:
+            crisp, other = self._draw_crisp(spoiled, told), torch.zeros((), device=self.device)
+        else:
+            crisp, other = self._draw_both(spoiled, told, clean, sharp, answers)
+            other = other + 0.1 * (judged - damage).abs().mean()
+        wanted = self._chance(stage.batch, stage.truth)[:, None, None, None]
+        target = torch.where(wanted, sharp, answers).contiguous()
+        model = torch.where(clean, sharp, answers).contiguous() if stage.imitate else sharp.contiguous()
+        leaf = crisp.detach().contiguous().requires_grad_(True)
+        # Trying every algorithm on the feature network's depthwise layers would take long.
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False):
+            drawn = self._drawn_gradient(stage, leaf, target, model, spoiled.contiguous())
+        self.optimizer.zero_grad(set_to_none=True)
+        losses = (crisp,) if stage.crisp_only else (crisp, other)
+        torch.autograd.backward(losses, (drawn, None)[: len(losses)])
+        self._clip()
+        self.optimizer.step()
+        self.step += 1
+        self._follow(min(stage.average, (1 + self.step) / (10 + self.step)))
+
+    def _draw_crisp(self, spoiled: Tensor, told: Tensor) -> Tensor:
+        with self._half():
+            with torch.no_grad():
+                film = self.model.modulation(told)
+                features = self.model.encode(spoiled, film)
+            added = self.model.draw_crisp(features, film)
+        result: Tensor = self.model.enlarge(spoiled) + added.float()
+        return result
+
+    def _draw_both(
+        self, spoiled: Tensor, told: Tensor, clean: Tensor, sharp: Tensor, answers: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The crisp result, and the faithful end's loss."""
+        with self._half():
+            ends = self.model(spoiled, told)
+        taught = clean & self._chance(len(spoiled), 0.5)[:, None, None, None]
+        loss = pixel_distance(ends.faithful.float(), torch.where(taught, answers, sharp), 0.1)
+        if self.step % 50 == 0:
+            self.losses["faithful"] = float(loss.detach())
+        return ends.crisp.float(), loss
+
+    def _chance(self, count: int, probability: float) -> Tensor:
+        return torch.rand(count, generator=self.dice, device=self.device) < probability
+
+    def _clip(self) -> None:
+        """Gradients to a norm of 1 at most; what is not finite changes nothing. Without waiting for the device."""
+        grads = [p.grad for p in self.model.parameters() if p.grad is not None]
+        norm = nn.utils.get_total_norm(grads)
+        torch._foreach_mul_(grads, torch.nan_to_num((1 / (norm + 1e-6)).clamp(max=1.0), nan=0.0, posinf=0.0))
+        for grad in grads:
+            grad.nan_to_num_(0.0, 0.0, 0.0)
+
+    def _half(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16)
+
+    def _drawn_gradient(self, stage: Stage, crisp: Tensor, target: Tensor, sharp: Tensor, spoiled: Tensor) -> Tensor:
+        """The gradient at the crisp end's result."""
+        pixel = pixel_distance(crisp, target, 0.5)
+        parts = [(1.0, pixel)]
+        if stage.features and self.features is not None:
+            with self._half():
+                parts.append((stage.features, feature_distance(self.features, crisp, sharp)))
+        if stage.critic:
+            self._teach_critic(crisp.detach(), sharp, spoiled)
+            with self._half():
+                verdicts = self.critic(sharp, spoiled).detach(), self.critic(crisp, spoiled)
+            parts.append((stage.critic, drawn_loss(*verdicts)))
+        if self.step % 50 == 0:
+            names = ("pixel", "features" if stage.features else "critic", "critic")
+            self.losses |= {name: float(loss.detach()) for name, (_, loss) in zip(names, parts, strict=False)}
+        return balanced_gradient(crisp, parts)
+
+    def _teach_critic(self, crisp: Tensor, sharp: Tensor, spoiled: Tensor) -> None:
+        with self._half():
+            loss = critic_loss(self.critic(sharp, spoiled), self.critic(crisp, spoiled))
+        self.critic_optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        self.critic_optimizer.step()
+        if self.step % 50 == 0:
+            self.losses["critic's own"] = float(loss.detach())
+
+    @torch.no_grad()
+    def _follow(self, keep: float) -> None:
+        own, average = list(self.model.parameters()), list(self.average.parameters())
+        torch._foreach_lerp_(average, own, 1 - keep)
+
+    def state(self) -> dict[str, Any]:
+        """All that a resumed training needs to go on as if it had not been ended."""
+        return {
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict(),
+            "critic": self.critic.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "critic optimizer": self.critic_optimizer.state_dict(),
+            "dice": self.dice.get_state(),
+            "turns": self.turns.get_state(),
+            "place": {name: getattr(self, name) for name in PLACE},
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a saved state."""
+        for name in ("model", "average", "critic", "optimizer"):
+            getattr(self, name).load_state_dict(state[name])
+        self.critic_optimizer.load_state_dict(state["critic optimizer"])
+        self.dice.set_state(state["dice"])
+        self.turns.set_state(state["turns"])
+        for name in PLACE:
+            setattr(self, name, state["place"][name])
+
+    def check_finite(self) -> None:
+        """Raises PictureError where the weights are not numbers any more."""
+        if not all(bool(torch.isfinite(p).all()) for p in self.average.parameters()):
+            raise PictureError(f"step {self.step} left weights that are not finite: lower --rate", "not-finite")
+
+
+def _cosine(progress: float) -> float:
+    """From 1 down to a fiftieth."""
+    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))

@@ -1,0 +1,265 @@
+"""Training of the built-in network, tiny: damage, pairs, teachers, stages; it learns, resumes, and refuses."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from typer.testing import CliRunner
+
+from srcli.cli.train import app
+from srcli.engines.builtin.weights import read_model
+from srcli.errors import InputError, WeightsError
+from srcli.models.builtin import UPSCALE, Shape
+from srcli.train.builtin import damage
+from srcli.train.builtin.aging import add_scratches, age_print, print_picture
+from srcli.train.builtin.bank import BankMaker, make_aged_bank
+from srcli.train.builtin.damage import Draws, measure_damage, reduce_antialiased
+from srcli.train.builtin.features import FeatureNetwork, Layer, feature_distance, write_features
+from srcli.train.builtin.lettering import draw_patch
+from srcli.train.builtin.photos import Photographs, is_held_out, turn_all
+from srcli.train.builtin.session import Plan, train
+from srcli.train.builtin.teachers import read_teacher
+from srcli.train.builtin.trainer import Stage, Training
+
+CPU = torch.device("cpu")
+TINY = Shape(width=8, blocks=1, faithful_blocks=1, crisp_blocks=1, estimator=4)
+
+
+def make_patch(side: int = 160, seed: int = 0) -> np.ndarray:
+    return np.array(draw_patch(side, np.random.default_rng(seed)))
+
+
+def make_photos() -> Photographs:
+    return Photographs.place([make_patch(seed=s) for s in range(3)], [make_patch(seed=9)], CPU)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    made = tmp_path_factory.mktemp("photos")
+    for index in range(3):
+        Image.fromarray(make_patch(seed=index)).save(made / f"{index}.png")
+    (made / "broken.jpg").write_bytes(b"\xff\xd8nothing")
+    return made
+
+
+def make_plan(folder, out, **more) -> Plan:
+    given = {"seconds": 60.0, "device": CPU, "steps": 4, "cells": 16, "batch": 2, "pairs": 4, "shape": TINY}
+    return Plan(photos=folder, out=out, **(given | more))
+
+
+@pytest.mark.parametrize("spoil", [damage.spoil_lightly, damage.spoil_heavily])
+def test_damage_keeps_a_picture_in_its_place(spoil):
+    """The spoiled picture is nearer to the clean reduction than to one moved by a pixel."""
+    sharp = torch.from_numpy(np.stack([make_patch(128, s) for s in range(8)])).permute(0, 3, 1, 2).float() / 255
+    clean, near, far = reduce_antialiased(sharp), [], []
+    for seed in range(6):
+        small = spoil(sharp, Draws(seed, CPU))
+        assert small.shape == (8, 3, 32, 32)
+        near.append((small - clean).abs()[..., 4:-4, 4:-4].mean())
+        far += [(small - clean.roll(s, axis)).abs()[..., 4:-4, 4:-4].mean() for s in (-1, 1) for axis in (2, 3)]
+    assert sum(near) / len(near) < 0.95 * sum(far) / len(far)
+
+
+def test_draws_follow_from_the_seed():
+    sharp = torch.rand(2, 3, 128, 128)
+    one, same, other = (damage.spoil_heavily(sharp, Draws(seed, CPU)) for seed in (3, 3, 4))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+
+
+def test_damage_is_measured_as_what_it_is():
+    torch.manual_seed(0)
+    sharp = torch.from_numpy(np.stack([make_patch(256, s) for s in range(4)])).permute(0, 3, 1, 2).float() / 255
+    clean = reduce_antialiased(sharp)
+    assert measure_damage(clean, clean).max() < 0.05
+    soft = torch.nn.functional.avg_pool2d(torch.nn.functional.pad(clean, (1, 1, 1, 1), mode="reflect"), 3, 1)
+    grey = clean + 0.06 * torch.randn(4, 1, 64, 64)
+    coloured = clean + 0.06 * torch.randn(4, 3, 64, 64)
+    stored = damage.jpeg(clean, torch.full((4,), 15.0))
+    blur, noise, colour, blocks = (measure_damage(x, clean).mean(0) for x in (soft, grey, coloured, stored))
+    assert blur[0] > 0.5 and blur[0] > 3 * noise[0]
+    assert noise[1] > 0.5 and colour[2] > 5 * noise[2]
+    assert blocks[3] > 0.1
+
+
+def test_jpeg_of_high_quality_changes_little_and_of_low_much():
+    picture = torch.from_numpy(make_patch(64)).permute(2, 0, 1)[None].float() / 255
+    fine, coarse = ((damage.jpeg(picture, torch.tensor([q])) - picture).abs().mean() for q in (98.0, 20.0))
+    assert fine < 0.02 < coarse
+
+
+def test_aging_keeps_its_place_and_follows_from_the_seed():
+    truth = make_patch(128)
+    one, same, other = (age_print(truth, 2, np.random.default_rng(seed)) for seed in (3, 3, 4))
+    assert one.shape == (64, 64, 3)
+    assert np.array_equal(one, same) and not np.array_equal(one, other)
+
+
+def test_a_print_is_one_colour_scale():
+    """Whatever the paper, lighter is lighter in every channel."""
+    made = print_picture(make_patch(), np.random.default_rng(1)).reshape(-1, 3).astype(int)
+    rising = np.diff(made[np.argsort(made.sum(1), kind="stable")], axis=0)
+    assert rising.min() >= -1
+
+
+def test_scratches_touch_little():
+    truth = np.full((128, 128, 3), 128, np.uint8)
+    changed = [np.any(add_scratches(truth, np.random.default_rng(s)) != truth, axis=2).mean() for s in range(30)]
+    assert 0 < np.mean(changed) < 0.35
+
+
+def test_without_teachers_the_truth_is_the_answer():
+    bank = BankMaker(make_photos(), None, None, 16, torch.bfloat16).make(4, Draws(1, CPU))
+    assert bank.spoiled.shape == (4, 3, 16, 16) and bank.sharp.shape == (4, 3, 64, 64)
+    assert torch.equal(bank.sharp, bank.answers)
+
+
+def test_an_aged_bank_has_the_truth_for_an_answer():
+    truth = np.stack([make_patch(64, s) for s in range(2)])
+    small = np.stack([age_print(p, 2, np.random.default_rng(0)) for p in truth])
+    bank = make_aged_bank([(small, truth)], 2, CPU)
+    assert len(bank) == 2 and bank.spoiled.shape[-1] == 32
+    assert bool((bank.damage >= 0).all())
+
+
+@pytest.mark.parametrize("number", range(8))
+def test_turns_move_small_and_sharp_alike(number):
+    sharp = torch.rand(1, 3, 8, 8)
+    small, large = turn_all(number, torch.nn.functional.avg_pool2d(sharp, 2), sharp)
+    torch.testing.assert_close(torch.nn.functional.avg_pool2d(large, 2), small)
+
+
+def write_convolutions(path, layers: list[tuple[int, int, int]], slopes: bool) -> None:
+    tensors, number = {}, 0
+    for index, (inputs, outputs, side) in enumerate(layers):
+        tensors[f"{number:03d}.conv.weight"] = torch.randn(outputs, inputs, side, side) * 0.05
+        tensors[f"{number:03d}.conv.bias"] = torch.zeros(outputs)
+        number += 1
+        if slopes and index < len(layers) - 1:
+            tensors[f"{number:03d}.prelu.weight"] = torch.full((outputs,), 0.2)
+            number += 1
+    save_file(tensors, path)
+
+
+def teacher_layers(kind: str) -> list[tuple[int, int, int]]:
+    w = 4
+    if kind == "general":
+        return [(3, w, 3), (w, w, 3), (w, 48, 3)]
+    if kind == "span":
+        return [(3, w, 3), *[(w, w, 3)] * 6, (w, w, 3), (4 * w, w, 1), (w, 48, 3)]
+    dense = [(w + 2 * i, 2 if i < 4 else w, 3) for i in range(5)]
+    return [(3, w, 3), *dense * 3, (w, w, 3), (w, w, 3), (w, w, 3), (w, w, 3), (w, 3, 3)]
+
+
+@pytest.mark.parametrize("kind", ["general", "dense", "span"])
+def test_every_kind_of_teacher_answers_four_times_as_large(kind, tmp_path):
+    write_convolutions(tmp_path / "t.safetensors", teacher_layers(kind), slopes=kind == "general")
+    teacher = read_teacher(kind, tmp_path / "t.safetensors", CPU, torch.float32)
+    assert teacher(torch.rand(2, 3, 9, 7)).shape == (2, 3, 36, 28)
+
+
+def write_feature_network(path) -> None:
+    tensors = {"000.weight": torch.randn(4, 3, 3, 3) * 0.3, "001.weight": torch.randn(4, 1, 5, 5) * 0.3}
+    tensors |= {"000.bias": torch.zeros(4), "001.bias": torch.zeros(4)}
+    write_features(path, {"tensors": tensors, "layers": [Layer(stride=2, tap=True), Layer(grouped=True, tap=True)]})
+
+
+def test_feature_distance_grows_with_damage(tmp_path):
+    write_feature_network(tmp_path / "features.safetensors")
+    network, truth = FeatureNetwork(tmp_path / "features.safetensors"), torch.rand(1, 3, 32, 32)
+    same, near, far = (
+        feature_distance(network, (truth + s * torch.randn_like(truth)).clamp(0, 1), truth) for s in (0, 0.05, 0.3)
+    )
+    assert same < 1e-3 < near < far
+
+
+def test_every_loss_falls_on_one_bank(tmp_path):
+    write_feature_network(tmp_path / "features.safetensors")
+    torch.manual_seed(0)
+    bank = BankMaker(make_photos(), None, None, 16, torch.bfloat16).fill(4, 8, 60, Draws(1, CPU), lambda text: None)
+    from srcli.models.builtin import Builtin
+
+    training = Training(Builtin(TINY), FeatureNetwork(tmp_path / "features.safetensors"), CPU, 1)
+    seen = []
+    stage = Stage(
+        name="all", seconds=0, steps=101, rate=3e-3, batch=8, features=1, critic=0.3, truth=0.5, warmup=5, average=0.9
+    )
+    training.run(stage, bank, lambda: seen.append(dict(training.losses)))
+    first, last = seen[49], seen[-1]
+    assert last["faithful"] < first["faithful"]
+    assert {"pixel", "features", "critic", "critic's own"} <= last.keys()
+    untouched = {k: v.clone() for k, v in training.model.state_dict().items()}
+    only = Stage(name="crisp", seconds=0, steps=3, rate=1e-3, batch=4, crisp_only=True, imitate=True)
+    training.run(only, bank, lambda: None)
+    changed = {k.split(".")[0] for k, v in training.model.state_dict().items() if not torch.equal(v, untouched[k])}
+    assert changed == {"crisp"}
+
+
+def test_a_killed_training_ends_in_the_weights_of_an_unbroken_one(folder, tmp_path):
+    whole = train(make_plan(folder, tmp_path / "whole"), False, lambda text: None)
+
+    class Killed(BaseException):
+        pass
+
+    def kill_in_the_second_stage(text: str) -> None:
+        if '"stage": "sharpen"' in text:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(make_plan(folder, tmp_path / "killed"), False, kill_in_the_second_stage)
+    resumed = train(make_plan(folder, tmp_path / "killed"), True, lambda text: None)
+    one, other = read_model(whole).state_dict(), read_model(resumed).state_dict()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_restoration_begins_with_an_enlarger(folder, tmp_path):
+    up = train(make_plan(folder, tmp_path / "up"), False, lambda text: None)
+    down = train(make_plan(folder, tmp_path / "r", task="restore", start=up), False, lambda text: None)
+    assert read_model(down).shape.scale == UPSCALE // 2
+    assert is_held_out(folder / "x") in (True, False)
+
+
+def test_the_command_trains_and_prints_the_model(folder, tmp_path):
+    words = ["builtin", "--data", str(folder), "--out", str(tmp_path / "o"), "--budget", "30s", "--steps", "1"]
+    done = CliRunner().invoke(app, [*words, "--patch", "16", "--batch", "1", "--pairs", "1", "--device", "cpu"])
+    assert done.exit_code == 0, done.output
+    assert done.stdout.strip().endswith("builtin-upscale.safetensors")
+    assert "broken.jpg" in done.stderr
+    lines = [json.loads(line) for line in (tmp_path / "o" / "losses.jsonl").read_text().splitlines()]
+    assert [line["stage"] for line in lines] == ["learn", "sharpen", "imitate"]
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"task": "paint"}, InputError, "--task 'paint' is unknown"),
+        ({"cells": 400}, InputError, "smaller than"),
+        ({"teachers": "nowhere"}, WeightsError, "features.safetensors"),
+    ],
+)
+def test_a_bad_plan_is_one_line(folder, tmp_path, change, error, words):
+    change = change | ({"teachers": tmp_path / "nowhere"} if "teachers" in change else {})
+    with pytest.raises(error, match=words):
+        train(make_plan(folder, tmp_path / "o", **change), False, lambda text: None)
+
+
+def test_a_folder_with_a_training_is_continued_only_on_demand(folder, tmp_path):
+    plan = make_plan(folder, tmp_path / "o", steps=1)
+    with pytest.raises(InputError, match="no training to resume"):
+        train(plan, True, lambda text: None)
+    (tmp_path / "o").mkdir()
+    (tmp_path / "o" / ".srcli-journal.jsonl").write_text("an album's\n")
+    train(plan, False, lambda text: None)
+    with pytest.raises(InputError, match="add --resume"):
+        train(plan, False, lambda text: None)
+    assert (tmp_path / "o" / ".srcli-journal.jsonl").read_text() == "an album's\n"
+
+
+def test_a_budget_is_a_length_of_time(folder, tmp_path):
+    done = CliRunner().invoke(app, ["builtin", "--data", str(folder), "--out", str(tmp_path), "--budget", "soon"])
+    assert isinstance(done.exception, InputError)
