@@ -1,59 +1,94 @@
-"""PASD at full size with random weights, to measure memory by: the text encoder's are there, its work is left out."""
+"""PASD opened from files of full size in float32, as published ones are, to measure memory by.
+
+The files are sparse, so that they take no disk: memory depends on the values no more than work does.
+
+python -m benchmarks.memory_pasd [--dtype bfloat16]     measures the opening alone
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import argparse
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL
-from torch import Tensor, nn
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import nn
+from transformers import CLIPTextConfig, CLIPTextModel
 
-from benchmarks.pasd_step import SD15, fill, networks
-from srcli.engines.latent.captions import Describer
-from srcli.engines.latent.codec import Codec
-from srcli.engines.pasd.engine import Pasd
+from benchmarks.pasd_step import SD15
+from benchmarks.tables import MIB, peak
+from srcli.engines.pasd.engine import Pasd, load
 from srcli.engines.runtime.device import Device
-from srcli.engines.runtime.memory_budget import plan_placement
-from srcli.engines.runtime.oom_fallback import MemorySavings
-from srcli.engines.runtime.placement import network_memory_need, place_step_networks, vae_dtype
+from srcli.models.control import control_net
+from srcli.models.paca import Paca
+from srcli.models.stock import build
+from srcli.settings import ModelChoice
 from srcli.weights.store import Store
 
-VAE = {"block_out_channels": [128, 256, 512, 512], "layers_per_block": 2}
-WIDTH = 768
-TEXT = 123_060_480  # values of the text encoder
+BLOCKS = {"down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4}
+VAE = {"block_out_channels": [128, 256, 512, 512], "layers_per_block": 2, **BLOCKS}
+TEXT = {"vocab_size": 49408, "hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12}
 SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
-
-
-@dataclass(frozen=True)
-class Texts:
-    """A text encoder's weights, and embeddings of no text."""
-
-    net: nn.Module
-    length: int = 75
-
-    def with_less(self, savings: MemorySavings) -> Texts:
-        return self
-
-    def pieces(self, text: str) -> list[str]:
-        return [text]
-
-    def encode(self, texts: Sequence[str]) -> Tensor:
-        return torch.randn(len(texts), 77, WIDTH)
+MARKS = ("<|startoftext|>", "<|endoftext|>")
 
 
 def engine(device: Device) -> Pasd:
-    nets = networks(SD15, device)
+    """PASD as it is opened from files, which are gone when this returns."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_files(Path(folder))
+        base, adapter = str(Path(folder) / "base"), str(Path(folder) / "adapter")
+        return load(ModelChoice(engine="pasd", base=base, adapter=adapter), device, Store(offline=True))
+
+
+def write_files(folder: Path) -> None:
+    """A base in diffusers' layout and an adapter as PASD publishes it."""
+    text = CLIPTextConfig(**TEXT, num_hidden_layers=12)
     with torch.device("meta"):
-        vae = AutoencoderKL(down_block_types=["DownEncoderBlock2D"] * 4, up_block_types=["UpDecoderBlock2D"] * 4, **VAE)
-        text = nn.Linear(TEXT // WIDTH, WIDTH, bias=False)
-    fill(vae, Device(device.torch, vae_dtype(device.dtype)))
-    fill(text, device)
-    steps = nets.unet, nets.paca, nets.control
-    need = network_memory_need("PASD", steps, (vae, text), device.dtype)
-    placement = plan_placement(need, device)
-    place_step_networks(steps, device, placement)
-    texts: Any = Texts(text)
-    describer = Describer(Store(offline=True), device)
-    return Pasd(nets, Codec.of(vae.eval(), device, placement), texts, SCHEDULE, {}, describer, need, placement)
+        paca, encoder = Paca(SD15), CLIPTextModel(text)
+    unet, vae = build(UNet2DConditionModel, SD15), build(AutoencoderKL, VAE)
+    write_part(folder / "base" / "unet", SD15, unet)
+    write_part(folder / "base" / "vae", VAE, vae)
+    write_part(folder / "base" / "text_encoder", text.to_dict(), encoder)
+    write_part(folder / "adapter" / "unet", SD15, unet, paca)
+    write_part(folder / "adapter" / "controlnet", SD15, control_net(SD15, ()))
+    write_json(folder / "base" / "scheduler" / "scheduler_config.json", SCHEDULE)
+    write_json(folder / "base" / "tokenizer" / "vocab.json", {mark: number for number, mark in enumerate(MARKS)})
+    (folder / "base" / "tokenizer" / "merges.txt").write_text("#version: 0.2\n")
+
+
+def write_part(folder: Path, config: Mapping[str, Any], *nets: nn.Module) -> None:
+    """A component: its configuration, and zeros in float32 under the names of its weights."""
+    write_json(folder / "config.json", config)
+    header, at = {}, 0
+    for name, tensor in ((name, tensor) for net in nets for name, tensor in net.state_dict().items()):
+        end = at + 4 * tensor.numel()
+        header[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [at, end]}
+        at = end
+    text = json.dumps(header).encode()
+    name = "model" if folder.name == "text_encoder" else "diffusion_pytorch_model"
+    with (folder / f"{name}.safetensors").open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + at)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--dtype", default="bfloat16", choices=["float32", "bfloat16"])
+    dtype = getattr(torch, parser.parse_args().dtype)
+    before = peak()
+    opened = engine(Device(torch.device("cpu"), dtype))
+    fixed = opened.memory_need.fixed(opened.placement)
+    print(f"PASD in {dtype}: peak {peak() / MIB:,.0f} MiB ({before / MIB:,.0f} before), {fixed / MIB:,.0f} planned")
+
+
+if __name__ == "__main__":
+    main()

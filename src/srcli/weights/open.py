@@ -41,10 +41,14 @@ def _left(names: Iterable[str], patterns: tuple[str, ...]) -> list[str]:
     return sorted(name for name in names if not any(fnmatchcase(name, pattern) for pattern in patterns))
 
 
-def load_state(path: Path, prefix: str = "", names: Collection[str] | None = None) -> dict[str, Tensor]:
+def load_state(
+    path: Path, prefix: str = "", names: Collection[str] | None = None, dtype: torch.dtype | None = None
+) -> dict[str, Tensor]:
     """Read the tensors whose name starts with `prefix` (removed), or of these only `names`.
 
-    Nothing else of the file is read. A name in `names` that the file lacks is an error.
+    Nothing else of the file is read. A name in `names` that the file lacks is an error. Without a `dtype` the tensors
+    are a mapping of the file, which stays in memory until the last of them goes. With one, each is a copy of its own
+    in it (integers as they are), and no more than one tensor of the file is in memory besides.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -52,11 +56,22 @@ def load_state(path: Path, prefix: str = "", names: Collection[str] | None = Non
         with safe_open(str(path), framework="pt") as file:
             keys = [key for key in file.keys() if key.startswith(prefix)]  # noqa: SIM118 (no mapping)
             wanted = keys if names is None else _chosen(path, keys, prefix, names)
-            return {key.removeprefix(prefix): file.get_tensor(key) for key in wanted}
+            if dtype is None:
+                return {key.removeprefix(prefix): file.get_tensor(key) for key in wanted}
+        return {key.removeprefix(prefix): _copied(path, key, dtype) for key in wanted}
     except FileNotFoundError as error:
         raise WeightsError(f"{path}: no such file: check the path") from error
     except (SafetensorError, OSError, UnicodeDecodeError, ValueError) as error:
         raise WeightsError(f"{path}: {describe(path)}: get the file again") from error
+
+
+def _copied(path: Path, key: str, dtype: torch.dtype) -> Tensor:
+    """One tensor, cast. Opening the file for each lets go of its pages, which one mapping would keep."""
+    from safetensors import safe_open
+
+    with safe_open(str(path), framework="pt") as file:
+        tensor: Tensor = file.get_tensor(key)
+    return tensor.to(dtype if tensor.is_floating_point() else tensor.dtype, copy=True)
 
 
 def _chosen(path: Path, keys: Collection[str], prefix: str, names: Collection[str]) -> list[str]:

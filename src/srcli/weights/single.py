@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from srcli.errors import WeightsError
@@ -37,11 +38,14 @@ class Single:
         return tuple(name for name, state in parts if state is None)
 
 
-def open_single(path: Path, parts: Path, family: str) -> Single:
-    """Convert a single file; `parts` is a diffusers folder of the same family that lends its configurations."""
+def open_single(path: Path, parts: Path, family: str, dtype: torch.dtype | None = None) -> Single:
+    """Convert a single file; `parts` is a diffusers folder of the same family that lends its configurations.
+
+    The UNet is read in `dtype`, the smaller parts in that of the file.
+    """
     found = detect(path)
     require(found, path, kind="checkpoint", family=family)
-    unet = convert_unet(path, load_state(path, LDM_UNET), read_config(parts / "unet"))
+    unet = convert_unet(path, load_state(path, LDM_UNET, dtype=dtype), read_config(parts / "unet"))
     vae = load_state(path, LDM_VAE)
     text = _text(path, read_config(parts / "text_encoder"))
     return Single(path, found, unet, convert_vae(path, vae, read_config(parts / "vae")) if vae else None, text)

@@ -167,3 +167,13 @@ def test_the_builtin_engine_refuses_less_than_its_smallest_block_takes():
     with pytest.raises(MachineError, match=r"the built-in engine does not fit into 0.3G .* `max_memory` 0.5G"):
         loaded(0.3)
     assert loaded(0.6).block
+
+
+def test_float32_that_does_not_fit_names_the_half_that_would() -> None:
+    need = MemoryNeed("PASD", 6 * GIB, 0, 1 << 16)
+    with pytest.raises(
+        MachineError, match=r"PASD in float32 does not fit into 5\.0G .* give `dtype` bfloat16, which fits"
+    ):
+        plan_placement(need, Device(torch.device("cpu"), torch.float32, 5 * GIB))
+    with pytest.raises(MachineError, match=r"PASD does not fit into 2\.0G .* give `max_memory`"):
+        plan_placement(need, Device(torch.device("cpu"), torch.float32, 2 * GIB))

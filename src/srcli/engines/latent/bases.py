@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
@@ -41,13 +42,13 @@ class Base:
     made_of: Mapping[str, str]
 
 
-def open_folder(located: Located, family: str, with_unet: bool) -> Base:
-    """A base in diffusers' layout."""
+def open_folder(located: Located, family: str, with_unet: bool, dtype: torch.dtype | None = None) -> Base:
+    """A base in diffusers' layout; the UNet in `dtype`, the smaller parts in that of their files."""
     unet = None
     if with_unet:
         path = weight_files(located.part("unet"))[0]
         require(detect(path), path, kind="unet", family=family)
-        unet = tensors(located.part("unet"))
+        unet = tensors(located.part("unet"), dtype=dtype)
     return Base(
         load_component(AutoencoderKL, located.part("vae")),
         open_text_encoder(located.part("text_encoder"), family),
@@ -67,11 +68,13 @@ def open_text_encoder(folder: Path, family: str) -> nn.Module:
     return net
 
 
-def open_file(located: Located, path: Path, store: Store, lender: str, family: str) -> Base:
+def open_file(
+    located: Located, path: Path, store: Store, lender: str, family: str, dtype: torch.dtype | None = None
+) -> Base:
     """A single file has no configurations, and may lack parts: the usual base, `lender`, lends them."""
     require(detect(path), path, kind="checkpoint", family=family)
     lent = store.resolve(lender, "base", LENT)
-    single = open_single(path, lent.folder, family)
+    single = open_single(path, lent.folder, family, dtype)
     if single.lacking:
         lent = store.resolve(lender, "base", (*LENT, *single.lacking))
     return Base(
@@ -117,13 +120,18 @@ def merge_loras(
     return made_of
 
 
-def tensors(folder: Path, names: Collection[str] | None = None) -> State:
-    """A component's weights, or of these only `names`; one file or several."""
+def tensors(folder: Path, names: Collection[str] | None = None, dtype: torch.dtype | None = None) -> State:
+    """A component's weights, or of these only `names`; one file or several. For `dtype` see `load_state`."""
     files = weight_files(folder)
     if len(files) == 1:
-        return load_state(files[0], names=names)
-    state = {name: tensor for file in files for name, tensor in load_state(file).items()}
+        return load_state(files[0], names=names, dtype=dtype)
+    state = {name: tensor for file in files for name, tensor in load_state(file, dtype=dtype).items()}
     return state if names is None else {name: state[name] for name in names if name in state}
+
+
+def dtype_to_read(choice: ModelChoice, dtype: torch.dtype | None) -> torch.dtype | None:
+    """The precision to read a UNet in: that of the device, but for weights that are changed first, in their own."""
+    return None if choice.loras or choice.blend < 1 else dtype
 
 
 def tokenizer(folder: Path) -> Any:

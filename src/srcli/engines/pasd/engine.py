@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 def load(choice: ModelChoice, device: Device, store: Store) -> Pasd:
     """PASD as chosen, on the device."""
     describer = Describer(store, device, choice.allow_pickle)
-    return replace(Pasd.of(open_all(choice, store), device, describer), variant=choice.variant)
+    return replace(Pasd.of(open_all(choice, store, device.dtype), device, describer), variant=choice.variant)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from srcli.engines.latent.bases import (
     SCHEDULE,
     Base,
     checked_schedule,
+    dtype_to_read,
     merge_loras,
     open_file,
     open_folder,
@@ -85,7 +86,7 @@ class Adapter:
 
 @dataclass(frozen=True)
 class Loaded:
-    """Everything, on the CPU and in the precision of the files."""
+    """Everything, on the CPU; the networks of every step in the precision that was asked for, if any."""
 
     unet: UNet2DConditionModel
     paca: PixelAware
@@ -95,21 +96,27 @@ class Loaded:
     made_of: Mapping[str, str]
 
 
-def open_all(choice: ModelChoice, store: Store) -> Loaded:
-    """All networks for this choice; nothing is read before it is known to fit."""
+def open_all(choice: ModelChoice, store: Store, dtype: torch.dtype | None = None) -> Loaded:
+    """All networks for this choice, one after the other; nothing is read before it is known to fit.
+
+    Those of every step are cast to `dtype` while they are read (or when they have been changed), so that a file's
+    own precision is never in memory as a whole. Without one they stay as they are.
+    """
     located = find_base(choice, store)
     adapter = Adapter.find(choice, store)
-    base = open_base(choice, store, located, adapter.found().family)
-    unet, paca = join(adapter, base, choice.blend)
+    read_as = dtype_to_read(choice, dtype)
+    base = open_base(choice, store, located, adapter.found().family, read_as)
+    unet, paca = join(adapter, base, choice.blend, read_as)
     if base.vae.config.latent_channels != unet.config.in_channels:
         raise WeightsError(f"{base.source.parent}: its VAE's latents are not this UNet's: choose another base model")
     loras = merge_loras(choice, store, unet, base.text_encoder, adapter.found().family)
+    unet, paca = unet.to(dtype=dtype), paca.to(dtype=dtype)
     made_of = {**adapter.located.provenance(), **base.made_of, **loras}
     schedule = adapter.schedule()
     if choice.variant == COLOR:
         _check_color_schedule(adapter, schedule)
     paca.attach(unet)
-    return Loaded(unet, paca, open_control(adapter), base, schedule or base.schedule, made_of)
+    return Loaded(unet, paca, open_control(adapter, dtype), base, schedule or base.schedule, made_of)
 
 
 def _check_color_schedule(adapter: Adapter, schedule: Mapping[str, Any] | None) -> None:
@@ -123,15 +130,17 @@ def _check_color_schedule(adapter: Adapter, schedule: Mapping[str, Any] | None) 
         )
 
 
-def join(adapter: Adapter, base: Base, blend: float) -> tuple[UNet2DConditionModel, PixelAware]:
+def join(
+    adapter: Adapter, base: Base, blend: float, dtype: torch.dtype | None = None
+) -> tuple[UNet2DConditionModel, PixelAware]:
     """The base's UNet blended into the adapter's, and PACA to go beside it."""
     paca, folder = adapter.paca(), adapter.folder / "unet"
     names = set(paca.state_dict())
     unet = build(UNet2DConditionModel, adapter.unet_config())
     if base.unet is not None and blend == 1:
         load_into(unet, base.unet, base.source)
-        return unet, load_into(paca, tensors(folder, names), folder)
-    whole = tensors(folder)
+        return unet, load_into(paca, tensors(folder, names, dtype), folder)
+    whole = tensors(folder, dtype=dtype)
     own = {name: tensor for name, tensor in whole.items() if name not in names}
     if base.unet is not None:
         own = blend_unet(own, base.unet, blend, base.source)
@@ -139,13 +148,13 @@ def join(adapter: Adapter, base: Base, blend: float) -> tuple[UNet2DConditionMod
     return unet, load_into(paca, {name: whole[name] for name in names if name in whole}, folder)
 
 
-def open_control(adapter: Adapter) -> ControlNetModel:
+def open_control(adapter: Adapter, dtype: torch.dtype | None = None) -> ControlNetModel:
     folder = adapter.folder / "controlnet"
     config, unet = net_config(folder, NEEDED | {EMBEDDING_WIDTHS}), adapter.unet_config()
     for name in ("block_out_channels", "cross_attention_dim"):
         if config.get(name) != unet.get(name):
             raise WeightsError(f"{folder}: its {name} are not the UNet's beside it: get the whole adapter again")
-    state = tensors(folder)
+    state = tensors(folder, dtype=dtype)
     return load_into(control_net(config, state), state, folder)
 
 
@@ -163,10 +172,12 @@ def find_base(choice: ModelChoice, store: Store) -> Located:
     return store.resolve(name, "base", OUTER if name == BASE else (), choice.allow_pickle)
 
 
-def open_base(choice: ModelChoice, store: Store, located: Located, family: str) -> Base:
+def open_base(
+    choice: ModelChoice, store: Store, located: Located, family: str, dtype: torch.dtype | None = None
+) -> Base:
     if located.file is not None:
-        return open_file(located, located.file, store, BASE, family)
-    return open_folder(located, family, with_unet=choice.base not in (None, BASE))
+        return open_file(located, located.file, store, BASE, family, dtype)
+    return open_folder(located, family, choice.base not in (None, BASE), dtype)
 
 
 def checkpoint(folder: Path) -> Path:

@@ -118,13 +118,17 @@ def plan_placement(memory_need: MemoryNeed, device: Device) -> Placement:
     for placement in rooms:
         if memory is None or memory_need.least(placement) <= memory:
             return replace(placement, latents=memory_need.latents(placement, memory))
-    raise does_not_fit(memory_need.name, device, memory_need.least(rooms[-1]))
+    half = replace(memory_need, steps=memory_need.steps // 2, latent=memory_need.latent // 2)
+    fits_in_half = device.dtype is torch.float32 and half.least(rooms[-1]) <= (memory or 0)
+    raise does_not_fit(memory_need.name, device, memory_need.least(rooms[-1]), fits_in_half)
 
 
-def does_not_fit(name: str, device: Device, least: int) -> TooLarge:
+def does_not_fit(name: str, device: Device, least: int, fits_in_half: bool = False) -> TooLarge:
+    in_what = f"{name} in float32" if fits_in_half else name
+    way = "`dtype` bfloat16, which fits," if fits_in_half else f"`max_memory` {_gib(least)} or more,"
     return TooLarge(
-        f"{name} does not fit into {_gib(budget(device) or 0)} of memory on {device.torch}:"
-        f" give `max_memory` {_gib(least)} or more, or choose another engine"
+        f"{in_what} does not fit into {_gib(budget(device) or 0)} of memory on {device.torch}:"
+        f" give {way} or choose another engine"
     )
 
 

@@ -53,7 +53,7 @@ log = logging.getLogger(__name__)
 
 def load(choice: ModelChoice, device: Device, store: Store) -> StableSR:
     """StableSR as chosen, on the device."""
-    return StableSR.of(open_all(choice, store), device)
+    return StableSR.of(open_all(choice, store, device.dtype), device)
 
 
 @dataclass(frozen=True)

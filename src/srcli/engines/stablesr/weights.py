@@ -8,10 +8,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
 
-from srcli.engines.latent.bases import Base, State, merge_loras, open_file, open_folder, text_model, tokenizer
+from srcli.engines.latent.bases import (
+    Base,
+    State,
+    dtype_to_read,
+    merge_loras,
+    open_file,
+    open_folder,
+    text_model,
+    tokenizer,
+)
 from srcli.engines.stablesr.spec import (
     ADAPTER,
     EPSILON,
@@ -67,10 +77,10 @@ class Adapter:
     def path(self) -> Path:
         return self.header.path
 
-    def part(self, prefix: str, modulation: bool = False) -> State:
+    def part(self, prefix: str, modulation: bool = False, dtype: torch.dtype | None = None) -> State:
         """The tensors under a prefix (removed): those of the modulation, or those that are not."""
         names = [name for name in self.header.under(prefix) if (".spade." in name) is modulation]
-        return load_state(self.path, prefix, names)
+        return load_state(self.path, prefix, names, dtype)
 
 
 @dataclass(frozen=True)
@@ -114,22 +124,24 @@ class FusionLayers:
         return located.file
 
 
-def open_all(choice: ModelChoice, store: Store) -> Loaded:
-    """All networks for this choice; nothing is read before it is known to fit."""
+def open_all(choice: ModelChoice, store: Store, dtype: torch.dtype | None = None) -> Loaded:
+    """All networks for this choice; nothing is read before it is known to fit. For `dtype` see PASD's."""
+    read_as = dtype_to_read(choice, dtype)
     adapter = Adapter.find(choice, store)
     known, own = _known(choice, adapter), adapter.whole and not choice.base
     if own:
         variant = known or VARIANTS["512"]
-        base, config = _own_base(adapter, store)
+        base, config = _own_base(adapter, store, read_as)
     else:
-        base, config = _chosen_base(choice, (known or VARIANTS["512"]).base, store)
+        base, config = _chosen_base(choice, (known or VARIANTS["512"]).base, store, read_as)
         variant = _variant(known, str(base.schedule.get("prediction_type", EPSILON)))
     unet = load_into(build(UNet2DConditionModel, config), base.unet or {}, base.source)
-    encoder_state = load_state(adapter.path, ENCODER)
+    encoder_state = load_state(adapter.path, ENCODER, dtype=dtype)
     encoder = load_into(fitting(adapter.path, time_encoder.build, encoder_state), encoder_state, adapter.path)
-    state = spade.modulation_state(adapter.part(LDM_UNET, modulation=True))
+    state = spade.modulation_state(adapter.part(LDM_UNET, modulation=True, dtype=dtype))
     modulation = load_into(fitting(adapter.path, spade.build, unet, state), state, adapter.path)
     loras = merge_loras(choice, store, unet, base.text_encoder, _family(adapter.path if own else base.source))
+    unet.to(dtype=dtype)
     modulation.attach(unet)
     fusion = FusionLayers(adapter.fusion, choice, store)
     made_of = {**adapter.located.provenance(), **base.made_of, **loras}
@@ -162,17 +174,20 @@ def _variant(known: Variant | None, said: str) -> Variant:
     return variant
 
 
-def _chosen_base(choice: ModelChoice, usual: str, store: Store) -> tuple[Base, Mapping[str, Any]]:
+def _chosen_base(
+    choice: ModelChoice, usual: str, store: Store, dtype: torch.dtype | None
+) -> tuple[Base, Mapping[str, Any]]:
     """The base that was named, else the variant's usual one."""
     located = store.resolve(choice.base or usual, "base", allow_pickle=choice.allow_pickle)
     if located.file is not None:
         lent = store.resolve(LENDER, "base", LENT)
-        return open_file(located, located.file, store, LENDER, _family(located.file)), read_config(lent.part("unet"))
+        base = open_file(located, located.file, store, LENDER, _family(located.file), dtype)
+        return base, read_config(lent.part("unet"))
     folder = located.part("unet")
-    return open_folder(located, _family(folder), with_unet=True), read_config(folder)
+    return open_folder(located, _family(folder), True, dtype), read_config(folder)
 
 
-def _own_base(adapter: Adapter, store: Store) -> tuple[Base, Mapping[str, Any]]:
+def _own_base(adapter: Adapter, store: Store, dtype: torch.dtype | None) -> tuple[Base, Mapping[str, Any]]:
     """The base inside a whole checkpoint, under the usual base's configurations."""
     lent, path = store.resolve(LENDER, "base", LENT), adapter.path
     configs = {name: read_config(lent.part(name)) for name in ("unet", "vae", "text_encoder")}
@@ -183,7 +198,7 @@ def _own_base(adapter: Adapter, store: Store) -> tuple[Base, Mapping[str, Any]]:
         text_encoder=text_model(lent, text, path),
         tokenizer=tokenizer(lent.part("tokenizer")),
         schedule={},
-        unet=convert_unet(path, adapter.part(LDM_UNET), configs["unet"]),
+        unet=convert_unet(path, adapter.part(LDM_UNET, dtype=dtype), configs["unet"]),
         source=path,
         made_of={},
     )
