@@ -180,7 +180,7 @@ def test_another_base_brings_its_unet_and_only_paca_is_read(monkeypatch: pytest.
     monkeypatch.setattr(
         pasd_weights,
         "tensors",
-        lambda folder, names=None: read.append(set(names or ())) or real(folder, names),
+        lambda folder, names=None, dtype=None: read.append(set(names or ())) or real(folder, names, dtype),
     )
     state = opened(chosen()).unet.state_dict()
     assert all(torch.equal(state[name], base[name]) for name in base)
