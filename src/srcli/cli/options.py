@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
 from typing import Annotated, get_type_hints
 
@@ -27,7 +27,7 @@ def takes(*groups: type) -> Callable[[Callable[..., None]], Callable[..., None]]
         run.__name__, run.__doc__, run.__annotations__ = command.__name__, command.__doc__, hints
         run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
             [
-                inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=hints[f.name])
+                inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=_default(f), annotation=hints[f.name])
                 for group in groups
                 for f in fields(group)
             ]
@@ -43,6 +43,11 @@ def _choices(*names: str) -> str:
 
 
 COMPILING = ", ".join(spec.title for spec in all_engines().values() if "compiled" in spec.options)
+
+
+def _default(field: Field[object]) -> object:
+    """A field without a default is an option that must be given."""
+    return inspect.Parameter.empty if field.default is MISSING else field.default
 
 
 @dataclass(frozen=True)

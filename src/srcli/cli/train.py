@@ -8,11 +8,16 @@ from typing import Annotated
 
 import typer
 
+from srcli.cli import train_systems
 from srcli.cli.boundary import say
 from srcli.errors import InputError
 from srcli.settings import DeviceChoice
 
 app = typer.Typer(help="Train models from your own photographs.", no_args_is_help=True)
+
+
+for command in (train_systems.pasd, train_systems.stablesr, train_systems.cfw, train_systems.sr3):
+    app.command()(command)
 
 
 @app.callback()

@@ -104,6 +104,17 @@ def our_path(official: str) -> str:
     return ".".join([ROOTS[root], str(block), "resnets", str(layer), *rest[1:]])
 
 
+def official_path(ours: str) -> str:
+    """The official key of one of ours, as `our_path` undoes it: `down_blocks.1.resnets.0.spade...`."""
+    root, *rest = ours.split(".")
+    if root == "mid_block":
+        return ".".join(["middle_block", str(2 * int(rest[1])), *rest[2:]])
+    block, _, layer, *rest = rest
+    index = PER_BLOCK * int(block) + int(layer) + (root == "down_blocks")
+    name = next(official for official, diffusers in ROOTS.items() if diffusers == root)
+    return ".".join([name, str(index), "0", *rest])
+
+
 def guide_width(state: Mapping[str, Tensor]) -> int:
     """Channels of the guiding maps, off a state dict."""
     return next(v.shape[1] for key, v in state.items() if key.endswith("mlp_shared.0.weight"))

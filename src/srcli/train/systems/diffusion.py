@@ -41,3 +41,16 @@ def sample_latents(vae: AutoencoderKL, pictures: Tensor, noise: Tensor) -> Tenso
     posterior = vae.encode(pictures.to(vae.dtype).contiguous()).latent_dist
     latents: Tensor = vae.config.scaling_factor * (posterior.mean.float() + posterior.std.float() * noise)
     return latents
+
+
+@torch.no_grad()
+def decode_latents(vae: AutoencoderKL, latents: Tensor) -> Tensor:
+    """Pictures in 0..1 of scaled latents."""
+    pictures: Tensor = vae.decode((latents / vae.config.scaling_factor).to(vae.dtype)).sample
+    return (pictures.float() / 2 + 0.5).clamp(0, 1)
+
+
+def latent_shape(vae: AutoencoderKL, pictures: Tensor) -> tuple[int, int, int]:
+    """Of one picture's latents."""
+    factor = 2 ** (len(vae.config.block_out_channels) - 1)
+    return int(vae.config.latent_channels), pictures.shape[-2] // factor, pictures.shape[-1] // factor

@@ -1,0 +1,166 @@
+"""What training takes: FLOP of a full-size step by part, memory against the estimate, and pairs a second.
+
+FLOP and bytes are counted on networks without memory; a step of narrower networks is taken for real, and its memory
+compared with the estimate for it. Pairs are made in this process: more of them make as many more.
+
+python -m benchmarks.training [--side 512] [--pairs 8] [--widths 64 128 128 128]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.tables import MIB, apart, peak, seconds, table
+from srcli.degrade.chain import degrade
+from srcli.degrade.draws import SeededDraws
+from srcli.degrade.presets import PRESETS
+from srcli.models.spade import Modulation
+from srcli.models.time_encoder import Shape, TimeEncoder
+from srcli.train.estimate import estimate_step
+from srcli.train.systems.base import OptimizerSettings, Phase
+from srcli.train.systems.diffusion import sample_latents
+from srcli.train.systems.pasd_networks import new_control, new_paca
+from srcli.train.systems.pasd_step import PasdInputs, PasdStep
+from srcli.train.systems.stablesr_step import StableSRInputs, StableSRStep
+
+SD15 = {
+    "attention_head_dim": 8,
+    "block_out_channels": [320, 640, 1280, 1280],
+    "cross_attention_dim": 768,
+    "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
+    "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
+    "layers_per_block": 2,
+    "norm_num_groups": 32,
+}
+SD21 = SD15 | {"attention_head_dim": [5, 10, 20, 20], "cross_attention_dim": 1024, "use_linear_projection": True}
+VAE = {
+    "block_out_channels": [128, 256, 512, 512],
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+    "latent_channels": 4,
+    "layers_per_block": 2,
+}
+ALPHAS = torch.linspace(0.999, 0.005, 1000)
+
+
+def pasd_step(widths: list[int], light: bool) -> PasdStep:
+    config = SD15 | {"block_out_channels": widths}
+    unet = UNet2DConditionModel(**config).requires_grad_(False)
+    narrow = [max(32, width * 2 // 5) for width in widths]  # 128 of 320
+    vae = AutoencoderKL(**(VAE | {"block_out_channels": [width // 32 * 32 for width in narrow]})).requires_grad_(False)
+    paca = new_paca(config, light)
+    paca.attach(unet)
+    return PasdStep(new_control(unet), paca, unet, vae, ALPHAS, "epsilon")
+
+
+def stablesr_step(widths: list[int]) -> StableSRStep:
+    unet = UNet2DConditionModel(**(SD21 | {"block_out_channels": widths})).requires_grad_(False)
+    vae = AutoencoderKL(**VAE).requires_grad_(False)
+    modulation, encoder = Modulation(unet, Shape().out), TimeEncoder(Shape())
+    modulation.attach(unet)
+    return StableSRStep(encoder, modulation, unet, vae, ALPHAS, "epsilon")
+
+
+def pasd_inputs(side: int, batch: int = 1) -> PasdInputs:
+    picture, latent = torch.rand(batch, 3, side, side), torch.randn(batch, 4, side // 8, side // 8)
+    return PasdInputs(picture, picture, torch.randn(batch, 77, 768), latent, latent, torch.full((batch,), 500))
+
+
+def stablesr_inputs(side: int) -> StableSRInputs:
+    picture, latent = torch.rand(1, 3, side, side), torch.randn(1, 4, side // 8, side // 8)
+    return StableSRInputs(picture, picture, torch.randn(1, 77, 1024), latent, latent, torch.full((1,), 500), latent)
+
+
+def frozen_bytes(step: PasdStep | StableSRStep) -> int:
+    return sum(p.numel() * 4 for net in step._frozen for p in net.parameters())
+
+
+def full_size(side: int) -> str:
+    """FLOP and memory of one sample's step."""
+    rows = []
+    for name in ("PASD", "PASD light", "StableSR"):
+        with torch.device("meta"):
+            step = (
+                stablesr_step([320, 640, 1280, 1280])
+                if name == "StableSR"
+                else pasd_step([320, 640, 1280, 1280], "light" in name)
+            )
+        inputs = stablesr_inputs(side) if name == "StableSR" else pasd_inputs(side)
+        found = estimate_step([Phase(name, step, OptimizerSettings())], inputs)
+        with FlopCounterMode(display=False) as encoding:
+            picture = torch.empty(1, 3, side, side, device="meta")
+            sample_latents(step._frozen[1], picture, torch.empty(1, 4, side // 8, side // 8, device="meta"))
+        encodes = encoding.get_total_flops() * (2 if name == "StableSR" else 1)
+        memory = found.memory(frozen_bytes(step))
+        rows.append(
+            [name, f"{found.trained / 1e6:.0f}", f"{encodes / 1e12:.2f}", f"{(found.flop - encodes) / 1e12:.2f}"]
+            + [f"{found.flop / 1e12:.2f}", f"{found.kept / 2**30:.1f}", f"{memory / 2**30:.1f}"]
+        )
+    head = ["system", "trained, million", "VAE, TFLOP", "networks, TFLOP", "all, TFLOP", "kept, GiB", "float32, GiB"]
+    return table(head, rows)
+
+
+def measured(widths: list[int], side: int) -> dict[str, float]:
+    """A real step's peak memory and processor time, after one that makes the moments; and the estimate."""
+    torch.manual_seed(0)
+    before = peak()
+    step, inputs = pasd_step(widths, False), pasd_inputs(side, 2)
+    found = estimate_step([Phase("pasd", step, OptimizerSettings())], inputs)
+    optimizer = torch.optim.AdamW(step.parameters(), 1e-4)
+
+    def once() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        step(inputs)["loss"].backward()
+        step.close()
+        optimizer.step()
+
+    once()
+    spent = seconds(once)
+    return {"seconds": spent, "peak": peak() - before, "estimate": found.memory(frozen_bytes(step))}
+
+
+def against_estimate(widths: list[int], side: int) -> str:
+    """In a process of its own, whose peak is this step's."""
+    found = apart("benchmarks.training", "--measure", side, "--widths", *widths)
+    sizes = [f"{found[name] / MIB:.0f}" for name in ("peak", "estimate")]
+    head = ["widths", "side", "processor seconds", "peak, MiB", "estimate, MiB", "peak / estimate"]
+    ratio = f"{found['peak'] / found['estimate']:.2f}"
+    return table(head, [[widths, side, f"{found['seconds']:.1f}", *sizes, ratio]])
+
+
+def pairs(side: int, count: int) -> str:
+    rows = []
+    picture = torch.nn.functional.interpolate(torch.rand(1, 3, side // 8, side // 8), size=(side, side), mode="bicubic")
+    picture = picture.clamp(0, 1)
+    for name, settings in PRESETS.items():
+        draws = [SeededDraws.of(1, index) for index in range(count)]
+        spent = seconds(lambda draws=draws, settings=settings: [degrade(picture, settings, each) for each in draws])
+        rows.append([name, f"{count / spent:.1f}", f"{15 * count / spent:.0f}"])
+    return table(["degradation", "pairs a second of one process", "of 15 processes"], rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--side", type=int, default=512)
+    parser.add_argument("--pairs", type=int, default=8)
+    parser.add_argument("--widths", type=int, nargs=4, default=[64, 128, 128, 128])
+    parser.add_argument("--measure", type=int, help="side of the real step, in a process of its own")
+    chosen = parser.parse_args()
+    if chosen.measure:
+        print(json.dumps(measured(chosen.widths, chosen.measure)))
+        return
+    print(f"## One training step of one {chosen.side}x{chosen.side} sample, full size, counted\n")
+    print(full_size(chosen.side))
+    print("\n## A step of PASD with narrower networks, two samples, taken\n")
+    print(against_estimate(chosen.widths, chosen.side // 4))
+    print(f"\n## Training pairs of {chosen.side}x{chosen.side}\n")
+    print(pairs(chosen.side, chosen.pairs))
+
+
+if __name__ == "__main__":
+    main()

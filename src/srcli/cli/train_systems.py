@@ -1,0 +1,222 @@
+"""`srcli train pasd | stablesr | cfw | sr3`: from a folder of pictures to an adapter."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from srcli.cli.boundary import say
+from srcli.cli.options import takes
+from srcli.cli.train_options import Rate, Run, Weights
+from srcli.errors import InputError
+
+if TYPE_CHECKING:
+    from srcli.train.plan import TrainPlan
+    from srcli.train.processes import Processes
+    from srcli.train.systems.base import OptimizerSettings, System
+    from srcli.weights.store import Store
+
+
+@dataclass(frozen=True)
+class PasdOptions:
+    """What only PASD's training knows."""
+
+    form: Annotated[str, typer.Option(help="full or light.")] = "full"
+    task: Annotated[str, typer.Option(help="restore or colorize.")] = "restore"
+    rrdb: Annotated[bool, typer.Option("--rrdb", help="Stronger clean-up first.")] = False
+    zero: Annotated[bool, typer.Option("--zero", help="New layers begin without effect.")] = False
+    side: Annotated[int, typer.Option(help="Side of a crop, in pixels.")] = 512
+    degradation: Annotated[str, typer.Option(help="pasd, stablesr, realesrgan, old-photo, or a TOML file.")] = "pasd"
+    drop_caption: Annotated[float, typer.Option(help="Share of captions that are left out.")] = 0.5
+
+
+@takes(Run, Weights, Rate, PasdOptions)
+def pasd(run: Run, weights: Weights, rate: Rate, own: PasdOptions) -> None:
+    """Train PASD: its ControlNet and pixel-aware attention, around a base model that stays as it is."""
+    from srcli.degrade.presets import find_degradation
+    from srcli.train.systems.base import OptimizerSettings
+    from srcli.train.systems.pasd import Pasd, PasdSettings
+
+    settings = PasdSettings(
+        base=weights.base_model or "sd15",
+        form=own.form,
+        rrdb=own.rrdb,
+        zero=own.zero,
+        start=weights.start,
+        task=own.task,
+        side=own.side,
+        degradation=find_degradation(own.degradation),
+        optimizer=_optimizer(rate, OptimizerSettings(clip=1.0)),
+        checkpointing=rate.gradient_checkpointing,
+    )
+    plan = run.plan(own.drop_caption)
+    processes = _begin(run, plan)
+    system = Pasd.open(settings, _store(weights), plan.seed, weights.allow_pickle)
+    _train_on_pictures(plan, system, processes, captions=True)
+
+
+@dataclass(frozen=True)
+class StableSROptions:
+    """What only StableSR's training knows."""
+
+    side: Annotated[int, typer.Option(help="Side of a crop, in pixels.")] = 512
+    degradation: Annotated[str, typer.Option(help="stablesr, pasd, realesrgan, old-photo, or a TOML file.")] = (
+        "stablesr"
+    )
+
+
+@takes(Run, Weights, Rate, StableSROptions)
+def stablesr(run: Run, weights: Weights, rate: Rate, own: StableSROptions) -> None:
+    """Train StableSR: its time-aware encoder and modulation, around a base model that stays as it is."""
+    from srcli.degrade.presets import find_degradation
+    from srcli.train.systems.base import OptimizerSettings
+    from srcli.train.systems.stablesr import StableSR, StableSRSettings
+
+    settings = StableSRSettings(
+        base=weights.base_model or "sd21-base",
+        start=weights.start,
+        side=own.side,
+        degradation=find_degradation(own.degradation),
+        optimizer=_optimizer(rate, OptimizerSettings()),
+        checkpointing=rate.gradient_checkpointing,
+    )
+    plan = run.plan()
+    processes = _begin(run, plan)
+    system = StableSR.open(settings, _store(weights), plan.seed, weights.allow_pickle)
+    _train_on_pictures(plan, system, processes)
+
+
+@dataclass(frozen=True)
+class CfwOptions:
+    """What only CFW's training knows."""
+
+    adapter: Annotated[str, typer.Option(help="Trained StableSR that makes the latents.")] = "stablesr"
+    cache: Annotated[Path | None, typer.Option(help="Folder of pairs and latents; OUT-cache if left out.")] = None
+    pairs: Annotated[int, typer.Option(min=0, help="Pairs to make; 0 takes those in --cache.")] = 10_000
+    sampling_steps: Annotated[int, typer.Option(min=2, help="Steps for each pair's latents.")] = 200
+    side: Annotated[int, typer.Option(help="Side of a crop, in pixels.")] = 512
+    degradation: Annotated[str, typer.Option(help="stablesr, pasd, realesrgan, old-photo, or a TOML file.")] = (
+        "stablesr"
+    )
+    lpips: Annotated[str, typer.Option(help="LPIPS weights, or a CFW checkpoint with them.")] = "stablesr-cfw"
+    adaptive: Annotated[bool, typer.Option("--adaptive", help="Weigh the discriminator by gradients.")] = False
+
+
+@takes(Run, Weights, Rate, CfwOptions)
+def cfw(run: Run, weights: Weights, rate: Rate, own: CfwOptions) -> None:
+    """Train CFW, StableSR's feature wrapping. Latents are made once, by the StableSR that it is for."""
+    from srcli.degrade.presets import find_degradation
+    from srcli.train.caching import CachePlan, cached_sources
+    from srcli.train.systems.base import OptimizerSettings
+    from srcli.train.systems.cfw import Cfw, CfwSettings
+
+    usual = OptimizerSettings(kind="adam", betas=(0.5, 0.9), decay=0.0)
+    settings = CfwSettings(
+        base=weights.base_model or "sd21-base",
+        lpips=own.lpips,
+        start=weights.start,
+        adaptive=own.adaptive,
+        optimizer=_optimizer(rate, usual),
+    )
+    plan, store = run.plan(), _store(weights)
+    cache = CachePlan(
+        folder=own.cache or plan.out.with_name(f"{plan.out.name}-cache"),
+        pairs=own.pairs,
+        adapter=own.adapter,
+        base=weights.base_model,
+        side=own.side,
+        degradation=find_degradation(own.degradation),
+        sampling_steps=own.sampling_steps,
+        allow_pickle=weights.allow_pickle,
+    )
+    processes = _begin(run, plan)
+    system = Cfw.open(settings, store, plan.seed, weights.allow_pickle)
+    _train(plan, system, processes, cached_sources(plan, cache, store, processes, _told(processes)))
+
+
+@dataclass(frozen=True)
+class SR3Options:
+    """What only SR3's training knows."""
+
+    size: Annotated[str, typer.Option(help="16-128, 64-512 (from and to so many pixels), or a JSON file.")] = "16-128"
+
+
+@takes(Run, Weights, Rate, SR3Options)
+def sr3(run: Run, weights: Weights, rate: Rate, own: SR3Options) -> None:
+    """Train SR3: the whole network, from new weights or those of a checkpoint."""
+    from srcli.train.systems.base import OptimizerSettings
+    from srcli.train.systems.sr3 import SR3, SR3Settings, find_size
+
+    size = find_size(own.size)
+    usual = OptimizerSettings(kind="adam", lr=size.lr, decay=0.0)
+    settings = SR3Settings(size=size, start=weights.start, optimizer=_optimizer(rate, usual))
+    plan = run.plan()
+    processes = _begin(run, plan)
+    system = SR3.open(settings, _store(weights), plan.seed, weights.allow_pickle)
+    _train_on_pictures(plan, system, processes)
+
+
+def _optimizer(rate: Rate, usual: OptimizerSettings) -> OptimizerSettings:
+    if rate.optimizer_bits not in (8, 32):
+        raise InputError(f"--optimizer-bits {rate.optimizer_bits} must be 8 or 32")
+    clip = usual.clip if rate.clip is None else rate.clip or None
+    return replace(usual, lr=usual.lr if rate.lr is None else rate.lr, clip=clip, bits=rate.optimizer_bits)
+
+
+def _begin(run: Run, plan: TrainPlan) -> Processes:
+    from srcli.train.processes import Processes
+
+    if run.threads:
+        import torch
+
+        torch.set_num_threads(run.threads)
+    return Processes.join(plan.accumulate, plan.precision, plan.cpu)
+
+
+def _store(weights: Weights) -> Store:
+    from srcli.weights.store import Store
+
+    return Store(offline=weights.offline, tell=say)
+
+
+def _told(processes: Processes) -> Any:
+    """The first process speaks for all."""
+    return say if processes.first else lambda _text: None
+
+
+def _train_on_pictures(plan: TrainPlan, system: Any, processes: Processes, captions: bool = False) -> None:
+    from srcli.train.running import picture_sources
+
+    tell = _told(processes)
+    _train(plan, system, processes, picture_sources(plan, system.pairs, system.least_side, processes, tell, captions))
+
+
+def _train(plan: TrainPlan, system: System, processes: Processes, sources: Any) -> None:
+    from srcli.train.running import train
+
+    result = train(plan, system, sources, processes, _told(processes), _progress)
+    if processes.first:
+        typer.echo(result)
+
+
+def _progress(step: int, steps: int, terms: Mapping[str, float]) -> None:
+    """One line, which replaces the last one on a terminal."""
+    chosen = [f"{name} {value:.4g}" for name, value in terms.items() if not name.startswith("samples")]
+    left = (steps - step) * terms["samples_per_step"] / max(terms["samples_per_second"], 1e-9)
+    text = (
+        f"step {step}/{steps}: {', '.join(chosen)}, {terms['samples_per_second']:.3g} samples/s, {_duration(left)} left"
+    )
+    if sys.stderr.isatty():
+        print(f"\r\x1b[2K{text}", end="" if step < steps else "\n", file=sys.stderr, flush=True)
+    else:
+        say(text)
+
+
+def _duration(seconds: float) -> str:
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"

@@ -1,0 +1,68 @@
+"""The pairs of CFW's training: made where they are missing, then read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from srcli.degrade.settings import Degradation
+from srcli.engines.stablesr.weights import open_all
+from srcli.settings import ModelChoice
+from srcli.train.pairs import DegradedPairs
+from srcli.train.pictures import survey_pictures
+from srcli.train.plan import TrainPlan
+from srcli.train.processes import Processes
+from srcli.train.running import Sources
+from srcli.train.systems.cfw_cache import CachedPair, CachedSet, LatentMaker, fill_cache, find_pairs, read_pairs
+from srcli.train.training_set import Share, TrainingSet
+from srcli.weights.store import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CachePlan:
+    """`adapter` over `base` makes the latents of `pairs` degraded crops; 0 takes what the folder holds."""
+
+    folder: Path
+    pairs: int
+    adapter: str
+    base: str | None
+    side: int
+    degradation: Degradation
+    sampling_steps: int = 200
+    allow_pickle: bool = False
+
+
+def cached_sources(
+    plan: TrainPlan, cache: CachePlan, store: Store, processes: Processes, tell: Callable[[str], None]
+) -> Sources:
+    """All pairs of the cache; the last few are kept to look at."""
+    missing = [i for i in range(cache.pairs) if not CachedPair.of(cache.folder, f"{i:07d}").exists()]
+    if missing:
+        tell(f"{len(missing)} of {cache.pairs} pairs are to be made first")
+        _fill(plan, cache, store, processes, tell)
+    processes.wait()
+    names = find_pairs(cache.folder)
+    kept = min(plan.validation, len(names))
+    learned = names[:-kept] if len(names) >= 10 * kept > 0 else names
+    tell(f"{len(names)} pairs in {cache.folder}")
+    share = Share(plan.batch, processes.rank, processes.count)
+    fixed = [read_pairs(cache.folder, [name], index, (0,)) for index, name in enumerate(names[len(names) - kept :])]
+    return Sources(CachedSet(cache.folder, learned, share, plan.seed), fixed, len(learned))
+
+
+def _fill(plan: TrainPlan, cache: CachePlan, store: Store, processes: Processes, tell: Callable[[str], None]) -> None:
+    """Each process makes its own part. No pair is clean: the engine has nothing to do for those."""
+    found = survey_pictures(plan.data, cache.side // 4)
+    found.report(tell, cache.side // 4)
+    pairs = DegradedPairs(cache.side, replace(cache.degradation, clean=0.0))
+    source = TrainingSet(found.usable, pairs, Share(1), plan.seed)
+    choice = ModelChoice(engine="stablesr", adapter=cache.adapter, base=cache.base, allow_pickle=cache.allow_pickle)
+    maker = LatentMaker(open_all(choice, store), processes.accelerator.device, cache.sampling_steps)
+    every = max(1, cache.pairs // 100)
+
+    def progress(done: int, total: int) -> None:
+        if done % every == 0 or done == total:
+            tell(f"pair {done} of {total}")
+
+    fill_cache(cache.folder, cache.pairs, source, maker, Share(1, processes.rank, processes.count), progress)

@@ -1,0 +1,125 @@
+"""Checkpoints: folders that are whole or not there at all. Only folders of that kind are ever removed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from srcli.errors import InputError, MachineError, WeightsError
+from srcli.files import HALF, is_dir, is_file, sync_folder
+
+NAME = re.compile(r"step-(\d{9})")
+WEIGHTS, OPTIMIZERS, STATE = "weights.safetensors", "optimizers.pt", "state.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Everything that a run goes on from. What is random follows from the settings' seed and the step alone."""
+
+    step: int
+    seconds: float
+    settings: Mapping[str, Any]
+    weights: Mapping[str, Tensor]
+    optimizers: Mapping[str, Any]
+
+
+def save_checkpoint(root: Path, checkpoint: Checkpoint, keep: int) -> Path:
+    """Write a checkpoint below `root`, then remove all but the newest `keep`. Raises MachineError."""
+    target = root / f"step-{checkpoint.step:09d}"
+    with writing_folder(target) as fresh:
+        save_file({name: tensor.contiguous() for name, tensor in checkpoint.weights.items()}, fresh / WEIGHTS)
+        torch.save(dict(checkpoint.optimizers), fresh / OPTIMIZERS)
+        state = {"step": checkpoint.step, "seconds": checkpoint.seconds, "settings": dict(checkpoint.settings)}
+        (fresh / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
+    for old in _folders(root)[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+@contextmanager
+def writing_folder(target: Path) -> Iterator[Path]:
+    """A new folder to write to, which takes the target's place once all of it is on the disk, or goes."""
+    fresh = target.with_name(HALF + secrets.token_hex(4))
+    old = target.with_name(HALF + secrets.token_hex(4))
+    try:
+        fresh.mkdir(parents=True)
+        yield fresh
+        for path in sorted(fresh.rglob("*")):
+            if is_file(path):
+                _sync(path)
+        if is_dir(target):
+            target.rename(old)
+        fresh.rename(target)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise MachineError(f"{target} cannot be written ({reason}): make room; what was there is whole") from error
+    except (RuntimeError, SafetensorError) as error:  # torch and safetensors raise these for a full disk
+        raise MachineError(f"{target} cannot be written ({error}): make room; what was there is whole") from error
+    finally:
+        for leftover in (fresh, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+    sync_folder(target.parent)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def remove_halves(root: Path) -> None:
+    """What a process that was killed left unfinished."""
+    if is_dir(root):
+        for half in root.glob(f"{HALF}*"):
+            with suppress(OSError):
+                shutil.rmtree(half)
+
+
+def _folders(root: Path) -> list[Path]:
+    """Checkpoints, oldest first."""
+    return sorted(path for path in root.glob("step-*") if NAME.fullmatch(path.name)) if is_dir(root) else []
+
+
+def load_newest(root: Path, tell: Callable[[str], None]) -> Checkpoint | None:
+    """The newest checkpoint that can be read; those that cannot are named. Raises WeightsError where none can."""
+    folders = _folders(root)
+    for folder in reversed(folders):
+        try:
+            return _load(folder)
+        except (OSError, ValueError, KeyError, RuntimeError, EOFError, UnpicklingError, SafetensorError) as error:
+            tell(f"{folder} cannot be read ({type(error).__name__}): taking the one before")
+    if folders:
+        raise WeightsError(f"no checkpoint in {root} can be read: move the folder away to begin again")
+    return None
+
+
+def _load(folder: Path) -> Checkpoint:
+    state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+    weights = load_file(folder / WEIGHTS)
+    optimizers = torch.load(folder / OPTIMIZERS, map_location="cpu", weights_only=True)
+    return Checkpoint(int(state["step"]), float(state["seconds"]), state["settings"], weights, optimizers)
+
+
+def check_same(root: Path, was: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse to go on with a run of other settings. Raises InputError with the ones that changed."""
+    now = json.loads(json.dumps(now))
+    changed = [name for name in sorted({*was, *now}) if was.get(name) != now.get(name)]
+    if changed:
+        name = changed[0]
+        if isinstance(was.get(name), dict) and isinstance(now.get(name), dict):
+            check_same(root, was[name], now[name])
+        said = f"{name} was {was.get(name)!r} and is {now.get(name)!r}"
+        raise InputError(f"{root} holds a run of other settings ({said}): give the same ones, or another --out")

@@ -1,0 +1,154 @@
+"""A whole training: look at the data, say what will happen, train, and write what was learned."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from srcli import __version__
+from srcli.errors import InputError, MachineError
+from srcli.files import HALF, is_dir, is_file
+from srcli.imaging.printable import printable
+from srcli.train.checkpoints import writing_folder
+from srcli.train.estimate import estimate_step
+from srcli.train.pairs import PairMaker
+from srcli.train.pictures import PictureFile, Tell, check_captions, survey_pictures
+from srcli.train.plan import TrainPlan
+from srcli.train.processes import Processes
+from srcli.train.systems.base import Batch, BatchSource, SampleNoise, System
+from srcli.train.trainer import Trainer
+from srcli.train.training_set import Share, TrainingSet
+from srcli.train.validating import Validation
+from srcli.train.watching import Progress, Watcher, open_board
+from srcli.train.writing import write_card
+
+MARK = "run.json"
+USUAL_BASES = (None, "sd15", "sd21-base")
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What is learned from, and the pictures that are kept to look at."""
+
+    training: BatchSource
+    validation: Sequence[Batch]
+    count: int
+
+
+def picture_sources(
+    plan: TrainPlan, pairs: PairMaker, least: int, processes: Processes, tell: Tell, captions: bool = False
+) -> Sources:
+    """A folder's pictures as pairs; a few of them are held out. Raises InputError."""
+    if plan.out.absolute().is_relative_to(plan.data.absolute()):
+        raise InputError(f"--out {printable(plan.out)} lies inside --data, and would be learned from: give another")
+    found = survey_pictures(plan.data, least)
+    found.report(tell, least)
+    if captions:
+        tell(f"{check_captions(found.usable)} of them have captions")
+    learned, kept = hold_out(found.usable, plan.validation)
+    share = Share(plan.batch, processes.rank, processes.count)
+    training = TrainingSet(learned, pairs, share, plan.seed, plan.drop_caption)
+    fixed = TrainingSet(kept, pairs, Share(1), plan.seed)
+    return Sources(training, [fixed[index] for index in range(min(plan.validation, len(kept)))], len(learned))
+
+
+def hold_out(files: Sequence[PictureFile], count: int) -> tuple[list[PictureFile], list[PictureFile]]:
+    """Files to learn from, and `count` others, told by their names; of few files, all are learned from."""
+    ordered = sorted(files, key=lambda file: hashlib.sha256(file.path.name.encode()).digest())
+    kept = ordered[:count]
+    if len(files) < 10 * count:
+        return list(files), kept
+    return [file for file in files if file not in kept], kept
+
+
+def train(
+    plan: TrainPlan, system: System, sources: Sources, processes: Processes, tell: Tell, progress: Progress
+) -> Path:
+    """The whole run; returns the folder of the result. Raises Stopped, InputError, MachineError."""
+    first = processes.first
+    if first:
+        claim_folder(plan.out, system.name)
+        describe(plan, system, sources, processes, tell)
+    processes.wait()
+    board = open_board(plan.out) if plan.tensorboard and first else None
+    watcher = Watcher(plan.out, tell if first else _silent, progress, board)
+    validate = Validation(system, sources.validation, plan.seed, plan.out / "validation")
+    trainer = Trainer(plan, system, sources.training, watcher, processes, lambda step: dict(validate(step)))
+    trainer.run()
+    if first:
+        write_result(plan, system, sources, trainer.settings())
+    processes.wait()
+    return plan.result
+
+
+def _silent(_text: str) -> None:
+    """The first process speaks for all."""
+
+
+def claim_folder(out: Path, name: str) -> None:
+    """Mark a new or empty folder as this run's. Raises InputError for one that holds other things."""
+    mark = out / MARK
+    if is_file(mark):
+        try:
+            was = json.loads(mark.read_text(encoding="utf-8"))["system"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{printable(mark)} cannot be read: give another --out") from error
+        if was != name:
+            raise InputError(f"{printable(out)} holds a training of {was}: give another --out")
+        return
+    if is_dir(out) and any(not path.name.startswith(HALF) for path in out.iterdir()):
+        raise InputError(f"{printable(out)} holds other things: give --out a new or empty folder")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        mark.write_text(json.dumps({"system": name, "srcli": __version__}) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise MachineError(f"{printable(out)} cannot be made ({error.strerror}): give another --out") from error
+
+
+def describe(plan: TrainPlan, system: System, sources: Sources, processes: Processes, tell: Tell) -> None:
+    """What will be trained, and what it will take."""
+    samples = plan.batch * plan.accumulate * processes.count
+    batch = sources.training[0]
+    step = estimate_step(system.phases, system.inputs(batch, SampleNoise(plan.seed, 0, batch.places), 0))
+    half = processes.frozen.itemsize / 4
+    memory = replace(step, kept=int(step.kept * half)).memory(int(system.frozen_bytes() * half))
+    tell(f"{step.trained / 1e6:.1f} million trained parameters, about {memory / 2**30:.1f} GiB of memory")
+    passes = plan.steps * samples / sources.count
+    work = step.flop * plan.accumulate / 1e12
+    tell(f"{plan.steps} steps of {samples} samples ({work:.3g} TFLOP each): every picture {passes:.3g} times")
+    where = f"{processes.count} processes, " if processes.count > 1 else ""
+    tell(f"{where}{processes.accelerator.device}, {str(processes.frozen).removeprefix('torch.')} where frozen")
+
+
+def write_result(plan: TrainPlan, system: System, sources: Sources, settings: Mapping[str, Any]) -> None:
+    """The adapter and its card, all of it or nothing."""
+    facts = {
+        "system": system.name,
+        "step": plan.steps,
+        "version": __version__,
+        "pictures": sources.count,
+        "settings": settings,
+    }
+    with writing_folder(plan.result) as fresh:
+        system.write(fresh)
+        write_card(
+            fresh / "README.md", facts, system.made_of(), usage(system.name, plan.result, unusual_base(settings))
+        )
+
+
+def unusual_base(settings: Mapping[str, Any]) -> str | None:
+    base = settings.get("base")
+    return None if base in USUAL_BASES else base
+
+
+def usage(name: str, folder: Path, base: str | None) -> str:
+    """A command that uses the result. `base` is one that the engine does not take by itself."""
+    if name == "cfw":
+        return f"srcli models add stablesr-cfw {folder / 'cfw.safetensors'}"
+    adapter = folder / "sr3.safetensors" if name == "sr3" else folder
+    more = f" --base-model {base}" if base else ""
+    return f"srcli upscale photo.jpg --engine {name} --adapter {adapter}{more}"

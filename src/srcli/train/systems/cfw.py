@@ -1,0 +1,164 @@
+"""CFW, StableSR's second stage, as a system to train: fusion layers against a discriminator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+
+from srcli.engines.stablesr.spec import FUSION
+from srcli.errors import WeightsError
+from srcli.models.cfw import LEVELS, PREFIX, Wrapping
+from srcli.models.cfw import build as build_wrapping
+from srcli.models.lpips import Lpips
+from srcli.models.lpips import build as build_lpips
+from srcli.models.patchgan import WIDTH, PatchGan, initialize
+from srcli.models.rrdb import initialize_rrdb
+from srcli.train.systems.base import Batch, OptimizerSettings, Phase, SampleNoise
+from srcli.train.systems.cfw_step import CfwDiscriminatorStep, CfwGeneratorStep, CfwInputs, reconstruct
+from srcli.train.systems.frozen import bytes_of
+from srcli.train.writing import plain, write_tensors
+from srcli.weights.header import read_header
+from srcli.weights.open import load_component, load_into, load_state
+from srcli.weights.store import Store
+
+FILE = "cfw.safetensors"
+DECODER, PERCEPTUAL = "decoder.", "loss.perceptual_loss."
+VAE = ("encoder.", DECODER, "quant_conv.", "post_quant_conv.")
+GROWTH, CHAINS = 32, 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CfwSettings:
+    """`lpips` are LPIPS weights, alone or inside the published CFW checkpoint; `start` fusion layers to go on from."""
+
+    base: str = "sd21-base"
+    lpips: str = FUSION
+    start: str | None = None
+    adaptive: bool = False
+    width: int = WIDTH
+    growth: int = GROWTH
+    optimizer: OptimizerSettings = OptimizerSettings(kind="adam", betas=(0.5, 0.9), decay=0.0)
+
+
+class Cfw:
+    """The networks, and the two phases of a step."""
+
+    name = "cfw"
+
+    def __init__(
+        self,
+        settings: CfwSettings,
+        vae: AutoencoderKL,
+        wrapping: Wrapping,
+        judge: PatchGan,
+        lpips: Lpips,
+        made_of: Mapping[str, str],
+        published: Path | None = None,
+    ) -> None:
+        """`published` is a file that holds the same VAE under its official names."""
+        self._published = published
+        self.options, self._vae, self._wrapping, self._lpips = settings, vae, wrapping, lpips
+        self._judge, self._made_of = judge, made_of
+        for frozen in (vae, lpips):
+            frozen.eval().requires_grad_(False)
+        wrapping.requires_grad_(True)
+        self._generator = CfwGeneratorStep(wrapping, vae, lpips, judge, settings.adaptive)
+        self._discriminator = CfwDiscriminatorStep(judge.train().requires_grad_(True), wrapping, vae)
+        self._device = torch.device("cpu")
+
+    @classmethod
+    def open(cls, settings: CfwSettings, store: Store, seed: int, allow_pickle: bool = False) -> Cfw:
+        """From a base model's VAE, and LPIPS. Raises WeightsError."""
+        base = store.resolve(settings.base, "base", ("vae",), allow_pickle)
+        vae = load_component(AutoencoderKL, base.part("vae"))
+        source = store.resolve(settings.lpips, allow_pickle=allow_pickle).only_file()
+        lpips = _open_lpips(source)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            judge = initialize(PatchGan(settings.width))
+            wrapping = new_wrapping(vae, settings.growth)
+        if settings.start is not None:
+            wrapping = _open_wrapping(settings.start, store, allow_pickle)
+        return cls(settings, vae, wrapping, judge, lpips, base.provenance(), source)
+
+    @property
+    def phases(self) -> Sequence[Phase]:
+        optimizer = self.options.optimizer
+        return [
+            Phase("generator", self._generator, optimizer),
+            Phase("discriminator", self._discriminator, optimizer),
+        ]
+
+    def settings(self) -> Mapping[str, Any]:
+        return {**plain(self.options), "made_of": dict(self.made_of())}
+
+    def to(self, device: torch.device, frozen: torch.dtype) -> None:
+        """The VAE stays in float32: fusion layers learn its last digits."""
+        for net in (self._vae, self._lpips, self._generator, self._discriminator):
+            net.to(device)
+        self._device = device
+
+    def inputs(self, batch: Batch, noise: SampleNoise, step: int) -> CfwInputs:
+        if batch.latent is None:
+            raise ValueError("CFW learns from cached latents")
+        given = (batch.target * 2 - 1, batch.degraded * 2 - 1, batch.latent)
+        target, degraded, latent = (part.to(self._device).contiguous() for part in given)
+        return CfwInputs(target, degraded, latent, step)
+
+    @torch.no_grad()
+    def restore(self, batch: Batch, noise: SampleNoise) -> Tensor:
+        return (reconstruct(self._vae, self._wrapping, self.inputs(batch, noise, 0)) / 2 + 0.5).clamp(0, 1)
+
+    def write(self, folder: Path) -> None:
+        """The fusion layers under their official names, and around them the published file's VAE, if it is here.
+
+        The official program wants both in one file.
+        """
+        state = {f"{DECODER}{name}": tensor for name, tensor in self._wrapping.state_dict().items()}
+        write_tensors(folder / FILE, {**_published_vae(self._published), **state})
+
+    def made_of(self) -> Mapping[str, str]:
+        return self._made_of
+
+    def frozen_bytes(self) -> int:
+        return bytes_of([self._vae, self._lpips])
+
+
+def new_wrapping(vae: AutoencoderKL, growth: int = GROWTH) -> Wrapping:
+    """Fusion layers for a VAE, as the official code begins them."""
+    widths = {level: vae.config.block_out_channels[level] for level in LEVELS}
+    wrapping = Wrapping(widths, growth, CHAINS)
+    for level in LEVELS:
+        initialize_rrdb(wrapping.fusion(level).encode_enc_2)
+    return wrapping
+
+
+def _published_vae(path: Path | None) -> dict[str, Tensor]:
+    """The VAE inside a published CFW checkpoint; nothing for a file that holds none."""
+    if path is None:
+        return {}
+    names = [name for name in read_header(path).shapes if name.startswith(VAE) and PREFIX not in name]
+    return load_state(path, names=names)
+
+
+def _open_lpips(path: Path) -> Lpips:
+    prefix = PERCEPTUAL if any(key.startswith(PERCEPTUAL) for key in read_header(path).shapes) else ""
+    state = load_state(path, prefix)
+    if "lin0.model.1.weight" not in state:
+        raise WeightsError(f"{path}: holds no LPIPS weights: pull {FUSION} again, or give --lpips FILE.safetensors")
+    return load_into(build_lpips(state), state, path).float()
+
+
+def _open_wrapping(name: str, store: Store, allow_pickle: bool) -> Wrapping:
+    path = store.resolve(name, allow_pickle=allow_pickle).only_file()
+    names = [key for key in read_header(path).under(DECODER) if key.startswith(PREFIX)]
+    state = load_state(path, DECODER, names)
+    if not state:
+        raise WeightsError(f"{path}: holds no fusion layers: choose a CFW file")
+    return load_into(build_wrapping(state), state, path).float()

@@ -1,0 +1,199 @@
+"""SR3 as a system to train: one network over pixels, from noise to a picture, led by its bicubic enlargement."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from srcli.engines.sr3.spec import PREFIX, STEPS
+from srcli.engines.sr3.weights import ENDS, opened
+from srcli.errors import InputError
+from srcli.files import expand_user, is_file
+from srcli.models.sr3_unet import Shape, SR3UNet
+from srcli.sampling.ancestral import Ancestral, betas, levels
+from srcli.train.pairs import EnlargedPairs, PairMaker
+from srcli.train.systems.base import Batch, OptimizerSettings, Phase, SampleNoise
+from srcli.train.systems.sr3_step import SR3Inputs, SR3Step, initialize_orthogonally
+from srcli.train.writing import plain, write_tensors
+from srcli.weights.open import load_state
+from srcli.weights.store import Store
+
+FILE = "sr3.safetensors"
+SAMPLING_STEPS = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SR3Size:
+    """A network and what it was made for: pictures of `side` pixels from ones `scale` times smaller."""
+
+    side: int
+    scale: int
+    multiplier: tuple[int, ...]
+    blocks: int
+    attention: tuple[int, ...] = ()
+    groups: int = 32
+    inner: int = 64
+    dropout: float = 0.0
+    lr: float = 1e-4
+    steps: int = STEPS
+
+
+SIZES: Mapping[str, SR3Size] = MappingProxyType(
+    {
+        "16-128": SR3Size(side=128, scale=8, multiplier=(1, 2, 4, 8, 8), blocks=2, attention=(16,), dropout=0.2),
+        "64-512": SR3Size(side=512, scale=8, multiplier=(1, 2, 4, 8, 16), blocks=1, groups=16, lr=3e-6),
+    }
+)
+
+
+def find_size(name: str) -> SR3Size:
+    """A published size, or that of a configuration in the official words. Raises InputError."""
+    if name in SIZES:
+        return SIZES[name]
+    path = expand_user(name)
+    if not is_file(path):
+        raise InputError(f"--size {name!r} is unknown: choose one of {', '.join(SIZES)}, or give a JSON configuration")
+    try:
+        return _read_size(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: not an SR3 configuration ({type(error).__name__}: {error}): correct it") from error
+
+
+def _read_size(config: Mapping[str, Any]) -> SR3Size:
+    model, resolution = config["model"], config["datasets"]["train"]
+    unet = model["unet"]
+    return SR3Size(
+        side=int(resolution["r_resolution"]),
+        scale=int(resolution["r_resolution"]) // int(resolution["l_resolution"]),
+        multiplier=tuple(unet["channel_multiplier"]),
+        blocks=int(unet["res_blocks"]),
+        attention=tuple(unet["attn_res"]),
+        groups=int(unet.get("norm_groups") or 32),
+        inner=int(unet["inner_channel"]),
+        dropout=float(unet["dropout"]),
+        lr=float(config.get("train", {}).get("optimizer", {}).get("lr", 1e-4)),
+        steps=int(model["beta_schedule"]["train"]["n_timestep"]),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SR3Settings:
+    """`start` is a checkpoint to go on from."""
+
+    size: SR3Size
+    start: str | None = None
+    optimizer: OptimizerSettings
+
+    def __post_init__(self) -> None:
+        factor = 1 << (len(self.size.multiplier) - 1)
+        if self.size.side % (factor * self.size.scale):
+            raise InputError(f"--side {self.size.side} must be a multiple of {factor * self.size.scale}")
+
+
+class SR3:
+    """The network and its one phase."""
+
+    name = "sr3"
+
+    def __init__(self, settings: SR3Settings, unet: SR3UNet, made_of: Mapping[str, str]) -> None:
+        self.options, self._unet, self._made_of = settings, unet.requires_grad_(True).train(), made_of
+        self._step = SR3Step(unet)
+        self._table = betas("linear", settings.size.steps, *ENDS["sr3"])
+        self._roots = levels(self._table).float()
+        self._device = torch.device("cpu")
+
+    @classmethod
+    def open(cls, settings: SR3Settings, store: Store, seed: int, allow_pickle: bool = False) -> SR3:
+        """A new network, or that of a checkpoint. Raises WeightsError."""
+        config = official_config(settings.size)
+        if settings.start is not None:
+            located = store.resolve(settings.start, "adapter", allow_pickle=allow_pickle)
+            path = located.only_file()
+            return cls(settings, opened(path, load_state(path), config).float(), located.provenance())
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            unet = initialize_orthogonally(SR3UNet(Shape.from_config(config["model"])))
+        return cls(settings, unet, {})
+
+    @property
+    def phases(self) -> Sequence[Phase]:
+        return [Phase(self.name, self._step, self.options.optimizer)]
+
+    @property
+    def pairs(self) -> PairMaker:
+        return EnlargedPairs(self.options.size.side, self.options.size.scale)
+
+    @property
+    def least_side(self) -> int:
+        """A crop's own: enlarged pictures would teach blur."""
+        return self.options.size.side
+
+    def settings(self) -> Mapping[str, Any]:
+        return {**plain(self.options), "made_of": dict(self.made_of())}
+
+    def to(self, device: torch.device, frozen: torch.dtype) -> None:
+        self._step.to(device)
+        self._device = device
+
+    def inputs(self, batch: Batch, noise: SampleNoise, step: int) -> SR3Inputs:
+        """One step of the schedule for the whole batch, as published; a level between it and the next for each."""
+        t = noise.shared_integer(len(self._table)) + 1
+        low, high = self._roots[t], self._roots[t - 1]
+        keep = (low + noise.uniforms() * (high - low)).float()[:, None]
+        given = (batch.target * 2 - 1, batch.degraded * 2 - 1, noise.normals(batch.target.shape[1:]), keep)
+        target, condition, gaussian, keep = (part.to(self._device) for part in given)
+        return SR3Inputs(target.contiguous(), condition.contiguous(), gaussian, keep, keep)
+
+    @torch.no_grad()
+    def restore(self, batch: Batch, noise: SampleNoise) -> Tensor:
+        self._unet.eval()
+        made = Ancestral(self._table, clip=True)
+        made.set_timesteps(min(SAMPLING_STEPS, len(self._table)))
+        condition = (batch.degraded * 2 - 1).to(self._device)
+        x = noise.normals(condition.shape[1:]).to(self._device)
+        for t in made.timesteps:
+            when = torch.full((len(x), 1), float(self._roots[int(t) + 1]), device=self._device)
+            predicted = self._unet(torch.cat([condition, x], dim=1), when).float()
+            x = made.step(predicted, t, x, noise.normals(x.shape[1:]).to(x)).prev_sample
+        self._unet.train()
+        return (x / 2 + 0.5).clamp(0, 1)
+
+    def write(self, folder: Path) -> None:
+        """A checkpoint under the official names, with its configuration beside it."""
+        write_tensors(folder / FILE, {f"{PREFIX}{name}": tensor for name, tensor in self._unet.state_dict().items()})
+        config = json.dumps(official_config(self.options.size), indent=1)
+        (folder / Path(FILE).with_suffix(".json")).write_text(config + "\n", encoding="utf-8")
+
+    def made_of(self) -> Mapping[str, str]:
+        return self._made_of
+
+    def frozen_bytes(self) -> int:
+        return 0
+
+
+def official_config(size: SR3Size) -> dict[str, Any]:
+    """In the words of the official configuration, which the engine reads too."""
+    start, end = ENDS["sr3"]
+    schedule = {"schedule": "linear", "n_timestep": size.steps, "linear_start": start, "linear_end": end}
+    unet = {
+        "in_channel": 6,
+        "out_channel": 3,
+        "inner_channel": size.inner,
+        "norm_groups": size.groups,
+        "channel_multiplier": list(size.multiplier),
+        "attn_res": list(size.attention),
+        "res_blocks": size.blocks,
+        "dropout": size.dropout,
+    }
+    diffusion = {"image_size": size.side, "channels": 3, "conditional": True}
+    model = {"which_model_G": "sr3", "unet": unet, "diffusion": diffusion}
+    model["beta_schedule"] = {"train": schedule, "val": schedule}
+    resolution = {"l_resolution": size.side // size.scale, "r_resolution": size.side}
+    return {"model": model, "datasets": {"train": resolution}}

@@ -1,0 +1,178 @@
+"""The training loop. It knows no system: batches in, loss terms out, one update of each phase a step.
+
+One process or several (accelerate); a run that is killed at any moment goes on from its last checkpoint, and ends in
+the weights that it would have ended in.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from srcli.errors import MachineError
+from srcli.train.checkpoints import Checkpoint, check_same, load_newest, remove_halves, save_checkpoint
+from srcli.train.plan import TrainPlan
+from srcli.train.processes import Processes
+from srcli.train.stopping import Stopped, watching_signals
+from srcli.train.systems.base import Batch, BatchSource, OptimizerSettings, Phase, SampleNoise, System
+from srcli.train.training_set import batches
+from srcli.train.watching import Watcher
+
+Terms = dict[str, float]
+Validate = Callable[[int], Terms]
+
+
+@dataclass
+class _Learner:
+    """A phase under way: its module, wrapped for several processes, and its optimizer."""
+
+    phase: Phase
+    module: nn.Module
+    optimizer: Any
+
+    def update(self, inputs: Sequence[Any], rate: float, processes: Processes) -> dict[str, Tensor]:
+        """One step of the optimizer over all these batches; the mean of their terms, and the gradient's norm."""
+        totals: dict[str, Tensor] = {}
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.phase.optimizer.lr * rate
+        self.optimizer.zero_grad(set_to_none=True)
+        for each in inputs:
+            with processes.accelerator.accumulate(self.module):
+                terms = self.module(each)
+                processes.accelerator.backward(terms["loss"])
+            self.phase.module.close()  # type: ignore[operator]
+            for name, value in terms.items():
+                totals[name] = totals.get(name, torch.zeros_like(value)) + value.detach() / len(inputs)
+        limit = self.phase.optimizer.clip
+        totals["gradient"] = nn.utils.clip_grad_norm_(self.phase.parameters, math.inf if limit is None else limit)
+        return totals
+
+
+@dataclass
+class Trainer:
+    """A run: where it is, and what it needs to take the next step."""
+
+    plan: TrainPlan
+    system: System
+    source: BatchSource
+    watcher: Watcher
+    processes: Processes
+    validate: Validate
+    step: int = 0
+    seconds: float = 0.0
+    learners: list[_Learner] = field(default_factory=list)
+
+    def run(self) -> None:
+        """From the newest checkpoint, if there is one, to the end. Raises Stopped, MachineError, InputError."""
+        self.prepare()
+        with ExitStack() as stack:
+            asked = stack.enter_context(watching_signals())
+            made = batches(self.source, self.step * self.plan.accumulate, self.plan.jobs)
+            while self.step < self.plan.steps:
+                began = time.monotonic()
+                self._advance([next(made) for _ in range(self.plan.accumulate)])
+                self.seconds += time.monotonic() - began
+                stop = self.processes.agree(asked.signal)
+                if stop or self.step % self.plan.save_every == 0 or self.step == self.plan.steps:
+                    self.save()
+                if stop:
+                    raise Stopped(stop, self.step)
+                if self.step % self.plan.validate_every == 0 and self.step < self.plan.steps:
+                    self._validate()
+        self._validate()
+
+    def prepare(self) -> None:
+        """Networks on the device, optimizers over them, and the state of the newest checkpoint."""
+        accelerator = self.processes.accelerator
+        self.system.to(accelerator.device, self.processes.frozen)
+        for phase in self.system.phases:
+            optimizer = make_optimizer(phase)
+            self.learners.append(_Learner(phase, accelerator.prepare(phase.module), optimizer))
+        if self.processes.first:
+            remove_halves(self.plan.checkpoints)
+        self.processes.wait()
+        found = load_newest(self.plan.checkpoints, self.watcher.tell)
+        if found is not None:
+            self._restore(found)
+
+    def settings(self) -> dict[str, Any]:
+        numbers = self.plan.numbers(self.processes.count)
+        return {"system": self.system.name, **self.system.settings(), **numbers, "data": self.source.fingerprint()}
+
+    def _advance(self, group: Sequence[Batch]) -> None:
+        """One step: every phase's update over the same batches."""
+        for batch in group:
+            for problem in batch.problems:
+                self.watcher.tell(f"left out: {problem}")
+        torch.manual_seed((self.plan.seed * 1_000_003 + self.step) * 1009 + self.processes.rank)  # for dropout
+        inputs = [self.system.inputs(b, SampleNoise(self.plan.seed, b.micro, b.places), self.step) for b in group]
+        rate = self.plan.schedule.rate(self.step, self.plan.steps)
+        terms: dict[str, Tensor] = {}
+        for learner in self.learners:
+            found = learner.update(inputs, rate, self.processes)
+            self._refuse_nan(found, group)
+            learner.optimizer.step()
+            terms |= {
+                name if len(self.learners) == 1 else f"{learner.phase.name}.{name}": found[name] for name in found
+            }
+        self.step += 1
+        rates = {"lr": self.learners[0].optimizer.param_groups[0]["lr"]}
+        self.watcher.step(self.step, self.plan, terms, rates, self.processes)
+
+    def _refuse_nan(self, terms: dict[str, Tensor], group: Sequence[Batch]) -> None:
+        """Stop before weights are spoiled, and name the pictures. The gradient's norm is that of all processes."""
+        if bool(torch.isfinite(torch.stack([terms["loss"].float(), terms["gradient"].float()])).all()):
+            return
+        names = ", ".join(name for batch in group for name in batch.names)
+        last = f"the newest checkpoint in {self.plan.checkpoints} is whole"
+        raise MachineError(f"step {self.step + 1} gave NaN or infinity for {names}: lower --lr; {last}")
+
+    def save(self) -> None:
+        """A checkpoint, by the first process; the others wait."""
+        if self.processes.first:
+            weights = {
+                f"{learner.phase.name}.{name}": tensor.detach().cpu()
+                for learner in self.learners
+                for name, tensor in learner.phase.module.state_dict().items()
+            }
+            optimizers = {learner.phase.name: learner.optimizer.state_dict() for learner in self.learners}
+            now = Checkpoint(self.step, self.seconds, self.settings(), weights, optimizers)
+            save_checkpoint(self.plan.checkpoints, now, self.plan.keep)
+        self.processes.wait()
+
+    def _restore(self, found: Checkpoint) -> None:
+        check_same(self.plan.out, found.settings, self.settings())
+        for learner in self.learners:
+            prefix = f"{learner.phase.name}."
+            own = {k.removeprefix(prefix): v for k, v in found.weights.items() if k.startswith(prefix)}
+            learner.phase.module.load_state_dict(own)
+            learner.optimizer.load_state_dict(found.optimizers[learner.phase.name])
+        self.step, self.seconds = found.step, found.seconds
+        self.watcher.tell(f"going on from step {found.step}")
+
+    def _validate(self) -> None:
+        if self.processes.first and self.plan.validation:
+            self.watcher.validated(self.step, self.validate(self.step))
+        self.processes.wait()
+
+
+def make_optimizer(phase: Phase) -> torch.optim.Optimizer:
+    """The phase's optimizer. Raises MachineError where 8-bit moments are wanted and cannot be had."""
+    own: OptimizerSettings = phase.optimizer
+    options: dict[str, Any] = {"lr": own.lr, "betas": own.betas, "eps": 1e-8, "weight_decay": own.decay}
+    if own.bits == 8:
+        try:
+            import bitsandbytes
+        except ImportError as error:
+            raise MachineError("--optimizer-bits 8 needs one more package: pip install bitsandbytes") from error
+        kind = bitsandbytes.optim.AdamW8bit if own.kind == "adamw" else bitsandbytes.optim.Adam8bit
+        return kind(phase.parameters, **options)  # type: ignore[no-any-return]
+    cls = torch.optim.AdamW if own.kind == "adamw" else torch.optim.Adam
+    return cls(phase.parameters, **options)

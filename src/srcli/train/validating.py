@@ -1,0 +1,52 @@
+"""Fixed pictures that are restored every so often: scores against their targets, and a sheet to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from srcli.errors import MachineError
+from srcli.files import replace_file
+from srcli.metrics.similarity import psnr, ssim
+from srcli.train.pictures import to_levels
+from srcli.train.preview import make_sheet
+from srcli.train.systems.base import Batch, SampleNoise, System
+
+NOISE = 1_000_000_000  # numbers of these batches, far from those of training
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The pictures, one a batch, and where their sheets go."""
+
+    system: System
+    batches: Sequence[Batch]
+    seed: int
+    folder: Path
+
+    def __call__(self, step: int) -> Mapping[str, float]:
+        """Mean PSNR and SSIM of the results, and of the degraded pictures as they are."""
+        scores: dict[str, list[float]] = {"psnr": [], "ssim": [], "psnr_degraded": [], "ssim_degraded": []}
+        rows = []
+        for index, batch in enumerate(self.batches):
+            result = self.system.restore(batch, SampleNoise(self.seed, NOISE + index, batch.places))
+            cells = [to_levels(part[0]) for part in (batch.degraded, result, batch.target)]
+            for name, cell in (("", cells[1]), ("_degraded", cells[0])):
+                scores[f"psnr{name}"].append(psnr(cell, cells[2]))
+                scores[f"ssim{name}"].append(ssim(cell, cells[2]))
+            rows.append(cells)
+        self._write(Image.fromarray(make_sheet(rows)), step)
+        return {name: float(np.mean(values)) for name, values in scores.items()}
+
+    def _write(self, sheet: Image.Image, step: int) -> None:
+        target = self.folder / f"step-{step:09d}.png"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with replace_file(target) as fresh:
+                sheet.save(fresh, "PNG")
+        except OSError as error:
+            raise MachineError(f"{target} cannot be written ({error.strerror or error}): make room") from error

@@ -1,0 +1,71 @@
+"""Trained weights as files: safetensors beside their configuration, and a model card."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
+
+
+def write_component(
+    folder: Path, state: Mapping[str, Tensor] | None, config: Mapping[str, Any], config_name: str = CONFIG
+) -> None:
+    """A network's folder in diffusers' layout; without a state, its configuration alone."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if state is not None:
+        write_tensors(folder / WEIGHTS, state)
+    (folder / config_name).write_text(json.dumps(plain(config), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def write_tensors(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    own = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    save_file(own, path, metadata={"format": "pt", **(metadata or {})})
+
+
+def plain(value: Any) -> Any:
+    """What JSON can hold of settings."""
+    if is_dataclass(value):
+        return {each.name: plain(getattr(value, each.name)) for each in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(name): plain(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def write_card(path: Path, facts: Mapping[str, Any], made_of: Mapping[str, str], command: str) -> None:
+    """What was trained, from what, on what, with what: enough to judge it and to do it again."""
+    licences = sorted({value for name, value in made_of.items() if name.endswith(" licence") and value})
+    weights = [f"- `{name}`: {value or 'not known'}" for name, value in made_of.items()]
+    lines = [
+        f"# {facts['system']} adapter, {facts['step']} steps",
+        "",
+        f"Trained with srcli {facts['version']} on {facts['pictures']} pictures of one's own.",
+        "",
+        f"Licence of what it began with: {', '.join(licences) or 'not known'}. Its terms pass on to these weights.",
+        "",
+        "## Use",
+        "",
+        "```console",
+        command,
+        "```",
+        "",
+        "## Began with",
+        "",
+        *(weights or ["- nothing: new weights"]),
+        "",
+        "## Recipe",
+        "",
+        "```json",
+        json.dumps(plain(facts["settings"]), indent=1),
+        "```",
+        "",
+    ]
+    path.write_text("\n".join(lines), encoding="utf-8")

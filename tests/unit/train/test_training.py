@@ -1,0 +1,277 @@
+"""Whole trainings of tiny models through the command line: they learn, resume bit for bit, and refuse bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from tests import tiny_bases
+from tests.stablesr_folder import write_adapter, write_base
+from typer.testing import CliRunner, Result
+
+from srcli.cli import app, train_systems
+from srcli.train import checkpoints
+from srcli.train.systems.sr3_step import SR3Step
+
+SYSTEMS = ("pasd", "stablesr", "cfw", "sr3")
+MACHINE, USAGE, WEIGHTS = 5, 2, 4
+
+
+class Home:
+    """Bases, weights and pictures, made once."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.sd15 = tiny_bases.sd15_base(root / "sd15")
+        self.sd21, self.stablesr = write_base(root / "sd21"), write_adapter(root / "stablesr", fusion=False)
+        self.lpips = tiny_bases.lpips_file(root / "lpips.safetensors")
+        self.sr3 = tiny_bases.sr3_config(root / "sr3.json")
+        self.data = tiny_bases.photographs(root / "data", 4, 128)
+
+    def options(self, system: str) -> list[str]:
+        cached = ["--cache", str(self.root / "cache"), "--pairs", "2", "--sampling-steps", "2"]
+        return {
+            "pasd": ["--base-model", str(self.sd15), "--side", "64", "--lr", "1e-3"],
+            "stablesr": ["--base-model", str(self.sd21), "--side", "128", "--from", str(self.stablesr), "--lr", "1e-4"],
+            "cfw": ["--base-model", str(self.sd21), "--side", "128", "--adapter", str(self.stablesr), *cached]
+            + ["--lpips", str(self.lpips), "--batch", "1"],
+            "sr3": ["--size", str(self.sr3)],
+        }[system]
+
+    def train(self, system: str, out: Path, steps: int, *more: str, data: Path | None = None) -> Result:
+        common = ["--data", str(data or self.data), "--out", str(out), "--steps", str(steps), "--batch", "2"]
+        common += ["--accumulate", "1", "--validation", "0", "--device", "cpu", "--offline", "--log-every", "1"]
+        return CliRunner().invoke(app, ["train", system, *common, *self.options(system), *more])
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    return Home(tmp_path_factory.mktemp("training"))
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    return load_file(max((out / "checkpoints").iterdir()) / checkpoints.WEIGHTS)
+
+
+def equal(one: Path, other: Path) -> bool:
+    a, b = weights(one), weights(other)
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_a_resumed_run_ends_in_the_same_weights(home: Home, tmp_path: Path, system: str) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    done = home.train(system, whole, 2, "--validation", "1")
+    assert done.exit_code == 0, done.output
+    assert home.train(system, parts, 1).exit_code == 0
+    resumed = home.train(system, parts, 2)
+    assert "going on from step 1" in resumed.stderr
+    assert equal(whole, parts)
+    card = (whole / "adapter" / "README.md").read_text()
+    assert system in card and "Licence" in card
+    lines = tiny_bases.read_log(whole)
+    assert [line["step"] for line in lines] == [1, 2, 2]
+    assert 0 < lines[-1]["validation.psnr"] < 60
+    with Image.open(whole / "validation" / "step-000000002.png") as sheet:
+        assert sheet.width > 3 * 32
+
+
+def test_the_loss_falls(home: Home, tmp_path: Path) -> None:
+    assert home.train("sr3", tmp_path / "run", 60, "--lr", "1e-3").exit_code == 0
+    losses = [line["loss"] for line in tiny_bases.read_log(tmp_path / "run")]
+    assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
+
+
+def test_a_signal_saves_and_ends(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = train_systems._progress
+
+    def progress(step: int, *rest: object) -> None:
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        told(step, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(train_systems, "_progress", progress)
+    stopped = home.train("sr3", tmp_path / "run", 5)
+    assert stopped.exit_code == 128 + signal.SIGTERM
+    assert "SIGTERM after step 2" in stopped.stderr
+    monkeypatch.undo()
+    assert home.train("sr3", tmp_path / "run", 3).exit_code == 0
+    assert home.train("sr3", tmp_path / "whole", 3).exit_code == 0
+    assert equal(tmp_path / "run", tmp_path / "whole")
+
+
+def forked(train: Callable[[], object]) -> int:
+    """A process of its own that trains; without the seconds that imports take."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of newer Pythons, which count threads
+        child = os.fork()
+    if child == 0:
+        train()
+        os._exit(0)
+    return child
+
+
+def test_a_run_killed_at_any_moment_goes_on(home: Home, tmp_path: Path) -> None:
+    run, kills = tmp_path / "run", 3
+    log = run / "log.jsonl"
+    for kill in range(kills):
+        child = forked(lambda: home.train("sr3", run, 12, "--save-every", "1"))
+        while not log.exists() or len(log.read_text().splitlines()) < 2 * (kill + 1):
+            time.sleep(0.01)
+        os.kill(child, signal.SIGKILL)
+        assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    assert "going on from step" in home.train("sr3", run, 12, "--save-every", "1").stderr
+    assert home.train("sr3", tmp_path / "whole", 12).exit_code == 0
+    assert equal(run, tmp_path / "whole")
+    assert not [path for path in (run / "checkpoints").iterdir() if path.name.startswith(".")]
+
+
+def test_nan_stops_and_names_the_pictures(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forward = SR3Step.forward
+    seen = []
+
+    def poisoned(self: SR3Step, inputs: object) -> dict[str, torch.Tensor]:
+        terms = forward(self, inputs)  # type: ignore[arg-type]
+        if not terms["loss"].is_meta:  # as of the estimate before the run
+            seen.append(1)
+        return {name: value * float("nan") if len(seen) > 2 else value for name, value in terms.items()}
+
+    monkeypatch.setattr(SR3Step, "forward", poisoned)
+    failed = home.train("sr3", tmp_path / "run", 5, "--save-every", "1")
+    assert failed.exit_code == MACHINE
+    assert "step 3 gave NaN" in failed.stderr and ".png" in failed.stderr
+    monkeypatch.undo()
+    assert "going on from step 2" in home.train("sr3", tmp_path / "run", 3).stderr
+
+
+def test_no_space_loses_nothing(home: Home, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert home.train("sr3", run, 1).exit_code == 0
+    before = weights(run)
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, old[1]))
+        failed = home.train("sr3", run, 2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert failed.exit_code == MACHINE, failed.output
+    assert "cannot be written" in failed.stderr
+    after = weights(run)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert not [path for path in (run / "checkpoints").iterdir() if path.name.startswith(".")]
+    assert home.train("sr3", run, 2).exit_code == 0
+
+
+def test_a_broken_checkpoint_is_passed_over(home: Home, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert home.train("sr3", run, 2, "--save-every", "1").exit_code == 0
+    newest = max((run / "checkpoints").iterdir())
+    (newest / checkpoints.WEIGHTS).write_bytes(b"cut off")
+    again = home.train("sr3", run, 2, "--save-every", "1")
+    assert again.exit_code == 0, again.output
+    assert "cannot be read" in again.stderr and "going on from step 1" in again.stderr
+
+
+def test_a_result_is_used_by_the_command_line(home: Home, tmp_path: Path) -> None:
+    assert home.train("pasd", tmp_path / "run", 1).exit_code == 0
+    result, adapter = tmp_path / "result.png", tmp_path / "run" / "adapter"
+    options = ["--engine", "pasd", "--adapter", str(adapter), "--base-model", str(home.sd15), "--caption", "none"]
+    arguments = ["upscale", str(home.data / "00.png"), "-o", str(result), *options]
+    done = CliRunner().invoke(app, [*arguments, "--steps", "2", "--scale", "1", "--device", "cpu"])
+    assert done.exit_code == 0, done.output
+    with Image.open(result) as picture:
+        assert picture.size == (128, 128)
+
+
+def empty(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def small(folder: Path) -> Path:
+    return tiny_bases.photographs(folder, 2, 24)
+
+
+def with_caption(folder: Path) -> Path:
+    tiny_bases.photographs(folder, 2, 64)
+    (folder / "01.txt").write_bytes(b"caf\xe9")
+    return folder
+
+
+def broken(folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "a.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("make", "system", "said"),
+    [
+        (empty, "sr3", "holds no pictures"),
+        (small, "sr3", "smaller than 32 pixels"),
+        (with_caption, "pasd", "01.txt is not UTF-8"),
+        (broken, "sr3", "a.png"),
+        (lambda folder: folder, "sr3", "no such folder"),
+    ],
+)
+def test_bad_data_is_one_line(home: Home, tmp_path: Path, make: Callable[[Path], Path], system: str, said: str) -> None:
+    failed = home.train(system, tmp_path / "run", 1, data=make(tmp_path / "data"))
+    assert failed.exit_code == USAGE, failed.output
+    assert said in failed.stderr.splitlines()[-1]
+
+
+def test_settings_that_cannot_be(home: Home, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert home.train("sr3", run, 1).exit_code == 0
+    for more, code, said in (
+        (["--lr", "0.5"], USAGE, "lr was 0.0001 and is 0.5"),
+        (["--seed", "9"], USAGE, "seed was 1 and is 9"),
+        (["--batch", "1"], USAGE, "batch was 2 and is 1"),
+        (["--schedule", "square"], USAGE, "--schedule"),
+        (["--dtype", "int8"], USAGE, "--dtype"),
+        (["--device", "tpu"], USAGE, "--device"),
+        (["--optimizer-bits", "4"], USAGE, "--optimizer-bits"),
+        (["--optimizer-bits", "8"], MACHINE, "bitsandbytes"),
+        (["--size", "3-4"], USAGE, "--size"),
+    ):
+        failed = home.train("sr3", run, 2, *more)
+        assert failed.exit_code == code, (more, failed.output)
+        assert said in failed.stderr
+    failed = home.train("pasd", run, 2)
+    assert failed.exit_code == USAGE and "holds a training of sr3" in failed.stderr
+
+
+def test_a_folder_with_other_things_is_left_alone(home: Home, tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").write_text("dear")
+    failed = home.train("sr3", tmp_path, 1)
+    assert failed.exit_code == USAGE and "holds other things" in failed.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
+
+
+def test_a_run_inside_its_data_is_refused(home: Home) -> None:
+    failed = home.train("sr3", home.data / "run", 1)
+    assert failed.exit_code == USAGE and "lies inside --data" in failed.stderr
+
+
+def test_a_base_of_another_family_is_refused(home: Home, tmp_path: Path) -> None:
+    base = tiny_bases.sd15_base(tmp_path / "base")
+    config = json.loads((base / "unet" / "config.json").read_text())
+    state = load_file(base / "unet" / "diffusion_pytorch_model.safetensors")
+    of_text = (".attn2.to_k.weight", ".attn2.to_v.weight")
+    wide = {n: torch.zeros(len(v), 1024) if n.endswith(of_text) else v for n, v in state.items()}
+    tiny_bases.save_file(wide, base / "unet" / "diffusion_pytorch_model.safetensors")
+    (base / "unet" / "config.json").write_text(json.dumps({**config, "cross_attention_dim": 1024}))
+    failed = home.train("pasd", tmp_path / "run", 1, "--base-model", str(base))
+    assert failed.exit_code == WEIGHTS and "sd21" in failed.stderr
