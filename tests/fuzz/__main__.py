@@ -25,9 +25,13 @@ from hypothesis import seed as seeded
 from tests.fuzz.targets import TARGETS, Target
 
 ROUND = 200  # inputs a turn
-LONGEST = 20  # seconds for one input
+LONGEST = 20  # processor seconds for one input
+STUCK = 300  # seconds in which one input must be done even on a busy machine
 MEMORY = 8 << 30  # address space; torch alone reserves a good part of it
 FOUND = Path("out") / "fuzz"
+
+
+late: list[bool] = []
 
 
 class Hang(BaseException):
@@ -49,11 +53,16 @@ def play(target: Target, count: Callable[[bool], None], number: int) -> None:
     @given(target.inputs)
     def once(data: bytes) -> None:
         last[:] = [data]
-        signal.alarm(LONGEST)
+        late.clear()
+        signal.setitimer(signal.ITIMER_PROF, LONGEST)
+        signal.alarm(STUCK)
         try:
             count(target(data))
         finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
             signal.alarm(0)
+        if late:
+            raise Hang
 
     last: list[bytes] = []
     try:
@@ -75,9 +84,11 @@ def limit() -> None:
     """Bound memory, and time for each input, where the system can."""
 
     def ring(*_: object) -> None:
+        late.append(True)  # where libraries swallow what is raised here, the input is a finding all the same
         raise Hang
 
-    signal.signal(signal.SIGALRM, ring)
+    for name in (signal.SIGPROF, signal.SIGALRM):
+        signal.signal(name, ring)
     with suppress(ImportError, ValueError):
         import resource
 

@@ -19,7 +19,7 @@ import torch
 from hypothesis import strategies as st
 from safetensors.torch import save
 
-from srcli.batch.journal.file import records
+from srcli.batch.journal.file import read_records
 from srcli.errors import SrcliError, WeightsError
 from srcli.imaging.iptc import wrap_resource
 from srcli.weights.families import detect
@@ -200,7 +200,7 @@ def checkpoints(draw: st.DrawFn) -> bytes:
 
 
 def read_journal(data: bytes) -> None:
-    assert all(isinstance(record, dict) for record in records(_written("journal.jsonl", data)))
+    assert all(isinstance(record, dict) for record in read_records(_written("journal.jsonl", data)))
 
 
 JOURNAL = [{"event": "picture", "source": "a.png", "target": "b.png", "state": "done", "stamp": [1, 2, 3], "key": "0"}]
