@@ -20,8 +20,11 @@ from tests.stablesr_folder import write_adapter, write_base
 from typer.testing import CliRunner, Result
 
 from srcli.cli import app, train_systems
+from srcli.engines.pasd.weights import open_all
+from srcli.settings import ModelChoice
 from srcli.train import checkpoints
 from srcli.train.systems.sr3_step import SR3Step
+from srcli.weights.store import Store
 
 SYSTEMS = ("pasd", "stablesr", "cfw", "sr3")
 MACHINE, USAGE, WEIGHTS = 5, 2, 4
@@ -184,15 +187,15 @@ def test_a_broken_checkpoint_is_passed_over(home: Home, tmp_path: Path) -> None:
     assert "cannot be read" in again.stderr and "going on from step 1" in again.stderr
 
 
-def test_a_result_is_used_by_the_command_line(home: Home, tmp_path: Path) -> None:
+def test_a_result_is_an_adapter(home: Home, tmp_path: Path) -> None:
+    """Every tensor finds its place in the engine, and has the trained value."""
     assert home.train("pasd", tmp_path / "run", 1).exit_code == 0
-    result, adapter = tmp_path / "result.png", tmp_path / "run" / "adapter"
-    options = ["--engine", "pasd", "--adapter", str(adapter), "--base-model", str(home.sd15), "--caption", "none"]
-    arguments = ["upscale", str(home.data / "00.png"), "-o", str(result), *options]
-    done = CliRunner().invoke(app, [*arguments, "--steps", "2", "--scale", "1", "--device", "cpu"])
-    assert done.exit_code == 0, done.output
-    with Image.open(result) as picture:
-        assert picture.size == (128, 128)
+    choice = ModelChoice(engine="pasd", adapter=str(tmp_path / "run" / "adapter"), base=str(home.sd15))
+    loaded = open_all(choice, Store(offline=True))
+    trained = weights(tmp_path / "run")
+    for part, net in (("control", loaded.control), ("paca", loaded.paca)):
+        for name, value in net.state_dict().items():
+            assert torch.equal(value, trained[f"pasd.{part}.{name}"]), name
 
 
 def empty(folder: Path) -> Path:
