@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from skimage import data
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
@@ -43,6 +44,22 @@ def test_on_rgb_channels_are_averaged(pair):
         channel_axis=2,
     )
     assert ssim(result, truth) == pytest.approx(theirs, abs=1e-6)
+
+
+@pytest.mark.parametrize("plane", ["y", "rgb"])
+def test_all_three_are_those_of_torchmetrics(pair, plane):
+    """Its SSIM also counts windows that reach beyond the edge, over reflected pixels; the paper's lie inside."""
+    from torchmetrics.functional import image
+
+    result, truth = (matlab_y(p)[..., None] if plane == "y" else p.astype(float) for p in pair)
+    ours, theirs = (torch.from_numpy(p).permute(2, 0, 1)[None] for p in (result, truth))
+    assert psnr(result, truth) == pytest.approx(
+        image.peak_signal_noise_ratio(ours, theirs, data_range=255.0).item(), abs=1e-4
+    )
+    _, local = image.structural_similarity_index_measure(ours, theirs, data_range=255.0, return_full_image=True)
+    assert ssim(result.squeeze(), truth.squeeze()) == pytest.approx(local[..., 5:-5, 5:-5].mean().item(), abs=1e-4)
+    whole = image.multiscale_structural_similarity_index_measure(ours, theirs, data_range=255.0)
+    assert ms_ssim(result.squeeze(), truth.squeeze()) == pytest.approx(whole.item(), abs=1e-4)
 
 
 def test_equal_pictures(pair):
