@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -185,3 +186,38 @@ def test_degrade_refuses_what_makes_no_sense(scene, monkeypatch, words, code, me
     done = call("degrade", *words)
     assert done.exit_code == code
     assert message in done.stderr
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A user whose cache holds no weights."""
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+
+
+def test_metrics_whose_weights_are_not_here_say_how_to_get_them(scene, home):
+    done = call("evaluate", scene / "cubic", "-r", scene / "hr", "--json")
+    assert json.loads(done.stdout)["absent"] == ["lpips-vgg, dists: not measured, needs srcli models pull vgg16"]
+    asked = call("evaluate", scene / "cubic", "-r", scene / "hr", "--metric", "dists")
+    assert (asked.exit_code, asked.stdout) == (4, "")
+    assert asked.stderr == "srcli: dists needs srcli models pull vgg16\n"
+
+
+def test_metrics_with_weights_are_measured_where_these_are_here(scene, monkeypatch):
+    import torch
+    from safetensors.torch import save_file
+
+    from srcli.evaluate import weighted
+    from srcli.models.vgg16 import Vgg16
+
+    torch.manual_seed(0)
+    save_file(Vgg16().state_dict(), scene / "model.safetensors")
+    here = SimpleNamespace(files={"model.safetensors": scene / "model.safetensors"})
+    store = SimpleNamespace(has=lambda name: name == "vgg16", resolve=lambda name: here)
+    monkeypatch.setattr(weighted, "Store", lambda offline: store)
+    done = call("evaluate", scene / "blocks", "--against", scene / "cubic", "-r", scene / "hr", "--json")
+    found = json.loads(done.stdout)
+    assert found["absent"] == []
+    assert all(0 < row[name] < 1 for row in found["methods"][0]["pictures"] for name in ("lpips-vgg", "dists"))
+    alone = call("evaluate", scene / "blocks", "-r", scene / "hr", "--json", "--metric", "dists", "--metric", "psnr")
+    assert set(json.loads(alone.stdout)["methods"][0]["mean"]) == {"psnr", "dists"}

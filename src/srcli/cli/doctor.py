@@ -21,7 +21,7 @@ from srcli.settings import DeviceChoice, ModelChoice
 from srcli.tasks import TASKS
 
 LIBRARIES = ("torch", "diffusers", "transformers", "huggingface_hub", "safetensors", "pillow", "opencv-python-headless")
-EXTRAS = {"heif": "pillow-heif", "cluster": "ray"}
+EXTRAS = {"heif": "pillow-heif", "cluster": "ray", "metrics": "torchmetrics"}
 GIB = 1 << 30
 
 Facts = dict[str, dict[str, str]]

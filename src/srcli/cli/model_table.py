@@ -37,6 +37,7 @@ KINDS = {
     "classifier": "captions and labels",
     "detector": "captions and labels",
     "preview": "previews",
+    "metric": "metrics",
 }
 LICENCES = {
     "apache-2.0": "Apache 2.0",

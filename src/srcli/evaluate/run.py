@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from srcli.errors import InputError, PictureError
 from srcli.evaluate.pairs import Pair, pair_by_name
+from srcli.evaluate.weighted import choose_all_metrics
 from srcli.imaging.printable import printable
 from srcli.imaging.read import read_picture
-from srcli.metrics.registry import SOURCE, TRUTH, Metric, choose_metrics
+from srcli.metrics.registry import SOURCE, TRUTH, Metric
 from srcli.metrics.sample import Sample
 from srcli.settings import MAX_PIXELS
 
@@ -80,6 +81,7 @@ class Evaluation:
 
     metrics: tuple[Metric, ...]
     methods: tuple[Method, ...]
+    absent: tuple[str, ...] = ()  # what was not measured, and what it needs
 
     @property
     def exit_code(self) -> int:
@@ -94,7 +96,7 @@ class Evaluation:
 def evaluate(request: Request, tell: Tell) -> Evaluation:
     """Measure all methods of a request. What goes wrong with one picture is told, and it is left out."""
     given = frozenset(w for w, place in ((TRUTH, request.reference), (SOURCE, request.inputs)) if place)
-    metrics = choose_metrics(request.metrics, given)
+    metrics, absent = choose_all_metrics(request.metrics, given)
     if not metrics:
         raise InputError("nothing to measure against: give --reference FOLDER, or --input FOLDER")
     places = (request.results, *request.against)
@@ -104,7 +106,7 @@ def evaluate(request: Request, tell: Tell) -> Evaluation:
         for note in notes:
             tell(note)
         methods.append(_measure_method(name, pairs, metrics, request, tell))
-    return Evaluation(metrics, tuple(methods))
+    return Evaluation(metrics, tuple(methods), absent)
 
 
 def name_methods(places: Iterable[Path]) -> list[str]:

@@ -57,7 +57,7 @@ def protocol_lines(found: Evaluation) -> list[str]:
     lines += [f"{metric.title}: {metric.protocol}" for metric in found.metrics]
     if len(found.methods) > 1:
         lines.append(f"differences: mean over the same pictures, {_bootstrap()}")
-    return lines
+    return [*lines, *found.absent]
 
 
 def difference(first: Method, other: Method, metric: str) -> Difference | None:
@@ -123,6 +123,7 @@ def json_text(found: Evaluation) -> str:
         "srcli": __version__,
         "protocol": {"border": found.borders, "bootstrap": _bootstrap(), **protocol},
         "methods": [_method_fields(method, found.metrics) for method in found.methods],
+        "absent": list(found.absent),
         "differences": [_difference_fields(found, other) for other in found.methods[1:]],
     }
     return json.dumps(said, ensure_ascii=True)

@@ -12,7 +12,7 @@ from srcli.errors import WeightsError
 from srcli.files import read_regular
 
 SCHEMA = 1
-KINDS = ("adapter", "base", "captioner", "classifier", "detector", "engine", "lora", "preview", "vae")
+KINDS = ("adapter", "base", "captioner", "classifier", "detector", "engine", "lora", "metric", "preview", "vae")
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 HUB_NAME = re.compile(rf"{HUB_ID.pattern}(@[\w./-]+)?")

@@ -1,0 +1,126 @@
+"""Metrics with weights: LPIPS and DISTS on VGG-16.
+
+The backbone is weights.lock's; the few weights that were fitted to people's judgements come with torchmetrics, the
+extra `srcli[metrics]`. Neither is fetched unasked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn.functional import conv2d
+
+from srcli.errors import WeightsError
+from srcli.evaluate.weighted import BACKBONE
+from srcli.metrics.registry import LOWER, TRUTH, Metric
+from srcli.metrics.sample import Sample
+from srcli.models.vgg16 import STAGES, Vgg16
+
+WIDTHS = [stage[-1] for stage in STAGES]
+_HEADS = {"lpips-vgg": "lpips_models/vgg.pth", "dists": "dists_models/weights.pt"}
+Distance = Callable[[Vgg16, dict[str, Tensor], Tensor, Tensor], Tensor]
+
+
+def lpips(vgg: Vgg16, heads: dict[str, Tensor], result: Tensor, truth: Tensor) -> Tensor:
+    """Zhang et al. 2018: weighted squared distances of normalised activations. RGB in 0..1, (1, 3, H, W)."""
+    shift = torch.tensor([-0.030, -0.088, -0.188]).view(1, 3, 1, 1)
+    scale = torch.tensor([0.458, 0.448, 0.450]).view(1, 3, 1, 1)
+    ours, theirs = (vgg((rgb * 2 - 1 - shift) / scale) for rgb in (result, truth))
+    total = torch.zeros(())
+    for stage, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+        gap = (_normalized(a) - _normalized(b)) ** 2
+        total = total + conv2d(gap, heads[f"lin{stage}.model.1.weight"]).mean()
+    return total
+
+
+def _normalized(x: Tensor) -> Tensor:
+    return x / (x.square().sum(1, keepdim=True) + 1e-8).sqrt()
+
+
+def dists(vgg: Vgg16, heads: dict[str, Tensor], result: Tensor, truth: Tensor) -> Tensor:
+    """Ding et al. 2020: likeness of the activations' means (texture) and of their covariances (structure)."""
+    mean = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
+    std = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
+    ours, theirs = ([rgb, *vgg((rgb - mean) / std, pool=l2_pool)] for rgb in (result, truth))
+    whole = heads["alpha"].sum() + heads["beta"].sum()
+    texture, structure = (torch.split(heads[n] / whole, [3, *WIDTHS], dim=1) for n in ("alpha", "beta"))
+    likeness = torch.zeros(())
+    for a, b, alpha, beta in zip(ours, theirs, texture, structure, strict=True):
+        mean_a, mean_b = (x.mean((2, 3), keepdim=True) for x in (a, b))
+        var_a, var_b = (a - mean_a).square().mean((2, 3)), (b - mean_b).square().mean((2, 3))
+        covariance = (a * b).mean((2, 3)) - (mean_a * mean_b)[..., 0, 0]
+        means = (2 * mean_a * mean_b + 1e-6) / (mean_a**2 + mean_b**2 + 1e-6)
+        likeness = (
+            likeness
+            + (alpha * means).sum()
+            + (beta[..., 0, 0] * (2 * covariance + 1e-6) / (var_a + var_b + 1e-6)).sum()
+        )
+    return 1 - likeness
+
+
+def l2_pool(x: Tensor) -> Tensor:
+    """Blurred energy instead of the maximum: a Hann window of 3x3, every second sample."""
+    window = torch.from_numpy(np.hanning(5)[1:-1]).float()
+    kernel = torch.outer(window, window)
+    kernel = (kernel / kernel.sum()).expand(x.shape[1], 1, 3, 3)
+    return (conv2d(x.square(), kernel, stride=2, padding=1, groups=x.shape[1]) + 1e-12).sqrt()
+
+
+@dataclass(frozen=True, slots=True)
+class Perceptual:
+    """A metric that can be loaded where its weights are."""
+
+    name: str
+    title: str
+    distance: Distance
+    protocol: str
+
+    def load(self, backbone: Vgg16) -> Metric:
+        measure = partial(_measure, self.distance, backbone, read_heads(self.name))
+        return Metric(
+            name=self.name, title=self.title, measure=measure, better=LOWER, protocol=self.protocol, needs=TRUTH
+        )
+
+
+PERCEPTUAL = (
+    Perceptual("lpips-vgg", "LPIPS (VGG)", lpips, "version 0.1, VGG-16, RGB at full size, border cropped"),
+    Perceptual("dists", "DISTS", dists, "VGG-16, RGB at full size (not resized to 256), border cropped"),
+)
+
+
+def _measure(distance: Distance, vgg: Vgg16, heads: dict[str, Tensor], sample: Sample) -> float:
+    result, truth = (torch.from_numpy(rgb / 255).float().permute(2, 0, 1)[None] for rgb in sample.rgb)
+    with torch.inference_mode():
+        return float(distance(vgg, heads, result, truth))
+
+
+def read_heads(name: str) -> dict[str, Tensor]:
+    """The fitted weights in torchmetrics' folder, without importing it. Raises WeightsError."""
+    spec = find_spec("torchmetrics")
+    if spec is None or not spec.submodule_search_locations:
+        raise WeightsError(f"{name} needs one more package: pip install 'srcli[metrics]'")
+    path = Path(spec.submodule_search_locations[0]) / "functional" / "image" / _HEADS[name]
+    if not path.is_file():
+        raise WeightsError(f"torchmetrics has no {_HEADS[name]}: pip install --upgrade 'srcli[metrics]'")
+    found: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    return found
+
+
+def read_backbone(path: Path) -> Vgg16:
+    """VGG-16 from safetensors; a classifier's further layers are not read. Raises WeightsError."""
+    vgg = Vgg16()
+    found: dict[str, Any] = {name: x for name, x in load_file(path).items() if name.startswith("features.")}
+    try:
+        vgg.load_state_dict(found)
+    except RuntimeError as error:
+        raise WeightsError(f"{path.name} is not VGG-16's: run srcli models verify {BACKBONE}") from error
+    return vgg.eval().requires_grad_(False)
