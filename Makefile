@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # A CPU build of torch is enough for everything below; set TORCH to another requirement for a GPU build.
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test check bench fuzz clean
+.PHONY: demo test check bench gpu-small gpu-pack fuzz clean
 
 $(BIN)/srcli: pyproject.toml weights.lock
 	$(PYTHON) -m venv $(VENV)
@@ -31,6 +31,14 @@ check: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks
+
+# The program for a GPU, with small networks on whatever is here.
+gpu-small: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.gpu --small --out out/gpu-small
+
+# One folder to carry to a machine with a GPU: PHOTOS and TEACHERS, where given, are for training.
+gpu-pack: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.gpu.pack $(if $(PHOTOS),--photos $(PHOTOS)) $(if $(TEACHERS),--teachers $(TEACHERS))
 
 # Every parser of foreign bytes, for SECONDS; what is found is kept in out/fuzz.
 SECONDS ?= 600

@@ -9,7 +9,9 @@ import time
 import pytest
 import torch
 from benchmarks import __main__ as bench
+from benchmarks.gpu.golden import find_vectors
 from benchmarks.gpu.merge import merge
+from benchmarks.gpu.pack import pack
 from benchmarks.gpu.report import Report, Section, attempt
 
 
@@ -84,3 +86,20 @@ def test_parts_of_a_visit_are_put_together_with_what_a_reader_has_to_know():
     assert (merged["notes"], len(merged["errors"])) == (["alone"], 1)
     with pytest.raises(ValueError, match="measured elsewhere"):
         merge([first, second | {"device": "another"}], [])
+
+
+def test_a_pack_has_sources_the_vectors_of_each_engine_and_what_training_reads(tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "one.jpg").write_bytes(b"a photograph")
+    out = tmp_path / "pack"
+    assert pack(out, {"photos": photos, "teachers": None}, wheels=False) < 30e6
+    assert {path.name for path in out.iterdir()} == {"src", "benchmarks", "golden", "photos", "run.sh", "weights.lock"}
+    assert [name.split()[0] for name, _ in find_vectors(out / "golden")] == ["pasd", "sr3", "stablesr"]
+    assert not list(out.rglob("__pycache__"))
+
+
+def test_a_pack_that_is_too_large_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("benchmarks.gpu.pack.MOST", 1 << 20)
+    with pytest.raises(SystemExit, match="fewer photographs"):
+        pack(tmp_path / "pack", {}, wheels=False)

@@ -144,9 +144,9 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         n, c, h, w = x.shape
-        # Contiguous in the channels: else attention falls back to a whole matrix of all pairs.
-        split = self.qkv(self.norm(x)).view(n, self.heads, -1, h * w).transpose(2, 3).contiguous()
-        q, k, v = split.chunk(3, dim=-1)
+        # A copy whose rows are the channels, as in models/time_encoder.py.
+        split = self.qkv(self.norm(x)).view(n, self.heads, -1, h * w).transpose(2, 3)
+        q, k, v = split.clone(memory_format=torch.contiguous_format).chunk(3, dim=-1)
         seen = F.scaled_dot_product_attention(q, k, v, scale=c**-0.5).transpose(2, 3).reshape(n, c, h, w)
         return x + self.out(seen)  # type: ignore[no-any-return]
 

@@ -73,9 +73,10 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         n, c = x.shape[:2]
         flat = x.flatten(2)
-        # Contiguous in the channels: else attention falls back to a whole matrix of all pairs.
-        split = self.qkv(self.norm(flat)).view(n, HEADS, -1, flat.shape[-1]).transpose(2, 3).contiguous()
-        q, k, v = split.chunk(3, dim=-1)
+        split = self.qkv(self.norm(flat)).view(n, HEADS, -1, flat.shape[-1]).transpose(2, 3)
+        # A copy whose rows are the channels: else attention falls back to a whole matrix of all pairs. `contiguous`
+        # makes none where there is one position, and CUDA's kernels refuse the strides that are left then.
+        q, k, v = split.clone(memory_format=torch.contiguous_format).chunk(3, dim=-1)
         seen = F.scaled_dot_product_attention(q, k, v).transpose(2, 3).reshape(n, c, -1)
         return (flat + self.proj_out(seen)).view_as(x)  # type: ignore[no-any-return]
 

@@ -1,5 +1,6 @@
 """What the engines over latents share."""
 
+import inspect
 from dataclasses import dataclass
 
 import pytest
@@ -50,6 +51,22 @@ def test_every_scheduler_finds_what_the_denoiser_knows(name: str, config: dict, 
     got = sample(Knowing(truth, made), made, x, torch.zeros(1), noise, hear)
     assert (got - truth).abs().max() < 0.2
     assert all((expected - truth).abs().max() < 0.2 for expected in told)
+
+
+@pytest.mark.parametrize("name", ["unipc", "dpm++", "ddim", "euler", "lcm", "ddpm"])
+def test_a_step_in_host_memory_is_the_library_s_own(name: str) -> None:
+    ours, theirs = scheduler(name, SD, 5), scheduler(name, SD, 5)
+    theirs.step = theirs.step.__wrapped__
+    x = y = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    for t in ours.timesteps:
+        own, library = (
+            made.step(0.1 * z, t, z, **({"generator": torch.Generator().manual_seed(2)} if draws else {}))
+            for made, z in ((ours, x), (theirs, y))
+            for draws in ["generator" in inspect.signature(made.step).parameters]
+        )
+        assert type(own) is type(library)
+        assert {k: v.tolist() for k, v in own.items()} == {k: v.tolist() for k, v in library.items()}
+        x, y = own.prev_sample, library.prev_sample
 
 
 def test_betas_that_end_in_noise_do_not_end_in_nothing() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import wraps
 from typing import Any
 
+import torch
 from diffusers import (
     DDIMScheduler,
     DDPMScheduler,
@@ -20,6 +22,7 @@ from srcli.weights.open import quiet
 
 # An all-dark last step (zero terminal SNR) would have an infinite sigma; this is diffusers' own floor.
 DARKEST = 2**-24
+CPU = torch.device("cpu")
 NEARLY_NOTHING = 1e-4  # Stable Diffusion's own schedule ends at 0.0047
 
 
@@ -45,7 +48,26 @@ def scheduler(name: str, config: Mapping[str, Any], steps: int) -> Any:
         raise InputError(f"`steps` {steps} does not suit the {name} scheduler ({error}): choose others") from error
     if hasattr(made, "set_begin_index"):  # spares a search on the device at the first step
         made.set_begin_index(0)
+    made.step = _on_host(made.step)
     return made
+
+
+def _on_host(step: Callable[..., Any]) -> Callable[..., Any]:
+    """A scheduler's step in host memory. Latents are small, and a device would be waited for at each of its numbers;
+    UniPC's two equations would also bring a solver's library and its memory there.
+    """
+
+    @wraps(step)
+    def run(model_output: Tensor, timestep: Any, sample: Tensor, **extra: Any) -> Any:
+        extra = {name: _moved(value, CPU) for name, value in extra.items()}
+        stepped = step(model_output.cpu(), timestep, sample.cpu(), **extra)
+        return type(stepped)(**{name: _moved(value, sample.device) for name, value in stepped.items()})
+
+    return run
+
+
+def _moved(value: Any, where: torch.device) -> Any:
+    return value.to(where) if isinstance(value, Tensor) else value
 
 
 STOCK = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}

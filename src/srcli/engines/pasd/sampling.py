@@ -48,7 +48,7 @@ class Deep:
 
     @classmethod
     def of(cls, features: Tensor, residuals: Sequence[Tensor]) -> Deep:
-        return cls(features.cpu(), [residual.cpu() for residual in residuals])
+        return cls(_to_host(features), [_to_host(residual) for residual in residuals])
 
 
 @dataclass(frozen=True)
@@ -143,6 +143,11 @@ class PasdDenoiser:
             made = self.nets.control.controlnet_cond_embedding(crops.to(self.nets.device.torch, self.nets.device.dtype))
             self._embedded.update(zip([places[i] for i in new], made.split(len(made) // len(new)), strict=True))
         return torch.cat([self._embedded[place] for place in places])
+
+
+def _to_host(x: Tensor) -> Tensor:
+    """In host memory that a GPU copies from while it computes, which needs pinned pages."""
+    return torch.empty(x.shape, dtype=x.dtype, pin_memory=x.is_cuda).copy_(x)
 
 
 def feature_source_steps(timesteps: Tensor, reuse: int) -> dict[float, float]:
