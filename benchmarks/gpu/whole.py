@@ -67,7 +67,9 @@ def rows(bench: Bench) -> Iterator[Row | Failed]:
             held.clear()
             release_memory()
         if bench.small:
-            side, sampling = 32, Sampling(steps=3, process_size=96 if name == "pasd" else None)
+            side = 32
+            if name != "builtin":  # which takes no number of steps
+                sampling = Sampling(steps=3, process_size=96 if name == "pasd" else None)
         job = Job(task=UPSCALE, size=Size(scale=scale), sampling=sampling, prompt=Prompt(caption="none"))
         title = f"{name}, {how}, {side} to {side * scale}"
         yield attempt(title, partial(once, bench, device, held, name, job, photo(side, side)))
