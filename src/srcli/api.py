@@ -63,6 +63,7 @@ class PictureOptions(TypedDict, total=False):
     process_size: int
     tile: int
     overlap: int
+    tiny_vae: bool
     consistent: bool
 
 

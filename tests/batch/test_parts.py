@@ -23,11 +23,11 @@ from srcli.batch.planning.output_names import OutputNamer, OwnOutputs, numbered_
 from srcli.batch.planning.plan import Plan
 from srcli.batch.reading import protocol
 from srcli.batch.reading.reader import Reader, Readers
-from srcli.batch.settings import InputOptions, OutputOptions, RunOptions, lock_digest
+from srcli.batch.settings import InputOptions, OutputOptions, PipelineFactory, RunOptions, lock_digest
 from srcli.errors import InputError, MachineError, PictureError
 from srcli.imaging.icc import Profile
 from srcli.imaging.picture import Picture
-from srcli.settings import Lora, ModelChoice, Size
+from srcli.settings import DeviceChoice, Lora, ModelChoice, Size
 from srcli.weights.lock import Entry, File
 from srcli.weights.overlay import put
 from srcli.weights.places import places
@@ -83,6 +83,15 @@ def own(name: str, size: int, kind: str = "base", **more: object) -> None:
     """The user has a weight of their own under this name."""
     entry = Entry(name=name, kind=kind, family="sd15", license="own", files={"a": File("a", size)}, **more)
     put(places().overlay, entry)
+
+
+def test_memory_is_part_of_the_recipe() -> None:
+    """It may switch to weights in 8 bits, or to smaller tiles."""
+    plain, scant = (
+        settings_for("a", who=PipelineFactory(ModelChoice(engine="builtin"), DeviceChoice(memory=memory)))
+        for memory in (None, 1 << 30)
+    )
+    assert plain.recipe() != scant.recipe()
 
 
 def test_only_weights_that_a_run_may_open_decide_whether_it_is_done_again() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import statistics
 import subprocess
 import sys
@@ -101,3 +102,18 @@ def test_functions_are_short_and_files_are_not_long():
     assert [f for f in lengths if f[0] > 50] == []
     assert statistics.median(length for length, _ in lengths) < 12
     assert [p.name for p in FILES if len(p.read_text(encoding="utf-8").splitlines()) > 400] == []
+
+
+DOCS = ROOT.parents[1] / "docs" / "architecture.md"
+
+
+def test_the_walks_name_files_that_exist():
+    walks = DOCS.read_text(encoding="utf-8").split("## Four walks")[1].split("\n## ")[0]
+    named = re.findall(r"`((?:src|tests)/[\w/.]+)`", walks)
+    assert len(named) > 12
+    assert [name for name in named if not (ROOT.parents[1] / name).exists()] == []
+
+
+def test_settings_and_tasks_name_no_engine():
+    source = "".join((ROOT / name).read_text(encoding="utf-8").lower() for name in ("settings.py", "tasks.py"))
+    assert [name for name in ("stablesr", "sr3", "onestep", "builtin", "built-in") if name in source] == []

@@ -171,7 +171,7 @@ class BatchSettings:
         return {
             "version": __version__,
             "job": asdict(self.job),
-            "device": [self.factory.device.device, self.factory.device.dtype],
+            "device": [self.factory.device.device, self.factory.device.dtype, self.factory.device.memory],
             "models": asdict(self.factory.choice) | {"offline": None},
             "files": [stamp for path in _local(self.factory.choice) for stamp in _stamps(path)],
             "lock": self.lock,

@@ -11,13 +11,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tests.golden.cases import HERE
+from tests.stablesr_folder import write_adapter
+from typer.testing import CliRunner
 
+from srcli.cli import app
+from srcli.engines.choose import choose, recognize_adapter
+from srcli.engines.forecast import forecast_run
 from srcli.engines.registry import all_engines, engines_for, find_engine
+from srcli.engines.runtime.device import choose_device
 from srcli.errors import InputError
-from srcli.settings import ENGINE_OPTIONS, Sampling
-from srcli.tasks import COLORIZE, RESTORE, TASKS, UPSCALE
+from srcli.settings import ENGINE_OPTIONS, DeviceChoice, ModelChoice, Sampling
+from srcli.tasks import COLORIZE, RESTORE, TASKS, UPSCALE, Job
+from srcli.weights import care
+from srcli.weights.store import Store
 
 TOY = Path(__file__).parents[2] / "toy" / "mirror_engine.py"
+CPU = DeviceChoice(device="cpu", dtype="float32", threads=1)
 SPECS = list(all_engines().values())
 
 
@@ -86,3 +96,42 @@ def test_an_unknown_engine_is_refused_with_those_there_are():
 def test_weights_that_a_task_needs_are_in_the_spec():
     assert find_engine("pasd").tasks[COLORIZE.name].variant == "light-color"
     assert find_engine("pasd").tasks[RESTORE.name].base == "realistic"
+
+
+def added(name: str, path: Path) -> str:
+    """The user's own adapter under a name."""
+    care.add(Store(offline=True), name, str(path), "adapter")
+    return name
+
+
+def test_an_adapter_is_recognised_by_what_is_in_it(tmp_path):
+    assert recognize_adapter(str(HERE / "sr3/tiny/sr3_tiny.safetensors")).name == "sr3"
+    assert recognize_adapter(str(HERE / "pasd/tiny/pasd")).name == "pasd"
+    folder = write_adapter(tmp_path / "mysr")
+    assert recognize_adapter(str(folder)).name == "stablesr"
+    assert recognize_adapter(added("mysr", folder)).name == "stablesr"
+    assert recognize_adapter(added("stablesr-like", HERE / "pasd/tiny/pasd")).name == "pasd"
+
+
+@pytest.mark.parametrize(
+    ("name", "engine"),
+    [("pasd-light-color", "pasd"), ("stablesr-turbo", "stablesr"), ("stablesr-768v-ckpt", "stablesr")],
+)
+def test_an_adapter_that_is_not_here_is_known_by_its_entry(name, engine):
+    assert recognize_adapter(name).name == engine
+
+
+@pytest.mark.parametrize(
+    ("adapter", "variant", "steps"), [("stablesr-turbo", "turbo", 4), ("stablesr-768v-ckpt", "768v", 200)]
+)
+def test_the_variant_is_known_before_anything_asks_for_defaults(adapter, variant, steps):
+    choice = choose(UPSCALE, ModelChoice(adapter=adapter), CPU)
+    assert (choice.engine, choice.variant) == ("stablesr", variant)
+    assert forecast_run(choice, Job(task=UPSCALE), (64, 64), choose_device(CPU)).steps == steps
+
+
+@pytest.mark.parametrize("options", [("stablesr", "--steps", "1"), ("pasd", "--steps", "60", "--scheduler", "lcm")])
+def test_explain_refuses_what_sampling_would_refuse(tmp_path, options):
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "a.png")
+    done = CliRunner().invoke(app, ["upscale", str(tmp_path / "a.png"), "--explain", "--engine", *options])
+    assert (done.exit_code, "--steps" in done.stderr) == (2, True)

@@ -54,7 +54,7 @@ def engine(wish: ModelChoice, process: int = 72) -> StableSR:
 
 
 def pipeline(wish: ModelChoice, process: int = 72) -> EnginePipeline:
-    return EnginePipeline(engine(wish, process), CPU, lambda line: None)
+    return EnginePipeline(engine(wish, process), CPU)
 
 
 def picture(height: int, width: int) -> Picture:
@@ -83,6 +83,17 @@ def test_a_seed_is_a_picture_and_another_is_another(adapter, base):
 def test_old_photographs_are_restored_at_their_own_size(adapter, base):
     result = pipeline(choice(adapter, base)).run(picture(70, 66), Job(task=RESTORE, sampling=QUICK))
     assert (result.height, result.width) == (70, 66)
+
+
+def test_a_processs_second_picture_is_resumed_like_its_first(tmp_path, base):
+    bare, file = write_adapter(tmp_path / "bare", fusion=False), write_adapter(tmp_path / "whole") / "cfw.safetensors"
+    known = {file.name: File(file.name, None, sha256(file))}
+    entry = Entry(name="stablesr-cfw", kind="vae", family="sd21", license="none", files=known, local=str(file))
+    put(Store(offline=True).places.overlay, entry)
+    line, job = pipeline(choice(bare, base, offline=True)), Job(task=UPSCALE, sampling=QUICK)
+    before = line.unfinished(picture(18, 18), job)._folder
+    line.run(picture(18, 18), job)
+    assert line.unfinished(picture(18, 18), job)._folder == before
 
 
 @pytest.mark.parametrize("name", ["ddim", "unipc", "dpm++", "euler"])

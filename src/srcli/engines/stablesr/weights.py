@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -101,7 +102,11 @@ class FusionLayers:
 
     def __init__(self, path: Path | None, choice: ModelChoice, store: Store) -> None:
         self._path, self._choice, self._store = path, choice, store
+        # Known before they are opened: a picture is resumed by what its engine is made of, the first like the next.
         self.made_of: Mapping[str, str] = {}
+        if path is None and store.has(FUSION):
+            with suppress(WeightsError):  # without fidelity nobody needs them
+                self.made_of = self._located().provenance()
 
     @cached_property
     def net(self) -> cfw.Wrapping:
@@ -113,9 +118,12 @@ class FusionLayers:
         net = load_into(fitting(path, cfw.build, state), state, path)
         return net.eval().requires_grad_(False)
 
+    def _located(self) -> Located:
+        return self._store.resolve(FUSION, allow_pickle=self._choice.allow_pickle)
+
     def _pulled(self) -> Path:
         try:
-            located = self._store.resolve(FUSION, allow_pickle=self._choice.allow_pickle)
+            located = self._located()
         except WeightsError as error:
             raise WeightsError(f"`fidelity` above 0 needs {FUSION}: {error}; or give `fidelity` 0") from error
         self.made_of = located.provenance()
