@@ -35,7 +35,7 @@ def test_each_example_of_the_documents_runs(block, tmp_path, monkeypatch):
     code = compile(block, "docs/api.md", "exec")
     if block.startswith("# needs"):
         return
-    with Image.open(ROOT / "docs" / "cat.jpg") as image:
+    with Image.open(ROOT / "examples" / "cat.jpg") as image:
         image.resize((64, 48)).save(tmp_path / "cat.jpg")
     monkeypatch.chdir(tmp_path)
     exec(code, {})

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 UPSCALE = 4
 """Result pixels per cell. A cell is one input pixel, or `fold` x `fold` of them."""
+DETAIL_GAIN = 8.0
 DAMAGES = ("blur", "noise", "colour noise", "JPEG")
 """What the estimator measures, each 0 (none) to about 1 (heavy)."""
 
@@ -93,8 +94,8 @@ class DamageEstimator(nn.Module):
         self.judge = nn.Sequential(nn.Linear(2 * width, 2 * width), nn.SiLU(), nn.Linear(2 * width, len(DAMAGES)))
 
     def observe(self, cells: Tensor) -> Tensor:
-        """Mean local features (N, 2 width) of a piece of the picture."""
-        features: Tensor = self.local(cells - 0.5)
+        """Mean local features (N, 2 width) of the detail of a piece of the picture."""
+        features: Tensor = self.local(cells)
         return features.mean((2, 3))
 
     def conclude(self, features: Tensor) -> Tensor:
@@ -124,7 +125,12 @@ class Builtin(nn.Module):
 
     def estimate(self, picture: Tensor) -> Tensor:
         """Damage (N, 4) of each whole picture."""
-        return self.estimator.conclude(self.estimator.observe(self.cells(picture)))
+        return self.estimator.conclude(self.observe(picture))
+
+    def observe(self, picture: Tensor) -> Tensor:
+        """What the estimator sees in a piece of the picture: its detail, since damage is found there."""
+        smooth = F.avg_pool2d(F.pad(picture, (1, 1, 1, 1), mode="replicate"), 3, 1)
+        return self.estimator.observe(self.cells(DETAIL_GAIN * (picture - smooth)))
 
     def modulation(self, damage: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Scale and shift (N, width, 1, 1) for every block, trunk first."""

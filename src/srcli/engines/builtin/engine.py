@@ -111,7 +111,7 @@ class BuiltinEngine:
         told = request.sampling.damage or "auto"
         if told != "auto" and request.noise.layer == 0:
             return replace(request, findings=dict(zip(DAMAGES, DAMAGE_PRESETS[told], strict=True)))
-        seen = [self.model.estimator.observe(self.model.cells(self._tensor(piece))) for piece in _pieces(hint)]
+        seen = [self.model.observe(self._tensor(piece)) for piece in _pieces(hint)]
         damage = self.model.estimator.conclude(torch.stack(seen).mean(0))[0]
         return replace(request, findings=dict(zip(DAMAGES, damage.tolist(), strict=True)))
 

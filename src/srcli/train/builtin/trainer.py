@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from srcli.errors import PictureError
 from srcli.models.builtin import Builtin
@@ -42,7 +43,8 @@ class Stage:
         return steps / self.steps if self.steps is not None else seconds / max(self.seconds, 1e-9)
 
 
-CRITIC_RATE = 3e-4
+CRITIC_RATE, ESTIMATOR_RATE = 3e-4, 3e-3
+LEARNING = ("model", "average", "critic", "optimizer", "critic_optimizer", "estimator_optimizer")
 PLACE = ("step", "stage", "done", "seconds")
 
 
@@ -54,7 +56,10 @@ class Training:
         self.average = copy.deepcopy(self.model).requires_grad_(False).eval()
         self.critic = Critic().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.features, self.device, self.step = features, device, 0
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=1e-4)
+        self.drawing = [p for name, p in self.model.named_parameters() if not name.startswith("estimator.")]
+        self.optimizer = torch.optim.AdamW(self.drawing, lr=1e-3, betas=(0.9, 0.99), weight_decay=1e-4)
+        # Small beside the others: in one optimizer with them, clipped together, it would hardly move.
+        self.estimator_optimizer = torch.optim.AdamW(self.model.estimator.parameters(), lr=3e-3)
         self.critic_optimizer = torch.optim.AdamW(self.critic.parameters(), lr=2e-4, betas=(0.5, 0.99))
         self.dice = torch.Generator(device).manual_seed(seed)
         self.turns = torch.Generator().manual_seed(seed)
@@ -68,13 +73,15 @@ class Training:
         began = time.monotonic() - self.seconds
         while (progress := stage.progress(self.seconds, self.done)) < 1:
             rate = stage.rate * min(1.0, (self.done + 1) / stage.warmup) * _cosine(progress)
-            self._set_rate(rate, rate / stage.rate * CRITIC_RATE)
+            self._set_rate(rate, rate / stage.rate)
             self._step(stage, bank)
             self.done, self.seconds = self.done + 1, time.monotonic() - began
             on_step()
 
-    def _set_rate(self, rate: float, critic_rate: float) -> None:
-        for optimizer, value in ((self.optimizer, rate), (self.critic_optimizer, critic_rate)):
+    def _set_rate(self, rate: float, share: float) -> None:
+        """The learning rate of what draws; the others' are shares of their own."""
+        rates = (self.optimizer, rate), (self.critic_optimizer, share * CRITIC_RATE)
+        for optimizer, value in (*rates, (self.estimator_optimizer, share * ESTIMATOR_RATE)):
             for group in optimizer.param_groups:
                 group["lr"] = value
 
@@ -85,19 +92,17 @@ class Training:
         spoiled, sharp, answers = turn_all(which, spoiled, sharp, answers)
         spoiled = spoiled.contiguous(memory_format=torch.channels_last)
         clean = (kinds == CLEAN)[:, None, None, None]
-        with self._half():
-            judged = self.model.estimate(spoiled).float()
+        judged = self._estimate(spoiled, damage, learn=not stage.crisp_only)
         known = self._chance(stage.batch, 0.5)[:, None]
         told = torch.where(
             known,
             damage * (1 + 0.1 * torch.randn(damage.shape, generator=self.dice, device=self.device)),
-            judged.detach(),
+            judged,
         )
         if stage.crisp_only:
             crisp, other = self._draw_crisp(spoiled, told), torch.zeros((), device=self.device)
         else:
             crisp, other = self._draw_both(spoiled, told, clean, sharp, answers)
-            other = other + 0.1 * (judged - damage).abs().mean()
         wanted = self._chance(stage.batch, stage.truth)[:, None, None, None]
         target = torch.where(wanted, sharp, answers).contiguous()
         model = torch.where(clean, sharp, answers).contiguous() if stage.imitate else sharp.contiguous()
@@ -108,7 +113,7 @@ class Training:
         self.optimizer.zero_grad(set_to_none=True)
         losses = (crisp,) if stage.crisp_only else (crisp, other)
         torch.autograd.backward(losses, (drawn, None)[: len(losses)])
-        self._clip()
+        _clip_gradients(self.drawing)
         self.optimizer.step()
         self.step += 1
         self._follow(min(stage.average, (1 + self.step) / (10 + self.step)))
@@ -137,13 +142,19 @@ class Training:
     def _chance(self, count: int, probability: float) -> Tensor:
         return torch.rand(count, generator=self.dice, device=self.device) < probability
 
-    def _clip(self) -> None:
-        """Gradients to a norm of 1 at most; what is not finite changes nothing. Without waiting for the device."""
-        grads = [p.grad for p in self.model.parameters() if p.grad is not None]
-        norm = nn.utils.get_total_norm(grads)
-        torch._foreach_mul_(grads, torch.nan_to_num((1 / (norm + 1e-6)).clamp(max=1.0), nan=0.0, posinf=0.0))
-        for grad in grads:
-            grad.nan_to_num_(0.0, 0.0, 0.0)
+    def _estimate(self, spoiled: Tensor, damage: Tensor, learn: bool) -> Tensor:
+        """The estimated damage, from which nothing that draws learns; the estimator learns from the measured one."""
+        with self._half():
+            judged: Tensor = self.model.estimate(spoiled).float()
+        if learn:
+            loss = F.smooth_l1_loss(judged, damage, beta=0.05)
+            self.estimator_optimizer.zero_grad(set_to_none=True)
+            torch.autograd.backward(loss)
+            _clip_gradients(list(self.model.estimator.parameters()))
+            self.estimator_optimizer.step()
+            if self.step % 50 == 0:
+                self.losses["damage"] = float(loss.detach())
+        return judged.detach()
 
     def _half(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16)
@@ -182,11 +193,7 @@ class Training:
     def state(self) -> dict[str, Any]:
         """All that a resumed training needs to go on as if it had not been ended."""
         return {
-            "model": self.model.state_dict(),
-            "average": self.average.state_dict(),
-            "critic": self.critic.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "critic optimizer": self.critic_optimizer.state_dict(),
+            **{name: getattr(self, name).state_dict() for name in LEARNING},
             "dice": self.dice.get_state(),
             "turns": self.turns.get_state(),
             "place": {name: getattr(self, name) for name in PLACE},
@@ -194,9 +201,8 @@ class Training:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a saved state."""
-        for name in ("model", "average", "critic", "optimizer"):
+        for name in LEARNING:
             getattr(self, name).load_state_dict(state[name])
-        self.critic_optimizer.load_state_dict(state["critic optimizer"])
         self.dice.set_state(state["dice"])
         self.turns.set_state(state["turns"])
         for name in PLACE:
@@ -211,3 +217,12 @@ class Training:
 def _cosine(progress: float) -> float:
     """From 1 down to a fiftieth."""
     return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+
+def _clip_gradients(parameters: list[nn.Parameter]) -> None:
+    """Gradients to a norm of 1 at most; what is not finite changes nothing. Without waiting for the device."""
+    grads = [p.grad for p in parameters if p.grad is not None]
+    norm = nn.utils.get_total_norm(grads)
+    torch._foreach_mul_(grads, torch.nan_to_num((1 / (norm + 1e-6)).clamp(max=1.0), nan=0.0, posinf=0.0))
+    for grad in grads:
+        grad.nan_to_num_(0.0, 0.0, 0.0)
