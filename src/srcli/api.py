@@ -58,6 +58,7 @@ class PictureOptions(TypedDict, total=False):
     conditioning_scale: float
     noise_level: int
     fidelity: float
+    damage: str
     scheduler: str
     color_fix: str
     process_size: int
