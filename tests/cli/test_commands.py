@@ -58,7 +58,8 @@ def test_a_preview_shows_the_picture_while_it_is_made_and_changes_nothing(srcli,
     plain = np.asarray(Image.open(tmp_path / "out.png")).tobytes()
     for more in (("--overwrite",), ()):  # the second run finds what the first left
         result = srcli("upscale", photo, *words, "--preview", look, *more)
-        assert (result.exit_code, result.stderr[:17]) == (0, "" if more else "0 done, 1 skipped")
+        assert result.exit_code == 0
+        assert ("0 done, 1 skipped" in result.stderr) == (not more)
     assert np.asarray(Image.open(tmp_path / "out.png")).tobytes() == plain
     with Image.open(look) as seen:
         assert seen.size == (88, 64)
@@ -126,7 +127,7 @@ WRONG = [
 def test_a_mistake_is_one_line_and_the_right_exit_code(code, words, options, srcli, photo):
     before = sorted(photo.parent.iterdir())
     result = srcli("upscale", photo, *options)
-    lines = [line for line in result.stderr.splitlines() if not line.startswith("using the")]
+    lines = [line for line in result.stderr.splitlines() if not line.startswith(("using the", "0%"))]
     assert (result.exit_code, len(lines)) == (code, 1), result.stderr
     assert lines[0].startswith("srcli: ")
     assert words in lines[0]

@@ -16,6 +16,9 @@ class Listener:
     def note(self, text: str) -> None:
         """A sentence for the user."""
 
+    def begun(self, source: Path, size: tuple[int, int], target: tuple[int, int]) -> None:
+        """A picture's turn came; width and height, of itself and of its result."""
+
     def step(self, source: Path, stage: str, done: int, total: int) -> None:
         """A picture moved on: its stage, and steps of it that are done."""
 
@@ -24,3 +27,6 @@ class Listener:
 
     def finished(self, report: Report) -> None:
         """The batch is over, in whatever way."""
+
+    def cut_off(self) -> None:
+        """The process ends at this moment: give back what would outlive it. Called from a signal handler."""

@@ -40,8 +40,9 @@ def run_batch(settings: BatchSettings, listener: Listener | None = None) -> Repo
     """Do the job to every picture. Raises what ends a run as a whole; what ends one picture is in the report."""
     with ExitStack() as stack:
         stop = StopRequest()
-        stack.enter_context(watch_signals(stop))
-        return _Run(settings, listener or Listener(), stop, stack).go()
+        listener = listener or Listener()
+        stack.enter_context(watch_signals(stop, listener.cut_off))
+        return _Run(settings, listener, stop, stack).go()
 
 
 def find_pictures(
@@ -82,7 +83,7 @@ class _Run:
         inbox: Inbox = SimpleQueue()
         workers = self.hire(inbox.put)
         self.stack.callback(workers.close)
-        steps = Steps(self.read, workers, self.write, self.readers.drop, self.step, self.listener.note)
+        steps = Steps(self.read, workers, self.write, self.readers.drop, self.begin, self.step, self.listener.note)
         stages = Stages(steps, self.stop, inbox, options.ahead, options.timeout)
         self.stack.callback(self.stop.asked.set)
         for outcome in stages.run(self.items(plan)):
@@ -170,6 +171,10 @@ class _Run:
             self.journal.done(outcome, result)
         result.settled()
         return outcome
+
+    def begin(self, item: Item, picture: Picture) -> None:
+        size = picture.width, picture.height
+        self.listener.begun(item.path, size, self.settings.job.target(*size))
 
     def step(self, item: Item, stage: str, done: int, total: int) -> None:
         self.listener.step(item.path, stage, done, total)

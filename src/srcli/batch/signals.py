@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -28,11 +28,15 @@ def restore_signals() -> Iterator[None]:
 
 
 @contextmanager
-def watch_signals(stop: StopRequest) -> Iterator[None]:
-    """Turn signals into a stop sign. A second one ends the process: every file is whole at any moment."""
+def watch_signals(stop: StopRequest, cut_off: Callable[[], None]) -> Iterator[None]:
+    """Turn signals into a stop sign. A second one ends the process: every file is whole at any moment.
+
+    `cut_off` is called before that.
+    """
 
     def heard(number: int, frame: FrameType | None) -> None:
         if stop.signal is not None:
+            cut_off()
             os._exit(SIGNALLED + number)
         stop.signal = number
         stop.asked.set()

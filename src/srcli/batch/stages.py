@@ -18,6 +18,7 @@ from srcli.errors import MachineError, PictureError, TooLarge
 from srcli.imaging.picture import Picture
 from srcli.imaging.printable import printable
 
+STOPPING = "stopping after this tile; press Ctrl-C again to stop at once"
 IN_A_ROW = 3  # failures of the machine, after which there is no point in going on
 
 Read = Callable[[Item], Picture]
@@ -56,6 +57,7 @@ class Steps:
     bench: Workers
     write: Write
     stop_reading: Callable[[], None]
+    on_begin: Callable[[Item, Picture], None]
     on_step: Callable[[Item, str, int, int], None]
     tell: Callable[[str], None]
 
@@ -95,6 +97,8 @@ class Stages:
                     self._stages.tell(news)
                 elif news is not None:
                     yield from self._receive(*news)
+                elif self._stop.signal is not None and self._stations["computing"]:
+                    self._stages.tell(STOPPING)
         finally:
             self._stages.stop_reading()
             self._readers.shutdown(cancel_futures=True)
@@ -120,6 +124,7 @@ class Stages:
         computing, writing = self._stations["computing"], self._stations["writing"]
         while self._ready and len(computing) < slots and len(computing) + len(writing) < slots + self._ahead:
             flight, picture = self._ready.popleft()
+            self._stages.on_begin(flight.item, picture)
             self._post("computing", flight, self._stages.bench.submit(picture, self._watch(flight)))
 
     def _may_read(self) -> bool:

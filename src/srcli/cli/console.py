@@ -6,16 +6,14 @@ import base64
 import json
 import os
 import sys
+import threading
 import traceback
 from pathlib import Path
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.text import Text
 
 from srcli.batch.listener import Listener
 from srcli.batch.report import FAILED, Outcome, Report, Tally
 from srcli.cli.boundary import complain, emit, say
+from srcli.cli.progress import BatchProgress, PictureProgress, Size, format_left
 from srcli.imaging.printable import printable
 from srcli.messages import forward_messages, name_flags
 
@@ -62,12 +60,54 @@ class Objects:
         emit(json.dumps(said, ensure_ascii=True).encode())
 
 
+DUMB = (None, "", "dumb", "unknown")  # terminals that cannot move their cursor
+EVERY = 30.0  # seconds between two lines of progress
+
+
 class Plain(Listener):
-    """Failures, notes and a summary, a line each: for logs, and for terminals that are none."""
+    """Failures, notes, progress and a summary, a line each: for logs, and for terminals that cannot do more."""
 
     def __init__(self, results: Paths | Objects | None, *, quiet: bool, verbose: bool) -> None:
         self.results, self.quiet, self.verbose = results, quiet, verbose
         self.said: set[str] = set()
+        self.batch, self.picture = BatchProgress(), PictureProgress()
+        self._source: Path | None = None  # of the picture in work
+        self._stages: set[str] = set()
+        self._over = threading.Event()
+
+    def planned(self, total: int, left_out: int) -> None:
+        self.batch.total = total
+
+    def begun(self, source: Path, size: Size, target: Size) -> None:
+        self.batch.start()
+        self._source, self.picture = source, PictureProgress(source.name, size, target)
+
+    def step(self, source: Path, stage: str, done: int, total: int) -> None:
+        """A line at the first sight of each stage; of many pictures that would be too many."""
+        self.picture.move(stage, done, total)
+        if self.batch.total == 1 and not self.quiet and self.picture.stage not in self._stages:
+            self._stages.add(self.picture.stage)
+            self.line(self.progress_line())
+
+    @property
+    def current(self) -> float:
+        """How much of a picture is done besides those that are counted."""
+        return 0.0 if self._source is None else self.picture.share
+
+    def progress_line(self) -> str:
+        """How far the run is."""
+        left = self.batch.left(self.current)
+        if self.batch.total == 1:
+            left = self.picture.left()
+            parts = [f"{self.picture.share:.0%}", self.picture.describe(len(self.picture.name))]
+        else:
+            parts = [f"{self.batch.share(self.current):.0%}", self.batch.describe()]
+        return ", ".join(filter(None, (*parts, format_left(left))))
+
+    def _tell_regularly(self) -> None:
+        while not self._over.wait(EVERY):
+            if self.batch.began is not None:
+                self.line(self.progress_line())
 
     def note(self, text: str) -> None:
         text = name_flags(text)
@@ -81,14 +121,23 @@ class Plain(Listener):
             self.complain(message if name in message else f"{name}: {message}")
             if self.verbose and outcome.error is not None:
                 self.line("".join(traceback.format_exception(outcome.error)))
+        self.batch.count(tally)
+        if outcome.source == self._source:
+            self._source = None
+        self.tell_result(outcome)
+
+    def tell_result(self, outcome: Outcome) -> None:
         if self.results is not None:
             self.results.ended(outcome)
 
     def finished(self, report: Report) -> None:
+        self._over.set()
         if self.results is not None:
             self.results.finished(report)
         if not self.quiet and (report.total > 1 or report.skipped or self.verbose):
             self.line(_summary(report))
+        if not self.quiet and report.signal is not None and report.left:
+            self.line("interrupted: run the same command again to do what is left")
         if self.verbose and report.times:
             self.line("time went to " + ", ".join(f"{name} {spent:.1f} s" for name, spent in report.times.items()))
 
@@ -100,60 +149,23 @@ class Plain(Listener):
 
     def __enter__(self) -> Plain:
         forward_messages(self.note)
+        if not self.quiet:
+            threading.Thread(target=self._tell_regularly, name="progress", daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        forward_messages(None)
-
-
-class Bar(Plain):
-    """One moving line on a terminal: stage, steps and time left of a picture, or of a batch."""
-
-    def __init__(self, results: Paths | Objects | None, *, quiet: bool, verbose: bool) -> None:
-        super().__init__(results, quiet=quiet, verbose=verbose)
-        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
-        self.progress = Progress(
-            *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True), transient=True
-        )
-        self.task = self.progress.add_task("loading", total=None)
-        self.many = False
-
-    def planned(self, total: int, left_out: int) -> None:
-        self.many = total > 1
-        if self.many:
-            self.progress.update(self.task, description="pictures", total=total)
-
-    def step(self, source: Path, stage: str, done: int, total: int) -> None:
-        if not self.many:
-            self.progress.update(self.task, description=stage, completed=done, total=total)
-
-    def ended(self, outcome: Outcome, tally: Tally) -> None:
-        super().ended(outcome, tally)
-        if self.many:
-            failed = f", {tally.failed} failed" if tally.failed else ""
-            self.progress.update(self.task, description=f"pictures{failed}", completed=tally.ended)
-
-    def line(self, text: str) -> None:
-        self.progress.console.print(Text("\n".join(printable(part) for part in text.rstrip().split("\n"))))
-
-    def complain(self, text: str) -> None:
-        self.line(f"srcli: {text}")
-
-    def __enter__(self) -> Bar:
-        forward_messages(self.note)
-        self.progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.progress.stop()
+        self._over.set()
         forward_messages(None)
 
 
 def watch(*, as_json: bool, to_stdout: bool, quiet: bool, verbose: bool, null: bool = False) -> Plain:
     """Who shall watch this run. A picture on stdout leaves no room there for anything else."""
     results = None if to_stdout else Objects() if as_json else Paths(null=null)
-    kind = Bar if sys.stderr.isatty() and not quiet else Plain
-    return kind(results, quiet=quiet, verbose=verbose)
+    if quiet or not sys.stderr.isatty() or os.environ.get("TERM") in DUMB:
+        return Plain(results, quiet=quiet, verbose=verbose)
+    from srcli.cli.bars import Bars
+
+    return Bars(results, quiet=quiet, verbose=verbose)
 
 
 def _summary(report: Report) -> str:

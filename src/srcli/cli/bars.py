@@ -1,0 +1,124 @@
+"""What a run looks like on a terminal: one bar for the batch, one for the picture, and all that stays above them."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Column
+
+from srcli.batch.report import Outcome, Report, Tally
+from srcli.cli.console import Objects, Paths, Plain
+from srcli.cli.progress import NAME, Size, format_left
+
+NARROW = 100  # columns, below which bars and names are shorter
+SHOW_CURSOR = b"\x1b[?25h\r\n"
+
+
+class Bars(Plain):
+    """Moving bars on stderr. They step aside for whatever is to stay, on either stream."""
+
+    def __init__(self, results: Paths | Objects | None, *, quiet: bool, verbose: bool) -> None:
+        super().__init__(results, quiet=quiet, verbose=verbose)
+        self._turn = threading.RLock()  # messages come from several threads
+        console = Console(stderr=True)
+        self._narrow = console.width < NARROW
+        columns = (
+            TextColumn("{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True)),
+            BarColumn(bar_width=10 if self._narrow else 24),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TextColumn("{task.fields[left]:>11}", markup=False),
+        )
+        self.progress = Progress(*columns, console=console, expand=True)
+        self._live: Live | None = None
+        self._all = self.progress.add_task("", total=1.0, visible=False, left="")
+        self._one = self.progress.add_task(self.picture.stage, total=1.0, left="")
+
+    def planned(self, total: int, left_out: int) -> None:
+        super().planned(total, left_out)
+        self._show()
+
+    def begun(self, source: Path, size: Size, target: Size) -> None:
+        super().begun(source, size, target)
+        self._show()
+
+    def step(self, source: Path, stage: str, done: int, total: int) -> None:
+        self.picture.move(stage, done, total)
+        self._show()
+
+    def ended(self, outcome: Outcome, tally: Tally) -> None:
+        super().ended(outcome, tally)
+        self._show()
+
+    def finished(self, report: Report) -> None:
+        self._hide()
+        super().finished(report)
+
+    def tell_result(self, outcome: Outcome) -> None:
+        with self._aside():
+            super().tell_result(outcome)
+
+    def line(self, text: str) -> None:
+        with self._aside():
+            super().line(text)
+
+    def complain(self, text: str) -> None:
+        with self._aside():
+            super().complain(text)
+
+    def cut_off(self) -> None:
+        os.write(sys.stderr.fileno(), SHOW_CURSOR)
+
+    def _show(self) -> None:
+        """Bring both bars up to date."""
+        picture, batch = self.picture, self.batch
+        left = format_left(picture.left())
+        text = picture.describe(NAME // 2 if self._narrow else NAME)
+        self.progress.update(self._one, description=text, completed=picture.share, left=left)
+        if batch.total > 1:
+            left, share = format_left(batch.left(self.current)), batch.share(self.current)
+            self.progress.update(self._all, description=batch.describe(), completed=share, left=left, visible=True)
+
+    @contextmanager
+    def _aside(self) -> Iterator[None]:
+        """Take the bars off the terminal for a moment."""
+        with self._turn:
+            moving = self._live is not None
+            self._hide()
+            try:
+                yield
+            finally:
+                if moving:
+                    self._unhide()
+
+    def _unhide(self) -> None:
+        """By a new Live each time: a used one would overwrite what was written since."""
+        self._live = Live(self.progress, console=self.progress.console, transient=True, redirect_stdout=False)
+        self._live.start()
+
+    def _hide(self) -> None:
+        with self._turn:
+            if self._live is not None:
+                self._live.stop()
+                self._live = None
+
+    def _tell_regularly(self) -> None:
+        """The time left is told anew while a step takes long."""
+        while not self._over.wait(1.0):
+            self._show()
+
+    def __enter__(self) -> Bars:
+        self._unhide()
+        super().__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._hide()
+        super().__exit__()
