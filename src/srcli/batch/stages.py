@@ -18,7 +18,7 @@ from srcli.errors import MachineError, PictureError, TooLarge
 from srcli.imaging.picture import Picture
 from srcli.imaging.printable import printable
 
-STOPPING = "stopping after this tile; press Ctrl-C again to stop at once"
+STOPPING = "stopping after this step; press Ctrl-C again to stop at once"
 IN_A_ROW = 3  # failures of the machine, after which there is no point in going on
 
 Read = Callable[[Item], Picture]
