@@ -29,6 +29,7 @@ from srcli.models.time_encoder import embed_step
 from srcli.weights.single import convert_open_clip
 
 FORWARD = 2e-5
+PHASE = 1e-4  # of sines of up to 999 radians: a frequency rounded the other way, by 2**-24, moves them by 6e-5
 CPU = torch.device("cpu")
 
 
@@ -37,11 +38,11 @@ def test_timestep_embedding(case: Case) -> None:
     t, model = case.tensors["t"], tiny()
     for key, want in case.tensors.items():
         if key.startswith("emb_"):
-            assert off_by(embed_step(t, int(key.removeprefix("emb_"))), want) < FORWARD, key
+            assert off_by(embed_step(t, int(key.removeprefix("emb_"))), want) < PHASE, key
     own = model.encoder.time_embed(embed_step(t, model.encoder.shape.first))
-    assert off_by(own, case.tensors["time_embed_structcond"]) < FORWARD
+    assert off_by(own, case.tensors["time_embed_structcond"]) < PHASE
     stock = model.unet.time_embedding(model.unet.time_proj(t))
-    assert off_by(stock, case.tensors["time_embed_unet"]) < FORWARD
+    assert off_by(stock, case.tensors["time_embed_unet"]) < PHASE
 
 
 @each("stablesr", "v02*")

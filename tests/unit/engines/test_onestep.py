@@ -300,9 +300,9 @@ def test_other_adapters_are_refused(tmp_path: Path) -> None:
     save_file(pair, tmp_path / "ink.safetensors")
     ink = str(tmp_path / "ink.safetensors")
     refused("this is any lora, and no OSEDiff or PiSA-SR adapter", chosen("pisa", adapter=ink))
-    refused("this is osediff, and --variant pisa needs another", chosen("osediff", variant="pisa"))
-    refused("this is pisa, and --variant osediff-face needs another", chosen("pisa", variant="osediff-face"))
-    refused("this is gdpo, and --variant pisa needs another", chosen("gdpo", variant="pisa"))
+    refused("this is osediff, and `variant` pisa needs another", chosen("osediff", variant="pisa"))
+    refused("this is pisa, and `variant` osediff-face needs another", chosen("pisa", variant="osediff-face"))
+    refused("this is gdpo, and `variant` pisa needs another", chosen("gdpo", variant="pisa"))
     refused("holds no unet and vae, nor one file", chosen("pisa", adapter=str(TINY / "base" / "tokenizer")))
     shutil.copytree(TINY / "gdpo" / "unet", tmp_path / "half" / "unet")
     refused("holds no unet and vae", chosen("gdpo", adapter=str(tmp_path / "half")))
@@ -310,7 +310,7 @@ def test_other_adapters_are_refused(tmp_path: Path) -> None:
 
 def test_pickles_open_only_when_allowed(tmp_path: Path) -> None:
     path = TINY / "osediff.pkl"
-    refused("add --allow-pickle", chosen("osediff", adapter=str(path)))
+    refused("add `allow_pickle`", chosen("osediff", adapter=str(path)))
     loaded = opened(chosen("osediff", adapter=str(path), allow_pickle=True))
     flat = opened(chosen("osediff"))
     for name in ("unet", "vae"):
