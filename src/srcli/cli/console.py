@@ -13,7 +13,7 @@ from pathlib import Path
 from srcli.batch.listener import Listener
 from srcli.batch.report import FAILED, Outcome, Report, Tally
 from srcli.cli.boundary import complain, emit, say
-from srcli.cli.progress import BatchProgress, PictureProgress, Size, format_left
+from srcli.cli.progress import LOADING, BatchProgress, PictureProgress, Size, format_left
 from srcli.imaging.printable import printable
 from srcli.messages import forward_messages, name_flags
 
@@ -83,8 +83,13 @@ class Plain(Listener):
         self._source, self.picture = source, PictureProgress(source.name, size, target)
 
     def step(self, source: Path, stage: str, done: int, total: int) -> None:
-        """A line at the first sight of each stage; of many pictures that would be too many."""
+        """A line at the first sight of each stage; of many pictures that would be too many.
+
+        Not of loading, so that what cannot be loaded is one line.
+        """
         self.picture.move(stage, done, total)
+        if stage == LOADING:
+            return
         if self.batch.total == 1 and not self.quiet and self.picture.stage not in self._stages:
             self._stages.add(self.picture.stage)
             self.line(self.progress_line())
