@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from srcli.engines.builtin.engine import BuiltinEngine, block_side
+from srcli.engines.builtin.engine import BuiltinEngine, block_side, find_packaged
 from srcli.engines.builtin.weights import read_model
 from srcli.engines.runtime.device import choose_device
 from srcli.errors import SrcliError
@@ -94,8 +94,6 @@ def resize_by(method: Image.Resampling) -> Method:
 
 def run_builtin(weights: Path | None, fidelity: float | None) -> Method:
     device = choose_device(DeviceChoice(device="cpu"))
-    from srcli.engines.builtin.engine import find_packaged
-
     model = read_model(weights or find_packaged("builtin-upscale")[0]).to(device.torch, device.dtype)
     pipeline = EnginePipeline(BuiltinEngine(model, device, "", block=block_side(device)), device)
     job = Job(task=ENLARGE, sampling=Sampling(fidelity=fidelity))

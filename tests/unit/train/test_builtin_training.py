@@ -21,7 +21,7 @@ from srcli.train.builtin.bank import BankMaker, make_aged_bank
 from srcli.train.builtin.damage import Draws, measure_damage, reduce_antialiased
 from srcli.train.builtin.features import FeatureNetwork, Layer, feature_distance, write_features
 from srcli.train.builtin.lettering import draw_patch
-from srcli.train.builtin.photos import Photographs, is_held_out, turn_all
+from srcli.train.builtin.photos import Photographs, turn_all
 from srcli.train.builtin.session import Plan, train
 from srcli.train.builtin.teachers import read_teacher
 from srcli.train.builtin.trainer import Stage, Training
@@ -221,7 +221,6 @@ def test_restoration_begins_with_an_enlarger(folder, tmp_path):
     up = train(make_plan(folder, tmp_path / "up"), False, lambda text: None)
     down = train(make_plan(folder, tmp_path / "r", task="restore", start=up), False, lambda text: None)
     assert read_model(down).shape.scale == UPSCALE // 2
-    assert is_held_out(folder / "x") in (True, False)
 
 
 def test_the_command_trains_and_prints_the_model(folder, tmp_path):
