@@ -12,6 +12,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import pytest
 from hypothesis import settings
 
+from srcli import messages
 from srcli.messages import forward_messages
 
 settings.register_profile("srcli", deadline=None, max_examples=40, print_blob=True)
@@ -31,6 +32,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
     for name in OTHERS:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(path))
+    monkeypatch.setattr(messages, "owns_stderr", False)  # a test that runs the command line in this process sets it
     yield path
 
 
