@@ -33,6 +33,7 @@ from srcli.weights.overlay import put
 from srcli.weights.places import places
 from tests.batch.fakes import draw, settings_for
 from tests.batch.hostile import hostile, install
+from tests.unit.imaging.builders import tiff
 
 
 def listed(folder: Path, data: bytes, **more: object) -> list[str]:
@@ -334,6 +335,16 @@ def test_a_process_that_died_at_rest_is_no_fault_of_the_next_picture(tmp_path: P
         process.kill()
         process.wait()
         assert reader.size(tmp_path / "a.png") == (30, 20)
+    finally:
+        reader.close()
+
+
+def test_a_picture_of_floats_is_read_from_bytes_too() -> None:
+    values = np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4)
+    reader = Reader(InputOptions(inputs=("-",)))
+    try:
+        picture = reader.read(Path("-"), tiff(values, sample_format=3))
+        assert picture.pixels[..., 0].tolist() == np.rint(values * 65535).tolist()
     finally:
         reader.close()
 

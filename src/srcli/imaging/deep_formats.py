@@ -16,7 +16,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from srcli.errors import PictureError
+from srcli.errors import MachineError, PictureError
 from srcli.imaging.bands import split_rows
 from srcli.imaging.decode import Decoded, divide_by_alpha
 from srcli.imaging.picture import Metadata
@@ -150,8 +150,12 @@ def _named(file: IO[bytes], name: Path) -> Path:
         name.symlink_to(handle)
         return name
     file.seek(0, os.SEEK_SET)
-    with name.open("wb") as copy:
-        shutil.copyfileobj(file, copy)
+    try:
+        with name.open("wb") as copy:
+            shutil.copyfileobj(file, copy)
+    except OSError as error:
+        text = f"no room for a copy of the picture in {tempfile.gettempdir()} ({error.strerror})"
+        raise MachineError(f"{text}: free some space, or set TMPDIR to another folder") from error
     return name
 
 

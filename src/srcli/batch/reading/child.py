@@ -43,7 +43,7 @@ def main() -> None:
 
 def _answer(request: Request) -> object:
     try:
-        _limit(request.input.max_pixels)
+        _limit(request.input.max_pixels, len(request.data or b""))
         if request.want == "size":
             return read_size(request.path, max_pixels=request.input.max_pixels)
         if request.want == "made":
@@ -72,14 +72,15 @@ def _read(source: Path | bytes, options: InputOptions) -> Picture:
     )
 
 
-def _limit(pixels: int) -> None:
-    """No new files, no core dumps, and not more memory than the largest picture that is allowed may take."""
+def _limit(pixels: int, given: int) -> None:
+    """No core dumps, no files but a copy of the bytes it was given (some libraries read nothing else), and not more
+    memory than the largest picture that is allowed may take."""
     try:
         import resource
     except ImportError:  # no such limits on Windows
         return
     for kind, most in (
-        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_FSIZE, given),
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_AS, 4 * GIB + BYTES_PER_PIXEL * pixels),
     ):
