@@ -10,21 +10,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from srcli.degrade.draws import SeededDraws
 from srcli.models.builtin import UPSCALE
 from srcli.train.builtin.damage import (
-    Draws,
+    HEAVY_DAMAGE,
+    LIGHT_DAMAGE,
     measure_damage,
     quantize,
     reduce_antialiased,
-    resize_any,
-    spoil_heavily,
-    spoil_lightly,
+    reduce_somehow,
+    spoil,
 )
 from srcli.train.builtin.operations import Pixels
 from srcli.train.builtin.photos import Photographs
 from srcli.train.builtin.teachers import Teacher
 
 CLEAN, LIGHT, HEAVY = range(3)
+SHARES = {CLEAN: 0.34, LIGHT: 0.31, HEAVY: 0.35}
 
 
 @dataclass(frozen=True)
@@ -60,10 +62,10 @@ class BankMaker:
     cells: int
     dtype: torch.dtype
 
-    def make(self, count: int, draws: Draws) -> Bank:
+    def make(self, count: int, draws: SeededDraws) -> Bank:
         """`count` samples of one kind."""
         sharp = self.photos.cut_patches(count, self.cells * UPSCALE, draws)
-        kind = draws.choice(0.34, 0.31, 0.35)
+        kind = draws.choice("kind", SHARES)
         spoiled = quantize(self._spoil(kind, sharp, draws))
         small = spoiled.float() / 255
         teacher = self.clean if kind == CLEAN else self.damaged
@@ -77,14 +79,12 @@ class BankMaker:
         answers: Tensor = teacher(small.to(self.dtype).contiguous(memory_format=torch.channels_last))
         return answers.float()
 
-    def _spoil(self, kind: int, sharp: Tensor, draws: Draws) -> Tensor:
+    def _spoil(self, kind: int, sharp: Tensor, draws: SeededDraws) -> Tensor:
         if kind != CLEAN:
-            return (spoil_lightly if kind == LIGHT else spoil_heavily)(sharp, draws)
-        if draws.choice(0.75, 0.25) == 0:
-            return reduce_antialiased(sharp)
-        return resize_any(sharp, self.cells, self.cells, draws)
+            return spoil(sharp, LIGHT_DAMAGE if kind == LIGHT else HEAVY_DAMAGE, draws)
+        return reduce_antialiased(sharp) if draws.uniform("reduce.u") < 0.75 else reduce_somehow(sharp, draws)
 
-    def fill(self, batch: int, most: int, seconds: float, draws: Draws, tell: Callable[[str], None]) -> Bank:
+    def fill(self, batch: int, most: int, seconds: float, draws: SeededDraws, tell: Callable[[str], None]) -> Bank:
         """As many samples as the time allows, `most` at most."""
         started, parts = time.monotonic(), [self.make(batch, draws)]
         while sum(map(len, parts)) < most and time.monotonic() - started < seconds:

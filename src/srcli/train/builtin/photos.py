@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from srcli.degrade.draws import SeededDraws
 from srcli.errors import PictureError
 from srcli.imaging.read import read_picture
 from srcli.settings import FIRST
-from srcli.train.builtin.damage import Draws
 from srcli.train.builtin.lettering import draw_patch
 from srcli.train.builtin.operations import Pixels
 
@@ -55,9 +56,9 @@ class Photographs:
         """On a device, where they stay."""
         return cls([_planes(p, device) for p in photos], [_planes(p, device) for p in drawings])
 
-    def cut_patches(self, count: int, side: int, draws: Draws) -> Tensor:
+    def cut_patches(self, count: int, side: int, draws: SeededDraws) -> Tensor:
         """Sharp patches (count, 3, side, side) in 0..1; flat ones are rarer than in the photographs."""
-        zoom = 1.0 if draws.choice(0.55, 0.45) == 0 else draws.number(1.0, 1.7)
+        zoom = 1.0 if draws.uniform("zoom.u") < 0.55 else draws.uniform("zoom", 1.0, 1.7)
         wide = min(round(side * zoom), min(min(p.shape[1:]) for p in self.pictures))
         wanted = round(count * (1 - DRAWN_SHARE)) if self.drawn else count
         candidates = _cut(self.pictures, round(count * 1.4), wide, draws)
@@ -68,14 +69,12 @@ class Photographs:
         return torch.cat((patches, _to_side(lettering, side)))
 
 
-def _cut(pictures: Sequence[Tensor], count: int, side: int, draws: Draws) -> Tensor:
-    areas = torch.tensor([float(p.shape[1] * p.shape[2]) for p in pictures]).sqrt()
-    chosen = torch.multinomial(areas, count, replacement=True, generator=draws.host).tolist()
-    places = torch.rand(count, 2, generator=draws.host).tolist()
+def _cut(pictures: Sequence[Tensor], count: int, side: int, draws: SeededDraws) -> Tensor:
+    areas = {index: math.sqrt(p.shape[1] * p.shape[2]) for index, p in enumerate(pictures)}
     cut = []
-    for index, (down, right) in zip(chosen, places, strict=True):
+    for index in [draws.choice("patch.picture", areas) for _ in range(count)]:
         _, height, width = pictures[index].shape
-        top, left = int(down * (height - side + 1)), int(right * (width - side + 1))
+        top, left = draws.integer("patch.top", height - side), draws.integer("patch.left", width - side)
         cut.append(pictures[index][:, top : top + side, left : left + side])
     return torch.stack(cut).float() / 255
 
@@ -90,11 +89,11 @@ def _to_side(patches: Tensor, side: int) -> Tensor:
     return F.interpolate(patches, size=(side, side), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
 
 
-def _pick_busy(patches: Tensor, count: int, draws: Draws) -> Tensor:
+def _pick_busy(patches: Tensor, count: int, draws: SeededDraws) -> Tensor:
     """Indices of `count` patches, preferring those with detail: a sky teaches little, but something."""
     grey = patches[..., ::2, ::2].mean(1)
     detail = grey.diff(dim=1).abs().mean((1, 2)) + grey.diff(dim=2).abs().mean((1, 2))
-    liking = detail.clamp(max=0.04) + draws.uniform(len(patches), 0, 0.04)
+    liking = detail.clamp(max=0.04) + draws.uniforms("patch.liking", len(patches), 0, 0.04)
     return liking.topk(count).indices
 
 

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from srcli.degrade.draws import SeededDraws
 from srcli.engines.builtin.weights import read_model, refold_model, write_model
 from srcli.errors import InputError, MachineError, WeightsError
 from srcli.files import replace_file
 from srcli.models.builtin import UPSCALE, Builtin, Shape
 from srcli.train.builtin.aging import age_print, print_picture
 from srcli.train.builtin.bank import Bank, BankMaker, make_aged_bank
-from srcli.train.builtin.damage import Draws
 from srcli.train.builtin.features import FeatureNetwork
 from srcli.train.builtin.operations import Pixels
 from srcli.train.builtin.photos import Photographs, decode_photo, draw_lettering, is_held_out
@@ -68,15 +68,16 @@ class Plan:
         return self.out / f"builtin-{self.task}.state"
 
     def stages(self) -> tuple[Stage, ...]:
-        """Enlargement learns answers, then is sharpened against photographs, then its crisp end imitates a teacher."""
+        """Enlargement learns answers, then is sharpened against photographs, at last its crisp end alone."""
         left = self.seconds * (1 - BANK_SHARE)
-        learn = Stage(name="learn", seconds=0.4 * left, rate=self.rate, batch=self.batch, steps=self.steps, truth=0.1)
-        third = replace(learn, rate=self.rate / 3, seconds=0.3 * left)
+        learn = Stage(name="learn", seconds=0.5 * left, rate=self.rate, batch=self.batch, steps=self.steps, truth=0.1)
+        later = replace(learn, rate=self.rate / 2.5, seconds=0.25 * left)
         if self.task == "restore":
-            return (replace(third, name="restore", seconds=left, features=1.2, critic=0.3, truth=1),)
-        sharpen = replace(third, name="sharpen", features=1.5, critic=0.5, truth=0.5)
-        imitate = replace(third, name="imitate", features=2, critic=1.5, truth=0, crisp_only=True, imitate=True)
-        return learn, sharpen, imitate
+            return (replace(later, name="restore", seconds=left, features=1.2, critic=0.3, truth=1),)
+        sharpen = replace(later, name="sharpen", features=3, critic=0.3, truth=0.5)
+        # A critic that compared with the teacher's answers taught nothing here; features of the truth did.
+        crisp = replace(later, name="crisp", features=6, truth=0.3, crisp_only=True)
+        return learn, sharpen, crisp
 
 
 def train(plan: Plan, resume: bool, tell: Tell) -> Path:
@@ -197,7 +198,7 @@ def _make_bank(
         plan.cells,
         torch.bfloat16,
     )
-    return maker.fill(plan.batch, plan.pairs, seconds, Draws(plan.seed, plan.device), tell)
+    return maker.fill(plan.batch, plan.pairs, seconds, SeededDraws.of(plan.seed, device=plan.device), tell)
 
 
 def _read_teacher(plan: Plan, kind: str) -> Teacher | None:

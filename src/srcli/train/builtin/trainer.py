@@ -33,7 +33,6 @@ class Stage:
     critic: float = 0.0
     truth: float = 0.0  # share of samples whose crisp pixels are compared with the truth, not with the teacher
     crisp_only: bool = False  # everything but the crisp end stays as it is
-    imitate: bool = False  # features and critic compare damaged samples with the teacher's answer, not the truth
     warmup: int = 100
     average: float = 0.999
     steps: int | None = None  # instead of seconds
@@ -105,11 +104,10 @@ class Training:
             crisp, other = self._draw_both(spoiled, told, clean, sharp, answers)
         wanted = self._chance(stage.batch, stage.truth)[:, None, None, None]
         target = torch.where(wanted, sharp, answers).contiguous()
-        model = torch.where(clean, sharp, answers).contiguous() if stage.imitate else sharp.contiguous()
         leaf = crisp.detach().contiguous().requires_grad_(True)
         # Trying every algorithm on the feature network's depthwise layers would take long.
         with torch.backends.cudnn.flags(enabled=True, benchmark=False):
-            drawn = self._drawn_gradient(stage, leaf, target, model, spoiled.contiguous())
+            drawn = self._drawn_gradient(stage, leaf, target, sharp.contiguous(), spoiled.contiguous())
         self.optimizer.zero_grad(set_to_none=True)
         losses = (crisp,) if stage.crisp_only else (crisp, other)
         torch.autograd.backward(losses, (drawn, None)[: len(losses)])
