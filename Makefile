@@ -2,15 +2,15 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# A CPU build of torch is enough for everything below; set TORCH to another requirement for a GPU build.
-TORCH ?= torch==2.13.0
+# PyTorch: empty takes the build for the CPU where there is no NVIDIA device. Else a requirement, such as torch==2.13.0.
+TORCH ?=
 
 .PHONY: demo test check bench gpu-small gpu-pack fuzz clean
 
 $(BIN)/srcli: pyproject.toml weights.lock
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	scripts/install-torch $(BIN)/python "$(TORCH)"
+	$(BIN)/python -m pip install --disable-pip-version-check --editable .
 	touch $@
 
 $(VENV)/.dev: $(BIN)/srcli
@@ -19,7 +19,7 @@ $(VENV)/.dev: $(BIN)/srcli
 
 demo: $(BIN)/srcli
 	mkdir -p out
-	$(BIN)/srcli upscale examples/cat.jpg --scale 4 -o out/cat_x4.png --overwrite
+	@$(BIN)/python scripts/demo.py
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest
@@ -28,6 +28,7 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	if [ -x $(BIN)/hadolint ]; then $(BIN)/hadolint Dockerfile; fi
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks
