@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from srcli.batch.run import run_batch
 from srcli.errors import MachineError, WeightsError
-from tests.batch.fakes import Repeat, draw, factory, go
+from tests.batch.fakes import Repeat, Watcher, draw, factory, go, settings_for
 from tests.batch.test_workers import content, misbehave, pictures, when
 
 TOKEN = "0" * 32
@@ -22,7 +23,12 @@ ray = pytest.importorskip("ray")
 cluster_utils = pytest.importorskip("ray.cluster_utils")
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore")]  # Ray's own are its own
 
-FAST = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 3}
+FAST = {
+    "health_check_initial_delay_ms": 0,
+    "health_check_period_ms": 500,
+    "health_check_failure_threshold": 3,
+    "gcs_rpc_server_reconnect_timeout_s": 2,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -97,3 +103,23 @@ def test_another_token_is_refused(tmp_path: Path, cluster, monkeypatch: pytest.M
     monkeypatch.setenv("RAY_AUTH_TOKEN", "1" * 32)
     with pytest.raises(MachineError, match="Ray"):
         go(tmp_path, ray=cluster.address)
+
+
+def test_a_cluster_that_goes_ends_the_run_with_a_summary(tmp_path: Path, cluster) -> None:
+    """The last test: it kills the head's raylet, which the first run is connected to, and then the head itself."""
+    folder = pictures(tmp_path / "in", 12)
+    cluster.add_node(num_cpus=1, include_dashboard=False)
+    cluster.wait_for_nodes()
+    for part in (cluster.head_node.kill_raylet, cluster.head_node.kill_gcs_server):
+        out, watcher = tmp_path / part.__name__, Watcher()
+        killer = threading.Thread(target=when, args=(partial(content, out), part))
+        killer.start()
+        settings = settings_for(
+            folder, path=str(out), ray=cluster.address, who=factory(pipeline=Repeat(seconds=1.0)), workers=2
+        )
+        with pytest.raises(MachineError, match="the Ray cluster is lost") as caught:
+            run_batch(settings, watcher)
+        killer.join()
+        assert caught.value.exit_code == 5
+        assert 0 < watcher.report.done == len(content(out)) < 12
+        assert (watcher.report.failed, watcher.report.left) == (0, 12 - watcher.report.done)

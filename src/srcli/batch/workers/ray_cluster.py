@@ -16,7 +16,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 from multiprocessing.connection import Connection
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from srcli.batch.settings import BatchSettings, PipelineFactory, RunOptions
@@ -28,6 +28,11 @@ from srcli.errors import InputError, MachineError
 from srcli.imaging.picture import Picture
 
 FAREWELL = 20.0  # seconds in which a gateway may take its leave of the cluster
+CHECK = 2.0  # seconds without news, after which the gateway looks whether its own node is still there
+
+
+class ClusterLost(Exception):
+    """The node that this process is connected to is gone: nothing more will come from the cluster."""
 
 
 class RayBackend:
@@ -105,9 +110,22 @@ def run_gateway(pipe: Connection, settings: BatchSettings) -> None:
         return
     pipe.send(workers)
     isolate_process()  # Ray has put handlers of its own in place
+    _silence_process()
     with contextlib.suppress(*GONE):
-        _Gateway(ray, pipe, settings, share).serve()
+        try:
+            _Gateway(ray, pipe, settings, share).serve()
+        except (ClusterLost, ray.exceptions.RayError):
+            os._exit(1)  # Ray would wait for the cluster to take its leave
+        except Exception as error:
+            pipe.send(("ended", MachineError(f"Ray fails ({type(error).__name__}: {error}): run again")))
     ray.shutdown()
+
+
+def _silence_process() -> None:
+    """Ray prints pages about a node that goes. The run says it in one line; Ray's own logs have the rest."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.dup2(null, 2)
 
 
 class _Gateway:
@@ -123,10 +141,20 @@ class _Gateway:
         self._posted: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._actors: dict[int, Any] = {}
         self._nodes: dict[int, str] = {}
+        self._own_node: str = ray.get_runtime_context().get_node_id()
 
     def serve(self) -> None:
+        """Raises ClusterLost. Where the head is gone, Ray itself ends the process, after a minute."""
         threading.Thread(target=self._receive_all, daemon=True).start()
-        while (work := self._posted.get()) is not None:
+        while True:
+            try:
+                work = self._posted.get(timeout=CHECK)
+            except Empty:
+                if not self._is_alive(self._own_node):
+                    raise ClusterLost from None
+                continue
+            if work is None:
+                return
             work()
 
     def _receive_all(self) -> None:
