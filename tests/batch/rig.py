@@ -48,13 +48,21 @@ def main() -> None:
     from srcli.batch.settings import PipelineFactory
     from srcli.engines import choose
 
-    seconds = float(sys.argv.pop(1))
+    os.environ["RIG_SECONDS"] = sys.argv.pop(1)
     choose.choose = lambda task, wish, *others: replace(wish, engine="builtin")
     if sys.stdin is not None:
         sys.stdin = io.TextIOWrapper(io.BufferedReader(Asked(0)))
-    PipelineFactory.load = lambda self, note, preview: Repeat(seconds, before=lambda picture: tell("begun"))
+    PipelineFactory.load = load
     cli.main()
+
+
+def load(factory: object, note: object, preview: object = None) -> Repeat:
+    return Repeat(float(os.environ["RIG_SECONDS"]), before=lambda picture: tell("begun"))
 
 
 if __name__ == "__main__":
     main()
+elif __name__ == "__mp_main__":  # in a worker's process
+    from srcli.batch.settings import PipelineFactory
+
+    PipelineFactory.load = load
