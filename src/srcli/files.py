@@ -48,6 +48,23 @@ def is_dir(path: Path) -> bool:
     return os.path.isdir(path)  # noqa: PTH112
 
 
+def is_regular(path: Path) -> bool:
+    """Is this a file itself, and no link to one?"""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False
+
+
+def is_own_folder(path: Path) -> bool:
+    """Is this a folder of this user, and no link to one?"""
+    try:
+        status = path.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(status.st_mode) and _is_own(status)
+
+
 def same_file(one: Path, other: Path) -> bool:
     """Are both the same file or folder, by whatever names?"""
     try:
@@ -108,11 +125,15 @@ def open_own_file(path: Path, flags: int, mode: int = 0o600, *, anyone: bool = F
 def _not_own(status: os.stat_result, anyone: bool) -> str | None:
     if not stat.S_ISREG(status.st_mode):
         return "it is not a regular file"
-    if not anyone and hasattr(os, "geteuid") and status.st_uid != os.geteuid():
+    if not anyone and not _is_own(status):
         return "it belongs to another user"
     if not anyone and status.st_nlink > 1:
         return "it has a second name elsewhere"
     return None
+
+
+def _is_own(status: os.stat_result) -> bool:
+    return not hasattr(os, "geteuid") or status.st_uid == os.geteuid()
 
 
 def try_lock(file: int) -> bool:
@@ -146,8 +167,9 @@ def make_folder(folder: Path) -> None:
 
 @contextmanager
 def replace_file(target: Path) -> Iterator[Path]:
-    """A name beside the target to write to: the file takes the target's place once it is on the disk, or goes."""
+    """A new file beside the target to write to: it takes the target's place once it is on the disk, or goes."""
     fresh = target.with_name(HALF + secrets.token_hex(4))
+    os.close(open_own_file(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     try:
         yield fresh
         with fresh.open("rb+") as file:

@@ -15,7 +15,7 @@ import pytest
 from srcli import files
 from srcli.batch.journal.file import JOURNAL_NAME, FileStamp, JournalFile
 from srcli.batch.journal.previous_runs import summarize_journal
-from srcli.batch.planning.preflight import remove_leftovers
+from srcli.batch.planning.preflight import check_folders, remove_leftovers
 from srcli.batch.reading.reader import Readers
 from srcli.batch.report import Report
 from srcli.batch.settings import InputOptions
@@ -69,6 +69,19 @@ def test_leftovers_are_plain_files(tmp_path: Path) -> None:
     remove_leftovers(tmp_path)
     left = [".srcli-00000000.part", ".srcli-11111111.part", ".srcli-probe-x", "mine"]
     assert sorted(path.name for path in tmp_path.iterdir()) == left
+
+
+def test_probes_are_plain_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither what lies under a probe's name is followed or waited for, nor what is planted under a new one's."""
+    (tmp_path / "mine").write_bytes(b"mine")
+    (tmp_path / ".srcli-probe-link").symlink_to(tmp_path / "mine")
+    os.mkfifo(tmp_path / ".srcli-probe-pipe")
+    (tmp_path / ".srcli-probe-old").write_bytes(b"")
+    monkeypatch.setattr("tempfile._get_candidate_names", lambda: iter(["link", "pipe", "new"]))
+    check_folders([tmp_path])
+    left = [".srcli-probe-link", ".srcli-probe-pipe", "mine"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == left
+    assert (tmp_path / "mine").read_bytes() == b"mine"
 
 
 def record(folder: Path, source: str, target: str) -> str:

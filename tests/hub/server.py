@@ -10,6 +10,7 @@ import hashlib
 import json
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,7 +18,8 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 LFS = (".safetensors", ".bin", ".ckpt", ".pt")
-KINDS = ("status", "gated", "cut", "wrong", "html", "slow", "whole", "leave", "body", "packed", "endless")
+WHOLE = ("status", "gated", "html", "leave", "body", "packed", "endless", "drip", "drip-body")  # instead of an answer
+KINDS = (*WHOLE, "cut", "wrong", "slow", "whole")
 PAGE = b"<!doctype html><title>Sign in to the guest network</title>"
 TOKEN = "Bearer hf_"
 
@@ -29,7 +31,8 @@ class Fault:
     status: answer `value`. gated: the 403 of a gated repository. cut: break off after `value` bytes. wrong: other
     bytes of the same size. html: a login page. slow: `value` seconds before each piece. whole: ignore the range.
     leave: answer nothing at all. body: answer `content`. packed: answer zeros compressed, unasked.
-    endless: answer with status `value` and a body that does not end.
+    endless: answer with status `value` and a body that does not end. drip: send the header byte by byte, for ever;
+    drip-body: a chunk's length.
     """
 
     kind: str
@@ -65,6 +68,7 @@ class Hub:
     faults: list[Fault] = field(default_factory=list)
     asked: list[Asked] = field(default_factory=list)
     commits: dict[str, dict[str, dict[str, bytes]]] = field(default_factory=dict)
+    closed: threading.Event = field(default_factory=threading.Event)
 
     def __enter__(self) -> "Hub":
         self.servers = [self._serve("hub", self.port), self._serve("cdn", 0)]
@@ -75,6 +79,7 @@ class Hub:
 
     def close(self) -> None:
         """Go away, for good."""
+        self.closed.set()
         for server in self.servers:
             server.shutdown()
             server.server_close()
@@ -153,7 +158,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._error(404, "RepoNotFound")
 
     def _failed(self, path: str) -> bool:
-        fault = self.hub.fault(path, "status", "gated", "html", "leave", "body", "packed", "endless")
+        fault = self.hub.fault(path, *WHOLE)
         if fault is None:
             return False
         if fault.kind == "status":
@@ -169,9 +174,24 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, gzip.compress(bytes(64 << 20)), {"Content-Encoding": "gzip"})
         elif fault.kind == "endless":
             self._go_on(int(fault.value))
+        elif fault.kind.startswith("drip"):
+            self._drip(header=fault.kind == "drip")
         else:
             self.close_connection = True
         return True
+
+    def _drip(self, header: bool) -> None:
+        """Something with each moment, and never anything whole."""
+        self.send_response(200)
+        if not header:
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+        self.flush_headers()
+        self.close_connection = True
+        with suppress(OSError):
+            self.wfile.write(b"X-A: " if header else b"1;")
+            while not self.hub.closed.wait(0.02):
+                self.wfile.write(b"a")
 
     def _go_on(self, status: int) -> None:
         """Answer until the other side has enough of it."""

@@ -77,6 +77,13 @@ def test_a_size_that_the_lock_knows_is_not_asked_for(make: MakeStore, entry: Ent
     assert [asked.method for asked in hub.asked] == ["GET"]
 
 
+def test_a_size_that_drips_for_ever_is_given_up(make: MakeStore, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("srcli.weights.raw_files.LONGEST_ANSWER", 0.3)
+    hub.faults.append(Fault("drip", RAW))
+    with pytest.raises(WeightsError, match="nothing of use in 0 s: try another network"):
+        make().resolve("program")
+
+
 def test_the_token_is_not_for_others(make: MakeStore, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_verysecret")
     make().resolve("program")

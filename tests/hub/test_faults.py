@@ -118,6 +118,31 @@ def test_an_answer_that_trickles_is_given_up(make_store: MakeStore, hub: Hub, mo
         make_store().resolve("base")
 
 
+@pytest.mark.parametrize("kind", ["drip", "drip-body"])
+@pytest.mark.parametrize("path", [API, CDN])
+def test_an_answer_that_drips_for_ever_is_given_up(
+    kind: str, path: str, make_store: MakeStore, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No timeout of the HTTP library ends it: something comes with every moment."""
+    names = ("srcli.weights.hub.PACE_WINDOW", "srcli.weights.hub.LONGEST_ANSWER")
+    for name in (*names, "huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT"):
+        monkeypatch.setattr(name, 0.3)
+    hub.faults.append(Fault(kind, path))
+    with pytest.raises(WeightsError, match="try another network|try again later") as error:
+        make_store().resolve("base")
+    assert "\n" not in str(error.value) and error.value.exit_code == 4
+
+
+def test_breaking_off_after_every_byte_is_given_up(
+    make_store: MakeStore, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Progress gives new patience, but not to a download that would take years."""
+    monkeypatch.setattr("srcli.weights.hub.PACE_WINDOW", 0.2)
+    hub.faults.append(Fault("cut", "*.safetensors", 1))
+    with pytest.raises(WeightsError, match="broke off"):
+        make_store().resolve("base")
+
+
 PASSING = {
     "429 once": [Fault("status", API, 429, times=1)],
     "500 twice": [Fault("status", ANY, 500, times=2)],

@@ -133,6 +133,21 @@ def test_a_broken_download_goes_on_in_a_later_run(make_store: MakeStore, hub: Hu
     assert not list(Path(os.environ["HF_HOME"]).rglob(f"*{PART}*"))
 
 
+@pytest.mark.parametrize("plant", [Path.symlink_to, lambda part, other: os.mkfifo(part)])
+def test_a_download_does_not_grow_behind_a_link(make_store: MakeStore, hub: Hub, tmp_path: Path, plant) -> None:
+    """Nor is a pipe in its place waited for."""
+    (tmp_path / "precious").write_bytes(b"precious")
+    hub.faults += [Fault("cut", "*.safetensors", 5, times=1), Fault("status", "/cdn/*", 500, skip=1)]
+    with pytest.raises(WeightsError):
+        make_store().resolve("base")
+    (part,) = Path(os.environ["HF_HOME"]).rglob(f"{sha256(TENSORS)}{PART}")
+    part.unlink()
+    plant(part, tmp_path / "precious")
+    hub.faults.clear()
+    assert make_store().resolve("base").files[VAE].read_bytes() == TENSORS
+    assert (tmp_path / "precious").read_bytes() == b"precious"
+
+
 def test_a_server_that_ignores_ranges_starts_the_file_over(make_store: MakeStore, hub: Hub) -> None:
     hub.faults += [Fault("cut", "*.safetensors", 7000, times=1), Fault("whole", "*")]
     assert make_store().resolve("base").files[VAE].read_bytes() == TENSORS

@@ -248,6 +248,34 @@ def test_what_is_kept_of_a_picture_is_its_owners_alone(line):
     assert ended(line, 4)._folder.stat().st_mode & 0o077 == 0
 
 
+@pytest.mark.parametrize("plant", [Path.symlink_to, Path.hardlink_to, lambda path, other: os.mkfifo(path)])
+def test_what_is_no_file_of_ours_is_not_read(line, plant):
+    """A state behind a link may be anybody's, and a pipe would be waited for."""
+    kept = ended(line, 4)
+    for file in files(kept):
+        plant(file, file.rename(kept._folder.parent / file.name))
+    assert again(line)[1] == 6
+
+
+def test_nothing_is_kept_behind_a_link(line, tmp_path, said):
+    folder = line.unfinished(PICTURE, JOB)._folder
+    folder.parent.mkdir(parents=True)
+    (tmp_path / "theirs").mkdir()
+    folder.symlink_to(tmp_path / "theirs")
+    ended(line, 4)
+    assert list((tmp_path / "theirs").iterdir()) == []
+    assert folder.is_symlink()
+    assert len(said) == 1 and "its folder is a link" in said[0]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_state_of_another_user_is_not_read(line):
+    kept = ended(line, 4)
+    for file in files(kept):
+        os.chown(file, 12345, -1)
+    assert again(line)[1] == 6
+
+
 def test_a_picture_that_takes_a_moment_leaves_nothing(line, monkeypatch):
     monkeypatch.setattr(unfinished, "AFTER", 60.0)
     assert not ended(line, 4)._folder.exists()

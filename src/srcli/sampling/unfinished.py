@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import logging
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -19,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from srcli.errors import WeightsError
-from srcli.files import is_dir, is_file, replace_file
+from srcli.files import is_dir, is_own_folder, is_regular, open_own_file, replace_file
 from srcli.sampling.sampler import Scheduler
 from srcli.weights.places import places
 
@@ -48,7 +50,8 @@ class Unfinished:
         if not self.has(what):
             return None
         try:
-            kept = self._file(what).read_bytes()
+            with os.fdopen(open_own_file(self._file(what), os.O_RDONLY), "rb") as file:
+                kept = file.read()
         except OSError:
             return None
         if kept[:32] != self._seal(kept[32:]):
@@ -58,7 +61,7 @@ class Unfinished:
         return found
 
     def has(self, what: str) -> bool:
-        return self._folder is not None and is_file(self._folder / what)
+        return self._folder is not None and is_own_folder(self._folder) and is_regular(self._folder / what)
 
     def resuming(self, place: str) -> None:
         log.info(f"resuming {self._name} after {place}")
@@ -79,7 +82,7 @@ class Unfinished:
 
     def drop(self) -> None:
         """The picture is finished, or its state cannot be kept."""
-        if self._folder is not None:
+        if self._folder is not None and is_own_folder(self._folder):
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def _file(self, what: str) -> Path:
@@ -90,6 +93,8 @@ class Unfinished:
         if not is_dir(file.parent):
             file.parent.mkdir(0o700, parents=True, exist_ok=True)  # a picture may be nobody else's business
             sweep(file.parent.parent)
+        if not is_own_folder(file.parent):
+            raise OSError(errno.EPERM, "its folder is a link, or belongs to another user")
         torch.save(state, data)
         with replace_file(file) as fresh, fresh.open("wb") as out:
             out.write(self._seal(data.getbuffer()))

@@ -8,17 +8,20 @@ after the hash has been checked, so no lock is relied on.
 
 import os
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from io import RawIOBase
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from srcli.errors import WeightsError
+from srcli.files import is_regular, lexists, open_own_file
 from srcli.weights.cache import unwritable
 from srcli.weights.listing import LARGEST_LISTING, Commit, NotTheHub, Remote, parse_commit
 
@@ -30,6 +33,7 @@ PACE_WINDOW = 60.0  # seconds
 SLOWEST = 1000  # bytes a second, on average over a window
 LONGEST_ANSWER = 120.0  # seconds for the list of a repository's files
 BUSY = (408, 425, 429, 500, 502, 503, 504)
+T = TypeVar("T")
 OnBytes = Callable[[int], None]  # bytes on disk so far; less than before when a download starts over
 
 
@@ -58,7 +62,7 @@ class Hub:
 
     def commit(self, repo: str, revision: str | None) -> Commit:
         """Ask what a revision (None: the main branch) is and holds."""
-        found: Commit = self._patiently(repo, lambda: self._commit(repo, revision))
+        found: Commit = self._patiently(repo, lambda: within(LONGEST_ANSWER, lambda: self._commit(repo, revision)))
         return found
 
     def _commit(self, repo: str, revision: str | None) -> Commit:
@@ -76,9 +80,11 @@ class Hub:
 
     def fetch(self, repo: str, revision: str, remote: Remote, part: Path, on_bytes: OnBytes) -> None:
         """Bring `part` to the file's full size, going on from what it already holds."""
+        from huggingface_hub import constants
 
         def once() -> None:
-            self._fetch(repo, revision, remote, part, on_bytes)
+            quiet = max(PACE_WINDOW, constants.HF_HUB_DOWNLOAD_TIMEOUT)  # who set a longer one has reasons
+            within(quiet, lambda: self._fetch(repo, revision, remote, part, on_bytes), lambda: _held(part))
 
         self._patiently(repo, once, lambda: _held(part), lambda: on_bytes(_held(part)))
 
@@ -133,11 +139,13 @@ class Hub:
         `awake` is called all through a pause, and ends it by raising.
         """
         failed, before = 0, held()
+        began, first = time.monotonic(), before
         while True:
             try:
                 return once()
             except Again as error:
-                failed = failed + 1 if held() <= before else 1
+                slow = _trickles(held() - first, time.monotonic() - began)
+                failed = failed + 1 if held() <= before or slow else 1
                 before = max(before, held())
                 if failed >= self.tries:
                     raise WeightsError(f"{repo}: {error}: try again later, what is here is kept") from error
@@ -187,6 +195,38 @@ class Hub:
         raise WeightsError(f"{repo}: the Hub answers {code}: try again later")
 
 
+def within(seconds: float, work: Callable[[], T], moved: Callable[[], object] = lambda: None) -> T:
+    """What `work` returns or raises, done in a thread of its own; WeightsError when `moved()` stands still so long.
+
+    A timeout of the HTTP library starts anew with every byte, so a header that drips would be waited for for ever.
+    """
+    settled: Future[T] = Future()
+    threading.Thread(target=_settle, args=(settled, work), name="answer", daemon=True).start()
+    before = moved()
+    while True:
+        try:
+            return settled.result(seconds)
+        except TimeoutError:
+            if settled.done():  # the work's own
+                raise
+        if (now := moved()) == before:
+            said = f"the server sent nothing of use in {seconds:.0f} s"
+            raise WeightsError(f"{said}: try another network, what is here is kept")
+        before = now
+
+
+def _settle(settled: "Future[T]", work: Callable[[], T]) -> None:
+    try:
+        settled.set_result(work())
+    except BaseException as error:
+        settled.set_exception(error)
+
+
+def _trickles(brought: int, seconds: float) -> bool:
+    """Whether so few bytes came in so long a time that there would be no end."""
+    return seconds > PACE_WINDOW and brought < SLOWEST * seconds
+
+
 def plain_bytes(answer: Any) -> Iterator[bytes]:
     """The body as it came; a compressed one, which could unfold to any size, is refused."""
     if answer.headers.get("Content-Encoding", "identity") != "identity":
@@ -201,7 +241,7 @@ def paced(chunks: Iterator[bytes]) -> Iterator[bytes]:
         yield chunk
         brought += len(chunk)
         if time.monotonic() - began > PACE_WINDOW:
-            if brought < SLOWEST * PACE_WINDOW:
+            if _trickles(brought, time.monotonic() - began):
                 said = f"the server sent {brought:,} bytes in {PACE_WINDOW:.0f} s"
                 raise WeightsError(f"{said}: try another network, what is here is kept")
             began, brought = time.monotonic(), 0
@@ -246,19 +286,16 @@ def _sleep(seconds: float, awake: Callable[[], None]) -> None:
 
 
 def _start(part: Path, size: int) -> int:
-    """Where to go on; a part that is too long is of another file."""
+    """Where to go on; a part that is too long is of another file, and a link or a pipe is none."""
     start = _held(part)
-    if start > size:
+    if start > size or (lexists(part) and not is_regular(part)):
         part.unlink()
         return 0
     return start
 
 
 def _held(part: Path) -> int:
-    try:
-        return part.stat().st_size
-    except OSError:
-        return 0
+    return part.stat().st_size if is_regular(part) else 0
 
 
 def _goes_on(headers: Any, start: int) -> bool:
@@ -295,7 +332,7 @@ def _write_all(file: RawIOBase, part: Path, chunk: bytes) -> None:
 def _opened(part: Path) -> Iterator[RawIOBase]:
     try:
         part.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(part, os.O_RDWR | os.O_CREAT, 0o644)
+        handle = open_own_file(part, os.O_RDWR | os.O_CREAT, 0o644, anyone=True)  # a cache may be shared
     except OSError as error:
         raise unwritable(part, error) from error
     with os.fdopen(handle, "r+b", buffering=0) as file:

@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 from srcli.errors import WeightsError
-from srcli.weights.hub import BUSY, Again, Hub, retry_after
+from srcli.weights.hub import BUSY, LONGEST_ANSWER, Again, Hub, retry_after, within
 from srcli.weights.listing import Commit, NotTheHub, Remote
 from srcli.weights.lock import LARGEST_SIZE, File
 
@@ -20,7 +20,8 @@ class RawFiles(Hub):
         """A commit as the lock gives it. A size that it does not know the server tells."""
         found = {}
         for path, file in files.items():
-            size = self._patiently(name, partial(self._size, name, revision, path)) if file.size is None else file.size
+            ask = partial(within, LONGEST_ANSWER, partial(self._size, name, revision, path))
+            size = self._patiently(name, ask) if file.size is None else file.size
             found[path] = Remote(path, size, file.blob or "", file.sha256)
         return Commit(name, revision, found)
 

@@ -75,6 +75,15 @@ def test_the_file_is_the_expected_latents_decoded_and_the_result_the_same(
     assert np.abs(pixels(shown._file) - decoded(net, shown.seen[-1])).max() <= 1
 
 
+def test_a_link_in_its_place_is_replaced_and_not_written_through(shown, tmp_path) -> None:
+    (tmp_path / "precious").write_bytes(b"precious")
+    shown._file.symlink_to(tmp_path / "precious")
+    shown.show(torch.randn(1, 4, 8, 8))
+    assert (tmp_path / "precious").read_bytes() == b"precious"
+    assert pixels(shown._file).shape == (64, 64, 3)
+    assert not shown._file.is_symlink()
+
+
 def test_the_first_is_shown_at_once_and_the_next_after_a_while(monkeypatch, shown, net) -> None:
     first, second = torch.randn(2, 1, 4, 8, 8)
     assert np.abs(decoded(net, first) - decoded(net, second)).max() > 50
