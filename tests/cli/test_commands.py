@@ -157,6 +157,8 @@ def test_a_mistake_before_the_command_is_one_line_too(srcli):
 def test_the_doctor_is_one_object_on_one_line(srcli):
     facts = json.loads(srcli("doctor", "--json").stdout.strip("\n"))
     assert facts["devices"]["chosen"]
+    assert facts["formats"]["TIFF"] == ".tif .tiff: read, written with 16 bits a channel"
+    assert facts["formats"]["HEIF"] == ".heic .heif .hif: read with srcli[heif]"
 
 
 def test_the_doctor_outlives_a_broken_lock(srcli, tmp_path, monkeypatch):

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from srcli import __version__
 from srcli.errors import InputError
 from srcli.files import exists, hash_file, is_dir, is_file, same_file
-from srcli.imaging.formats import parse_format
 from srcli.messages import forward_messages
 from srcli.settings import FRAMES, MAX_PIXELS, REFUSE, DeviceChoice, ModelChoice
 from srcli.tasks import Job
@@ -97,6 +96,8 @@ class OutputOptions:
         if self.quality is not None and not 1 <= self.quality <= 100:
             raise InputError(f"--file-quality {self.quality} is out of range: give a number from 1 to 100")
         if self.format is not None:
+            from srcli.imaging.formats import parse_format
+
             parse_format(self.format)
         if self.preview is not None and not self.preview.lower().endswith(PREVIEWS):
             raise InputError(f"--preview {self.preview!r} names no picture: end it in {', '.join(PREVIEWS)}")

@@ -15,7 +15,8 @@ from srcli.batch.settings import STDIO, OutputOptions
 from srcli.batch.workers.base import Result
 from srcli.errors import InputError, MachineError, PictureError
 from srcli.files import create_folder, exists, lexists
-from srcli.imaging.formats import check_target, format_of_name, parse_format, suffix_for
+from srcli.imaging.format_base import Format
+from srcli.imaging.formats import FORMATS, check_target, format_of_name, parse_format, usual_suffix
 from srcli.imaging.picture import Picture
 from srcli.imaging.printable import printable
 from srcli.imaging.write import write_picture
@@ -34,7 +35,7 @@ class ResultWriter:
     def check(self, item: Item, picture: Picture) -> None:
         """Refuse before the work what could not be written after it."""
         try:
-            check_target(self._kind(item.target, picture), *self.job.target(picture.width, picture.height))
+            check_target(self._format(item.target, picture), *self.job.target(picture.width, picture.height))
         except PictureError as error:
             raise PictureError(f"{printable(item.path)}: {error}", error.kind) from error
         except InputError as error:
@@ -44,7 +45,7 @@ class ResultWriter:
         """Write one result. A file that came to be there since the plan was made is not written over."""
         began = time.perf_counter()
         target = item.target
-        kind = self._kind(target, made.picture)
+        kind = self._format(target, made.picture).name
         how = made.how | {"key": key}
         if target == Path(STDIO):
             notes = write_picture(made.picture, sys.stdout.buffer, format=kind, saving=self.output.saving, made=how)
@@ -68,9 +69,9 @@ class ResultWriter:
         if not item.replace and lexists(item.target):
             raise PictureError(f"{printable(item.target)} came to be there meanwhile: it was left alone", "exists")
 
-    def _kind(self, target: Path, picture: Picture) -> str:
+    def _format(self, target: Path, picture: Picture) -> Format:
         if self.output.format is not None:
             return parse_format(self.output.format)
         if target == Path(STDIO):
-            return format_of_name("result" + suffix_for(f"picture.{picture.format.lower()}"))
+            return format_of_name("result" + usual_suffix(FORMATS[picture.format]))
         return format_of_name(target)

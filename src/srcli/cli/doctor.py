@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,8 +20,11 @@ from srcli.imaging.printable import printable
 from srcli.settings import DeviceChoice, ModelChoice
 from srcli.tasks import TASKS
 
+if TYPE_CHECKING:
+    from srcli.imaging.format_base import Format
+
 LIBRARIES = ("torch", "diffusers", "transformers", "huggingface_hub", "safetensors", "pillow", "opencv-python-headless")
-EXTRAS = {"heif": "pillow-heif", "cluster": "ray", "metrics": "torchmetrics"}
+EXTRAS = {"heif": "pillow-heif", "formats": "openimageio", "cluster": "ray", "metrics": "torchmetrics"}
 GIB = 1 << 30
 
 Facts = dict[str, dict[str, str]]
@@ -56,6 +59,7 @@ def gather(offline: bool) -> Facts:
         "memory": _memory(),
         "versions": {name: _version(name) for name in LIBRARIES},
         "extras": {name: _version(package) for name, package in EXTRAS.items()},
+        "formats": _formats(),
         "caches": _or_why_not(_caches),
         "weights": _or_why_not(lambda: _weights(offline)),
         "runs by default": _defaults(offline),
@@ -101,6 +105,19 @@ def _version(package: str) -> str:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return "not installed"
+
+
+def _formats() -> dict[str, str]:
+    from srcli.imaging.formats import FORMATS
+
+    return {row.name: _what_is_done_with(row) for row in FORMATS.values()}
+
+
+def _what_is_done_with(row: Format) -> str:
+    done = ["read" if not row.extra else f"read with srcli[{row.extra}]"]
+    if row.write is not None:
+        done.append("written with 16 bits a channel" if row.deep else "written")
+    return f"{' '.join(row.suffixes + row.other_suffixes)}: {', '.join(done)}"
 
 
 def _caches() -> dict[str, str]:

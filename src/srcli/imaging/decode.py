@@ -13,12 +13,11 @@ from PIL import Image, ImageCms, ImageFile, TiffImagePlugin
 
 from srcli.errors import PictureError
 from srcli.imaging.bands import split_rows
+from srcli.imaging.picture import Metadata
 from srcli.imaging.resize import pillow_to_array
+from srcli.settings import REFUSE
 
-
-class BeyondPillow(PictureError):
-    """A sound picture whose numbers Pillow has no form for; OpenImageIO may read it."""
-
+HEAD = 1 << 16  # bytes by which a file is known
 
 Array = NDArray[Any]
 Reopen = Callable[[], ImageFile.ImageFile]
@@ -32,14 +31,38 @@ _OTHER = {"B": "L", "L": "B", "N": "B" if _LITTLE else "L"}
 _BITS, _PHOTOMETRIC, _PLANAR, _EXTRA = 258, 262, 284, 338
 
 
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """What a file may be, and how strictly it is read."""
+
+    max_pixels: int
+    frames: str = REFUSE
+    lenient: bool = False  # take what there is of a cut file
+
+
 @dataclass
 class Decoded:
-    """Channels as stored: (H, W) grey, (H, W, 3) RGB or (H, W, 4) CMYK, and transparency."""
+    """Channels as stored: (H, W) grey, (H, W, 3) RGB or (H, W, 4) CMYK, and transparency. 8 or 16 bits."""
 
-    pixels: Array
+    pixels: NDArray[Any]
     space: str  # L, RGB or CMYK
-    alpha: Array | None = None
+    alpha: NDArray[Any] | None = None
+    profile: bytes = b""
+    metadata: Metadata = Metadata()
+    orientation: int = 1  # by which the pixels are still to be turned, in EXIF's numbers
     notes: list[str] = field(default_factory=list)
+
+
+class BeyondPillow(PictureError):
+    """A sound picture whose numbers Pillow has no form for; OpenImageIO may read it."""
+
+
+class MissingPackage(PictureError):
+    """A picture needs a package that is not installed."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} needs one more package: pip install 'srcli[{extra}]'", "unsupported")
+        self.extra = extra
 
 
 def decode_channels(picture: ImageFile.ImageFile, reopen: Reopen) -> Decoded:
@@ -69,7 +92,7 @@ def _shallow(picture: Image.Image) -> Decoded:
     elif picture.mode not in _DIRECT:
         picture = picture.convert("RGB")
     if picture.mode == "CMYK":
-        return Decoded(pillow_to_array(picture), "CMYK", None, notes)
+        return Decoded(pillow_to_array(picture), "CMYK", notes=notes)
     return _split(pillow_to_array(picture), grey, notes)
 
 
@@ -85,11 +108,11 @@ def _is_grey(picture: Image.Image) -> bool:
 def _split(channels: Array, grey: bool, notes: list[str]) -> Decoded:
     """Colour and transparency apart."""
     if channels.ndim == 2:
-        return Decoded(channels, "L", None, notes)
+        return Decoded(channels, "L", notes=notes)
     alpha = np.ascontiguousarray(channels[..., -1]) if channels.shape[2] in (2, 4) else None
     if grey:
-        return Decoded(np.ascontiguousarray(channels[..., 0]), "L", alpha, notes)
-    return Decoded(np.ascontiguousarray(channels[..., :3]), "RGB", alpha, notes)
+        return Decoded(np.ascontiguousarray(channels[..., 0]), "L", alpha, notes=notes)
+    return Decoded(np.ascontiguousarray(channels[..., :3]), "RGB", alpha, notes=notes)
 
 
 def _from_lab(picture: Image.Image) -> Image.Image:

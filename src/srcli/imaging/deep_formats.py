@@ -9,7 +9,6 @@ import struct
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,71 +17,63 @@ from numpy.typing import NDArray
 
 from srcli.errors import MachineError, PictureError
 from srcli.imaging.bands import split_rows
-from srcli.imaging.decode import Decoded, divide_by_alpha
+from srcli.imaging.decode import Decoded, MissingPackage, ReadOptions, divide_by_alpha
+from srcli.imaging.format_base import Format
 from srcli.imaging.picture import Metadata
 
 Array = NDArray[Any]
 
-# Our word for a format -> the suffix by which OpenImageIO picks one reader, and tries no other.
-SUFFIXES = {"TIFF": "tif", "JPEG2000": "jp2", "PPM": "ppm", "JPEGXL": "jxl", "OPENEXR": "exr", "RADIANCE": "hdr"}
-ONLY_HERE = ("JPEGXL", "OPENEXR", "RADIANCE")
 NUMBERS = ("uint8", "uint16", "half", "float", "double")
-LINEAR = ("OPENEXR", "RADIANCE")  # numbers that count light, not levels of a screen
-MISSING = "needs one more package: pip install 'srcli[formats]'"
 TOP = 65535
 LARGEST_BOX = 1 << 24
 HIGHEST = 2.0  # a screen's levels end at 1; what goes far beyond has another white
 
 
-@dataclass
-class DeepPicture:
-    """Channels at full depth, and what the file says of itself."""
-
-    decoded: Decoded
-    orientation: int = 1
-    profile: bytes = b""
-    notes: list[str] = field(default_factory=list)
+def read_levels(file: IO[bytes], row: Format, options: ReadOptions) -> Decoded:
+    """Pixels of a picture whose numbers are levels of a screen. Raises PictureError."""
+    return _read(file, row, options, linear=False)
 
 
-def is_available() -> bool:
-    """Whether the package is installed."""
-    try:
-        import OpenImageIO  # noqa: F401
-    except ImportError:
-        return False
-    return True
+def read_light(file: IO[bytes], row: Format, options: ReadOptions) -> Decoded:
+    """Pixels of a picture whose numbers count light."""
+    return _read(file, row, options, linear=True)
 
 
-def read_deep(file: IO[bytes], kind: str, max_pixels: int) -> DeepPicture:
-    """Decode an open file. Raises PictureError, also where the package is not installed."""
-    with _opened(file, kind) as source:
+def read_jpegxl(file: IO[bytes], row: Format, options: ReadOptions) -> Decoded:
+    """A JPEG XL with its metadata, which OpenImageIO does not give in their own bytes."""
+    found = read_levels(file, row, options)
+    found.metadata = read_boxes(file)
+    return found
+
+
+def _read(file: IO[bytes], row: Format, options: ReadOptions, linear: bool) -> Decoded:
+    with _opened(file, row) as source:
         spec = source.spec()
-        check_spec(spec, max_pixels)
+        check_spec(spec, options.max_pixels)
         pixels = source.read_image(0, spec.nchannels, _type_of(spec))
         if pixels is None:
             reason = " ".join(source.geterror().split())[:200]
             raise PictureError(f"its data is damaged ({reason}): fetch it again", "damaged")
-        if kind == "JPEG2000" and spec.alpha_channel >= 0:  # OpenImageIO multiplies its colours by it
+        if row.name == "JPEG2000" and spec.alpha_channel >= 0:  # OpenImageIO multiplies its colours by it
             raise PictureError("its transparency is read by Pillow alone", "unsupported")
+        found = _decoded(np.atleast_3d(pixels), spec, linear)
         parts = int(spec.getattribute("oiio:subimages") or 1)
         notes = [f"the first of {parts} pictures was taken"] if parts > 1 else []
         if any(curve in str(spec.getattribute("oiio:ColorSpace") or "") for curve in ("pq", "hlg")):
             notes.append("its HDR colour signal was left out: colours were taken as sRGB")
         profile = spec.getattribute("ICCProfile")
-        decoded = _decoded(np.atleast_3d(pixels), spec, kind in LINEAR)
-        if kind == "TIFF" and decoded.space == "RGB" and not spec.getattribute("oiio:UnassociatedAlpha"):
-            divide_by_alpha(decoded)
-        return DeepPicture(
-            decoded,
-            int(spec.getattribute("Orientation") or 1),
-            b"" if profile is None else bytes(np.asarray(profile, np.uint8)),
-            notes,
-        )
+        found.profile = b"" if profile is None else bytes(np.asarray(profile, np.uint8))
+        found.notes = [*notes, *found.notes]
+        if row.name == "TIFF":
+            found.orientation = int(spec.getattribute("Orientation") or 1)
+            if found.space == "RGB" and not spec.getattribute("oiio:UnassociatedAlpha"):
+                divide_by_alpha(found)
+        return found
 
 
-def read_deep_size(file: IO[bytes], kind: str, max_pixels: int) -> tuple[int, int]:
+def measure_deep(file: IO[bytes], row: Format, max_pixels: int | None) -> tuple[int, int]:
     """Width and height of the upright picture, from its header."""
-    with _opened(file, kind) as source:
+    with _opened(file, row) as source:
         spec = source.spec()
         check_spec(spec, max_pixels)
         turned = int(spec.getattribute("Orientation") or 1) >= 5
@@ -105,9 +96,9 @@ def read_boxes(file: IO[bytes]) -> Metadata:
     return Metadata(exif=found.get(b"Exif", b"")[4:].removeprefix(b"Exif\0\0"), xmp=found.get(b"xml ", b""))
 
 
-def check_spec(spec: Any, max_pixels: int) -> None:
+def check_spec(spec: Any, max_pixels: int | None) -> None:
     """Refuse a picture by its header: too large, or of channels that are no colours."""
-    if spec.width * spec.height > max_pixels:
+    if max_pixels is not None and spec.width * spec.height > max_pixels:
         raise PictureError(f"it has {spec.width}x{spec.height} pixels: raise --max-pixels if you trust it", "too-large")
     if str(spec.format) not in NUMBERS:
         raise PictureError(f"it holds {spec.format} numbers: save it with 8 or 16 bits", "unsupported")
@@ -122,15 +113,16 @@ def _has_other_colours(spec: Any) -> bool:
 
 
 @contextmanager
-def _opened(file: IO[bytes], kind: str) -> Iterator[Any]:
+def _opened(file: IO[bytes], row: Format) -> Iterator[Any]:
+    """By the suffix of the file's name OpenImageIO picks one reader, and tries no other."""
     try:
         import OpenImageIO as oiio
     except ImportError as error:
-        raise PictureError(f"it is {kind}, or has a depth, that {MISSING}", "unsupported") from error
+        raise MissingPackage(f"it is {row.name}, or has a depth, that", "formats") from error
     config = oiio.ImageSpec()
     config.attribute("oiio:UnassociatedAlpha", 1)
     with tempfile.TemporaryDirectory(prefix="srcli-") as folder:
-        source = oiio.ImageInput.open(str(_named(file, Path(folder) / f"picture.{SUFFIXES[kind]}")), config)
+        source = oiio.ImageInput.open(str(_named(file, Path(folder) / f"picture{row.suffixes[0]}")), config)
         if source is None:
             reason = " ".join(oiio.geterror().split())[:200]
             raise PictureError(f"it is damaged, or of a rare kind ({reason}): save it anew", "damaged")
@@ -174,7 +166,7 @@ def _decoded(channels: Array, spec: Any, linear: bool) -> Decoded:
         pixels, alpha = _to_levels(pixels, alpha, linear, notes)
     grey = pixels.shape[2] == 1
     pixels = np.ascontiguousarray(pixels[..., 0] if grey else pixels)
-    return Decoded(pixels, "L" if grey else "RGB", None if alpha is None else np.ascontiguousarray(alpha), notes)
+    return Decoded(pixels, "L" if grey else "RGB", None if alpha is None else np.ascontiguousarray(alpha), notes=notes)
 
 
 def _to_levels(pixels: Array, alpha: Array | None, linear: bool, notes: list[str]) -> tuple[Array, Array | None]:

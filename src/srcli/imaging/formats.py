@@ -1,61 +1,182 @@
-"""The formats that results are written in: their names and their limits."""
+"""Every format of files that is read or written: one row each, from which all else is read."""
 
 from __future__ import annotations
 
 from pathlib import PurePath
 
 from srcli.errors import InputError, PictureError
+from srcli.imaging.deep_formats import measure_deep, read_jpegxl, read_levels, read_light
+from srcli.imaging.format_base import Format
+from srcli.imaging.header_facts import explain_large_avif, read_avif_bits, read_jpeg2000_bits, read_ppm_bits
+from srcli.imaging.heif_reader import measure_heif, read_heif
+from srcli.imaging.pillow_writer import write_avif, write_bmp, write_jpeg, write_png, write_ppm, write_webp
+from srcli.imaging.tiff_reader_checks import RAW_SUFFIXES, explain_refusal
+from srcli.imaging.tiff_writer import write_tiff
 
-_SUFFIXES = {
-    **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), "JPEG"),
-    **dict.fromkeys((".tif", ".tiff"), "TIFF"),
-    **dict.fromkeys((".ppm", ".pgm", ".pnm"), "PPM"),
-    ".png": "PNG",
-    ".webp": "WEBP",
-    ".avif": "AVIF",
-    ".bmp": "BMP",
-}
-_NAMES = {"JPG": "JPEG", "TIF": "TIFF", **{name: name for name in _SUFFIXES.values()}}
-# What pictures become that cannot be written again as they came: photographs JPEG, all others PNG.
-_INSTEAD = {
-    **dict.fromkeys((".heic", ".heif", ".hif", ".mpo"), ".jpg"),
-    **dict.fromkeys((".gif", ".bmp", ".dib", ".ppm", ".pgm", ".pbm", ".pnm"), ".png"),
-    **dict.fromkeys((".jp2", ".j2k", ".jpx", ".apng"), ".png"),
-}
-_LONGEST = {"JPEG": 65_500, "WEBP": 16_383, "AVIF": 65_536, "PNG": 2**31 - 1, "TIFF": 2**31 - 1, "BMP": 2**31 - 1}
-_UNPACKED = {"BMP": 2**32 - 2**16}
-WRITABLE = tuple(sorted(set(_SUFFIXES.values())))
+_ROWS = (
+    Format(
+        "TIFF",
+        (".tif", ".tiff"),
+        rb"II[*+]\x00|MM\x00[*+]",
+        write=write_tiff,
+        lossless=True,
+        alpha=True,
+        deep=True,
+        cmyk=True,
+        upright=True,
+        chatty=True,
+        read_deep=read_levels,
+        explain=explain_refusal,
+    ),
+    Format(
+        "JPEG",
+        (".jpg", ".jpeg", ".jpe", ".jfif"),
+        rb"\xff\xd8\xff",
+        other_suffixes=(".mpo",),
+        write=write_jpeg,
+        longest=65_500,
+        quality=95,
+        cmyk=True,
+    ),
+    Format(
+        "PNG",
+        (".png",),
+        rb"\x89PNG\r\n\x1a\n",
+        other_suffixes=(".apng",),
+        write=write_png,
+        lossless=True,
+        alpha=True,
+        deep=True,
+    ),
+    Format("GIF", (".gif",), rb"GIF8[79]a", lossless=True),
+    Format(
+        "WEBP", (".webp",), rb"RIFF....WEBP", write=write_webp, longest=16_383, quality=95, lossless=b"VP8L", alpha=True
+    ),
+    Format(
+        "BMP",
+        (".bmp",),
+        rb"BM",
+        other_suffixes=(".dib",),
+        write=write_bmp,
+        instead=".png",
+        largest=2**32 - 2**16,
+        lossless=True,
+        metadata=False,
+    ),
+    Format(
+        "PPM",
+        (".ppm", ".pgm", ".pnm"),
+        rb"P[1-6][\s#]",
+        other_suffixes=(".pbm",),
+        write=write_ppm,
+        instead=".png",
+        lossless=True,
+        metadata=False,
+        bits=read_ppm_bits,
+        read_deep=read_levels,
+    ),
+    Format(
+        "JPEG2000",
+        (".jp2", ".j2k", ".jpx"),
+        rb"\x00\x00\x00\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51",
+        bits=read_jpeg2000_bits,
+        read_deep=read_levels,
+    ),
+    Format("OPENEXR", (".exr",), rb"\x76\x2f\x31\x01", read=read_light, measure=measure_deep, extra="formats"),
+    Format("RADIANCE", (".hdr",), rb"#\?(?:RADIANCE|RGBE)", read=read_light, measure=measure_deep, extra="formats"),
+    Format(
+        "JPEGXL",
+        (".jxl",),
+        rb"\xff\x0a|\x00\x00\x00\x0cJXL \r\n\x87\n",
+        read=read_jpegxl,
+        measure=measure_deep,
+        extra="formats",
+    ),
+    Format(
+        "AVIF",
+        (".avif",),
+        rb".{4}ftyp(?:avif|avis)|.{4}ftyp(?:mif1|msf1).{0,64}?avi[fs]",
+        write=write_avif,
+        longest=65_536,
+        quality=90,
+        alpha=True,
+        bits=read_avif_bits,
+        explain=explain_large_avif,
+    ),
+    Format(
+        "HEIF",
+        (".heic", ".heif", ".hif"),
+        rb".{4}ftyp(?:hei[csxm]|hev[cmsx]|mif1|msf1)",
+        read=read_heif,
+        measure=measure_heif,
+        instead=".jpg",
+        extra="heif",
+        upright=True,
+    ),
+)
+FORMATS = {row.name: row for row in _ROWS}
+# Files that are never read, and are taken from folders all the same, so that each is answered for.
+_REFUSED_SUFFIXES = RAW_SUFFIXES | {".cr3", ".crw", ".raf", ".raw", ".eps", ".svg", ".wmf", ".psd"}
 
 
-def format_of_name(target: PurePath | str) -> str:
-    """The format that a name's suffix stands for. Raises InputError."""
-    suffix = PurePath(target).suffix.lower()
-    if suffix not in _SUFFIXES:
-        known = ", ".join(sorted(_SUFFIXES))
-        raise InputError(f"srcli does not write {suffix or 'files without a suffix'!r}: choose one of {known}")
-    return _SUFFIXES[suffix]
+def writable_formats() -> list[Format]:
+    """Those that results are written in, by name."""
+    return sorted((row for row in FORMATS.values() if row.write), key=lambda row: row.name)
 
 
-def parse_format(text: str) -> str:
-    """The format that a user's word stands for. Raises InputError."""
-    name = _NAMES.get(text.upper().removeprefix("."))
-    if name is None:
-        raise InputError(f"--format {text!r} is unknown: choose one of {', '.join(n.lower() for n in WRITABLE)}")
-    return name
+def is_format_suffix(suffix: str) -> bool:
+    """Whether files of this suffix can be read, perhaps with an extra."""
+    return _row_of(suffix) is not None
+
+
+def is_picture_suffix(suffix: str) -> bool:
+    """Whether files of this suffix are pictures, of whatever kind."""
+    return suffix.lower() in _REFUSED_SUFFIXES or is_format_suffix(suffix)
+
+
+def format_of_name(target: PurePath | str) -> Format:
+    """The format that a result's name stands for. Raises InputError."""
+    suffix = PurePath(target).suffix
+    row = _row_of(suffix)
+    if row is None or row.write is None or suffix.lower() not in row.suffixes:
+        known = ", ".join(sorted(suffix for row in writable_formats() for suffix in row.suffixes))
+        raise InputError(f"srcli does not write {suffix.lower() or 'files without a suffix'!r}: choose one of {known}")
+    return row
+
+
+def parse_format(text: str) -> Format:
+    """The format that a user's word stands for: its name, or one of its suffixes. Raises InputError."""
+    word = text.lower().removeprefix(".")
+    for row in writable_formats():
+        if word == row.name.lower() or f".{word}" in row.suffixes:
+            return row
+    known = ", ".join(row.name.lower() for row in writable_formats())
+    raise InputError(f"`format` {text!r} is unknown: choose one of {known}")
 
 
 def suffix_for(source: PurePath | str) -> str:
     """The suffix of a result whose format nobody named: the source's own, or what can hold it."""
     suffix = PurePath(source).suffix
-    if suffix.lower() in _INSTEAD:
-        return _INSTEAD[suffix.lower()]
-    return suffix if suffix.lower() in _SUFFIXES else ".png"
+    row = _row_of(suffix)
+    if row is None:
+        return ".png"
+    return suffix if suffix.lower() in row.suffixes and not row.instead and row.write else usual_suffix(row)
 
 
-def check_target(kind: str, width: int, height: int) -> None:
+def usual_suffix(row: Format) -> str:
+    """The suffix of results of such pictures."""
+    return row.instead or (row.suffixes[0] if row.write else ".png")
+
+
+def check_target(row: Format, width: int, height: int) -> None:
     """Refuse a size that the format cannot hold, before the work. Raises PictureError."""
-    longest = _LONGEST.get(kind, 2**31 - 1)
-    if max(width, height) > longest or width * height * 3 > _UNPACKED.get(kind, 2**62):
+    if max(width, height) > row.longest or width * height * 3 > row.largest:
         raise PictureError(
-            f"{kind} cannot hold {width}x{height} pixels (at most {longest} a side): write PNG or TIFF", "format-limit"
+            f"{row.name} cannot hold {width}x{height} pixels (at most {row.longest} a side): write PNG or TIFF",
+            "format-limit",
         )
+
+
+def _row_of(suffix: str) -> Format | None:
+    lower = suffix.lower()
+    return next((row for row in FORMATS.values() if lower in row.suffixes + row.other_suffixes), None)

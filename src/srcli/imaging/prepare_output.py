@@ -6,7 +6,7 @@ import json
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,13 +17,12 @@ from srcli.imaging.color import compute_luminance
 from srcli.imaging.picture import Metadata, Picture
 from srcli.imaging.resize import resize_rows
 
+if TYPE_CHECKING:
+    from srcli.imaging.format_base import Format
+
 Array = NDArray[Any]
 Provenance = Mapping[str, object] | None
 
-DEEP = frozenset({"PNG", "TIFF"})
-CLEAR = frozenset({"PNG", "TIFF", "WEBP", "AVIF"})  # formats that hold transparency
-INKS = frozenset({"JPEG", "TIFF"})  # formats that hold CMYK
-BARE = frozenset({"BMP", "PPM"})  # formats that hold neither profile nor metadata
 _PLACES = ("gps", "location")
 GREY_TOLERANCE = 0.04  # mean difference of a pixel's channels, as a share of white
 
@@ -58,37 +57,37 @@ class PreparedOutput:
         return exif.pack_exif(self.block)
 
 
-def prepare_output(picture: Picture, kind: str, saving: SaveOptions, made: Provenance) -> PreparedOutput:
+def prepare_output(picture: Picture, row: Format, saving: SaveOptions, made: Provenance) -> PreparedOutput:
     """Everything but the encoding."""
     notes: list[str] = []
     bare = Metadata(dpi=picture.metadata.dpi)
-    if kind in BARE and (made or picture.metadata != bare or picture.profile is not None):
-        notes.append(f"{kind} holds neither colour profile nor metadata: they were left out, colours are sRGB")
-    pixels, profile = _own_space(picture, kind, saving, notes)
+    if not row.metadata and (made or picture.metadata != bare or picture.profile is not None):
+        notes.append(f"{row.name} holds neither colour profile nor metadata: they were left out, colours are sRGB")
+    pixels, profile = _own_space(picture, row, notes)
     alpha = picture.alpha
-    if alpha is not None and kind not in CLEAR:
-        pixels, alpha = _flat(pixels, alpha, kind, notes), None
-    if kind not in DEEP and pixels.dtype == np.uint16:
-        notes.append(f"{kind} holds 8 bits a channel: the picture's 16 were reduced")
+    if alpha is not None and not row.alpha:
+        pixels, alpha = _flat(pixels, alpha, row, notes), None
+    if not row.deep and pixels.dtype == np.uint16:
+        notes.append(f"{row.name} holds 8 bits a channel: the picture's 16 were reduced")
         pixels, alpha = _shallow(pixels), None if alpha is None else _shallow(alpha)
-    metadata = Metadata() if saving.strip else bare if kind in BARE else picture.metadata
+    metadata = Metadata() if saving.strip else picture.metadata if row.metadata else bare
     if saving.strip_gps:
         metadata = _anywhere(metadata)
     size = (picture.width, picture.height)
-    block = _block(metadata, kind, size, saving, made, notes)
+    block = _block(metadata, row, size, saving, made, notes)
     packet = _packet(metadata, size, saving, made, notes)
     return PreparedOutput(pixels, alpha, profile, replace(metadata, exif=b"", xmp=packet), block, made, notes)
 
 
-def _own_space(picture: Picture, kind: str, saving: SaveOptions, notes: list[str]) -> tuple[Array, bytes]:
+def _own_space(picture: Picture, row: Format, notes: list[str]) -> tuple[Array, bytes]:
     """Pixels in the space that the file will be in, and that space's profile."""
-    unreadable = kind == "TIFF" and picture.depth == 16 and picture.alpha is not None  # to Pillow, if it were grey
+    unreadable = row.name == "TIFF" and picture.depth == 16 and picture.alpha is not None  # to Pillow, if it were grey
     grey = picture.grey and not unreadable and is_grey(picture.pixels)
     plain = _luminance(picture.pixels) if grey else picture.pixels
     profile = picture.profile
-    if profile is None or kind in BARE:
+    if profile is None or not row.metadata:
         return plain, b""
-    inks = profile.space == "CMYK" and (kind not in INKS or picture.alpha is not None)
+    inks = profile.space == "CMYK" and (not row.cmyk or picture.alpha is not None)
     if inks or (profile.space == "L" and not grey):
         notes.append("the source's colour profile does not fit the result: it is in sRGB")
         return plain, b"" if grey else icc.srgb_profile()
@@ -117,12 +116,12 @@ def is_grey(pixels: Array) -> bool:
     return total / max(1, pixels[..., 0].size) <= GREY_TOLERANCE * np.iinfo(pixels.dtype).max
 
 
-def _flat(pixels: Array, alpha: Array, kind: str, notes: list[str]) -> Array:
+def _flat(pixels: Array, alpha: Array, row: Format, notes: list[str]) -> Array:
     """On white, for formats that know no transparency."""
     top = int(np.iinfo(pixels.dtype).max)
     if alpha.min() == top:
         return pixels
-    notes.append(f"{kind} knows no transparency: the picture was put on white")
+    notes.append(f"{row.name} knows no transparency: the picture was put on white")
     out = np.empty_like(pixels)
     for rows in split_rows(*pixels.shape[:2]):
         share = alpha[rows].astype(np.uint32)
@@ -139,10 +138,10 @@ def _shallow(pixels: Array) -> Array:
 
 
 def _block(
-    metadata: Metadata, kind: str, size: tuple[int, int], saving: SaveOptions, made: Provenance, notes: list[str]
+    metadata: Metadata, row: Format, size: tuple[int, int], saving: SaveOptions, made: Provenance, notes: list[str]
 ) -> exif.ExifBlock:
     signature = None if made is None else (str(made.get("tool", "srcli")), json.dumps(dict(made)))
-    gps, turned = not saving.strip_gps, kind != "AVIF"  # AVIF keeps the orientation in its own boxes
+    gps, turned = not saving.strip_gps, row.name != "AVIF"  # AVIF keeps the orientation in its own boxes
     try:
         return exif.update_exif(metadata.exif, size, gps=gps, made=signature, turned=turned)
     except (ValueError, struct.error, IndexError):

@@ -7,10 +7,10 @@ from pathlib import PurePath
 from PIL import Image, TiffImagePlugin
 
 from srcli.errors import PictureError
-from srcli.imaging.decode import FLOATS
+from srcli.imaging.decode import FLOATS, BeyondPillow
 from srcli.imaging.exif import ExifBlock
 
-_RAW_SUFFIXES = frozenset(
+RAW_SUFFIXES = frozenset(
     (".3fr", ".arw", ".cr2", ".dcr", ".dng", ".erf", ".fff", ".iiq", ".kdc", ".mef", ".mos", ".nef", ".nrw", ".orf")
     + (".pef", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f")
 )
@@ -22,7 +22,7 @@ RAW = "is a camera raw file: develop it to TIFF, PNG or JPEG first"
 
 def refuse_raw(name: str) -> None:
     """Raw files open as the thumbnail they carry."""
-    if PurePath(name).suffix.lower() in _RAW_SUFFIXES:
+    if PurePath(name).suffix.lower() in RAW_SUFFIXES:
         raise PictureError(f"{name} {RAW}", "unsupported")
 
 
@@ -43,18 +43,21 @@ def count_pages(picture: Image.Image) -> int:
     return count
 
 
-def explain_refusal(data: bytes) -> str:
-    """Why Pillow cannot open this TIFF, as its own fields tell."""
+def explain_refusal(data: bytes) -> PictureError:
+    """Why Pillow cannot open this TIFF, as its own fields tell. Another reader may open it, unless it is a raw file."""
     try:
         block = ExifBlock.parse(data)
     except ValueError:
-        return "it is a damaged TIFF, or one of a rare kind: save it anew with another program"
+        return BeyondPillow(
+            "it is a damaged TIFF, or one of a rare kind: save it anew with another program", "unsupported"
+        )
     if _number(block, _PHOTOMETRIC) in _SENSOR or _DNG in block.main:
-        return f"it {RAW}"
+        return PictureError(f"it {RAW}", "unsupported")
     if _number(block, _FORMAT) == 3:
-        return FLOATS
+        return BeyondPillow(FLOATS, "unsupported")
     bits = _number(block, _BITS)
-    return f"it is a TIFF of a rare kind ({bits} bits a channel): save it with 8 or 16 bits, RGB or grey"
+    text = f"it is a TIFF of a rare kind ({bits} bits a channel): save it with 8 or 16 bits, RGB or grey"
+    return BeyondPillow(text, "unsupported")
 
 
 def _number(block: ExifBlock, tag: int) -> int:

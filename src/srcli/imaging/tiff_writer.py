@@ -31,7 +31,7 @@ _FOREIGN = frozenset(
 )
 
 
-def write_tiff(ready: PreparedOutput, file: IO[bytes], limit: int = LIMIT) -> None:
+def write_tiff(ready: PreparedOutput, file: IO[bytes], quality: int | None = None, limit: int = LIMIT) -> None:
     """The whole file, from position 0 of a seekable stream; BigTIFF if it might pass `limit` bytes."""
     block = ready.block
     big = len(block.data) + _room(ready) > limit

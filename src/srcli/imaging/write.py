@@ -11,27 +11,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-import numpy as np
-from PIL import Image
-
 from srcli.errors import MachineError, PictureError, SrcliError
 from srcli.files import hash_file, sync_folder, try_lock
-from srcli.imaging import iptc, png_writer, tiff_writer
-from srcli.imaging.bands import split_rows
-from srcli.imaging.formats import check_target, format_of_name
-from srcli.imaging.metadata import EXIF_PREFIX
+from srcli.imaging.format_base import Format
+from srcli.imaging.formats import check_target, format_of_name, parse_format
 from srcli.imaging.picture import Picture
 from srcli.imaging.prepare_output import PreparedOutput, Provenance, SaveOptions, prepare_output
 from srcli.imaging.printable import printable
-from srcli.imaging.read import pillow_limits
-from srcli.imaging.spill import LARGE, evict_pages
 
-JPEG_QUALITY, WEBP_QUALITY, AVIF_QUALITY = 95, 95, 90
 TEMPORARY = ".srcli-*.part"
 DEFAULT = SaveOptions()
 
-_SEGMENT = 65_533
-_XMP_OVERHEAD = 29
 _CREATE = (os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)) | getattr(
     os, "O_BINARY", 0
 )
@@ -52,21 +42,21 @@ def write_picture(
 
     `on_whole` gets the hash of a finished file just before it takes the target's place.
     """
-    kind = format or (format_of_name(target) if isinstance(target, Path) else "PNG")
-    check_target(kind, picture.width, picture.height)
+    row = parse_format(format or "png") if format or not isinstance(target, Path) else format_of_name(target)
+    check_target(row, picture.width, picture.height)
     name = printable(target) if isinstance(target, Path) else "standard output"
     try:
-        prepared = prepare_output(picture, kind, saving, made)
+        prepared = prepare_output(picture, row, saving, made)
         if isinstance(target, Path):
             with _replacing(target, name) as file:
-                _encode(picture, prepared, kind, saving, file)
-                _check(file, prepared.size, kind)
+                _encode(picture, prepared, row, saving, file)
+                _check(file, prepared.size, row)
                 if on_whole is not None:
                     file.seek(0)
                     on_whole(hash_file(file))
         else:
             buffer = io.BytesIO()
-            _encode(picture, prepared, kind, saving, buffer)
+            _encode(picture, prepared, row, saving, buffer)
             target.write(buffer.getbuffer())
             target.flush()
     except (SrcliError, BrokenPipeError):
@@ -113,94 +103,16 @@ def _unwritten(error: OSError, name: str) -> SrcliError:
     return PictureError(f"{name} cannot be written ({reason}): {remedy}", "unwritable")
 
 
-def _check(file: IO[bytes], size: tuple[int, int], kind: str) -> None:
+def _check(file: IO[bytes], size: tuple[int, int], row: Format) -> None:
     """What was written opens again, in its size."""
     file.flush()
     file.seek(0)
-    with pillow_limits(None, False), Image.open(file, formats=[kind]) as picture:
-        if picture.size != size:
-            raise PictureError(f"the file came out as {picture.size} instead of {size}: write PNG", "unwritable")
+    if (found := row.measure(file, row, None)) != size:
+        raise PictureError(f"the file came out as {found} instead of {size}: write PNG", "unwritable")
 
 
-def _encode(picture: Picture, prepared: PreparedOutput, kind: str, saving: SaveOptions, file: IO[bytes]) -> None:
-    if kind == "TIFF":
-        tiff_writer.write_tiff(prepared, file)
-    elif kind == "PNG" and (prepared.pixels.dtype == np.uint16 or prepared.pixels.nbytes >= LARGE):
-        png_writer.write_png(prepared, file)
-    else:
-        exact = kind == picture.format and picture.lossless and saving.quality is None
-        options = _OPTIONS[kind](prepared, saving.quality, exact)
-        to_pillow(prepared).save(file, kind, **options)
-
-
-def to_pillow(prepared: PreparedOutput) -> Image.Image:
-    """The channels as Pillow's picture, by bands."""
-    colours = 1 if prepared.pixels.ndim == 2 else prepared.pixels.shape[2]
-    mode = {1: "L", 3: "RGB", 4: "CMYK"}[colours] if prepared.alpha is None else {1: "LA", 3: "RGBA"}[colours]
-    picture = Image.new(mode, prepared.size)
-    for rows in split_rows(*prepared.pixels.shape[:2]):
-        part = np.ascontiguousarray(tiff_writer.interleave_rows(prepared, rows))
-        size = (part.shape[1], part.shape[0])
-        picture.paste(Image.frombuffer(mode, size, part, "raw", mode, 0, 1), (0, rows.start))
-        evict_pages(prepared.pixels)
-    return picture
-
-
-def _png(prepared: PreparedOutput, quality: int | None, exact: bool) -> dict[str, object]:
-    options = {"pnginfo": png_writer.collect_text(prepared), "exif": prepared.exif, "compress_level": png_writer.LEVEL}
-    return {**options, **_common(prepared)}
-
-
-def _common(prepared: PreparedOutput) -> dict[str, object]:
-    return {"icc_profile": prepared.profile or None, **_bare(prepared, None, False)}
-
-
-def _jpeg(prepared: PreparedOutput, quality: int | None, exact: bool) -> dict[str, object]:
-    metadata, notes = prepared.metadata, prepared.notes
-    block, packet, records = prepared.exif, metadata.xmp, iptc.pack_segment(metadata.iptc)
-    if len(block) > _SEGMENT - len(EXIF_PREFIX):
-        block = b""
-        notes.append("its EXIF data is too long for JPEG and was left out")
-    if len(packet) > _SEGMENT - _XMP_OVERHEAD:
-        packet = b""
-        notes.append("its XMP packet is too long for JPEG and was left out")
-    if metadata.iptc and not records:
-        notes.append("its IPTC records are too long for JPEG and were left out")
-    if metadata.text:
-        notes.append("JPEG has no place for the source's text fields: they were left out")
-    return {
-        "quality": quality or JPEG_QUALITY,
-        "subsampling": "4:4:4",
-        "exif": EXIF_PREFIX + block if block else b"",
-        "xmp": packet,
-        "extra": records,
-        "comment": metadata.comment,
-        **_common(prepared),
-    }
-
-
-def _webp(prepared: PreparedOutput, quality: int | None, exact: bool) -> dict[str, object]:
-    options = {"lossless": True, "exact": True, "quality": 70} if exact else {"quality": quality or WEBP_QUALITY}
-    return {**options, "exif": prepared.exif, "xmp": prepared.metadata.xmp, **_common(prepared)}
-
-
-def _avif(prepared: PreparedOutput, quality: int | None, exact: bool) -> dict[str, object]:
-    options: dict[str, object] = {"quality": quality or AVIF_QUALITY}
-    if prepared.pixels.ndim == 3:
-        options["subsampling"] = "4:4:4"
-    return {**options, "exif": prepared.exif, "xmp": prepared.metadata.xmp, **_common(prepared)}
-
-
-def _bare(prepared: PreparedOutput, quality: int | None, exact: bool) -> dict[str, object]:
-    dpi = prepared.metadata.dpi
-    return {} if dpi is None else {"dpi": dpi}
-
-
-_OPTIONS: dict[str, Callable[[PreparedOutput, int | None, bool], dict[str, object]]] = {
-    "PNG": _png,
-    "JPEG": _jpeg,
-    "WEBP": _webp,
-    "AVIF": _avif,
-    "BMP": _bare,
-    "PPM": _bare,
-}
+def _encode(picture: Picture, prepared: PreparedOutput, row: Format, saving: SaveOptions, file: IO[bytes]) -> None:
+    if row.write is None:
+        raise PictureError(f"srcli does not write {row.name}: choose another format", "unwritable")
+    exact = row.name == picture.format and picture.lossless
+    row.write(prepared, file, saving.quality or (None if exact else row.quality))

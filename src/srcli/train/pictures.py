@@ -14,14 +14,11 @@ from torch import Tensor
 
 from srcli.errors import InputError, PictureError
 from srcli.files import is_dir, is_file
+from srcli.imaging.formats import is_format_suffix
 from srcli.imaging.printable import printable
 from srcli.imaging.read import read_picture, read_size
 from srcli.settings import FIRST
 
-SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".tif", ".tiff", ".bmp", ".dib", ".gif"}
-    | {".avif", ".ppm", ".pgm", ".pbm", ".pnm", ".heic", ".heif", ".hif"}
-)
 NAMED = 3  # problems that are told one by one
 MAX_CAPTION = 10_000  # bytes
 Tell = Callable[[str], None]
@@ -90,7 +87,7 @@ def _picture_paths(folder: Path) -> list[Path]:
     for root, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         paths += [Path(root, name) for name in files if not name.startswith(".")]
-    return sorted(path for path in paths if path.suffix.lower() in SUFFIXES)
+    return sorted(path for path in paths if is_format_suffix(path.suffix))
 
 
 def _nothing(found: Survey, least: int) -> str:

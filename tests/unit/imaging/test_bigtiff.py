@@ -11,6 +11,7 @@ from PIL import Image
 from tests.unit.imaging.builders import IPTC, MAKER_NOTE, XMP, exif_block, noise
 
 from srcli.imaging import bigtiff, exif, tiff_writer
+from srcli.imaging.formats import FORMATS
 from srcli.imaging.picture import Metadata, Picture
 from srcli.imaging.prepare_output import SaveOptions, prepare_output
 from srcli.imaging.provenance import read_provenance
@@ -23,7 +24,7 @@ META = Metadata(exif=exif_block(), xmp=XMP, iptc=IPTC, dpi=(300.0, 300.0))
 
 def written(picture: Picture, limit: int = 0, made=MADE) -> bytes:
     file = io.BytesIO()
-    tiff_writer.write_tiff(prepare_output(picture, "TIFF", SaveOptions(), made), file, limit)
+    tiff_writer.write_tiff(prepare_output(picture, FORMATS["TIFF"], SaveOptions(), made), file, limit=limit)
     return file.getvalue()
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from tests.unit.imaging.builders import chunk, exif_block, noise, png, ramp, saved, tiff
 
 from srcli.errors import PictureError
-from srcli.imaging.detect_format import inspect_header
+from srcli.imaging.formats import FORMATS
 from srcli.imaging.read import read_picture, read_size
 
 EXACT = [("PNG", {}), ("TIFF", {}), ("BMP", {}), ("PPM", {}), ("WEBP", {"lossless": True}), ("JPEG2000", {})]
@@ -275,7 +275,7 @@ def test_mpo_gives_the_picture_that_viewers_show():
     first, second = Image.fromarray(ramp(16, 16)), Image.new("RGB", (16, 16))
     found = read_picture(saved(first, "MPO", save_all=True, append_images=[second]))
     assert found.pixels.mean() > 60
-    assert found.format == "MPO"
+    assert found.format == "JPEG"
     assert "holds 2 pictures" in " ".join(found.notes)
 
 
@@ -316,10 +316,10 @@ def test_what_does_not_survive_is_said(mark, word):
 def test_more_bits_than_are_read_are_said():
     ten = bytearray(saved(ramp(16, 16), "AVIF"))
     ten[ten.index(b"av1C") + 6] |= 0x40
-    assert inspect_header("AVIF", bytes(ten)).bits == 10
+    assert FORMATS["AVIF"].bits(bytes(ten)) == 10
     deep = saved(Image.fromarray(noise(8, 8, np.uint16, 1)), "JPEG2000")
-    assert inspect_header("JPEG2000", saved(noise(8, 8), "JPEG2000")).bits == 8
-    assert inspect_header("JPEG2000", deep).bits == 16
+    assert FORMATS["JPEG2000"].bits(saved(noise(8, 8), "JPEG2000")) == 8
+    assert FORMATS["JPEG2000"].bits(deep) == 16
 
 
 def test_memory_is_not_shared_with_the_decoder():

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from srcli.errors import MachineError
-from srcli.imaging import spill, write
+from srcli.imaging import pillow_writer, spill
 from srcli.imaging.picture import Picture
 from srcli.imaging.write import write_picture
 from srcli.sampling.blocks import blocks
@@ -81,7 +81,7 @@ def test_a_spilled_picture_is_written_like_one_in_memory(suffix, dtype, alpha, t
     pixels = filled((150, 97, 3), dtype)
     clear = pixels[..., 0].copy() if alpha else None
     write_picture(Picture(pixels=pixels.copy(), alpha=clear), tmp_path / f"a.{suffix}")
-    monkeypatch.setattr(write, "LARGE", 1)
+    monkeypatch.setattr(pillow_writer, "LARGE", 1)
     write_picture(Picture(pixels=pixels, alpha=clear), tmp_path / f"b.{suffix}")
     with Image.open(tmp_path / f"a.{suffix}") as one, Image.open(tmp_path / f"b.{suffix}") as other:
         assert one.mode == other.mode

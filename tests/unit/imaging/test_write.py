@@ -13,7 +13,7 @@ from tests.unit.imaging.builders import noise
 
 from srcli.errors import InputError, MachineError, PictureError
 from srcli.imaging import icc, write
-from srcli.imaging.formats import check_target, format_of_name, parse_format, suffix_for
+from srcli.imaging.formats import FORMATS, check_target, format_of_name, parse_format, suffix_for
 from srcli.imaging.picture import Picture
 from srcli.imaging.prepare_output import SaveOptions
 from srcli.imaging.read import read_picture
@@ -153,10 +153,10 @@ def test_a_closed_pipe_is_left_to_the_caller():
 
 @pytest.mark.parametrize(("kind", "longest"), [("JPEG", 65_500), ("WEBP", 16_383), ("AVIF", 65_536)])
 def test_limits(kind, longest):
-    check_target(kind, longest, 1)
+    check_target(FORMATS[kind], longest, 1)
     for size in ((longest + 1, 1), (1, longest + 1)):
         with pytest.raises(PictureError, match=str(longest)) as caught:
-            check_target(kind, *size)
+            check_target(FORMATS[kind], *size)
         assert caught.value.kind == "format-limit"
 
 
@@ -177,7 +177,7 @@ def test_a_limit_is_met_before_anything_is_written(tmp_path):
     ("name", "kind"), [("a.JPG", "JPEG"), ("a.b.tiff", "TIFF"), ("a.png", "PNG"), ("a.jfif", "JPEG")]
 )
 def test_formats_by_name(name, kind):
-    assert format_of_name(Path(name)) == kind
+    assert format_of_name(Path(name)).name == kind
 
 
 @pytest.mark.parametrize("name", ["a.gif", "a", "a.heic", "a.xyz"])
@@ -187,7 +187,7 @@ def test_names_of_formats_that_are_not_written(name):
 
 
 def test_words_for_formats():
-    assert [parse_format(word) for word in ("jpg", "JPEG", "tif", "webp", ".png")] == [
+    assert [parse_format(word).name for word in ("jpg", "JPEG", "tif", "webp", ".png")] == [
         "JPEG",
         "JPEG",
         "TIFF",

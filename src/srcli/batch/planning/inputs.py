@@ -14,16 +14,11 @@ from typing import BinaryIO
 from srcli.batch.settings import STDIO, InputOptions
 from srcli.errors import InputError, PictureError
 from srcli.files import is_dir, is_file
-from srcli.imaging.detect_format import HEAD, detect_format
+from srcli.imaging.decode import HEAD
+from srcli.imaging.detect_format import detect_format
+from srcli.imaging.formats import is_picture_suffix
 from srcli.imaging.printable import printable
 
-PICTURES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".tif", ".tiff", ".bmp", ".dib", ".gif"}
-    | {".avif", ".ppm", ".pgm", ".pbm", ".pnm"}
-    # Not read, or only with an extra: taken all the same, so that each is answered for.
-    | {".heic", ".heif", ".hif", ".jxl", ".jp2", ".j2k", ".eps", ".svg", ".wmf", ".psd", ".exr", ".hdr"}
-    | {".nef", ".cr2", ".cr3", ".crw", ".arw", ".dng", ".orf", ".rw2", ".raf", ".pef", ".srw", ".raw"}
-)
 CHUNK = 1 << 16
 
 
@@ -157,7 +152,7 @@ def _unseen(path: Path, error: OSError | ValueError) -> tuple[str, str]:
 
 def is_picture(path: Path) -> bool:
     """By its extension, or else by how it begins; so notes and databases between pictures are left alone."""
-    return path.suffix.lower() in PICTURES or _sniffed(path)
+    return is_picture_suffix(path.suffix) or _sniffed(path)
 
 
 def _sniffed(path: Path) -> bool:

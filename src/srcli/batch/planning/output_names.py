@@ -17,7 +17,6 @@ from srcli.imaging.printable import printable
 from srcli.tasks import TASKS, Job
 
 NAME_MAX = 255  # bytes, on every file system in common use
-USUAL = {"JPEG": ".jpg", "TIFF": ".tif"}
 TASK_SUFFIXES = tuple(f"_{task.done}" for task in TASKS.values() if task.done != "x")
 
 Measure = Callable[[Path], tuple[int, int]]  # width and height, from a file's header
@@ -92,10 +91,7 @@ def least_factor(job: Job) -> float:
 
 def output_suffix(path: Path, format: str | None) -> str:
     """The input's own where it can be written, or what can hold it; or that of the format that was asked for."""
-    if format is None:
-        return suffix_for(path)
-    kind = parse_format(format)
-    return USUAL.get(kind, f".{kind.lower()}")
+    return suffix_for(path) if format is None else parse_format(format).suffixes[0]
 
 
 def numbered_names(path: Path) -> Iterator[Path]:
@@ -133,13 +129,13 @@ def _single_file(given: InputOptions, output: OutputOptions) -> Path | None:
 def _check_ending(path: Path, format: str | None) -> None:
     """A name ends as its format does, whether that was asked for or not."""
     try:
-        kind = format_of_name(path)
+        row = format_of_name(path)
     except InputError as error:
         if format is not None:
             return
         way = "give a folder, or a name ending in .png" if exists(path) else "end it in .png, or in / for a folder"
         raise InputError(f"-o {printable(path)} is no folder and no name of a picture: {way}") from error
-    if format is not None and kind != parse_format(format):
+    if format is not None and row != parse_format(format):
         raise InputError(f"-o {printable(path)} is no name for --format {format}: leave one of them out")
 
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from srcli.errors import MachineError
 from srcli.files import is_dir, lexists, open_own_file, try_lock
+from srcli.imaging.formats import parse_format
 from srcli.imaging.printable import printable
 from srcli.imaging.write import TEMPORARY
 
 PROBE = ".srcli-probe-"
 SPARE = 16 << 20  # bytes that a run leaves free
-LOSSY = frozenset({"jpg", "jpeg", "webp", "avif"})
 MEBIBYTE = 1 << 20
 
 
@@ -72,7 +72,7 @@ def remove_leftovers(folder: Path) -> None:
 
 def check_space(folder: Path, size: int, factor: float, format: str | None) -> None:
     """Refuse what cannot possibly fit. Results are estimated low: a run that might fit is let go on."""
-    share = 0.02 if format in LOSSY else 0.125
+    share = 0.02 if format is not None and parse_format(format).quality else 0.125
     needed = int(size * max(1.0, factor**2) * share) + SPARE
     free = shutil.disk_usage(_nearest_folder(folder)).free
     if free < needed:

@@ -1,0 +1,170 @@
+"""Files that Pillow opens. What it has no form for goes on to the deeper reader of the format, if there is one."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
+
+from srcli import messages
+from srcli.errors import PictureError
+from srcli.imaging import exif
+from srcli.imaging.decode import HEAD, BeyondPillow, Decoded, MissingPackage, ReadOptions, decode_channels
+from srcli.imaging.metadata import collect_metadata, read_exif
+from srcli.imaging.tiff_reader_checks import count_pages
+from srcli.settings import FIRST
+
+if TYPE_CHECKING:
+    from srcli.imaging.format_base import Format
+
+# Pillow's limits are global to the process.
+_LOCK = threading.RLock()
+_LONGEST_HEADER = 1 << 26  # bytes of a refused file that are searched for the reason
+
+
+def read_with_pillow(file: IO[bytes], row: Format, options: ReadOptions) -> Decoded:
+    """Decode an open file. Raises PictureError, or whatever Pillow makes of a damaged file."""
+    file.seek(0)
+    bits = row.bits(file.read(HEAD))
+    with pillow_limits(options.max_pixels, options.lenient) as caught, _hushed(row):
+        try:
+            picture = open_with_pillow(file, row)
+        except BeyondPillow as error:
+            return _read_beyond(file, row, options, error)
+        notes = _check_frames(picture, options.frames)
+        if bits > 8 and row.read_deep is not None:
+            try:
+                return _read_deep(file, row, options, picture, notes)
+            except MissingPackage as error:
+                notes.append(f"its {bits} bits a channel were read as 8: pip install 'srcli[{error.extra}]' reads all")
+            except PictureError:  # of a rare kind there: 8 bits are better than none
+                notes.append(f"its {bits} bits a channel were read as 8")
+        found = _read_channels(file, row, options, picture, notes)
+    if any("EXIF" in str(w.message) for w in caught):
+        found.notes.append("its EXIF data is damaged in part")
+    return found
+
+
+def _read_channels(
+    file: IO[bytes], row: Format, options: ReadOptions, picture: ImageFile.ImageFile, notes: list[str]
+) -> Decoded:
+    try:
+        found = decode_channels(picture, lambda: open_with_pillow(file, row))
+    except BeyondPillow as error:
+        return _read_beyond(file, row, options, error, picture)
+    found.metadata, left_out = collect_metadata(picture)
+    profile = picture.info.get("icc_profile")
+    found.profile = profile if isinstance(profile, bytes) else b""
+    found.orientation = 1 if row.upright else exif.read_orientation(found.metadata.exif)
+    found.notes = [*notes, *found.notes, *left_out]
+    return found
+
+
+def _read_deep(
+    file: IO[bytes], row: Format, options: ReadOptions, picture: ImageFile.ImageFile | None, notes: list[str]
+) -> Decoded:
+    """The deeper reader's pixels with Pillow's metadata, as far as Pillow opens the file."""
+    if row.read_deep is None:
+        raise PictureError("no reader knows its form", "unsupported")
+    found = row.read_deep(file, row, options)
+    found.metadata = collect_metadata(picture)[0] if picture else found.metadata
+    if not row.upright:
+        found.orientation = exif.read_orientation(found.metadata.exif)
+    found.notes = [*notes, *found.notes]
+    return found
+
+
+def _read_beyond(
+    file: IO[bytes],
+    row: Format,
+    options: ReadOptions,
+    error: BeyondPillow,
+    picture: ImageFile.ImageFile | None = None,
+) -> Decoded:
+    """What Pillow has no form for, by the deeper reader; else Pillow's own reason, which knows the file better."""
+    try:
+        return _read_deep(file, row, options, picture, [])
+    except MissingPackage as missing:
+        way = f"or read it with one more package: pip install 'srcli[{missing.extra}]'"
+        raise PictureError(f"{error}, {way}", error.kind) from error
+    except PictureError as second:
+        raise (error if second.kind == "damaged" else second) from second
+
+
+def measure_with_pillow(file: IO[bytes], row: Format, max_pixels: int | None) -> tuple[int, int]:
+    """Width and height of the upright picture, from its headers."""
+    with pillow_limits(max_pixels, False), open_with_pillow(file, row) as picture:
+        turn = 1 if row.upright else exif.read_orientation(read_exif(picture))
+        width, height = picture.size
+    return (height, width) if turn >= 5 else (width, height)
+
+
+def open_with_pillow(file: IO[bytes], row: Format) -> ImageFile.ImageFile:
+    """Read the headers. Raises PictureError with the reason for a refusal."""
+    file.seek(0)
+    try:
+        return Image.open(file, formats=[row.name])
+    except UnidentifiedImageError as error:
+        file.seek(0)
+        reason = row.explain(file.read(_LONGEST_HEADER))
+        raise reason or PictureError(f"its {row.name} header is damaged: fetch it again", "damaged") from error
+
+
+@contextmanager
+def pillow_limits(max_pixels: int | None, lenient: bool) -> Iterator[list[warnings.WarningMessage]]:
+    """Pillow with our limits; what it warns of is recorded, decompression bombs are errors."""
+    log = logging.getLogger("PIL")
+    if not log.handlers:
+        log.addHandler(logging.NullHandler())  # else Python prints what it says; what matters is raised as well
+    with _LOCK, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        before = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
+        Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = max_pixels, lenient
+        try:
+            yield caught
+        finally:
+            Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = before
+
+
+@contextmanager
+def _hushed(row: Format) -> Iterator[None]:
+    """Keep a decoder from writing its own lines to stderr; what matters reaches us as errors."""
+    if not (row.chatty and messages.owns_stderr):
+        yield
+        return
+    sys.stderr.flush()
+    try:
+        kept = os.dup(2)
+    except OSError:  # started without a stderr
+        yield
+        return
+    with Path(os.devnull).open("wb") as nothing:
+        os.dup2(nothing.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def _check_frames(picture: Image.Image, policy: str) -> list[str]:
+    """Refuse or note what holds more than one picture. Raises PictureError."""
+    tiff = isinstance(picture, TiffImagePlugin.TiffImageFile)
+    count = count_pages(picture) if tiff else getattr(picture, "n_frames", 1)
+    if count < 2:
+        return []
+    if picture.format == "MPO":
+        return [f"the file holds {count} pictures: the first, which viewers show, was taken"]
+    word = "pages" if tiff else "frames"
+    if policy != FIRST:
+        raise PictureError(f"it has {count} {word}: take the first one with --frames first", "frames")
+    return [f"the first of {count} {word} was taken"]
