@@ -208,6 +208,14 @@ def _premultiplied(picture: Image.Image) -> bool:
     return isinstance(picture, TiffImagePlugin.TiffImageFile) and picture.tag_v2.get(_EXTRA) == (1,)
 
 
+def widen_levels(levels: Array, bits: int) -> Array:
+    """Levels of so many bits over the whole range of 16."""
+    out = np.empty(levels.shape, np.uint16)
+    for rows in split_rows(*levels.shape[:2]):
+        out[rows] = (levels[rows].astype(np.uint32) * 65535 + (1 << (bits - 1))) // ((1 << bits) - 1)
+    return out
+
+
 def divide_by_alpha(found: Decoded) -> None:
     """Undo colour that was stored multiplied by its transparency."""
     if found.alpha is None:

@@ -5,10 +5,17 @@ from __future__ import annotations
 from pathlib import PurePath
 
 from srcli.errors import InputError, PictureError
+from srcli.imaging.avif_reader import read_avif_deep
 from srcli.imaging.deep_formats import measure_deep, read_jpegxl, read_levels, read_light
 from srcli.imaging.format_base import Format
-from srcli.imaging.header_facts import explain_large_avif, read_avif_bits, read_jpeg2000_bits, read_ppm_bits
-from srcli.imaging.heif_reader import measure_heif, read_heif
+from srcli.imaging.header_facts import (
+    explain_large_avif,
+    read_avif_bits,
+    read_heif_bits,
+    read_jpeg2000_bits,
+    read_ppm_bits,
+)
+from srcli.imaging.heif_reader import measure_heif, read_heif, read_heif_deep
 from srcli.imaging.pillow_writer import write_avif, write_bmp, write_jpeg, write_png, write_ppm, write_webp
 from srcli.imaging.tiff_reader_checks import RAW_SUFFIXES, explain_refusal
 from srcli.imaging.tiff_writer import write_tiff
@@ -100,7 +107,9 @@ _ROWS = (
         longest=65_536,
         quality=90,
         alpha=True,
+        chatty=True,
         bits=read_avif_bits,
+        read_deep=read_avif_deep,
         explain=explain_large_avif,
     ),
     Format(
@@ -112,6 +121,8 @@ _ROWS = (
         instead=".jpg",
         extra="heif",
         upright=True,
+        bits=read_heif_bits,
+        read_deep=read_heif_deep,
     ),
 )
 FORMATS = {row.name: row for row in _ROWS}

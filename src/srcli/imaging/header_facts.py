@@ -10,6 +10,7 @@ from srcli.imaging.format_base import Format
 
 LARGEST_AVIF = 1 << 28  # pixels; libavif refuses more
 
+_HDR_BOX = re.compile(rb"colrnclx..\0[\x10\x12]", re.DOTALL)  # of AVIF and HEIC: light by PQ or HLG
 _GAIN_MAP = "its HDR gain map was left out: the result is the standard picture"
 _LEFT_OUT = (
     (b"c2pa\x00\x11\x00\x10", "its Content Credentials (C2PA) hold for the source alone and were left out"),
@@ -23,7 +24,7 @@ _LEFT_OUT = (
 def notes_on_header(row: Format, head: bytes) -> list[str]:
     """What will not survive."""
     notes = [sentence for mark, sentence in _LEFT_OUT if mark in head]
-    if row.name == "PNG" and b"cICP" in head:
+    if (row.name == "PNG" and b"cICP" in head) or _HDR_BOX.search(head):
         notes.append("its HDR colour signal (cICP) was left out: colours were taken as sRGB")
     return list(dict.fromkeys(notes))
 
@@ -37,6 +38,11 @@ def read_avif_bits(head: bytes) -> int:
     at = head.find(b"av1C")
     flags = head[at + 6] if 0 < at < len(head) - 6 else 0
     return 12 if flags & 0x20 else 10 if flags & 0x40 else 8
+
+
+def read_heif_bits(head: bytes) -> int:
+    at = head.find(b"hvcC")
+    return 8 + (head[at + 21] & 7) if 0 < at < len(head) - 21 else 8
 
 
 def read_jpeg2000_bits(head: bytes) -> int:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import IO
 
-from srcli.imaging.decode import Decoded, MissingPackage, ReadOptions
+import numpy as np
+
+from srcli.errors import PictureError
+from srcli.imaging.decode import Decoded, MissingPackage, ReadOptions, widen_levels
 from srcli.imaging.format_base import Format
 from srcli.imaging.pillow_reader import measure_with_pillow, read_with_pillow
 
@@ -17,6 +20,22 @@ def read_heif(file: IO[bytes], row: Format, options: ReadOptions) -> Decoded:
 def measure_heif(file: IO[bytes], row: Format, max_pixels: int | None) -> tuple[int, int]:
     _teach_pillow()
     return measure_with_pillow(file, row, max_pixels)
+
+
+def read_heif_deep(file: IO[bytes], row: Format, options: ReadOptions) -> Decoded:
+    """Pixels of a file of 10 or 12 bits that Pillow has opened. Raises PictureError."""
+    from pillow_heif import open_heif
+
+    file.seek(0)
+    opened = open_heif(file, convert_hdr_to_8bit=False)
+    levels, bits = np.asarray(opened), int(opened.info["bit_depth"])
+    if levels.dtype != np.uint16:
+        raise PictureError("it has 8 bits after all", "unsupported")
+    levels = widen_levels(np.atleast_3d(levels) >> (16 - bits), bits)
+    alpha = np.ascontiguousarray(levels[..., -1]) if levels.shape[2] in (2, 4) else None
+    grey = levels.shape[2] < 3
+    pixels = levels[..., 0] if grey else levels[..., :3]
+    return Decoded(np.ascontiguousarray(pixels), "L" if grey else "RGB", alpha)
 
 
 def _teach_pillow() -> None:

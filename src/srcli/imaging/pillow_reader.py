@@ -61,8 +61,7 @@ def _read_channels(
     except BeyondPillow as error:
         return _read_beyond(file, row, options, error, picture)
     found.metadata, left_out = collect_metadata(picture)
-    profile = picture.info.get("icc_profile")
-    found.profile = profile if isinstance(profile, bytes) else b""
+    found.profile = _profile_of(picture)
     found.orientation = 1 if row.upright else exif.read_orientation(found.metadata.exif)
     found.notes = [*notes, *found.notes, *left_out]
     return found
@@ -75,11 +74,18 @@ def _read_deep(
     if row.read_deep is None:
         raise PictureError("no reader knows its form", "unsupported")
     found = row.read_deep(file, row, options)
-    found.metadata = collect_metadata(picture)[0] if picture else found.metadata
+    if picture is not None:
+        found.metadata = collect_metadata(picture)[0]
+        found.profile = found.profile or _profile_of(picture)
     if not row.upright:
         found.orientation = exif.read_orientation(found.metadata.exif)
     found.notes = [*notes, *found.notes]
     return found
+
+
+def _profile_of(picture: Image.Image) -> bytes:
+    profile = picture.info.get("icc_profile")
+    return profile if isinstance(profile, bytes) else b""
 
 
 def _read_beyond(
