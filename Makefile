@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # PyTorch: empty takes the build for the CPU where there is no NVIDIA device. Else a requirement, such as torch==2.13.0.
 TORCH ?=
 
-.PHONY: demo test check bench gpu-small gpu-pack fuzz clean
+.PHONY: demo test check site bench gpu-small gpu-pack fuzz clean
 
 $(BIN)/srcli: pyproject.toml weights.lock
 	$(PYTHON) -m venv $(VENV)
@@ -28,7 +28,12 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/codespell
 	if [ -x $(BIN)/hadolint ]; then $(BIN)/hadolint Dockerfile; fi
+
+# The documents as a site in out/site; a page that is missing or not linked is an error.
+site: $(VENV)/.dev
+	$(BIN)/mkdocs build --quiet
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks

@@ -25,6 +25,10 @@ def helped(*command: str) -> str:
     return result.stdout
 
 
+def test_the_readme_is_a_front_page():
+    assert len(README.splitlines()) <= 90
+
+
 def test_the_readme_shows_each_of_the_four_commands():
     assert {shlex.split(line)[1] for line in COMMANDS} >= {"upscale", "stylize", "restore-old-photo", "colorize"}
 
@@ -46,7 +50,7 @@ def test_every_option_that_the_text_names_exists(option):
 @pytest.mark.parametrize(("kind", "code"), [(errors.InputError, 2), (errors.WeightsError, 4), (errors.MachineError, 5)])
 def test_the_table_of_exit_codes_holds_those_of_the_errors(kind, code):
     assert kind.exit_code == code
-    assert f"| {code} |" in README
+    assert f"| {code} |" in (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
 
 
 def test_the_make_targets_it_names_exist():
@@ -56,11 +60,7 @@ def test_the_make_targets_it_names_exist():
     assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
 
 
-@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)#:]+)\)", README))))
-def test_no_link_leads_nowhere(link):
-    assert (ROOT / link).exists()
-
-
 def test_the_table_of_engines_is_the_registry():
-    rows = "".join(f"| `{spec.name}` | {spec.about} | {spec.needs} |\n" for spec in all_engines().values())
-    assert f"|---|---|---|\n{rows}\n" in README
+    rows = [f"| `{spec.name}` | {spec.about} | {spec.needs} |" for spec in all_engines().values()]
+    table = README.split("|---|---|---|---|---|\n")[1].split("\n\n")[0].splitlines()
+    assert [row for row, line in zip(rows, table, strict=True) if not line.startswith(row)] == []
