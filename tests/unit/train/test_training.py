@@ -8,8 +8,9 @@ import resource
 import signal
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,7 +23,9 @@ from typer.testing import CliRunner, Result
 from srcli.cli import app, train_systems
 from srcli.engines.pasd.weights import open_all
 from srcli.settings import ModelChoice
-from srcli.train import checkpoints
+from srcli.train import checkpoints, running
+from srcli.train.estimate import StepEstimate
+from srcli.train.systems.base import Phase
 from srcli.train.systems.sr3_step import SR3Step
 from srcli.weights.store import Store
 
@@ -58,8 +61,19 @@ class Home:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
-    return Home(tmp_path_factory.mktemp("training"))
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    """Each system's step is estimated in its first run only: that takes longer than all steps of a run."""
+    known: dict[type, StepEstimate] = {}
+    estimate = running.estimate_step
+
+    def estimate_once(phases: Sequence[Phase], inputs: Any) -> StepEstimate:
+        if type(inputs) not in known:
+            known[type(inputs)] = estimate(phases, inputs)
+        return known[type(inputs)]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(running, "estimate_step", estimate_once)
+        yield Home(tmp_path_factory.mktemp("training"))
 
 
 def weights(out: Path) -> dict[str, torch.Tensor]:
