@@ -31,7 +31,7 @@ from srcli.metrics.edges import gmsd
 from srcli.metrics.sample import Sample
 from srcli.metrics.similarity import psnr
 from srcli.pipeline import EnginePipeline
-from srcli.settings import DeviceChoice, Lora, ModelChoice, Sampling, Size
+from srcli.settings import DeviceChoice, LoraChoice, ModelChoice, Sampling, Size
 from srcli.tasks import UPSCALE, Job
 from srcli.weights.store import Store
 
@@ -82,7 +82,7 @@ def load(given: argparse.Namespace, name: str, way: Way) -> EnginePipeline:
     choice = ModelChoice(engine=given.engine, **{key: str(value) for key, value in own.items() if value}, offline=True)
     choice = replace(choice, loras=find_engine(choice.engine).preset_of(choice.variant, way[0]).loras)
     if given.lora:
-        choice = replace(choice, loras=tuple(Lora(source=str(given.lora)) for _ in choice.loras))
+        choice = replace(choice, loras=tuple(LoraChoice(source=str(given.lora)) for _ in choice.loras))
     line = EnginePipeline.load(choice, DeviceChoice(dtype=way[2], threads=1))
     if name == EIGHTH:  # as on a GPU that is short of memory
         for net in networks(line):

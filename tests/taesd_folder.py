@@ -7,8 +7,8 @@ from diffusers import AutoencoderTiny
 
 from srcli.files import hash_file
 from srcli.weights.lock import Entry, File
-from srcli.weights.overlay import put
-from srcli.weights.places import places
+from srcli.weights.overlay import write_entry
+from srcli.weights.places import find_places
 
 
 def taesd() -> AutoencoderTiny:
@@ -26,5 +26,5 @@ def write_taesd(folder: Path) -> AutoencoderTiny:
     net.save_pretrained(folder)
     files = {path.name: File(path.name, path.stat().st_size, hash_file(path)) for path in folder.iterdir()}
     entry = Entry(name="taesd", kind="preview", family="sd15", license="mit", local=str(folder), files=files)
-    put(places().overlay, entry)
+    write_entry(find_places().overlay, entry)
     return net

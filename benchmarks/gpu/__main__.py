@@ -24,7 +24,7 @@ from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.report import Report, Section
 from srcli.engines.runtime.device import available, choose_device, prepare_process
 from srcli.settings import DeviceChoice
-from srcli.weights.open import quiet
+from srcli.weights.open import silence_libraries
 
 BUDGET = 480.0
 COMPILED = "compiled"  # not with small networks: a CPU only loses by it, and the tests of `--compile` cover it
@@ -69,7 +69,7 @@ def main() -> None:
     name = available()[0]
     if name == "cpu" and not given.small:
         sys.exit("no accelerator here: run this where there is one, or try it with --small")
-    quiet()
+    silence_libraries()
     # Small networks on a CPU: threads would spend their time waiting for each other.
     device = choose_device(DeviceChoice(device=name, dtype="float32"))
     prepare_process(device, 1 if name == "cpu" else None)

@@ -26,7 +26,7 @@ from srcli.imaging.picture import Picture
 from srcli.imaging.prepare_output import SaveOptions
 from srcli.imaging.read import read_picture
 from srcli.imaging.write import write_picture
-from srcli.settings import DeviceChoice, Lora, ModelChoice, Prompt, Sampling, Size, size_in_bytes
+from srcli.settings import DeviceChoice, LoraChoice, ModelChoice, Prompt, Sampling, Size, size_in_bytes
 from srcli.tasks import COLORIZE, RESTORE, STYLIZE, UPSCALE, Job, Task
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 PictureSource = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]
 ProgressCallback = Callable[[str, int, int], None]  # stage, done, of
-TASKS: Mapping[str, Task] = {"upscale": UPSCALE, "stylize": STYLIZE, "restore": RESTORE, "colorize": COLORIZE}
+TASKS_BY_METHOD: Mapping[str, Task] = {"upscale": UPSCALE, "stylize": STYLIZE, "restore": RESTORE, "colorize": COLORIZE}
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +135,7 @@ class Pipeline:
             variant=variant,
             base=base,
             adapter=adapter,
-            loras=tuple(Lora.parse(text) for text in loras),
+            loras=tuple(LoraChoice.parse(text) for text in loras),
             allow_pickle=allow_pickle,
             offline=offline,
         )
@@ -204,9 +204,9 @@ class Pipeline:
 
 def find_task(name: str) -> Task:
     """The task of this name."""
-    if name not in TASKS:
-        raise InputError(f"`task` {name!r} is unknown: choose one of {', '.join(TASKS)}")
-    return TASKS[name]
+    if name not in TASKS_BY_METHOD:
+        raise InputError(f"`task` {name!r} is unknown: choose one of {', '.join(TASKS_BY_METHOD)}")
+    return TASKS_BY_METHOD[name]
 
 
 def make_job(task: Task, options: Mapping[str, Any]) -> Job:

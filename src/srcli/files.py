@@ -1,4 +1,4 @@
-"""Files: looked for without a surprise, hashed, and written whole or not at all."""
+"""File system helpers: checks that do not raise, hashing, locks, and atomic writes."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from filelock import lock_descriptor
 
 from srcli.errors import MachineError
 
-HALF = ".srcli-"  # begins the name of a file that is not done
-LEFTOVER = re.compile(re.escape(HALF) + "[0-9a-f]{8}")
+UNFINISHED_PREFIX = ".srcli-"  # prefix of a file that is still being written
+LEFTOVER = re.compile(re.escape(UNFINISHED_PREFIX) + "[0-9a-f]{8}")
 
 
 def expand_user(text: str) -> Path:
@@ -28,15 +28,15 @@ def expand_user(text: str) -> Path:
     return Path(os.path.expanduser(text))  # noqa: PTH111
 
 
-# `Path.exists` and its like raise where a folder is closed to us or a name is too long for the disk.
+# `Path.exists` and the like raise PermissionError for unreadable folders and OSError for names that are too long.
 
 
-def exists(path: Path) -> bool:
+def path_exists(path: Path) -> bool:
     return os.path.exists(path)  # noqa: PTH110
 
 
-def lexists(path: Path) -> bool:
-    """Is there anything of this name, be it a link that leads nowhere?"""
+def path_or_link_exists(path: Path) -> bool:
+    """Return whether anything has this name, including a dangling symbolic link."""
     return os.path.lexists(path)
 
 
@@ -66,7 +66,7 @@ def is_own_folder(path: Path) -> bool:
 
 
 def same_file(one: Path, other: Path) -> bool:
-    """Are both the same file or folder, by whatever names?"""
+    """Return whether both paths lead to the same file or folder."""
     try:
         return one.samefile(other)
     except OSError:
@@ -74,7 +74,7 @@ def same_file(one: Path, other: Path) -> bool:
 
 
 def hash_file(source: Path | IO[bytes]) -> str:
-    """SHA-256 of a file, or of what is left to read of an open one."""
+    """SHA-256 (hex) of a file, or of the unread rest of an open one."""
     if isinstance(source, Path):
         with source.open("rb") as file:
             return hash_file(file)
@@ -94,7 +94,7 @@ def read_regular(path: Path, most: int) -> bytes:
 
 
 def open_guard(path: Path) -> IO[bytes]:
-    """Open a file that only serves to hold a lock, made if need be; anything but a regular file is an OSError."""
+    """Open a lock file, creating it if needed; anything but a regular file is an OSError."""
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
     number = os.open(path, flags, 0o600)
     if not stat.S_ISREG(os.fstat(number).st_mode):
@@ -106,7 +106,7 @@ def open_guard(path: Path) -> IO[bytes]:
 def open_own_file(path: Path, flags: int, mode: int = 0o600, *, anyone: bool = False) -> int:
     """A descriptor of a regular file of this user (or of `anyone`); a pipe, a folder or a link is an OSError.
 
-    Where a folder came from somebody else, a link in it may lead anywhere, and a pipe would be waited for.
+    In a folder from someone else, a link may lead anywhere, and opening a pipe may block.
     """
     extra = (getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
     try:
@@ -137,7 +137,7 @@ def _is_own(status: os.stat_result) -> bool:
 
 
 def try_lock(file: int) -> bool:
-    """Lock an open file until it is closed; False if another process has. Where there are no locks, all have it."""
+    """Lock an open file until it is closed; False if another process holds it. Without lock support, always True."""
     try:
         return lock_descriptor(file, blocking=False)
     except OSError:
@@ -145,30 +145,30 @@ def try_lock(file: int) -> bool:
 
 
 def real_path(path: Path) -> Path:
-    """The path without links. Unlike `Path.resolve`, loops of links do not raise: they stay as they are."""
+    """The path with symbolic links resolved. Unlike `Path.resolve`, loops of links do not raise."""
     return Path(os.path.realpath(path))
 
 
 def create_folder(folder: Path) -> None:
-    """Make a folder and those above it, so that their names last through a power cut."""
-    missing = [path for path in (folder, *folder.parents) if not exists(path)]
+    """Create a folder and its parents, and sync them so that they survive a power cut."""
+    missing = [path for path in (folder, *folder.parents) if not path_exists(path)]
     folder.mkdir(parents=True, exist_ok=True)
     for path in missing:
         sync_folder(path.parent)
 
 
 def make_folder(folder: Path) -> None:
-    """The folder and those above it. Raises MachineError."""
+    """Create a folder and its parents. Raises MachineError."""
     try:
         create_folder(folder)
     except OSError as error:
-        raise MachineError(f"{folder} cannot be made ({error.strerror}): give another folder") from error
+        raise MachineError(f"{folder} cannot be created ({error.strerror}): give another folder") from error
 
 
 @contextmanager
 def replace_file(target: Path) -> Iterator[Path]:
-    """A new file beside the target to write to: it takes the target's place once it is on the disk, or goes."""
-    fresh = target.with_name(HALF + secrets.token_hex(4))
+    """Yield a temporary path to write to; on success it replaces the target atomically, on failure it is removed."""
+    fresh = target.with_name(UNFINISHED_PREFIX + secrets.token_hex(4))
     os.close(open_own_file(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     try:
         yield fresh
@@ -183,12 +183,14 @@ def replace_file(target: Path) -> Iterator[Path]:
 
 
 def find_leftovers(folder: Path) -> Iterator[Path]:
-    """Files that `replace_file` left when its process was killed. Other hidden files of ours are none of them."""
-    return (path for path in folder.glob(f"{HALF}*") if LEFTOVER.fullmatch(path.name) and not path.is_symlink())
+    """Temporary files of `replace_file` whose process was killed; other hidden files are not touched."""
+    return (
+        path for path in folder.glob(f"{UNFINISHED_PREFIX}*") if LEFTOVER.fullmatch(path.name) and not path.is_symlink()
+    )
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a new name last through a power cut, where the system can."""
+    """Sync a folder so that a new name in it survives a power cut, where the system supports that."""
     with suppress(OSError):
         number = os.open(folder, os.O_RDONLY)
         try:

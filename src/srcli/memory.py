@@ -9,9 +9,10 @@ import sys
 from contextlib import suppress
 
 MMAP_THRESHOLD = -3  # glibc's number for it
-LARGE = 4 << 20
+LARGE_BLOCK = 4 << 20
+GIB = 1 << 30
 
-WORDS = (  # of errors that have no class of their own
+OUT_OF_MEMORY_WORDS = (  # of errors that have no class of their own
     "out of memory",
     "alloc_failed",
     "bad_alloc",
@@ -27,7 +28,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     text = str(error).lower()
-    return isinstance(error, RuntimeError) and any(word in text for word in WORDS)
+    return isinstance(error, RuntimeError) and any(word in text for word in OUT_OF_MEMORY_WORDS)
 
 
 def tune_allocator() -> None:
@@ -37,7 +38,7 @@ def tune_allocator() -> None:
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # read by torch when it first allocates
     with suppress(OSError, TypeError, AttributeError):  # no C library by this name, or one that cannot
-        ctypes.CDLL(None).mallopt(MMAP_THRESHOLD, LARGE)
+        ctypes.CDLL(None).mallopt(MMAP_THRESHOLD, LARGE_BLOCK)
 
 
 def release_memory() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 owns_stderr = False  # whether srcli is the program, and may silence libraries that write to stderr by themselves
 
 FLAGS = {"base": "--base-model", "loras": "--lora", "lora_alpha": "--no-lora-alpha"}
+Tell = Callable[[str], None]  # takes a message for the user
 PARAMETER = re.compile(r"`([a-z][a-z_]*)`")
 
 ROOT = logging.getLogger("srcli")

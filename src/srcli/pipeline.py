@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from srcli import __version__
@@ -23,8 +22,8 @@ from srcli.engines.runtime.oom_fallback import MemorySavings, OomFallback
 from srcli.errors import PictureError
 from srcli.imaging.bands import split_rows
 from srcli.imaging.color import compute_luminance, transplant_luma
-from srcli.imaging.picture import Picture
-from srcli.imaging.resize import resize
+from srcli.imaging.picture import Picture, PixelArray
+from srcli.imaging.resize import resize_array
 from srcli.imaging.spill import allocate_array, evict_pages
 from srcli.sampling import colorfix
 from srcli.sampling.blocks import Block, blocks
@@ -41,7 +40,6 @@ if TYPE_CHECKING:
     from srcli.engines.latent.preview import Preview
 
 log = logging.getLogger(__name__)
-Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 
 
 def _silent(stage: str, done: int, total: int) -> None:
@@ -93,13 +91,13 @@ class EnginePipeline:
             # Another pass samples other detail, so it must not meet the noise of the one before.
             wanted = replace(request, noise=replace(request.noise, layer=index))
             stretch = Stretch(on_progress, kept or Unfinished(None), index)
-            pixels = resize(self._pass(pixels, size, wanted, stretch), size)
+            pixels = resize_array(self._pass(pixels, size, wanted, stretch), size)
         if job.consistent:
             self._make_consistent(pixels, picture)
         if job.task.keep_luma:
-            pixels = transplant_luma(pixels, resize(picture.pixels, target))
+            pixels = transplant_luma(pixels, resize_array(picture.pixels, target))
         _refuse_blank(pixels, picture.pixels)
-        alpha = None if picture.alpha is None else resize(picture.alpha, target)
+        alpha = None if picture.alpha is None else resize_array(picture.alpha, target)
         return replace(picture, pixels=pixels, alpha=alpha, grey=picture.grey and not job.task.keep_luma)
 
     def made(self, job: Job, picture: Picture) -> dict[str, object]:
@@ -124,7 +122,7 @@ class EnginePipeline:
             "input_sha256": picture.sha256,
         }
 
-    def _make_consistent(self, pixels: Pixels, picture: Picture) -> None:
+    def _make_consistent(self, pixels: PixelArray, picture: Picture) -> None:
         if pixels.shape[0] < picture.height or pixels.shape[1] < picture.width:
             raise PictureError("`consistent` needs a result that is larger than the input: leave it out", "size")
         left = make_consistent(pixels, picture.pixels)
@@ -137,10 +135,10 @@ class EnginePipeline:
             sampling = replace(sampling, color_fix=job.task.color_fix)
         return Request(job.task, sampling, job.prompt, NoiseField(job.seed))
 
-    def _pass(self, pixels: Pixels, target: Size, request: Request, stretch: Stretch) -> Pixels:
+    def _pass(self, pixels: PixelArray, target: Size, request: Request, stretch: Stretch) -> PixelArray:
         """The engine's result for the whole picture, in the engine's own size."""
         height, width = pixels.shape[:2]
-        hint = resize(pixels, self.engine.working_size((width, height), target, request))
+        hint = resize_array(pixels, self.engine.working_size((width, height), target, request))
         height, width = hint.shape[:2]
         request = self._survey(hint, request)
         factor = self.engine.factor
@@ -153,11 +151,11 @@ class EnginePipeline:
             evict_pages(out)
         return out
 
-    def _survey(self, hint: Pixels, request: Request) -> Request:
+    def _survey(self, hint: PixelArray, request: Request) -> Request:
         """The request with what the engine has to know of the whole picture."""
         return self.engine.survey(hint, request) if isinstance(self.engine, Surveyor) else request
 
-    def _levels(self, pixels: Pixels, block: Block, request: Request, stretch: Stretch) -> Pixels:
+    def _levels(self, pixels: PixelArray, block: Block, request: Request, stretch: Stretch) -> PixelArray:
         """A block's levels, which may be kept from before; with less at a time where memory runs out."""
         if (kept := stretch.levels()) is not None:
             return kept
@@ -168,7 +166,7 @@ class EnginePipeline:
         return made
 
     @torch.inference_mode()
-    def _block(self, pixels: Pixels, block: Block, request: Request, stretch: Stretch) -> Pixels:
+    def _block(self, pixels: PixelArray, block: Block, request: Request, stretch: Stretch) -> PixelArray:
         hint = pixels_to_tensor(_view(pixels, block.outer, 1))
         request = replace(request, noise=request.noise.at(block.outer.top, block.outer.left))
         stretch.tell("preparing", 0, 1)
@@ -214,12 +212,12 @@ def _given(sampling: object) -> Mapping[str, object]:
     return {name: getattr(sampling, name) for name in sampling.__dataclass_fields__}  # type: ignore[attr-defined]
 
 
-def _view(pixels: Pixels, tile: tuple[int, int, int, int], factor: int) -> Pixels:
+def _view(pixels: PixelArray, tile: tuple[int, int, int, int], factor: int) -> PixelArray:
     top, left, height, width = (v * factor for v in tile)
     return pixels[top : top + height, left : left + width]
 
 
-def _levels(tile: Tile, rgb_of: colorfix.Rows, dtype: np.dtype[np.unsignedinteger]) -> Pixels:
+def _levels(tile: Tile, rgb_of: colorfix.Rows, dtype: np.dtype[np.unsignedinteger]) -> PixelArray:
     """This part of rows in 0..1 as (H, W, 3) levels, rounded. NaN is an error: as a level it would be black."""
     out, top = np.empty((tile.height, tile.width, 3), dtype), float(np.iinfo(dtype).max)
     for rows in split_rows(tile.height, tile.width):
@@ -230,16 +228,16 @@ def _levels(tile: Tile, rgb_of: colorfix.Rows, dtype: np.dtype[np.unsignedintege
     return out
 
 
-def _as_grey(pixels: Pixels) -> Pixels:
+def _as_grey(pixels: PixelArray) -> PixelArray:
     """Luminance in all three channels."""
     return np.repeat(compute_luminance(pixels).astype(pixels.dtype)[:, :, None], 3, axis=2)
 
 
-def _refuse_blank(result: Pixels, source: Pixels) -> None:
+def _refuse_blank(result: PixelArray, source: PixelArray) -> None:
     """A single colour made of a picture is how a broken decoder shows itself."""
     if result.size > 3 and _one_level(result) and not _one_level(source):
         raise PictureError("the model returned a blank picture: try `dtype` float32", "blank")
 
 
-def _one_level(pixels: Pixels) -> bool:
+def _one_level(pixels: PixelArray) -> bool:
     return all(bool((pixels[rows] == pixels[0, 0, 0]).all()) for rows in split_rows(*pixels.shape[:2]))

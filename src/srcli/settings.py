@@ -132,7 +132,7 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lora:
+class LoraChoice:
     """A LoRA file (or a name in weights.lock) and the weight it enters with."""
 
     source: str
@@ -142,7 +142,7 @@ class Lora:
         _within("loras", self.weight, -10, 10)
 
     @classmethod
-    def parse(cls, text: str) -> Lora:
+    def parse(cls, text: str) -> LoraChoice:
         source, _, weight = text.rpartition(":")
         try:
             return cls(source=source, weight=float(weight)) if source else cls(source=text)
@@ -158,7 +158,7 @@ class ModelChoice:
     variant: str | None = None
     base: str | None = None
     adapter: str | None = None
-    loras: tuple[Lora, ...] = ()
+    loras: tuple[LoraChoice, ...] = ()
     lora_alpha: bool = True  # False: the official PASD rule, which ignores a LoRA's alpha
     blend: float = 1.0
     allow_pickle: bool = False

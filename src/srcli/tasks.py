@@ -9,8 +9,8 @@ from types import MappingProxyType
 from srcli.errors import InputError
 from srcli.settings import MAX_SEED, SEED, Prompt, Sampling, Size
 
-CLEAN = "clean, high-resolution, 8k"
-NOT_CLEAN = "blurry, dotted, noise, raster lines, unclear, lowres, over-smoothed"
+CLEAN_PROMPT = "clean, high-resolution, 8k"
+NEGATIVE_PROMPT = "blurry, dotted, noise, raster lines, unclear, lowres, over-smoothed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,8 +21,8 @@ class Task:
     done: str  # the word in the output's name
     scale: float
     needs_base: bool = False
-    added_prompt: str = CLEAN
-    negative_prompt: str = NOT_CLEAN
+    added_prompt: str = CLEAN_PROMPT
+    negative_prompt: str = NEGATIVE_PROMPT
     replace_words: tuple[tuple[str, str], ...] = (("blurry", "clear"), ("noisy", "clean"))
     grey_hint: bool = False  # the model is shown luminance alone
     keep_luma: bool = False  # the result takes its luminance from the input

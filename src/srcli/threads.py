@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 UNLIMITED = 1 << 16
-GROUPS = Path("sys/fs/cgroup")
+CGROUP_ROOT = Path("sys/fs/cgroup")
 
 
 def default_threads(physical: int | None = None) -> int:
@@ -49,12 +49,15 @@ def _groups(root: Path) -> Iterator[Path]:
         lines = (root / "proc/self/cgroup").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         lines = []
-    yield from (root / GROUPS, root / GROUPS / "cpu")  # in a container the own group may be mounted as the root
+    yield from (
+        root / CGROUP_ROOT,
+        root / CGROUP_ROOT / "cpu",
+    )  # in a container the own group may be mounted as the root
     for line in lines:
         _, controllers, path = (line.split(":", 2) + ["", ""])[:3]
         if controllers and "cpu" not in controllers.split(","):
             continue
-        top = root / GROUPS / ("cpu" if controllers else "")
+        top = root / CGROUP_ROOT / ("cpu" if controllers else "")
         own = PurePosixPath(path.lstrip("/"))
         yield from (top / folder for folder in (own, *own.parents))
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from srcli.batch.journal.previous_runs import summarize_journal
 from srcli.cli.boundary import ErrorBoundary
-from srcli.cli.report import report
+from srcli.cli.report import print_report
 from srcli.errors import InputError
 from tests.batch.fakes import draw, go
 
@@ -43,7 +43,7 @@ def test_a_line_that_was_cut_is_passed_over(out: Path) -> None:
 
 def test_the_command_says_it(out: Path) -> None:
     app = typer.Typer(cls=ErrorBoundary)
-    app.command()(report)
+    app.command()(print_report)
     app.callback()(lambda: None)
     result = CliRunner().invoke(app, ["report", str(out)])
     assert result.exit_code == 0
@@ -54,6 +54,10 @@ def test_the_command_says_it(out: Path) -> None:
 
 def test_what_is_no_journal_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text('{"a": 1}\n')
-    for path, says in ((tmp_path / "x.jsonl", "is no journal"), (tmp_path / "none.jsonl", "give"), (tmp_path, "give")):
+    for path, says in (
+        (tmp_path / "x.jsonl", "is not a srcli journal"),
+        (tmp_path / "none.jsonl", "give"),
+        (tmp_path, "give"),
+    ):
         with pytest.raises(InputError, match=says):
             summarize_journal(path)

@@ -70,7 +70,7 @@ def test_a_tree_of_pictures_has_a_tree_of_masks(tmp_path: Path) -> None:
     scratch(tmp_path / "masks" / "sub" / "a.png")
     heard = mend(tmp_path)
     assert heard.notes == [
-        f"no mask in {tmp_path / 'masks'} for {tmp_path / 'in' / 'a.tif'} and 1 more of 3 pictures: not mended"
+        f"no mask in {tmp_path / 'masks'} for {tmp_path / 'in' / 'a.tif'} and 1 more of 3 pictures: not repaired"
     ]
     go(tmp_path / "in", recursive=True, path=str(tmp_path / "plain"))
     same = [(tmp_path / "out" / n).read_bytes() == (tmp_path / "plain" / n).read_bytes() for n in NAMES]
@@ -86,7 +86,7 @@ def test_pictures_without_a_mask_are_said_once_and_are_no_failure(tmp_path: Path
     heard = mend(tmp_path)
     assert heard.report.exit_code == 0
     assert [note.split(" for ")[1] for note in heard.notes] == [
-        f"{tmp_path / 'in' / 'a.tif'} and 2 more of 3 pictures: not mended"
+        f"{tmp_path / 'in' / 'a.tif'} and 2 more of 3 pictures: not repaired"
     ]
     for name in ("a", "b", "sub/a"):
         scratch(tmp_path / "masks" / f"{name}.png")

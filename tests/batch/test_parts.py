@@ -20,17 +20,17 @@ from srcli.batch.journal.file import JournalFile, read_records
 from srcli.batch.planning import preflight
 from srcli.batch.planning.inputs import FoundFile, InputFinder, input_names
 from srcli.batch.planning.output_names import OutputNamer, OwnOutputs, numbered_names
-from srcli.batch.planning.plan import Plan
+from srcli.batch.planning.plan import BatchPlan
 from srcli.batch.reading import protocol
-from srcli.batch.reading.reader import Reader, Readers
+from srcli.batch.reading.reader import PictureReader, ReaderPool
 from srcli.batch.settings import InputOptions, OutputOptions, PipelineFactory, RunOptions, lock_digest
 from srcli.errors import InputError, MachineError, PictureError
-from srcli.imaging.icc import Profile
+from srcli.imaging.icc import IccProfile
 from srcli.imaging.picture import Picture
-from srcli.settings import DeviceChoice, Lora, ModelChoice, Size
+from srcli.settings import DeviceChoice, LoraChoice, ModelChoice, Size
 from srcli.weights.lock import Entry, File
-from srcli.weights.overlay import put
-from srcli.weights.places import places
+from srcli.weights.overlay import write_entry
+from srcli.weights.places import find_places
 from tests.batch.fakes import draw, settings_for
 from tests.batch.hostile import hostile, install
 from tests.unit.imaging.builders import tiff
@@ -83,7 +83,7 @@ def test_orders_that_make_no_sense(wrong) -> None:
 def own(name: str, size: int, kind: str = "base", **more: object) -> None:
     """The user has a weight of their own under this name."""
     entry = Entry(name=name, kind=kind, family="sd15", license="own", files={"a": File("a", size)}, **more)
-    put(places().overlay, entry)
+    write_entry(find_places().overlay, entry)
 
 
 def test_memory_is_part_of_the_recipe() -> None:
@@ -96,7 +96,7 @@ def test_memory_is_part_of_the_recipe() -> None:
 
 
 def test_only_weights_that_a_run_may_open_decide_whether_it_is_done_again() -> None:
-    choice = ModelChoice(engine="pasd", base="mine", loras=(Lora(source="ink"),))
+    choice = ModelChoice(engine="pasd", base="mine", loras=(LoraChoice(source="ink"),))
     before = [lock_digest(choice), lock_digest(ModelChoice(engine="builtin"))]
     own("other", 1)
     own("majicmix", 1)
@@ -175,7 +175,7 @@ def test_numbers_are_counted_up() -> None:
 
 def finds(folder: Path, **more: object) -> list[str]:
     told = settings_for(folder, **more)
-    plan = Plan(InputFinder(told.input))
+    plan = BatchPlan(InputFinder(told.input))
     plan.leave_out(OwnOutputs(told, lambda path: False, lambda path: None))
     return sorted(str(item.path.relative_to(folder)) for item in plan)
 
@@ -204,7 +204,7 @@ def many(count: int) -> Iterator[FoundFile]:
 
 def test_a_long_plan_is_in_order_and_needs_little_memory() -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    plan = Plan(many(20_000))
+    plan = BatchPlan(many(20_000))
     plan.place(OutputNamer(settings_for("in"), lambda path: (1, 1)), rename=False)
     last = ""
     for item in plan:
@@ -217,13 +217,13 @@ def test_a_long_plan_is_in_order_and_needs_little_memory() -> None:
 def test_an_input_named_twice_is_one(tmp_path: Path) -> None:
     draw(tmp_path / "in" / "a.png")
     told = settings_for(tmp_path / "in", tmp_path / "in" / "a.png", tmp_path / "in" / ".." / "in" / "a.png")
-    assert len(Plan(InputFinder(told.input))) == 1
+    assert len(BatchPlan(InputFinder(told.input))) == 1
 
 
 def test_names_that_differ_in_case_only_are_two_where_the_file_system_says_so(tmp_path: Path) -> None:
     for name in ("A.png", "a.png"):
         draw(tmp_path / name)
-    plan = Plan(InputFinder(settings_for(tmp_path).input))
+    plan = BatchPlan(InputFinder(settings_for(tmp_path).input))
     plan.place(OutputNamer(settings_for(tmp_path), lambda path: (1, 1)), rename=False)
     assert [item.target.name for item in plan] == ["A_x2.png", "a_x2.png"]
 
@@ -234,18 +234,18 @@ def test_a_mask_is_not_written_over(tmp_path: Path) -> None:
     draw(tmp_path / "masks" / "a.png")
     masks = tmp_path / "masks"
     told = settings_for(tmp_path / "a.tif", path=str(masks / "a.png"), on_exists="overwrite", mask=str(masks))
-    plan = Plan(InputFinder(told.input))
-    with pytest.raises(InputError, match="would be written over"):
+    plan = BatchPlan(InputFinder(told.input))
+    with pytest.raises(InputError, match="would be overwritten by its own result"):
         plan.place(OutputNamer(told, lambda path: (1, 1)), False, told.input)
 
 
 def test_a_message_arrives_as_it_was_sent() -> None:
     whole = np.arange(24, dtype=np.uint16).reshape(2, 4, 3)
-    picture = Picture(pixels=whole[:, ::2], alpha=whole[..., 0], profile=Profile(b"p", "RGB"), notes=("a", "b"))
+    picture = Picture(pixels=whole[:, ::2], alpha=whole[..., 0], profile=IccProfile(b"p", "RGB"), notes=("a", "b"))
     for message in (
         picture,
         protocol.Refusal("no", "kind"),
-        protocol.Request(Path("\udcff"), b"x", InputOptions(inputs=("a",)), "size"),
+        protocol.ReadRequest(Path("\udcff"), b"x", InputOptions(inputs=("a",)), "size"),
     ):
         stream = io.BytesIO()
         protocol.send_message(stream, message)
@@ -286,7 +286,7 @@ def test_a_header_without_end_is_no_message() -> None:
 
 def test_a_reader_survives_its_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path / "codec", monkeypatch)
-    reader = Reader(InputOptions(inputs=("a",)), timeout=3)
+    reader = PictureReader(InputOptions(inputs=("a",)), timeout=3)
     try:
         with pytest.raises(PictureError, match="killed") as caught:
             reader.read(hostile(tmp_path / "k.png", b"KILL"))
@@ -319,7 +319,7 @@ class AtTheLastMoment(threading.Timer):
 
 def test_a_timer_that_fires_as_the_answer_comes_harms_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("threading.Timer", AtTheLastMoment)
-    reader = Reader(InputOptions(inputs=("a",)))
+    reader = PictureReader(InputOptions(inputs=("a",)))
     try:
         assert reader.size(draw(tmp_path / "a.png", 30, 20)) == (30, 20)
         assert reader.size(draw(tmp_path / "b.png", 20, 10)) == (20, 10)
@@ -328,7 +328,7 @@ def test_a_timer_that_fires_as_the_answer_comes_harms_nobody(tmp_path: Path, mon
 
 
 def test_a_process_that_died_at_rest_is_no_fault_of_the_next_picture(tmp_path: Path) -> None:
-    reader = Reader(InputOptions(inputs=("a",)))
+    reader = PictureReader(InputOptions(inputs=("a",)))
     try:
         assert reader.size(draw(tmp_path / "a.png", 30, 20)) == (30, 20)
         process = reader.start()
@@ -341,7 +341,7 @@ def test_a_process_that_died_at_rest_is_no_fault_of_the_next_picture(tmp_path: P
 
 def test_a_picture_of_floats_is_read_from_bytes_too() -> None:
     values = np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4)
-    reader = Reader(InputOptions(inputs=("-",)))
+    reader = PictureReader(InputOptions(inputs=("-",)))
     try:
         picture = reader.read(Path("-"), tiff(values, sample_format=3))
         assert picture.pixels[..., 0].tolist() == np.rint(values * 65535).tolist()
@@ -351,7 +351,7 @@ def test_a_picture_of_floats_is_read_from_bytes_too() -> None:
 
 def test_what_is_being_read_can_be_let_go_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path / "codec", monkeypatch)
-    readers = Readers(InputOptions(inputs=("a",)))
+    readers = ReaderPool(InputOptions(inputs=("a",)))
     with ThreadPoolExecutor(2) as pool:
         stalled = pool.submit(readers.read, hostile(tmp_path / "w.png", b"WAIT"))
         readers.drop()
@@ -364,7 +364,7 @@ def test_what_is_being_read_can_be_let_go_of(tmp_path: Path, monkeypatch: pytest
 
 def test_stdin_is_read_up_to_what_a_picture_may_have(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(bytes(2000))))
-    readers = Readers(InputOptions(inputs=("-",), max_pixels=100))
+    readers = ReaderPool(InputOptions(inputs=("-",), max_pixels=100))
     with pytest.raises(PictureError, match="max-pixels"):
         readers.read(Path("-"))
     monkeypatch.setattr("sys.stdin", None)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from srcli.batch.planning.inputs import FoundFile
-from srcli.batch.planning.plan import Plan
+from srcli.batch.planning.plan import BatchPlan
 from srcli.batch.planning.preview_file import check_preview_file
 from srcli.errors import InputError, MachineError
 from srcli.imaging.picture import Picture
@@ -33,10 +33,10 @@ def test_a_preview_of_an_earlier_run_is_in_nobody_s_way(tmp_path: Path) -> None:
     [
         ("a.png", "is itself an input", {"on_exists": "overwrite"}),
         ("masks/a.png", "is itself an input", {"on_exists": "overwrite"}),
-        ("a_x2.png", "is the place of a result", {"on_exists": "overwrite"}),
-        ("photo.png", "exists and is none: give another name, or --overwrite", {}),
-        ("look.bmp", "names no picture", {}),
-        ("", "names no picture", {}),
+        ("a_x2.png", "is where a result is written", {"on_exists": "overwrite"}),
+        ("photo.png", "exists and was not written by --preview: choose another name or --overwrite", {}),
+        ("look.bmp", "is not the name of a picture file", {}),
+        ("", "is not the name of a picture file", {}),
         ("look.png", "leave out --workers and --ray", {"workers": 2}),
         ("look.png", "leave out --workers and --ray", {"ray": "auto"}),
     ],
@@ -62,7 +62,7 @@ def test_a_folder_that_takes_no_files_is_said_before_the_run(tmp_path: Path) -> 
 
 
 def test_a_folder_that_cannot_be_read_has_no_mask(tmp_path: Path) -> None:
-    closed = Plan([FoundFile(tmp_path, tmp_path, 0, problem=("unreadable", "closed"))])
+    closed = BatchPlan([FoundFile(tmp_path, tmp_path, 0, problem=("unreadable", "closed"))])
     asked = settings_for(tmp_path, mask=str(draw(tmp_path / "masks" / "a.png").parent))
     look = tmp_path / "look.png"
     check_preview_file(look, asked, closed, lambda path: None)

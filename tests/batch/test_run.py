@@ -202,9 +202,9 @@ def test_an_input_is_never_written_over(tmp_path: Path) -> None:
     (tmp_path / "link.png").hardlink_to(path)
     before = path.read_bytes()
     for target in ("a.png", "link.png"):
-        with pytest.raises(InputError, match="written over"):
+        with pytest.raises(InputError, match="overwritten by its own result"):
             go(path, path=str(tmp_path / target), on_exists="overwrite")
-    with pytest.raises(InputError, match="written over"):
+    with pytest.raises(InputError, match="overwritten by its own result"):
         go(path, suffix="", on_exists="overwrite")
     assert path.read_bytes() == before
 
@@ -348,7 +348,7 @@ def test_own_pictures_with_a_result_s_name_are_taken_and_results_are_counted(tmp
     assert heard.fate() == {"a.png": "done", "a_x2.png": "done", "a_restored.png": "done"}
     again = go(tmp_path, suffix="_large")
     assert (len(again.outcomes), again.left_out) == (3, 3)
-    assert again.notes == ["3 results of earlier runs left out: name a file to take it all the same"]
+    assert again.notes == ["3 results of earlier runs left out: name a file to include it"]
 
 
 def test_a_kill_before_a_changed_picture_took_its_place_leaves_the_old_result_ours(tmp_path: Path) -> None:
@@ -398,7 +398,7 @@ def test_without_a_journal_nothing_is_remembered(tmp_path: Path) -> None:
 
 
 def test_an_output_that_names_nothing_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="names nothing"):
+    with pytest.raises(InputError, match="-o is empty"):
         go(draw(tmp_path / "a.png"), path="")
 
 

@@ -16,7 +16,7 @@ from srcli import files
 from srcli.batch.journal.file import JOURNAL_NAME, FileStamp, JournalFile
 from srcli.batch.journal.previous_runs import summarize_journal
 from srcli.batch.planning.preflight import check_folders, remove_leftovers
-from srcli.batch.reading.reader import Readers
+from srcli.batch.reading.reader import ReaderPool
 from srcli.batch.report import Report
 from srcli.batch.settings import InputOptions
 from srcli.errors import InputError, MachineError, PictureError
@@ -155,7 +155,7 @@ def test_a_silent_stdin_is_given_up_after_the_timeout(monkeypatch: pytest.Monkey
     reading, writing = os.pipe()
     silent = io.TextIOWrapper(io.FileIO(reading))
     monkeypatch.setattr("sys.stdin", silent)
-    readers = Readers(InputOptions(inputs=("-",)), timeout=0.3)
+    readers = ReaderPool(InputOptions(inputs=("-",)), timeout=0.3)
     with pytest.raises(PictureError, match="standard input did not end within") as caught:
         readers.read(Path("-"))
     assert caught.value.kind == "timeout"

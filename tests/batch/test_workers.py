@@ -113,7 +113,7 @@ def test_a_worker_that_is_killed_loses_nothing(tmp_path: Path) -> None:
     draw(folder / "13.png", 13)
     heard = go(folder, path=str(tmp_path / "out"), workers=2, who=factory(pipeline=Repeat(before=die_once)))
     assert (heard.report.done, heard.report.exit_code) == (4, 0)
-    assert heard.notes == ["a worker was lost: what it had is done again by others"]
+    assert heard.notes == ["a worker died: other workers take over its pictures"]
 
 
 def test_a_signal_means_what_it_means_without_workers(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def test_one_picture_against_its_reference(scene):
         (("a/p_x4.png", "b/p_x4.webp", "-o", "a/p_x4.png", "--overwrite"), 2, "is one of the pictures"),
         (("a/p_x4.png", "b/p_x4.webp", "-o", "there.html"), 2, "there.html exists: give --overwrite"),
         (("a/p_x4.png", "b/p_x4.webp", "--sheet", "there.png"), 2, "there.png exists: give --overwrite"),
-        (("a/p_x4.png", "b/p_x4.webp", "-o", "there.html/x.html"), 5, "cannot be made"),
+        (("a/p_x4.png", "b/p_x4.webp", "-o", "there.html/x.html"), 5, "cannot be created"),
         (("a/p_x4.png", "wide.png"), 1, "differ in shape (200x256 and 256x100)"),
         (("a/p_x4.png", "broken.png"), 1, "broken.png"),
         (("a", "b", "--crops", "0"), 2, "--crops 0 is out of range"),

@@ -178,7 +178,7 @@ def test_degrade_keeps_what_is_there_and_says_so(scene):
         (("lr", "-o", "out", "--preset", "pasd"), 1, "below 64 pixels a side"),
         (("hr", "-o", "out", "--preset", "bicubic-x99"), 0, ""),
         (("lr", "-o", "out", "--preset", "bicubic-x99"), 1, "too small to be reduced"),
-        (("lr", "-o", "lr/p0.png/out"), 5, "cannot be made (Not a directory)"),
+        (("lr", "-o", "lr/p0.png/out"), 5, "cannot be created (Not a directory)"),
     ],
 )
 def test_degrade_refuses_what_makes_no_sense(scene, monkeypatch, words, code, message):

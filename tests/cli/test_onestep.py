@@ -15,8 +15,8 @@ from tests.taesd_folder import write_taesd
 
 from srcli.engines.onestep import weights
 from srcli.weights.lock import Entry, File
-from srcli.weights.overlay import put
-from srcli.weights.places import places
+from srcli.weights.overlay import write_entry
+from srcli.weights.places import find_places
 
 TINY = HERE / "onestep" / "tiny"
 RUN = ("--engine", "onestep", "--base-model", TINY / "base", "--caption", "none")
@@ -112,8 +112,9 @@ def lend_base() -> None:
     files = {
         p.relative_to(base).as_posix(): File(p.relative_to(base).as_posix()) for p in base.rglob("*") if p.is_file()
     }
-    put(
-        places().overlay, Entry(name="sd21-base", kind="base", family="sd21", license="-", files=files, local=str(base))
+    write_entry(
+        find_places().overlay,
+        Entry(name="sd21-base", kind="base", family="sd21", license="-", files=files, local=str(base)),
     )
 
 
@@ -140,7 +141,9 @@ def test_osediff_is_pulled_from_its_address_and_runs_without_a_network(
         known = {"kind": "adapter", "family": "sd21", "license": "apache-2.0", "needs": ("sd21-base",)}
         files = {path: File(path, blob=git_blob(content))}
         address = f"{hub.url}/raw/{repo}"
-        put(places().overlay, Entry(name="osediff", address=address, revision=hub.head(repo), files=files, **known))
+        write_entry(
+            find_places().overlay, Entry(name="osediff", address=address, revision=hub.head(repo), files=files, **known)
+        )
         pulled = srcli("models", "pull", "osediff")
         assert pulled.exit_code == 0, pulled.output
         assert "1 hashes learned" in pulled.stderr

@@ -30,7 +30,7 @@ def exif_block(order: str = "<") -> bytes:
     """A block with what srcli edits: orientation, size, comment, place and a thumbnail."""
     found = Image.Exif()
     found.endian = order
-    found[exif.ORIENTATION], found[exif.SOFTWARE] = 6, "camera"
+    found[exif.ORIENTATION_TAG], found[exif.SOFTWARE] = 6, "camera"
     found.get_ifd(exif.EXIF_IFD)[exif.COMMENT] = b"ASCII\0\0\0hello"
     found.get_ifd(exif.EXIF_IFD)[exif.PIXEL_WIDTH] = 20
     found.get_ifd(exif.GPS_IFD)[2] = (51.0, 30.0, 0.0)

@@ -22,12 +22,12 @@ from safetensors.torch import save
 from srcli.batch.journal.file import read_records
 from srcli.errors import SrcliError, WeightsError
 from srcli.imaging.iptc import wrap_resource
-from srcli.weights.families import detect
+from srcli.weights.families import detect_family
 from srcli.weights.listing import NotTheHub, parse_commit
 from srcli.weights.lock import parse_lock
 from srcli.weights.lora import read_lora
 from srcli.weights.open import load_state, read_config
-from srcli.weights.overlay import dump
+from srcli.weights.overlay import format_lock
 from srcli.weights.pickles import to_safetensors
 from tests.fuzz import pictures
 from tests.fuzz.mutate import odd_json, spoiled
@@ -68,7 +68,7 @@ def _written(name: str, data: bytes) -> Path:
 def read_lock(data: bytes) -> None:
     """Whatever is accepted is written and read again as the same."""
     entries = parse_lock(data.decode("utf-8", "replace"), Path("weights.lock"))
-    assert parse_lock(dump(entries), Path("weights.lock")) == entries
+    assert parse_lock(format_lock(entries), Path("weights.lock")) == entries
 
 
 def read_listing(data: bytes) -> None:
@@ -82,7 +82,7 @@ def read_listing(data: bytes) -> None:
 
 def read_weights(data: bytes) -> None:
     path = _written("x.safetensors", data)
-    detect(path)
+    detect_family(path)
     load_state(path)
 
 

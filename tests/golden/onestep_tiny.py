@@ -13,18 +13,18 @@ from srcli.engines.onestep.denoiser import OneStepDenoiser, Strengths
 from srcli.models.low_rank import LowRank
 from srcli.models.stock import build
 from srcli.weights.one_step import (
-    OSEDIFF,
-    PISA,
+    OSEDIFF_KIND,
+    PISA_KIND,
     PIXEL,
     SEMANTIC,
-    UNET,
-    VAE,
-    Adapter,
+    UNET_PART,
+    VAE_PART,
+    OneStepAdapter,
     apply_changes,
     read_adapter,
 )
 
-FILES = {OSEDIFF: "osediff.safetensors", PISA: "pisa_sr.safetensors"}
+FILES = {OSEDIFF_KIND: "osediff.safetensors", PISA_KIND: "pisa_sr.safetensors"}
 TRAINED = Strengths()
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -42,7 +42,7 @@ def opened(folder: Path, cls: type) -> nn.Module:
     return net.eval().requires_grad_(False)
 
 
-def adapter(root: Path, kind: str) -> Adapter:
+def adapter(root: Path, kind: str) -> OneStepAdapter:
     return read_adapter(root / "tiny" / FILES[kind])
 
 
@@ -54,7 +54,7 @@ def folder(root: Path, kind: str) -> Path:
 def unet(root: Path, kind: str, parts: tuple[str, ...] | None = None) -> UNet2DConditionModel:
     """The UNet with these parts of its adapter merged in; all of them unless told otherwise."""
     net = opened(folder(root, kind) / "unet", UNet2DConditionModel)
-    for part in parts or {OSEDIFF: (UNET,), PISA: (PIXEL, SEMANTIC)}.get(kind, ()):
+    for part in parts or {OSEDIFF_KIND: (UNET_PART,), PISA_KIND: (PIXEL, SEMANTIC)}.get(kind, ()):
         apply_changes(adapter(root, kind).changes[part], net, "unet")
     return net
 
@@ -62,22 +62,22 @@ def unet(root: Path, kind: str, parts: tuple[str, ...] | None = None) -> UNet2DC
 @cache
 def vae(root: Path, kind: str) -> AutoencoderKL:
     net = opened(folder(root, kind) / "vae", AutoencoderKL)
-    if kind == OSEDIFF:
-        apply_changes(adapter(root, kind).changes[VAE], net, "vae")
+    if kind == OSEDIFF_KIND:
+        apply_changes(adapter(root, kind).changes[VAE_PART], net, "vae")
     return net
 
 
 @cache
 def semantic(root: Path) -> LowRank:
     """PiSA-SR's semantic part beside the merged UNet."""
-    net = unet(root, PISA)
-    beside = LowRank(net, adapter(root, PISA).changes[SEMANTIC].halves())
+    net = unet(root, PISA_KIND)
+    beside = LowRank(net, adapter(root, PISA_KIND).changes[SEMANTIC].halves())
     beside.attach(net)
     return beside
 
 
 def denoiser(root: Path, kind: str, context: Tensor, strengths: Strengths = TRAINED) -> OneStepDenoiser:
-    beside = semantic(root) if kind == PISA else None
+    beside = semantic(root) if kind == PISA_KIND else None
     return OneStepDenoiser(unet(root, kind), context, beside, strengths)
 
 

@@ -15,7 +15,16 @@ from srcli.engines.latent.prompts import TextEncoder
 from srcli.engines.onestep.denoiser import Strengths
 from srcli.engines.runtime.device import Device
 from srcli.models.stock import build
-from srcli.weights.one_step import ALPHA, OSEDIFF, PARTS, PISA, PIXEL, SEMANTIC, flat_part, read_changes
+from srcli.weights.one_step import (
+    ADAPTER_PARTS,
+    LORA_ALPHA,
+    OSEDIFF_KIND,
+    PISA_KIND,
+    PIXEL,
+    SEMANTIC,
+    flat_part,
+    read_changes,
+)
 from srcli.weights.pickles import to_safetensors
 
 FP32 = Device(torch.device("cpu"), torch.float32)
@@ -40,7 +49,7 @@ def test_a_published_pickle_becomes_the_flat_file(case: Case, kind: str, tmp_pat
 
 @each("onestep", "o01_merged.osediff*")
 def test_osediff_merged(case: Case) -> None:
-    nets = {"unet": unet(case.root, OSEDIFF), "vae": vae(case.root, OSEDIFF)}
+    nets = {"unet": unet(case.root, OSEDIFF_KIND), "vae": vae(case.root, OSEDIFF_KIND)}
     for name, want in case.tensors.items():
         network, _, weight = name.partition(".")
         assert off_by(nets[network].state_dict()[weight], want) <= MERGED, name
@@ -51,7 +60,7 @@ def test_pisa_merged(case: Case) -> None:
     parts = {"pix": (PIXEL,), "both": (PIXEL, SEMANTIC)}
     for name, want in case.tensors.items():
         merged, _, weight = name.partition(".")
-        assert off_by(unet(case.root, PISA, parts[merged]).state_dict()[weight], want) <= MERGED, name
+        assert off_by(unet(case.root, PISA_KIND, parts[merged]).state_dict()[weight], want) <= MERGED, name
 
 
 def sizes(case: Case) -> list[str]:
@@ -71,7 +80,7 @@ def test_encoded(case: Case, part: str) -> None:
 
 @each_group("onestep", "o03_unet.osediff*", sizes)
 def test_osediff_predictions(case: Case, part: str) -> None:
-    check_prediction(case, part, OSEDIFF)
+    check_prediction(case, part, OSEDIFF_KIND)
 
 
 @each_group("onestep", "o12_unet.gdpo*", sizes)
@@ -95,7 +104,7 @@ def test_pisa_predictions(case: Case, part: str, one_by_one: bool) -> None:
     named |= {f"pix{pix:g}_sem{sem:g}": Strengths(pix, sem) for pix, sem in json.loads(case.notes["pairs"])}
     assert given.keys() == named.keys()
     for name, strengths in named.items():
-        predict = replace(denoiser(case.root, PISA, case.tensors["context"], strengths), one_by_one=one_by_one)
+        predict = replace(denoiser(case.root, PISA_KIND, case.tensors["context"], strengths), one_by_one=one_by_one)
         assert off_by(predict(latent, t, latent), given[name]) <= NETWORK, name
 
 
@@ -165,17 +174,17 @@ def test_module_lists_of_a_published_file(case: Case) -> None:
 @each("onestep", "*.keys", folder="manifest")
 def test_keys_and_shapes_of_a_published_file(case: Case) -> None:
     """A file of these keys is read whole, and every change fits the full-size network that it is for."""
-    kind = OSEDIFF if case.name.startswith("osediff") else PISA
+    kind = OSEDIFF_KIND if case.name.startswith("osediff") else PISA_KIND
     network = case.name.split("_")[-1].removesuffix(".keys")
     state = {name: torch.empty(shape, device="meta") for name, shape in case.notes.items()}
     said = counts(case)[case.name.removesuffix(".keys")]
-    adapters = {adapter for part in PARTS[kind] for adapter in part.lists}
+    adapters = {adapter for part in ADAPTER_PARTS[kind] for adapter in part.lists}
     taken, weights = 0, dict(full_size(case)[network].named_parameters())
-    for part in PARTS[kind]:
+    for part in ADAPTER_PARTS[kind]:
         if not part.name.endswith(network):
             continue
         flat = flat_part(case.file(".json"), part, state, adapters)
-        changes = read_changes(case.file(".json"), flat, ALPHA, said.get(part.said, said.get("rank")))
+        changes = read_changes(case.file(".json"), flat, LORA_ALPHA, said.get(part.said, said.get("rank")))
         taken += len(flat)
         assert all(pair.fits(weights[f"{module}.weight"]) for module, pair in changes.pairs.items())
         assert all(weights[name].shape == tensor.shape for name, tensor in changes.replaced.items())

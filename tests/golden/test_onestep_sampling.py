@@ -15,13 +15,13 @@ from srcli.engines.latent.schedulers import noised
 from srcli.engines.latent.sizes import least
 from srcli.engines.onestep.denoiser import OneStepDenoiser, Strengths
 from srcli.engines.runtime.device import Device
-from srcli.imaging.resize import resize
+from srcli.imaging.resize import resize_array
 from srcli.sampling import colorfix
 from srcli.sampling.one_step import OneStep, alpha_bar
 from srcli.sampling.sampler import Tiled, sample
 from srcli.sampling.tiling import Tile, gaussian, grid
 from srcli.settings import Tiling
-from srcli.weights.one_step import OSEDIFF, PISA
+from srcli.weights.one_step import OSEDIFF_KIND, PISA_KIND
 
 FP32 = Device(torch.device("cpu"), torch.float32)
 STEP, NETWORK, PIPELINE, COLOUR = 1e-6, 2e-5, 5e-5, 1e-6
@@ -58,7 +58,7 @@ def test_the_step_between_two_levels(case: Case) -> None:
 
 
 def weight_of(kind: str) -> partial:
-    return partial(gaussian, half_up=kind == OSEDIFF)
+    return partial(gaussian, half_up=kind == OSEDIFF_KIND)
 
 
 @each_group("onestep", "o06_tile_weights*", lambda case: sorted(case.tensors))
@@ -84,7 +84,7 @@ def tiles(latent: Tensor, notes: dict) -> list[Tile] | None:
 @each("onestep", "o07_tiled.osediff*")
 def test_tiles_of_osediff(case: Case) -> None:
     given, seen = case.tensors, []
-    predict, t = denoiser(case.root, OSEDIFF, given["context"]), torch.tensor(999)
+    predict, t = denoiser(case.root, OSEDIFF_KIND, given["context"]), torch.tensor(999)
 
     class Watched:
         stride = 1
@@ -94,7 +94,7 @@ def test_tiles_of_osediff(case: Case) -> None:
             return seen[-1]
 
     laid = tiles(given["latent"], case.notes)
-    got = Tiled(Watched(), laid, weight=weight_of(OSEDIFF))(given["latent"], t, given["latent"])
+    got = Tiled(Watched(), laid, weight=weight_of(OSEDIFF_KIND))(given["latent"], t, given["latent"])
     assert len(seen) == len(laid) == sum(name.startswith("tile") for name in given)
     for index, part in enumerate(seen):
         assert off_by(part, given[f"tile{index:02d}"]) <= NETWORK
@@ -110,8 +110,8 @@ def test_tiles_of_pisa(case: Case, at_once: int) -> None:
     named |= {f"pix{pix:g}_sem{sem:g}": Strengths(pix, sem) for pix, sem in json.loads(case.notes["pairs"])}
     assert named.keys() == given.keys() - {"context", "latent"}
     for name, strengths in named.items():
-        predict = denoiser(case.root, PISA, given["context"], strengths)
-        tiled = Tiled(predict, tiles(given["latent"], case.notes), at_once, weight=weight_of(PISA))
+        predict = denoiser(case.root, PISA_KIND, given["context"], strengths)
+        tiled = Tiled(predict, tiles(given["latent"], case.notes), at_once, weight=weight_of(PISA_KIND))
         got = tiled(given["latent"], torch.tensor(1), given["latent"])
         assert off_by(got, given[name]) <= NETWORK, name
 
@@ -172,7 +172,7 @@ class Recorded:
 
 
 def step_of(case: Case, kind: str) -> OneStep:
-    known = {OSEDIFF: OneStep(999), PISA: OneStep(1, residual=True)}
+    known = {OSEDIFF_KIND: OneStep(999), PISA_KIND: OneStep(1, residual=True)}
     return known.get(kind) or OneStep(int(case.notes["timestep"]))
 
 
@@ -204,4 +204,4 @@ def check_run(case: Case, kind: str) -> None:
     rows = colorfix.fixed(fix, picture(decoded), lambda rows: prepared[:, :, rows])
     fixed, want = truncated(rows(slice(0, decoded.shape[0]))), given["output_u8"]
     size = (want.shape[1], want.shape[0])  # of a picture that was enlarged first, the official program shrinks again
-    assert close(torch.from_numpy(resize(fixed.numpy(), size)), want, 4)
+    assert close(torch.from_numpy(resize_array(fixed.numpy(), size)), want, 4)

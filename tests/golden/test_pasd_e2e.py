@@ -21,7 +21,7 @@ from srcli.engines.pasd.weights import open_all
 from srcli.engines.runtime.device import Device
 from srcli.imaging.color import compute_luminance, transplant_luma
 from srcli.imaging.picture import Picture
-from srcli.imaging.resize import resize
+from srcli.imaging.resize import resize_array
 from srcli.pipeline import EnginePipeline
 from srcli.sampling.noise import AGAIN, POSTERIOR, START, NoiseField
 from srcli.settings import ModelChoice, Prompt, Sampling, Size
@@ -136,15 +136,15 @@ def test_pictures_before_and_after_the_model(case: Case) -> None:
     processed = tuple(reversed(given["processed_u8"].shape[:2]))
     if not grey(case):
         up, short = option(case, "upscale"), option(case, "process_size")
-        picture = resize(given["input_u8"], (width * up, height * up))
+        picture = resize_array(given["input_u8"], (width * up, height * up))
         if min(picture.shape[:2]) < short:
             ratio = short / min(picture.shape[:2])
             long = int(short * max(picture.shape[:2]) / min(picture.shape[:2]))
             wide = picture.shape[1] > picture.shape[0]
-            picture = resize(picture, (long, short) if wide else (short, long), "bilinear")
+            picture = resize_array(picture, (long, short) if wide else (short, long), "bilinear")
             assert ratio > 1
-        assert np.array_equal(resize(picture, processed), given["processed_u8"])
-        assert np.array_equal(resize(given["after_color_fix_u8"], (width * up, height * up)), given["output_u8"])
+        assert np.array_equal(resize_array(picture, processed), given["processed_u8"])
+        assert np.array_equal(resize_array(given["after_color_fix_u8"], (width * up, height * up)), given["output_u8"])
 
 
 @each("pasd", "i_e2e*")

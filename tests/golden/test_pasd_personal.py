@@ -8,11 +8,11 @@ import torch
 from tests.golden.cases import Case, each_group, off_by, picture
 
 from srcli.engines.pasd.weights import Loaded, open_all
-from srcli.settings import Lora, ModelChoice
-from srcli.weights.families import detect
+from srcli.settings import LoraChoice, ModelChoice
+from srcli.weights.families import detect_family
 from srcli.weights.lock import Entry, File
-from srcli.weights.overlay import put
-from srcli.weights.places import places
+from srcli.weights.overlay import write_entry
+from srcli.weights.places import find_places
 from srcli.weights.store import Store
 
 PART = re.compile(r"(?P<kind>\w+)\.(?P<how>none|ckpt_alpha|lora_mult)(?P<amount>[0-9.]*)\.")
@@ -23,7 +23,7 @@ def usual_base(case: Case) -> None:
     """The base that PASD takes when none is chosen: here the tiny one, from the user's own lock."""
     folder = case.root / "tiny" / "base"
     located = Store(offline=True).resolve(str(folder), "base")
-    put(places().overlay, entry(folder, dict(located.sha256)))
+    write_entry(find_places().overlay, entry(folder, dict(located.sha256)))
 
 
 def entry(folder: Path, hashes: dict[str, str]) -> Entry:
@@ -34,7 +34,7 @@ def entry(folder: Path, hashes: dict[str, str]) -> Entry:
 def personal(case: Case, kind: str) -> str:
     """The file of this kind beside the vectors, whatever its name."""
     found = (case.root / "personalized").glob("*.safetensors")
-    return str(next(path for path in found if detect(path).kind == kind))
+    return str(next(path for path in found if detect_family(path).kind == kind))
 
 
 def loaded(case: Case, part: str) -> Loaded:
@@ -45,7 +45,7 @@ def loaded(case: Case, part: str) -> Loaded:
         base, blend = personal(case, "checkpoint"), float(said["amount"])
         choice = ModelChoice(engine="pasd", adapter=adapter, base=base, blend=blend)
     if said["how"] == "lora_mult":
-        lora = Lora(source=personal(case, "lora"), weight=float(said["amount"]))
+        lora = LoraChoice(source=personal(case, "lora"), weight=float(said["amount"]))
         choice = ModelChoice(engine="pasd", adapter=adapter, loras=(lora,), lora_alpha=False)
     return open_all(choice, Store(offline=True))
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from srcli.engines.base import Request
 from srcli.engines.runtime.device import Device
 from srcli.engines.sr3.engine import SR3
-from srcli.imaging.resize import resize
+from srcli.imaging.resize import resize_array
 from srcli.metrics.similarity import psnr, ssim
 from srcli.pipeline import _levels
 from srcli.sampling.sampler import sample
@@ -28,7 +28,7 @@ END = 1e-4
 def test_sizes_are_pillows(case: Case) -> None:
     for small, large in (("lr16_u8", "bicubic128_u8"), ("hr96_u8", "lr16_from_hr_u8")):
         source, want = (case.tensors[key].numpy() for key in (small, large))
-        assert np.array_equal(resize(source, want.shape[1::-1]), want), large
+        assert np.array_equal(resize_array(source, want.shape[1::-1]), want), large
 
 
 @each("sr3", "s09*")

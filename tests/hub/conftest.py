@@ -13,7 +13,7 @@ from safetensors.numpy import save
 
 from srcli.weights.hub import Hub as Client
 from srcli.weights.lock import Entry, File
-from srcli.weights.overlay import dump
+from srcli.weights.overlay import format_lock
 from srcli.weights.store import Store
 from tests.hub.server import Hub, sha256
 
@@ -80,7 +80,7 @@ def entries(hub: Hub) -> dict[str, Entry]:
 def make_store(hub: Hub, tmp_path: Path) -> MakeStore:
     """Make a store over the current environment, as each run of the program would."""
     lock = tmp_path / "weights.lock"
-    lock.write_text(dump(entries(hub)), encoding="utf-8")
+    lock.write_text(format_lock(entries(hub)), encoding="utf-8")
 
     def make(**options: object) -> Store:
         given = {"packaged": lock, "hub": Client(hub.url, pause=0.001, tries=3)} | options

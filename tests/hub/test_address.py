@@ -12,7 +12,7 @@ from srcli.errors import WeightsError
 from srcli.weights import care
 from srcli.weights.cache import PART
 from srcli.weights.lock import Entry, File
-from srcli.weights.overlay import dump
+from srcli.weights.overlay import format_lock
 from srcli.weights.store import Store
 from tests.hub.conftest import BASE, MakeStore, entries
 from tests.hub.server import Fault, Hub, git_blob, sha256
@@ -44,7 +44,7 @@ def make(entry: Entry, hub: Hub, make_store: MakeStore, tmp_path: Path) -> MakeS
     lock = tmp_path / "address.lock"
 
     def made(known: Entry = entry, **options: object) -> Store:
-        lock.write_text(dump(entries(hub) | {"program": known}), encoding="utf-8")
+        lock.write_text(format_lock(entries(hub) | {"program": known}), encoding="utf-8")
         return make_store(packaged=lock, **options)
 
     return made
@@ -141,17 +141,17 @@ def test_offline_forbids_and_says_what_to_do(make: MakeStore, hub: Hub) -> None:
 
 def test_it_is_looked_after_as_any_weight(make: MakeStore) -> None:
     store = make()
-    assert care.state(store, store.lock()["program"]) == care.NO
+    assert care.read_state(store, store.lock()["program"]) == care.NO
     store.resolve("program")
     known = store.lock()["program"]
-    assert care.state(store, known) == care.CHECKED
-    assert [verdict.wrong for verdict in care.verify(store, care.copies(store, known))] == [None]
-    assert care.forget(store, known) == len(CONTENT)
-    assert care.state(store, known) == care.NO
+    assert care.read_state(store, known) == care.CHECKED
+    assert [verdict.wrong for verdict in care.verify_copies(store, care.find_copies(store, known))] == [None]
+    assert care.forget_entry(store, known) == len(CONTENT)
+    assert care.read_state(store, known) == care.NO
 
 
 def test_a_lock_can_learn_the_hash_alone(make: MakeStore, entry: Entry) -> None:
-    assert care.lock(make(), entry).pinned
+    assert care.lock_entry(make(), entry).pinned
 
 
 def test_the_same_bytes_of_two_entries_are_fetched_and_kept_once(
@@ -165,7 +165,7 @@ def test_the_same_bytes_of_two_entries_are_fetched_and_kept_once(
     known = entries(hub)
     twin = replace(known["base"], name="twin", repo="owner/other", revision=hub.head("owner/other"))
     twin = replace(twin, files={vae: File(vae, len(content), sha256(content))})
-    (tmp_path / "twins.lock").write_text(dump(known | {"twin": twin}), encoding="utf-8")
+    (tmp_path / "twins.lock").write_text(format_lock(known | {"twin": twin}), encoding="utf-8")
     store = make_store(packaged=tmp_path / "twins.lock")
     first = store.resolve("base").files[vae]
     hub.asked.clear()
@@ -173,5 +173,5 @@ def test_the_same_bytes_of_two_entries_are_fetched_and_kept_once(
     second = store.resolve("twin").files[vae]
     assert not [asked for asked in hub.asked if asked.path.endswith(vae)]
     assert second.resolve().samefile(first.resolve()) and second.resolve() != first.resolve()
-    care.forget(store, store.lock()["base"])
+    care.forget_entry(store, store.lock()["base"])
     assert second.read_bytes() == content

@@ -112,7 +112,7 @@ def test_an_answer_that_unfolds_or_never_ends_is_given_up(
 
 def test_an_answer_that_trickles_is_given_up(make_store: MakeStore, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("srcli.weights.hub.PACE_WINDOW", 0.2)
-    monkeypatch.setattr("srcli.weights.hub.SLOWEST", 10**9)
+    monkeypatch.setattr("srcli.weights.hub.SLOWEST_RATE", 10**9)
     hub.faults.append(Fault("slow", "*.safetensors", 0.1))
     with pytest.raises(WeightsError, match="bytes in 0 s: try another network"):
         make_store().resolve("base")
@@ -201,10 +201,10 @@ def test_wrong_bytes_are_set_aside_and_not_used(make_store: MakeStore, hub: Hub)
     hub.faults.append(Fault("wrong", "*.safetensors", times=1))
     store = make_store()
     assert store.resolve("base").files[VAE].read_bytes() == TENSORS
-    (aside,) = care.leftovers(store.places.hub)
+    (aside,) = care.find_abandoned_files(store.places.hub)
     assert aside.name.endswith(".bad") and aside.read_bytes() != TENSORS
-    assert [path for path, _ in care.collect(store)] == [aside]
-    assert care.leftovers(store.places.hub) == []
+    assert [path for path, _ in care.remove_garbage(store)] == [aside]
+    assert care.find_abandoned_files(store.places.hub) == []
 
 
 def test_a_hub_that_is_not_there(make_store: MakeStore) -> None:
@@ -291,7 +291,7 @@ def test_verify_finds_moves_and_names_what_rotted(make_store: MakeStore) -> None
     damage(real)
     os.utime(real, ns=(times.st_atime_ns, times.st_mtime_ns))  # as bit rot does: no stamp changes
     make_store(offline=True).resolve("base")
-    verdicts = list(care.verify(store, care.copies(store, store.lock()["base"])))
+    verdicts = list(care.verify_copies(store, care.find_copies(store, store.lock()["base"])))
     (bad,) = [verdict for verdict in verdicts if verdict.wrong]
     assert bad.copy.file.path == VAE and bad.aside is not None and bad.aside.exists()
     assert len(verdicts) == 3 and not found.files[VAE].exists()
@@ -300,10 +300,10 @@ def test_verify_finds_moves_and_names_what_rotted(make_store: MakeStore) -> None
 def test_verify_of_a_share_reads_no_more_than_it_must(make_store: MakeStore) -> None:
     store = make_store()
     store.resolve("base")
-    copies = care.copies(store, store.lock()["base"])
+    copies = care.find_copies(store, store.lock()["base"])
     sizes = {item.path: item.path.stat().st_size for item in copies}
     for _ in range(20):
-        drawn = [sizes[item.path] for item in care.drawn(copies, 0.5)]
+        drawn = [sizes[item.path] for item in care.draw_share(copies, 0.5)]
         assert sum(drawn) >= 0.5 * sum(sizes.values())
         assert sum(drawn[:-1]) < 0.5 * sum(sizes.values())
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from srcli.cli import app
 from srcli.cli.models import _wanted
-from srcli.weights.overlay import dump
+from srcli.weights.overlay import format_lock
 from tests.hub.conftest import ADAPTER, BASE, TENSORS, MakeStore
 from tests.hub.server import Fault, Hub
 
@@ -122,7 +122,7 @@ def test_lock_fills_in_every_hash_without_the_weights(srcli, hub: Hub) -> None:
 
 def test_what_fails_is_one_line_with_its_exit_code(srcli, hub: Hub) -> None:
     assert srcli("pull", "no-such-thing", exit_code=4).stderr.startswith("srcli: no weight named 'no-such-thing'")
-    assert "majicmix is yours to bring" in srcli("pull", "majicmix", exit_code=4).stderr
+    assert "majicmix must be downloaded by hand" in srcli("pull", "majicmix", exit_code=4).stderr
     assert "srcli models pull sd15" in srcli("path", "sd15", exit_code=4).stderr
     hub.faults.append(Fault("gated", "/api/*"))
     failed = srcli("add", "x", BASE, exit_code=4)
@@ -175,7 +175,7 @@ def test_two_weights_that_need_different_parts_of_a_third_get_both(hub: Hub, mak
     store = make_store()
     lock = store.lock()
     lock |= {"other": replace(lock["adapter"], name="other", needs=("base/tokenizer",))}
-    store.packaged.write_text(dump(lock), encoding="utf-8")
+    store.packaged.write_text(format_lock(lock), encoding="utf-8")
     parts = {entry.name: parts for entry, parts in _wanted(store, ["adapter", "other"], False)}
     assert parts["base"] == ("tokenizer", "vae")
     assert [entry.name for entry, _ in _wanted(store, ["adapter", "other"], True)] == ["adapter", "other"]

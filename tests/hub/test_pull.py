@@ -180,7 +180,7 @@ def test_a_download_that_another_just_began_is_not_taken_for_a_bad_one(
 
     monkeypatch.setattr(Client, "fetch", overtaken)
     assert make_store().resolve("base").files[VAE].read_bytes() == TENSORS
-    assert care.leftovers(make_store().places.hub) == []
+    assert care.find_abandoned_files(make_store().places.hub) == []
 
 
 def test_two_pulls_at_once_end_with_one_good_file(make_store: MakeStore, hub: Hub) -> None:
@@ -200,7 +200,7 @@ def test_two_pulls_at_once_end_with_one_good_file(make_store: MakeStore, hub: Hu
         thread.join()
     assert failed == []
     assert make_store().resolve("base").files[VAE].read_bytes() == TENSORS
-    assert care.leftovers(make_store().places.hub) == []
+    assert care.find_abandoned_files(make_store().places.hub) == []
 
 
 def test_two_pulls_at_once_are_safe_where_locks_do_nothing(
@@ -238,7 +238,7 @@ def test_two_processes_pulling_at_once_do_not_harm_each_other(make_store: MakeSt
     assert [pull.wait(60) for pull in pulls] == [0, 0]
     hub.asked.clear()
     assert make_store().resolve("base").files[VAE].read_bytes() == TENSORS
-    assert hub.asked == [] and care.leftovers(make_store().places.hub) == []
+    assert hub.asked == [] and care.find_abandoned_files(make_store().places.hub) == []
 
 
 def test_a_killed_pull_goes_on_in_the_next_run(make_store: MakeStore, hub: Hub) -> None:
@@ -248,10 +248,10 @@ def test_a_killed_pull_goes_on_in_the_next_run(make_store: MakeStore, hub: Hub) 
     while not any(part.stat().st_size for part in cache.glob(f"*/blobs/{sha256(TENSORS)}{PART}")):
         assert pull.poll() is None
         time.sleep(0.01)
-    assert care.collect(make_store()) == []  # what another process is at is no leftover
+    assert care.remove_garbage(make_store()) == []  # what another process is at is no leftover
     pull.kill()
     pull.wait()
-    assert any(path.name.endswith(PART) for path in care.leftovers(cache))
+    assert any(path.name.endswith(PART) for path in care.find_abandoned_files(cache))
     hub.faults.clear()
     hub.asked.clear()
     assert make_store().resolve("base").files[VAE].read_bytes() == TENSORS

@@ -61,7 +61,7 @@ def test_a_hash_of_a_path_and_of_what_is_open(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["n" * 300, "~nosuchuser/x", "a\x00b", "/dev/null/x", "half \udc80"])
 def test_what_cannot_be_is_not_there_and_nothing_raises(text: str) -> None:
     path = files.expand_user(text)
-    assert not files.exists(path) and not files.is_file(path) and not files.is_dir(path)
+    assert not files.path_exists(path) and not files.is_file(path) and not files.is_dir(path)
 
 
 def test_what_is_there_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,4 +69,4 @@ def test_what_is_there_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (tmp_path / "a").touch()
     found = files.expand_user("~/a")
     assert found == tmp_path / "a"
-    assert files.exists(found) and files.is_file(found) and files.is_dir(tmp_path)
+    assert files.path_exists(found) and files.is_file(found) and files.is_dir(tmp_path)

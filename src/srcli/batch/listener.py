@@ -1,4 +1,4 @@
-"""What a batch tells while it runs. All of it is told from the thread that called run_batch()."""
+"""Events of a running batch. All are called from the thread that called run_batch()."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from srcli.batch.report import Outcome, Report, Tally
 
 
 class Listener:
-    """Hears everything and says nothing: override what is to be shown."""
+    """Receives every event and ignores it; subclasses override what they show."""
 
     def planned(self, total: int, left_out: int) -> None:
-        """The inputs are known. `left_out` counts what folders hold besides pictures, and our own outputs."""
+        """The inputs are known. `left_out` counts files in folders that are not pictures or are earlier results."""
 
     def note(self, text: str) -> None:
-        """A sentence for the user."""
+        """A message for the user."""
 
     def begun(self, source: Path, size: tuple[int, int], target: tuple[int, int]) -> None:
-        """A picture's turn came; width and height, of itself and of its result."""
+        """Computing a picture begins. `size` and `target` are (width, height) of the picture and of its result."""
 
     def step(self, source: Path, stage: str, done: int, total: int) -> None:
-        """A picture moved on: its stage, and steps of it that are done."""
+        """Progress within a picture: its stage, and the steps done and in total."""
 
     def ended(self, outcome: Outcome, tally: Tally) -> None:
-        """A picture is finished, in one of three ways."""
+        """A picture is done, skipped or failed."""
 
     def finished(self, report: Report) -> None:
-        """The batch is over, in whatever way."""
+        """The batch has ended, also when it was interrupted."""
 
     def cut_off(self) -> None:
-        """The process ends at this moment: give back what would outlive it. Called from a signal handler."""
+        """The process is about to exit: restore the terminal. Called from a signal handler."""

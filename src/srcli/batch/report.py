@@ -1,4 +1,4 @@
-"""What became of every picture, and the exit code that follows from it."""
+"""Outcomes of pictures, their counts, and the exit code that follows."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from srcli.errors import MachineError, PictureError, SrcliError, TooLarge
 from srcli.messages import name_flags
 
 DONE, SKIPPED, FAILED = "done", "skipped", "failed"
-ALL_FAILED, SOME_FAILED, SIGNALLED = 1, 3, 128
-KINDS: Mapping[type, str] = {MachineError: "machine", TooLarge: "memory"}
+ALL_FAILED, SOME_FAILED, SIGNAL_EXIT = 1, 3, 128
+ERROR_KINDS: Mapping[type, str] = {MachineError: "machine", TooLarge: "memory"}
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one picture."""
+    """The outcome of one picture."""
 
     source: Path
     status: str
     target: Path | None = None
-    kind: str | None = None  # class of the failure, or why it was skipped
+    kind: str | None = None  # class of the failure, or reason for skipping
     message: str | None = None
     seconds: float = 0.0
-    exit_code: int = 0  # of the failure, had it been the only picture
+    exit_code: int = 0  # exit code if this were the only picture
     size: tuple[int, int] | None = None
     notes: tuple[str, ...] = ()
     error: BaseException | None = None
 
 
 def outcome_of_error(source: Path, error: BaseException, seconds: float = 0.0) -> Outcome:
-    """One picture's failure, whatever was raised. What is no SrcliError is a bug or a library's surprise."""
-    kind = error.kind if isinstance(error, PictureError) else KINDS.get(type(error), type(error).__name__)
+    """The outcome of a picture that failed with any exception; only a SrcliError is an expected one."""
+    kind = error.kind if isinstance(error, PictureError) else ERROR_KINDS.get(type(error), type(error).__name__)
     text = name_flags(str(error)) or type(error).__name__
     known = isinstance(error, SrcliError)
     message = text if known else f"{type(error).__name__}: {text}"
@@ -76,13 +76,13 @@ class Report:
 
     @property
     def left(self) -> int:
-        """Pictures that were never begun: the run was interrupted, or stopped at its first failure."""
+        """Pictures that were not started, because the run was interrupted or stopped at its first failure."""
         return self.total - self.done - self.skipped - self.failed
 
     @property
     def exit_code(self) -> int:
-        if self.signal is not None and self.left:  # else all was done, and it came too late to mean anything
-            return SIGNALLED + self.signal
+        if self.signal is not None and self.left:  # a signal after the last picture changes nothing
+            return SIGNAL_EXIT + self.signal
         if not self.failed:
             return 0
         if self.done or self.skipped:

@@ -1,4 +1,4 @@
-"""One run, from what was asked to the report: plan everything, then let pictures pass."""
+"""Run a batch: plan all pictures, process them, and return a report."""
 
 from __future__ import annotations
 
@@ -17,27 +17,28 @@ from srcli.batch.listener import Listener
 from srcli.batch.planning.decide import Decider
 from srcli.batch.planning.inputs import InputFinder
 from srcli.batch.planning.output_names import OutputNamer, OwnOutputs, least_factor
-from srcli.batch.planning.plan import Item, Plan
-from srcli.batch.planning.preflight import check_folders, check_space
+from srcli.batch.planning.plan import BatchPlan, Item
+from srcli.batch.planning.preflight import check_folders, check_output_space
 from srcli.batch.planning.preview_file import check_preview_file
-from srcli.batch.reading.reader import Readers
+from srcli.batch.reading.reader import ReaderPool
 from srcli.batch.report import FAILED, Outcome, Report, Tally
 from srcli.batch.settings import STDIO, BatchSettings
 from srcli.batch.signals import watch_signals
 from srcli.batch.stages import Inbox, Stages, Steps, StopRequest
-from srcli.batch.workers.base import Notify, Result, Workers
+from srcli.batch.workers.base import ComputedPicture, Workers
 from srcli.batch.workers.local import LocalWorker
 from srcli.batch.write_result import ResultWriter
 from srcli.errors import InputError
 from srcli.imaging.picture import Picture
-from srcli.imaging.printable import counted, printable
+from srcli.imaging.printable import format_count, printable
+from srcli.messages import Tell
 
 if TYPE_CHECKING:
-    from srcli.batch.workers.pool import Backend
+    from srcli.batch.workers.pool import WorkerBackend
 
 
 def run_batch(settings: BatchSettings, listener: Listener | None = None) -> Report:
-    """Do the job to every picture. Raises what ends a run as a whole; what ends one picture is in the report."""
+    """Process every picture. Raises errors that end the whole run; failures of single pictures are in the report."""
     with ExitStack() as stack:
         stop = StopRequest()
         listener = listener or Listener()
@@ -45,33 +46,33 @@ def run_batch(settings: BatchSettings, listener: Listener | None = None) -> Repo
         return _Run(settings, listener, stop, stack).go()
 
 
-def find_pictures(
-    settings: BatchSettings, namer: OutputNamer, previous: PreviousRuns, readers: Readers
-) -> tuple[Plan, int, int]:
-    """All pictures to answer for; how many files of their folders are no pictures, and how many our own results."""
+def plan_pictures(
+    settings: BatchSettings, namer: OutputNamer, previous: PreviousRuns, readers: ReaderPool
+) -> tuple[BatchPlan, int, int]:
+    """Return the plan, the number of files that are not pictures, and the number of earlier results left out."""
     for folder in namer.bases(settings.input) if settings.run.journal is not False else ():
         previous.read(folder / JOURNAL_NAME)
     finder = InputFinder(settings.input, namer.folder)
-    plan = Plan(finder)
+    plan = BatchPlan(finder)
     own = plan.leave_out(OwnOutputs(settings, previous.wrote, readers.provenance))
     if (problem := plan.problem()) is not None:
-        raise InputError(f"{problem}; {told_own(own)}" if own else problem)
+        raise InputError(f"{problem}; {describe_own_results(own)}" if own else problem)
     return plan, finder.left_out, own
 
 
-def told_own(count: int) -> str:
-    """What is said about results of earlier runs among the inputs."""
-    return f"{counted(count, 'result')} of earlier runs left out: name a file to take it all the same"
+def describe_own_results(count: int) -> str:
+    """The message about earlier results that were found among the inputs."""
+    return f"{format_count(count, 'result')} of earlier runs left out: name a file to include it"
 
 
 class _Run:
-    """The parts of one run, and how they fit together."""
+    """The objects that one run consists of."""
 
     def __init__(self, settings: BatchSettings, listener: Listener, stop: StopRequest, stack: ExitStack) -> None:
         self.settings, self.listener, self.stack = settings, listener, stack
         self.began = time.perf_counter()
         self.stop, self.tally, self.recipe = stop, Tally(), settings.recipe()
-        self.readers = Readers(settings.input, settings.run.timeout)
+        self.readers = ReaderPool(settings.input, settings.run.timeout)
         stack.callback(self.readers.close)
         self.writer, self.previous = ResultWriter(settings.output, settings.job), PreviousRuns()
         self.journal: JournalWriter | None = None
@@ -94,20 +95,20 @@ class _Run:
             raise self.stop.error
         return report
 
-    def plan(self) -> Plan:
-        """Everything that can go wrong for all is found here, before a model is loaded."""
+    def plan(self) -> BatchPlan:
+        """Plan the run and check everything that would fail for all pictures, before a model is loaded."""
         settings = self.settings
         namer = OutputNamer(settings, self.readers.size)
-        plan, strangers, own = find_pictures(settings, namer, self.previous, self.readers)
+        plan, strangers, own = plan_pictures(settings, namer, self.previous, self.readers)
         if len(plan) > 1 and (namer.streams or namer.file):
             raise InputError(f"-o {settings.output.path} takes one picture, {len(plan)} were given: give a folder")
         if STDIO in settings.input.inputs and settings.output.path is None:
-            raise InputError("a picture from stdin has no place of its own: give -o FILE, or -o - for stdout")
+            raise InputError("a picture from stdin has no folder for its result: give -o FILE, or -o - for stdout")
         plan.place(namer, settings.output.on_exists == "rename", settings.input)
         if settings.preview:
             check_preview_file(settings.preview, settings, plan, self.readers.provenance)
         if own:
-            self.listener.note(told_own(own))
+            self.listener.note(describe_own_results(own))
         self._tell_unmasked(plan)
         self._check_folders(plan, namer)
         self._open_journal(plan, namer)
@@ -115,7 +116,7 @@ class _Run:
         self.listener.planned(len(plan), strangers + own)
         return plan
 
-    def _tell_unmasked(self, plan: Plan) -> None:
+    def _tell_unmasked(self, plan: BatchPlan) -> None:
         options = self.settings.input
         if options.mask is None:
             return
@@ -124,24 +125,24 @@ class _Run:
         if (first := next(bare, None)) is not None:
             more = sum(1 for _ in bare)
             which = printable(first) + (f" and {more} more of {len(plan)} pictures" if more else "")
-            self.listener.note(f"no mask in {printable(options.mask)} for {which}: not mended")
+            self.listener.note(f"no mask in {printable(options.mask)} for {which}: not repaired")
 
-    def _check_folders(self, plan: Plan, namer: OutputNamer) -> None:
+    def _check_folders(self, plan: BatchPlan, namer: OutputNamer) -> None:
         if namer.streams:
             return
         check_folders(item.target.parent for item in plan if not item.found.problem)
         first = next((item for item in plan if not item.found.problem), None)
-        if first is None:  # each has its own reason to fail, and says it when its turn comes
+        if first is None:  # every picture has a problem of its own, reported in its turn
             return
-        check_space(first.target.parent, plan.size, least_factor(self.settings.job), self.settings.output.format)
+        check_output_space(first.target.parent, plan.size, least_factor(self.settings.job), self.settings.output.format)
 
-    def _open_journal(self, plan: Plan, namer: OutputNamer) -> None:
+    def _open_journal(self, plan: BatchPlan, namer: OutputNamer) -> None:
         wanted = self.settings.run.journal
         if not namer.streams and (len(plan) > 1 if wanted is None else wanted):
             self.journal = JournalWriter(self.settings, namer.base(next(iter(plan)).found))
             self.stack.callback(self.journal.close)
 
-    def hire(self, tell: Notify) -> Workers:
+    def hire(self, tell: Tell) -> Workers:
         settings = self.settings
         if settings.run.cluster is None and settings.run.workers == 1:
             return LocalWorker(settings.factory, settings.job, tell, settings.preview)
@@ -149,7 +150,7 @@ class _Run:
 
         return WorkerPool(_backend(settings, tell), settings.run.timeout, tell)
 
-    def items(self, plan: Plan) -> Iterator[Item | Outcome]:
+    def items(self, plan: BatchPlan) -> Iterator[Item | Outcome]:
         settings = self.settings
         on_exists = settings.output.on_exists
         confirm = self.journal.confirmed if self.journal else None
@@ -164,7 +165,7 @@ class _Run:
         self.writer.check(item, picture)
         return picture
 
-    def write(self, item: Item, result: Result) -> Outcome:
+    def write(self, item: Item, result: ComputedPicture) -> Outcome:
         announce = partial(self.journal.started, item, result) if self.journal else None
         outcome = self.writer.write(item, result, result_key(result.picture.sha256, item.recipe), announce)
         if self.journal:
@@ -204,7 +205,7 @@ class _Run:
         )
 
 
-def _backend(settings: BatchSettings, tell: Notify) -> Backend:
+def _backend(settings: BatchSettings, tell: Tell) -> WorkerBackend:
     if settings.run.cluster is None:
         from srcli.batch.workers.processes import ProcessBackend
 

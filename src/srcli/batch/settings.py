@@ -1,4 +1,4 @@
-"""What a batch is told: where pictures come from, where results go, and how to go about it."""
+"""Settings of a batch: inputs, outputs, how it runs, and which pipeline it loads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from srcli import __version__
 from srcli.errors import InputError
-from srcli.files import exists, hash_file, is_dir, is_file, same_file
+from srcli.files import hash_file, is_dir, is_file, path_exists, same_file
 from srcli.messages import forward_messages
 from srcli.settings import FRAMES, MAX_PIXELS, REFUSE, DeviceChoice, ModelChoice
 from srcli.tasks import Job
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 
 STDIO = "-"
 LOCAL = "local"
-CAPTION_KINDS = ("captioner", "classifier", "detector")  # weights that say what a picture shows, for its prompt
-LONGEST = 31_536_000  # seconds that a picture may be given: timers take no endless ones
+CAPTION_KINDS = ("captioner", "classifier", "detector")  # weights that describe a picture for its prompt
+LONGEST = 31_536_000  # largest --timeout in seconds that timers accept
 ON_EXISTS = ("fail", "skip", "rename", "overwrite")
-PREVIEWS = (".png", ".jpg", ".jpeg", ".webp")  # any viewer shows them, and their metadata tell them from other files
+PREVIEWS = (".png", ".jpg", ".jpeg", ".webp")  # formats that any viewer shows and that hold our metadata
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputOptions:
-    """Which pictures to take, and how strictly."""
+    """Which pictures to read, and how strictly."""
 
     inputs: tuple[str, ...] = ()  # files, folders, or "-" for a picture on stdin
     recursive: bool = False
@@ -41,14 +41,14 @@ class InputOptions:
     max_pixels: int = MAX_PIXELS
     frames: str = REFUSE
     allow_truncated: bool = False
-    mask: str | None = None  # a picture that shows damage in white, or a folder of such
+    mask: str | None = None  # a picture that marks damage in white, or a folder of such
 
     def __post_init__(self) -> None:
         if not self.inputs and self.listed is None:
             raise InputError("no picture named: give files, folders, - for stdin, or --from FILE")
         if self.inputs.count(STDIO) + (self.listed == STDIO) > 1:
             raise InputError("stdin was named twice: it can be read once")
-        if self.mask is not None and not exists(Path(self.mask)):
+        if self.mask is not None and not path_exists(Path(self.mask)):
             raise InputError(f"no such mask {self.mask}: give --mask a picture, or a folder of pictures")
         if self.mask is not None and any(same_file(Path(self.mask), Path(name)) for name in self.inputs):
             raise InputError(f"the mask {self.mask} is itself an input: keep masks in a folder of their own")
@@ -58,7 +58,7 @@ class InputOptions:
             raise InputError(f"--frames {self.frames!r} is unknown: choose one of {', '.join(FRAMES)}")
 
     def mask_for(self, path: Path, root: Path) -> Path | None:
-        """The mask of a picture: the one there is, or at its place in a folder the PNG of its name, if there is one."""
+        """The mask of a picture: the single mask, or NAME.png at the same place in the folder of masks, or None."""
         if self.mask is None:
             return None
         mask = Path(self.mask)
@@ -88,11 +88,11 @@ class OutputOptions:
 
     def __post_init__(self) -> None:
         if self.path == "":
-            raise InputError("-o names nothing: give a file, a folder, or - (is a shell variable empty?)")
+            raise InputError("-o is empty: give a file, a folder, or - (is a shell variable empty?)")
         if self.on_exists not in ON_EXISTS:
             raise InputError(f"--on-exists {self.on_exists!r} is unknown: choose one of {', '.join(ON_EXISTS)}")
         if self.suffix is not None and ("/" in self.suffix or "\0" in self.suffix):
-            raise InputError("--suffix is part of a file's name: leave out the slash")
+            raise InputError("--suffix contains a slash: leave it out")
         if self.quality is not None and not 1 <= self.quality <= 100:
             raise InputError(f"--file-quality {self.quality} is out of range: give a number from 1 to 100")
         if self.format is not None:
@@ -100,12 +100,13 @@ class OutputOptions:
 
             parse_format(self.format)
         if self.preview is not None and not self.preview.lower().endswith(PREVIEWS):
-            raise InputError(f"--preview {self.preview!r} names no picture: end it in {', '.join(PREVIEWS)}")
+            endings = ", ".join(PREVIEWS)
+            raise InputError(f"--preview {self.preview!r} is not the name of a picture file: end it in {endings}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """How the batch is run."""
+    """How the batch runs."""
 
     fail_fast: bool = False
     timeout: float | None = None  # seconds for one picture
@@ -128,7 +129,7 @@ class RunOptions:
 
 @dataclass(frozen=True, slots=True)
 class PipelineFactory:
-    """How to come by a loaded pipeline. It is sent to other processes, so it holds choices and no models."""
+    """Loads a pipeline. It is sent to other processes, so it holds settings and no models."""
 
     choice: ModelChoice
     device: DeviceChoice
@@ -147,7 +148,7 @@ class PipelineFactory:
 
 @dataclass(frozen=True, slots=True)
 class BatchSettings:
-    """All that one run is told."""
+    """All settings of one run."""
 
     input: InputOptions
     output: OutputOptions
@@ -168,7 +169,7 @@ class BatchSettings:
         return lock_digest(self.factory.choice)
 
     def result_settings(self) -> dict[str, object]:
-        """Whatever decides the bytes of a result, besides its input and its mask."""
+        """All settings that affect the bytes of a result, besides its input and mask."""
         return {
             "version": __version__,
             "job": asdict(self.job),
@@ -186,7 +187,7 @@ class BatchSettings:
         }
 
     def recipe(self) -> str:
-        """Digest of these settings: two runs with one recipe make the same picture of the same input."""
+        """Digest of `result_settings`: runs with the same recipe make the same result from the same input."""
         text = json.dumps(self.result_settings(), sort_keys=True, default=str)
         return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
@@ -207,10 +208,10 @@ def lock_digest(choice: ModelChoice) -> str:
     from srcli.engines.registry import entries_of
     from srcli.weights.lock import HUB_NAME, read_lock
     from srcli.weights.overlay import read_overlay
-    from srcli.weights.places import packaged_lock, places
-    from srcli.weights.store import need
+    from srcli.weights.places import find_places, packaged_lock
+    from srcli.weights.store import parse_need
 
-    own = read_overlay(places().overlay)
+    own = read_overlay(find_places().overlay)
     given = {name: entry for name, entry in own.items() if not entry.learned and not HUB_NAME.fullmatch(name)}
     lock = read_lock(packaged_lock()) | given
     named = {choice.base, choice.adapter, *(lora.source for lora in choice.loras)}
@@ -220,20 +221,20 @@ def lock_digest(choice: ModelChoice) -> str:
     while queue:
         if (name := queue.pop()) in lock and name not in used:
             used.add(name)
-            queue += [need(text)[0] for text in lock[name].needs]
+            queue += [parse_need(text)[0] for text in lock[name].needs]
     return hashlib.sha256(repr([lock[name] for name in sorted(used)]).encode()).hexdigest()
 
 
 def _local(choice: ModelChoice) -> list[Path]:
     names = [choice.base, choice.adapter, *(lora.source for lora in choice.loras)]
-    return [path for name in names if name and exists(path := Path(name))]
+    return [path for name in names if name and path_exists(path := Path(name))]
 
 
 def _stamps(path: Path) -> list[list[object]]:
-    """Size and time of the files of a model on this disk: edited weights make other pictures."""
+    """Sizes and times of the files of a local model, which change when the weights are edited."""
     stamps: list[list[object]] = []
     for file in sorted(Path(folder, name) for folder, _, names in os.walk(path) for name in names) or [path]:
-        with suppress(FileNotFoundError):  # it went away meanwhile
+        with suppress(FileNotFoundError):  # deleted in the meantime
             status = file.stat()
             stamps.append([str(file), status.st_size, status.st_mtime_ns])
     return stamps

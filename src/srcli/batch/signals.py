@@ -1,4 +1,4 @@
-"""Ctrl-C and its kin: once ends the run in good order, twice at once."""
+"""SIGINT, SIGTERM and SIGHUP: the first stops the run cleanly, the second ends the process at once."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from srcli.batch.report import SIGNALLED
+from srcli.batch.report import SIGNAL_EXIT
 from srcli.batch.stages import StopRequest
 
-WATCHED = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+WATCHED_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 @contextmanager
 def restore_signals() -> Iterator[None]:
-    """Signals mean afterwards what they mean now, whatever a library makes of them meanwhile."""
-    before = {number: signal.getsignal(number) for number in WATCHED}
+    """Restore the signal handlers afterwards, in case a library replaces them."""
+    before = {number: signal.getsignal(number) for number in WATCHED_SIGNALS}
     try:
         yield
     finally:
@@ -29,26 +29,26 @@ def restore_signals() -> Iterator[None]:
 
 @contextmanager
 def watch_signals(stop: StopRequest, cut_off: Callable[[], None]) -> Iterator[None]:
-    """Turn signals into a stop sign. A second one ends the process: every file is whole at any moment.
+    """Turn the first signal into a stop request; a second one exits at once, which leaves no partial file.
 
-    `cut_off` is called before that.
+    `cut_off` is called before that exit.
     """
 
     def heard(number: int, frame: FrameType | None) -> None:
         if stop.signal is not None:
             cut_off()
-            os._exit(SIGNALLED + number)
+            os._exit(SIGNAL_EXIT + number)
         stop.signal = number
         stop.asked.set()
         if stop.wake is None:
-            raise SystemExit(SIGNALLED + number)  # nothing is under way yet
+            raise SystemExit(SIGNAL_EXIT + number)  # the run has not started yet
         stop.wake()
 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    # Who started us may have said to ignore one: nohup does.
-    before = {n: old for n in WATCHED if (old := signal.getsignal(n)) is not signal.SIG_IGN}
+    # The parent process may have set one to be ignored, as nohup does.
+    before = {n: old for n in WATCHED_SIGNALS if (old := signal.getsignal(n)) is not signal.SIG_IGN}
     for number in before:
         signal.signal(number, heard)
     try:

@@ -1,4 +1,4 @@
-"""The line that pictures pass along: read, computed, written, each stage in threads of its own, all of it bounded."""
+"""Pipeline of three stages (read, compute, write), each with its own threads and bounded queues."""
 
 from __future__ import annotations
 
@@ -13,45 +13,45 @@ from typing import Any
 
 from srcli.batch.planning.plan import Item
 from srcli.batch.report import Outcome, outcome_of_error
-from srcli.batch.workers.base import LOADING, Result, RunFailed, Workers
+from srcli.batch.workers.base import LOADING, ComputedPicture, RunFailed, Workers
 from srcli.errors import MachineError, PictureError, TooLarge
 from srcli.imaging.picture import Picture
 from srcli.imaging.printable import printable
 
 STOPPING = "stopping after this step; press Ctrl-C again to stop at once"
-IN_A_ROW = 3  # failures of the machine, after which there is no point in going on
+IN_A_ROW = 3  # consecutive machine failures that stop the run
 
 Read = Callable[[Item], Picture]
-Write = Callable[[Item, Result], Outcome]
+Write = Callable[[Item, ComputedPicture], Outcome]
 Step = tuple[str, int, int]
 
 
 @dataclass(eq=False, slots=True)
 class InProgress:
-    """A picture on its way, since when."""
+    """A picture in the pipeline, and when it started."""
 
     item: Item
     began: float = field(default_factory=time.perf_counter)
     began_work: float = 0.0
 
 
-# What the line's own thread has to see to: a flight's news, a sentence for the user, or only its stop sign.
+# What the main thread handles: news of a picture, a message for the user, or None to check the stop request.
 Inbox = SimpleQueue[tuple[InProgress, str, Any] | str | None]
 
 
 @dataclass
 class StopRequest:
-    """Why a run ends before its time, if it does."""
+    """A request to end the run early, and its reason."""
 
     signal: int | None = None
     error: BaseException | None = None
     asked: threading.Event = field(default_factory=threading.Event)
-    wake: Callable[[], None] | None = None  # the line's, while one is running
+    wake: Callable[[], None] | None = None  # wakes the main thread while a run is in progress
 
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """What is done with a picture at each of its stations."""
+    """The function of each stage, and callbacks."""
 
     read: Read
     bench: Workers
@@ -63,9 +63,9 @@ class Steps:
 
 
 class Stages:
-    """Up to `ahead` pictures are read before their turn, and as many results wait to be written.
+    """Reads up to `ahead` pictures in advance and lets as many results wait for writing.
 
-    One thread, the caller's, moves pictures on; the others do one thing to one picture and post the result.
+    The calling thread moves pictures between stages; the other threads each do one step and post the result.
     """
 
     def __init__(
@@ -82,11 +82,11 @@ class Stages:
 
     @property
     def times(self) -> dict[str, float]:
-        """Seconds of work at each station, and those that workers had nothing to compute; of all of them together."""
+        """Seconds spent in each stage, and seconds that workers were idle, summed over the workers."""
         return self._busy | {"waiting": max(0.0, self._stages.bench.present - self._busy["computing"])}
 
     def run(self, items: Iterator[Item | Outcome]) -> Iterator[Outcome]:
-        """Move pictures along until none is left. What needs no work comes as an outcome and leaves as one."""
+        """Process all items and yield their outcomes; items that are outcomes already are passed through."""
         try:
             while True:
                 yield from self._fill(items)
@@ -105,7 +105,7 @@ class Stages:
             self._writers.shutdown(cancel_futures=True)
 
     def _fill(self, items: Iterator[Item | Outcome]) -> Iterator[Outcome]:
-        """Give every station as much as it may have."""
+        """Start as much work in every stage as its limits allow."""
         if self._stop.asked.is_set():
             self._ready.clear()
             self._stages.stop_reading()
@@ -135,7 +135,7 @@ class Stages:
         return len(self._stations["reading"]) + len(self._ready) < self._ahead + self._stages.bench.slots - 1
 
     def _watch(self, flight: InProgress) -> Callable[[str, int, int], None]:
-        """Progress of one picture, and the moment to end it. Loading models is not its time."""
+        """Return a progress callback that enforces the timeout, without counting the time for loading models."""
         flight.began_work = time.perf_counter()
 
         def on_step(stage: str, done: int, total: int) -> None:
@@ -171,7 +171,7 @@ class Stages:
             yield from self._next(flight, station, news.result())
 
     def _next(self, flight: InProgress, station: str, result: Any) -> Iterator[Outcome]:
-        """What comes after a station."""
+        """Pass a finished step to the next stage."""
         if station == "computing":
             self._busy[station] += result.seconds
             self._post("writing", flight, self._writers.submit(self._timed, self._stages.write, flight.item, result))
@@ -186,8 +186,8 @@ class Stages:
 
     def _fail(self, flight: InProgress, error: BaseException) -> Iterator[Outcome]:
         if isinstance(error, CancelledError) or self._stop.signal is not None:
-            return  # it was let go of; and what fails while all is being ended says nothing about the picture
-        if isinstance(error, BrokenPipeError):  # whoever read stdout has left: no picture's fault, and the end
+            return  # cancelled, or failed because the run is ending
+        if isinstance(error, BrokenPipeError):  # the reader of stdout has closed it: end the run
             self._end(error)
             return
         if isinstance(error, RunFailed):

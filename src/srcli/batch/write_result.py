@@ -1,4 +1,4 @@
-"""Handing results over: to a file of their own, or to stdout."""
+"""Write results to files or to stdout."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pathlib import Path
 from srcli.batch.planning.plan import Item
 from srcli.batch.report import DONE, Outcome
 from srcli.batch.settings import STDIO, OutputOptions
-from srcli.batch.workers.base import Result
+from srcli.batch.workers.base import ComputedPicture
 from srcli.errors import InputError, MachineError, PictureError
-from srcli.files import create_folder, exists, lexists
+from srcli.files import create_folder, path_exists, path_or_link_exists
 from srcli.imaging.format_base import Format
-from srcli.imaging.formats import FORMATS, check_target, format_of_name, parse_format, usual_suffix
+from srcli.imaging.formats import FORMATS, check_format_limits, format_of_name, parse_format, usual_suffix
 from srcli.imaging.picture import Picture
 from srcli.imaging.printable import printable
 from srcli.imaging.write import write_picture
@@ -27,22 +27,22 @@ OnWhole = Callable[[str], None] | None
 
 @dataclass(frozen=True, slots=True)
 class ResultWriter:
-    """Writes results as the options say."""
+    """Writes results according to the output options."""
 
     output: OutputOptions
     job: Job
 
     def check(self, item: Item, picture: Picture) -> None:
-        """Refuse before the work what could not be written after it."""
+        """Raise PictureError for a result that the target format cannot hold, before it is computed."""
         try:
-            check_target(self._format(item.target, picture), *self.job.target(picture.width, picture.height))
+            check_format_limits(self._format(item.target, picture), *self.job.target(picture.width, picture.height))
         except PictureError as error:
             raise PictureError(f"{printable(item.path)}: {error}", error.kind) from error
         except InputError as error:
             raise PictureError(f"{printable(item.path)}: {error}", "too-large") from error
 
-    def write(self, item: Item, made: Result, key: str, on_whole: OnWhole = None) -> Outcome:
-        """Write one result. A file that came to be there since the plan was made is not written over."""
+    def write(self, item: Item, made: ComputedPicture, key: str, on_whole: OnWhole = None) -> Outcome:
+        """Write one result; a file that appeared since the plan was made is not overwritten."""
         began = time.perf_counter()
         target = item.target
         kind = self._format(target, made.picture).name
@@ -62,12 +62,13 @@ class ResultWriter:
         try:
             create_folder(item.target.parent)
         except OSError as error:
-            text = f"the folder {printable(item.target.parent)} cannot be made ({error.strerror}): give another -o"
+            text = f"the folder {printable(item.target.parent)} cannot be created ({error.strerror}): give another -o"
             raise MachineError(text) from error
-        if item.replace and exists(item.target) and not os.access(item.target, os.W_OK):
-            raise PictureError(f"{printable(item.target)} may not be written: it was left alone", "read-only")
-        if not item.replace and lexists(item.target):
-            raise PictureError(f"{printable(item.target)} came to be there meanwhile: it was left alone", "exists")
+        if item.replace and path_exists(item.target) and not os.access(item.target, os.W_OK):
+            raise PictureError(f"{printable(item.target)} is write-protected: it was not overwritten", "read-only")
+        if not item.replace and path_or_link_exists(item.target):
+            text = f"{printable(item.target)} was created by another program during the run: it was not overwritten"
+            raise PictureError(text, "exists")
 
     def _format(self, target: Path, picture: Picture) -> Format:
         if self.output.format is not None:

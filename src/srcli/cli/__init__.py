@@ -1,15 +1,16 @@
-"""The command line. Commands only translate: what is typed becomes frozen settings, and the work is done below."""
+"""The command line. Commands turn options into frozen settings; the work is done by the packages below."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
 from srcli import __version__, messages
 from srcli.cli import compare, degrade, doctor, evaluate, models, pictures, report, train
-from srcli.cli.boundary import INTERRUPTED, ErrorBoundary, complain, open_streams
+from srcli.cli.boundary import INTERRUPTED, ErrorBoundary, open_streams, print_error
 from srcli.threads import sleep_when_idle
 
 app = typer.Typer(
@@ -30,7 +31,7 @@ def _version(wanted: bool) -> None:
 
 
 @app.callback()
-def root(
+def handle_root_options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
     ] = False,
@@ -38,15 +39,21 @@ def root(
     """Enlarge, restore, stylize and colorize photographs with diffusion models."""
 
 
-for command in (pictures.upscale, pictures.stylize, pictures.restore_old_photo, pictures.colorize):
-    app.command()(command)
-app.command()(doctor.doctor)
-app.command()(report.report)
-app.command()(evaluate.evaluate)
-app.command()(degrade.degrade)
-app.command()(compare.compare)
-app.add_typer(models.app, name="models")
-app.add_typer(train.app, name="train")
+COMMANDS: dict[str, Callable[..., None]] = {
+    "upscale": pictures.upscale_pictures,
+    "stylize": pictures.stylize_pictures,
+    "restore-old-photo": pictures.restore_old_photos,
+    "colorize": pictures.colorize_pictures,
+    "doctor": doctor.print_diagnosis,
+    "report": report.print_report,
+    "evaluate": evaluate.print_evaluation,
+    "degrade": degrade.write_test_set,
+    "compare": compare.write_comparison,
+}
+for name, command in COMMANDS.items():
+    app.command(name)(command)
+app.add_typer(models.models_app, name="models")
+app.add_typer(train.train_app, name="train")
 
 
 def main() -> None:
@@ -56,6 +63,6 @@ def main() -> None:
     sleep_when_idle()
     try:
         app()
-    except KeyboardInterrupt:  # before there is a boundary: building the commands takes a moment
-        complain("interrupted")
+    except KeyboardInterrupt:  # Ctrl-C before the error boundary is active: building the commands takes a moment
+        print_error("interrupted")
         sys.exit(INTERRUPTED)

@@ -1,4 +1,4 @@
-"""What a run looks like on a terminal: one bar for the batch, one for the picture, and all that stays above them."""
+"""Progress on a terminal: a bar for the batch, a bar for the current picture, and messages above them."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column
 
 from srcli.batch.report import Outcome, Report, Tally
-from srcli.cli.console import Objects, Paths, Plain
-from srcli.cli.progress import NAME, Size, format_left
+from srcli.cli.console import JsonResults, PathResults, PlainListener
+from srcli.cli.progress import NAME_WIDTH, PixelSize, format_left
 
 NARROW = 100  # columns, below which bars and names are shorter
 SHOW_CURSOR = b"\x1b[?25h\r\n"
 
 
-class Bars(Plain):
-    """Moving bars on stderr. They step aside for whatever is to stay, on either stream."""
+class BarListener(PlainListener):
+    """Progress bars on stderr, hidden while anything is printed on either stream."""
 
-    def __init__(self, results: Paths | Objects | None, *, quiet: bool, verbose: bool) -> None:
+    def __init__(self, results: PathResults | JsonResults | None, *, quiet: bool, verbose: bool) -> None:
         super().__init__(results, quiet=quiet, verbose=verbose)
         self._turn = threading.RLock()  # messages come from several threads
         console = Console(stderr=True)
@@ -45,7 +45,7 @@ class Bars(Plain):
         super().planned(total, left_out)
         self._show()
 
-    def begun(self, source: Path, size: Size, target: Size) -> None:
+    def begun(self, source: Path, size: PixelSize, target: PixelSize) -> None:
         super().begun(source, size, target)
         self._show()
 
@@ -77,10 +77,10 @@ class Bars(Plain):
         os.write(sys.stderr.fileno(), SHOW_CURSOR)
 
     def _show(self) -> None:
-        """Bring both bars up to date."""
+        """Update both bars."""
         picture, batch = self.picture, self.batch
         left = format_left(picture.left())
-        text = picture.describe(NAME // 2 if self._narrow else NAME)
+        text = picture.describe(NAME_WIDTH // 2 if self._narrow else NAME_WIDTH)
         self.progress.update(self._one, description=text, completed=picture.share, left=left)
         if batch.total > 1:
             left, share = format_left(batch.left(self.current)), batch.share(self.current)
@@ -88,7 +88,7 @@ class Bars(Plain):
 
     @contextmanager
     def _aside(self) -> Iterator[None]:
-        """Take the bars off the terminal for a moment."""
+        """Hide the bars while something is printed."""
         with self._turn:
             moving = self._live is not None
             self._hide()
@@ -99,7 +99,7 @@ class Bars(Plain):
                     self._unhide()
 
     def _unhide(self) -> None:
-        """By a new Live each time: a used one would overwrite what was written since."""
+        """Show the bars with a new Live, since a used one overwrites what was printed since."""
         self._live = Live(self.progress, console=self.progress.console, transient=True, redirect_stdout=False)
         self._live.start()
 
@@ -110,11 +110,11 @@ class Bars(Plain):
                 self._live = None
 
     def _tell_regularly(self) -> None:
-        """The time left is told anew while a step takes long."""
+        """Update the time left while a step takes long."""
         while not self._over.wait(1.0):
             self._show()
 
-    def __enter__(self) -> Bars:
+    def __enter__(self) -> BarListener:
         self._unhide()
         super().__enter__()
         return self

@@ -1,4 +1,4 @@
-"""The one place where failures become a line on stderr and an exit code."""
+"""Turn errors into one line on stderr and an exit code."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BROKEN_PIPE = 141
 
 
 class ErrorBoundary(TyperGroup):
-    """A command group whose user errors are one line: `srcli: what: what to do`. Bugs keep their traceback."""
+    """A command group that prints user errors as one line (`srcli: what: what to do`). Bugs keep their traceback."""
 
     def make_context(self, *words: Any, **extra: Any) -> Any:
         with _boundary():
@@ -37,63 +37,63 @@ def _boundary() -> Iterator[None]:
     try:
         yield
     except SrcliError as error:
-        complain(str(error))
+        print_error(str(error))
         raise typer.Exit(error.exit_code) from error
     except typer.TyperException as error:
         raise _usage(error) from error
     except KeyboardInterrupt as error:
-        complain("interrupted")
+        print_error("interrupted")
         raise typer.Exit(INTERRUPTED) from error
     except BrokenPipeError as error:
-        mute(sys.stdout)
+        silence_stream(sys.stdout)
         raise typer.Exit(BROKEN_PIPE) from error
 
 
 def _usage(error: typer.TyperException) -> Exception:
-    """A mistake in the command line, in one line too; a bare command group still shows its help."""
+    """Print a usage error as one line; a command group without a command still shows its help."""
     ctx = getattr(error, "ctx", None)
     if type(error).__name__ == "NoArgsIsHelpError" or ctx is None:
         return error
     message = " ".join(error.format_message().split()).rstrip(".")
-    complain(f"{message[:1].lower()}{message[1:]}: see {ctx.command_path} --help")
+    print_error(f"{message[:1].lower()}{message[1:]}: see {ctx.command_path} --help")
     return typer.Exit(USAGE)
 
 
-def complain(message: str) -> None:
-    """One line on stderr, whatever characters the message is made of."""
-    say(f"srcli: {printable(name_flags(message))}")
+def print_error(message: str) -> None:
+    """Print an error as one line on stderr, with unprintable characters escaped."""
+    print_message(f"srcli: {printable(name_flags(message))}")
 
 
-def say(text: str) -> None:
-    """Tell the user. That nobody can hear it is no reason to end the work."""
+def print_message(text: str) -> None:
+    """Print a message on stderr; a closed stderr is not an error."""
     try:
         print(text, file=sys.stderr, flush=True)
     except OSError:
-        mute(sys.stderr)
+        silence_stream(sys.stderr)
 
 
-def emit(line: bytes, end: bytes = b"\n") -> None:
-    """One line of results, byte for byte: a path need not be text in any encoding."""
+def write_line(line: bytes, end: bytes = b"\n") -> None:
+    """Write one line of results to stdout as bytes, since a path may not be valid in any encoding."""
     try:
         sys.stdout.buffer.write(line + end)
         sys.stdout.buffer.flush()
     except BrokenPipeError:
         raise
     except OSError as error:
-        mute(sys.stdout)
-        raise MachineError(f"standard output cannot be written ({error.strerror}): give it another place") from error
+        silence_stream(sys.stdout)
+        raise MachineError(f"standard output cannot be written ({error.strerror}): redirect it elsewhere") from error
 
 
-def mute(stream: TextIO) -> None:
-    """Python flushes its streams again on its way out, which would fail again, and be told."""
+def silence_stream(stream: TextIO) -> None:
+    """Redirect a broken stream to the null device, so that the flush at exit does not fail and print an error."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def open_streams() -> None:
-    """Give closed streams back their numbers, which the next file to be opened would take."""
+    """Reopen closed standard streams, whose descriptors the next opened file would get."""
     for name, mode in (("stdin", os.O_RDONLY), ("stdout", os.O_RDONLY), ("stderr", os.O_WRONLY)):
         if getattr(sys, name) is None:
-            number = os.open(os.devnull, mode)  # of stdout no writing: results must not vanish unnoticed
+            number = os.open(os.devnull, mode)  # stdout read-only: writing results to it must fail
             os.set_inheritable(number, True)
             if name != "stdin":
                 setattr(sys, name, os.fdopen(number, "w"))

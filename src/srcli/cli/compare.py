@@ -1,4 +1,4 @@
-"""`srcli compare`: pictures beside each other."""
+"""`srcli compare`: an HTML page that compares pictures."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from srcli.cli.boundary import complain, emit
+from srcli.cli.boundary import print_error, write_line
 
 
-def compare(
+def write_comparison(
     pictures: Annotated[list[Path], typer.Argument(metavar="A B...", help="Pictures of one motif, or folders.")],
     output: Annotated[
         Path | None,
@@ -46,7 +46,7 @@ def compare(
         side=crop_side,
         overwrite=overwrite,
     )
-    done = compare(wanted, complain)
+    done = compare(wanted, print_error)
     for path in done.written:
-        emit(os.fsencode(path))
+        write_line(os.fsencode(path))
     raise typer.Exit(done.exit_code)

@@ -1,4 +1,4 @@
-"""What a user sees of a run: results on stdout, everything else on stderr."""
+"""Output of a run: results on stdout, everything else on stderr."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from pathlib import Path
 
 from srcli.batch.listener import Listener
 from srcli.batch.report import FAILED, Outcome, Report, Tally
-from srcli.cli.boundary import complain, emit, say
-from srcli.cli.progress import LOADING, BatchProgress, PictureProgress, Size, format_left
+from srcli.batch.workers.base import LOADING
+from srcli.cli.boundary import print_error, print_message, write_line
+from srcli.cli.progress import BatchProgress, PictureProgress, PixelSize, format_left
 from srcli.imaging.printable import printable
 from srcli.messages import forward_messages, name_flags
 
 
-class Paths:
-    """Results on stdout as scripts want them: one output path a line, byte for byte; also of those that were there.
+class PathResults:
+    """Results on stdout for scripts: one output path per line, as raw bytes, also for skipped pictures.
 
-    On a terminal names are shown harmless: they may hold what a terminal obeys.
+    On a terminal, control characters in names are escaped.
     """
 
     def __init__(self, *, null: bool = False) -> None:
@@ -31,14 +32,14 @@ class Paths:
     def ended(self, outcome: Outcome) -> None:
         if outcome.status != FAILED and outcome.target is not None:
             name = printable(outcome.target).encode() if self._escaped else os.fsencode(outcome.target)
-            emit(name, self._end)
+            write_line(name, self._end)
 
     def finished(self, report: Report) -> None:
-        """Paths are all there is to say."""
+        """Print nothing: paths are the only output."""
 
 
-class Objects:
-    """Results on stdout as one JSON object a line."""
+class JsonResults:
+    """Results on stdout as one JSON object per line."""
 
     def ended(self, outcome: Outcome) -> None:
         said = {
@@ -57,35 +58,35 @@ class Objects:
         self._say({"event": "finished", **counts, "seconds": round(report.seconds, 3), "exit": report.exit_code})
 
     def _say(self, said: dict[str, object]) -> None:
-        emit(json.dumps(said, ensure_ascii=True).encode())
+        write_line(json.dumps(said, ensure_ascii=True).encode())
 
 
 DUMB = (None, "", "dumb", "unknown")  # terminals that cannot move their cursor
-EVERY = 30.0  # seconds between two lines of progress
+PROGRESS_INTERVAL = 30.0  # seconds between two lines of progress
 
 
-class Plain(Listener):
-    """Failures, notes, progress and a summary, a line each: for logs, and for terminals that cannot do more."""
+class PlainListener(Listener):
+    """Failures, notes, progress and a summary as lines, for logs and non-interactive stderr."""
 
-    def __init__(self, results: Paths | Objects | None, *, quiet: bool, verbose: bool) -> None:
+    def __init__(self, results: PathResults | JsonResults | None, *, quiet: bool, verbose: bool) -> None:
         self.results, self.quiet, self.verbose = results, quiet, verbose
         self.said: set[str] = set()
         self.batch, self.picture = BatchProgress(), PictureProgress()
-        self._source: Path | None = None  # of the picture in work
+        self._source: Path | None = None  # of the current picture
         self._stages: set[str] = set()
         self._over = threading.Event()
 
     def planned(self, total: int, left_out: int) -> None:
         self.batch.total = total
 
-    def begun(self, source: Path, size: Size, target: Size) -> None:
+    def begun(self, source: Path, size: PixelSize, target: PixelSize) -> None:
         self.batch.start()
         self._source, self.picture = source, PictureProgress(source.name, size, target)
 
     def step(self, source: Path, stage: str, done: int, total: int) -> None:
-        """A line at the first sight of each stage; of many pictures that would be too many.
+        """Print a line when a stage begins, if there is only one picture.
 
-        Not of loading, so that what cannot be loaded is one line.
+        No line for loading, so that a loading error is the only line.
         """
         self.picture.move(stage, done, total)
         if stage == LOADING:
@@ -96,11 +97,11 @@ class Plain(Listener):
 
     @property
     def current(self) -> float:
-        """How much of a picture is done besides those that are counted."""
+        """Share of the current picture that is done, 0 to 1."""
         return 0.0 if self._source is None else self.picture.share
 
     def progress_line(self) -> str:
-        """How far the run is."""
+        """Progress of the run as text."""
         left = self.batch.left(self.current)
         if self.batch.total == 1:
             left = self.picture.left()
@@ -110,7 +111,7 @@ class Plain(Listener):
         return ", ".join(filter(None, (*parts, format_left(left))))
 
     def _tell_regularly(self) -> None:
-        while not self._over.wait(EVERY):
+        while not self._over.wait(PROGRESS_INTERVAL):
             if self.batch.began is not None:
                 self.line(self.progress_line())
 
@@ -147,12 +148,12 @@ class Plain(Listener):
             self.line("time went to " + ", ".join(f"{name} {spent:.1f} s" for name, spent in report.times.items()))
 
     def line(self, text: str) -> None:
-        say("\n".join(printable(part) for part in text.rstrip().split("\n")))
+        print_message("\n".join(printable(part) for part in text.rstrip().split("\n")))
 
     def complain(self, text: str) -> None:
-        complain(text)
+        print_error(text)
 
-    def __enter__(self) -> Plain:
+    def __enter__(self) -> PlainListener:
         forward_messages(self.note)
         if not self.quiet:
             threading.Thread(target=self._tell_regularly, name="progress", daemon=True).start()
@@ -163,14 +164,14 @@ class Plain(Listener):
         forward_messages(None)
 
 
-def watch(*, as_json: bool, to_stdout: bool, quiet: bool, verbose: bool, null: bool = False) -> Plain:
-    """Who shall watch this run. A picture on stdout leaves no room there for anything else."""
-    results = None if to_stdout else Objects() if as_json else Paths(null=null)
+def choose_listener(*, as_json: bool, to_stdout: bool, quiet: bool, verbose: bool, null: bool = False) -> PlainListener:
+    """Return the listener for this run. With a picture on stdout, no results are printed there."""
+    results = None if to_stdout else JsonResults() if as_json else PathResults(null=null)
     if quiet or not sys.stderr.isatty() or os.environ.get("TERM") in DUMB:
-        return Plain(results, quiet=quiet, verbose=verbose)
-    from srcli.cli.bars import Bars
+        return PlainListener(results, quiet=quiet, verbose=verbose)
+    from srcli.cli.bars import BarListener
 
-    return Bars(results, quiet=quiet, verbose=verbose)
+    return BarListener(results, quiet=quiet, verbose=verbose)
 
 
 def _summary(report: Report) -> str:
@@ -181,7 +182,7 @@ def _summary(report: Report) -> str:
 
 
 def _path(name: str, path: Path) -> dict[str, str]:
-    """A path for JSON; where its bytes are not UTF-8 they follow in base64."""
+    """A path for JSON; if it is not valid UTF-8, its bytes are added in base64."""
     raw = os.fsencode(path)
     text = raw.decode("utf-8", "backslashreplace")
     exact = {} if text.encode() == raw else {f"{name}_base64": base64.b64encode(raw).decode()}

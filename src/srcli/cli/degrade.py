@@ -1,4 +1,4 @@
-"""`srcli degrade`: a test set made from sharp pictures."""
+"""`srcli degrade`: make a test set from sharp pictures."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Annotated
 import typer
 
 from srcli import settings
-from srcli.cli.boundary import complain, emit
+from srcli.cli.boundary import print_error, write_line
 
 
-def degrade(
+def write_test_set(
     source: Annotated[Path, typer.Argument(help="Folder of sharp pictures, or one picture.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the small ones, as NAME.png.")],
     preset: Annotated[
@@ -28,8 +28,8 @@ def degrade(
     for outcome in make_test_set(source, output, preset, seed, overwrite):
         if outcome.target is not None:
             done += 1
-            emit(os.fsencode(outcome.target))
+            write_line(os.fsencode(outcome.target))
         else:
             failed += 1
-            complain(outcome.message)
+            print_error(outcome.message)
     raise typer.Exit(0 if not failed else 3 if done else 1)

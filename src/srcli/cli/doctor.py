@@ -1,4 +1,4 @@
-"""`srcli doctor`: what this machine is, what is here, and what would run."""
+"""`srcli doctor`: device, versions, caches, weights, and what would run by default."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import typer
 from srcli import __version__
 from srcli.errors import SrcliError
 from srcli.imaging.printable import printable
+from srcli.memory import GIB
 from srcli.settings import DeviceChoice, ModelChoice
 from srcli.tasks import TASKS
 
@@ -25,17 +26,17 @@ if TYPE_CHECKING:
 
 LIBRARIES = ("torch", "diffusers", "transformers", "huggingface_hub", "safetensors", "pillow", "opencv-python-headless")
 EXTRAS = {"heif": "pillow-heif", "formats": "openimageio", "cluster": "ray", "metrics": "torchmetrics"}
-GIB = 1 << 30
+
 
 Facts = dict[str, dict[str, str]]
 
 
-def doctor(
+def print_diagnosis(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
     offline: Annotated[bool, typer.Option("--offline", help="Never use the network.")] = False,
 ) -> None:
     """Say which device, memory, versions, caches and weights are here, and what would run by default."""
-    facts = gather(offline)
+    facts = collect_facts(offline)
     if as_json:
         print(json.dumps(facts))
         return
@@ -51,8 +52,8 @@ def doctor(
     Console().print(table)
 
 
-def gather(offline: bool) -> Facts:
-    """All that the doctor says, by section."""
+def collect_facts(offline: bool) -> Facts:
+    """All facts to print, by section."""
     return {
         "srcli": {"version": __version__, "python": platform.python_version(), "system": platform.platform()},
         "devices": _devices(),
@@ -67,7 +68,7 @@ def gather(offline: bool) -> Facts:
 
 
 def _or_why_not(ask: Callable[[], dict[str, str]]) -> dict[str, str]:
-    """A doctor who dies of what he finds is no help."""
+    """Return the facts, or the error in their place, so that one failure does not hide the rest."""
     try:
         return ask()
     except SrcliError as error:
@@ -95,7 +96,7 @@ def _describe(name: str) -> str:
 
 def _memory() -> dict[str, str]:
     names = {"total": "SC_PHYS_PAGES", "free": "SC_AVPHYS_PAGES"}
-    known = getattr(os, "sysconf_names", {})  # not every system counts free pages
+    known = getattr(os, "sysconf_names", {})  # not every system reports free pages
     page = os.sysconf("SC_PAGE_SIZE") / GIB if known else 0
     return {name: f"{os.sysconf(key) * page:.1f} GiB" for name, key in names.items() if key in known}
 
@@ -121,9 +122,9 @@ def _what_is_done_with(row: Format) -> str:
 
 
 def _caches() -> dict[str, str]:
-    from srcli.weights.places import places
+    from srcli.weights.places import find_places
 
-    return {name: _with_space(path) for name, path in asdict(places()).items()}
+    return {name: _with_space(path) for name, path in asdict(find_places()).items()}
 
 
 def _with_space(path: Path) -> str:

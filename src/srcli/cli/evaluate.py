@@ -1,4 +1,4 @@
-"""`srcli evaluate`: how near results are to the truth and to their inputs."""
+"""`srcli evaluate`: metrics of results against references and inputs."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from srcli.cli.boundary import complain, emit
+from srcli.cli.boundary import print_error, write_line
 from srcli.errors import InputError
 
 
-def evaluate(
+def print_evaluation(
     results: Annotated[Path, typer.Argument(help="Folder of results, or one picture.")],
     reference: Annotated[
         Path | None, typer.Option("--reference", "-r", help="Folder of true pictures, paired by name.")
@@ -41,12 +41,12 @@ def evaluate(
         border=border,
         jobs=jobs,
     )
-    found = evaluate(request, complain)
+    found = evaluate(request, print_error)
     if as_json:
         text = tables.json_text(found)
     elif as_csv:
         text = tables.csv_text(found)
     else:
         text = (tables.markdown if as_markdown else tables.plain_text)(found, pictures=per_picture)
-    emit(text.encode("utf-8", "backslashreplace"))
+    write_line(text.encode("utf-8", "backslashreplace"))
     raise typer.Exit(found.exit_code)

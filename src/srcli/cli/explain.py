@@ -1,4 +1,4 @@
-"""`--explain`: what a run would do and take, without doing it."""
+"""`--explain`: what a run would do, and its memory and time, without running it."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ import json
 
 from srcli.batch.journal.previous_runs import PreviousRuns
 from srcli.batch.planning.output_names import OutputNamer
-from srcli.batch.reading.reader import Readers
-from srcli.batch.run import find_pictures
+from srcli.batch.reading.reader import ReaderPool
+from srcli.batch.report import ALL_FAILED, SOME_FAILED
+from srcli.batch.run import plan_pictures
 from srcli.batch.settings import STDIO, BatchSettings
-from srcli.cli.boundary import complain
+from srcli.cli.boundary import print_error
 from srcli.errors import InputError, PictureError
-from srcli.imaging.printable import counted, printable
-
-SOME_FAILED, ALL_FAILED = 3, 1
+from srcli.imaging.printable import format_count, printable
 
 
-def explain(settings: BatchSettings, as_json: bool) -> int:
-    """Print the plan of each picture; the exit code is that of a run in which only reading can fail."""
+def explain_run(settings: BatchSettings, as_json: bool) -> int:
+    """Print the forecast of each picture. Returns an exit code: pictures that cannot be read count as failed."""
     if STDIO in settings.input.inputs:
         raise InputError("--explain reads a picture's size from its file: name one instead of stdin")
     from srcli.engines.forecast import forecast_run
@@ -26,9 +25,9 @@ def explain(settings: BatchSettings, as_json: bool) -> int:
 
     device = choose_device(settings.factory.device)
     prepare_process(device, settings.factory.device.threads)
-    readers, rate, counts = Readers(settings.input), measure_speed(device), [0, 0]
+    readers, rate, counts = ReaderPool(settings.input), measure_speed(device), [0, 0]
     try:
-        plan, _, _ = find_pictures(settings, OutputNamer(settings, readers.size), PreviousRuns(), readers)
+        plan, _, _ = plan_pictures(settings, OutputNamer(settings, readers.size), PreviousRuns(), readers)
         for found in (item.found for item in plan):
             try:
                 if found.problem:
@@ -37,7 +36,7 @@ def explain(settings: BatchSettings, as_json: bool) -> int:
                 _say({"input": printable(found.path), **cost.fields(device, rate)}, as_json)
                 counts[0] += 1
             except PictureError as error:
-                complain(str(error))
+                print_error(str(error))
                 counts[1] += 1
     finally:
         readers.close()
@@ -50,7 +49,7 @@ def _say(plan: dict[str, object], as_json: bool) -> None:
         return
     from srcli.engines.runtime.forecast import format_duration
 
-    tiles, steps = counted(plan["tiles"], "tile"), counted(plan["steps"], "step")
+    tiles, steps = format_count(plan["tiles"], "tile"), format_count(plan["steps"], "step")
     if plan["tile"]:
         tiles += f" of {plan['tile']}" + (f", {plan['tiles_at_once']} at once" if plan["tiles"] != 1 else "")
     print(f"{plan['input']}: {plan['result']} by {plan['engine']} on {plan['device']}")

@@ -1,4 +1,4 @@
-"""Options that say which files come in, where results go, and how the run behaves."""
+"""Options for inputs, outputs and the run; each group turns into frozen settings."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from srcli.settings import FRAMES, MAX_PIXELS
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """Which pictures."""
+class InputFlags:
+    """Which pictures to read."""
 
     inputs: Annotated[
         list[str] | None,
@@ -58,8 +58,8 @@ class Inputs:
 
 
 @dataclass(frozen=True)
-class Outputs:
-    """Where results go, and in which form."""
+class OutputFlags:
+    """Where results go, and in which format."""
 
     output: Annotated[
         str | None, typer.Option("--output", "-o", help="File, folder, or - for stdout.", rich_help_panel="Files")
@@ -107,7 +107,7 @@ class Outputs:
 
 
 @dataclass(frozen=True)
-class Running:
+class RunFlags:
     """How the run behaves."""
 
     explain: Annotated[

@@ -1,12 +1,13 @@
-"""How `srcli models` looks: the table of weights and the progress of a pull."""
+"""Output of `srcli models`: the table of weights, and the progress of a download."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import (
@@ -25,9 +26,10 @@ from srcli.imaging.printable import printable
 from srcli.weights import care
 from srcli.weights.lock import Entry
 
-Report = Callable[[str, int, int], None]
+if TYPE_CHECKING:
+    from srcli.weights.pull import OnPulled
 
-KINDS = {
+KIND_TITLES = {
     "engine": "built in",
     "adapter": "adapters",
     "base": "base models",
@@ -64,11 +66,13 @@ MEANS = {
 }
 
 
-def show(entries: Sequence[Entry], states: Mapping[str, str], hub: Path) -> None:
-    """Print the table of weights on stdout, one block a kind."""
+def print_table(entries: Sequence[Entry], states: Mapping[str, str], hub: Path) -> None:
+    """Print the table of weights on stdout, one block per kind."""
     console = Console(highlight=False)
-    order, longest = list(KINDS), max(len(printable(entry.name)) for entry in entries)
-    for heading, members in groupby(sorted(entries, key=lambda e: order.index(e.kind)), key=lambda e: KINDS[e.kind]):
+    order, longest = list(KIND_TITLES), max(len(printable(entry.name)) for entry in entries)
+    for heading, members in groupby(
+        sorted(entries, key=lambda e: order.index(e.kind)), key=lambda e: KIND_TITLES[e.kind]
+    ):
         console.print(Text(f"\n{heading}", style="bold"))
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False, expand=True)
         table.add_column(width=1)
@@ -108,7 +112,7 @@ def _size(entry: Entry) -> str:
     if entry.size is None:
         return "?"
     exact = entry.listed and all(file.size is not None for file in entry.files.values())
-    return ("" if exact else "~") + readable(entry.size)
+    return ("" if exact else "~") + format_bytes(entry.size)
 
 
 def _legend(states: Mapping[str, str], console: Console) -> Text:
@@ -119,8 +123,8 @@ def _legend(states: Mapping[str, str], console: Console) -> Text:
     return legend
 
 
-def readable(size: int) -> str:
-    """Say a number of bytes as disks do."""
+def format_bytes(size: int) -> str:
+    """Format a number of bytes in decimal units."""
     for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if size >= scale:
             return f"{size / scale:.1f} {unit}" if size < 100 * scale else f"{size / scale:.0f} {unit}"
@@ -128,8 +132,8 @@ def readable(size: int) -> str:
 
 
 @contextmanager
-def bars(total: int) -> Iterator[Report]:
-    """Show each file on its way, and all of them together, with speed and time left; on terminals only."""
+def show_download_progress(total: int) -> Iterator[OnPulled]:
+    """Show a progress bar for each file and for all together, on terminals only; yields the function to report to."""
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -142,7 +146,7 @@ def bars(total: int) -> Iterator[Report]:
 
 
 class _Tally:
-    """Keeps the bars of a pull in step with the bytes that are here."""
+    """Updates the progress bars of a download."""
 
     def __init__(self, progress: Progress, total: int) -> None:
         self.progress = progress

@@ -1,4 +1,4 @@
-"""`srcli models`: what weights there are, which are here, and bringing, checking and removing them."""
+"""`srcli models`: list, download, check, add and remove weights."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from srcli.cli.boundary import emit
+from srcli.cli.boundary import write_line
 from srcli.errors import InputError, WeightsError
-from srcli.imaging.printable import counted, printable
+from srcli.imaging.printable import format_count, printable
 from srcli.weights import care
-from srcli.weights.lock import Entry, pick
-from srcli.weights.store import ANY, Store, licence
+from srcli.weights.lock import Entry, find_entry
+from srcli.weights.store import ANY, Store, describe_licence
 
 if TYPE_CHECKING:
-    from srcli.weights.pull import Plan
+    from srcli.weights.pull import PullPlan
 
-app = typer.Typer(name="models", help="The weights: list, pull, verify, add, lock, remove.", no_args_is_help=True)
+models_app = typer.Typer(
+    name="models", help="The weights: list, pull, verify, add, lock, remove.", no_args_is_help=True
+)
 
 Names = Annotated[list[str], typer.Argument(help="Names from `srcli models list`, or hub ids (org/name\\[@revision]).")]
 Name = Annotated[str, typer.Argument(help="A name from `srcli models list`.")]
@@ -28,22 +30,22 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON object a line, for 
 Offline = Annotated[bool, typer.Option("--offline", help="Touch no network.")]
 
 
-@app.command("list")
-def list_(
+@models_app.command("list")
+def list_models(
     as_json: Json = False,
     every: Annotated[bool, typer.Option("--all", help="Other forms too: half precision, single files.")] = False,
 ) -> None:
     """Show every weight srcli knows: what it is, whether it is here, its size and licence."""
     store = Store()
     entries = [entry for entry in store.lock().values() if every or as_json or not entry.form_of]
-    states = {entry.name: care.state(store, entry) for entry in entries}
+    states = {entry.name: care.read_state(store, entry) for entry in entries}
     if as_json:
         for entry in entries:
             print(json.dumps(_facts(entry, states[entry.name])))
         return
-    from srcli.cli.model_table import show
+    from srcli.cli.model_table import print_table
 
-    show(entries, states, store.places.hub)
+    print_table(entries, states, store.places.hub)
 
 
 def _facts(entry: Entry, state: str) -> dict[str, object]:
@@ -67,8 +69,8 @@ def _facts(entry: Entry, state: str) -> dict[str, object]:
     return {key: value for key, value in facts.items() if value not in (None, "", [])}
 
 
-@app.command()
-def pull(
+@models_app.command("pull")
+def pull_models(
     names: Names,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would come.")] = False,
     alone: Annotated[bool, typer.Option("--alone", help="Leave out what the entry needs beside itself.")] = False,
@@ -87,7 +89,7 @@ def pull(
 
 
 def _good(store: Store, entry: Entry, parts: Sequence[str]) -> bool:
-    """Tell whether an entry is here and as locked; what is not was moved aside, and is said."""
+    """Return whether an entry is present and matches the lock; a bad file is moved aside and reported."""
     if not store.is_here(entry, parts):
         return False
     try:
@@ -99,12 +101,12 @@ def _good(store: Store, entry: Entry, parts: Sequence[str]) -> bool:
 
 
 def _wanted(store: Store, names: Sequence[str], alone: bool) -> list[tuple[Entry, tuple[str, ...]]]:
-    """What the names ask for, each entry once; what the user brings or srcli came with is not pulled."""
+    """The entries to pull, each once, without those that the user provides or that are part of srcli."""
     wanted: dict[str, tuple[Entry, tuple[str, ...]]] = {}
     for name in names:
         family = store.family(name)
         if family[0][0].yours:
-            store.open(family[0][0])  # says how to bring it
+            store.open(family[0][0])  # raises with instructions
         for entry, parts in family[:1] if alone else family:
             _, before = wanted.get(entry.name, (entry, parts))
             every = () if () in (before, parts) else tuple(sorted({*before, *parts}))
@@ -112,43 +114,46 @@ def _wanted(store: Store, names: Sequence[str], alone: bool) -> list[tuple[Entry
     return [(entry, parts) for entry, parts in wanted.values() if entry.origin is not None]
 
 
-def _bring(store: Store, plans: Sequence[tuple[Entry, Plan]]) -> None:
-    from srcli.cli.model_table import bars
-    from srcli.weights.pull import check_space
+def _bring(store: Store, plans: Sequence[tuple[Entry, PullPlan]]) -> None:
+    from srcli.cli.model_table import show_download_progress
+    from srcli.weights.pull import check_pull_space
 
-    check_space([planned for _, planned in plans], store.places.hub)
+    check_pull_space([planned for _, planned in plans], store.places.hub)
     for entry, planned in plans:
         if planned.lacking:
-            _say(f"{entry.name}: {len(planned.lacking)} files, {_bytes(planned.bytes)}; licence: {licence(entry)}")
-    said: list[str] = []  # what is said while the bars move is shown when they are gone
-    with bars(sum(planned.bytes for _, planned in plans)) as report:
+            _say(
+                f"{entry.name}: {len(planned.lacking)} files, {_bytes(planned.bytes)};"
+                f" licence: {describe_licence(entry)}"
+            )
+    said: list[str] = []  # messages are printed after the bars are gone
+    with show_download_progress(sum(planned.bytes for _, planned in plans)) as report:
         for entry, planned in plans:
             replace(store, report=report, tell=said.append).fetch(entry, planned)
     for line in said:
         _say(line)
 
 
-@app.command()
-def verify(
+@models_app.command("verify")
+def verify_models(
     names: Annotated[list[str] | None, typer.Argument(help="Names; none means all that are here.")] = None,
     subset: Annotated[str, typer.Option(help="Read only a random part, such as 10%.")] = "100%",
     as_json: Json = False,
 ) -> None:
     """Read weights again and hold them against the lock. Bad files are moved aside and named."""
     store = Store(tell=_say)
-    entries = [pick(store.lock(), name) for name in names] if names else list(store.lock().values())
-    found = {copy.path: copy for entry in entries for copy in care.copies(store, entry)}
+    entries = [find_entry(store.lock(), name) for name in names] if names else list(store.lock().values())
+    found = {copy.path: copy for entry in entries for copy in care.find_copies(store, entry)}
     if names and not found:
-        raise WeightsError(f"{', '.join(names)}: nothing of it is here: run srcli models pull {' '.join(names)}")
+        raise WeightsError(f"{', '.join(names)}: not on this disk: run srcli models pull {' '.join(names)}")
     verdicts = []
-    for verdict in care.verify(store, list(found.values()), _share(subset)):
+    for verdict in care.verify_copies(store, list(found.values()), _share(subset)):
         verdicts.append(verdict)
         _judge(verdict, as_json)
     bad = sorted({verdict.copy.entry.name for verdict in verdicts if verdict.wrong})
     if bad:
         count = sum(1 for verdict in verdicts if verdict.wrong)
         raise WeightsError(f"{count} of {len(verdicts)} files are not as locked: run srcli models pull {' '.join(bad)}")
-    _say(f"{counted(len(verdicts), 'file')} as locked")
+    _say(f"{format_count(len(verdicts), 'file')} as locked")
 
 
 def _judge(verdict: care.Verdict, as_json: bool) -> None:
@@ -167,64 +172,66 @@ def _share(text: str) -> float:
     try:
         share = float(text.removesuffix("%")) / 100
     except ValueError as error:
-        raise InputError(f"--subset {text} is no share: give one such as 10%") from error
+        raise InputError(f"--subset {text} is not a percentage: give one such as 10%") from error
     if not 0 < share <= 1:
         raise InputError(f"--subset {text} is out of range: give more than 0% and at most 100%")
     return share
 
 
-@app.command()
-def add(
-    name: Annotated[str, typer.Argument(help="The short name it shall have.")],
+@models_app.command("add")
+def add_model(
+    name: Annotated[str, typer.Argument(help="The short name to give it.")],
     target: Annotated[str, typer.Argument(help="A file, a folder, or a hub id (org/name\\[@revision]).")],
     kind: Annotated[str, typer.Option(help="base, adapter, lora, vae, captioner, classifier or detector.")] = "base",
     file: Annotated[str | None, typer.Option(help="The one file of a repository that is meant.")] = None,
     offline: Offline = False,
 ) -> None:
     """Give your own weights a name: a safetensors file, a diffusers folder, or a repository on the Hub."""
-    entry = care.add(Store(offline=offline, tell=_say), name, target, kind, file)
+    entry = care.add_entry(Store(offline=offline, tell=_say), name, target, kind, file)
     what = entry.kind if entry.family == ANY else f"{entry.family} {entry.kind}"
-    _say(f"added {entry.name}: {what}, {counted(len(entry.files), 'file')}; licence: {licence(entry)}")
+    _say(f"added {entry.name}: {what}, {format_count(len(entry.files), 'file')}; licence: {describe_licence(entry)}")
 
 
-@app.command()
-def lock(name: Name) -> None:
+@models_app.command("lock")
+def lock_model(name: Name) -> None:
     """Ask the Hub for the revision and hashes of an entry and write them into your lock."""
     store = Store(tell=_say)
-    known = care.lock(store, pick(store.lock(), name))
+    known = care.lock_entry(store, find_entry(store.lock(), name))
     _say(f"{known.name} is locked at {(known.revision or '')[:8]}")
 
 
-@app.command()
-def remove(names: Names) -> None:
+@models_app.command("remove")
+def remove_models(names: Names) -> None:
     """Delete weights from the cache. Your own files are only forgotten."""
     store = Store(tell=_say)
-    entries = [pick(store.lock(), name) for name in names]
-    freed = sum(care.forget(store, entry) for entry in entries)
+    entries = [find_entry(store.lock(), name) for name in names]
+    freed = sum(care.forget_entry(store, entry) for entry in entries)
     _say(f"removed {', '.join(names)}: {_bytes(freed)} freed")
 
 
-@app.command()
-def path(name: Name, part: Annotated[str | None, typer.Argument(help="A part of it, such as vae.")] = None) -> None:
+@models_app.command("path")
+def print_path(
+    name: Name, part: Annotated[str | None, typer.Argument(help="A part of it, such as vae.")] = None
+) -> None:
     """Print where an entry lies, without touching the network."""
     parts = (part,) if part else ()
     found = Store(offline=True, tell=_say).resolve(name, parts=parts)
-    emit(os.fsencode(found.file or (found.part(part) if part else found.folder)))
+    write_line(os.fsencode(found.file or (found.part(part) if part else found.folder)))
 
 
-@app.command()
-def gc() -> None:
+@models_app.command("gc")
+def collect_garbage() -> None:
     """Delete what broken downloads, bad files and old conversions left behind."""
-    gone = care.collect(Store(tell=_say))
+    gone = care.remove_garbage(Store(tell=_say))
     for item, _ in gone:
-        emit(os.fsencode(item))
-    _say(f"{counted(len(gone), 'leftover')} removed, {_bytes(sum(size for _, size in gone))} freed")
+        write_line(os.fsencode(item))
+    _say(f"{format_count(len(gone), 'leftover')} removed, {_bytes(sum(size for _, size in gone))} freed")
 
 
 def _bytes(size: int) -> str:
-    from srcli.cli.model_table import readable
+    from srcli.cli.model_table import format_bytes
 
-    return readable(size)
+    return format_bytes(size)
 
 
 def _say(line: str) -> None:

@@ -1,4 +1,4 @@
-"""The options that the four commands share, in groups; each group turns into frozen settings."""
+"""Options that the four picture commands share, in groups that turn into frozen settings."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from srcli.engines.registry import all_engines
 from srcli.errors import InputError
 
 
-def takes(*groups: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the options of these groups. Each field of a group is one option; the command gets the groups."""
+def add_options(*groups: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Decorate a command with the options of these dataclasses: each field is an option; the command gets instances."""
 
     def wrap(command: Callable[..., None]) -> Callable[..., None]:
         hints = {f.name: get_type_hints(g, include_extras=True)[f.name] for g in groups for f in fields(g)}
@@ -38,7 +38,7 @@ def takes(*groups: type) -> Callable[[Callable[..., None]], Callable[..., None]]
 
 
 def _choices(*names: str) -> str:
-    """For a help text: "a, b or c."."""
+    """Join names for a help text, like a, b or c."""
     return f"{', '.join(names[:-1])} or {names[-1]}."
 
 
@@ -46,13 +46,13 @@ COMPILING = ", ".join(spec.title for spec in all_engines().values() if "compiled
 
 
 def _default(field: Field[object]) -> object:
-    """A field without a default is an option that must be given."""
+    """The default of a field; a field without one is a required option."""
     return inspect.Parameter.empty if field.default is MISSING else field.default
 
 
 @dataclass(frozen=True)
-class Sizing:
-    """How large the result is."""
+class SizeFlags:
+    """Size of the result."""
 
     scale: Annotated[
         float | None, typer.Option("--scale", "-s", help="Times larger, any number.", rich_help_panel="Size")
@@ -66,8 +66,8 @@ class Sizing:
 
 
 @dataclass(frozen=True)
-class Models:
-    """Which weights do it, and where they are computed."""
+class ModelFlags:
+    """Which weights to use, and on which device."""
 
     engine: Annotated[str, typer.Option(help=_choices("auto", *all_engines()), rich_help_panel="Models")] = "auto"
     variant: Annotated[str | None, typer.Option(help="Variant of the engine's weights.", rich_help_panel="Models")] = (
@@ -116,7 +116,7 @@ class Models:
             variant=self.variant,
             base=self.base_model,
             adapter=self.adapter,
-            loras=tuple(settings.Lora.parse(text) for text in self.lora or ()),
+            loras=tuple(settings.LoraChoice.parse(text) for text in self.lora or ()),
             lora_alpha=self.lora_alpha,
             blend=self.blend,
             allow_pickle=self.allow_pickle,
@@ -131,16 +131,14 @@ class Models:
 
 
 @dataclass(frozen=True)
-class Prompting:
-    """What is said about the picture."""
+class PromptFlags:
+    """The prompt."""
 
     prompt: Annotated[str, typer.Option(help="What the picture shows.", rich_help_panel="Prompt")] = ""
     prompt_file: Annotated[Path | None, typer.Option(help="Text file with the prompt.", rich_help_panel="Prompt")] = (
         None
     )
-    negative_prompt: Annotated[str | None, typer.Option(help="What it shall not show.", rich_help_panel="Prompt")] = (
-        None
-    )
+    negative_prompt: Annotated[str | None, typer.Option(help="What it must not show.", rich_help_panel="Prompt")] = None
     caption: Annotated[str, typer.Option(help="auto, none, classify, detect or caption.", rich_help_panel="Prompt")] = (
         "auto"
     )
@@ -160,8 +158,8 @@ class Prompting:
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """How the picture is sampled. What is left out is the engine's own default."""
+class SamplingFlags:
+    """How the picture is sampled; None means the engine's default."""
 
     quality: Annotated[
         str | None, typer.Option(help="draft, standard or best: time against detail.", rich_help_panel="Sampling")

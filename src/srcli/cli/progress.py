@@ -1,4 +1,4 @@
-"""How far a picture and a batch are, in shares that only grow, and what that says of the time left."""
+"""Progress of a picture and of a batch, as shares that never decrease, and the estimated time left."""
 
 from __future__ import annotations
 
@@ -6,33 +6,34 @@ import time
 from dataclasses import dataclass, field
 
 from srcli.batch.report import Tally
+from srcli.batch.workers.base import LOADING
 from srcli.imaging.printable import printable
 
-PREPARING, SAMPLING, TILES, LOADING = "preparing", "sampling", "tiles", "loading"
-PREPARED, SAMPLED = 0.1, 0.85  # shares of a block's work that lie behind it after these stages
-EARLIEST, LEAST = 3.0, 0.04  # seconds and share of the work that an estimate needs
-NAME = 24
+PREPARING, SAMPLING, TILES = "preparing", "sampling", "tiles"
+PREPARED, SAMPLED = 0.1, 0.85  # shares of a block's work done after these stages
+LEAST_SECONDS, LEAST_SHARE = 3.0, 0.04  # seconds and share of the work that an estimate of the time left needs
+NAME_WIDTH = 24
 
-Size = tuple[int, int]
+PixelSize = tuple[int, int]
 
 
 @dataclass
 class PictureProgress:
-    """One picture's way through its stages."""
+    """Progress of one picture through its stages."""
 
     name: str = ""
-    size: Size | None = None
-    target: Size | None = None
+    size: PixelSize | None = None
+    target: PixelSize | None = None
     stage: str = LOADING
-    share: float = 0.0  # of all the work on it; never smaller than it was
+    share: float = 0.0  # of all its work, 0 to 1; never decreases
     detail: str = ""
     began: float = field(default_factory=time.monotonic)
     _blocks: int = 1
     _step: tuple[int, int] = (0, 1)
-    _sampled: bool = False  # whether the stage before was sampling
+    _sampled: bool = False  # whether the previous stage was sampling
 
     def move(self, stage: str, done: int, total: int) -> bool:
-        """Take in what the pipeline tells. Whether a stage began that was not the last one."""
+        """Update from an event of the pipeline. Returns whether a new stage began."""
         if stage == LOADING:
             self.began = time.monotonic()
             return done == 0
@@ -51,19 +52,19 @@ class PictureProgress:
     def _grow(self, stage: str, done: float, total: int) -> None:
         whole, within = divmod(done / total * self._blocks, 1)
         reached = {PREPARING: 0.0, SAMPLING: PREPARED + (SAMPLED - PREPARED) * within}
-        if stage == SAMPLING and done and not within:  # the last step of a block is not yet the next block
+        if stage == SAMPLING and done and not within:  # the last step of a block still belongs to it
             whole, reached[SAMPLING] = whole - 1, SAMPLED
         finishing = SAMPLED if self._sampled else PREPARED
         self.share = max(self.share, min(1.0, (whole + reached.get(stage, finishing)) / self._blocks))
         self._sampled = stage == SAMPLING
 
     def left(self) -> float | None:
-        """Seconds, once there is something to tell them by."""
+        """Seconds left, or None while there is no estimate."""
         return seconds_left(time.monotonic() - self.began, self.share)
 
-    def describe(self, longest: int = NAME) -> str:
-        """Name, sizes, stage and steps."""
-        parts = [shorten(printable(self.name), longest)] if self.name else []
+    def describe(self, longest: int = NAME_WIDTH) -> str:
+        """Name, sizes, stage and steps as text."""
+        parts = [shorten_name(printable(self.name), longest)] if self.name else []
         if self.size and self.target:
             parts.append(f"{_sides(self.size)} to {_sides(self.target)}")
         return " ".join((*parts, f"{self.stage} {self.detail}".rstrip()))
@@ -71,7 +72,7 @@ class PictureProgress:
 
 @dataclass
 class BatchProgress:
-    """All pictures of a run. What was skipped took no time, and says nothing about the rest."""
+    """Progress of all pictures of a run; skipped ones do not count for the estimate."""
 
     total: int = 0
     ended: int = 0
@@ -81,14 +82,14 @@ class BatchProgress:
     _share: float = 0.0
 
     def start(self) -> None:
-        """Work on a picture begins."""
+        """Start the clock when the first picture begins."""
         self.began = self.began or time.monotonic()
 
     def count(self, tally: Tally) -> None:
         self.ended, self.worked, self.failed = tally.ended, tally.done + tally.failed, tally.failed
 
     def left(self, current: float = 0.0) -> float | None:
-        """Seconds; `current` is how far the picture in work is."""
+        """Seconds left, or None; `current` is the share of the current picture that is done."""
         if self.began is None:
             return None
         worked = self.worked + current
@@ -96,7 +97,7 @@ class BatchProgress:
         return seconds_left(time.monotonic() - self.began, worked / (worked + rest)) if worked else None
 
     def share(self, current: float = 0.0) -> float:
-        """Of all pictures, the part that is over; not less where one is still being written."""
+        """Share of all pictures that is done, 0 to 1; never decreases."""
         self._share = max(self._share, min(1.0, (self.ended + current) / max(1, self.total)))
         return self._share
 
@@ -106,16 +107,16 @@ class BatchProgress:
 
     def _rate(self) -> str:
         spent = time.monotonic() - self.began if self.began else 0.0
-        return f", {self.worked / spent * 60:.1f}/min" if self.worked and spent > EARLIEST else ""
+        return f", {self.worked / spent * 60:.1f}/min" if self.worked and spent > LEAST_SECONDS else ""
 
 
 def seconds_left(spent: float, share: float) -> float | None:
-    """How long the rest takes if it goes as so far; None as long as that is a guess."""
-    return spent / share * (1 - share) if spent >= EARLIEST and share >= LEAST else None
+    """Estimate of the seconds left from the speed so far; None while it would be too uncertain."""
+    return spent / share * (1 - share) if spent >= LEAST_SECONDS and share >= LEAST_SHARE else None
 
 
 def format_left(seconds: float | None) -> str:
-    """For a narrow column: "2 min left"."""
+    """Format seconds for a narrow column: "2 min left"."""
     if seconds is None:
         return ""
     for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
@@ -124,13 +125,13 @@ def format_left(seconds: float | None) -> str:
     return f"{seconds:.0f} s left"
 
 
-def shorten(text: str, longest: int) -> str:
-    """A name with its middle left out, so that its beginning and its suffix stay."""
+def shorten_name(text: str, longest: int) -> str:
+    """Shorten a name in the middle, keeping its beginning and suffix."""
     if len(text) <= longest:
         return text
     tail = longest // 2 - 1
     return f"{text[: longest - tail - 3]}...{text[-tail:]}"
 
 
-def _sides(size: Size) -> str:
+def _sides(size: PixelSize) -> str:
     return f"{size[0]}x{size[1]}"

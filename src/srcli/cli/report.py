@@ -1,4 +1,4 @@
-"""`srcli report`: what a batch's journal adds up to."""
+"""`srcli report`: totals from the journal of a batch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 
-def report(
+def print_report(
     journal: Annotated[Path, typer.Argument(help="A journal, or the folder of results that it lies in.")],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:

@@ -1,4 +1,4 @@
-"""`srcli train`: teach the built-in model from a folder of photographs."""
+"""`srcli train`: train models from a folder of photographs."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from typing import Annotated
 import typer
 
 from srcli.cli import train_systems
-from srcli.cli.boundary import say
+from srcli.cli.boundary import print_message
 from srcli.errors import InputError
 from srcli.settings import DeviceChoice
 
-app = typer.Typer(help="Train models from your own photographs.", no_args_is_help=True)
+train_app = typer.Typer(help="Train models from your own photographs.", no_args_is_help=True)
 
 
-for command in (train_systems.pasd, train_systems.stablesr, train_systems.cfw, train_systems.sr3):
-    app.command()(command)
+for name, command in {
+    "pasd": train_systems.train_pasd,
+    "stablesr": train_systems.train_stablesr,
+    "cfw": train_systems.train_cfw,
+    "sr3": train_systems.train_sr3,
+}.items():
+    train_app.command(name)(command)
 
 
-@app.callback()
-def train() -> None:
-    """Train models from your own photographs."""
-
-
-@app.command()
-def builtin(
+@train_app.command("builtin")
+def train_builtin(
     data: Annotated[Path, typer.Option(help="Folder of sharp photographs, searched with all its folders.")],
     out: Annotated[Path, typer.Option(help="Folder for the checkpoint, the losses and the model.")],
     budget: Annotated[str, typer.Option(help="Length of the training: 90s, 8m or 4h.")] = "4h",
@@ -70,15 +70,15 @@ def builtin(
 
 
 def _parse_budget(text: str) -> float:
-    """Seconds of a length such as 90s, 8m or 4h."""
+    """Parse a duration such as 90s, 8m or 4h into seconds."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip())
     if found is None or not float(found[1]):
         raise InputError(f"--budget {text!r} is not a length of time: give one such as 90s, 8m or 4h")
     return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
 
 
-@app.command()
-def preview(
+@train_app.command("preview")
+def preview_degradation(
     data: Annotated[Path, typer.Option(help="Folder of pictures, searched with all its folders.")],
     out: Annotated[Path, typer.Option(help="The sheet, a PNG file.")],
     degradation: Annotated[
@@ -94,5 +94,5 @@ def preview(
 
     settings = find_degradation(degradation)
     plan = PreviewPlan(data=data, out=out, degradation=settings, count=count, side=side, seed=seed)
-    write_preview(plan, say)
+    write_preview(plan, print_message)
     typer.echo(out)

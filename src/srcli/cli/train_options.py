@@ -1,4 +1,4 @@
-"""The options that all trainings share; each group turns into frozen settings."""
+"""Options that all training commands share, in groups that turn into frozen settings."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Run:
-    """Where a run reads and writes, how long it goes, and what its batches are."""
+class TrainFlags:
+    """Inputs, outputs, length and batches of a training run."""
 
     data: Annotated[Path, typer.Option(help="Folder of sharp pictures, searched with all its folders.")]
     out: Annotated[Path, typer.Option(help="Folder of the run: checkpoints, log, sheets, adapter. Resumed if begun.")]
@@ -71,8 +71,8 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Weights:
-    """What a training begins with."""
+class WeightFlags:
+    """Weights that a training starts from."""
 
     base_model: Annotated[
         str | None, typer.Option(help="Base model: NAME, FOLDER or hub-id\\[@rev].", rich_help_panel="Weights")
@@ -90,8 +90,8 @@ class Weights:
 
 
 @dataclass(frozen=True)
-class Rate:
-    """How weights are changed."""
+class OptimizerFlags:
+    """Settings of the optimizer."""
 
     lr: Annotated[
         float | None, typer.Option(min=0, help="Learning rate; published if left out.", rich_help_panel="Steps")

@@ -1,4 +1,4 @@
-"""`srcli train pasd | stablesr | cfw | sr3`: from a folder of pictures to an adapter."""
+"""`srcli train pasd | stablesr | cfw | sr3`: train an adapter from a folder of pictures."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from srcli.cli.boundary import say
-from srcli.cli.options import takes
-from srcli.cli.train_options import Rate, Run, Weights
+from srcli.cli.boundary import print_message
+from srcli.cli.options import add_options
+from srcli.cli.train_options import OptimizerFlags, TrainFlags, WeightFlags
 from srcli.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PasdOptions:
-    """What only PASD's training knows."""
+    """Options of PASD's training."""
 
     form: Annotated[str, typer.Option(help="full or light.")] = "full"
     task: Annotated[str, typer.Option(help="restore or colorize.")] = "restore"
@@ -35,8 +35,8 @@ class PasdOptions:
     drop_caption: Annotated[float, typer.Option(help="Share of captions that are left out.")] = 0.5
 
 
-@takes(Run, Weights, Rate, PasdOptions)
-def pasd(run: Run, weights: Weights, rate: Rate, own: PasdOptions) -> None:
+@add_options(TrainFlags, WeightFlags, OptimizerFlags, PasdOptions)
+def train_pasd(run: TrainFlags, weights: WeightFlags, rate: OptimizerFlags, own: PasdOptions) -> None:
     """Train PASD: its ControlNet and pixel-aware attention, around a base model that stays as it is."""
     from srcli.degrade.presets import find_degradation
     from srcli.train.systems.base import OptimizerSettings
@@ -62,7 +62,7 @@ def pasd(run: Run, weights: Weights, rate: Rate, own: PasdOptions) -> None:
 
 @dataclass(frozen=True)
 class StableSROptions:
-    """What only StableSR's training knows."""
+    """Options of StableSR's training."""
 
     side: Annotated[int, typer.Option(help="Side of a crop, in pixels.")] = 512
     degradation: Annotated[str, typer.Option(help="stablesr, pasd, realesrgan, old-photo, or a TOML file.")] = (
@@ -70,8 +70,8 @@ class StableSROptions:
     )
 
 
-@takes(Run, Weights, Rate, StableSROptions)
-def stablesr(run: Run, weights: Weights, rate: Rate, own: StableSROptions) -> None:
+@add_options(TrainFlags, WeightFlags, OptimizerFlags, StableSROptions)
+def train_stablesr(run: TrainFlags, weights: WeightFlags, rate: OptimizerFlags, own: StableSROptions) -> None:
     """Train StableSR: its time-aware encoder and modulation, around a base model that stays as it is."""
     from srcli.degrade.presets import find_degradation
     from srcli.train.systems.base import OptimizerSettings
@@ -93,7 +93,7 @@ def stablesr(run: Run, weights: Weights, rate: Rate, own: StableSROptions) -> No
 
 @dataclass(frozen=True)
 class CfwOptions:
-    """What only CFW's training knows."""
+    """Options of CFW's training."""
 
     adapter: Annotated[str, typer.Option(help="Trained StableSR that makes the latents.")] = "stablesr"
     cache: Annotated[Path | None, typer.Option(help="Folder of pairs and latents; OUT-cache if left out.")] = None
@@ -107,8 +107,8 @@ class CfwOptions:
     adaptive: Annotated[bool, typer.Option("--adaptive", help="Weigh the discriminator by gradients.")] = False
 
 
-@takes(Run, Weights, Rate, CfwOptions)
-def cfw(run: Run, weights: Weights, rate: Rate, own: CfwOptions) -> None:
+@add_options(TrainFlags, WeightFlags, OptimizerFlags, CfwOptions)
+def train_cfw(run: TrainFlags, weights: WeightFlags, rate: OptimizerFlags, own: CfwOptions) -> None:
     """Train CFW, StableSR's feature wrapping. Latents are made once, by the StableSR that it is for."""
     from srcli.degrade.presets import find_degradation
     from srcli.train.caching import CachePlan, cached_sources
@@ -141,13 +141,13 @@ def cfw(run: Run, weights: Weights, rate: Rate, own: CfwOptions) -> None:
 
 @dataclass(frozen=True)
 class SR3Options:
-    """What only SR3's training knows."""
+    """Options of SR3's training."""
 
     size: Annotated[str, typer.Option(help="16-128, 64-512 (from and to so many pixels), or a JSON file.")] = "16-128"
 
 
-@takes(Run, Weights, Rate, SR3Options)
-def sr3(run: Run, weights: Weights, rate: Rate, own: SR3Options) -> None:
+@add_options(TrainFlags, WeightFlags, OptimizerFlags, SR3Options)
+def train_sr3(run: TrainFlags, weights: WeightFlags, rate: OptimizerFlags, own: SR3Options) -> None:
     """Train SR3: the whole network, from new weights or those of a checkpoint."""
     from srcli.train.systems.base import OptimizerSettings
     from srcli.train.systems.sr3 import SR3, SR3Settings, find_size
@@ -161,14 +161,14 @@ def sr3(run: Run, weights: Weights, rate: Rate, own: SR3Options) -> None:
     _train_on_pictures(plan, system, processes)
 
 
-def _optimizer(rate: Rate, usual: OptimizerSettings) -> OptimizerSettings:
+def _optimizer(rate: OptimizerFlags, usual: OptimizerSettings) -> OptimizerSettings:
     if rate.optimizer_bits not in (8, 32):
         raise InputError(f"--optimizer-bits {rate.optimizer_bits} must be 8 or 32")
     clip = usual.clip if rate.clip is None else rate.clip or None
     return replace(usual, lr=usual.lr if rate.lr is None else rate.lr, clip=clip, bits=rate.optimizer_bits)
 
 
-def _begin(run: Run, plan: TrainPlan) -> Processes:
+def _begin(run: TrainFlags, plan: TrainPlan) -> Processes:
     from srcli.train.processes import Processes
 
     if run.threads:
@@ -178,15 +178,15 @@ def _begin(run: Run, plan: TrainPlan) -> Processes:
     return Processes.join(plan.accumulate, plan.precision, plan.cpu)
 
 
-def _store(weights: Weights) -> Store:
+def _store(weights: WeightFlags) -> Store:
     from srcli.weights.store import Store
 
-    return Store(offline=weights.offline, tell=say)
+    return Store(offline=weights.offline, tell=print_message)
 
 
 def _told(processes: Processes) -> Any:
-    """The first process speaks for all."""
-    return say if processes.first else lambda _text: None
+    """Return a function that prints messages in the first process only."""
+    return print_message if processes.first else lambda _text: None
 
 
 def _train_on_pictures(plan: TrainPlan, system: Any, processes: Processes, captions: bool = False) -> None:
@@ -205,7 +205,7 @@ def _train(plan: TrainPlan, system: System, processes: Processes, sources: Any) 
 
 
 def _progress(step: int, steps: int, terms: Mapping[str, float]) -> None:
-    """One line, which replaces the last one on a terminal."""
+    """Print a line of progress; on a terminal it replaces the previous one."""
     chosen = [f"{name} {value:.4g}" for name, value in terms.items() if not name.startswith("samples")]
     left = (steps - step) * terms["samples_per_step"] / max(terms["samples_per_second"], 1e-9)
     text = (
@@ -214,7 +214,7 @@ def _progress(step: int, steps: int, terms: Mapping[str, float]) -> None:
     if sys.stderr.isatty():
         print(f"\r\x1b[2K{text}", end="" if step < steps else "\n", file=sys.stderr, flush=True)
     else:
-        say(text)
+        print_message(text)
 
 
 def _duration(seconds: float) -> str:

@@ -14,7 +14,7 @@ from srcli.errors import InputError, PictureError
 from srcli.evaluate.pairs import Pair, find_partner, find_pictures
 from srcli.evaluate.run import Evaluation, Method, Request, Row, measure_pair, name_methods
 from srcli.evaluate.tables import difference_table, number, protocol_lines, summary_table, title
-from srcli.files import exists, is_dir, make_folder, same_file
+from srcli.files import is_dir, make_folder, path_exists, same_file
 from srcli.imaging.formats import format_of_name
 from srcli.imaging.picture import Picture
 from srcli.imaging.printable import printable
@@ -168,7 +168,7 @@ def _compare_motif(motif: Motif, names: list[str], wanted: Comparison, done: Gat
 
 
 def check_target(target: Path, overwrite: bool) -> None:
-    if exists(target) and not overwrite:
+    if path_exists(target) and not overwrite:
         raise InputError(f"{printable(target)} exists: give --overwrite or another place")
 
 

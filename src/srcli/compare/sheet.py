@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from srcli.compare.layers import Layer
 from srcli.compare.tiles import Levels
-from srcli.imaging.resize import resize
+from srcli.imaging.resize import resize_array
 from srcli.metrics.edges import luma
 
 CELL = 16  # pixels of the grid on which places are sought
@@ -43,7 +43,7 @@ def find_crops(motif: str, layers: Sequence[Layer], side: int, count: int) -> li
 
 def _at_size(layer: Layer, size: tuple[int, int]) -> Levels:
     """Small pictures in blocks, for what is seen must be theirs."""
-    return resize(layer.pixels, size, "nearest" if layer.size[0] < size[0] else "bicubic")
+    return resize_array(layer.pixels, size, "nearest" if layer.size[0] < size[0] else "bicubic")
 
 
 def _difference_map(one: Levels, other: Levels) -> NDArray[np.float64]:

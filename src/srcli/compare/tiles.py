@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from srcli.imaging.resize import resize
+from srcli.imaging.resize import resize_array
 
 TILE = 512
 Levels = NDArray[np.uint8]
@@ -38,7 +38,7 @@ def level_sizes(width: int, height: int) -> list[tuple[int, int]]:
 def cut_tiles(pixels: Levels) -> Iterator[PictureTile]:
     """All tiles of all levels, of RGB bytes."""
     for level, size in enumerate(level_sizes(pixels.shape[1], pixels.shape[0])):
-        pixels = resize(pixels, size)
+        pixels = resize_array(pixels, size)
         for row in range(0, size[1], TILE):
             for column in range(0, size[0], TILE):
                 part = pixels[row : row + TILE, column : column + TILE]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from srcli.engines.runtime.oom_fallback import MemorySavings
 from srcli.errors import InputError
-from srcli.settings import ENGINE_OPTIONS, QUALITIES, Lora, ModelChoice, Prompt, Sampling, unused_option
+from srcli.settings import ENGINE_OPTIONS, QUALITIES, LoraChoice, ModelChoice, Prompt, Sampling, unused_option
 from srcli.tasks import Job, Task
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Preset:
     """What a --quality changes of an engine's defaults, and which LoRAs it needs."""
 
     sampling: Sampling = Sampling()
-    loras: tuple[Lora, ...] = ()
+    loras: tuple[LoraChoice, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from srcli.batch.planning.inputs import is_picture
 from srcli.errors import InputError
-from srcli.files import exists, is_dir, same_file
+from srcli.files import is_dir, path_exists, same_file
 from srcli.imaging.printable import printable
 
 _ADDED = re.compile(r"[-_. ].*|x\d.*")  # what programs put after a name: baby_x4, 0801x4, img_001_SRF_4_LR
@@ -27,7 +27,7 @@ class Pair:
 
 def find_pictures(place: Path) -> dict[str, Path]:
     """The pictures of a folder and its folders by their relative names without extension, sorted; or the one file."""
-    if not exists(place):
+    if not path_exists(place):
         raise InputError(f"{printable(place)} does not exist: check the name")
     if not is_dir(place):
         return {place.stem: place}

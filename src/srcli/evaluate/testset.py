@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from srcli.degrade.settings import NONE, Degradation
 from srcli.errors import InputError, PictureError
 from srcli.evaluate.pairs import find_pictures
-from srcli.files import exists, make_folder, same_file
+from srcli.files import make_folder, path_exists, same_file
 from srcli.imaging.picture import Picture
 from srcli.imaging.printable import printable
 from srcli.imaging.read import read_picture
@@ -73,7 +73,7 @@ def make_test_set(source: Path, folder: Path, preset: str, seed: int, overwrite:
         raise InputError(f"{printable(folder)} is the folder of the sharp pictures: give -o another one")
     for name, path in find_pictures(source).items():
         target = folder / f"{name}.png"
-        if exists(target) and not overwrite:
+        if path_exists(target) and not overwrite:
             yield Outcome(path, None, f"{printable(target)} exists: give --overwrite or another folder")
             continue
         try:

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from numpy.typing import NDArray
+
+Array = NDArray[Any]  # pixels of any number type: rows, columns, and channels where there are several
+
 
 def split_rows(height: int, width: int, pixels: int = 1 << 20) -> list[slice]:
     """Rows in groups of about `pixels`."""

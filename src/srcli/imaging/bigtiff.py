@@ -15,7 +15,7 @@ from srcli.imaging.exif import EXIF_IFD, GPS_IFD, INTEROP_IFD, UNITS, Directory,
 
 HEADER = 16
 LONG8 = 16
-DEPTH = 2  # levels of directories below the main one: what goes deeper goes in circles
+MAX_DEPTH = 2  # levels of directories below the main one: what goes deeper goes in circles
 _DIRECTORIES = (EXIF_IFD, GPS_IFD, INTEROP_IFD)
 
 
@@ -24,7 +24,7 @@ def pack_header(offset: int) -> bytes:
     return struct.pack("<2s3HQ", b"II", 43, 8, 0, offset)
 
 
-def pack_directories(block: ExifBlock, fields: Directory, start: int, depth: int = DEPTH) -> tuple[bytes, int]:
+def pack_directories(block: ExifBlock, fields: Directory, start: int, depth: int = MAX_DEPTH) -> tuple[bytes, int]:
     """The main directory and all below it, as bytes that will lie at `start`; and where the main one is."""
     data, moved = b"", dict(fields)
     for tag in _DIRECTORIES:

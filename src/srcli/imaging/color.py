@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srcli.imaging.bands import split_rows
-from srcli.imaging.picture import Array
+from srcli.imaging.picture import PixelArray
 
 # BT.601 in 14-bit fixed point, as OpenCV has it. The weights sum to 2**14, so grey is its own luminance.
 _WEIGHTS = (4899, 9617, 1868)
@@ -21,7 +21,7 @@ def compute_luminance(pixels: NDArray[Any]) -> NDArray[np.int32]:
     return (red + green + blue + (1 << _SHIFT - 1)) >> _SHIFT
 
 
-def transplant_luma(colour: Array, original: Array) -> Array:
+def transplant_luma(colour: PixelArray, original: PixelArray) -> PixelArray:
     """The colours of one picture with the luminance of another, kept to the last bit.
 
     Where a colour cannot be that light or dark, it is paled just enough. (The official way clips, which moves

@@ -12,17 +12,16 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageFile, TiffImagePlugin
 
 from srcli.errors import PictureError
-from srcli.imaging.bands import split_rows
+from srcli.imaging.bands import Array, split_rows
 from srcli.imaging.picture import Metadata
 from srcli.imaging.resize import pillow_to_array
 from srcli.settings import REFUSE
 
-HEAD = 1 << 16  # bytes by which a file is known
+SNIFFED_BYTES = 1 << 16  # bytes by which a file is known
 
-Array = NDArray[Any]
 Reopen = Callable[[], ImageFile.ImageFile]
 
-FLOATS = "it holds floating-point numbers, whose black and white nobody knows: save it with 8 or 16 bits"
+FLOATS = "it holds floating-point numbers without a defined range: save it with 8 or 16 bits"
 
 _LITTLE = sys.byteorder == "little"
 _DIRECT = ("L", "LA", "RGB", "RGBA", "CMYK")
@@ -83,7 +82,7 @@ def _shallow(picture: Image.Image) -> Decoded:
         picture = _from_lab(picture)
         notes.append("Lab colours were converted to sRGB")
     elif picture.mode in ("P", "PA"):
-        notes.append("the palette is gone: the result has full colour")
+        notes.append("the palette was replaced by full colour")
     grey = _is_grey(picture)
     if picture.mode == "1":
         picture = picture.convert("L")

@@ -13,15 +13,12 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from srcli.errors import MachineError, PictureError
-from srcli.imaging.bands import split_rows
+from srcli.imaging.bands import Array, split_rows
 from srcli.imaging.decode import Decoded, MissingPackage, ReadOptions, divide_by_alpha
 from srcli.imaging.format_base import Format
 from srcli.imaging.picture import Metadata
-
-Array = NDArray[Any]
 
 NUMBERS = ("uint8", "uint16", "half", "float", "double")
 TOP = 65535
@@ -55,7 +52,7 @@ def _read(file: IO[bytes], row: Format, options: ReadOptions, linear: bool) -> D
             reason = " ".join(source.geterror().split())[:200]
             raise PictureError(f"its data is damaged ({reason}): fetch it again", "damaged")
         if row.name == "JPEG2000" and spec.alpha_channel >= 0:  # OpenImageIO multiplies its colours by it
-            raise PictureError("its transparency is read by Pillow alone", "unsupported")
+            raise PictureError("OpenImageIO cannot read its transparency: save it as PNG or TIFF", "unsupported")
         found = _decoded(np.atleast_3d(pixels), spec, linear)
         parts = int(spec.getattribute("oiio:subimages") or 1)
         notes = [f"the first of {parts} pictures was taken"] if parts > 1 else []
@@ -125,7 +122,8 @@ def _opened(file: IO[bytes], row: Format) -> Iterator[Any]:
         source = oiio.ImageInput.open(str(_named(file, Path(folder) / f"picture{row.suffixes[0]}")), config)
         if source is None:
             reason = " ".join(oiio.geterror().split())[:200]
-            raise PictureError(f"it is damaged, or of a rare kind ({reason}): save it anew", "damaged")
+            text = f"it is damaged or of an unsupported kind ({reason}): save it again with another program"
+            raise PictureError(text, "damaged")
         try:
             yield source
         finally:
@@ -172,7 +170,7 @@ def _decoded(channels: Array, spec: Any, linear: bool) -> Decoded:
 def _to_levels(pixels: Array, alpha: Array | None, linear: bool, notes: list[str]) -> tuple[Array, Array | None]:
     """16-bit levels of floating-point numbers: light through sRGB's curve, a screen's values as they are."""
     if not np.isfinite(pixels).all() or not (alpha is None or np.isfinite(alpha).all()):
-        raise PictureError("it holds floating-point numbers that are NaN or infinite: save it anew", "unsupported")
+        raise PictureError("it holds NaN or infinite numbers: save it again without them", "unsupported")
     if not linear and (pixels.max() > HIGHEST or pixels.min() < 1 - HIGHEST):
         said = f"its floating-point numbers go from {pixels.min():g} to {pixels.max():g}"
         raise PictureError(f"{said}: bring them to 0 to 1 first", "unsupported")

@@ -13,11 +13,11 @@ from typing import Literal, NamedTuple
 MAX_ENTRIES = 1000
 EMPTY = b"II*\x00\x00\x00\x00\x00"
 
-WIDTH, HEIGHT, ORIENTATION = 0x100, 0x101, 0x112
+WIDTH_TAG, HEIGHT_TAG, ORIENTATION_TAG = 0x100, 0x101, 0x112
 PROCESSED_BY, SOFTWARE = 0x000B, 0x131
 EXIF_IFD, GPS_IFD, INTEROP_IFD = 0x8769, 0x8825, 0xA005
 COMMENT, PIXEL_WIDTH, PIXEL_HEIGHT = 0x9286, 0xA002, 0xA003
-THUMBNAIL, THUMBNAIL_LENGTH = 0x201, 0x202
+THUMBNAIL_TAG, THUMBNAIL_LENGTH = 0x201, 0x202
 
 BYTE, ASCII, SHORT, LONG, RATIONAL, UNDEFINED = 1, 2, 3, 4, 5, 7
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
@@ -135,7 +135,7 @@ def read_orientation(data: bytes) -> int:
     """How the picture must be turned, 1 to 8; 1 for whatever makes no sense."""
     try:
         block = ExifBlock.parse(data)
-        value = block.number(block.value(block.main[ORIENTATION]))
+        value = block.number(block.value(block.main[ORIENTATION_TAG]))
     except (ValueError, KeyError):
         return 1
     return value if 1 <= value <= 8 else 1
@@ -151,11 +151,11 @@ def update_exif(
     block = ExifBlock.parse(data or EMPTY)
     _drop_thumbnail(block)
     main, details = dict(block.main), _details(block)
-    if ORIENTATION in main:
-        main[ORIENTATION] = block.short(1)
+    if ORIENTATION_TAG in main:
+        main[ORIENTATION_TAG] = block.short(1)
         if not turned:
-            del main[ORIENTATION]
-    _resize(block, main, (WIDTH, HEIGHT), size)
+            del main[ORIENTATION_TAG]
+    _resize(block, main, (WIDTH_TAG, HEIGHT_TAG), size)
     _resize(block, details, (PIXEL_WIDTH, PIXEL_HEIGHT), size)
     if not gps and GPS_IFD in main:
         block.wipe(block.number(main.pop(GPS_IFD).raw))
@@ -198,7 +198,7 @@ def _drop_thumbnail(block: ExifBlock) -> None:
         return
     try:
         fields, _ = block.directory(block.next)
-        start, length = (block.number(block.value(fields[tag])) for tag in (THUMBNAIL, THUMBNAIL_LENGTH))
+        start, length = (block.number(block.value(fields[tag])) for tag in (THUMBNAIL_TAG, THUMBNAIL_LENGTH))
         block.wipe(block.next)
     except (ValueError, KeyError):
         return

@@ -179,7 +179,7 @@ def usual_suffix(row: Format) -> str:
     return row.instead or (row.suffixes[0] if row.write else ".png")
 
 
-def check_target(row: Format, width: int, height: int) -> None:
+def check_format_limits(row: Format, width: int, height: int) -> None:
     """Refuse a size that the format cannot hold, before the work. Raises PictureError."""
     if max(width, height) > row.longest or width * height * 3 > row.largest:
         raise PictureError(

@@ -16,9 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-from srcli.imaging.bands import split_rows
+from srcli.imaging.bands import Array, split_rows
 
-Array = NDArray[Any]
 Curve = NDArray[np.float32]
 
 SPACES = {b"RGB ": "RGB", b"GRAY": "L", b"CMYK": "CMYK"}
@@ -28,7 +27,7 @@ _FLAGS = ImageCms.Flags.BLACKPOINTCOMPENSATION
 
 
 @dataclass(frozen=True, slots=True)
-class Profile:
+class IccProfile:
     """A colour profile that works, and whether its colours are sRGB's anyhow."""
 
     data: bytes
@@ -44,7 +43,7 @@ def srgb_profile() -> bytes:
     return bytes(data)
 
 
-def check_profile(data: bytes, space: str, depth: int) -> Profile:
+def check_profile(data: bytes, space: str, depth: int) -> IccProfile:
     """The profile of a picture stored in `space`. Raises ValueError with the reason if it cannot be used."""
     if len(data) < 128 or SPACES.get(data[16:20]) != space:
         raise ValueError("does not fit the picture's colour space")
@@ -56,7 +55,7 @@ def check_profile(data: bytes, space: str, depth: int) -> Profile:
             build_transform(srgb_profile(), data, "RGB", space)
     except (ImageCms.PyCMSError, OSError, struct.error, IndexError) as error:
         raise ValueError("is broken") from error
-    return Profile(data, space, same)
+    return IccProfile(data, space, same)
 
 
 def _is_srgb(data: bytes, space: str) -> bool:
@@ -78,7 +77,7 @@ def build_transform(source: bytes, target: bytes, mode: str, out: str) -> ImageC
     return ImageCms.buildTransform(opened, back, mode, out, _INTENT, _FLAGS)
 
 
-def convert_to_srgb(pixels: Array, given: Profile) -> Array:
+def convert_to_srgb(pixels: Array, given: IccProfile) -> Array:
     """Pixels of the source's space, (H, W) or (H, W, C), as (H, W, 3) sRGB."""
     out = np.empty((*pixels.shape[:2], 3), pixels.dtype)
     if pixels.dtype == np.uint8:
@@ -90,7 +89,7 @@ def convert_to_srgb(pixels: Array, given: Profile) -> Array:
     return _by_bands(pixels, out, lambda band: _encoded(_mixed(_linear(band, curves), mix), [encode] * 3))
 
 
-def convert_from_srgb(pixels: Array, given: Profile, out: Array | None = None) -> Array:
+def convert_from_srgb(pixels: Array, given: IccProfile, out: Array | None = None) -> Array:
     """The way back: (H, W, 3) sRGB in the source's own space."""
     channels = {"RGB": (3,), "L": (), "CMYK": (4,)}[given.space]
     out = np.empty((*pixels.shape[:2], *channels), pixels.dtype) if out is None else out
@@ -107,7 +106,7 @@ def convert_from_srgb(pixels: Array, given: Profile, out: Array | None = None) -
     return _by_bands(pixels, out, lambda band: _encoded(_mixed(_linear(band, decode), mix), inverse))
 
 
-def leads_back(given: Profile) -> bool:
+def leads_back(given: IccProfile) -> bool:
     """Whether colours can be brought into this space too: the profile of a scanner may describe one way alone."""
     if given.same or given.space != "RGB" or read_shaper(given.data) is not None:
         return True
@@ -118,7 +117,7 @@ def leads_back(given: Profile) -> bool:
     return True
 
 
-def gamut_residual(pixels: Array, working: Array, given: Profile) -> NDArray[np.uint16] | None:
+def gamut_residual(pixels: Array, working: Array, given: IccProfile) -> NDArray[np.uint16] | None:
     """What sRGB could not hold of the source: source minus what comes back, around `MIDDLE`. None if it is nothing.
 
     Put upon the result (`restored`), it gives the colours outside of sRGB back.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from srcli.errors import PictureError
 from srcli.imaging.color import compute_luminance
-from srcli.imaging.picture import Array, Picture
+from srcli.imaging.picture import Picture, PixelArray
 
 GROWN = 5  # pixels across: a scratch's edge is softer than the stroke over it
 RADIUS = 4.0  # how far away the filling is taken from
@@ -37,8 +37,8 @@ def _high(plane: NDArray[Any], mask: Picture) -> NDArray[np.bool_]:
     return np.asarray(plane > np.iinfo(mask.pixels.dtype).max // 2)
 
 
-def _filled(pixels: Array, holes: NDArray[np.uint8]) -> Array:
+def _filled(pixels: PixelArray, holes: NDArray[np.uint8]) -> PixelArray:
     """Channel by channel, as OpenCV has it for 16 bits."""
     planes = (np.ascontiguousarray(plane) for plane in np.moveaxis(pixels, 2, 0))
-    filled: Array = np.stack([cv2.inpaint(plane, holes, RADIUS, cv2.INPAINT_TELEA) for plane in planes], 2)
+    filled: PixelArray = np.stack([cv2.inpaint(plane, holes, RADIUS, cv2.INPAINT_TELEA) for plane in planes], 2)
     return filled

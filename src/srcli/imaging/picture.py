@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from srcli.imaging.icc import Profile
+from srcli.imaging.icc import IccProfile
 
-Array = NDArray[np.uint8] | NDArray[np.uint16]
+PixelArray = NDArray[np.uint8] | NDArray[np.uint16]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,10 +29,10 @@ class Metadata:
 class Picture:
     """Pixels in sRGB, upright, and what the file said besides."""
 
-    pixels: Array  # (H, W, 3), also for a grey source
-    alpha: Array | None = None  # (H, W)
+    pixels: PixelArray  # (H, W, 3), also for a grey source
+    alpha: PixelArray | None = None  # (H, W)
     grey: bool = False  # the source had no colour
-    profile: Profile | None = None  # the source's colour space, to go back to
+    profile: IccProfile | None = None  # the source's colour space, to go back to
     gamut: NDArray[np.uint16] | None = None  # what sRGB could not hold, in the source's size: `srcli.imaging.icc.lost`
     metadata: Metadata = Metadata()
     format: str = "PNG"  # of the source, by content

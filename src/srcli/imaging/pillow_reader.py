@@ -17,7 +17,7 @@ from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 from srcli import messages
 from srcli.errors import PictureError
 from srcli.imaging import exif
-from srcli.imaging.decode import HEAD, BeyondPillow, Decoded, MissingPackage, ReadOptions, decode_channels
+from srcli.imaging.decode import SNIFFED_BYTES, BeyondPillow, Decoded, MissingPackage, ReadOptions, decode_channels
 from srcli.imaging.metadata import collect_metadata, read_exif
 from srcli.imaging.tiff_reader_checks import count_pages
 from srcli.settings import FIRST
@@ -33,7 +33,7 @@ _LONGEST_HEADER = 1 << 26  # bytes of a refused file that are searched for the r
 def read_with_pillow(file: IO[bytes], row: Format, options: ReadOptions) -> Decoded:
     """Decode an open file. Raises PictureError, or whatever Pillow makes of a damaged file."""
     file.seek(0)
-    bits = row.bits(file.read(HEAD))
+    bits = row.bits(file.read(SNIFFED_BYTES))
     with pillow_limits(options.max_pixels, options.lenient) as caught, _hushed(row):
         try:
             picture = open_with_pillow(file, row)

@@ -11,7 +11,7 @@ from srcli.imaging import iptc, png_writer
 from srcli.imaging.bands import split_rows
 from srcli.imaging.metadata import EXIF_PREFIX
 from srcli.imaging.prepare_output import PreparedOutput
-from srcli.imaging.spill import LARGE, evict_pages
+from srcli.imaging.spill import SPILL_BYTES, evict_pages
 from srcli.imaging.tiff_writer import interleave_rows
 
 _SEGMENT = 65_533
@@ -20,7 +20,7 @@ _XMP_OVERHEAD = 29
 
 def write_png(prepared: PreparedOutput, file: IO[bytes], quality: int | None) -> None:
     """Pillow's writer is faster, but holds the file in memory, and knows no 16-bit colour."""
-    if prepared.pixels.dtype == np.uint16 or prepared.pixels.nbytes >= LARGE:
+    if prepared.pixels.dtype == np.uint16 or prepared.pixels.nbytes >= SPILL_BYTES:
         png_writer.write_png(prepared, file)
         return
     info, level = png_writer.collect_text(prepared), png_writer.LEVEL

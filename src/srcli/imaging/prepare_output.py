@@ -6,13 +6,12 @@ import json
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from srcli.imaging import exif, icc, iptc, xmp
-from srcli.imaging.bands import split_rows
+from srcli.imaging.bands import Array, split_rows
 from srcli.imaging.color import compute_luminance
 from srcli.imaging.picture import Metadata, Picture
 from srcli.imaging.resize import resize_rows
@@ -20,7 +19,6 @@ from srcli.imaging.resize import resize_rows
 if TYPE_CHECKING:
     from srcli.imaging.format_base import Format
 
-Array = NDArray[Any]
 Provenance = Mapping[str, object] | None
 
 _PLACES = ("gps", "location")
@@ -121,7 +119,7 @@ def _flat(pixels: Array, alpha: Array, row: Format, notes: list[str]) -> Array:
     top = int(np.iinfo(pixels.dtype).max)
     if alpha.min() == top:
         return pixels
-    notes.append(f"{row.name} knows no transparency: the picture was put on white")
+    notes.append(f"{row.name} has no transparency: the picture was placed on white")
     out = np.empty_like(pixels)
     for rows in split_rows(*pixels.shape[:2]):
         share = alpha[rows].astype(np.uint32)

@@ -19,7 +19,7 @@ def printable(name: str | bytes | os.PathLike[str]) -> str:
     return "".join(_visible(char) for char in text)
 
 
-def counted(number: object, thing: str) -> str:
+def format_count(number: object, thing: str) -> str:
     """So many things, in words."""
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 

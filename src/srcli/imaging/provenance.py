@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from srcli.imaging import xmp
-from srcli.imaging.decode import HEAD
+from srcli.imaging.decode import SNIFFED_BYTES
 from srcli.imaging.detect_format import detect_format
 from srcli.imaging.metadata import read_xmp
 from srcli.imaging.pillow_reader import open_with_pillow, pillow_limits
@@ -18,7 +18,7 @@ def read_provenance(path: Path) -> dict[str, Any] | None:
     """How srcli made this file; None for files of others, and for what cannot be opened."""
     try:
         with open_regular(path, printable(path)) as file:
-            row = detect_format(file.read(HEAD), printable(path))
+            row = detect_format(file.read(SNIFFED_BYTES), printable(path))
             with pillow_limits(None, False), open_with_pillow(file, row) as picture:
                 return xmp.parse_provenance(read_xmp(picture))
     except Exception:  # whatever a strange file makes a decoder do, it is not ours

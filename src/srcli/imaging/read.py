@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from srcli.errors import PictureError, SrcliError
 from srcli.files import hash_file
 from srcli.imaging import icc
-from srcli.imaging.bands import split_rows
-from srcli.imaging.decode import HEAD, Decoded, ReadOptions
+from srcli.imaging.bands import Array, split_rows
+from srcli.imaging.decode import SNIFFED_BYTES, Decoded, ReadOptions
 from srcli.imaging.detect_format import detect_format
 from srcli.imaging.header_facts import is_lossless, notes_on_header
 from srcli.imaging.picture import Picture
@@ -24,8 +23,6 @@ from srcli.imaging.printable import printable
 from srcli.imaging.resize import bleed_colour
 from srcli.imaging.safe_open import open_regular
 from srcli.settings import MAX_PIXELS, REFUSE
-
-Array = NDArray[Any]
 
 
 def read_picture(
@@ -47,7 +44,7 @@ def read_size(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[in
     """Width and height of the upright picture, from its headers alone. Raises PictureError as `read_picture` does."""
     name = "standard input" if isinstance(source, bytes) else printable(source)
     with open_regular(source, name) as file, _boundary(name, max_pixels):
-        row = detect_format(file.read(HEAD), name)
+        row = detect_format(file.read(SNIFFED_BYTES), name)
         return row.measure(file, row, max_pixels)
 
 
@@ -78,7 +75,7 @@ class _Rules:
 
 
 def _read(file: IO[bytes], name: str, options: ReadOptions) -> Picture:
-    head = file.read(HEAD)
+    head = file.read(SNIFFED_BYTES)
     row = detect_format(head, name)
     file.seek(0)
     digest = hash_file(file)
@@ -106,7 +103,7 @@ def _read(file: IO[bytes], name: str, options: ReadOptions) -> Picture:
     )
 
 
-def _coloured(found: Decoded) -> tuple[Array, Array | None, icc.Profile | None, list[str]]:
+def _coloured(found: Decoded) -> tuple[Array, Array | None, icc.IccProfile | None, list[str]]:
     """Pixels in sRGB, what sRGB cannot hold of them, the way back, and what to say of it."""
     notes: list[str] = []
     profile = None
@@ -116,7 +113,7 @@ def _coloured(found: Decoded) -> tuple[Array, Array | None, icc.Profile | None, 
         except ValueError as error:
             notes.append(f"its colour profile {error} and was left out: colours were taken as sRGB")
     if profile is not None and not icc.leads_back(profile):
-        notes.append("its colour profile is a scanner's, which only leads to other colours: the result is sRGB")
+        notes.append("its colour profile only converts from a scanner's colours: the result is in sRGB")
         return icc.convert_to_srgb(found.pixels, profile), None, None, notes
     if profile is not None and not profile.same:
         pixels = icc.convert_to_srgb(found.pixels, profile)
@@ -164,4 +161,4 @@ def _translated(error: Exception, name: str, lenient: bool) -> PictureError:
     spoken = isinstance(error, OSError | ValueError | SyntaxError)
     reason = " ".join(printable(str(error)).split())[:200] if spoken else ""
     said = reason or "its parts contradict each other"
-    return PictureError(f"{name} is damaged ({said}): fetch it again or save it anew with another program", "damaged")
+    return PictureError(f"{name} is damaged ({said}): fetch it again, or save it again with another program", "damaged")

@@ -12,9 +12,9 @@ from PIL import Image
 
 from srcli.imaging.bands import split_rows
 
-Pixels = TypeVar("Pixels", bound=NDArray[Any])
+AnyPixels = TypeVar("AnyPixels", bound=NDArray[Any])
 
-FILTERS = {
+RESIZE_FILTERS = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
@@ -24,14 +24,14 @@ _REACH = {"nearest": 1, "bilinear": 1, "bicubic": 2, "lanczos": 3}
 _BAND = 1 << 21
 
 
-def resize(pixels: Pixels, size: tuple[int, int], method: str = "bicubic") -> Pixels:
+def resize_array(pixels: AnyPixels, size: tuple[int, int], method: str = "bicubic") -> AnyPixels:
     """The picture in another size (width, height). At 8 bits exactly what Pillow makes of it; 16 bits keep them."""
     height, width = pixels.shape[:2]
     if (width, height) == size:
         return pixels
     if pixels.dtype == np.uint8:
         # Not by bands: Pillow picks the order of its two passes by the sizes, and the order shows in the last bit.
-        return pillow_to_array(Image.fromarray(pixels).resize(size, FILTERS[method]))  # type: ignore[return-value]
+        return pillow_to_array(Image.fromarray(pixels).resize(size, RESIZE_FILTERS[method]))  # type: ignore[return-value]
     out = np.empty((size[1], size[0], *pixels.shape[2:]), pixels.dtype)
     for rows in split_rows(size[1], max(size[0], width), _BAND):
         out[rows] = resize_rows(pixels, size, rows, method)
@@ -66,11 +66,11 @@ def resize_rows(pixels: NDArray[np.uint16], size: tuple[int, int], rows: slice, 
 def _plane(
     plane: NDArray[Any], shape: tuple[int, int], box: tuple[float, float, float, float], method: str
 ) -> NDArray[np.uint16]:
-    picture = Image.fromarray(plane.astype(np.float32)).resize(shape, FILTERS[method], box)
+    picture = Image.fromarray(plane.astype(np.float32)).resize(shape, RESIZE_FILTERS[method], box)
     return np.asarray(np.rint(np.asarray(picture).clip(0, 65535)), np.uint16)
 
 
-def bleed_colour(pixels: Pixels, alpha: NDArray[Any]) -> Pixels:
+def bleed_colour(pixels: AnyPixels, alpha: NDArray[Any]) -> AnyPixels:
     """Carry the nearest visible colour into what is fully transparent, lest it enters the edges as a dark fringe."""
     hidden = alpha == 0
     if not hidden.any() or hidden.all():

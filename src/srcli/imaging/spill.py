@@ -14,12 +14,12 @@ from numpy.typing import DTypeLike, NDArray
 
 from srcli.errors import MachineError
 
-LARGE = 1 << 30  # bytes; a smaller array stays in memory
-SMALL = 1 << 20  # bytes; what is smaller is not worth a mapping of its own
-LASTING = Path("/var/tmp")  # /tmp may itself be memory
+SPILL_BYTES = 1 << 30  # bytes; a smaller array stays in memory
+LEAST_MAPPING = 1 << 20  # bytes; what is smaller is not worth a mapping of its own
+SPILL_FOLDER = Path("/var/tmp")  # /tmp may itself be memory
 
 
-def allocate_array(shape: tuple[int, ...], dtype: DTypeLike, large: int = LARGE) -> NDArray[Any]:
+def allocate_array(shape: tuple[int, ...], dtype: DTypeLike, large: int = SPILL_BYTES) -> NDArray[Any]:
     """An array of anything, in memory or in a file."""
     size = math.prod(shape) * np.dtype(dtype).itemsize
     return np.empty(shape, dtype) if size < max(1, large) else allocate_in_file(shape, dtype)
@@ -28,7 +28,7 @@ def allocate_array(shape: tuple[int, ...], dtype: DTypeLike, large: int = LARGE)
 def allocate_in_file(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     """An array in a file. Its room on the disk is taken at once: a write that finds none would end the process."""
     size = math.prod(shape) * np.dtype(dtype).itemsize
-    folder = os.environ.get("TMPDIR") or (str(LASTING) if LASTING.is_dir() else None)
+    folder = os.environ.get("TMPDIR") or (str(SPILL_FOLDER) if SPILL_FOLDER.is_dir() else None)
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             if hasattr(os, "posix_fallocate"):
@@ -37,7 +37,7 @@ def allocate_in_file(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
                 file.truncate(size)
             return np.frombuffer(mmap.mmap(file.fileno(), size), dtype).reshape(shape)
     except OSError as error:
-        text = f"a result of {size >> 20} MiB finds no room in {folder or tempfile.gettempdir()} ({error.strerror})"
+        text = f"a result of {size >> 20} MiB does not fit in {folder or tempfile.gettempdir()} ({error.strerror})"
         raise MachineError(f"{text}: free some space, or set TMPDIR to another folder") from error
 
 
@@ -48,7 +48,7 @@ class _Memory(mmap.mmap):
 def allocate_reclaimable(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     """An array in memory whose beginning can be given back while the rest is in use, where the system knows how."""
     size = math.prod(shape) * np.dtype(dtype).itemsize
-    if size < SMALL or not hasattr(mmap, "MAP_ANONYMOUS"):
+    if size < LEAST_MAPPING or not hasattr(mmap, "MAP_ANONYMOUS"):
         return np.empty(shape, dtype)
     return np.frombuffer(_Memory(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), dtype).reshape(shape)
 

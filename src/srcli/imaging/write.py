@@ -14,13 +14,13 @@ from typing import IO
 from srcli.errors import MachineError, PictureError, SrcliError
 from srcli.files import hash_file, sync_folder, try_lock
 from srcli.imaging.format_base import Format
-from srcli.imaging.formats import check_target, format_of_name, parse_format
+from srcli.imaging.formats import check_format_limits, format_of_name, parse_format
 from srcli.imaging.picture import Picture
 from srcli.imaging.prepare_output import PreparedOutput, Provenance, SaveOptions, prepare_output
 from srcli.imaging.printable import printable
 
 TEMPORARY = ".srcli-*.part"
-DEFAULT = SaveOptions()
+DEFAULT_SAVE_OPTIONS = SaveOptions()
 
 _CREATE = (os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)) | getattr(
     os, "O_BINARY", 0
@@ -34,7 +34,7 @@ def write_picture(
     target: Path | IO[bytes],
     *,
     format: str | None = None,
-    saving: SaveOptions = DEFAULT,
+    saving: SaveOptions = DEFAULT_SAVE_OPTIONS,
     made: Provenance = None,
     on_whole: Callable[[str], None] | None = None,
 ) -> tuple[str, ...]:
@@ -43,7 +43,7 @@ def write_picture(
     `on_whole` gets the hash of a finished file just before it takes the target's place.
     """
     row = parse_format(format or "png") if format or not isinstance(target, Path) else format_of_name(target)
-    check_target(row, picture.width, picture.height)
+    check_format_limits(row, picture.width, picture.height)
     name = printable(target) if isinstance(target, Path) else "standard output"
     try:
         prepared = prepare_output(picture, row, saving, made)

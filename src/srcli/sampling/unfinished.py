@@ -23,7 +23,7 @@ from torch import Tensor
 from srcli.errors import WeightsError
 from srcli.files import is_dir, is_own_folder, is_regular, open_own_file, replace_file
 from srcli.sampling.sampler import Scheduler
-from srcli.weights.places import places
+from srcli.weights.places import find_places
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ class Unfinished:
 def place(key: str) -> Path | None:
     """The folder for a picture, in the user's cache. None for a user without a home."""
     try:
-        return places().data / "unfinished" / key
+        return find_places().data / "unfinished" / key
     except WeightsError:
         return None
 

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from srcli.errors import InputError, MachineError, WeightsError
-from srcli.files import HALF, is_dir, is_file, sync_folder
+from srcli.files import UNFINISHED_PREFIX, is_dir, is_file, sync_folder
 
 NAME = re.compile(r"step-(\d{9})")
 WEIGHTS, OPTIMIZERS, STATE = "weights.safetensors", "optimizers.pt", "state.json"
@@ -53,8 +53,8 @@ def save_checkpoint(root: Path, checkpoint: Checkpoint, keep: int) -> Path:
 @contextmanager
 def writing_folder(target: Path) -> Iterator[Path]:
     """A new folder to write to, which takes the target's place once all of it is on the disk, or goes."""
-    fresh = target.with_name(HALF + secrets.token_hex(4))
-    old = target.with_name(HALF + secrets.token_hex(4))
+    fresh = target.with_name(UNFINISHED_PREFIX + secrets.token_hex(4))
+    old = target.with_name(UNFINISHED_PREFIX + secrets.token_hex(4))
     try:
         fresh.mkdir(parents=True)
         yield fresh
@@ -83,7 +83,7 @@ def _sync(path: Path) -> None:
 def remove_halves(root: Path) -> None:
     """What a process that was killed left unfinished."""
     if is_dir(root):
-        for half in root.glob(f"{HALF}*"):
+        for half in root.glob(f"{UNFINISHED_PREFIX}*"):
             with suppress(OSError):
                 shutil.rmtree(half)
 

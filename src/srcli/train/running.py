@@ -11,7 +11,7 @@ from typing import Any
 
 from srcli import __version__
 from srcli.errors import InputError, MachineError
-from srcli.files import HALF, is_dir, is_file
+from srcli.files import UNFINISHED_PREFIX, is_dir, is_file
 from srcli.imaging.printable import printable
 from srcli.train.checkpoints import writing_folder
 from srcli.train.estimate import estimate_step
@@ -100,7 +100,7 @@ def claim_folder(out: Path, name: str) -> None:
         if was != name:
             raise InputError(f"{printable(out)} holds a training of {was}: give another --out")
         return
-    if is_dir(out) and any(not path.name.startswith(HALF) for path in out.iterdir()):
+    if is_dir(out) and any(not path.name.startswith(UNFINISHED_PREFIX) for path in out.iterdir()):
         raise InputError(f"{printable(out)} holds other things: give --out a new or empty folder")
     try:
         out.mkdir(parents=True, exist_ok=True)

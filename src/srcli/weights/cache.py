@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from srcli.errors import MachineError
-from srcli.files import exists, is_dir, is_file, open_guard
+from srcli.files import is_dir, is_file, open_guard, path_exists
 
 PART = ".srcli-part"
 BAD = ".bad"
@@ -59,12 +59,12 @@ class Repo:
             elif not (target.is_file() and target.samefile(blob)):
                 shutil.move(blob, target)
         except OSError as error:
-            raise unwritable(target, error) from error
+            raise cache_write_error(target, error) from error
         return target
 
 
 @contextmanager
-def alone(part: Path, waiting: Callable[[], None]) -> Iterator[None]:
+def exclusive_lock(part: Path, waiting: Callable[[], None]) -> Iterator[None]:
     """Let one process of this machine grow a download; others wait, calling `waiting` now and then.
 
     It saves bandwidth only: where the disk has no locks, two writers put the same bytes in the same places.
@@ -74,7 +74,7 @@ def alone(part: Path, waiting: Callable[[], None]) -> Iterator[None]:
         guard.parent.mkdir(parents=True, exist_ok=True)
         file = open_guard(guard)
     except OSError as error:
-        raise unwritable(guard, error) from error
+        raise cache_write_error(guard, error) from error
     with file:
         while not _locked(file.fileno()):
             waiting()
@@ -83,10 +83,10 @@ def alone(part: Path, waiting: Callable[[], None]) -> Iterator[None]:
         guard.unlink(missing_ok=True)
 
 
-def busy(path: Path) -> bool:
+def is_downloading(path: Path) -> bool:
     """Tell whether a process of this machine is growing this download now."""
     guard = path if path.suffix == ".lock" else path.with_name(path.name + ".lock")
-    if not exists(guard):
+    if not path_exists(guard):
         return False
     try:
         with open_guard(guard) as file:
@@ -130,7 +130,7 @@ def link_file(path: Path, blob: Path) -> bool:
     return True
 
 
-def unwritable(path: Path, error: OSError) -> MachineError:
+def cache_write_error(path: Path, error: OSError) -> MachineError:
     """Say why the cache could not be written."""
     return MachineError(f"{path}: cannot be written ({error.strerror}): free some space, or set HF_HOME elsewhere")
 
@@ -148,7 +148,7 @@ def set_aside(path: Path) -> Path | None:
     return aside
 
 
-def remove(path: Path) -> int:
+def remove_file(path: Path) -> int:
     """Remove a snapshot's file and, when no other snapshot shows it, its blob. Returns the bytes freed."""
     real = path.resolve()
     size = real.stat().st_size if real.is_file() else 0
@@ -162,10 +162,10 @@ def remove(path: Path) -> int:
     return size
 
 
-def leftovers(hub: Path) -> list[Path]:
+def find_abandoned_files(hub: Path) -> list[Path]:
     """List unfinished downloads that nobody is at, and files set aside, in the whole cache."""
     if not is_dir(hub):
         return []
     names = (f"*{PART}*", f"*{BAD}", "*.srcli-link")
     found = {path for name in names for path in hub.glob(f"models--*/**/{name}")}
-    return sorted(path for path in found if not busy(path))
+    return sorted(path for path in found if not is_downloading(path))

@@ -7,15 +7,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from srcli.errors import WeightsError
-from srcli.files import HALF, exists, expand_user, is_dir, is_file
+from srcli.files import UNFINISHED_PREFIX, expand_user, is_dir, is_file, path_exists
 from srcli.weights import local
-from srcli.weights.cache import Repo, leftovers, remove, set_aside
-from srcli.weights.families import detect
-from srcli.weights.lock import HUB_ID, KINDS, NAME, PICKLES, Entry, File, read_lock
-from srcli.weights.overlay import drop, put, read_overlay
+from srcli.weights.cache import Repo, find_abandoned_files, remove_file, set_aside
+from srcli.weights.families import detect_family
+from srcli.weights.lock import ENTRY_KINDS, ENTRY_NAME, HUB_ID, PICKLES, Entry, File, read_lock
+from srcli.weights.overlay import read_overlay, remove_entry, write_entry
 from srcli.weights.parts import SUFFIX
-from srcli.weights.store import Store, adhoc
-from srcli.weights.trust import fault
+from srcli.weights.store import Store, entry_for_hub_id
+from srcli.weights.trust import find_fault
 
 NO, SOME, HERE, CHECKED, YOURS = "no", "part", "here", "checked", "yours"
 
@@ -38,7 +38,7 @@ class Verdict:
     aside: Path | None = None
 
 
-def copies(store: Store, entry: Entry) -> list[Copy]:
+def find_copies(store: Store, entry: Entry) -> list[Copy]:
     """List the files of an entry that lie here, wherever that is."""
     if entry.origin is None:
         root = local.root_of(entry)
@@ -51,11 +51,11 @@ def copies(store: Store, entry: Entry) -> list[Copy]:
     return [Copy(entry, file, path) for file, path in found if path is not None]
 
 
-def state(store: Store, entry: Entry) -> str:
+def read_state(store: Store, entry: Entry) -> str:
     """Say how much of an entry is here, and whether it was read whole since it was last touched."""
     if entry.yours:
         return YOURS
-    found = copies(store, entry)
+    found = find_copies(store, entry)
     if not found:
         return NO
     if not store.is_here(entry):
@@ -63,18 +63,18 @@ def state(store: Store, entry: Entry) -> str:
     return CHECKED if all(store.stamps.known(copy.path) for copy in found) else HERE
 
 
-def verify(store: Store, found: Sequence[Copy], share: float = 1.0) -> Iterator[Verdict]:
+def verify_copies(store: Store, found: Sequence[Copy], share: float = 1.0) -> Iterator[Verdict]:
     """Read files again, whatever their stamps say, and move those of the cache aside that are not as locked.
 
     With a `share` below 1, files are drawn at random until they make up that part of the bytes.
     """
-    for copy in drawn(found, share):
-        wrong = fault(copy.path, copy.file, store.stamps, again=True)
+    for copy in draw_share(found, share):
+        wrong = find_fault(copy.path, copy.file, store.stamps, again=True)
         aside = set_aside(copy.path) if wrong and copy.entry.origin else None
         yield Verdict(copy, wrong, aside)
 
 
-def drawn(found: Sequence[Copy], share: float) -> list[Copy]:
+def draw_share(found: Sequence[Copy], share: float) -> list[Copy]:
     """Draw files at random until their bytes reach the share."""
     if share >= 1:
         return list(found)
@@ -87,31 +87,31 @@ def drawn(found: Sequence[Copy], share: float) -> list[Copy]:
     return chosen
 
 
-def add(store: Store, name: str, target: str, kind: str, file: str | None = None) -> Entry:
+def add_entry(store: Store, name: str, target: str, kind: str, file: str | None = None) -> Entry:
     """Write the user's own weight into their lock: a file, a folder, or a repository (`file` of it) on the Hub."""
-    if not NAME.fullmatch(name):
-        raise WeightsError(f"{name!r} is no name: take small letters, digits, dots and dashes")
-    if kind not in KINDS:
-        raise WeightsError(f"{kind!r} is no kind: choose one of {', '.join(KINDS)}")
+    if not ENTRY_NAME.fullmatch(name):
+        raise WeightsError(f"{name!r} is not a valid name: use lower-case letters, digits, dots and dashes")
+    if kind not in ENTRY_KINDS:
+        raise WeightsError(f"{kind!r} is not a kind of weight: choose one of {', '.join(ENTRY_KINDS)}")
     known = read_lock(store.packaged).get(name)
     if known is not None and known.yours:
         entry = _brought(store, known, target)
     elif known is not None:
-        raise WeightsError(f"{name} is one of srcli's own names: choose another")
-    elif exists(expand_user(target)):
+        raise WeightsError(f"{name} is a name of srcli's own weights: choose another")
+    elif path_exists(expand_user(target)):
         entry = _own(store, name, expand_user(target).resolve(), kind)
     elif HUB_ID.fullmatch(target.partition("@")[0]):
         entry = _remote(store, name, target, kind, file)
     else:
         raise WeightsError(f"{target}: no such file or folder, and no hub id: check it")
-    put(store.places.overlay, entry)
+    write_entry(store.places.overlay, entry)
     return entry
 
 
 def _brought(store: Store, known: Entry, target: str) -> Entry:
     """Take a file that the lock knows, and hold it against the hash there."""
     path = expand_user(target)
-    if not exists(path):
+    if not path_exists(path):
         raise WeightsError(f"{target}: no such file or folder: check the path")
     path = path.resolve()
     own = _own(store, known.name, path, known.kind)
@@ -126,14 +126,14 @@ def _brought(store: Store, known: Entry, target: str) -> Entry:
 
 
 def _own(store: Store, name: str, path: Path, kind: str) -> Entry:
-    names = local.walk(path)
+    names = local.list_model_files(path)
     if not names:
         raise WeightsError(f"{path}: holds no weights: choose a safetensors file or a diffusers folder")
     files = {item: path if path.is_file() else path / item for item in names}
     _encodable(path, files)
     locked = {item: File(item, file.stat().st_size, store.stamps.record(file)) for item, file in files.items()}
     family, found = _looked_at(path)
-    kind = found if found in KINDS else kind
+    kind = found if found in ENTRY_KINDS else kind
     terms = "the user's own file"
     return Entry(name=name, kind=kind, family=family, license=terms, title=path.name, files=locked, local=str(path))
 
@@ -150,45 +150,45 @@ def _looked_at(path: Path) -> tuple[str, str]:
     if path.is_file():
         if path.suffix in PICKLES:
             return "any", ""
-        found = detect(path)
+        found = detect_family(path)
         return found.family, found.kind
     return local.family_of(path), ""
 
 
 def _remote(store: Store, name: str, target: str, kind: str, file: str | None) -> Entry:
     """Describe a repository; with a network its files, hashes and licence are filled in at once."""
-    entry = replace(adhoc(target, kind), name=name)
+    entry = replace(entry_for_hub_id(target, kind), name=name)
     return store.plan(replace(entry, include=(file,)) if file else entry).entry
 
 
-def lock(store: Store, entry: Entry) -> Entry:
+def lock_entry(store: Store, entry: Entry) -> Entry:
     """Fill in an entry's revision and hashes from the Hub; small files outside LFS are fetched to hash them."""
     if entry.origin is None:
-        raise WeightsError(f"{entry.name} lies nowhere to be fetched from: there is nothing to look up")
+        raise WeightsError(f"{entry.name} is not on the Hub: there is nothing to look up")
     planned = store.plan(entry)
     small = tuple(remote for remote in planned.wanted if remote.sha256 is None)
     return store.fetch(entry, replace(planned, wanted=small, lacking=small))
 
 
-def forget(store: Store, entry: Entry) -> int:
+def forget_entry(store: Store, entry: Entry) -> int:
     """Take an entry's files out of the cache, but those that others here share; the user's own files stay."""
     freed, own = 0, read_overlay(store.places.overlay).get(entry.name)
     if entry.origin is not None:
         kept = _shared(store, entry)
-        freed = sum(remove(copy.path) for copy in copies(store, entry) if copy.path not in kept)
+        freed = sum(remove_file(copy.path) for copy in find_copies(store, entry) if copy.path not in kept)
     elif own is None:
         raise WeightsError(f"{entry.name} is a part of srcli: it goes when srcli is uninstalled")
     if own is not None and not own.learned:
-        drop(store.places.overlay, entry.name)
+        remove_entry(store.places.overlay, entry.name)
     return freed
 
 
 def _shared(store: Store, entry: Entry) -> set[Path]:
     """Files that belong to other entries too: to whole ones, or to such as have tensors of their own here."""
-    mine = {copy.path for copy in copies(store, entry)}
+    mine = {copy.path for copy in find_copies(store, entry)}
     shared: set[Path] = set()
     for other in store.lock().values():
-        found = copies(store, other) if other.name != entry.name else []
+        found = find_copies(store, other) if other.name != entry.name else []
         own = any(_tensors(copy) and copy.path not in mine for copy in found)
         if own or (found and store.is_here(other)):
             shared |= {copy.path for copy in found}
@@ -199,16 +199,16 @@ def _tensors(copy: Copy) -> bool:
     return copy.file.path.endswith((SUFFIX, *PICKLES))
 
 
-def collect(store: Store) -> list[tuple[Path, int]]:
+def remove_garbage(store: Store) -> list[tuple[Path, int]]:
     """Remove unfinished downloads, files set aside, and conversions of pickles that no entry names."""
     known = {file.sha256 for entry in store.lock().values() for file in entry.files.values()}
     converted = store.places.data / "converted"
     orphans = list[Path]()
     if is_dir(converted):
         orphans += (path for path in converted.iterdir() if path.name not in known)
-        orphans += converted.glob(f"*/**/{HALF}*")
+        orphans += converted.glob(f"*/**/{UNFINISHED_PREFIX}*")
     gone = []
-    for path in (*leftovers(store.places.hub), *orphans):
+    for path in (*find_abandoned_files(store.places.hub), *orphans):
         size = _size(path)
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)

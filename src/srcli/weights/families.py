@@ -41,7 +41,7 @@ class Found:
         return f"{self.family} {self.kind}{extra.get(self.channels, f', {self.channels} channels')}"
 
 
-def detect(path: Path) -> Found:
+def detect_family(path: Path) -> Found:
     """Read the family of a safetensors file from its header."""
     return detect_header(read_header(path))
 
@@ -52,7 +52,7 @@ def detect_header(header: Header) -> Found:
     return Found(kind, _family(header, kind), layout, _channels(header), _prediction(header))
 
 
-def require(found: Found, path: Path, *, kind: str, family: str, channels: int = 4) -> None:
+def require_family(found: Found, path: Path, *, kind: str, family: str, channels: int = 4) -> None:
     """Refuse a file of another kind, family or input before anything is loaded."""
     fits = found.family in (family, "any") and found.channels == channels
     if found.kind != kind or not fits:

@@ -7,7 +7,7 @@ from pathlib import Path
 from srcli import files
 from srcli.errors import WeightsError
 
-CHUNK = 1 << 20
+HASH_CHUNK = 1 << 20
 POINTER = b"version https://git-lfs"
 
 
@@ -42,13 +42,13 @@ def read_header(path: Path) -> Header:
     except FileNotFoundError as error:
         raise WeightsError(f"{path}: no such file: check the path") from error
     except (SafetensorError, OSError, UnicodeDecodeError, ValueError) as error:
-        raise WeightsError(f"{path}: {describe(path)}: get the file again") from error
+        raise WeightsError(f"{path}: {describe_file(path)}: get the file again") from error
 
 
-def describe(path: Path) -> str:
+def describe_file(path: Path) -> str:
     """Say what a file that is not safetensors seems to be."""
     try:
-        start = path.read_bytes()[:512] if path.stat().st_size < CHUNK else _head(path)
+        start = path.read_bytes()[:512] if path.stat().st_size < HASH_CHUNK else _head(path)
     except OSError as error:
         return f"it cannot be read ({error.strerror})"
     if start.startswith(POINTER):
@@ -65,7 +65,7 @@ def _head(path: Path) -> bytes:
         return file.read(512)
 
 
-def sha256(path: Path) -> str:
+def hash_weights(path: Path) -> str:
     """Hash a file; one that cannot be read is an error that names it."""
     try:
         return files.hash_file(path)

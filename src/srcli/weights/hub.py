@@ -21,23 +21,23 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from srcli.errors import WeightsError
-from srcli.files import is_regular, lexists, open_own_file
-from srcli.weights.cache import unwritable
+from srcli.files import is_regular, open_own_file, path_or_link_exists
+from srcli.weights.cache import cache_write_error
 from srcli.weights.listing import LARGEST_LISTING, Commit, NotTheHub, Remote, parse_commit
 
 HOME = "https://huggingface.co"
-TRIES = 5
+MAX_TRIES = 5
 LONGEST_WAIT = 60.0
 NAP = 0.2
 PACE_WINDOW = 60.0  # seconds
-SLOWEST = 1000  # bytes a second, on average over a window
+SLOWEST_RATE = 1000  # bytes a second, on average over a window
 LONGEST_ANSWER = 120.0  # seconds for the list of a repository's files
 BUSY = (408, 425, 429, 500, 502, 503, 504)
 T = TypeVar("T")
 OnBytes = Callable[[int], None]  # bytes on disk so far; less than before when a download starts over
 
 
-class Again(Exception):
+class RetryLater(Exception):
     """A failure that may pass; carries what to say if it does not, and how long the Hub asks to wait."""
 
     def __init__(self, said: str, wait: float | None = None) -> None:
@@ -51,7 +51,7 @@ class Hub:
 
     endpoint: str
     pause: float = 1.0
-    tries: int = TRIES
+    tries: int = MAX_TRIES
 
     @property
     def shown(self) -> str:
@@ -102,12 +102,12 @@ class Hub:
         ):
             if answer.status_code == 416:  # the held part is not of this file any more
                 part.unlink(missing_ok=True)
-                raise Again(f"there is no such range of {remote.path}")
+                raise RetryLater(f"there is no such range of {remote.path}")
             self._check_status(answer, repo, revision, remote.path)
             if answer.headers.get("Content-Type", "").startswith("text/html") and not remote.path.endswith(".html"):
                 raise NotTheHub("a page")
             start = start if answer.status_code == 206 and _goes_on(answer.headers, start) else 0
-            _write(part, start, paced(plain_bytes(answer)), remote, on_bytes)
+            _write(part, start, require_pace(plain_bytes(answer)), remote, on_bytes)
 
     def _url(self, repo: str, revision: str, path: str) -> str:
         from huggingface_hub import hf_hub_url
@@ -143,7 +143,7 @@ class Hub:
         while True:
             try:
                 return once()
-            except Again as error:
+            except RetryLater as error:
                 slow = _trickles(held() - first, time.monotonic() - began)
                 failed = failed + 1 if held() <= before or slow else 1
                 before = max(before, held())
@@ -170,7 +170,7 @@ class Hub:
         except (ValueError, http.InvalidURL) as error:  # a login page, or an endpoint that is no url
             raise self._not_understood() from error
         except http.HTTPError as error:
-            raise Again(f"{self.shown} cannot be reached or broke off ({type(error).__name__})") from error
+            raise RetryLater(f"{self.shown} cannot be reached or broke off ({type(error).__name__})") from error
 
     def _not_understood(self) -> WeightsError:
         said = f"{self.shown} does not answer like the Hub (a login page?)"
@@ -182,7 +182,7 @@ class Hub:
         if code in (200, 206):
             return
         if code in BUSY:
-            raise Again(f"the Hub answers {code}", retry_after(answer.headers))
+            raise RetryLater(f"the Hub answers {code}", retry_after(answer.headers))
         if kind == "GatedRepo" or code == 403:
             page = f"{self.shown}/{repo}"
             raise WeightsError(f"{repo} is gated: accept its terms at {page}, then set HF_TOKEN to a read token")
@@ -224,7 +224,7 @@ def _settle(settled: "Future[T]", work: Callable[[], T]) -> None:
 
 def _trickles(brought: int, seconds: float) -> bool:
     """Whether so few bytes came in so long a time that there would be no end."""
-    return seconds > PACE_WINDOW and brought < SLOWEST * seconds
+    return seconds > PACE_WINDOW and brought < SLOWEST_RATE * seconds
 
 
 def plain_bytes(answer: Any) -> Iterator[bytes]:
@@ -234,7 +234,7 @@ def plain_bytes(answer: Any) -> Iterator[bytes]:
     yield from answer.iter_raw()
 
 
-def paced(chunks: Iterator[bytes]) -> Iterator[bytes]:
+def require_pace(chunks: Iterator[bytes]) -> Iterator[bytes]:
     """The same pieces; an answer that trickles so slowly that it would never end is given up."""
     began, brought = time.monotonic(), 0
     for chunk in chunks:
@@ -257,12 +257,12 @@ def read_limited(answer: Any, most: int) -> bytes:
     return bytes(content)
 
 
-def hub() -> Hub:
+def find_hub() -> Hub:
     """Return the Hub that the environment names."""
     return Hub((os.environ.get("HF_ENDPOINT") or HOME).rstrip("/"))
 
 
-def offline() -> bool:
+def is_offline() -> bool:
     """Whether the environment forbids the network; read now, not when a library was imported."""
     return any(os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE") for name in OFFLINE)
 
@@ -288,7 +288,7 @@ def _sleep(seconds: float, awake: Callable[[], None]) -> None:
 def _start(part: Path, size: int) -> int:
     """Where to go on; a part that is too long is of another file, and a link or a pipe is none."""
     start = _held(part)
-    if start > size or (lexists(part) and not is_regular(part)):
+    if start > size or (path_or_link_exists(part) and not is_regular(part)):
         part.unlink()
         return 0
     return start
@@ -316,7 +316,7 @@ def _write(part: Path, start: int, chunks: Iterator[bytes], remote: Remote, on_b
     if place > remote.size:
         part.unlink(missing_ok=True)
     if place != remote.size:
-        raise Again(f"{remote.path} came with {place} bytes and not {remote.size}")
+        raise RetryLater(f"{remote.path} came with {place} bytes and not {remote.size}")
 
 
 def _write_all(file: RawIOBase, part: Path, chunk: bytes) -> None:
@@ -325,7 +325,7 @@ def _write_all(file: RawIOBase, part: Path, chunk: bytes) -> None:
         while rest:
             rest = rest[file.write(rest) or 0 :]
     except OSError as error:
-        raise unwritable(part, error) from error
+        raise cache_write_error(part, error) from error
 
 
 @contextmanager
@@ -334,7 +334,7 @@ def _opened(part: Path) -> Iterator[RawIOBase]:
         part.parent.mkdir(parents=True, exist_ok=True)
         handle = open_own_file(part, os.O_RDWR | os.O_CREAT, 0o644, anyone=True)  # a cache may be shared
     except OSError as error:
-        raise unwritable(part, error) from error
+        raise cache_write_error(part, error) from error
     with os.fdopen(handle, "r+b", buffering=0) as file:
         yield file
 

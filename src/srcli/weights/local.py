@@ -9,14 +9,14 @@ from pathlib import Path, PurePosixPath
 
 from srcli.errors import MachineError, WeightsError
 from srcli.files import is_dir, is_file
-from srcli.weights.families import detect
+from srcli.weights.families import detect_family
 from srcli.weights.lock import PICKLES, Entry
-from srcli.weights.parts import SUFFIX, chosen, weight_files
-from srcli.weights.pull import inside
-from srcli.weights.trust import Stamps, fault
+from srcli.weights.parts import SUFFIX, choose_files, weight_files
+from srcli.weights.pull import is_wanted
+from srcli.weights.trust import Stamps, find_fault
 
 CONVERTED = {"pytorch_model": "model"}
-HEADS = ("unet/*" + SUFFIX, "*" + SUFFIX)
+HEADER_PATTERNS = ("unet/*" + SUFFIX, "*" + SUFFIX)
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Located:
         }
 
 
-def located(entry: Entry, folder: Path, files: Mapping[str, Path]) -> Located:
+def describe_entry(entry: Entry, folder: Path, files: Mapping[str, Path]) -> Located:
     """Describe an entry's files that have been checked."""
     hashes = {path: entry.files[path].sha256 or "" for path in files}
     weights = [path for path in files if path.endswith((SUFFIX, *PICKLES))]
@@ -71,16 +71,16 @@ def refuse_strays(entry: Entry, files: Mapping[str, Path]) -> None:
                 raise WeightsError(f"{other}: not in the lock, and would be opened in place of {path}: move it away")
 
 
-def of_entry(entry: Entry, stamps: Stamps, parts: Sequence[str] = ()) -> Located:
+def locate_entry(entry: Entry, stamps: Stamps, parts: Sequence[str] = ()) -> Located:
     """Return the files of an entry that names the user's own folder or file, or one inside the package."""
     root = root_of(entry)
-    files = {path: file for path, file in files_of(entry).items() if inside(entry, path, parts)}
+    files = {path: file for path, file in files_of(entry).items() if is_wanted(entry, path, parts)}
     for path, file in files.items():
         if not is_file(file):
             raise WeightsError(f"{file}: gone since it was added as {entry.name}: put it back, or add it again")
-        if what := fault(file, entry.files[path], stamps):
+        if what := find_fault(file, entry.files[path], stamps):
             raise WeightsError(f"{file} {what}: put the old file back, or add it again as {entry.name}")
-    return located(entry, root if is_dir(root) else root.parent, files)
+    return describe_entry(entry, root if is_dir(root) else root.parent, files)
 
 
 def root_of(entry: Entry) -> Path:
@@ -94,12 +94,12 @@ def files_of(entry: Entry) -> dict[str, Path]:
     return {path: root if is_file(root) else root / path for path in entry.files}
 
 
-def exists(entry: Entry) -> bool:
+def has_all_files(entry: Entry) -> bool:
     """Tell whether every file of such an entry is there."""
     return all(is_file(file) for file in files_of(entry).values())
 
 
-def locate(
+def locate_path(
     path: Path,
     stamps: Stamps,
     data: Path,
@@ -108,7 +108,7 @@ def locate(
     allow_pickle: bool = False,
 ) -> Located:
     """Describe a file or folder that the user names by path: no lock is needed, its hashes are worked out."""
-    paths = walk(path)
+    paths = list_model_files(path)
     if parts and is_dir(path):
         paths = [name for name in paths if any(name == part or name.startswith(part + "/") for part in parts)]
     files = {name: path if is_file(path) else path / name for name in paths}
@@ -117,16 +117,16 @@ def locate(
     hashes = {name: stamps.sha256(file) for name, file in files.items()}
     name = known_name(hashes, entries) or path.name
     found = Located(name, "base", "any", "the user's own file", folder_of(path), files, hashes, _only(path))
-    found = unpickled(found, data, stamps, allow_pickle)
+    found = convert_pickles(found, data, stamps, allow_pickle)
     return replace(found, family=family_of(found.folder if found.file is None else found.file))
 
 
-def walk(path: Path) -> list[str]:
+def list_model_files(path: Path) -> list[str]:
     """List the model files of a folder (as paths inside it), or the one file."""
     if is_file(path):
         return [path.name]
     inner = (item for item in path.rglob("*") if is_file(item) and not item.name.startswith("."))
-    return chosen(item.relative_to(path).as_posix() for item in inner)
+    return choose_files(item.relative_to(path).as_posix() for item in inner)
 
 
 def folder_of(path: Path) -> Path:
@@ -151,7 +151,7 @@ def name_by_hash(path: Path, entries: Mapping[str, Entry], stamps: Stamps) -> st
     if not path.exists():
         return None
     sizes = {file.size for entry in entries.values() for file in entry.files.values()}
-    files = [path if is_file(path) else path / name for name in walk(path)]
+    files = [path if is_file(path) else path / name for name in list_model_files(path)]
     alike = [file for file in files if file.suffix in (SUFFIX, *PICKLES) and file.stat().st_size in sizes]
     return known_name({str(file): stamps.sha256(file) for file in alike}, entries)
 
@@ -159,12 +159,12 @@ def name_by_hash(path: Path, entries: Mapping[str, Entry], stamps: Stamps) -> st
 def family_of(path: Path) -> str:
     """Read the family from the header of the file, or of the UNet (else any weights) in the folder."""
     if is_file(path):
-        return detect(path).family
-    heads = (head for pattern in HEADS for head in sorted(path.glob(pattern)))
-    return next((detect(head).family for head in heads), "any")
+        return detect_family(path).family
+    heads = (head for pattern in HEADER_PATTERNS for head in sorted(path.glob(pattern)))
+    return next((detect_family(head).family for head in heads), "any")
 
 
-def unpickled(found: Located, data: Path, stamps: Stamps, allow: bool) -> Located:
+def convert_pickles(found: Located, data: Path, stamps: Stamps, allow: bool) -> Located:
     """Return weights that are safetensors throughout: pickles are converted once, if the user allows it.
 
     What was converted before is opened without leave: the pickle is not.
@@ -173,11 +173,11 @@ def unpickled(found: Located, data: Path, stamps: Stamps, allow: bool) -> Locate
     if not pickled:
         return found
     root = data / "converted" / found.sha256[pickled[0]] / _together(found.sha256)
-    if not allow and not all(_stands(root / renamed(path), stamps) for path in pickled):
+    if not allow and not all(_stands(root / converted_name(path), stamps) for path in pickled):
         said = f"{found.name}: {pickled[0]} is a pickle, which can run code"
         raise WeightsError(f"{said}: add `allow_pickle` to convert it")
-    files = {renamed(path): _copy(file, path, root, stamps) for path, file in found.files.items()}
-    hashes = {renamed(path): digest for path, digest in found.sha256.items()}
+    files = {converted_name(path): _copy(file, path, root, stamps) for path, file in found.files.items()}
+    hashes = {converted_name(path): digest for path, digest in found.sha256.items()}
     folder = root / found.folder.relative_to(_base(found)) if found.file is None else root
     file = next(iter(files.values())) if found.file is not None else None
     return replace(found, folder=folder, files=files, file=file, sha256=hashes)
@@ -194,7 +194,7 @@ def _base(found: Located) -> Path:
     return Path(*file.parts[: len(file.parts) - len(Path(path).parts)])
 
 
-def renamed(path: str) -> str:
+def converted_name(path: str) -> str:
     """Return the name that a converted pickle gets; other names stay."""
     if not path.endswith(PICKLES):
         return path
@@ -209,7 +209,7 @@ def _stands(target: Path, stamps: Stamps) -> bool:
 
 def _copy(file: Path, path: str, root: Path, stamps: Stamps) -> Path:
     """Convert or copy one file into `root`, unless that was done and still stands."""
-    target = root / renamed(path)
+    target = root / converted_name(path)
     if _stands(target, stamps):
         return target
     try:

@@ -12,8 +12,8 @@ from srcli.errors import WeightsError
 from srcli.files import read_regular
 
 SCHEMA = 1
-KINDS = ("adapter", "base", "captioner", "classifier", "detector", "engine", "lora", "metric", "preview", "vae")
-NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+ENTRY_KINDS = ("adapter", "base", "captioner", "classifier", "detector", "engine", "lora", "metric", "preview", "vae")
+ENTRY_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 HUB_NAME = re.compile(rf"{HUB_ID.pattern}(@[\w./-]+)?")
 ADDRESS = re.compile(r"(https://[\w.-]+(:\d+)?|http://(127\.0\.0\.1|localhost):\d+)(/[\w.-]+)+")
@@ -22,7 +22,7 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 UNSAFE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")  # control characters, and what is no text in UTF-8
 LONGEST_NAME = 255
 LARGEST_LOCK = 4 << 20
-LONGEST_LINE = 16 << 10  # a dotted key costs the TOML reader the square of its parts
+LONGEST_LOCK_LINE = 16 << 10  # a dotted key costs the TOML reader the square of its parts
 LARGEST_SIZE = 1 << 50
 PICKLES = (".ckpt", ".bin", ".pt", ".pth", ".pkl")
 
@@ -165,7 +165,7 @@ def parse_lock(text: str, path: Path) -> dict[str, Entry]:
     """Parse a lock's text; `path` is for messages."""
     lines = text.splitlines()
     for number, line in enumerate(lines, 1):
-        if len(line) > LONGEST_LINE:
+        if len(line) > LONGEST_LOCK_LINE:
             raise WeightsError(f"{path}:{number}: longer than any line of a lock: restore the file")
     try:
         tables = tomllib.loads(text)
@@ -203,7 +203,7 @@ def _framed(where: _Text, tables: dict[str, Any]) -> Any:
 
 
 def _entry(where: _Text, name: str, table: Any) -> Entry:
-    if not (NAME.fullmatch(name) or HUB_NAME.fullmatch(name)):
+    if not (ENTRY_NAME.fullmatch(name) or HUB_NAME.fullmatch(name)):
         raise where.wrong(name, "", f"{name!r} is no name for a weight")
     if not isinstance(table, dict):
         raise where.wrong(name, "", f"{name!r} is not a table")
@@ -254,8 +254,8 @@ def safe_path(path: str) -> bool:
 
 
 def _check(where: _Text, entry: Entry) -> None:
-    if entry.kind not in KINDS:
-        raise where.wrong(entry.name, "kind", f"{entry.kind!r} is no kind (one of {', '.join(KINDS)})")
+    if entry.kind not in ENTRY_KINDS:
+        raise where.wrong(entry.name, "kind", f"{entry.kind!r} is no kind (one of {', '.join(ENTRY_KINDS)})")
     if entry.repo is not None and not HUB_ID.fullmatch(entry.repo):
         raise where.wrong(entry.name, "repo", f"{entry.repo!r} is no repository")
     if entry.revision is not None and not REVISION.fullmatch(entry.revision):
@@ -288,7 +288,7 @@ def _check_address(where: _Text, entry: Entry) -> None:
         raise where.wrong(entry.name, lacking[0], f"{lacking[0]!r} of an address has no blob")
 
 
-def pick(lock: Mapping[str, Entry], name: str, kind: str = "") -> Entry:
+def find_entry(lock: Mapping[str, Entry], name: str, kind: str = "") -> Entry:
     """Return the entry of that name, and of that kind if one is given."""
     known = {key: entry for key, entry in lock.items() if kind in ("", entry.kind)}
     if name in known:

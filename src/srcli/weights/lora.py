@@ -17,25 +17,25 @@ from torch import Tensor, nn
 from srcli.errors import WeightsError
 from srcli.weights.open import load_state
 
-DOWN = (
+DOWN_ENDINGS = (
     ".lora_down.weight",
     ".lora_A.weight",
     ".lora.down.weight",
     "_lora.down.weight",
     ".lora_linear_layer.down.weight",
 )
-UP = (".lora_up.weight", ".lora_B.weight", ".lora.up.weight", "_lora.up.weight", ".lora_linear_layer.up.weight")
-ALPHA = (".alpha",)
-UNET = ("lora_unet_", "unet.", "base_model.model.", "diffusion_model.")
-TEXT = ("lora_te_", "lora_te1_", "text_encoder.")
-VAE = ("lora_vae_", "vae.")
-PREFIXES = {"text_encoder": TEXT, "vae": VAE, "unet": UNET}
+UP_ENDINGS = (".lora_up.weight", ".lora_B.weight", ".lora.up.weight", "_lora.up.weight", ".lora_linear_layer.up.weight")
+ALPHA_ENDINGS = (".alpha",)
+UNET_PREFIXES = ("lora_unet_", "unet.", "base_model.model.", "diffusion_model.")
+TEXT_PREFIXES = ("lora_te_", "lora_te1_", "text_encoder.")
+VAE_PREFIXES = ("lora_vae_", "vae.")
+PREFIXES = {"text_encoder": TEXT_PREFIXES, "vae": VAE_PREFIXES, "unet": UNET_PREFIXES}
 TITLES = {"text_encoder": "text encoder", "vae": "VAE", "unet": "UNet"}
 OPTIONAL = "text_model_"
 
 
 @dataclass(frozen=True)
-class Pair:
+class LoraPair:
     """One low-rank change of one weight: `up @ down`, times alpha / rank where alpha is given."""
 
     down: Tensor
@@ -62,7 +62,7 @@ class Lora:
     """A LoRA file: for each part ("unet", "text_encoder", "vae") flat module name (dots as underscores) -> pair."""
 
     source: Path
-    parts: Mapping[str, Mapping[str, Pair]]
+    parts: Mapping[str, Mapping[str, LoraPair]]
 
 
 def read_lora(path: Path) -> Lora:
@@ -72,7 +72,7 @@ def read_lora(path: Path) -> Lora:
         name, role = _split(path, key)
         modules[name][role] = tensor
     alphas = _peft_alphas(path)
-    parts: dict[str, dict[str, Pair]] = defaultdict(dict)
+    parts: dict[str, dict[str, LoraPair]] = defaultdict(dict)
     for name, tensors in modules.items():
         part, flat = _place(path, name)
         parts[part][flat] = _pair(path, name, tensors, alphas.get(name))
@@ -82,7 +82,7 @@ def read_lora(path: Path) -> Lora:
 
 
 def _split(path: Path, key: str) -> tuple[str, str]:
-    for role, endings in (("down", DOWN), ("up", UP), ("alpha", ALPHA)):
+    for role, endings in (("down", DOWN_ENDINGS), ("up", UP_ENDINGS), ("alpha", ALPHA_ENDINGS)):
         for ending in endings:
             if key.endswith(ending):
                 return key.removesuffix(ending), role
@@ -104,7 +104,7 @@ def flat_name(name: str) -> str:
     return name.replace(".processor.", ".").replace("to_out_lora", "to_out.0").removesuffix("_lora").replace(".", "_")
 
 
-def _pair(path: Path, name: str, tensors: Mapping[str, Tensor], alpha: float | None) -> Pair:
+def _pair(path: Path, name: str, tensors: Mapping[str, Tensor], alpha: float | None) -> LoraPair:
     if "down" not in tensors or "up" not in tensors:
         lost = "down" if "up" in tensors else "up"
         raise WeightsError(f"{path}: {name} lacks its {lost} weight: get the file again")
@@ -114,7 +114,7 @@ def _pair(path: Path, name: str, tensors: Mapping[str, Tensor], alpha: float | N
         alpha = _number(tensors["alpha"])
     if alpha is not None and not math.isfinite(alpha):
         raise WeightsError(f"{path}: the alpha of {name} is not one number: get the file again")
-    return Pair(tensors["down"], tensors["up"], alpha)
+    return LoraPair(tensors["down"], tensors["up"], alpha)
 
 
 def _number(tensor: Tensor) -> float:
@@ -153,7 +153,7 @@ def _peft_alpha(known: Mapping[str, object], name: str) -> float | None:
         return math.inf
 
 
-def merge(lora: Lora, networks: Mapping[str, nn.Module], multiplier: float = 1.0, use_alpha: bool = True) -> int:
+def merge_lora(lora: Lora, networks: Mapping[str, nn.Module], multiplier: float = 1.0, use_alpha: bool = True) -> int:
     """Add the LoRA in place to the networks of its parts and return how many weights it changed.
 
     `use_alpha=False` is PASD's own rule, which leaves alpha / rank out. All pairs are checked before any is added.
@@ -170,7 +170,7 @@ def merge(lora: Lora, networks: Mapping[str, nn.Module], multiplier: float = 1.0
     return len(jobs)
 
 
-def _jobs(lora: Lora, module: nn.Module, pairs: Mapping[str, Pair], part: str) -> list[tuple[Tensor, Pair]]:
+def _jobs(lora: Lora, module: nn.Module, pairs: Mapping[str, LoraPair], part: str) -> list[tuple[Tensor, LoraPair]]:
     weights = _weights(module)
     jobs = []
     for name, pair in pairs.items():

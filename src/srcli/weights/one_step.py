@@ -19,19 +19,19 @@ from torch import Tensor, nn
 from srcli.errors import WeightsError
 from srcli.weights.families import ONE_STEP
 from srcli.weights.header import read_header
-from srcli.weights.lora import Lora, Pair, flat_name, merge
+from srcli.weights.lora import Lora, LoraPair, flat_name, merge_lora
 from srcli.weights.open import load_state
 
-OSEDIFF, PISA = ONE_STEP
-ALPHA = 8.0
+OSEDIFF_KIND, PISA_KIND = ONE_STEP
+LORA_ALPHA = 8.0
 REPLACED = "conv_in"  # the one layer that OSEDiff trained whole, before its low-rank change
-UNET, VAE, PIXEL, SEMANTIC = "unet", "vae", "pix.unet", "sem.unet"
-HALF = re.compile(r"(?P<module>.+)\.lora_(?P<half>[AB])\.(?P<adapter>\w+)\.weight")
-WHOLE = re.compile(rf"(?P<module>{REPLACED})\.base_layer\.(?P<end>weight|bias)")
+UNET_PART, VAE_PART, PIXEL, SEMANTIC = "unet", "vae", "pix.unet", "sem.unet"
+LORA_HALF = re.compile(r"(?P<module>.+)\.lora_(?P<half>[AB])\.(?P<adapter>\w+)\.weight")
+REPLACED_LAYER = re.compile(rf"(?P<module>{REPLACED})\.base_layer\.(?P<end>weight|bias)")
 
 
 @dataclass(frozen=True)
-class Part:
+class AdapterPart:
     """One set of changes: its name in the flat form, and where a published file keeps it."""
 
     name: str
@@ -46,14 +46,16 @@ def _unet_lists(ending: str) -> dict[str, str]:
     return {f"default_{group}{ending}": f"unet_lora_{group}_modules{ending}" for group in groups}
 
 
-PARTS: Mapping[str, tuple[Part, ...]] = {
-    OSEDIFF: (
-        Part(UNET, "state_dict_unet", "rank_unet", _unet_lists(""), "rank_unet"),
-        Part(VAE, "state_dict_vae", "rank_vae", {"default_encoder": "vae_lora_encoder_modules"}, "rank_vae"),
+ADAPTER_PARTS: Mapping[str, tuple[AdapterPart, ...]] = {
+    OSEDIFF_KIND: (
+        AdapterPart(UNET_PART, "state_dict_unet", "rank_unet", _unet_lists(""), "rank_unet"),
+        AdapterPart(
+            VAE_PART, "state_dict_vae", "rank_vae", {"default_encoder": "vae_lora_encoder_modules"}, "rank_vae"
+        ),
     ),
-    PISA: (
-        Part(PIXEL, "state_dict_unet", "lora_rank_unet_pix", _unet_lists("_pix"), "rank_pix"),
-        Part(SEMANTIC, "state_dict_unet", "lora_rank_unet_sem", _unet_lists("_sem"), "rank_sem"),
+    PISA_KIND: (
+        AdapterPart(PIXEL, "state_dict_unet", "lora_rank_unet_pix", _unet_lists("_pix"), "rank_pix"),
+        AdapterPart(SEMANTIC, "state_dict_unet", "lora_rank_unet_sem", _unet_lists("_sem"), "rank_sem"),
     ),
 }
 
@@ -63,7 +65,7 @@ class Changes:
     """What an adapter changes of one network: pairs by module, and weights that it replaces first."""
 
     source: Path
-    pairs: Mapping[str, Pair]
+    pairs: Mapping[str, LoraPair]
     replaced: Mapping[str, Tensor]
 
     def lora(self, network: str) -> Lora:
@@ -76,7 +78,7 @@ class Changes:
 
 
 @dataclass(frozen=True)
-class Adapter:
+class OneStepAdapter:
     """A one-step adapter in memory."""
 
     source: Path
@@ -88,15 +90,15 @@ def published_kind(found: Any) -> str | None:
     """Which of the published files an unpickled object is, None for any other."""
     if not isinstance(found, Mapping) or "state_dict_unet" not in found:
         return None
-    return OSEDIFF if "rank_unet" in found else PISA if "lora_rank_unet_pix" in found else None
+    return OSEDIFF_KIND if "rank_unet" in found else PISA_KIND if "lora_rank_unet_pix" in found else None
 
 
-def flatten(path: Path, found: Mapping[str, Any], kind: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+def flatten_adapter(path: Path, found: Mapping[str, Any], kind: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of the flat form; a published file that is not whole is an error that says why."""
     tensors: dict[str, Tensor] = {}
-    metadata = {"kind": kind, "lora_alpha": f"{ALPHA:g}"}
-    known = {adapter for part in PARTS[kind] for adapter in part.lists}
-    for part in PARTS[kind]:
+    metadata = {"kind": kind, "lora_alpha": f"{LORA_ALPHA:g}"}
+    known = {adapter for part in ADAPTER_PARTS[kind] for adapter in part.lists}
+    for part in ADAPTER_PARTS[kind]:
         rank, state = _entry(path, found, part.rank, int), _entry(path, found, part.state, dict)
         own = flat_part(path, part, state, known)
         _check_listed(path, part, found, own)
@@ -113,11 +115,11 @@ def _entry(path: Path, found: Mapping[str, Any], name: str, of: type) -> Any:
     return value
 
 
-def flat_part(path: Path, part: Part, state: Mapping[str, Any], known: set[str]) -> dict[str, Tensor]:
+def flat_part(path: Path, part: AdapterPart, state: Mapping[str, Any], known: set[str]) -> dict[str, Tensor]:
     """This part's tensors under flat names; those of other parts are passed over."""
     flat: dict[str, Tensor] = {}
     for name, tensor in state.items():
-        match = HALF.fullmatch(name) or WHOLE.fullmatch(name)
+        match = LORA_HALF.fullmatch(name) or REPLACED_LAYER.fullmatch(name)
         if not isinstance(tensor, Tensor) or match is None:
             raise WeightsError(f"{path}: {name} is no low-rank change: choose another file")
         said = match.groupdict()
@@ -130,7 +132,7 @@ def flat_part(path: Path, part: Part, state: Mapping[str, Any], known: set[str])
     return flat
 
 
-def _check_listed(path: Path, part: Part, found: Mapping[str, Any], flat: Mapping[str, Tensor]) -> None:
+def _check_listed(path: Path, part: AdapterPart, found: Mapping[str, Any], flat: Mapping[str, Tensor]) -> None:
     """Hold the module lists of the file against its tensors."""
     listed = {str(name) for key in part.lists.values() for name in _entry(path, found, key, list)}
     held = {name.partition(".lora_")[0] for name in flat if ".lora_" in name}
@@ -140,20 +142,22 @@ def _check_listed(path: Path, part: Part, found: Mapping[str, Any], flat: Mappin
         raise WeightsError(f"{path}: changes {extra[0]}, which it does not list: get the file again")
 
 
-def read_adapter(path: Path) -> Adapter:
+def read_adapter(path: Path) -> OneStepAdapter:
     """Open an adapter in the flat form."""
     header = read_header(path)
     kind = header.metadata.get("kind", "")
-    if kind not in PARTS:
+    if kind not in ADAPTER_PARTS:
         raise WeightsError(f"{path}: is no OSEDiff or PiSA-SR adapter: choose another file")
     return read_adapter_state(path, kind, load_state(path), header.metadata)
 
 
-def read_adapter_state(path: Path, kind: str, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Adapter:
+def read_adapter_state(
+    path: Path, kind: str, state: Mapping[str, Tensor], metadata: Mapping[str, str]
+) -> OneStepAdapter:
     """An adapter from the tensors and the metadata of the flat form."""
     alpha = _number(path, metadata, "lora_alpha")
     left, changes = dict(state), dict[str, Changes]()
-    for part in PARTS[kind]:
+    for part in ADAPTER_PARTS[kind]:
         prefix = part.name + "."
         own = {name.removeprefix(prefix): left.pop(name) for name in state if name.startswith(prefix)}
         if not own:
@@ -162,7 +166,7 @@ def read_adapter_state(path: Path, kind: str, state: Mapping[str, Tensor], metad
     if left:
         raise WeightsError(f"{path}: has unknown {min(left)}: choose another file")
     _check_replaced(path, kind, changes)
-    return Adapter(path, kind, changes)
+    return OneStepAdapter(path, kind, changes)
 
 
 def _number(path: Path, metadata: Mapping[str, str], name: str) -> float:
@@ -186,13 +190,13 @@ def read_changes(path: Path, state: Mapping[str, Tensor], alpha: float, rank: in
     return Changes(path, pairs, replaced)
 
 
-def _pair(path: Path, module: str, halves: Mapping[str, Tensor], alpha: float, rank: int) -> Pair:
+def _pair(path: Path, module: str, halves: Mapping[str, Tensor], alpha: float, rank: int) -> LoraPair:
     for name in ("A.weight", "B.weight"):
         if name not in halves:
             raise WeightsError(f"{path}: {module} lacks its lora_{name}: get the file again")
     if unknown := sorted(halves.keys() - {"A.weight", "B.weight"}):
         raise WeightsError(f"{path}: {module} has unknown lora_{unknown[0]}: choose another file")
-    pair = Pair(halves["A.weight"], halves["B.weight"], alpha)
+    pair = LoraPair(halves["A.weight"], halves["B.weight"], alpha)
     if pair.rank != rank:
         raise WeightsError(f"{path}: {module} is of rank {pair.rank} and the file says {rank}: get the file again")
     return pair
@@ -200,7 +204,7 @@ def _pair(path: Path, module: str, halves: Mapping[str, Tensor], alpha: float, r
 
 def _check_replaced(path: Path, kind: str, changes: Mapping[str, Changes]) -> None:
     """OSEDiff brings a whole input convolution, PiSA-SR none."""
-    wanted = {UNET: {f"{REPLACED}.weight", f"{REPLACED}.bias"}} if kind == OSEDIFF else {}
+    wanted = {UNET_PART: {f"{REPLACED}.weight", f"{REPLACED}.bias"}} if kind == OSEDIFF_KIND else {}
     for name, change in changes.items():
         due, brought = wanted.get(name, set()), set(change.replaced)
         if lost := sorted(due - brought):
@@ -216,4 +220,4 @@ def apply_changes(changes: Changes, net: nn.Module, network: str) -> None:
         if name not in own or own[name].shape != tensor.shape:
             raise WeightsError(f"{changes.source}: {name} does not fit this base model: choose SD 2.1-base")
         own[name].copy_(tensor)
-    merge(changes.lora(network), {network: net})
+    merge_lora(changes.lora(network), {network: net})

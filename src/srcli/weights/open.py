@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from srcli.errors import WeightsError
 from srcli.files import read_regular
-from srcli.weights.header import describe
-from srcli.weights.parts import variant, weight_files
+from srcli.weights.header import describe_file
+from srcli.weights.parts import variant_of, weight_files
 
 Module = TypeVar("Module", bound=nn.Module)
-SHOWN = 3
+NAMES_SHOWN = 3
 LARGEST_CONFIG = 4 << 20
 
 
@@ -62,7 +62,7 @@ def load_state(
     except FileNotFoundError as error:
         raise WeightsError(f"{path}: no such file: check the path") from error
     except (SafetensorError, OSError, UnicodeDecodeError, ValueError) as error:
-        raise WeightsError(f"{path}: {describe(path)}: get the file again") from error
+        raise WeightsError(f"{path}: {describe_file(path)}: get the file again") from error
 
 
 def _copied(path: Path, key: str, dtype: torch.dtype) -> Tensor:
@@ -107,8 +107,8 @@ def _refuse(source: Path | str, missing: list[str], unexpected: list[str], shape
 
 
 def _some(names: list[str]) -> str:
-    rest = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + rest
+    rest = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    return ", ".join(names[:NAMES_SHOWN]) + rest
 
 
 def _whole(module: Module, source: Path | str) -> Module:
@@ -153,9 +153,9 @@ def load_component(cls: type[Module], folder: Path, dtype: torch.dtype | None = 
     """
     files = weight_files(folder)
     options: dict[str, Any] = {"torch_dtype": dtype} if dtype else {}
-    if kind := variant(files[0].name):
+    if kind := variant_of(files[0].name):
         options["variant"] = kind
-    quiet()
+    silence_libraries()
     with library_errors(folder, "verify or pull it again"):
         module, account = cls.from_pretrained(  # type: ignore[attr-defined]
             str(folder), use_safetensors=True, local_files_only=True, output_loading_info=True, **options
@@ -178,7 +178,7 @@ def _line(error: Exception) -> str:
     return " ".join(str(error).split())[:240] or type(error).__name__
 
 
-def quiet() -> None:
+def silence_libraries() -> None:
     """Silence the libraries' own load reports and bars: what they report is raised here."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from srcli.errors import MachineError, WeightsError
 from srcli.files import open_guard, replace_file
-from srcli.weights.lock import FIELDS, NAME, SCHEMA, Entry, read_lock
+from srcli.weights.lock import ENTRY_NAME, FIELDS, SCHEMA, Entry, read_lock
 
-HEAD = "# srcli's record of weights that this user added or pulled. Written by `srcli models`.\n"
+OVERLAY_HEADING = "# srcli's record of weights that this user added or pulled. Written by `srcli models`.\n"
 
 
 def read_overlay(path: Path) -> dict[str, Entry]:
@@ -24,7 +24,7 @@ def read_overlay(path: Path) -> dict[str, Entry]:
     return read_lock(path)
 
 
-def combined(packaged: Mapping[str, Entry], own: Mapping[str, Entry]) -> dict[str, Entry]:
+def merge_locks(packaged: Mapping[str, Entry], own: Mapping[str, Entry]) -> dict[str, Entry]:
     """Lay the user's entries over the packaged ones.
 
     A learned entry only fills in the packaged one of the same repository and commit; what the packaged lock has
@@ -32,12 +32,12 @@ def combined(packaged: Mapping[str, Entry], own: Mapping[str, Entry]) -> dict[st
     """
     entries = dict(packaged)
     for name, entry in own.items():
-        if not entry.learned or (name in packaged and completes(packaged[name], entry)):
+        if not entry.learned or (name in packaged and is_completed_by(packaged[name], entry)):
             entries[name] = entry
     return entries
 
 
-def completes(packaged: Entry, learned: Entry) -> bool:
+def is_completed_by(packaged: Entry, learned: Entry) -> bool:
     """Tell whether a learned record is still about the packaged entry and contradicts nothing in it."""
     if packaged.origin != learned.origin or packaged.revision not in (None, learned.revision):
         return False
@@ -47,13 +47,13 @@ def completes(packaged: Entry, learned: Entry) -> bool:
     )
 
 
-def put(path: Path, entry: Entry) -> None:
+def write_entry(path: Path, entry: Entry) -> None:
     """Write one entry into the user's lock, whole or not at all."""
     with _alone(path):
         _write(path, read_overlay(path) | {entry.name: entry})
 
 
-def drop(path: Path, name: str) -> bool:
+def remove_entry(path: Path, name: str) -> bool:
     """Take one entry out of the user's lock; tell whether it was there."""
     with _alone(path):
         own = read_overlay(path)
@@ -85,10 +85,10 @@ def _flock(handle: int) -> None:
 
 def _write(path: Path, entries: Mapping[str, Entry]) -> None:
     with replace_file(path) as fresh:
-        fresh.write_text(HEAD + dump(entries), encoding="utf-8")
+        fresh.write_text(OVERLAY_HEADING + format_lock(entries), encoding="utf-8")
 
 
-def dump(entries: Mapping[str, Entry]) -> str:
+def format_lock(entries: Mapping[str, Entry]) -> str:
     """Write entries as the text that `parse_lock` reads."""
     tables = "".join(_table(entries[name]) for name in sorted(entries))
     return f"schema = {SCHEMA}\n{tables}\n[end]\nentries = {len(entries)}\n"
@@ -96,7 +96,7 @@ def dump(entries: Mapping[str, Entry]) -> str:
 
 def _table(entry: Entry) -> str:
     defaults = {item.name: item.default for item in fields(Entry)}
-    name = entry.name if NAME.fullmatch(entry.name) and "." not in entry.name else _text(entry.name)
+    name = entry.name if ENTRY_NAME.fullmatch(entry.name) and "." not in entry.name else _text(entry.name)
     lines = [f"\n[{name}]"]
     for key in FIELDS:
         value = getattr(entry, key)

@@ -14,13 +14,13 @@ NOT_WEIGHTS = ("scaler.pt", "optimizer.bin", "scheduler.bin", "random_states_0.p
 OTHERS = ("flax_", "tf_", "rust_", "openvino_", "README")
 
 
-def variant(name: str) -> str | None:
+def variant_of(name: str) -> str | None:
     """Return "fp16" of "model.fp16.safetensors" and of its shards, None for the plain file."""
     parts = name.removesuffix(SUFFIX).split(".")
     return parts[1].split("-")[0] if len(parts) > 1 else None
 
 
-def chosen(paths: Iterable[str]) -> list[str]:
+def choose_files(paths: Iterable[str]) -> list[str]:
     """Return the files, of all these, that a model is opened from."""
     folders: dict[str, list[str]] = defaultdict(list)
     for path in sorted(paths):
@@ -41,7 +41,7 @@ def _weights(paths: list[str]) -> list[str]:
     kinds: dict[str | None, list[str]] = defaultdict(list)
     for path in paths:
         stem, _, _ = PurePosixPath(path).name.rpartition(".")
-        kinds[variant(stem + SUFFIX)].append(path)
+        kinds[variant_of(stem + SUFFIX)].append(path)
     best = min(kinds, key=lambda kind: (kind is not None, kind != "fp16", kind or ""), default=None)
     return kinds.get(best, [])
 
@@ -51,7 +51,7 @@ def weight_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise WeightsError(f"{folder}: no such folder: get it again, or choose another")
     names = [path.name for path in folder.iterdir() if path.is_file()]
-    found = [name for name in chosen(names) if not name.endswith(TEXTS)]
+    found = [name for name in choose_files(names) if not name.endswith(TEXTS)]
     if found and found[0].endswith(SUFFIX):
         return [folder / name for name in found]
     if found:

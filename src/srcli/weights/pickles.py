@@ -15,7 +15,7 @@ from torch import Tensor
 
 from srcli.errors import MachineError, WeightsError
 from srcli.files import replace_file
-from srcli.weights.one_step import flatten, published_kind
+from srcli.weights.one_step import flatten_adapter, published_kind
 
 FIXED = (2, 10)
 TIED = 2  # tied weights appear twice, so tensors may take up to twice the bytes of their file
@@ -37,7 +37,7 @@ def to_safetensors(path: Path, out: Path) -> Path:
     refuse_broken_torch(torch.__version__)
     found = _load(path)
     kind = published_kind(found)
-    state, facts = flatten(path, found, kind) if kind else (_state(path, found), {})
+    state, facts = flatten_adapter(path, found, kind) if kind else (_state(path, found), {})
     _check_plain(path, state)
     _check_size(path, state)
     out.parent.mkdir(parents=True, exist_ok=True)

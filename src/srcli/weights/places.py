@@ -20,7 +20,7 @@ class Places:
     overlay: Path
 
 
-def places(environ: Mapping[str, str] | None = None) -> Places:
+def find_places(environ: Mapping[str, str] | None = None) -> Places:
     """Find the places as huggingface_hub and the XDG rules would; without a home, HF_HOME must say."""
     env = os.environ if environ is None else environ
     home = _home(env)

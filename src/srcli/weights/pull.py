@@ -10,22 +10,22 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from srcli.errors import MachineError, WeightsError
-from srcli.files import exists, is_file
-from srcli.weights.cache import Repo, alone, link_file, set_aside, unwritable
-from srcli.weights.header import sha256
+from srcli.files import is_file, path_exists
+from srcli.weights.cache import Repo, cache_write_error, exclusive_lock, link_file, set_aside
+from srcli.weights.header import hash_weights
 from srcli.weights.hub import Hub
 from srcli.weights.listing import Commit, Remote
 from srcli.weights.lock import PICKLES, Entry, File
-from srcli.weights.parts import SUFFIX, chosen
+from srcli.weights.parts import SUFFIX, choose_files
 from srcli.weights.trust import Stamps, git_blob
 
 WORKERS = 4
-SPARE = 64 << 20
+PULL_RESERVE = 64 << 20
 UNKNOWN = "see its page"
-Report = Callable[[str, int, int], None]  # path, bytes here, bytes in all
+OnPulled = Callable[[str, int, int], None]  # path, bytes here, bytes in all
 
 
-def unwatched(path: str, here: int, size: int) -> None:
+def ignore_progress(path: str, here: int, size: int) -> None:
     """Progress that nobody watches."""
 
 
@@ -34,7 +34,7 @@ class _Stopped(Exception):
 
 
 @dataclass(frozen=True)
-class Plan:
+class PullPlan:
     """What a pull of one entry will bring: the entry with all its files listed, and those still to fetch."""
 
     entry: Entry
@@ -51,24 +51,24 @@ class Plan:
         return sum(remote.size for remote in self.lacking) - sum(p.stat().st_size for p in held if is_file(p))
 
 
-def inside(entry: Entry, path: str, parts: Sequence[str]) -> bool:
+def is_wanted(entry: Entry, path: str, parts: Sequence[str]) -> bool:
     """Tell whether a file of the entry belongs to one of `parts`; no parts means all."""
     own = path.removeprefix(entry.folder + "/") if entry.folder else path
     return not parts or any(own == part or own.startswith(part + "/") for part in parts)
 
 
-def plan(
+def plan_pull(
     entry: Entry,
     commit: Commit,
     hub_cache: Path,
     parts: Sequence[str] = (),
     held: Mapping[str, Path] | None = None,
-) -> Plan:
+) -> PullPlan:
     """Hold what is said of a commit against the lock, and list what is to come."""
     paths = _paths(entry, commit)
     listed = {path: _agreed(entry, commit.files[path]) for path in paths}
     repo = Repo(hub_cache, commit.repo)
-    wanted = tuple(commit.files[path] for path in paths if inside(entry, path, parts))
+    wanted = tuple(commit.files[path] for path in paths if is_wanted(entry, path, parts))
     if not wanted:
         raise WeightsError(f"{entry.name}: {commit.repo} holds nothing of {', '.join(parts) or 'it'}: check its page")
     held = held or {}
@@ -77,7 +77,7 @@ def plan(
     full = replace(entry, revision=commit.revision, files=listed, include=())
     if entry.license == UNKNOWN and commit.license:
         full = replace(full, license=commit.license)
-    return Plan(full, repo, commit.revision, wanted, lacking, held)
+    return PullPlan(full, repo, commit.revision, wanted, lacking, held)
 
 
 def _paths(entry: Entry, commit: Commit) -> list[str]:
@@ -86,7 +86,7 @@ def _paths(entry: Entry, commit: Commit) -> list[str]:
             mirrors = f"try a mirror ({', '.join(entry.mirrors)})" if entry.mirrors else "check its page"
             raise WeightsError(f"{commit.repo}@{commit.revision[:8]} has no {path}: {mirrors}")
     matching = [p for p in commit.files if any(fnmatchcase(p, pattern) for pattern in entry.include)]
-    found = sorted({*chosen(matching), *entry.files})
+    found = sorted({*choose_files(matching), *entry.files})
     several = [path for path in found if path.endswith((SUFFIX, *PICKLES))]
     if entry.kind == "lora" and len(several) > 1:
         raise WeightsError(
@@ -112,12 +112,12 @@ def _agreed(entry: Entry, remote: Remote) -> File:
     return replace(known, size=remote.size, sha256=known.sha256 or remote.sha256)
 
 
-def check_space(plans: Sequence[Plan], hub_cache: Path) -> None:
+def check_pull_space(plans: Sequence[PullPlan], hub_cache: Path) -> None:
     """Refuse a pull that the disk cannot hold, before it starts."""
     need = sum(item.bytes for item in plans)
-    folder = next(path for path in (hub_cache, *hub_cache.parents) if exists(path))
+    folder = next(path for path in (hub_cache, *hub_cache.parents) if path_exists(path))
     free = shutil.disk_usage(folder).free
-    if need and need + SPARE > free:
+    if need and need + PULL_RESERVE > free:
         room = f"{folder} has {free / 1e9:.1f} GB free and {need / 1e9:.1f} GB are to come"
         raise MachineError(f"{room}: free some space, or set HF_HOME elsewhere")
 
@@ -128,9 +128,9 @@ class Puller:
 
     hub: Hub
     stamps: Stamps
-    report: Report = unwatched
+    report: OnPulled = ignore_progress
 
-    def run(self, plan: Plan) -> Entry:
+    def run(self, plan: PullPlan) -> Entry:
         """Bring every wanted file and return the entry with the hashes that this taught."""
         stop = threading.Event()
         with ThreadPoolExecutor(WORKERS) as pool:
@@ -145,7 +145,7 @@ class Puller:
         learned = {file.path: file for file in (job.result() for job in jobs)}
         return replace(plan.entry, files={**plan.entry.files, **learned})
 
-    def _one(self, plan: Plan, remote: Remote, stop: threading.Event) -> File:
+    def _one(self, plan: PullPlan, remote: Remote, stop: threading.Event) -> File:
         def on_bytes(here: int) -> None:
             if stop.is_set():
                 raise _Stopped
@@ -163,26 +163,26 @@ class Puller:
         digest = self._fetched(plan, remote, known, on_bytes)
         return self._shown(plan, remote, plan.repo.blob(remote.blob), digest, linked=False)
 
-    def _blob(self, plan: Plan, remote: Remote, known: File) -> Path | None:
+    def _blob(self, plan: PullPlan, remote: Remote, known: File) -> Path | None:
         """The file under its hash, where it lies so, or where another entry's file has the same bytes."""
         blob = plan.repo.blob(remote.blob)
         held = plan.held.get(known.sha256 or "")
         return blob if is_file(blob) or (held and link_file(held, blob)) else None
 
-    def _shown(self, plan: Plan, remote: Remote, blob: Path, digest: str, linked: bool) -> File:
+    def _shown(self, plan: PullPlan, remote: Remote, blob: Path, digest: str, linked: bool) -> File:
         shown = blob if linked else plan.repo.link(plan.revision, remote.path, blob)
         self.stamps.keep(shown, digest)
         return replace(plan.entry.files[remote.path], size=remote.size, sha256=digest)
 
-    def _fetched(self, plan: Plan, remote: Remote, known: File, on_bytes: Callable[[int], None]) -> str:
+    def _fetched(self, plan: PullPlan, remote: Remote, known: File, on_bytes: Callable[[int], None]) -> str:
         """Fetch, check, and once more if what came is not what was promised. Returns the sha256."""
         part, blob = plan.repo.part(remote.blob), plan.repo.blob(remote.blob)
         for _ in range(2):
-            with alone(part, lambda: on_bytes(0)):
+            with exclusive_lock(part, lambda: on_bytes(0)):
                 if not blob.is_file():  # else another process was faster
                     self.hub.fetch(plan.repo.id, plan.revision, remote, part, on_bytes)
                 whole = blob if blob.is_file() else part  # beside a blob, a part is one that another just began
-                digest = sha256(whole)
+                digest = hash_weights(whole)
                 fault = _fault(whole, remote, known, digest)
                 if fault is None:
                     _publish(whole, blob)
@@ -209,4 +209,4 @@ def _publish(part: Path, blob: Path) -> None:
         part.replace(blob)
     except OSError as error:
         if not blob.is_file():
-            raise unwritable(blob, error) from error
+            raise cache_write_error(blob, error) from error

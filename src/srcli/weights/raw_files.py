@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 from srcli.errors import WeightsError
-from srcli.weights.hub import BUSY, LONGEST_ANSWER, Again, Hub, retry_after, within
+from srcli.weights.hub import BUSY, LONGEST_ANSWER, Hub, RetryLater, retry_after, within
 from srcli.weights.listing import Commit, NotTheHub, Remote
 from srcli.weights.lock import LARGEST_SIZE, File
 
@@ -53,7 +53,7 @@ class RawFiles(Hub):
         if code in (200, 206):
             return
         if code in BUSY:
-            raise Again(f"the server answers {code}", retry_after(answer.headers))
+            raise RetryLater(f"the server answers {code}", retry_after(answer.headers))
         if code == 404:
             raise WeightsError(f"{self.endpoint} has no {path} at {revision[:8]}: check the lock")
         raise WeightsError(f"{self.endpoint}: the server answers {code}: try again later")

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from srcli.errors import WeightsError
-from srcli.weights.families import LDM_TEXT, LDM_UNET, LDM_VAE, Found, detect, require
+from srcli.weights.families import LDM_TEXT, LDM_UNET, LDM_VAE, Found, detect_family, require_family
 from srcli.weights.open import load_into, load_state, read_config
 
 HF_TEXT = LDM_TEXT + "transformer."
 OPEN_CLIP = LDM_TEXT + "model."
-State = dict[str, Tensor]
+StateDict = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class Single:
 
     source: Path
     found: Found
-    unet: State
-    vae: State | None
-    text: State | None
+    unet: StateDict
+    vae: StateDict | None
+    text: StateDict | None
 
     @property
     def lacking(self) -> tuple[str, ...]:
@@ -43,22 +43,22 @@ def open_single(path: Path, parts: Path, family: str, dtype: torch.dtype | None 
 
     The UNet is read in `dtype`, the smaller parts in that of the file.
     """
-    found = detect(path)
-    require(found, path, kind="checkpoint", family=family)
+    found = detect_family(path)
+    require_family(found, path, kind="checkpoint", family=family)
     unet = convert_unet(path, load_state(path, LDM_UNET, dtype=dtype), read_config(parts / "unet"))
     vae = load_state(path, LDM_VAE)
     text = _text(path, read_config(parts / "text_encoder"))
     return Single(path, found, unet, convert_vae(path, vae, read_config(parts / "vae")) if vae else None, text)
 
 
-def convert_unet(source: Path, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> State:
+def convert_unet(source: Path, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> StateDict:
     """Rename an original UNet's weights (no prefix) to diffusers' names; none may be lost on the way."""
     from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 
     return _convert(source, convert_ldm_unet_checkpoint, LDM_UNET, state, config)
 
 
-def convert_vae(source: Path, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> State:
+def convert_vae(source: Path, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> StateDict:
     """Rename an original VAE's weights (no prefix) to diffusers' names; none may be lost on the way."""
     from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 
@@ -67,8 +67,8 @@ def convert_vae(source: Path, state: Mapping[str, Tensor], config: Mapping[str, 
 
 
 def _convert(
-    source: Path, convert: Callable[..., State], prefix: str, state: Mapping[str, Tensor], config: Mapping[str, Any]
-) -> State:
+    source: Path, convert: Callable[..., StateDict], prefix: str, state: Mapping[str, Tensor], config: Mapping[str, Any]
+) -> StateDict:
     try:
         renamed = convert({prefix + name: tensor for name, tensor in state.items()}, dict(config))
     except KeyError as error:
@@ -81,7 +81,7 @@ def _convert(
     return renamed
 
 
-def _text(path: Path, config: Mapping[str, Any]) -> State | None:
+def _text(path: Path, config: Mapping[str, Any]) -> StateDict | None:
     if state := load_state(path, HF_TEXT):
         return {name.removeprefix("text_model."): tensor for name, tensor in state.items()}
     if state := load_state(path, OPEN_CLIP):
@@ -89,12 +89,12 @@ def _text(path: Path, config: Mapping[str, Any]) -> State | None:
     return None
 
 
-def convert_open_clip(source: Path, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> State:
+def convert_open_clip(source: Path, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> StateDict:
     """Rename OpenCLIP's text tower (no prefix) to transformers' names, as deep as `config` asks."""
     layers, width = config.get("num_hidden_layers"), config.get("hidden_size")
     if not isinstance(layers, int) or not isinstance(width, int):
         raise WeightsError(f"{source}: the text encoder's configuration gives no size: get the base model again")
-    renamed: State = {}
+    renamed: StateDict = {}
     try:
         renamed["embeddings.token_embedding.weight"] = state["token_embedding.weight"]
         renamed["embeddings.position_embedding.weight"] = state["positional_embedding"]
@@ -109,7 +109,7 @@ def convert_open_clip(source: Path, state: Mapping[str, Tensor], config: Mapping
     return renamed
 
 
-def _open_clip_layer(state: Mapping[str, Tensor], layer: int, width: int) -> State:
+def _open_clip_layer(state: Mapping[str, Tensor], layer: int, width: int) -> StateDict:
     old, new = f"transformer.resblocks.{layer}.", f"encoder.layers.{layer}."
     names = {
         "ln_1": "layer_norm1",
@@ -118,7 +118,7 @@ def _open_clip_layer(state: Mapping[str, Tensor], layer: int, width: int) -> Sta
         "mlp.c_fc": "mlp.fc1",
         "mlp.c_proj": "mlp.fc2",
     }
-    found: State = {}
+    found: StateDict = {}
     for end in ("weight", "bias"):
         for theirs, ours in names.items():
             found[f"{new}{ours}.{end}"] = state[f"{old}{theirs}.{end}"]

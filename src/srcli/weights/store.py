@@ -5,28 +5,37 @@ learns goes into the user's lock and is enforced from then on.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from srcli.errors import WeightsError
-from srcli.files import exists, expand_user
+from srcli.files import expand_user, path_exists
+from srcli.messages import Tell
 from srcli.weights import local
 from srcli.weights.cache import Repo
-from srcli.weights.hub import Hub, hub, offline
+from srcli.weights.hub import Hub, find_hub, is_offline
 from srcli.weights.listing import Commit
 from srcli.weights.local import Located
-from srcli.weights.lock import HUB_NAME, Entry, pick, read_lock
-from srcli.weights.overlay import combined, put, read_overlay
+from srcli.weights.lock import HUB_NAME, Entry, find_entry, read_lock
+from srcli.weights.overlay import merge_locks, read_overlay, write_entry
 from srcli.weights.parts import DIFFUSERS
-from srcli.weights.places import Places, packaged_lock, places
-from srcli.weights.pull import UNKNOWN, Plan, Puller, Report, check_space, inside, plan, unwatched
+from srcli.weights.places import Places, find_places, packaged_lock
+from srcli.weights.pull import (
+    UNKNOWN,
+    OnPulled,
+    Puller,
+    PullPlan,
+    check_pull_space,
+    ignore_progress,
+    is_wanted,
+    plan_pull,
+)
 from srcli.weights.raw_files import RawFiles
-from srcli.weights.trust import Stamps, fault, quarantine
+from srcli.weights.trust import Stamps, find_fault, quarantine_file
 
 ANY = "any"
-Tell = Callable[[str], None]
 
 
 log = logging.getLogger(__name__)
@@ -38,9 +47,9 @@ class Store:
 
     offline: bool = False
     tell: Tell = log.info
-    report: Report = unwatched
-    places: Places = field(default_factory=places)
-    hub: Hub = field(default_factory=hub)
+    report: OnPulled = ignore_progress
+    places: Places = field(default_factory=find_places)
+    hub: Hub = field(default_factory=find_hub)
     packaged: Path = field(default_factory=packaged_lock)
 
     @cached_property
@@ -50,7 +59,7 @@ class Store:
 
     def lock(self) -> dict[str, Entry]:
         """The packaged lock with the user's laid over it, as they are now."""
-        return combined(read_lock(self.packaged), read_overlay(self.places.overlay))
+        return merge_locks(read_lock(self.packaged), read_overlay(self.places.overlay))
 
     def resolve(self, what: str, kind: str = "", parts: Sequence[str] = (), allow_pickle: bool = False) -> Located:
         """Return the files of a lock's name, a hub id (`org/name@revision`), a folder or a file.
@@ -60,25 +69,25 @@ class Store:
         """
         entries = self.lock()
         path = expand_user(what)
-        if what not in entries and exists(path):
-            found = local.locate(path, self.stamps, self.places.data, entries, parts, allow_pickle)
+        if what not in entries and path_exists(path):
+            found = local.locate_path(path, self.stamps, self.places.data, entries, parts, allow_pickle)
             return replace(found, kind=kind or found.kind)
         if what not in entries and HUB_NAME.fullmatch(what):
-            entries[what] = adhoc(what, kind or "base")
+            entries[what] = entry_for_hub_id(what, kind or "base")
         elif what not in entries and (what.startswith("~") or "/" in what or what.endswith(".safetensors")):
             raise WeightsError(f"{what}: no such file or folder, and no hub id: check the path")
-        return self.open(pick(entries, what, kind), parts, allow_pickle)
+        return self.open(find_entry(entries, what, kind), parts, allow_pickle)
 
     def open(self, entry: Entry, parts: Sequence[str] = (), allow_pickle: bool = False) -> Located:
         """Return the checked files of one entry, pulling what is not here."""
         if entry.yours:
             name = next(iter(entry.files), "the file")
             raise WeightsError(
-                f"{entry.name} is yours to bring: get {name} from {entry.source}, "
+                f"{entry.name} must be downloaded by hand: get {name} from {entry.source}, "
                 f"then run srcli models add {entry.name} FILE"
             )
-        found = self._of_repo(entry, parts) if entry.origin else local.of_entry(entry, self.stamps, parts)
-        return local.unpickled(found, self.places.data, self.stamps, allow_pickle)
+        found = self._of_repo(entry, parts) if entry.origin else local.locate_entry(entry, self.stamps, parts)
+        return local.convert_pickles(found, self.places.data, self.stamps, allow_pickle)
 
     def _of_repo(self, entry: Entry, parts: Sequence[str]) -> Located:
         if self.lying(entry, parts) is None:
@@ -86,16 +95,16 @@ class Store:
         files = self.check(entry, parts)
         local.refuse_strays(entry, files)
         root = Repo(self.places.hub, entry.origin or "").snapshot(entry.revision or "")
-        return local.located(entry, root / entry.folder if entry.folder else root, files)
+        return local.describe_entry(entry, root / entry.folder if entry.folder else root, files)
 
     def check(self, entry: Entry, parts: Sequence[str] = ()) -> dict[str, Path]:
         """Hold the files of an entry that lie here against the lock; a bad one is moved aside and named."""
         files = self.lying(entry, parts)
         if files is None:
-            raise WeightsError(f"{entry.name}: a part of it is not here: run srcli models pull {entry.name}")
+            raise WeightsError(f"{entry.name}: some of its files are missing: run srcli models pull {entry.name}")
         for path, file in files.items():
-            if what := fault(file, entry.files[path], self.stamps):
-                raise quarantine(file, what)
+            if what := find_fault(file, entry.files[path], self.stamps):
+                raise quarantine_file(file, what)
         return files
 
     def lying(self, entry: Entry, parts: Sequence[str] = ()) -> dict[str, Path] | None:
@@ -103,7 +112,7 @@ class Store:
         if entry.origin is None or entry.revision is None or not entry.listed:
             return None
         repo = Repo(self.places.hub, entry.origin)
-        wanted = [file for path, file in entry.files.items() if inside(entry, path, parts)]
+        wanted = [file for path, file in entry.files.items() if is_wanted(entry, path, parts)]
         found = {file.path: repo.find(entry.revision, file.path) for file in wanted if file.sha256}
         complete = {path: file for path, file in found.items() if file is not None}
         return complete if wanted and len(complete) == len(wanted) else None
@@ -128,7 +137,7 @@ class Store:
     def files_here(self, entry: Entry) -> list[Path]:
         """The files of an entry that are on this disk, if all of them are. Reads no content."""
         if entry.repo is None:
-            return list(local.files_of(entry).values()) if local.exists(entry) else []
+            return list(local.files_of(entry).values()) if local.has_all_files(entry) else []
         return list((self.lying(entry) or {}).values())
 
     def known_names(self, what: str) -> tuple[str, ...]:
@@ -150,7 +159,7 @@ class Store:
         if entry.yours:
             return False
         if entry.origin is None:
-            return local.exists(entry)
+            return local.has_all_files(entry)
         return self.lying(entry, parts) is not None
 
     def family(self, name: str) -> list[tuple[Entry, tuple[str, ...]]]:
@@ -161,21 +170,21 @@ class Store:
         while queue:
             key, part = queue.pop(0)
             if key not in wanted:
-                queue += [need(text) for text in (entries.get(key) or self._unknown(entries, key)).needs]
+                queue += [parse_need(text) for text in (entries.get(key) or self._unknown(entries, key)).needs]
             wanted.setdefault(key, set()).add(part)
         known = ((entries.get(key) or self._unknown(entries, key), parts) for key, parts in wanted.items())
         return [(entry, () if "" in parts else tuple(sorted(parts))) for entry, parts in known]
 
     def _unknown(self, entries: Mapping[str, Entry], name: str) -> Entry:
-        return adhoc(name, "base") if HUB_NAME.fullmatch(name) else pick(entries, name)
+        return entry_for_hub_id(name, "base") if HUB_NAME.fullmatch(name) else find_entry(entries, name)
 
-    def plan(self, entry: Entry, parts: Sequence[str] = ()) -> Plan:
+    def plan(self, entry: Entry, parts: Sequence[str] = ()) -> PullPlan:
         """Ask the Hub what a pull of this entry would bring."""
         return self.against(entry, self.commit(entry), parts)
 
     def commit(self, entry: Entry) -> Commit:
         """Ask what the entry's revision (its branch, until one is known) holds."""
-        if self.offline or offline():
+        if self.offline or is_offline():
             said = f"{entry.name} is not here and the network is forbidden"
             raise WeightsError(f"{said}: run srcli models pull {entry.name} where there is one")
         try:
@@ -188,9 +197,9 @@ class Store:
                 raise
             raise WeightsError(f"{error}; or give a copy a name of its own: {', '.join(entry.mirrors)}") from error
 
-    def against(self, entry: Entry, commit: Commit, parts: Sequence[str] = ()) -> Plan:
+    def against(self, entry: Entry, commit: Commit, parts: Sequence[str] = ()) -> PullPlan:
         """Hold a commit against the lock."""
-        return plan(entry, commit, self.places.hub, parts, self._held(entry))
+        return plan_pull(entry, commit, self.places.hub, parts, self._held(entry))
 
     def _server(self, entry: Entry) -> Hub:
         """Who serves this entry: the Hub, or the address that it names."""
@@ -210,12 +219,12 @@ class Store:
     def pull(self, entry: Entry, parts: Sequence[str] = ()) -> Entry:
         """Bring an entry's files, check them, and keep what was learned. Returns the entry as now known."""
         planned = self.plan(entry, parts)
-        check_space([planned], self.places.hub)
+        check_pull_space([planned], self.places.hub)
         if planned.lacking:
-            self.tell(f"pulling {entry.name} ({planned.bytes / 1e6:,.1f} MB); licence: {licence(entry)}")
+            self.tell(f"pulling {entry.name} ({planned.bytes / 1e6:,.1f} MB); licence: {describe_licence(entry)}")
         return self.fetch(entry, planned)
 
-    def fetch(self, entry: Entry, planned: Plan) -> Entry:
+    def fetch(self, entry: Entry, planned: PullPlan) -> Entry:
         """Carry out a plan for an entry."""
         known = self._looked_at(Puller(self._server(entry), self.stamps, self.report).run(planned))
         if known.files != entry.files or known.revision != entry.revision:
@@ -234,7 +243,7 @@ class Store:
         packaged = read_lock(self.packaged)
         if entry.name in packaged and packaged[entry.name].origin == entry.origin:
             known = replace(known, learned=True)
-        put(self.places.overlay, known)
+        write_entry(self.places.overlay, known)
         new = sum(1 for path, file in known.files.items() if file.sha256 and not _hash(entry, path))
         self.tell(f"{entry.name}: {new} hashes learned at commit {(known.revision or '')[:8]}, enforced from now on")
 
@@ -243,13 +252,13 @@ def _hash(entry: Entry, path: str) -> str | None:
     return entry.files[path].sha256 if path in entry.files else None
 
 
-def need(text: str) -> tuple[str, str]:
+def parse_need(text: str) -> tuple[str, str]:
     """Split "sd15/vae" into the entry's name and the part of it."""
     name, _, part = text.partition("/")
     return name, part
 
 
-def adhoc(what: str, kind: str) -> Entry:
+def entry_for_hub_id(what: str, kind: str) -> Entry:
     """Make an entry for a hub id that no lock names: a diffusers folder, or whatever weights lie there."""
     repo, _, branch = what.partition("@")
     return Entry(
@@ -264,6 +273,6 @@ def adhoc(what: str, kind: str) -> Entry:
     )
 
 
-def licence(entry: Entry) -> str:
+def describe_licence(entry: Entry) -> str:
     """Say under which terms an entry stands."""
     return f"{entry.license} ({entry.terms})" if entry.terms else entry.license

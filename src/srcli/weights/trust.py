@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from srcli.errors import WeightsError
-from srcli.files import exists, read_regular, replace_file
+from srcli.files import path_exists, read_regular, replace_file
 from srcli.weights.cache import BAD, set_aside
-from srcli.weights.header import CHUNK, sha256
+from srcli.weights.header import HASH_CHUNK, hash_weights
 from srcli.weights.lock import File
 
 Stamp = tuple[int, int, int]
-Kept = tuple[Stamp, str]
-SHA256 = re.compile("[0-9a-f]{64}")
+KeptHash = tuple[Stamp, str]
+SHA256_HEX = re.compile("[0-9a-f]{64}")
 LARGEST_RECORD = 64 << 20
 WRITING = threading.Lock()
 
@@ -40,7 +40,7 @@ class Stamps:
     def record(self, path: Path) -> str:
         """Hash a file now and keep the result. A file that changed meanwhile is not kept."""
         before = _stamp(path)
-        digest = sha256(path)
+        digest = hash_weights(path)
         if _stamp(path) == before:
             self.keep(path, digest)
         return digest
@@ -55,7 +55,7 @@ class Stamps:
         kept = self._read().get(str(path.resolve()))
         return kept is not None and kept[0] == _stamp(path)
 
-    def _read(self) -> dict[str, Kept]:
+    def _read(self) -> dict[str, KeptHash]:
         try:
             found = json.loads(read_regular(self.path, LARGEST_RECORD))
         except (OSError, ValueError, RecursionError):
@@ -63,18 +63,18 @@ class Stamps:
         items = found.items() if isinstance(found, dict) else ()
         return {name: kept for name, value in items if (kept := _kept(value))}
 
-    def _write(self, key: str, value: Kept) -> None:
-        stamps = {name: kept for name, kept in self._read().items() if exists(Path(name))} | {key: value}
+    def _write(self, key: str, value: KeptHash) -> None:
+        stamps = {name: kept for name, kept in self._read().items() if path_exists(Path(name))} | {key: value}
         with suppress(OSError):  # a read-only or full disk: the next run hashes again
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with replace_file(self.path) as fresh:
                 fresh.write_text(json.dumps(stamps, indent=1), encoding="utf-8")
 
 
-def _kept(value: object) -> Kept | None:
+def _kept(value: object) -> KeptHash | None:
     """One record, None for whatever is not of its shape."""
     match value:
-        case [[int(size), int(time), int(inode)], str(digest)] if SHA256.fullmatch(digest):
+        case [[int(size), int(time), int(inode)], str(digest)] if SHA256_HEX.fullmatch(digest):
             return (size, time, inode), digest
     return None
 
@@ -91,12 +91,12 @@ def git_blob(path: Path) -> str:
     """Return git's name for the file's content, which the Hub gives for files outside LFS."""
     digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
     with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
+        while chunk := file.read(HASH_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
 
 
-def fault(path: Path, file: File, stamps: Stamps, again: bool = False) -> str | None:
+def find_fault(path: Path, file: File, stamps: Stamps, again: bool = False) -> str | None:
     """Say what is wrong with a file of the lock, None if nothing is. `again` reads it whatever its stamp."""
     size = path.stat().st_size
     if file.size is not None and size != file.size:
@@ -109,7 +109,7 @@ def fault(path: Path, file: File, stamps: Stamps, again: bool = False) -> str | 
     return None
 
 
-def quarantine(path: Path, what: str) -> WeightsError:
+def quarantine_file(path: Path, what: str) -> WeightsError:
     """Move a bad file aside and return the error that names it."""
     aside = set_aside(path)
     where = f"moved to {aside}" if aside else f"it is on a read-only disk, so delete it or add the suffix {BAD}"

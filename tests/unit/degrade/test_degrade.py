@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from srcli.cli.train import app
+from srcli.cli.train import train_app
 from srcli.degrade.chain import degrade
 from srcli.degrade.cropping import crop_randomly
 from srcli.degrade.draws import SeededDraws
@@ -129,16 +129,16 @@ def test_preview_writes_a_sheet_and_names_what_it_left_out(tmp_path) -> None:
         Image.fromarray((photograph(100, 120)[0].permute(1, 2, 0).numpy() * 255).astype(np.uint8)).save(data / name)
     (data / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n no picture")
     sheet = tmp_path / "sheet.png"
-    done = CliRunner().invoke(app, ["preview", "--data", str(data), "--out", str(sheet), "--side", "64"])
+    done = CliRunner().invoke(train_app, ["preview", "--data", str(data), "--out", str(sheet), "--side", "64"])
     assert done.exit_code == 0, done.output
     assert "broken.png" in done.stderr
     first = sheet.read_bytes()
     assert Image.open(io.BytesIO(first)).size == (2 * 64 + 4, 2 * 64 + 4)
-    CliRunner().invoke(app, ["preview", "--data", str(data), "--out", str(sheet), "--side", "64"])
+    CliRunner().invoke(train_app, ["preview", "--data", str(data), "--out", str(sheet), "--side", "64"])
     assert sheet.read_bytes() == first
 
 
 def test_preview_of_an_empty_folder_is_refused(tmp_path) -> None:
-    done = CliRunner().invoke(app, ["preview", "--data", str(tmp_path), "--out", str(tmp_path / "s.png")])
+    done = CliRunner().invoke(train_app, ["preview", "--data", str(tmp_path), "--out", str(tmp_path / "s.png")])
     assert isinstance(done.exception, InputError)
     assert "holds no pictures" in str(done.exception)

@@ -27,7 +27,7 @@ from srcli.imaging.picture import Picture
 from srcli.models.tiny_vae import decode_tiny, encode_tiny
 from srcli.pipeline import EnginePipeline
 from srcli.sampling.noise import POSTERIOR, START, NoiseField
-from srcli.settings import Lora, ModelChoice, Prompt, Sampling, Size
+from srcli.settings import LoraChoice, ModelChoice, Prompt, Sampling, Size
 from srcli.tasks import RESTORE, UPSCALE, Job
 from srcli.weights.store import Store
 
@@ -335,7 +335,7 @@ def test_a_lora_changes_unet_and_text(tmp_path: Path) -> None:
     save_file(pairs, tmp_path / "ink.safetensors")
     plain, inked = (
         opened(chosen("pisa")),
-        opened(chosen("pisa", loras=(Lora(source=str(tmp_path / "ink.safetensors")),))),
+        opened(chosen("pisa", loras=(LoraChoice(source=str(tmp_path / "ink.safetensors")),))),
     )
     key = "mid_block.attentions.0.proj_in.weight"
     assert not torch.equal(plain.unet.state_dict()[key], inked.unet.state_dict()[key])

@@ -23,8 +23,8 @@ from srcli.models.stock import build
 from srcli.settings import DeviceChoice, ModelChoice, Prompt, Sampling, Size
 from srcli.tasks import RESTORE, UPSCALE, Job
 from srcli.weights.lock import Entry, File
-from srcli.weights.overlay import put
-from srcli.weights.places import places
+from srcli.weights.overlay import write_entry
+from srcli.weights.places import find_places
 
 ONESTEP = HERE / "onestep"
 CPU = Device(torch.device("cpu"), torch.float32)
@@ -74,7 +74,10 @@ def add(tmp_path: Path) -> Add:
             (folder / file).write_bytes(name.encode())
             known = {file: File(file, len(name), hash_file(folder / file))}
             local = str(folder)
-            put(places().overlay, Entry(name=name, kind="base", family="any", license="-", files=known, local=local))
+            write_entry(
+                find_places().overlay,
+                Entry(name=name, kind="base", family="any", license="-", files=known, local=local),
+            )
 
     return added
 

@@ -22,7 +22,7 @@ from srcli.errors import WeightsError
 from srcli.imaging.color import compute_luminance
 from srcli.imaging.picture import Picture
 from srcli.pipeline import EnginePipeline
-from srcli.settings import Lora, ModelChoice, Prompt, Sampling, Size
+from srcli.settings import LoraChoice, ModelChoice, Prompt, Sampling, Size
 from srcli.tasks import COLORIZE, TASKS, UPSCALE, Job
 from srcli.weights.store import Store
 
@@ -194,7 +194,7 @@ def test_another_base_brings_its_unet_and_only_paca_is_read(monkeypatch: pytest.
 def test_a_lora_changes_what_it_names_and_no_file() -> None:
     path = PERSONAL / "lora_kohya.safetensors"
     before = (TINY / "base" / "unet" / WEIGHTS).read_bytes()
-    plain, led = opened(chosen()), opened(chosen(loras=(Lora(source=str(path), weight=0.5),)))
+    plain, led = opened(chosen()), opened(chosen(loras=(LoraChoice(source=str(path), weight=0.5),)))
     changed = [
         name for name, weight in led.unet.state_dict().items() if not torch.equal(weight, plain.unet.state_dict()[name])
     ]
@@ -296,7 +296,7 @@ def test_a_lora_that_matches_in_part_is_refused(tmp_path: Path) -> None:
     name = next(key for key in state if "lora_unet" in key)
     path = tmp_path / "part.safetensors"
     save_file({(k.replace("lora_unet_", "lora_unet_no_") if k == name else k): v for k, v in state.items()}, path)
-    refused("part.safetensors", loras=(Lora(source=str(path)),))
+    refused("part.safetensors", loras=(LoraChoice(source=str(path)),))
 
 
 def test_a_schedule_that_does_not_end_in_noise_cannot_colorize(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_weights_that_a_task_needs_are_in_the_spec():
 
 def added(name: str, path: Path) -> str:
     """The user's own adapter under a name."""
-    care.add(Store(offline=True), name, str(path), "adapter")
+    care.add_entry(Store(offline=True), name, str(path), "adapter")
     return name
 
 

@@ -24,9 +24,9 @@ from srcli.pipeline import EnginePipeline
 from srcli.sampling.tiling import filled_up
 from srcli.settings import ModelChoice, Prompt, Sampling, Size
 from srcli.tasks import RESTORE, UPSCALE, Job
-from srcli.weights.header import sha256
+from srcli.weights.header import hash_weights
 from srcli.weights.lock import Entry, File
-from srcli.weights.overlay import put
+from srcli.weights.overlay import write_entry
 from srcli.weights.store import Store
 
 CPU = Device(torch.device("cpu"), torch.float32)
@@ -87,9 +87,9 @@ def test_old_photographs_are_restored_at_their_own_size(adapter, base):
 
 def test_a_processs_second_picture_is_resumed_like_its_first(tmp_path, base):
     bare, file = write_adapter(tmp_path / "bare", fusion=False), write_adapter(tmp_path / "whole") / "cfw.safetensors"
-    known = {file.name: File(file.name, None, sha256(file))}
+    known = {file.name: File(file.name, None, hash_weights(file))}
     entry = Entry(name="stablesr-cfw", kind="vae", family="sd21", license="none", files=known, local=str(file))
-    put(Store(offline=True).places.overlay, entry)
+    write_entry(Store(offline=True).places.overlay, entry)
     line, job = pipeline(choice(bare, base, offline=True)), Job(task=UPSCALE, sampling=QUICK)
     before = line.unfinished(picture(18, 18), job)._folder
     line.run(picture(18, 18), job)
@@ -122,7 +122,9 @@ def lend(base: Path, name: str = "sd21-base") -> None:
     """Make the tiny base the usual one, as `srcli models add` would."""
     files = {p.relative_to(base).as_posix(): File(p.name) for p in base.rglob("*") if p.is_file()}
     store = Store(offline=True)
-    put(store.places.overlay, Entry(name=name, kind="base", family="any", license="none", files=files, local=str(base)))
+    write_entry(
+        store.places.overlay, Entry(name=name, kind="base", family="any", license="none", files=files, local=str(base))
+    )
 
 
 def test_a_whole_pickled_checkpoint_is_the_base_and_the_adapter(tmp_path, adapter, base):
@@ -152,9 +154,9 @@ def test_a_known_file_brings_its_variant_and_its_usual_base(tmp_path, adapter):
     lend(write_base(tmp_path / "v", prediction="v_prediction"), "sd21")
     path = adapter / "adapter.safetensors"
     store = Store(offline=True)
-    known = {"adapter.safetensors": File("adapter.safetensors", None, sha256(path))}
+    known = {"adapter.safetensors": File("adapter.safetensors", None, hash_weights(path))}
     entry = Entry(name="stablesr-768v", kind="adapter", family="sd21", license="none", files=known, local=str(path))
-    put(store.places.overlay, entry)
+    write_entry(store.places.overlay, entry)
     loaded = open_all(choice(path, None), Store(offline=True))
     assert (loaded.variant.name, loaded.variant.process) == ("768v", 768)
 

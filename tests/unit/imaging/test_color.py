@@ -9,7 +9,7 @@ from tests.golden.cases import Case, each_group
 from tests.unit.imaging.builders import noise
 
 from srcli.imaging.color import compute_luminance, transplant_luma
-from srcli.imaging.resize import resize
+from srcli.imaging.resize import resize_array
 
 
 def official(generated: np.ndarray, original: np.ndarray) -> np.ndarray:
@@ -68,4 +68,4 @@ def test_against_the_official_program(case: Case, part: str) -> None:
 
 def test_sizes_are_the_callers_business():
     small = noise(8, 8)
-    assert transplant_luma(resize(small, (16, 16)), noise(16, 16)).shape == (16, 16, 3)
+    assert transplant_luma(resize_array(small, (16, 16)), noise(16, 16)).shape == (16, 16, 3)

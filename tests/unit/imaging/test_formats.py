@@ -12,7 +12,7 @@ from tests.toy import text_format
 
 from srcli.api import Result, read_source
 from srcli.errors import PictureError
-from srcli.imaging.formats import FORMATS, check_target, suffix_for, usual_suffix
+from srcli.imaging.formats import FORMATS, check_format_limits, suffix_for, usual_suffix
 from srcli.imaging.read import read_size
 
 TOY = b"TOY 3 2\n" + b" ".join(b"%d" % level for level in range(18))
@@ -61,6 +61,6 @@ def test_no_suffix_is_of_two_formats():
 
 
 def test_a_bitmap_has_a_limit_of_bytes():
-    check_target(FORMATS["BMP"], 30_000, 40_000)
+    check_format_limits(FORMATS["BMP"], 30_000, 40_000)
     with pytest.raises(PictureError, match="cannot hold"):
-        check_target(FORMATS["BMP"], 40_000, 40_000)
+        check_format_limits(FORMATS["BMP"], 40_000, 40_000)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from srcli.batch.reading.reader import Reader
+from srcli.batch.reading.reader import PictureReader
 from srcli.batch.settings import InputOptions
 from srcli.errors import InputError, PictureError
 from srcli.imaging.inpaint import GROWN, inpaint_damage
@@ -76,7 +76,7 @@ def test_the_reader_mends_by_a_file_and_by_a_folder(tmp_path: Path) -> None:
         (options, "b", False),
         (_single(options, masks), "b", True),
     ):
-        reader = Reader(source)
+        reader = PictureReader(source)
         try:
             path = tmp_path / f"{name}.tif"
             pixels = reader.read(path, mask=source.mask_for(path, tmp_path)).pixels

@@ -271,12 +271,12 @@ def test_the_gamut_follows_the_size_of_the_result(tmp_path):
     """What lies beyond sRGB is put where it belongs in an enlargement too."""
     from dataclasses import replace
 
-    from srcli.imaging.resize import resize
+    from srcli.imaging.resize import resize_array
 
     pixels = ramp(32, 48)
     pixels[8:24, 8:40] = (255, 0, 16)
     first = read_picture(saved(pixels, "PNG", icc_profile=rgb_profile()))
-    big = replace(first, pixels=resize(first.pixels, (192, 128)))
+    big = replace(first, pixels=resize_array(first.pixels, (192, 128)))
     write_picture(big, tmp_path / "a.png")
     assert np.abs(own_pixels(tmp_path / "a.png")[48:80, 48:144] - (255, 0, 16)).max() <= 3
 

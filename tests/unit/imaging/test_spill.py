@@ -81,7 +81,7 @@ def test_a_spilled_picture_is_written_like_one_in_memory(suffix, dtype, alpha, t
     pixels = filled((150, 97, 3), dtype)
     clear = pixels[..., 0].copy() if alpha else None
     write_picture(Picture(pixels=pixels.copy(), alpha=clear), tmp_path / f"a.{suffix}")
-    monkeypatch.setattr(pillow_writer, "LARGE", 1)
+    monkeypatch.setattr(pillow_writer, "SPILL_BYTES", 1)
     write_picture(Picture(pixels=pixels, alpha=clear), tmp_path / f"b.{suffix}")
     with Image.open(tmp_path / f"a.{suffix}") as one, Image.open(tmp_path / f"b.{suffix}") as other:
         assert one.mode == other.mode

@@ -13,7 +13,7 @@ from tests.unit.imaging.builders import noise
 
 from srcli.errors import InputError, MachineError, PictureError
 from srcli.imaging import icc, write
-from srcli.imaging.formats import FORMATS, check_target, format_of_name, parse_format, suffix_for
+from srcli.imaging.formats import FORMATS, check_format_limits, format_of_name, parse_format, suffix_for
 from srcli.imaging.picture import Picture
 from srcli.imaging.prepare_output import SaveOptions
 from srcli.imaging.read import read_picture
@@ -153,10 +153,10 @@ def test_a_closed_pipe_is_left_to_the_caller():
 
 @pytest.mark.parametrize(("kind", "longest"), [("JPEG", 65_500), ("WEBP", 16_383), ("AVIF", 65_536)])
 def test_limits(kind, longest):
-    check_target(FORMATS[kind], longest, 1)
+    check_format_limits(FORMATS[kind], longest, 1)
     for size in ((longest + 1, 1), (1, longest + 1)):
         with pytest.raises(PictureError, match=str(longest)) as caught:
-            check_target(FORMATS[kind], *size)
+            check_format_limits(FORMATS[kind], *size)
         assert caught.value.kind == "format-limit"
 
 

@@ -31,7 +31,7 @@ def test_maps_on_the_disk_change_no_bit(net):
 def test_maps_that_are_given_back_while_they_are_read_change_no_bit(net, monkeypatch):
     z, picture, given_back = torch.randn(1, 4, 9, 13), torch.rand(1, 3, 72, 104), []
     plain = [run(net, given, Bands(area=300)) for run, given in ((decode, z), (encode, picture))]
-    monkeypatch.setattr(spill, "SMALL", 1)
+    monkeypatch.setattr(spill, "LEAST_MAPPING", 1)
     monkeypatch.setattr(
         streams, "reclaim_start", lambda array, size: given_back.append(size) or spill.reclaim_start(array, size)
     )

@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from srcli.cli.train import app
+from srcli.cli.train import train_app
 from srcli.degrade.draws import SeededDraws
 from srcli.degrade.jpeg import compress
 from srcli.engines.builtin.weights import read_model
@@ -220,7 +220,7 @@ def test_restoration_begins_with_an_enlarger(folder, tmp_path):
 
 def test_the_command_trains_and_prints_the_model(folder, tmp_path):
     words = ["builtin", "--data", str(folder), "--out", str(tmp_path / "o"), "--budget", "30s", "--steps", "1"]
-    done = CliRunner().invoke(app, [*words, "--patch", "16", "--batch", "1", "--pairs", "1", "--device", "cpu"])
+    done = CliRunner().invoke(train_app, [*words, "--patch", "16", "--batch", "1", "--pairs", "1", "--device", "cpu"])
     assert done.exit_code == 0, done.output
     assert done.stdout.strip().endswith("builtin-upscale.safetensors")
     assert "broken.jpg" in done.stderr
@@ -255,5 +255,5 @@ def test_a_folder_with_a_training_is_continued_only_on_demand(folder, tmp_path):
 
 
 def test_a_budget_is_a_length_of_time(folder, tmp_path):
-    done = CliRunner().invoke(app, ["builtin", "--data", str(folder), "--out", str(tmp_path), "--budget", "soon"])
+    done = CliRunner().invoke(train_app, ["builtin", "--data", str(folder), "--out", str(tmp_path), "--budget", "soon"])
     assert isinstance(done.exception, InputError)

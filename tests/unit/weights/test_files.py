@@ -22,11 +22,11 @@ from transformers import CLIPTextModel
 
 from srcli.errors import WeightsError
 from srcli.weights.blend import blend_unet
-from srcli.weights.families import detect, require
-from srcli.weights.header import read_header, sha256
-from srcli.weights.lora import merge, read_lora
+from srcli.weights.families import detect_family, require_family
+from srcli.weights.header import hash_weights, read_header
+from srcli.weights.lora import merge_lora, read_lora
 from srcli.weights.open import Allow, load_component, load_into, load_state, read_config
-from srcli.weights.parts import chosen, weight_files
+from srcli.weights.parts import choose_files, weight_files
 from srcli.weights.pickles import refuse_broken_torch, to_safetensors
 from srcli.weights.single import convert_open_clip, load_text, open_single
 
@@ -83,7 +83,7 @@ HEADS = {
 @pytest.mark.parametrize("row", HEADS)
 def test_the_header_tells_the_family(row: str, tmp_path: Path) -> None:
     shapes, family = HEADS[row]
-    found = detect(written(tmp_path / "x.safetensors", shapes))
+    found = detect_family(written(tmp_path / "x.safetensors", shapes))
     assert str(found) == row and found.family == family
 
 
@@ -98,7 +98,7 @@ def test_the_header_tells_the_family(row: str, tmp_path: Path) -> None:
 )
 def test_official_files_are_told_apart(folder: str, kind: str) -> None:
     (path,) = weight_files(GOLDEN / "tiny" / folder)
-    assert detect(path).kind == kind
+    assert detect_family(path).kind == kind
 
 
 @pytest.mark.parametrize(("channels", "said"), [(9, "in-painting"), (8, "instruction"), (5, "depth")])
@@ -106,16 +106,16 @@ def test_models_with_other_inputs_are_refused(channels: int, said: str, tmp_path
     shapes = {LDM + "a.attn2.to_k.weight": (1, 768), LDM + "input_blocks.0.0.weight": (1, channels, 3, 3)}
     path = written(tmp_path / "x.safetensors", shapes)
     with pytest.raises(WeightsError, match=f"{said}.*sd15 checkpoint is needed"):
-        require(detect(path), path, kind="checkpoint", family="sd15")
+        require_family(detect_family(path), path, kind="checkpoint", family="sd15")
 
 
 def test_v_prediction_is_read_where_a_file_says_so(tmp_path: Path) -> None:
     shapes = {LDM + "x": (1,)}
     path = tmp_path / "x.safetensors"
-    assert detect(written(path, shapes)).prediction is None
-    assert detect(written(path, shapes, {"modelspec.prediction_type": "v"})).prediction == "v_prediction"
-    assert detect(written(path, shapes, {"modelspec.prediction_type": "epsilon"})).prediction == "epsilon"
-    assert detect(written(path, shapes | {"v_pred": (0,)})).prediction == "v_prediction"
+    assert detect_family(written(path, shapes)).prediction is None
+    assert detect_family(written(path, shapes, {"modelspec.prediction_type": "v"})).prediction == "v_prediction"
+    assert detect_family(written(path, shapes, {"modelspec.prediction_type": "epsilon"})).prediction == "epsilon"
+    assert detect_family(written(path, shapes | {"v_pred": (0,)})).prediction == "v_prediction"
 
 
 def header(text: bytes, data: bytes = b"", length: int | None = None) -> bytes:
@@ -170,7 +170,7 @@ def test_a_mangled_file_is_read_or_refused_and_nothing_else(start: int, cut: int
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    for read in (read_header, load_state, sha256):
+    for read in (read_header, load_state, hash_weights):
         with pytest.raises(WeightsError, match="x.safetensors"):
             read(tmp_path / "x.safetensors")
 
@@ -298,7 +298,7 @@ def test_which_files_of_a_repository_are_the_model() -> None:
     ]
     left_out = {"README.md", "unet/diffusion_pytorch_model.bin", "text_encoder/flax_model.msgpack", "old/scaler.pt"}
     variants = {f"unet/diffusion_pytorch_model.{kind}.safetensors" for kind in ("fp16", "non_ema")}
-    assert set(chosen(listing)) == set(listing) - left_out - variants
+    assert set(choose_files(listing)) == set(listing) - left_out - variants
 
 
 # --- single files
@@ -416,7 +416,7 @@ def test_every_naming_reaches_the_same_weight(form: str, tmp_path: Path) -> None
     net = Net()
     before = net.block["to_q"].weight.clone()
     lora = read_lora(lora_file(tmp_path, {down: DOWN, up: UP}))
-    assert merge(lora, {"unet": net}, 0.5) == 1
+    assert merge_lora(lora, {"unet": net}, 0.5) == 1
     torch.testing.assert_close(net.block["to_q"].weight, before + 0.5 * UP @ DOWN)
 
 
@@ -427,7 +427,7 @@ def test_alpha_counts_unless_the_official_rule_is_asked_for(tmp_path: Path) -> N
     for use_alpha in (True, False):
         net = Net()
         before = net.block["to_q"].weight.clone()
-        merge(lora, {"unet": net}, 1.0, use_alpha)
+        merge_lora(lora, {"unet": net}, 1.0, use_alpha)
         changes.append(net.block["to_q"].weight - before)
     torch.testing.assert_close(changes[0], 0.5 * changes[1])
 
@@ -447,7 +447,7 @@ def test_kernels_of_one_point_are_merged_too(tmp_path: Path) -> None:
     net = Net()
     before = net.block["proj"].weight.clone()
     pair = {names[0]: DOWN[:, :, None, None].contiguous(), names[1]: UP[:, :, None, None].contiguous()}
-    merge(read_lora(lora_file(tmp_path, pair)), {"unet": net})
+    merge_lora(read_lora(lora_file(tmp_path, pair)), {"unet": net})
     torch.testing.assert_close(net.block["proj"].weight, before + (UP @ DOWN)[:, :, None, None])
 
 
@@ -456,8 +456,8 @@ def test_a_vae_is_merged_into_as_any_part(tmp_path: Path) -> None:
     net, lora = Net(), read_lora(lora_file(tmp_path, dict(zip(names, (DOWN, UP), strict=True))))
     before = net.block["to_q"].weight.clone()
     with pytest.raises(WeightsError, match="also changes the VAE"):
-        merge(lora, {"unet": net})
-    assert merge(lora, {"unet": Net(), "vae": net}) == 1
+        merge_lora(lora, {"unet": net})
+    assert merge_lora(lora, {"unet": Net(), "vae": net}) == 1
     torch.testing.assert_close(net.block["to_q"].weight, before + UP @ DOWN)
 
 
@@ -467,7 +467,7 @@ def test_half_a_lora_is_refused_and_nothing_merged(tmp_path: Path) -> None:
     net = Net()
     before = net.block["to_q"].weight.clone()
     with pytest.raises(WeightsError, match="block_to_z is not in this UNet"):
-        merge(read_lora(lora_file(tmp_path, {down: DOWN, up: UP} | other)), {"unet": net})
+        merge_lora(read_lora(lora_file(tmp_path, {down: DOWN, up: UP} | other)), {"unet": net})
     assert torch.equal(net.block["to_q"].weight, before)
 
 
@@ -485,14 +485,14 @@ def test_half_a_lora_is_refused_and_nothing_merged(tmp_path: Path) -> None:
 )
 def test_a_lora_that_does_not_fit_is_refused(tensors: dict[str, torch.Tensor], said: str, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=said):
-        merge(read_lora(lora_file(tmp_path, tensors)), {"unet": Net()})
+        merge_lora(read_lora(lora_file(tmp_path, tensors)), {"unet": Net()})
 
 
 def test_an_official_lora_finds_all_its_places() -> None:
     unet = load_component(UNet2DConditionModel, BASE / "unet")
     text = load_component(CLIPTextModel, BASE / "text_encoder")
     lora = read_lora(LORA)
-    assert merge(lora, {"unet": unet, "text_encoder": text}) == sum(map(len, lora.parts.values())) == 198
+    assert merge_lora(lora, {"unet": unet, "text_encoder": text}) == sum(map(len, lora.parts.values())) == 198
 
 
 # --- blending

@@ -14,11 +14,11 @@ from safetensors.torch import load_file, save_file
 
 from srcli.engines.latent.bases import tokenizer
 from srcli.errors import SrcliError, WeightsError
-from srcli.weights.families import detect
+from srcli.weights.families import detect_family
 from srcli.weights.lock import parse_lock, read_lock, safe_path
 from srcli.weights.lora import read_lora
 from srcli.weights.open import load_component, read_config
-from srcli.weights.overlay import put, read_overlay
+from srcli.weights.overlay import read_overlay, write_entry
 from srcli.weights.pickles import to_safetensors
 from srcli.weights.single import convert_open_clip, convert_unet
 from srcli.weights.trust import Stamps
@@ -123,7 +123,7 @@ def test_odd_metadata_of_a_lora_is_refused(text: str, tmp_path: Path) -> None:
 )
 def test_a_header_of_odd_shapes_tells_no_family(shapes: dict[str, tuple[int, ...]], tmp_path: Path) -> None:
     save_file({name: torch.zeros(shape) for name, shape in shapes.items()}, tmp_path / "x.safetensors")
-    assert detect(tmp_path / "x.safetensors").family == "any"
+    assert detect_family(tmp_path / "x.safetensors").family == "any"
 
 
 def test_original_weights_of_odd_shapes_are_refused() -> None:
@@ -218,7 +218,7 @@ def test_a_pipe_in_place_of_the_users_lock_is_an_error(name: str, tmp_path: Path
         'schema = 1\n[a]\nkind = "vae"\nfamily = "x"\nlicense = "x"\ninclude = ["*"]\n[end]\nentries = 1\n', Path("x")
     )["a"]
     with pytest.raises(SrcliError, match="not a regular file"):
-        put(tmp_path / "weights.lock", entry)
+        write_entry(tmp_path / "weights.lock", entry)
 
 
 @needs_pipes
@@ -226,7 +226,7 @@ def test_a_link_in_place_of_the_guard_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "precious").write_text("precious")
     (tmp_path / ".lock").symlink_to(tmp_path / "precious")
     with pytest.raises(SrcliError, match=r"weights\.lock: cannot be written"):
-        put(tmp_path / "weights.lock", None)  # type: ignore[arg-type]
+        write_entry(tmp_path / "weights.lock", None)  # type: ignore[arg-type]
     assert (tmp_path / "precious").read_text() == "precious"
 
 

@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 
 from srcli.errors import WeightsError
 from srcli.weights import care
-from srcli.weights.header import sha256
+from srcli.weights.header import hash_weights
 from srcli.weights.lock import Entry, File
-from srcli.weights.overlay import dump, put
+from srcli.weights.overlay import format_lock, write_entry
 from srcli.weights.store import Store
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "pasd"
@@ -31,10 +31,10 @@ def store(tmp_path: Path) -> Store:
         license="author's terms",
         title="majic",
         source="https://example.org/majic",
-        files={"majic.safetensors": File("majic.safetensors", None, sha256(SINGLE))},
+        files={"majic.safetensors": File("majic.safetensors", None, hash_weights(SINGLE))},
     )
     lock = tmp_path / "packaged.lock"
-    lock.write_text(dump({"majic": brought}), encoding="utf-8")
+    lock.write_text(format_lock({"majic": brought}), encoding="utf-8")
     return Store(packaged=lock, offline=True)
 
 
@@ -43,7 +43,7 @@ def test_a_file_by_path_needs_no_lock_and_tells_its_hash(store: Store, tmp_path:
     save_file({"model.diffusion_model.a.attn2.to_k.weight": torch.zeros(2, 768)}, path)
     found = store.resolve(str(path), kind="base")
     assert (found.file, found.family, found.kind) == (path, "sd15", "base")
-    assert found.provenance()["own.safetensors/own.safetensors"] == sha256(path)
+    assert found.provenance()["own.safetensors/own.safetensors"] == hash_weights(path)
 
 
 def test_a_known_file_is_recognised_by_its_hash(store: Store, tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_a_name_that_no_disk_can_hold_is_one_line_too(what: str, store: Store) -
         store.resolve(what)
     for name in ("mine", "majic"):
         with pytest.raises(WeightsError, match="no such file or folder"):
-            care.add(store, name, what, "base")
+            care.add_entry(store, name, what, "base")
 
 
 @pytest.mark.parametrize("name", ["HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"])
@@ -96,7 +96,7 @@ def test_folders_that_cannot_be_are_one_line_or_none(
     try:
         here = Store(packaged=store.packaged, offline=True)
         assert here.resolve(str(BASE), parts=("vae",)).part("vae").is_dir()
-        assert here.here() == [] and care.collect(here) == []
+        assert here.here() == [] and care.remove_garbage(here) == []
     except WeightsError as error:
         assert name in str(error) and (name == "XDG_CONFIG_HOME" or folder[0] == "~")
 
@@ -111,7 +111,7 @@ def test_a_damaged_record_only_costs_reading_again(damage: str, store: Store, tm
         store.stamps.path.parent.mkdir(parents=True, exist_ok=True)
         store.stamps.path.write_text(text, encoding="utf-8")
         assert not store.stamps.known(path)
-        assert store.stamps.sha256(path) == sha256(path)
+        assert store.stamps.sha256(path) == hash_weights(path)
         assert store.stamps.known(path)
 
 
@@ -124,38 +124,38 @@ def test_what_was_brought_is_held_against_the_lock(store: Store, tmp_path: Path)
     other = tmp_path / "other.safetensors"
     save_file({"x": torch.zeros(1)}, other)
     with pytest.raises(WeightsError, match="it is another file, so add it under another name"):
-        care.add(store, "majic", str(other), "base")
+        care.add_entry(store, "majic", str(other), "base")
     copy = shutil.copy(SINGLE, tmp_path / "any-name.safetensors")
-    care.add(store, "majic", str(copy), "base")
+    care.add_entry(store, "majic", str(copy), "base")
     found = store.resolve("majic", kind="base")
     assert found.file == Path(copy) and found.license == "author's terms"
-    assert care.state(store, store.lock()["majic"]) == care.CHECKED
+    assert care.read_state(store, store.lock()["majic"]) == care.CHECKED
     with pytest.raises(WeightsError, match="it is another file"):
-        care.add(store, "majic", str(other), "base")
+        care.add_entry(store, "majic", str(other), "base")
 
 
 def test_what_was_added_is_enforced_like_any_lock(store: Store, tmp_path: Path) -> None:
     path = Path(shutil.copy(SINGLE, tmp_path / "mine.safetensors"))
-    entry = care.add(store, "mine", str(path), "base")
+    entry = care.add_entry(store, "mine", str(path), "base")
     assert (entry.family, entry.kind) == ("width32", "base")
-    assert store.resolve("mine").sha256 == {"mine.safetensors": sha256(path)}
+    assert store.resolve("mine").sha256 == {"mine.safetensors": hash_weights(path)}
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     with pytest.raises(WeightsError, match="has sha256 .* and the lock says"):
         store.resolve("mine")
     path.unlink()
     with pytest.raises(WeightsError, match="gone since it was added"):
         store.resolve("mine")
-    assert care.forget(store, store.lock()["mine"]) == 0
+    assert care.forget_entry(store, store.lock()["mine"]) == 0
     assert "mine" not in store.lock()
 
 
 def test_a_lora_is_added_as_one(store: Store) -> None:
-    entry = care.add(store, "hand", str(GOLDEN / "personalized" / "lora_kohya.safetensors"), "base")
+    entry = care.add_entry(store, "hand", str(GOLDEN / "personalized" / "lora_kohya.safetensors"), "base")
     assert (entry.kind, entry.family) == ("lora", "width32")
 
 
 def test_a_folder_is_added_whole(store: Store) -> None:
-    care.add(store, "tiny", str(BASE), "base")
+    care.add_entry(store, "tiny", str(BASE), "base")
     assert store.resolve("tiny", kind="base", parts=("vae",)).part("vae") == BASE / "vae"
 
 
@@ -169,7 +169,7 @@ def test_a_folder_is_added_whole(store: Store) -> None:
 )
 def test_what_cannot_be_added(name: str, target: str, kind: str, said: str, store: Store) -> None:
     with pytest.raises(WeightsError, match=said):
-        care.add(store, name, target, kind)
+        care.add_entry(store, name, target, kind)
     assert not store.places.overlay.exists()
 
 
@@ -177,9 +177,9 @@ def test_a_packaged_name_is_not_taken_over(store: Store) -> None:
     lock = store.lock() | {
         "sd15": Entry(name="sd15", kind="base", family="sd15", license="mit", repo="a/b", include=("*",))
     }
-    store.packaged.write_text(dump(lock), encoding="utf-8")
-    with pytest.raises(WeightsError, match="one of srcli's own names"):
-        care.add(store, "sd15", str(SINGLE), "base")
+    store.packaged.write_text(format_lock(lock), encoding="utf-8")
+    with pytest.raises(WeightsError, match="a name of srcli's own weights"):
+        care.add_entry(store, "sd15", str(SINGLE), "base")
 
 
 def test_a_pickle_is_converted_once_and_only_when_allowed(store: Store, tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_a_pickle_is_converted_once_and_only_when_allowed(store: Store, tmp_path
         store.resolve(str(path))
     found = store.resolve(str(path), allow_pickle=True)
     assert found.file is not None and found.file.suffix == ".safetensors"
-    assert found.provenance()["old.ckpt/old.safetensors"] == sha256(path)
+    assert found.provenance()["old.ckpt/old.safetensors"] == hash_weights(path)
     before = found.file.stat().st_mtime_ns
     assert store.resolve(str(path), allow_pickle=True).file == found.file
     assert found.file.stat().st_mtime_ns == before
@@ -223,8 +223,8 @@ def test_conversions_that_nothing_names_are_collected(store: Store, tmp_path: Pa
     torch.save({"a": torch.arange(3.0)}, path)
     found = store.resolve(str(path), allow_pickle=True)
     entry = Entry(name="old", kind="base", family="any", license="x", local=str(path), files={"f": File("f")})
-    put(store.places.overlay, replace(entry, files={"old.ckpt": File("old.ckpt", None, sha256(path))}))
-    assert care.collect(store) == []
-    care.forget(store, store.lock()["old"])
-    assert [gone for gone, _ in care.collect(store)] == [found.folder.parent]
+    write_entry(store.places.overlay, replace(entry, files={"old.ckpt": File("old.ckpt", None, hash_weights(path))}))
+    assert care.remove_garbage(store) == []
+    care.forget_entry(store, store.lock()["old"])
+    assert [gone for gone, _ in care.remove_garbage(store)] == [found.folder.parent]
     assert not found.folder.exists() and path.exists()

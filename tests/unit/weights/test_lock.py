@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from srcli.errors import WeightsError
-from srcli.weights.lock import KINDS, Entry, File, parse_lock, pick, read_lock, safe_path
-from srcli.weights.overlay import combined, completes, drop, dump, put, read_overlay
+from srcli.weights.lock import ENTRY_KINDS, Entry, File, find_entry, parse_lock, read_lock, safe_path
+from srcli.weights.overlay import format_lock, is_completed_by, merge_locks, read_overlay, remove_entry, write_entry
 from srcli.weights.places import packaged_lock
 
 HASH = "ab" * 32
@@ -153,7 +153,7 @@ entries = st.builds(
     name=st.from_regex(r"[a-z0-9][a-z0-9._-]{0,8}|[a-z]{1,5}/[a-z]{1,5}(@main)?", fullmatch=True).filter(
         lambda name: name not in ("end", "schema")
     ),
-    kind=st.sampled_from(KINDS),
+    kind=st.sampled_from(ENTRY_KINDS),
     family=st.just("sd15"),
     license=st.just("a \"licence\" with 'quotes' and é\t\x7f"),
     title=texts,
@@ -167,7 +167,7 @@ entries = st.builds(
 @settings(max_examples=20)
 @given(st.lists(entries, max_size=4).map(lambda several: {entry.name: entry for entry in several}))
 def test_what_is_written_is_read_again(several: dict[str, Entry]) -> None:
-    assert parse_lock(dump(several), LOCK) == several
+    assert parse_lock(format_lock(several), LOCK) == several
 
 
 def entry(**facts: object) -> Entry:
@@ -178,21 +178,21 @@ def entry(**facts: object) -> Entry:
 def test_what_was_learned_fills_in_and_never_contradicts() -> None:
     bare = entry(include=("f",), files={})
     learned = entry(learned=True, revision="1" * 40, files={"f": File("f", 1, HASH)})
-    assert combined({"x": bare}, {"x": learned})["x"] == learned
+    assert merge_locks({"x": bare}, {"x": learned})["x"] == learned
     moved, pinned = entry(repo="c/d", include=("f",), files={}), entry(revision="2" * 40)
     known = entry(files={"f": File("f", 1, "cd" * 32)})
     for packaged in (moved, pinned, known):
-        assert not completes(packaged, learned)
-        assert combined({"x": packaged}, {"x": learned})["x"] == packaged
-    assert combined({}, {"x": learned}) == {}
+        assert not is_completed_by(packaged, learned)
+        assert merge_locks({"x": packaged}, {"x": learned})["x"] == packaged
+    assert merge_locks({}, {"x": learned}) == {}
 
 
 def test_the_users_lock_is_written_whole(tmp_path: Path) -> None:
     path = tmp_path / "config" / "weights.lock"
-    put(path, entry(name="one"))
-    put(path, entry(name="two"))
+    write_entry(path, entry(name="one"))
+    write_entry(path, entry(name="two"))
     assert sorted(read_overlay(path)) == ["one", "two"]
-    assert drop(path, "one") and not drop(path, "one")
+    assert remove_entry(path, "one") and not remove_entry(path, "one")
     assert sorted(read_overlay(path)) == ["two"]
     assert sorted(item.name for item in path.parent.iterdir()) == [".lock", "weights.lock"]
 
@@ -201,21 +201,21 @@ def test_a_damaged_lock_of_the_user_is_not_written_over(tmp_path: Path) -> None:
     path = tmp_path / "weights.lock"
     path.write_text("schema = 1\n[x", encoding="utf-8")
     with pytest.raises(WeightsError, match=r"weights\.lock:2"):
-        put(path, entry())
+        write_entry(path, entry())
     assert path.read_text(encoding="utf-8") == "schema = 1\n[x"
 
 
 def test_a_name_of_another_kind_is_told_from_no_name() -> None:
     lock = {"x": entry(), "y": entry(name="y", kind="lora")}
-    assert pick(lock, "x", "base").name == "x"
+    assert find_entry(lock, "x", "base").name == "x"
     with pytest.raises(WeightsError, match="y is a lora, not a base: choose one of x"):
-        pick(lock, "y", "base")
+        find_entry(lock, "y", "base")
     with pytest.raises(WeightsError, match="no base named 'z': choose one of x"):
-        pick(lock, "z", "base")
+        find_entry(lock, "z", "base")
     with pytest.raises(WeightsError, match="no weight named 'z': see srcli models list"):
-        pick(lock, "z")
+        find_entry(lock, "z")
     with pytest.raises(WeightsError, match=r"no base named 'dremshaper': did you mean dreamshaper\?"):
-        pick({"dreamshaper": entry(name="dreamshaper")}, "dremshaper", "base")
+        find_entry({"dreamshaper": entry(name="dreamshaper")}, "dremshaper", "base")
 
 
 def test_the_packaged_lock_is_in_order() -> None:

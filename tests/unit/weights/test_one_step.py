@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 from tests.golden.cases import HERE
 
 from srcli.errors import WeightsError
-from srcli.weights.families import detect
+from srcli.weights.families import detect_family
 from srcli.weights.header import read_header
-from srcli.weights.one_step import UNET, VAE, apply_changes, read_adapter
+from srcli.weights.one_step import UNET_PART, VAE_PART, apply_changes, read_adapter
 from srcli.weights.open import load_component
 from srcli.weights.pickles import to_safetensors
 
@@ -103,9 +103,9 @@ def test_a_truncated_pickle_is_refused(path: Path, tmp_path: Path) -> None:
 def test_the_flat_form_says_what_it_is(tmp_path: Path) -> None:
     header = read_header(converted(OSEDIFF, lambda found: None, tmp_path))
     assert header.metadata | {"kind": "osediff", "lora_alpha": "8", "rank_unet": "4"} == dict(header.metadata)
-    found = detect(header.path)
+    found = detect_family(header.path)
     assert (found.kind, found.family) == ("osediff", "width32")
-    assert detect(TINY / "pisa_sr.safetensors").kind == "pisa-sr"
+    assert detect_family(TINY / "pisa_sr.safetensors").kind == "pisa-sr"
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_changes_of_another_network_are_refused() -> None:
     changes = read_adapter(TINY / "osediff.safetensors").changes
     unet = load_component(UNet2DConditionModel, TINY / "base" / "unet")
     with pytest.raises(WeightsError, match="encoder_conv_in is not in this UNet"):
-        apply_changes(changes[VAE], unet, "unet")
+        apply_changes(changes[VAE_PART], unet, "unet")
     narrow = UNet2DConditionModel.from_config({**unet.config, "block_out_channels": (8, 24, 24, 24)})
     with pytest.raises(WeightsError, match=r"conv_in\.(weight|bias) does not fit this base model"):
-        apply_changes(changes[UNET], narrow, "unet")
+        apply_changes(changes[UNET_PART], narrow, "unet")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import srcli
-from srcli.weights.header import sha256
+from srcli.weights.header import hash_weights
 from srcli.weights.lock import Entry, File, read_lock
-from srcli.weights.overlay import dump
+from srcli.weights.overlay import format_lock
 from srcli.weights.places import packaged_lock
 from srcli.weights.store import Store
 
@@ -15,7 +15,7 @@ DATA = Path(srcli.__file__).parent / "data"
 
 
 def test_every_packaged_file_is_locked_as_it_is_and_no_other() -> None:
-    files = {path.name: File(path.name, path.stat().st_size, sha256(path)) for path in DATA.glob("*.safetensors")}
+    files = {path.name: File(path.name, path.stat().st_size, hash_weights(path)) for path in DATA.glob("*.safetensors")}
     engines = [entry for entry in read_lock(packaged_lock()).values() if entry.kind == "engine"]
     locked = {path: file for entry in engines for path, file in entry.files.items()}
     made = {
@@ -29,7 +29,7 @@ def test_every_packaged_file_is_locked_as_it_is_and_no_other() -> None:
         )
         for name, file in files.items()
     }
-    assert locked == files, f"put these tables into weights.lock and correct its [end]:\n{dump(made)}"
+    assert locked == files, f"put these tables into weights.lock and correct its [end]:\n{format_lock(made)}"
 
 
 def test_packaged_weights_are_found_and_checked_like_others() -> None:

@@ -1,4 +1,4 @@
-"""The journal of a folder of results: one JSON object a line, written so that no kill can make it lie."""
+"""The journal of a folder of results: one JSON object per line, synced to disk and valid after a kill."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from srcli.imaging.printable import printable
 JOURNAL_NAME = ".srcli-journal.jsonl"
 STARTED, RUN, PICTURE = "started", "run", "picture"
 Record = Mapping[str, Any]
-LONGEST_LINE = 1 << 20  # bytes; ours have some thousand
+LONGEST_RECORD = 1 << 20  # bytes; lines of srcli have a few thousand
 
 
 @dataclass(frozen=True, slots=True)
 class FileStamp:
-    """What a file looks like from outside. While it stays the same, its content need not be read again."""
+    """Size and times of a file; while they are unchanged, its content is not read again."""
 
     size: int
     modified: int
@@ -40,7 +40,7 @@ class FileStamp:
 
 
 class JournalFile:
-    """Open for appending, and locked: two runs must not write the same results."""
+    """A journal open for appending, locked so that two runs cannot write the same results."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / JOURNAL_NAME
@@ -63,15 +63,15 @@ class JournalFile:
         os.close(self._file)
 
     def begin(self, recipe: str, settings: Mapping[str, object]) -> None:
-        """The head of a run: all settings, once."""
+        """Write the first line of a run, with all settings."""
         self._add({"event": RUN, "time": _now(), "pid": os.getpid(), "recipe": recipe, "settings": settings})
 
     def add(self, **fields: object) -> None:
-        """What happened to one picture. On disk when this returns, whatever happens then."""
+        """Append a line about one picture; it is synced to disk when this returns."""
         self._add({"event": PICTURE, "time": _now(), **fields})
 
     def name(self, path: Path) -> str:
-        """A path as the journal tells it: from its own folder, so that both may move together."""
+        """A path relative to the journal's folder, so that both can be moved together."""
         whole = real_path(path.parent) / path.name
         return os.path.relpath(whole, self.folder)
 
@@ -79,7 +79,7 @@ class JournalFile:
         line = json.dumps(record, default=str).encode("ascii") + b"\n"
         before = os.fstat(self._file).st_size
         try:
-            while line:  # a disk that is filling up takes a part
+            while line:  # a nearly full disk may take only a part
                 line = line[os.write(self._file, line) :]
             os.fsync(self._file)
         except OSError as error:
@@ -89,7 +89,7 @@ class JournalFile:
             raise MachineError(text) from error
 
     def _end_line(self) -> None:
-        """A run that was killed may have left half a line."""
+        """End the partial line that a killed run may have left."""
         size = os.fstat(self._file).st_size
         if not size:
             return
@@ -103,7 +103,7 @@ def _now() -> str:
 
 
 def read_records(path: Path) -> Iterator[dict[str, Any]]:
-    """All that a journal holds. Lines that a kill cut short, and lines of nonsense, are passed over."""
+    """All records of a journal; incomplete and invalid lines are skipped."""
     try:
         with os.fdopen(open_own_file(path, os.O_RDONLY, anyone=True), "rb") as file:
             for line in _lines(file):
@@ -116,19 +116,19 @@ def read_records(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _lines(file: IO[bytes]) -> Iterator[bytes]:
-    """The lines of a file, but those that are too long to be ours."""
+    """The lines of a file, without those that are longer than a record can be."""
     whole = True
-    while line := file.readline(LONGEST_LINE):
+    while line := file.readline(LONGEST_RECORD):
         if whole and line.endswith(b"\n"):
             yield line
         whole = line.endswith(b"\n")
 
 
 def text_or_none(value: object) -> str | None:
-    """A text of a record. Journals may be of other versions, or of other hands."""
+    """The value if it is a string, else None; journals may be from other versions or edited."""
     return value if isinstance(value, str) else None
 
 
 def result_key(input_sha256: str, recipe: str) -> str:
-    """Names a result: what it was made of, and how."""
+    """Identifies a result by its input and its recipe."""
     return hashlib.sha256(f"{input_sha256} {recipe}".encode()).hexdigest()

@@ -1,6 +1,6 @@
-"""What the journals of earlier runs say: which results are up to date, what is better left alone, and totals.
+"""Read the journals of earlier runs: which results are up to date, which inputs crashed, and totals.
 
-A journal is only believed about results inside its own folder: it may have come with somebody else's album.
+A journal is trusted only about results inside its own folder, since it may come from someone else.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from srcli.batch.journal.file import JOURNAL_NAME, PICTURE, RUN, STARTED, FileSt
 from srcli.batch.planning.output_names import is_numbered_name
 from srcli.batch.report import DONE, FAILED
 from srcli.errors import InputError
-from srcli.files import exists, hash_file, is_dir, lexists, real_path
-from srcli.imaging.printable import counted, printable
+from srcli.files import hash_file, is_dir, path_exists, path_or_link_exists, real_path
+from srcli.imaging.printable import format_count, printable
 
-TABLES = """
+ATTEMPT_SCHEMA = """
 CREATE TABLE attempts (name TEXT, source BLOB, recipe TEXT, target BLOB, status TEXT, kind TEXT, message TEXT,
                        seconds REAL, input TEXT, input_stamp TEXT, output TEXT, output_stamp TEXT);
 CREATE INDEX by_source ON attempts (source, recipe);
 CREATE INDEX by_target ON attempts (target, source);
 """
-COLUMNS = "status, kind, target, input, input_stamp, output, output_stamp"
+ATTEMPT_COLUMNS = "status, kind, target, input, input_stamp, output, output_stamp"
 INSERT = f"INSERT INTO attempts VALUES ({', '.join('?' * 12)})"
-# A failure that was decided without a look at the file (no stamp) leaves what was known of the file in force.
+# A failure that was recorded without reading the file (no stamp) does not replace earlier attempts.
 LOOKED = f"(status IS NOT '{FAILED}' OR input_stamp IS NOT NULL)"
 LAST = "(SELECT * FROM attempts WHERE rowid IN (SELECT max(rowid) FROM attempts GROUP BY source))"
-SLOWEST = 5
+SLOWEST_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """The last that is known of a picture under one recipe."""
+    """The last attempt on a picture with one recipe."""
 
     status: str
     kind: str | None
@@ -48,22 +48,22 @@ class Attempt:
     output_stamp: str | None
 
     def has_same_input(self, path: Path) -> bool:
-        """Is the picture the one that this attempt was about?"""
+        """Return whether the picture is unchanged since this attempt."""
         return _is_unchanged(path, [self.input_stamp], [self.input_sha256])
 
     def has_result(self) -> bool:
-        """Is the result still there, as it was written?"""
+        """Return whether the result exists and is unchanged."""
         return self.target is not None and _is_unchanged(self.target, [self.output_stamp], [self.output_sha256])
 
 
 @dataclass(frozen=True, slots=True)
 class JournalSummary:
-    """Totals, the slowest pictures, and failures by class with an example each."""
+    """Totals, the slowest pictures, and failures by kind with an example each."""
 
     runs: int
     done: int
     failed: int
-    unfinished: int  # begun by a run that was killed, and not ended by any
+    unfinished: int  # started by a run that was killed, and not finished since
     seconds: float
     slowest: list[tuple[str, float]]
     failures: list[tuple[str, int, str]]
@@ -79,9 +79,9 @@ class JournalSummary:
 
     def lines(self) -> list[str]:
         """For people."""
-        total = counted(self.done + self.failed + self.unfinished, "picture")
+        total = format_count(self.done + self.failed + self.unfinished, "picture")
         each = f", {self.seconds / self.done:.2f} s each" if self.done else ""
-        out = [f"{total} in {counted(self.runs, 'run')}: {self.done} done{each}, {self.failed} failed"]
+        out = [f"{total} in {format_count(self.runs, 'run')}: {self.done} done{each}, {self.failed} failed"]
         if self.unfinished:
             out.append(f"{self.unfinished} begun and not finished: run the same command again")
         if self.slowest:
@@ -94,32 +94,34 @@ class JournalSummary:
 
 
 class PreviousRuns:
-    """Journals, read into a private temporary database: a long one needs no memory."""
+    """Journals, read into a private temporary database, so that long ones need little memory."""
 
     def __init__(self) -> None:
         self._db = sqlite3.connect("")
-        self._db.executescript(TABLES)
+        self._db.executescript(ATTEMPT_SCHEMA)
         self.runs = 0
 
     def read(self, path: Path) -> None:
-        """Learn from a journal, if there is one. What makes no sense in it is passed over."""
+        """Read a journal, if there is one; invalid records are skipped."""
         folder = real_path(path.parent)
-        for record in read_records(path) if lexists(path) else ():
+        for record in read_records(path) if path_or_link_exists(path) else ():
             self.runs += record.get("event") == RUN
             if record.get("event") == PICTURE and isinstance(record.get("source"), str):
-                with suppress(ValueError):  # a name that can be none
+                with suppress(ValueError):  # not a valid file name
                     self._learn(folder, record)
 
     def wrote(self, target: Path, source: Path | None = None) -> bool:
-        """Did an earlier run write what is there (from this source, if one is given), byte for byte?"""
+        """Return whether an earlier run wrote exactly this file (from `source`, if given)."""
         query = "SELECT output_stamp, output FROM attempts WHERE target = ?" + " AND source = ?" * bool(source)
         rows = self._db.execute(query, (_key(target), *([_key(source)] if source else []))).fetchall()
         stamps, hashes = zip(*rows, strict=True) if rows else ((), ())
         return _is_unchanged(target, stamps, hashes)
 
     def last_attempt(self, source: Path, recipe: str, target: Path) -> Attempt | None:
-        """The last that happened to it on its way to `target`, or to a numbered name that it got instead."""
-        query = f"SELECT {COLUMNS} FROM attempts WHERE source = ? AND recipe = ? AND {LOOKED} ORDER BY rowid DESC"
+        """The last attempt whose target is `target` or one of its numbered names."""
+        query = (
+            f"SELECT {ATTEMPT_COLUMNS} FROM attempts WHERE source = ? AND recipe = ? AND {LOOKED} ORDER BY rowid DESC"
+        )
         for row in self._db.execute(query, (_key(source), recipe)):
             attempt = _attempt(row)
             if attempt.target is None or is_numbered_name(attempt.target, Path(os.fsdecode(_key(target)))):
@@ -127,7 +129,7 @@ class PreviousRuns:
         return None
 
     def summarize(self) -> JournalSummary:
-        """The last word on every picture, over all runs."""
+        """Totals over the last attempt of every picture."""
         count = dict(self._db.execute(f"SELECT status, count(*) FROM {LAST} GROUP BY status"))
         slowest = f"SELECT name, seconds FROM {LAST} WHERE status = ? ORDER BY seconds DESC, name LIMIT ?"
         failures = (
@@ -140,14 +142,14 @@ class PreviousRuns:
             failed=count.get(FAILED, 0),
             unfinished=count.get(STARTED, 0),
             seconds=self._db.execute(total, (DONE,)).fetchone()[0],
-            slowest=self._db.execute(slowest, (DONE, SLOWEST)).fetchall(),
+            slowest=self._db.execute(slowest, (DONE, SLOWEST_SHOWN)).fetchall(),
             failures=self._db.execute(failures, (FAILED,)).fetchall(),
         )
 
     def _learn(self, folder: Path, record: dict[str, Any]) -> None:
         source, target = (_named(folder, record.get(name)) for name in ("source", "target"))
         if target and not Path(os.fsdecode(target)).is_relative_to(folder):
-            target = b""  # not its business
+            target = b""  # outside of the journal's folder
         given, put = (found if isinstance(found := record.get(name), dict) else {} for name in ("input", "output"))
         told = [_plain(record.get(name)) for name in ("status", "kind", "message")]
         row = (
@@ -162,12 +164,14 @@ def summarize_journal(path: Path) -> JournalSummary:
     """Read a journal, or that of a folder."""
     if is_dir(path):
         path = path / JOURNAL_NAME
-    if not exists(path):
-        raise InputError(f"no journal {printable(path)}: give the folder of a run over more than one picture")
+    if not path_exists(path):
+        raise InputError(
+            f"there is no journal {printable(path)}: give the result folder of a run over several pictures"
+        )
     runs = PreviousRuns()
     runs.read(path)
     if not runs.runs:
-        raise InputError(f"{printable(path)} is no journal of srcli: give a {JOURNAL_NAME} or its folder")
+        raise InputError(f"{printable(path)} is not a srcli journal: give a {JOURNAL_NAME} or its folder")
     return runs.summarize()
 
 
@@ -185,7 +189,7 @@ def _key(path: Path) -> bytes:
 
 
 def _plain(value: object) -> str | None:
-    """Names that are not UTF-8 come as lone surrogates, which SQLite does not take."""
+    """The string without lone surrogates, which stand for non-UTF-8 names and which SQLite rejects."""
     text = text_or_none(value)
     return None if text is None else printable(text)
 
@@ -199,7 +203,7 @@ def _text(stamp: object) -> str | None:
 
 
 def _is_unchanged(path: Path, stamps: Sequence[str | None], hashes: Sequence[str | None]) -> bool:
-    """By one of the stamps, or else by what is in it."""
+    """Return whether a file matches one of the stamps, or else one of the hashes."""
     try:
         return str(FileStamp.of(path).fields()) in stamps or (any(hashes) and hash_file(path) in hashes)
     except OSError:

@@ -1,4 +1,4 @@
-"""What one run writes into its journal, from whichever thread it happens in."""
+"""Write the journal of one run; safe to call from any thread."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from srcli.batch.journal.file import STARTED, FileStamp, JournalFile
 from srcli.batch.planning.plan import Item
 from srcli.batch.report import DONE, FAILED, Outcome
 from srcli.batch.settings import BatchSettings
-from srcli.batch.workers.base import Result
+from srcli.batch.workers.base import ComputedPicture
 from srcli.files import hash_file
 
 
 class JournalWriter:
-    """Says of every picture what is about to happen, and what did."""
+    """Records for every picture what is about to happen and what happened."""
 
     def __init__(self, settings: BatchSettings, folder: Path) -> None:
         self._recipe, self._seed, self._models = settings.recipe(), settings.job.seed, settings.lock
@@ -23,7 +23,7 @@ class JournalWriter:
         self._lock = threading.Lock()
         self._stamps: dict[Path, FileStamp] = {}
         self._recipes: dict[Path, str] = {}
-        self._results: dict[Path, str] = {}  # hashes of those that are about to take their places
+        self._results: dict[Path, str] = {}  # SHA-256 of results that are about to be renamed into place
         self.path = self._journal.path
         self._journal.begin(self._recipe, settings.result_settings())
 
@@ -31,17 +31,17 @@ class JournalWriter:
         self._journal.close()
 
     def reading(self, item: Item) -> None:
-        """Look at a file before it is read: what is written about it later is about this state."""
+        """Remember the stamp of a file before it is read; later records use it."""
         self._recipes[item.path] = item.recipe
-        with contextlib.suppress(OSError):  # stdin has none, and what has vanished fails by itself
+        with contextlib.suppress(OSError):  # stdin has no stamp, and a deleted file fails when it is read
             self._stamps[item.path] = FileStamp.of(item.path)
 
-    def started(self, item: Item, made: Result, sha256: str) -> None:
-        """The result is about to take its place. After a kill, its hash tells whether it did."""
+    def started(self, item: Item, made: ComputedPicture, sha256: str) -> None:
+        """Record that the result is about to be renamed into place; after a kill, its hash shows whether it was."""
         self._results[item.path] = sha256
         self._add(item.path, item.target, STARTED, made.picture.sha256, output={"sha256": sha256})
 
-    def done(self, outcome: Outcome, made: Result) -> None:
+    def done(self, outcome: Outcome, made: ComputedPicture) -> None:
         if outcome.target is None:
             return
         output = {"sha256": self._results[outcome.source], "stamp": FileStamp.of(outcome.target).fields()}
@@ -50,7 +50,7 @@ class JournalWriter:
         self._forget(outcome.source)
 
     def confirmed(self, item: Item) -> None:
-        """A result that an earlier run was about to put in its place is there."""
+        """Record that a result which an interrupted run had announced exists."""
         self.reading(item)
         output = {"sha256": hash_file(item.target), "stamp": FileStamp.of(item.target).fields()}
         self._add(item.path, item.target, DONE, hash_file(item.path), output=output)

@@ -1,4 +1,4 @@
-"""Finding pictures: files, folders and lists, one at a time, so that a million need no memory."""
+"""Find pictures in files, folders and lists, one at a time, so that memory use does not grow with their number."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from typing import BinaryIO
 from srcli.batch.settings import STDIO, InputOptions
 from srcli.errors import InputError, PictureError
 from srcli.files import is_dir, is_file
-from srcli.imaging.decode import HEAD
+from srcli.imaging.decode import SNIFFED_BYTES
 from srcli.imaging.detect_format import detect_format
 from srcli.imaging.formats import is_picture_suffix
 from srcli.imaging.printable import printable
 
-CHUNK = 1 << 16
+LIST_CHUNK = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
 class FoundFile:
-    """A file that a run has to answer for."""
+    """A file that the run will report on."""
 
     path: Path
-    root: Path  # the folder that was named, or the file's own: what an output tree mirrors
-    turn: int = 0  # which argument, or which line of the list
+    root: Path  # the named folder, or the file's own; output paths are relative to it
+    turn: int = 0  # position among the arguments and lines of the list
     size: int = 0
     place: tuple[int, int] = (0, 0)  # device and inode
-    problem: tuple[str, str] | None = None  # kind and message: why it cannot even be tried
-    walked: bool = False  # met in a folder, and not named itself
+    problem: tuple[str, str] | None = None  # kind and message, if it cannot be read at all
+    walked: bool = False  # found in a folder, not named by the user
 
 
 class InputFinder:
-    """Walks through what was named. Order is the file system's own; the plan sorts."""
+    """Iterates over all named inputs, in file system order; the plan sorts them."""
 
     def __init__(self, options: InputOptions, closed: Path | None = None) -> None:
         self._input = options
@@ -45,7 +45,7 @@ class InputFinder:
             options.mask and Path(options.mask),
         )  # of outputs and of masks, which are never walked into
         self._closed = {_place(path) for path in apart if path} - {None}
-        self.left_out = 0  # files that are no pictures
+        self.left_out = 0  # files that are not pictures
 
     def __iter__(self) -> Iterator[FoundFile]:
         for turn, name in enumerate(input_names(self._input)):
@@ -61,7 +61,7 @@ class InputFinder:
             yield inspect_file(path, path.parent, turn)
 
     def _walk(self, turn: int, root: Path) -> Iterator[FoundFile]:
-        """Symbolic links to files are followed, to folders not: so there are no loops, and nothing comes twice."""
+        """Follow symbolic links to files but not to folders, which avoids loops and duplicates."""
         folders = [root]
         while folders:
             folder = folders.pop()
@@ -89,7 +89,7 @@ class InputFinder:
 
 
 def input_names(options: InputOptions) -> Iterator[str]:
-    """The arguments, then the lines of the list: in it, `-` is a file of that name."""
+    """The arguments, then the lines of the list; in the list, `-` is a file name."""
     yield from options.inputs
     if options.listed is not None:
         with _opened(options.listed) as stream:
@@ -113,9 +113,9 @@ def open_stdin() -> BinaryIO:
 
 
 def _names(stream: BinaryIO, end: bytes) -> Iterator[str]:
-    """Names as the list gives them; only the line end of a DOS file is no part of one."""
+    """File names in a list, without the carriage returns of DOS line ends."""
     rest = b""
-    while chunk := stream.read(CHUNK):
+    while chunk := stream.read(LIST_CHUNK):
         if end == b"\n" and b"\0" in chunk:
             raise InputError("the list of names has NUL characters, as `find -print0` writes them: give -0")
         *whole, rest = (rest + chunk).split(end)
@@ -129,7 +129,7 @@ def _bare(name: bytes, end: bytes) -> bytes:
 
 
 def inspect_file(path: Path, root: Path, turn: int = 0) -> FoundFile:
-    """One file, looked at from outside. Nothing but a plain file is ever opened: a pipe would hang for ever."""
+    """Check one path with stat, without opening it: opening a pipe could block forever."""
     if path == Path(STDIO):
         path, root = path.absolute(), root.absolute()  # a file of that name, not stdin
     try:
@@ -147,11 +147,11 @@ def inspect_file(path: Path, root: Path, turn: int = 0) -> FoundFile:
 
 def _unseen(path: Path, error: OSError | ValueError) -> tuple[str, str]:
     reason = getattr(error, "strerror", None) or error
-    return "unreadable", f"{printable(path)} cannot be looked at ({reason}): check its permissions"
+    return "unreadable", f"{printable(path)} cannot be inspected ({reason}): check its permissions"
 
 
 def is_picture(path: Path) -> bool:
-    """By its extension, or else by how it begins; so notes and databases between pictures are left alone."""
+    """Return whether a file has the extension of a picture, or starts like one."""
     return is_picture_suffix(path.suffix) or _sniffed(path)
 
 
@@ -160,7 +160,7 @@ def _sniffed(path: Path) -> bool:
         if not is_file(path):
             return False
         with path.open("rb") as stream:
-            return bool(detect_format(stream.read(HEAD), path.name))
+            return bool(detect_format(stream.read(SNIFFED_BYTES), path.name))
     except (OSError, PictureError):
         return False
 

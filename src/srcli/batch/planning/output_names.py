@@ -1,4 +1,4 @@
-"""What results are called, and where they go."""
+"""Names and folders of results."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from srcli.batch.planning.inputs import FoundFile
 from srcli.batch.settings import STDIO, BatchSettings, InputOptions, OutputOptions
 from srcli.errors import InputError, PictureError
-from srcli.files import exists, is_dir, same_file
+from srcli.files import is_dir, path_exists, same_file
 from srcli.imaging.formats import format_of_name, parse_format, suffix_for
 from srcli.imaging.printable import printable
 from srcli.tasks import TASKS, Job
@@ -23,7 +23,7 @@ Measure = Callable[[Path], tuple[int, int]]  # width and height, from a file's h
 
 
 class OutputNamer:
-    """Says where the result for an input goes. Holds no names, so it serves any number of them."""
+    """Computes the path of the result for an input, without keeping any state about other inputs."""
 
     def __init__(self, settings: BatchSettings, measure: Measure) -> None:
         self._output, self._job, self._measure = settings.output, settings.job, measure
@@ -34,28 +34,28 @@ class OutputNamer:
         self.streams = streams
 
     def target(self, item: FoundFile) -> Path:
-        """The result's path; `-` for stdout. PictureError where no such name can be."""
+        """The result's path, or `-` for stdout. Raises PictureError if its name would be too long."""
         if self.streams:
             return Path(STDIO)
         if self.file:
             return self.file
         name = self._name(item)
         if len(os.fsencode(name)) > NAME_MAX:
-            raise PictureError(f"the result's name would be longer than {NAME_MAX} bytes: rename it", "name-too-long")
+            raise PictureError(f"the result's name would exceed {NAME_MAX} bytes: rename the input", "name-too-long")
         return self.home(item) / name
 
     def bases(self, given: InputOptions) -> set[Path]:
-        """Folders in which earlier runs may have left a journal about these inputs."""
+        """Folders that may hold journals of earlier runs over these inputs."""
         folders = {path if is_dir(path) else path.parent for path in map(Path, given.inputs)}
         listed = {Path(self._list).parent} if self._list is not None else set()
         return folders | listed | ({self.folder} if self.folder else set())
 
     def home(self, item: FoundFile) -> Path:
-        """The folder of the result: beside the input, or at the same place of the output tree."""
+        """The result's folder: the input's own, or the same subfolder of the output folder."""
         return item.path.parent if self.folder is None else self.folder / item.path.parent.relative_to(item.root)
 
     def base(self, item: FoundFile) -> Path:
-        """The folder that the journal lies in, if this is the first input."""
+        """The folder of the journal, given the first input."""
         if self.file:
             return self.file.parent
         if self.folder is None and self._list is not None:
@@ -75,72 +75,72 @@ class OutputNamer:
         if self._job.task.done != "x" or _known(self._job):
             return self._job.factor(1, 1)
         if item.path == Path(STDIO):
-            raise InputError("how much larger a picture from stdin gets is not known beforehand: give -o FILE")
+            raise InputError("the scale of a picture from stdin is unknown before it is read: give -o FILE")
         return self._job.factor(*self._measure(item.path))
 
 
 def _known(job: Job) -> bool:
-    """Is the factor the same for pictures of every size?"""
+    """Return whether the scale is the same for pictures of every size."""
     return job.size.width is None and job.size.height is None and job.size.long_side is None
 
 
 def least_factor(job: Job) -> float:
-    """The smallest enlargement that is certain before any picture is read."""
+    """The smallest scale that is known before any picture is read."""
     return job.factor(1, 1) if _known(job) else 1.0
 
 
 def output_suffix(path: Path, format: str | None) -> str:
-    """The input's own where it can be written, or what can hold it; or that of the format that was asked for."""
+    """The suffix of the requested format; without one, the input's own or the nearest writable one."""
     return suffix_for(path) if format is None else parse_format(format).suffixes[0]
 
 
 def numbered_names(path: Path) -> Iterator[Path]:
-    """Names to fall back on: NAME-2.EXT, NAME-3.EXT, ..."""
+    """Alternative names: NAME-2.EXT, NAME-3.EXT, ..."""
     return (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in count(2))
 
 
 def is_numbered_name(path: Path, plain: Path) -> bool:
-    """Is `path` the plain name, or one of its numbered ones?"""
+    """Return whether `path` is `plain` or one of its numbered names."""
     stem = path.stem.removeprefix(plain.stem)
     same_place = (path.parent, path.suffix) == (plain.parent, plain.suffix) and path.stem.startswith(plain.stem)
     return same_place and (not stem or (stem[0] == "-" and stem[1:].isdigit()))
 
 
 def fold_case(path: Path) -> bytes:
-    """One key for all spellings that a file system may take for the same name."""
+    """A key that is equal for all spellings that a case-insensitive or normalizing file system treats as one name."""
     return os.fsencode(unicodedata.normalize("NFC", os.fspath(path)).casefold())
 
 
 def _single_file(given: InputOptions, output: OutputOptions) -> Path | None:
-    """`-o` as a file, if it names one."""
+    """The path of `-o` if it names a file, else None."""
     if output.path is None or output.path == STDIO:
         return None
     path = Path(output.path)
     if output.path.endswith(("/", os.sep)) or is_dir(path):
         return None
-    if not path.suffix and not exists(path):
+    if not path.suffix and not path_exists(path):
         return None
     _check_ending(path, output.format)
     if given.listed is not None or len(given.inputs) > 1 or is_dir(Path(given.inputs[0])):
-        raise InputError(f"-o {printable(path)} names one file, for a number of inputs: give a folder")
+        raise InputError(f"-o {printable(path)} is one file, but there are several inputs: give a folder")
     return path
 
 
 def _check_ending(path: Path, format: str | None) -> None:
-    """A name ends as its format does, whether that was asked for or not."""
+    """Raise InputError if the suffix is not writable or contradicts --format."""
     try:
         row = format_of_name(path)
     except InputError as error:
         if format is not None:
             return
-        way = "give a folder, or a name ending in .png" if exists(path) else "end it in .png, or in / for a folder"
-        raise InputError(f"-o {printable(path)} is no folder and no name of a picture: {way}") from error
+        way = "give a folder, or a name ending in .png" if path_exists(path) else "end it in .png, or in / for a folder"
+        raise InputError(f"-o {printable(path)} is neither a folder nor the name of a picture file: {way}") from error
     if format is not None and row != parse_format(format):
-        raise InputError(f"-o {printable(path)} is no name for --format {format}: leave one of them out")
+        raise InputError(f"-o {printable(path)} does not have the suffix of --format {format}: leave one of them out")
 
 
 class OwnOutputs:
-    """Recognises results of earlier runs among the files of a folder. A name alone proves nothing."""
+    """Recognises results of earlier runs among the files of a folder, by journal or metadata and not by name alone."""
 
     def __init__(
         self, settings: BatchSettings, journaled: Callable[[Path], bool], provenance: Callable[[Path], object]
@@ -151,10 +151,10 @@ class OwnOutputs:
         )
 
     def __call__(self, path: Path, has_source: bool) -> bool:
-        """By what the journal says, or by the file's own metadata.
+        """Return whether the journal or the file's own metadata says that srcli wrote it.
 
-        `has_source`: a picture beside it has a name that this one's begins with, as the name of a result does.
-        A folder of results alone is the input of a next step, unless results go into it again.
+        `has_source`: this name starts with the name of another picture in the folder, as the name of a result does.
+        Without such a picture, results are taken as inputs, unless new results go into the same folder.
         """
         if self._beside and self._journaled(path):
             return True

@@ -1,4 +1,4 @@
-"""The plan of a run: every picture once, in a stable order, each with a target of its own."""
+"""The plan of a run: every picture once, in a stable order, each with its own target."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from srcli.batch.planning.inputs import FoundFile
 from srcli.batch.planning.output_names import OutputNamer, fold_case, numbered_names
 from srcli.batch.settings import STDIO, InputOptions
 from srcli.errors import InputError, PictureError
-from srcli.files import exists, real_path, same_file
+from srcli.files import path_exists, real_path, same_file
 from srcli.imaging.printable import printable
 
 PAGE = 1000
-COLUMNS = "id, turn, path, root, size, dev, ino, kind, message, target"
-TABLES = """
+PLAN_COLUMNS = "id, turn, path, root, size, dev, ino, kind, message, target"
+PLAN_SCHEMA = """
 CREATE TABLE found (id INTEGER PRIMARY KEY, turn INTEGER, path BLOB, root BLOB, size INTEGER, dev INTEGER,
                     ino INTEGER, kind TEXT, message TEXT, target BLOB,
                     whole BLOB UNIQUE, walked INTEGER, folder BLOB, stem BLOB);
@@ -33,13 +33,13 @@ CREATE TABLE taken (key BLOB PRIMARY KEY, path BLOB, source BLOB);
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One picture to answer for."""
+    """One planned picture."""
 
     id: int
     found: FoundFile
     target: Path = Path()  # meaningless where there is a problem
-    replace: bool = False  # may what stands there be written over?
-    mask: Path | None = None  # what shows its damage
+    replace: bool = False  # whether an existing target may be overwritten
+    mask: Path | None = None  # marks its damage
     recipe: str = ""  # of its result
 
     @property
@@ -47,12 +47,12 @@ class Item:
         return self.found.path
 
 
-class Plan:
-    """Kept in a private temporary database, which stays in memory while it is small and on disk when it is not."""
+class BatchPlan:
+    """A private temporary SQLite database, which moves from memory to disk when it grows."""
 
     def __init__(self, finds: Iterable[FoundFile]) -> None:
         self._db = sqlite3.connect("")
-        self._db.executescript(TABLES)
+        self._db.executescript(PLAN_SCHEMA)
         self._db.executemany(
             "INSERT INTO found (turn, path, root, size, dev, ino, kind, message, whole, walked, folder, stem)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -69,16 +69,16 @@ class Plan:
         return int(self._one("SELECT coalesce(sum(size), 0) FROM found")[0])
 
     def __iter__(self) -> Iterator[Item]:
-        """In order of the arguments; within one, by path. Read by the page, so that a run may take days."""
+        """Items in order of the arguments, then by path; read in pages, without one long query."""
         last: tuple[int, bytes] = (-1, b"")
-        query = f"SELECT {COLUMNS} FROM found WHERE (turn, path) > (?, ?) ORDER BY turn, path LIMIT {PAGE}"
+        query = f"SELECT {PLAN_COLUMNS} FROM found WHERE (turn, path) > (?, ?) ORDER BY turn, path LIMIT {PAGE}"
         while rows := self._db.execute(query, last).fetchall():
             yield from map(_item, rows)
             last = (rows[-1][1], rows[-1][2])
 
     def leave_out(self, is_own: Callable[[Path, bool], bool]) -> int:
-        """Drop what folders hold of our own outputs; what was named itself stays. Returns how many there were."""
-        left, before = len(self), [(b"", b"")]  # the files whose names this one's begins with
+        """Remove earlier results that were found in folders, not those named by the user. Returns their number."""
+        left, before = len(self), [(b"", b"")]  # files whose names are prefixes of this one's
         query = "SELECT id, folder, stem, path, walked FROM found ORDER BY folder, stem"
         for id, folder, stem, path, walked in self._db.execute(query):
             while before and not (before[-1][0] == folder and stem.startswith(before[-1][1])):
@@ -90,7 +90,7 @@ class Plan:
         return left - len(self)
 
     def place(self, namer: OutputNamer, rename: bool, options: InputOptions | None = None) -> None:
-        """Give every picture its target. Two inputs for one target stop the run before it begins."""
+        """Assign every picture its target. Raises InputError if two inputs have the same one."""
         for item in self:
             if item.found.problem:
                 continue
@@ -107,7 +107,7 @@ class Plan:
         if target == Path(STDIO):
             return target
         if same_file(target, item.path) or (mask and same_file(target, mask)):
-            raise InputError(f"{printable(target)} would be written over: give another -o or --suffix")
+            raise InputError(f"{printable(target)} would be overwritten by its own result: give another -o or --suffix")
         for path in chain([target], numbered_names(target)):
             other = self.claim(path, item.path)
             if other is None:
@@ -118,7 +118,7 @@ class Plan:
         raise InputError(f"{printable(target)} has no free number left")
 
     def problem(self) -> str | None:
-        """Why nothing at all can be tried, if that is so: the first reason, with its file."""
+        """The first problem, if no input can be read at all, else None."""
         if self._one("SELECT count(*) FROM found WHERE kind IS NULL")[0]:
             return None
         first = next(iter(self), None)
@@ -127,7 +127,7 @@ class Plan:
         return f"no picture found: {first.found.problem[1]}"
 
     def has(self, path: Path) -> bool:
-        """Is this file one of the inputs, by whatever name or link?"""
+        """Return whether this file is one of the inputs, under any name or link."""
         try:
             status = path.stat()
         except OSError:
@@ -136,7 +136,7 @@ class Plan:
         return bool(self._one("SELECT count(*) FROM found WHERE dev = ? AND ino = ?", *place)[0])
 
     def claim(self, path: Path, source: Path) -> Path | None:
-        """Take a target. If another input has it already: that input."""
+        """Reserve a target; returns the input that has it already, if any."""
         whole = _whole(path)
         key, row = fold_case(whole), (os.fsencode(whole), os.fsencode(source))
         if self._take(key, row):
@@ -166,7 +166,7 @@ def _row(found: FoundFile) -> tuple[object, ...]:
 
 
 def _signed(value: int) -> int:
-    """SQLite's integers have a sign, inodes have none."""
+    """Convert an unsigned inode to SQLite's signed integers."""
     return value - (1 << 64) if value >= 1 << 63 else value
 
 
@@ -182,7 +182,7 @@ def _path(name: bytes) -> Path:
 
 
 def _whole(path: Path) -> Path:
-    """One spelling of a path, however its folders are reached; a link to a file stays what it is."""
+    """The path with links in its folders resolved, but not a link that is the file itself."""
     return _resolved(path.parent.absolute()) / path.name
 
 
@@ -192,7 +192,7 @@ def _resolved(folder: Path) -> Path:
 
 
 def _folds(path: Path) -> bool:
-    """Does this file system take upper and lower case for the same? Asked of the nearest folder that exists."""
-    folder = next(parent for parent in path.parents if exists(parent))
+    """Return whether the file system ignores case, tested on the nearest existing folder."""
+    folder = next(parent for parent in path.parents if path_exists(parent))
     other = folder.with_name(folder.name.swapcase()) if folder.name else folder
-    return other != folder and exists(other) and other.samefile(folder)
+    return other != folder and path_exists(other) and other.samefile(folder)

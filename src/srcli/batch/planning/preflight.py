@@ -10,13 +10,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from srcli.errors import MachineError
-from srcli.files import is_dir, lexists, open_own_file, try_lock
+from srcli.files import is_dir, open_own_file, path_or_link_exists, try_lock
 from srcli.imaging.formats import parse_format
 from srcli.imaging.printable import printable
 from srcli.imaging.write import TEMPORARY
 
 PROBE = ".srcli-probe-"
-SPARE = 16 << 20  # bytes that a run leaves free
+DISK_RESERVE = 16 << 20  # bytes that a run leaves free
 MEBIBYTE = 1 << 20
 
 
@@ -31,19 +31,19 @@ def check_folders(folders: Iterable[Path], option: str = "-o") -> None:
 
 
 def _nearest_folder(folder: Path, option: str = "-o") -> Path:
-    """The folder, or the nearest one above it that is there."""
+    """The folder, or its nearest existing parent."""
     for path in (folder, *folder.parents):
         if is_dir(path):
             return path
-        if lexists(path):
-            raise MachineError(f"{printable(path)} is no folder: give another {option}")
+        if path_or_link_exists(path):
+            raise MachineError(f"{printable(path)} is not a folder: give another {option}")
     return Path()
 
 
 def _try(folder: Path, wanted: Path, option: str) -> None:
     try:
         with contextlib.suppress(FileNotFoundError):
-            wanted.lstat()  # a name that the disk does not take is found here
+            wanted.lstat()  # raises for names that the file system does not allow
         number, name = tempfile.mkstemp(prefix=PROBE, dir=folder)
         os.close(number)
         probe = Path(name)
@@ -55,7 +55,7 @@ def _try(folder: Path, wanted: Path, option: str) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what runs left that were killed while they wrote. A living run holds a lock on its own."""
+    """Remove temporary files of killed runs; running ones hold a lock on theirs."""
     for path in folder.glob(TEMPORARY):
         with contextlib.suppress(OSError):
             file = open_own_file(path, os.O_RDWR)
@@ -70,10 +70,10 @@ def remove_leftovers(folder: Path) -> None:
             path.unlink()
 
 
-def check_space(folder: Path, size: int, factor: float, format: str | None) -> None:
-    """Refuse what cannot possibly fit. Results are estimated low: a run that might fit is let go on."""
+def check_output_space(folder: Path, size: int, factor: float, format: str | None) -> None:
+    """Raise MachineError if the results cannot fit on the disk; their size is estimated low."""
     share = 0.02 if format is not None and parse_format(format).quality else 0.125
-    needed = int(size * max(1.0, factor**2) * share) + SPARE
+    needed = int(size * max(1.0, factor**2) * share) + DISK_RESERVE
     free = shutil.disk_usage(_nearest_folder(folder)).free
     if free < needed:
         raise MachineError(

@@ -1,4 +1,4 @@
-"""The file of `--preview`, which is written again and again: nothing of anybody's may be lost by that."""
+"""Check the file of `--preview`, which is overwritten again and again, so that no other file is lost."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from srcli.batch.planning.plan import Plan
+from srcli.batch.planning.plan import BatchPlan
 from srcli.batch.planning.preflight import check_folders
 from srcli.batch.settings import BatchSettings
 from srcli.errors import InputError
-from srcli.files import lexists, same_file
+from srcli.files import path_or_link_exists, same_file
 from srcli.imaging.printable import printable
 
 
 def check_preview_file(
-    file: Path, settings: BatchSettings, plan: Plan, made: Callable[[Path], dict[str, Any] | None]
+    file: Path, settings: BatchSettings, plan: BatchPlan, made: Callable[[Path], dict[str, Any] | None]
 ) -> None:
-    """Try its folder, and see whose file stands there. One of an earlier run is no picture of this one."""
+    """Check that the preview can be written and overwrites nothing else. Removes an earlier preview from the inputs."""
     ours = bool((made(file) or {}).get("preview"))
     plan.leave_out(lambda path, has_source: ours and same_file(path, file))
     tried = (item.found for item in plan if not item.found.problem)
@@ -25,7 +25,9 @@ def check_preview_file(
     if plan.has(file) or any(mask and same_file(mask, file) for mask in masks):
         raise InputError(f"--preview {printable(file)} is itself an input: give another name")
     if plan.claim(file, file) is not None:
-        raise InputError(f"--preview {printable(file)} is the place of a result: give another name")
-    if lexists(file) and not ours and settings.output.on_exists != "overwrite":
-        raise InputError(f"--preview {printable(file)} exists and is none: give another name, or --overwrite")
+        raise InputError(f"--preview {printable(file)} is where a result is written: give another name")
+    if path_or_link_exists(file) and not ours and settings.output.on_exists != "overwrite":
+        raise InputError(
+            f"--preview {printable(file)} exists and was not written by --preview: choose another name or --overwrite"
+        )
     check_folders([file.parent], "--preview")

@@ -1,4 +1,4 @@
-"""The process that reads pictures. It opens files that nobody vouches for, so it may do little and may die."""
+"""The reading process: decodes untrusted files with limited rights and memory, and may crash without harm."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import tempfile
 import warnings
 from pathlib import Path
 
-from srcli.batch.reading.protocol import Refusal, Request, receive_message, send_message
+from srcli.batch.reading.protocol import ReadRequest, Refusal, receive_message, send_message
 from srcli.batch.settings import InputOptions
 from srcli.errors import SrcliError
 from srcli.imaging.inpaint import inpaint_damage
@@ -17,31 +17,31 @@ from srcli.imaging.picture import Picture
 from srcli.imaging.printable import printable
 from srcli.imaging.provenance import read_provenance
 from srcli.imaging.read import read_picture, read_size
+from srcli.memory import GIB
 
-GIB = 1 << 30
 BYTES_PER_PIXEL = 64  # generous: this stops runaway decoders, `max_pixels` stops large pictures
 
 
-def main() -> None:
+def answer_requests() -> None:
     """Answer requests on stdin until it closes."""
     requests, replies = os.fdopen(os.dup(0), "rb", closefd=True), os.fdopen(os.dup(1), "wb")
-    # Whatever a codec prints must not end up between the replies.
+    # Output that a codec prints must not mix with the replies.
     os.dup2(os.open(os.devnull, os.O_RDWR), 0)
     os.dup2(0, 1)
     os.dup2(0, 2)
-    # Signals reach the whole group; the run decides what they mean, and its end is the end of this process too.
+    # Signals reach the whole process group, but only the run reacts to them; this process ends with it.
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     warnings.simplefilter("ignore")
-    tempfile.gettempdir()  # found by writing a file, once a process; the limits below forbid that
+    tempfile.gettempdir()  # is found by writing a file, which the limits below forbid
     with contextlib.suppress(EOFError, BrokenPipeError):
         send_message(replies, None)
         while True:
             send_message(replies, _answer(receive_message(requests)))
 
 
-def _answer(request: Request) -> object:
+def _answer(request: ReadRequest) -> object:
     try:
         _limit(request.input.max_pixels, len(request.data or b""))
         if request.want == "size":
@@ -57,8 +57,8 @@ def _answer(request: Request) -> object:
         )
 
 
-def _picture(request: Request) -> Picture:
-    """The picture, without the damage that its mask shows."""
+def _picture(request: ReadRequest) -> Picture:
+    """Read the picture and fill in the damage that its mask marks."""
     picture = _read(request.path if request.data is None else request.data, request.input)
     return picture if request.mask is None else inpaint_damage(picture, _read(request.mask, request.input))
 
@@ -73,8 +73,8 @@ def _read(source: Path | bytes, options: InputOptions) -> Picture:
 
 
 def _limit(pixels: int, given: int) -> None:
-    """No core dumps, no files but a copy of the bytes it was given (some libraries read nothing else), and not more
-    memory than the largest picture that is allowed may take."""
+    """Limit this process: no core dumps, no files but a copy of the given bytes (which some libraries need to read
+    them), and memory for the largest allowed picture."""
     try:
         import resource
     except ImportError:  # no such limits on Windows
@@ -90,4 +90,4 @@ def _limit(pixels: int, given: int) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    answer_requests()

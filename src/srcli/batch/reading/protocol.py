@@ -1,6 +1,6 @@
-"""Messages between a run and its reading process: a JSON header, then the bytes of arrays and strings of bytes, raw.
+"""Messages between a run and its reading process: a JSON header, then raw bytes of arrays and byte strings.
 
-The reading process has met files that nobody vouches for, so nothing it sends can be more than the values named here.
+The reading process handles untrusted files, so its messages can only contain the types listed here.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from srcli.batch.settings import InputOptions
-from srcli.imaging.icc import Profile
+from srcli.imaging.icc import IccProfile
 from srcli.imaging.picture import Metadata, Picture
 
 LENGTH = struct.Struct("<Q")
 LONGEST_HEADER = 1 << 26  # bytes
 MOST_PARTS = 1000
 LARGEST_PART = 1 << 36  # bytes
-DTYPES = ("uint8", "uint16")
+PIXEL_DTYPES = ("uint8", "uint16")
 TYPE = "$"
 
 
 class ProtocolError(Exception):
-    """What came is no message."""
+    """The received bytes are not a valid message."""
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """What is wanted of a file: its picture (or that in these bytes), its size, or how we made it."""
+class ReadRequest:
+    """A request about a file (or the bytes in `data`): its picture, its size, or its provenance."""
 
     path: Path
     data: bytes | None
@@ -43,14 +43,14 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why there is no picture."""
+    """An error in place of a picture."""
 
     message: str
     kind: str
 
 
 CLASSES: dict[str, type[Any]] = {
-    kind.__name__: kind for kind in (Request, Refusal, InputOptions, Picture, Metadata, Profile)
+    kind.__name__: kind for kind in (ReadRequest, Refusal, InputOptions, Picture, Metadata, IccProfile)
 }
 
 
@@ -66,7 +66,7 @@ def send_message(stream: BinaryIO, message: object) -> None:
 
 
 def receive_message(stream: BinaryIO) -> Any:
-    """Read the next message. EOFError when the other side is gone, ProtocolError when it talks nonsense."""
+    """Read the next message. Raises EOFError if the other side has closed, ProtocolError for an invalid message."""
     (length,) = LENGTH.unpack(_read_exactly(stream, LENGTH.size))
     if length > LONGEST_HEADER:
         raise ProtocolError(f"a header of {length} bytes")
@@ -74,10 +74,10 @@ def receive_message(stream: BinaryIO) -> Any:
         header = json.loads(_read_exactly(stream, length))
         sizes = header["parts"]
         if len(sizes) > MOST_PARTS or not all(type(size) is int and 0 <= size <= LARGEST_PART for size in sizes):
-            raise ProtocolError("parts that cannot be")
+            raise ProtocolError("invalid part sizes")
         return _decode(header["value"], [_read_exactly(stream, size) for size in sizes])
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
-        raise ProtocolError(f"no message: {type(error).__name__}") from error
+        raise ProtocolError(f"invalid message: {type(error).__name__}") from error
 
 
 def _encode(value: Any, parts: list[memoryview[Any]]) -> Any:
@@ -127,8 +127,8 @@ def _decode(value: Any, parts: list[bytearray]) -> Any:
 
 
 def _array(data: bytearray, dtype: str, shape: list[int]) -> Any:
-    if dtype not in DTYPES or math.prod(shape) * np.dtype(dtype).itemsize != len(data):
-        raise ProtocolError("an array that is none")
+    if dtype not in PIXEL_DTYPES or math.prod(shape) * np.dtype(dtype).itemsize != len(data):
+        raise ProtocolError("invalid array")
     return np.frombuffer(data, dtype).reshape(shape)
 
 

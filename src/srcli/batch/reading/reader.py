@@ -1,4 +1,4 @@
-"""Reading pictures in a process of their own, which a bad file may kill, stall or fill without harm to the run."""
+"""Read pictures in separate processes, so that a bad file that crashes, hangs or fills memory does not harm the run."""
 
 from __future__ import annotations
 
@@ -15,63 +15,65 @@ from typing import Any, BinaryIO, cast
 
 import srcli
 from srcli.batch.planning.inputs import open_stdin
-from srcli.batch.reading.protocol import ProtocolError, Refusal, Request, receive_message, send_message
+from srcli.batch.reading.protocol import ProtocolError, ReadRequest, Refusal, receive_message, send_message
 from srcli.batch.settings import STDIO, InputOptions
 from srcli.errors import MachineError, PictureError
 from srcli.imaging.picture import Picture
 from srcli.imaging.printable import printable
 
-PATIENCE = 120.0  # seconds for reading one picture, where no --timeout says otherwise
-CHUNK = 1 << 20
-STREAM_BYTES = 16  # for each pixel that a picture may have: more is no picture
+READ_TIMEOUT = 120.0  # seconds for reading one picture, unless --timeout is shorter
+STDIN_CHUNK = 1 << 20
+STREAM_BYTES = 16  # bytes of stdin per pixel of --max-pixels
 
 
 class _Killed(PictureError):
-    """The reading process was ended, and not by what it read."""
+    """The reading process was killed from outside, not by the file."""
 
 
-class Reader:
-    """One reading process, started when it is needed and again when it died. Safe to use from one thread at a time."""
+class PictureReader:
+    """One reading process, started on demand and restarted when it died. Not thread-safe."""
 
     def __init__(self, options: InputOptions, timeout: float | None = None) -> None:
-        self._input, self._timeout = options, min(timeout or PATIENCE, PATIENCE)
+        self._input, self._timeout = options, min(timeout or READ_TIMEOUT, READ_TIMEOUT)
         self._process: subprocess.Popen[bytes] | None = None
         self._greeted = self._dropped = False
 
     def read(self, path: Path, data: bytes | None = None, mask: Path | None = None) -> Picture:
-        """The picture in a file, or in these bytes, mended where a mask says so."""
-        return cast(Picture, self._ask(Request(path, data, self._input, "picture", mask)))
+        """Read the picture in a file, or in `data`, and fill in what the mask marks."""
+        return cast(Picture, self._ask(ReadRequest(path, data, self._input, "picture", mask)))
 
     def size(self, path: Path) -> tuple[int, int]:
         """Width and height, from the file's header."""
-        return cast(tuple[int, int], self._ask(Request(path, None, self._input, "size")))
+        return cast(tuple[int, int], self._ask(ReadRequest(path, None, self._input, "size")))
 
     def provenance(self, path: Path) -> dict[str, Any] | None:
-        """How we made this file, if we did."""
-        return cast("dict[str, Any] | None", self._ask(Request(path, None, self._input, "made")))
+        """The provenance that srcli wrote into this file, or None."""
+        return cast("dict[str, Any] | None", self._ask(ReadRequest(path, None, self._input, "made")))
 
     def start(self) -> subprocess.Popen[bytes]:
-        """Starting takes a moment, so a run does it before it looks for pictures."""
+        """Start the process if it is not running. Starting takes a moment, so a run does it early."""
         if self._process is not None and self._process.poll() is not None:
-            self.close()  # it died at rest: no picture's fault
+            self.close()  # it died while idle, not because of a picture
         if self._process is None:
             try:
                 self._process = _spawn()
             except OSError as error:
-                raise MachineError(f"no reading process can be started ({error.strerror}): end some others") from error
+                raise MachineError(
+                    f"the reading process cannot be started ({error.strerror}): close other programs"
+                ) from error
             self._greeted = False
         if self._dropped:
             self._process.kill()
         return self._process
 
     def drop(self) -> None:
-        """End what is being read, from any thread: whoever waits for it gets CancelledError."""
+        """Abort the current read, from any thread; its caller gets CancelledError."""
         self._dropped = True
         if (process := self._process) is not None:
             process.kill()
 
     def _greet(self, process: subprocess.Popen[bytes]) -> None:
-        """Wait until it can read: what goes wrong before that is no picture's fault."""
+        """Wait for the first message; a failure before it is a MachineError, not the picture's."""
         if self._greeted:
             return
         try:
@@ -84,7 +86,7 @@ class Reader:
         self._greeted = True
 
     def close(self) -> None:
-        """End the process, whatever it is doing."""
+        """Kill the process."""
         if self._process is not None:
             self._process.kill()
             for pipe in (self._process.stdin, self._process.stdout):
@@ -94,14 +96,14 @@ class Reader:
             self._process.wait()
             self._process = None
 
-    def _ask(self, request: Request) -> object:
-        """No file kills with SIGKILL; a system short of memory does, and perhaps not twice."""
+    def _ask(self, request: ReadRequest) -> object:
+        """Ask once more after a SIGKILL, which comes from a system short of memory and not from a file."""
         try:
             return self._answer(request)
         except _Killed:
             return self._answer(request)
 
-    def _answer(self, request: Request) -> object:
+    def _answer(self, request: ReadRequest) -> object:
         process = self.start()
         self._greet(process)
         late = threading.Event()
@@ -115,7 +117,7 @@ class Reader:
         finally:
             timer.cancel()
             timer.join()
-            if late.is_set():  # perhaps just as the answer came: the next picture needs a process that lives
+            if late.is_set():  # perhaps just after the answer: the next picture needs a live process
                 self.close()
         if isinstance(answer, Refusal):
             raise PictureError(answer.message, answer.kind)
@@ -132,11 +134,9 @@ class Reader:
             text += ": raise --timeout, or leave it out"
             return PictureError(text, "timeout")
         if code == -9:
-            text = f"{printable(path)}: the process that read it was killed from outside, twice: free some memory"
+            text = f"{printable(path)}: the system killed the process that read it twice: free some memory"
             return _Killed(text, "killed")
-        text = (
-            f"{printable(path)} killed the process that read it (status {code}): it is damaged or hostile, leave it out"
-        )
+        text = f"{printable(path)} crashed the process that read it (status {code}): damaged or malicious, leave it out"
         return PictureError(text, "crash")
 
 
@@ -146,7 +146,7 @@ def _expire(process: subprocess.Popen[bytes], late: threading.Event) -> None:
 
 
 def _spawn() -> subprocess.Popen[bytes]:
-    # -P: or else modules would come from the folder that the user happens to be in.
+    # -P: do not import modules from the current folder.
     command = [sys.executable, "-P", "-m", "srcli.batch.reading.child"]
     home = os.pathsep.join(filter(None, [str(Path(srcli.__file__).parents[1]), os.environ.get("PYTHONPATH")]))
     environment = os.environ | {"PYTHONPATH": home}
@@ -154,7 +154,7 @@ def _spawn() -> subprocess.Popen[bytes]:
 
 
 class Stdin:
-    """A picture on stdin. Nothing ends the wait for a silent pipe, so a thread waits that may be left behind."""
+    """A picture on stdin, read in a daemon thread, since waiting for a silent pipe cannot be interrupted."""
 
     def __init__(self, most: int, timeout: float | None = None) -> None:
         self._most, self._timeout = most, timeout
@@ -162,7 +162,7 @@ class Stdin:
 
     def read(self) -> bytes:
         stream = open_stdin()
-        # Unbuffered: a buffer's lock, held by a thread that is left behind, would be fatal to the interpreter's end.
+        # Unbuffered: a buffer's lock held by the daemon thread would crash the interpreter at exit.
         threading.Thread(target=self._fill, args=(getattr(stream, "raw", stream),), daemon=True).start()
         try:
             return self._data.result(self._timeout)
@@ -175,29 +175,31 @@ class Stdin:
 
     def _fill(self, stream: BinaryIO) -> None:
         data = bytearray()
-        with contextlib.suppress(InvalidStateError):  # nobody waits any more
+        with contextlib.suppress(InvalidStateError):  # cancelled
             try:
-                while chunk := stream.read(CHUNK):
+                while chunk := stream.read(STDIN_CHUNK):
                     data += chunk
                     if len(data) > self._most:
-                        raise PictureError("stdin brings more than a picture has: raise --max-pixels", "too-large")
+                        raise PictureError(
+                            "stdin holds more bytes than the largest allowed picture: raise --max-pixels", "too-large"
+                        )
                 self._data.set_result(bytes(data))
             except (OSError, MemoryError, PictureError) as error:
                 self._data.set_exception(error)
 
 
-class Readers:
-    """As many readers as are busy at once."""
+class ReaderPool:
+    """Reading processes, as many as are busy at once."""
 
     def __init__(self, options: InputOptions, timeout: float | None = None) -> None:
         self._input, self._timeout = options, timeout
-        self._free: SimpleQueue[Reader] = SimpleQueue()
-        self._all: list[Reader] = []
+        self._free: SimpleQueue[PictureReader] = SimpleQueue()
+        self._all: list[PictureReader] = []
         self._stdin = Stdin(STREAM_BYTES * options.max_pixels, timeout)
         self._dropped = False
 
     def start(self) -> None:
-        """Have one ready for the first picture."""
+        """Start a process for the first picture."""
         with self._one() as reader:
             reader.start()
 
@@ -206,7 +208,7 @@ class Readers:
             reader.close()
 
     def drop(self) -> None:
-        """Let go of what is being read: nobody waits for it any more."""
+        """Abort all reads."""
         self._dropped = True
         self._stdin.drop()
         for reader in self._all:
@@ -222,17 +224,17 @@ class Readers:
             return reader.size(path)
 
     def provenance(self, path: Path) -> dict[str, Any] | None:
-        """How we made this file, if we did. What kills its reader is not ours."""
+        """The provenance that srcli wrote into this file, or None. What kills its reader is not ours."""
         with self._one() as reader, contextlib.suppress(PictureError):
             return reader.provenance(path)
         return None
 
     @contextlib.contextmanager
-    def _one(self) -> Iterator[Reader]:
+    def _one(self) -> Iterator[PictureReader]:
         try:
             reader = self._free.get_nowait()
         except Empty:
-            reader = Reader(self._input, self._timeout)
+            reader = PictureReader(self._input, self._timeout)
             self._all.append(reader)
         try:
             if self._dropped:

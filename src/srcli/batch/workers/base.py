@@ -1,4 +1,4 @@
-"""What every way of computing pictures has in common."""
+"""Types and functions that all kinds of workers share."""
 
 from __future__ import annotations
 
@@ -17,28 +17,27 @@ if TYPE_CHECKING:
     from srcli.sampling.unfinished import Unfinished
 
 LOADING = "loading"
-OnStep = Callable[[str, int, int], None]  # stage, done, of; what it raises ends the picture
-Notify = Callable[[str], None]
+OnPictureStep = Callable[[str, int, int], None]  # stage, done, total; an exception it raises ends the picture
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
-    """A result, how it was made, and how long that took."""
+class ComputedPicture:
+    """A result, its provenance, and the seconds it took."""
 
     picture: Picture
     how: dict[str, object]
     seconds: float
-    kept: Unfinished | None = None  # what there is to resume from, until it is written
+    kept: Unfinished | None = None  # state to resume from, until the result is written
 
-    def settled(self) -> Result:
-        """Written, or on its way to whoever writes it: nobody will resume it."""
+    def settled(self) -> ComputedPicture:
+        """Drop the state for resuming, once the result is written or sent to the writer."""
         if self.kept is not None:
             self.kept.drop()
         return replace(self, kept=None)
 
 
 class RunFailed(Exception):
-    """No picture of this run can be made. The reason is its cause."""
+    """No picture of this run can be computed; `__cause__` has the reason."""
 
 
 class Workers(Protocol):
@@ -46,12 +45,12 @@ class Workers(Protocol):
 
     @property
     def slots(self) -> int:
-        """How many pictures it wants at once, to have no idle moment."""
+        """Number of pictures to submit at a time so that no worker is idle."""
         ...
 
     @property
     def loading(self) -> float:
-        """Seconds that went into loading models."""
+        """Seconds spent loading models."""
         ...
 
     @property
@@ -59,24 +58,24 @@ class Workers(Protocol):
         """Seconds from the end of loading to the last result, summed over the workers."""
         ...
 
-    def submit(self, picture: Picture, on_step: OnStep) -> Future[Result]:
+    def submit(self, picture: Picture, on_step: OnPictureStep) -> Future[ComputedPicture]:
         """Compute a picture. `on_step` may be called from any thread."""
         ...
 
     def drop(self) -> None:
-        """Abandon what is being computed: nobody waits for it any more."""
+        """Cancel what is being computed."""
         ...
 
     def close(self) -> None: ...
 
 
-def compute_picture(pipeline: EnginePipeline, picture: Picture, job: Job, on_step: OnStep) -> Result:
-    """Run the pipeline on one picture. A setting that the engine refuses would be refused for all: RunFailed."""
+def compute_picture(pipeline: EnginePipeline, picture: Picture, job: Job, on_step: OnPictureStep) -> ComputedPicture:
+    """Run the pipeline on one picture. Raises RunFailed for a setting that the engine refuses."""
     began = time.perf_counter()
     try:
         kept = pipeline.unfinished(picture, job)
         result = pipeline.run(picture, job, on_step, kept)
-        return Result(result, pipeline.made(job, picture), time.perf_counter() - began, kept)
+        return ComputedPicture(result, pipeline.made(job, picture), time.perf_counter() - began, kept)
     except SrcliError as error:
         if isinstance(error, (PictureError, MachineError)):
             raise

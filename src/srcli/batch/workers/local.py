@@ -1,4 +1,4 @@
-"""The worker of a plain run: one thread of this process, with one loaded pipeline."""
+"""The default worker: one thread of this process, with one loaded pipeline."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from srcli.batch.settings import PipelineFactory
-from srcli.batch.workers.base import LOADING, Notify, OnStep, Result, RunFailed, compute_picture
+from srcli.batch.workers.base import LOADING, ComputedPicture, OnPictureStep, RunFailed, compute_picture
 from srcli.imaging.picture import Picture
+from srcli.messages import Tell
 from srcli.tasks import Job
 
 if TYPE_CHECKING:
@@ -17,11 +18,11 @@ if TYPE_CHECKING:
 
 
 class LocalWorker:
-    """This process. Models are loaded when the first picture is ready for them, and not before."""
+    """Computes in this process. Models are loaded when the first picture has been read."""
 
     slots = 1
 
-    def __init__(self, factory: PipelineFactory, job: Job, tell: Notify, preview: Path | None = None) -> None:
+    def __init__(self, factory: PipelineFactory, job: Job, tell: Tell, preview: Path | None = None) -> None:
         self._factory, self._job, self._tell, self._preview = factory, job, tell, preview
         self._thread = ThreadPoolExecutor(1, "compute")
         self._pipeline: EnginePipeline | None = None
@@ -31,7 +32,7 @@ class LocalWorker:
     def present(self) -> float:
         return self._last - self._ready
 
-    def submit(self, picture: Picture, on_step: OnStep) -> Future[Result]:
+    def submit(self, picture: Picture, on_step: OnPictureStep) -> Future[ComputedPicture]:
         return self._thread.submit(self._compute, picture, on_step)
 
     def drop(self) -> None:
@@ -40,7 +41,7 @@ class LocalWorker:
     def close(self) -> None:
         self._thread.shutdown(cancel_futures=True)
 
-    def _compute(self, picture: Picture, on_step: OnStep) -> Result:
+    def _compute(self, picture: Picture, on_step: OnPictureStep) -> ComputedPicture:
         if self._pipeline is None:
             on_step(LOADING, 0, 1)
             self._pipeline = self._load()

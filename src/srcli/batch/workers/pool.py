@@ -1,6 +1,6 @@
-"""Many workers, and who gets which picture. Files stay with the run itself.
+"""Distribute pictures among several workers; files are read and written by the run itself.
 
-How workers are started and spoken to is a backend's business: processes of this machine, or a Ray cluster.
+A backend starts workers and talks to them: local processes, or a Ray cluster.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Protocol
 
-from srcli.batch.workers.base import Notify, OnStep, Result, RunFailed
+from srcli.batch.workers.base import ComputedPicture, OnPictureStep, RunFailed
 from srcli.batch.workers.worker import Reply
 from srcli.errors import MachineError, PictureError, SrcliError
 from srcli.imaging.picture import Picture
+from srcli.messages import Tell
 
-DEPTH = 2  # pictures with a worker: one in hand, one on its way
-STRIKES = 2  # workers that may die over a picture
-STILLBORN = 3  # workers that may end before they are ready
-PATIENCE = 300.0  # seconds without any worker, after which the run ends
+QUEUE_DEPTH = 2  # pictures per worker: one being computed, one waiting
+STRIKES = 2  # workers that may die while computing the same picture
+STILLBORN = 3  # workers that may die before they are ready
+START_TIMEOUT = 300.0  # seconds without a ready worker until the run ends
 
 
 class Events(Protocol):
@@ -31,20 +32,20 @@ class Events(Protocol):
 
     def ready(self, seat: int, reply: Reply) -> None: ...
     def computed(self, seat: int, reply: Reply) -> None:
-        """The worker's picture in hand is done. Pictures of a worker are done in the order they were given."""
+        """The worker has computed its current picture; pictures are computed in the order they were given."""
         ...
 
     def lost(self, seat: int, blame: bool) -> None:
-        """A worker is gone. `blame`: perhaps because of the picture it had in hand."""
+        """A worker died. `blame`: its current picture may be the reason."""
         ...
 
     def ended(self, error: BaseException) -> None:
-        """There will be no workers any more."""
+        """No more workers can be started."""
         ...
 
 
-class Backend(Protocol):
-    """Starts workers, and speaks to them. Called from one thread."""
+class WorkerBackend(Protocol):
+    """Starts workers and sends them pictures. Called from one thread."""
 
     workers: int  # how many there can be
 
@@ -56,40 +57,40 @@ class Backend(Protocol):
 
 
 @dataclass(eq=False)
-class Task:
-    """A picture that somebody waits for."""
+class PictureTask:
+    """A submitted picture and its future."""
 
     picture: Picture
-    future: Future[Result] = field(default_factory=Future)
+    future: Future[ComputedPicture] = field(default_factory=Future)
     strikes: int = 0
     timer: threading.Timer | None = None
 
 
 @dataclass(eq=False)
 class Seat:
-    """A worker's place, with the pictures that are there."""
+    """A worker and the pictures assigned to it."""
 
     number: int
     hired: float = field(default_factory=time.perf_counter)
-    ready: float = 0.0  # the moment; none yet
-    tasks: deque[Task] = field(default_factory=deque)
+    ready: float = 0.0  # time when it became ready; 0 before that
+    tasks: deque[PictureTask] = field(default_factory=deque)
 
 
 class WorkerPool:
-    """Deals pictures to workers as they have hands free, and replaces workers that die.
+    """Assigns pictures to free workers, and replaces workers that die.
 
-    All of it happens in one thread of its own, which everything is posted to.
+    All state is handled by one thread, to which calls are posted.
     """
 
-    def __init__(self, backend: Backend, timeout: float | None, tell: Notify) -> None:
+    def __init__(self, backend: WorkerBackend, timeout: float | None, tell: Tell) -> None:
         self._backend, self._timeout, self._tell = backend, timeout, tell
         self._posted: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._waiting: deque[Task] = deque()
+        self._waiting: deque[PictureTask] = deque()
         self._seats: dict[int, Seat] = {}
         self._hired = self._stillborn = 0
         self._patience: threading.Timer | None = None
         self._failure: BaseException | None = None
-        self.slots, self.loading, self._last = DEPTH * backend.workers, 0.0, 0.0
+        self.slots, self.loading, self._last = QUEUE_DEPTH * backend.workers, 0.0, 0.0
         backend.start(self)
         self._thread = threading.Thread(target=self._serve, name="workers", daemon=True)
         self._thread.start()
@@ -98,8 +99,8 @@ class WorkerPool:
     def present(self) -> float:
         return sum(max(0.0, self._last - seat.ready) for seat in self._seats.values() if seat.ready)
 
-    def submit(self, picture: Picture, on_step: OnStep) -> Future[Result]:
-        task = Task(picture)
+    def submit(self, picture: Picture, on_step: OnPictureStep) -> Future[ComputedPicture]:
+        task = PictureTask(picture)
         self._posted.put(partial(self._accept, task))
         return task.future
 
@@ -133,13 +134,13 @@ class WorkerPool:
             except Exception as error:
                 self._end(MachineError(f"the workers cannot be reached ({type(error).__name__}: {error}): run again"))
 
-    def _accept(self, task: Task) -> None:
+    def _accept(self, task: PictureTask) -> None:
         if self._failure is not None:
             _fail(task, self._failure)
             return
         self._waiting.append(task)
         pictures = len(self._waiting) + sum(len(seat.tasks) for seat in self._seats.values())
-        if len(self._seats) < min(self._backend.workers, pictures):  # a worker too many is memory and cores for nothing
+        if len(self._seats) < min(self._backend.workers, pictures):  # an idle worker would waste memory and cores
             self._hire()
         self._deal()
 
@@ -148,16 +149,16 @@ class WorkerPool:
             task.future.cancel()
         self._waiting.clear()
 
-    def _all_tasks(self) -> list[Task]:
+    def _all_tasks(self) -> list[PictureTask]:
         return [*self._waiting, *(task for seat in self._seats.values() for task in seat.tasks)]
 
     def _hire(self) -> None:
-        """Start a worker. It gets pictures once it has answered: until then nobody knows if there is room for it."""
+        """Start a worker. It gets pictures once it has loaded its models, which may fail for lack of memory."""
         self._hired += 1
         self._seats[self._hired] = Seat(self._hired)
         self._backend.hire(self._hired)
         if self._patience is None and not any(seat.ready for seat in self._seats.values()):
-            self._patience = threading.Timer(PATIENCE, self._posted.put, (self._give_up,))
+            self._patience = threading.Timer(START_TIMEOUT, self._posted.put, (self._give_up,))
             self._patience.daemon = True
             self._patience.start()
 
@@ -179,7 +180,7 @@ class WorkerPool:
     def _deal(self) -> None:
         """Give waiting pictures to the workers with the fewest."""
         while self._waiting:
-            free = [seat for seat in self._seats.values() if seat.ready and len(seat.tasks) < DEPTH]
+            free = [seat for seat in self._seats.values() if seat.ready and len(seat.tasks) < QUEUE_DEPTH]
             if not free:
                 return
             seat, task = min(free, key=lambda seat: len(seat.tasks)), self._waiting.popleft()
@@ -188,7 +189,7 @@ class WorkerPool:
             self._start_timer(seat)
 
     def _start_timer(self, seat: Seat) -> None:
-        """The time of the picture in hand runs."""
+        """Start the timeout of the current picture."""
         if self._timeout is not None and seat.tasks and seat.tasks[0].timer is None:
             task = seat.tasks[0]
             task.timer = threading.Timer(self._timeout, self._posted.put, (partial(self._expire, seat, task),))
@@ -198,12 +199,12 @@ class WorkerPool:
     def _on_computed(self, number: int, reply: Reply) -> None:
         seat = self._seats.get(number)
         if seat is None or not seat.tasks:
-            return  # its worker was given up before
+            return  # its worker was dismissed before
         self._pass_on(reply)
         self._last = time.perf_counter()
         task = seat.tasks[0]
         _remove(seat, task)
-        if isinstance(reply.result, Result):
+        if isinstance(reply.result, ComputedPicture):
             _finish(task, reply.result)
         elif isinstance(reply.result, SrcliError) and not isinstance(reply.result, (PictureError, MachineError)):
             self._end(reply.result)
@@ -216,40 +217,40 @@ class WorkerPool:
         for text in reply.said:
             self._tell(text)
 
-    def _expire(self, seat: Seat, task: Task) -> None:
+    def _expire(self, seat: Seat, task: PictureTask) -> None:
         if task in seat.tasks:
             _remove(seat, task)
             _fail(task, PictureError(f"took longer than {self._timeout:g} seconds: raise --timeout", "timeout"))
             self._replace(seat.number, blame=False)
 
     def _replace(self, number: int, blame: bool) -> None:
-        """A worker is gone: its pictures are done again by others, and another takes its place."""
+        """Replace a worker that died, and give its pictures to others."""
         seat = self._seats.pop(number, None)
         if seat is None or self._failure is not None:
             return
         self._backend.dismiss(number)
         self._stillborn += not seat.ready
         if self._stillborn >= STILLBORN:
-            self._end(MachineError("workers end while they load models: free some memory, or use fewer --workers"))
+            self._end(MachineError("workers die while they load models: free some memory, or use fewer --workers"))
             return
         if blame and seat.tasks:
             seat.tasks[0].strikes += 1
         again = [task for task in seat.tasks if task.strikes < STRIKES and not task.future.cancelled()]
         if again:
-            self._tell("a worker was lost: what it had is done again by others")
+            self._tell("a worker died: other workers take over its pictures")
         for task in list(seat.tasks):
             _remove(seat, task)
             if task.strikes >= STRIKES:
-                _fail(task, PictureError("the worker that computed it died, twice: free some memory for it", "killed"))
+                _fail(task, PictureError("two workers died while they computed it: free some memory", "killed"))
         self._waiting.extendleft(reversed(again))
         self._hire()
         self._deal()
 
     def _give_up(self) -> None:
-        self._end(MachineError(f"no worker could be started in {PATIENCE:g} seconds: use fewer --workers"))
+        self._end(MachineError(f"no worker could be started in {START_TIMEOUT:g} seconds: use fewer --workers"))
 
     def _end(self, error: BaseException) -> None:
-        """Nothing can be made any more."""
+        """Fail all waiting pictures, and those to come."""
         self._failure = failure = RunFailed()
         failure.__cause__ = error
         for task in self._all_tasks():
@@ -257,18 +258,18 @@ class WorkerPool:
         self._waiting.clear()
 
 
-def _remove(seat: Seat, task: Task) -> None:
+def _remove(seat: Seat, task: PictureTask) -> None:
     seat.tasks.remove(task)
     if task.timer is not None:
         task.timer.cancel()
         task.timer = None
 
 
-def _finish(task: Task, result: Result) -> None:
+def _finish(task: PictureTask, result: ComputedPicture) -> None:
     if not task.future.done():
         task.future.set_result(result)
 
 
-def _fail(task: Task, error: BaseException | None) -> None:
+def _fail(task: PictureTask, error: BaseException | None) -> None:
     if not task.future.done():
         task.future.set_exception(error)

@@ -13,13 +13,13 @@ from multiprocessing.process import BaseProcess
 from queue import SimpleQueue
 
 from srcli.batch.settings import BatchSettings, PipelineFactory
-from srcli.batch.workers.base import Notify
 from srcli.batch.workers.pool import Events
 from srcli.batch.workers.worker import Worker
 from srcli.imaging.picture import Picture
+from srcli.messages import Tell
 from srcli.tasks import Job
 
-GONE = (EOFError, OSError)  # what a pipe raises whose other end is gone
+GONE = (EOFError, OSError)  # what a pipe raises when its other end has closed
 
 
 @dataclass(eq=False)
@@ -31,7 +31,7 @@ class _Process:
     outbox: SimpleQueue[Picture | None] = field(default_factory=SimpleQueue)
 
     def send_all(self) -> None:
-        """In a thread of its own: a worker that is stopped takes nothing, and would hold up the others."""
+        """Send queued pictures; runs in its own thread, since a stalled worker would block the others."""
         with contextlib.suppress(*GONE):
             while (picture := self.outbox.get()) is not None:
                 self.pipe.send(picture)
@@ -42,9 +42,9 @@ class _Process:
 
 
 class ProcessBackend:
-    """One spawned process a worker: a GPU each where there are some, else its share of the cores."""
+    """One spawned process per worker, each with its own GPU, or else a share of the cores."""
 
-    def __init__(self, settings: BatchSettings, tell: Notify) -> None:
+    def __init__(self, settings: BatchSettings, tell: Tell) -> None:
         self._job, self._factories = settings.job, factories_of(settings)
         self.workers = len(self._factories)
         if self.workers < settings.run.workers:
@@ -52,7 +52,7 @@ class ProcessBackend:
             tell(f"{self.workers} workers instead of {settings.run.workers}: each needs a {what} of its own")
         self._context = multiprocessing.get_context("spawn")
         self._processes: dict[int, _Process] = {}
-        self._free = list(range(self.workers))  # factories that no worker has
+        self._free = list(range(self.workers))  # indexes of factories that no worker uses
         self._held: dict[int, int] = {}
 
     def start(self, events: Events) -> None:
@@ -62,7 +62,10 @@ class ProcessBackend:
         self._held[seat] = self._free.pop(0)
         here, there = self._context.Pipe()
         process = self._context.Process(
-            target=serve, args=(there, self._factories[self._held[seat]], self._job), name="srcli-worker", daemon=True
+            target=run_worker,
+            args=(there, self._factories[self._held[seat]], self._job),
+            name="srcli-worker",
+            daemon=True,
         )
         process.start()
         there.close()
@@ -92,11 +95,11 @@ class ProcessBackend:
         self._events.lost(seat, blame=True)
 
 
-def serve(pipe: Connection, factory: PipelineFactory, job: Job) -> None:
-    """A worker's process: load, then compute what comes until the pipe closes."""
+def run_worker(pipe: Connection, factory: PipelineFactory, job: Job) -> None:
+    """Run a worker process: load the pipeline, then compute pictures until the pipe closes."""
     isolate_process()
     inbox: SimpleQueue[Picture] = SimpleQueue()
-    # Pictures are taken while one is computed: else whoever sends the next would wait, and the end would go unnoticed.
+    # Pictures are received while one is computed, so that the sender is not blocked and a closed pipe is noticed.
     threading.Thread(target=_receive_all, args=(pipe, inbox), daemon=True).start()
     worker = Worker(factory, job)
     with contextlib.suppress(*GONE):
@@ -110,11 +113,11 @@ def _receive_all(pipe: Connection, inbox: SimpleQueue[Picture]) -> None:
         while True:
             inbox.put(pipe.recv())
     except GONE:
-        os._exit(0)  # the run is over, or was killed
+        os._exit(0)  # the run has ended or was killed
 
 
 def isolate_process() -> None:
-    """Signals reach the whole group, but only the run decides what they mean; and stdout is for its results alone."""
+    """Ignore signals, which only the run reacts to, and send stdout to stderr, since stdout is for results."""
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)

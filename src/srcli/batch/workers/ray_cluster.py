@@ -20,12 +20,12 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from srcli.batch.settings import BatchSettings, PipelineFactory, RunOptions
-from srcli.batch.workers.base import Notify
 from srcli.batch.workers.pool import Events
 from srcli.batch.workers.processes import GONE, isolate_process
 from srcli.batch.workers.worker import Reply, Worker
 from srcli.errors import InputError, MachineError
 from srcli.imaging.picture import Picture
+from srcli.messages import Tell
 
 FAREWELL = 20.0  # seconds in which a gateway may take its leave of the cluster
 CHECK = 2.0  # seconds without news, after which the gateway looks whether its own node is still there
@@ -38,7 +38,7 @@ class ClusterLost(Exception):
 class RayBackend:
     """Sends a gateway process to the cluster, and passes on what it says."""
 
-    def __init__(self, settings: BatchSettings, tell: Notify) -> None:
+    def __init__(self, settings: BatchSettings, tell: Tell) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, there = context.Pipe()
         self._process = context.Process(target=run_gateway, args=(there, settings), name="srcli-ray", daemon=True)
@@ -103,7 +103,7 @@ def run_gateway(pipe: Connection, settings: BatchSettings) -> None:
     """The gateway's process: say how many workers there can be, then do as told until the pipe closes."""
     isolate_process()
     try:
-        ray = connect(settings.run)
+        ray = connect_cluster(settings.run)
         workers, share = plan_shares(ray, settings.run, settings.factory)
     except Exception as error:
         pipe.send(error if isinstance(error, (InputError, MachineError)) else MachineError(f"Ray fails: {error}"))
@@ -197,7 +197,7 @@ class _Gateway:
         return any(found["Alive"] and found["NodeID"] == node for found in self._ray.nodes())
 
 
-def connect(options: RunOptions) -> Any:
+def connect_cluster(options: RunOptions) -> Any:
     """The Ray library, connected to the cluster that was named."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere unasked
     os.environ.setdefault("RAY_AUTH_MODE", "token")  # or else whoever reaches a port may run code

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from srcli.batch.settings import PipelineFactory
-from srcli.batch.workers.base import Result, RunFailed, compute_picture
+from srcli.batch.workers.base import ComputedPicture, RunFailed, compute_picture
 from srcli.errors import MachineError, SrcliError
 from srcli.imaging.picture import Picture
 from srcli.tasks import Job
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Reply:
     """What a worker made, or what went wrong, and what was said on the way."""
 
-    result: Result | BaseException | None
+    result: ComputedPicture | BaseException | None
     said: list[str]
     node: str = ""  # of a cluster
 
@@ -47,14 +47,14 @@ class Worker:
     def _load(self) -> None:
         self._pipeline = self._factory.load(self._said.append)
 
-    def _compute(self, picture: Picture) -> Result:
+    def _compute(self, picture: Picture) -> ComputedPicture:
         if self._pipeline is None:
             raise MachineError("a worker was not ready: run again")
         return compute_picture(self._pipeline, picture, self._job, lambda stage, done, total: None).settled()
 
-    def _reply(self, work: Callable[[], Result | None]) -> Reply:
+    def _reply(self, work: Callable[[], ComputedPicture | None]) -> Reply:
         """An error is a result too: a worker that raises is a lost one."""
-        result: Result | BaseException | None
+        result: ComputedPicture | BaseException | None
         try:
             result = work()
         except RunFailed as error:

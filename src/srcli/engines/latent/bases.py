@@ -15,9 +15,9 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from srcli.errors import WeightsError
 from srcli.models.stock import build
 from srcli.settings import ModelChoice
-from srcli.weights.families import detect, require
+from srcli.weights.families import detect_family, require_family
 from srcli.weights.local import Located
-from srcli.weights.lora import merge, read_lora
+from srcli.weights.lora import merge_lora, read_lora
 from srcli.weights.open import library_errors, load_component, load_into, load_state, read_config
 from srcli.weights.parts import weight_files
 from srcli.weights.single import load_text, open_single
@@ -47,7 +47,7 @@ def open_folder(located: Located, family: str, with_unet: bool, dtype: torch.dty
     unet = None
     if with_unet:
         path = weight_files(located.part("unet"))[0]
-        require(detect(path), path, kind="unet", family=family)
+        require_family(detect_family(path), path, kind="unet", family=family)
         unet = tensors(located.part("unet"), dtype=dtype)
     return Base(
         load_component(AutoencoderKL, located.part("vae")),
@@ -63,7 +63,7 @@ def open_folder(located: Located, family: str, with_unet: bool, dtype: torch.dty
 def open_text_encoder(folder: Path, family: str) -> nn.Module:
     """A text encoder in transformers' layout."""
     path = weight_files(folder)[0]
-    require(detect(path), path, kind="text-encoder", family=family)
+    require_family(detect_family(path), path, kind="text-encoder", family=family)
     net: nn.Module = load_component(CLIPTextModel, folder)
     return net
 
@@ -72,7 +72,7 @@ def open_file(
     located: Located, path: Path, store: Store, lender: str, family: str, dtype: torch.dtype | None = None
 ) -> Base:
     """A single file has no configurations, and may lack parts: the usual base, `lender`, lends them."""
-    require(detect(path), path, kind="checkpoint", family=family)
+    require_family(detect_family(path), path, kind="checkpoint", family=family)
     lent = store.resolve(lender, "base", LENT)
     single = open_single(path, lent.folder, family, dtype)
     if single.lacking:
@@ -114,8 +114,8 @@ def merge_loras(
     for lora in choice.loras:
         located = store.resolve(lora.source, "lora", allow_pickle=choice.allow_pickle)
         path = located.only_file()
-        require(detect(path), path, kind="lora", family=family)
-        merge(read_lora(path), {"unet": unet, "text_encoder": text}, lora.weight, choice.lora_alpha)
+        require_family(detect_family(path), path, kind="lora", family=family)
+        merge_lora(read_lora(path), {"unet": unet, "text_encoder": text}, lora.weight, choice.lora_alpha)
         made_of |= located.provenance()
     return made_of
 

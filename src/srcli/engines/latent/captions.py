@@ -16,7 +16,7 @@ from torch import Tensor
 
 from srcli.engines.runtime.device import Device
 from srcli.sampling.hint import to_unit_float
-from srcli.weights.open import library_errors, load_component, quiet
+from srcli.weights.open import library_errors, load_component, silence_libraries
 from srcli.weights.store import Store
 
 log = logging.getLogger(__name__)
@@ -136,7 +136,7 @@ class Describer:
         if name is None and how == "auto":
             log.info(NO_CAPTIONER)
             return None
-        quiet()  # the classes' modules warn of a missing torchvision when they are imported
+        silence_libraries()  # the classes' modules warn of a missing torchvision when they are imported
         located = self.store.resolve(name or MODELS[kind][0], allow_pickle=self.allow_pickle)
         return READERS[kind].open(located.folder, self.device)
 

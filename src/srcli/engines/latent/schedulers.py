@@ -18,7 +18,7 @@ from diffusers import (
 from torch import Tensor
 
 from srcli.errors import InputError
-from srcli.weights.open import quiet
+from srcli.weights.open import silence_libraries
 
 # An all-dark last step (zero terminal SNR) would have an infinite sigma; this is diffusers' own floor.
 DARKEST = 2**-24
@@ -38,7 +38,7 @@ SCHEDULERS: Mapping[str, tuple[Any, Mapping[str, Any]]] = {
 
 def scheduler(name: str, config: Mapping[str, Any], steps: int) -> Any:
     """A diffusers scheduler of this kind over the noise schedule that a base or adapter was trained with."""
-    quiet()
+    silence_libraries()
     cls, extra = SCHEDULERS[name]
     made = cls.from_config(dict(config), **extra)
     made.alphas_cumprod = made.alphas_cumprod.clamp(min=DARKEST)
@@ -80,7 +80,7 @@ def check_steps(name: str, steps: int) -> None:
 
 def ends_in_noise(config: Mapping[str, Any]) -> bool:
     """Whether nothing is left of the picture at the schedule's last step (zero terminal SNR)."""
-    quiet()
+    silence_libraries()
     return bool(UniPCMultistepScheduler.from_config(dict(config)).alphas_cumprod[-1] < NEARLY_NOTHING)
 
 

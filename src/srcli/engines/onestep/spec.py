@@ -12,7 +12,7 @@ from srcli.engines.base import AdapterEvidence, Engine, EngineSpec, Preset, Prof
 from srcli.errors import InputError
 from srcli.files import expand_user, is_dir, is_file
 from srcli.settings import ModelChoice, Sampling
-from srcli.tasks import CLEAN, RESTORE, UPSCALE, Job
+from srcli.tasks import CLEAN_PROMPT, RESTORE, UPSCALE, Job
 from srcli.weights.families import ONE_STEP, detect_header
 from srcli.weights.header import read_header
 from srcli.weights.parts import SUFFIX
@@ -59,7 +59,7 @@ VARIANTS: Mapping[str, Variant] = MappingProxyType(
             Variant(name=USUAL, adapter="pisa-sr", kind=PISA, timestep=1, residual=True, described=False),
             Variant(name="osediff", adapter="osediff", kind=OSEDIFF, timestep=999, half_up=True),
             Variant(name="osediff-face", adapter="osediff-face", kind=OSEDIFF, timestep=999, half_up=True),
-            Variant(name=GDPO, adapter="gdpo", kind=GDPO, timestep=100, noise_timestep=250, words=CLEAN),
+            Variant(name=GDPO, adapter="gdpo", kind=GDPO, timestep=100, noise_timestep=250, words=CLEAN_PROMPT),
         )
     }
 )

@@ -21,9 +21,9 @@ from srcli.errors import WeightsError
 from srcli.models.low_rank import LowRank
 from srcli.models.stock import build
 from srcli.settings import ModelChoice
-from srcli.weights.families import detect, family_of_width, require
+from srcli.weights.families import detect_family, family_of_width, require_family
 from srcli.weights.local import Located
-from srcli.weights.one_step import PIXEL, SEMANTIC, UNET, VAE, Adapter, apply_changes, read_adapter
+from srcli.weights.one_step import PIXEL, SEMANTIC, UNET_PART, VAE_PART, OneStepAdapter, apply_changes, read_adapter
 from srcli.weights.open import load_component, load_into, read_config
 from srcli.weights.parts import weight_files
 from srcli.weights.store import Store
@@ -71,7 +71,7 @@ def _kind(given: Located) -> str:
         return GDPO
     if given.file is None:
         raise WeightsError(f"{given.name}: holds no unet and vae, nor one file: choose a one-step adapter")
-    found = detect(given.file)
+    found = detect_family(given.file)
     if found.kind not in {variant.kind for variant in VARIANTS.values()}:
         raise WeightsError(f"{given.file}: this is {found}, and no OSEDiff or PiSA-SR adapter: choose another file")
     return found.kind
@@ -97,9 +97,9 @@ def _check_base(base: Located) -> None:
         raise WeightsError(f"{base.name} predicts {said}, and one-step models need epsilon: choose SD 2.1-base")
 
 
-def _open_merged(base: Located, adapter: Adapter) -> tuple[UNet2DConditionModel, AutoencoderKL, LowRank | None]:
+def _open_merged(base: Located, adapter: OneStepAdapter) -> tuple[UNet2DConditionModel, AutoencoderKL, LowRank | None]:
     """The base's networks with the adapter merged in, in fp32: half precision would round small changes away."""
-    unet, vae = _open_networks(base, detect(adapter.source).family)
+    unet, vae = _open_networks(base, detect_family(adapter.source).family)
     unet.float()
     if adapter.kind == PISA:
         for part in (PIXEL, SEMANTIC):
@@ -107,21 +107,21 @@ def _open_merged(base: Located, adapter: Adapter) -> tuple[UNet2DConditionModel,
         beside = LowRank(unet, adapter.changes[SEMANTIC].halves())
         beside.attach(unet)
         return unet, vae, beside
-    apply_changes(adapter.changes[UNET], unet, "unet")
-    apply_changes(adapter.changes[VAE], vae.float(), "vae")
+    apply_changes(adapter.changes[UNET_PART], unet, "unet")
+    apply_changes(adapter.changes[VAE_PART], vae.float(), "vae")
     return unet, vae, None
 
 
 def _open_networks(located: Located, family: str) -> tuple[UNet2DConditionModel, AutoencoderKL]:
     folder = located.part("unet")
     path = weight_files(folder)[0]
-    require(detect(path), path, kind="unet", family=family)
+    require_family(detect_family(path), path, kind="unet", family=family)
     unet = load_into(build(UNet2DConditionModel, read_config(folder)), tensors(folder), folder)
     return unet, load_component(AutoencoderKL, located.part("vae"))
 
 
 def _family(located: Located) -> str:
-    return detect(weight_files(located.part("unet"))[0]).family
+    return detect_family(weight_files(located.part("unet"))[0]).family
 
 
 def _merge_loras(

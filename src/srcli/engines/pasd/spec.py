@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from srcli.engines.base import AdapterEvidence, Engine, EngineSpec, Preset, Profile, Size, TaskSupport
-from srcli.settings import ENGINE_OPTIONS, Lora, ModelChoice, Sampling
+from srcli.settings import ENGINE_OPTIONS, LoraChoice, ModelChoice, Sampling
 from srcli.tasks import COLORIZE, RESTORE, STYLIZE, UPSCALE, Job
 from srcli.weights.families import detect_header
 
@@ -77,7 +77,7 @@ SPEC = EngineSpec(
         ),
         presets={
             "draft": Preset(
-                sampling=Sampling(steps=6, guidance=1.0, scheduler="lcm"), loras=(Lora(source="lcm-lora"),)
+                sampling=Sampling(steps=6, guidance=1.0, scheduler="lcm"), loras=(LoraChoice(source="lcm-lora"),)
             ),
             "best": Preset(sampling=Sampling(steps=40)),
         },

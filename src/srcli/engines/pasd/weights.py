@@ -31,7 +31,7 @@ from srcli.models.paca import LightPaca, Paca, PixelAware
 from srcli.models.stock import build
 from srcli.settings import ModelChoice
 from srcli.weights.blend import blend_unet
-from srcli.weights.families import Found, detect
+from srcli.weights.families import Found, detect_family
 from srcli.weights.local import Located
 from srcli.weights.open import load_into, read_config
 from srcli.weights.parts import weight_files
@@ -64,7 +64,7 @@ class Adapter:
 
     def found(self) -> Found:
         """Which form and family it is, from the file's header alone."""
-        found = detect(self.unet_files[0])
+        found = detect_family(self.unet_files[0])
         if found.kind not in FORMS:
             raise WeightsError(f"{self.unet_files[0]}: this is {found} without PASD's attention: choose PASD's own")
         return found

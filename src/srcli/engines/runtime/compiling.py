@@ -13,7 +13,7 @@ from srcli.engines.runtime.device import Device
 from srcli.engines.runtime.memory_budget import Placement
 from srcli.engines.runtime.oom_fallback import MemorySavings
 from srcli.models.compiled import Compiled
-from srcli.weights.places import places
+from srcli.weights.places import find_places
 
 log = logging.getLogger(__name__)
 
@@ -46,4 +46,4 @@ class DeferredCompile:
 def _keep() -> None:
     """Have what is compiled kept in the user's cache; torch itself names a temporary folder when it is imported."""
     if os.environ.get(CACHE, default_cache_dir()) == default_cache_dir():
-        os.environ[CACHE] = str(places().data / "compiled")
+        os.environ[CACHE] = str(find_places().data / "compiled")

@@ -12,7 +12,7 @@ from torch import nn
 from srcli.engines.runtime.device import Device
 from srcli.engines.runtime.oom_fallback import MemorySavings
 from srcli.errors import TooLarge
-from srcli.imaging.spill import LARGE
+from srcli.imaging.spill import SPILL_BYTES
 
 GIB = 1 << 30
 CONTEXT = GIB // 2  # what torch itself and its libraries take, on any device
@@ -101,7 +101,7 @@ class PixelMemoryNeed:
 def spare_host_memory(device: Device) -> int:
     """Bytes of a picture and its result that may stay in host memory; a larger result lies in a file."""
     limit = None if device.accelerated else device.memory
-    return LARGE if limit is None else min(LARGE, int((1 - MAIN) * limit))
+    return SPILL_BYTES if limit is None else min(SPILL_BYTES, int((1 - MAIN) * limit))
 
 
 AMPLE = Placement(MOST_LATENTS)

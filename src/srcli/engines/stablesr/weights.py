@@ -39,7 +39,7 @@ from srcli.errors import WeightsError
 from srcli.models import cfw, spade, time_encoder
 from srcli.models.stock import build
 from srcli.settings import ModelChoice
-from srcli.weights.families import LDM_UNET, LDM_VAE, detect
+from srcli.weights.families import LDM_UNET, LDM_VAE, detect_family
 from srcli.weights.header import Header, read_header
 from srcli.weights.local import Located
 from srcli.weights.open import load_into, load_state, read_config
@@ -66,7 +66,7 @@ class Adapter:
         name = choice.adapter or find_variant(choice.variant).adapter
         located = store.resolve(name, "adapter", allow_pickle=choice.allow_pickle)
         files = [file for file in located.files.values() if file.suffix == ".safetensors"]
-        found = {file: detect(file) for file in files}
+        found = {file: detect_family(file) for file in files}
         own = [file for file in files if found[file].kind in (WHOLE, ADAPTER)]
         if len(own) != 1:
             seen = ", ".join(sorted({str(f) for f in found.values()})) or "no safetensors file"
@@ -215,5 +215,5 @@ def _own_base(adapter: Adapter, store: Store, dtype: torch.dtype | None) -> tupl
 
 def _family(path: Path) -> str:
     """What files must be of: Stable Diffusion 2.1's family, unless they are of no known one (small models)."""
-    found = detect(weight_files(path)[0] if path.is_dir() else path).family
+    found = detect_family(weight_files(path)[0] if path.is_dir() else path).family
     return found if found.startswith("width") else FAMILY

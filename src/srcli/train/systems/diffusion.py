@@ -9,14 +9,14 @@ import torch
 from diffusers import AutoencoderKL, DDPMScheduler
 from torch import Tensor
 
-from srcli.weights.open import quiet
+from srcli.weights.open import silence_libraries
 
 EPSILON, VELOCITY = "epsilon", "v_prediction"
 
 
 def cumulated_alphas(schedule: Mapping[str, Any]) -> Tensor:
     """Alpha-bar of each training timestep of a scheduler's configuration, rescaled where it asks for that."""
-    quiet()
+    silence_libraries()
     alphas: Tensor = DDPMScheduler.from_config(dict(schedule)).alphas_cumprod
     return alphas
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from srcli.engines.latent.bases import OUTER, Base, open_file, open_folder
 from srcli.errors import WeightsError
 from srcli.models.stock import build
-from srcli.weights.families import detect
+from srcli.weights.families import detect_family
 from srcli.weights.open import load_into, read_config
 from srcli.weights.parts import weight_files
 from srcli.weights.store import Store
@@ -40,7 +40,7 @@ def open_frozen(name: str, family: str, store: Store, allow_pickle: bool = False
         base = open_file(located, located.file, store, family, family)
         config = read_config(store.resolve(family, "base", ("unet/config.json",)).part("unet"))
     else:
-        found = detect(weight_files(located.part("unet"))[0]).family
+        found = detect_family(weight_files(located.part("unet"))[0]).family
         if found != family and not found.startswith(PLAIN):
             raise WeightsError(f"{name}: its UNet is {found}, and {family} is needed: choose another base model")
         base = open_folder(located, found, with_unet=True)
