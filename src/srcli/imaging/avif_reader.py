@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from srcli.errors import PictureError
-from srcli.imaging.decode import HEAD, Decoded, ReadOptions, widen_levels
+from srcli.imaging.decode import SNIFFED_BYTES, Decoded, ReadOptions, widen_levels
 from srcli.imaging.format_base import Format
 
 
@@ -22,7 +22,7 @@ def read_avif_deep(file: IO[bytes], row: Format, options: ReadOptions) -> Decode
         raise PictureError("OpenCV does not read it", "damaged") from error
     if levels is None or levels.dtype != np.uint16:
         raise PictureError("this OpenCV does not read its depth", "unsupported")
-    bits = row.bits(data[:HEAD].tobytes())
+    bits = row.bits(data[:SNIFFED_BYTES].tobytes())
     if levels.ndim == 2:
         return Decoded(widen_levels(levels, bits), "L")
     alpha = widen_levels(levels[..., 3], bits) if levels.shape[2] == 4 else None
