@@ -43,7 +43,7 @@ def test_a_line_that_was_cut_is_passed_over(out: Path) -> None:
 
 def test_the_command_says_it(out: Path) -> None:
     app = typer.Typer(cls=ErrorBoundary)
-    app.command()(print_report)
+    app.command("report")(print_report)
     app.callback()(lambda: None)
     result = CliRunner().invoke(app, ["report", str(out)])
     assert result.exit_code == 0
