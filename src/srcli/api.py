@@ -26,7 +26,21 @@ from srcli.imaging.picture import Picture
 from srcli.imaging.prepare_output import SaveOptions
 from srcli.imaging.read import read_picture
 from srcli.imaging.write import write_picture
-from srcli.settings import DeviceChoice, LoraChoice, ModelChoice, Prompt, Sampling, Size, size_in_bytes
+from srcli.settings import (
+    Caption,
+    ColorFix,
+    Damage,
+    DeviceChoice,
+    Dtype,
+    LoraChoice,
+    ModelChoice,
+    Prompt,
+    Quality,
+    Sampling,
+    SchedulerName,
+    Size,
+    size_in_bytes,
+)
 from srcli.tasks import COLORIZE, RESTORE, STYLIZE, UPSCALE, Job, Task
 
 if TYPE_CHECKING:
@@ -46,11 +60,13 @@ class PictureOptions(TypedDict, total=False):
     width: int
     height: int
     long_side: int
+    fit: tuple[int, int]
+    to: str
     prompt: str
     negative_prompt: str
-    caption: str
+    caption: Caption
     seed: int
-    quality: str
+    quality: Quality
     steps: int
     guidance: float
     guidance_interval: tuple[float, float]
@@ -58,9 +74,9 @@ class PictureOptions(TypedDict, total=False):
     conditioning_scale: float
     noise_level: int
     fidelity: float
-    damage: str
-    scheduler: str
-    color_fix: str
+    damage: Damage
+    scheduler: SchedulerName
+    color_fix: ColorFix
     process_size: int
     tile: int
     overlap: int
@@ -123,7 +139,7 @@ class Pipeline:
         adapter: str | None = None,
         loras: tuple[str, ...] = (),
         device: str = "auto",
-        dtype: str = "auto",
+        dtype: Dtype = "auto",
         max_memory: str | int | None = None,
         allow_pickle: bool = False,
         offline: bool = False,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ from srcli.engines.runtime.oom_fallback import MemorySavings, OomFallback
 from srcli.errors import PictureError
 from srcli.imaging.bands import split_rows
 from srcli.imaging.color import compute_luminance, transplant_luma
+from srcli.imaging.metadata import set_density
 from srcli.imaging.picture import Picture, PixelArray
 from srcli.imaging.resize import resize_array
 from srcli.imaging.spill import allocate_array, evict_pages
@@ -87,7 +88,10 @@ class EnginePipeline:
         target = job.target(picture.width, picture.height)
         request = self._request(job)
         pixels = _as_grey(picture.pixels) if job.task.grey_hint else picture.pixels
-        for index, size in enumerate(self.engine.passes((picture.width, picture.height), target)):
+        passes = self.engine.passes((picture.width, picture.height), target)
+        for index, size in enumerate(passes):
+            if len(passes) > 1:
+                on_progress("pass", index, len(passes))
             # Another pass samples other detail, so it must not meet the noise of the one before.
             wanted = replace(request, noise=replace(request.noise, layer=index))
             stretch = Stretch(on_progress, kept or Unfinished(None), index)
@@ -98,7 +102,9 @@ class EnginePipeline:
             pixels = transplant_luma(pixels, resize_array(picture.pixels, target))
         _refuse_blank(pixels, picture.pixels)
         alpha = None if picture.alpha is None else resize_array(picture.alpha, target)
-        return replace(picture, pixels=pixels, alpha=alpha, grey=picture.grey and not job.task.keep_luma)
+        metadata = picture.metadata if job.size.dpi is None else set_density(picture.metadata, job.size.dpi)
+        grey = picture.grey and not job.task.keep_luma
+        return replace(picture, pixels=pixels, alpha=alpha, grey=grey, metadata=metadata)
 
     def made(self, job: Job, picture: Picture) -> dict[str, object]:
         """How the result was made, for its metadata. Nothing in it tells of the user's machine or folders."""
@@ -185,9 +191,11 @@ class EnginePipeline:
         layout = self._layout(height, width, request)
         denoiser = canvas.denoiser
         if layout is not None:
-            denoiser = Tiled(denoiser, *layout, canvas.start.device, canvas.tile_weight or gaussian)
+            weight, device = canvas.tile_weight or gaussian, canvas.start.device
+            denoiser = Tiled(denoiser, *layout, device, weight, partial(stretch.on_progress, "tiles"))
         tiles = repr(layout and layout[0])
         x, begun = stretch.resumed(canvas.start, scheduler, tiles)
+        stretch.tell("sampling", begun, len(scheduler.timesteps))
 
         def on_step(done: int, total: int, x: Tensor, expected: Tensor) -> None:
             if done % (request.sampling.reuse or 1) == 0:  # no step that comes after needs what earlier ones found

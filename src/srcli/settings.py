@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal, get_args
 
 from srcli.errors import InputError
+from srcli.target_sizes import parse_box
 
 AUTO = "auto"
-SCHEDULERS = ("unipc", "dpm++", "ddim", "euler", "lcm", "ddpm")
-COLOR_FIXES = ("wavelet", "adain", "none")
-CAPTIONS = ("auto", "none", "classify", "detect", "caption")
-DTYPES = ("auto", "float32", "bfloat16", "float16")
-QUALITIES = ("draft", "standard", "best")
-DAMAGE_LEVELS = ("auto", "none", "light", "heavy")
+Quality = Literal["draft", "standard", "best"]
+Damage = Literal["auto", "none", "light", "heavy"]
+SchedulerName = Literal["unipc", "dpm++", "ddim", "euler", "lcm", "ddpm"]
+ColorFix = Literal["wavelet", "adain", "none"]
+Caption = Literal["auto", "none", "classify", "detect", "caption"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Frames = Literal["refuse", "first"]
+QUALITIES: tuple[Quality, ...] = get_args(Quality)
 
 SEED = 0
 MAX_SEED = 2**63 - 1
 MAX_SCALE = 64.0
 MAX_PIXELS = 250_000_000  # of an input: beyond it, a small file that claims more is rather an attack
-REFUSE, FIRST = FRAMES = ("refuse", "first")
 
 
 def _within(parameter: str, value: float | None, low: float, high: float) -> None:
@@ -31,9 +33,10 @@ def _within(parameter: str, value: float | None, low: float, high: float) -> Non
         raise InputError(f"`{parameter}` {value:g} is out of range: give a number from {low:g} to {high:g}")
 
 
-def _one_of(parameter: str, value: str | None, choices: tuple[str, ...]) -> None:
-    if value is not None and value not in choices:
-        raise InputError(f"`{parameter}` {value!r} is unknown: choose one of {', '.join(choices)}")
+def refuse_unknown(parameter: str, value: str | None, choices: Any) -> None:
+    """An error where the value is none of a Literal's. The types say so too, but callers need not check theirs."""
+    if value is not None and value not in get_args(choices):
+        raise InputError(f"`{parameter}` {value!r} is unknown: choose one of {', '.join(get_args(choices))}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +57,7 @@ class Tiling:
 class Sampling:
     """How a canvas is sampled. None means: whatever the engine does by default."""
 
-    quality: str | None = None  # a preset, over which all that follows goes
+    quality: Quality | None = None  # a preset, over which all that follows goes
     steps: int | None = None
     guidance: float | None = None
     guidance_interval: tuple[float, float] | None = None  # share of the steps, 0..1, that are guided
@@ -62,16 +65,16 @@ class Sampling:
     conditioning_scale: float | None = None
     noise_level: int | None = None
     fidelity: float | None = None
-    damage: str | None = None  # how damaged the picture is; "auto" is estimated
-    scheduler: str | None = None
-    color_fix: str | None = None
+    damage: Damage | None = None  # how damaged the picture is; "auto" is estimated
+    scheduler: SchedulerName | None = None
+    color_fix: ColorFix | None = None
     process_size: int | None = None  # the hint's short side is at least this
     tile: int | None = None
     overlap: int | None = None
     tiny_vae: bool | None = None  # a VAE of a few million weights in the base's place: what a draft may want
 
     def __post_init__(self) -> None:
-        _one_of("quality", self.quality, QUALITIES)
+        refuse_unknown("quality", self.quality, Quality)
         _within("steps", self.steps, 1, 4000)
         _within("guidance", self.guidance, 0, 50)
         _within("reuse", self.reuse, 1, 10)
@@ -79,9 +82,9 @@ class Sampling:
         _within("noise_level", self.noise_level, 0, 999)
         _within("fidelity", self.fidelity, 0, 1)
         _within("process_size", self.process_size, 8, 8192)
-        _one_of("damage", self.damage, DAMAGE_LEVELS)
-        _one_of("scheduler", self.scheduler, SCHEDULERS)
-        _one_of("color_fix", self.color_fix, COLOR_FIXES)
+        refuse_unknown("damage", self.damage, Damage)
+        refuse_unknown("scheduler", self.scheduler, SchedulerName)
+        refuse_unknown("color_fix", self.color_fix, ColorFix)
         if self.guidance_interval is not None:
             low, high = self.guidance_interval
             if not 0 <= low <= high <= 1:
@@ -125,10 +128,10 @@ class Prompt:
 
     text: str = ""
     negative: str | None = None  # None: the task's own
-    caption: str = "auto"
+    caption: Caption = "auto"
 
     def __post_init__(self) -> None:
-        _one_of("caption", self.caption, CAPTIONS)
+        refuse_unknown("caption", self.caption, Caption)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,13 +176,13 @@ class DeviceChoice:
     """Where to compute and in which precision; "auto" is decided when the machine is looked at."""
 
     device: str = "auto"
-    dtype: str = "auto"
+    dtype: Dtype = "auto"
     threads: int | None = None
     memory: int | None = None  # bytes of the device that may be used; None: what is free
     compiled: bool = False  # networks of every step, from the second picture on
 
     def __post_init__(self) -> None:
-        _one_of("dtype", self.dtype, DTYPES)
+        refuse_unknown("dtype", self.dtype, Dtype)
         _within("threads", self.threads, 1, 1024)
 
 
@@ -195,22 +198,38 @@ def size_in_bytes(text: str | None) -> int | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Size:
-    """How large the result shall be: one of the four, or the task's own scale."""
+    """How large the result shall be: one of these, or the task's own scale."""
 
     scale: float | None = None
     width: int | None = None
     height: int | None = None
     long_side: int | None = None
+    fit: tuple[int, int] | None = None  # width and height that the result fits into
+    to: str | None = None  # a screen or a print that it fits into, either way round: 4k, a4@300, 30x40cm@300dpi
 
     def __post_init__(self) -> None:
-        given = {name: v for name, v in asdict(self).items() if v is not None}
+        given = {f.name: v for f in fields(self) if (v := getattr(self, f.name)) is not None}
         if len(given) > 1:
-            raise InputError("`scale`, `width`, `height` and `long_side` exclude each other: give one")
+            *names, last = (f"`{f.name}`" for f in fields(self))
+            raise InputError(f"{', '.join(names)} and {last} exclude each other: give one")
         for name, value in given.items():
-            if not value > 0:
-                raise InputError(f"`{name}` {value:g} must be greater than 0")
+            for number in () if name == "to" else value if isinstance(value, tuple) else (value,):
+                if not number > 0:
+                    raise InputError(f"`{name}` {number:g} must be greater than 0")
         if self.scale is not None and self.scale > MAX_SCALE:
             raise InputError(f"`scale` {self.scale:g} is out of range: give at most {MAX_SCALE:g}")
+        if self.to is not None:
+            parse_box(self.to)
+
+    @property
+    def is_scale(self) -> bool:
+        """Whether pictures of all sizes grow by one factor."""
+        return all(getattr(self, f.name) is None for f in fields(self) if f.name != "scale")
+
+    @property
+    def dpi(self) -> float | None:
+        """Of the print that was asked for."""
+        return None if self.to is None else parse_box(self.to).dpi
 
     def factor(self, width: int, height: int, default: float) -> float:
         """The enlargement that a picture of this size gets."""
@@ -220,6 +239,9 @@ class Size:
             return self.height / height
         if self.long_side is not None:
             return self.long_side / max(width, height)
+        box = self.fit if self.to is None else parse_box(self.to).sides(width, height)
+        if box is not None:
+            return min(box[0] / width, box[1] / height)
         return self.scale if self.scale is not None else default
 
     def of(self, width: int, height: int, default: float) -> tuple[int, int]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from srcli.errors import InputError
-from srcli.settings import MAX_SEED, SEED, Prompt, Sampling, Size
+from srcli.settings import MAX_SEED, SEED, ColorFix, Prompt, Sampling, Size
 
 CLEAN_PROMPT = "clean, high-resolution, 8k"
 NEGATIVE_PROMPT = "blurry, dotted, noise, raster lines, unclear, lowres, over-smoothed"
@@ -26,7 +26,7 @@ class Task:
     replace_words: tuple[tuple[str, str], ...] = (("blurry", "clear"), ("noisy", "clean"))
     grey_hint: bool = False  # the model is shown luminance alone
     keep_luma: bool = False  # the result takes its luminance from the input
-    color_fix: str | None = None  # None: the engine's own
+    color_fix: ColorFix | None = None  # None: the engine's own
 
     def suffix(self, factor: float) -> str:
         """What the output's name gets: `_x4`, `_stylized`, ..."""

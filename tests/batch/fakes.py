@@ -36,9 +36,11 @@ class Repeat:
     def run(self, picture: Picture, job: Job, on_progress, kept: None) -> Picture:
         self.before(picture)
         width, height = job.target(picture.width, picture.height)
+        on_progress("sampling", 0, 4)
         for step in range(4):
-            time.sleep(self.seconds / 4)
-            on_progress("sampling", step + 1, 4)
+            for tile in range(4):
+                time.sleep(self.seconds / 16)
+                on_progress(*(("tiles", tile + 1, 4) if tile < 3 else ("sampling", step + 1, 4)))
         rows, columns = (np.arange(n) * m // n for n, m in ((height, picture.height), (width, picture.width)))
         pixels = picture.pixels[rows][:, columns].copy()
         pixels[0, 0] = job.seed % 256

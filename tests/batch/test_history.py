@@ -9,7 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from srcli.batch.journal.previous_runs import summarize_journal
+from srcli.batch.journal.previous_runs import RunClock, summarize_journal
 from srcli.cli.boundary import ErrorBoundary
 from srcli.cli.report import print_report
 from srcli.errors import InputError
@@ -50,6 +50,26 @@ def test_the_command_says_it(out: Path) -> None:
     assert "5 pictures in 2 runs: 2 done" in result.stdout
     told = json.loads(CliRunner().invoke(app, ["report", "--json", str(out)]).stdout)
     assert told["failures"][0]["count"] == 3
+
+
+def test_it_tells_what_is_left_how_long_it_went_and_how_fast() -> None:
+    def told(*events: tuple[str, int], **head: int) -> RunClock:
+        clock = RunClock()
+        for event, second in events:
+            record = {"event": event, "time": f"2026-01-01T00:00:{second:02}+00:00"}
+            clock.read_record(record | (head if event == "run" else {"left": 5} if event == "end" else {}))
+        return clock
+
+    killed = told(("run", 0), ("picture", 10), ("picture", 20), ("run", 50), ("picture", 55), pictures=9)
+    assert (killed.left(3), killed.elapsed) == (6, 25)
+    assert told(("run", 0), ("picture", 1), ("end", 2), pictures=9).left(1) == 5
+    assert told(("run", 0)).left(1) is None  # a journal of an earlier version
+
+
+def test_a_journal_says_how_many_pictures_a_run_is_about(out: Path) -> None:
+    found = summarize_journal(out)
+    assert (found.left, found.fields()["left"]) == (0, 0)
+    assert ", 0 left" in found.lines()[0]
 
 
 def test_what_is_no_journal_is_refused(tmp_path: Path) -> None:

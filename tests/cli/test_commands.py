@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from tests.cli.conftest import COLOR, PASD, QUICK, TINY
 from tests.taesd_folder import write_taesd
 
 from srcli.cli import main
+from srcli.engines import choose as choosing
 
 FOUR = {
     "upscale": (*PASD, "--scale", 1.5),
@@ -80,7 +82,10 @@ def test_a_picture_may_come_and_go_by_pipe(srcli, photo):
 
 def test_json_is_one_object_a_line_and_nothing_else(srcli, photo):
     result = srcli("restore-old-photo", photo, "--json", *PASD, *QUICK)
-    done, finished = (json.loads(line) for line in result.stdout.splitlines())
+    planned, *progress, done, finished = (json.loads(line) for line in result.stdout.splitlines())
+    assert planned == {"event": "planned", "total": 1}
+    assert {said["event"] for said in progress} == {"progress"}
+    assert [said["percent"] for said in progress] == sorted(said["percent"] for said in progress)
     assert done["event"] == "done"
     assert done["output"].endswith("photo_restored.png")
     assert (finished["event"], finished["done"], finished["exit"]) == ("finished", 1, 0)
@@ -127,7 +132,7 @@ WRONG = [
 def test_a_mistake_is_one_line_and_the_right_exit_code(code, words, options, srcli, photo):
     before = sorted(photo.parent.iterdir())
     result = srcli("upscale", photo, *options)
-    lines = [line for line in result.stderr.splitlines() if not line.startswith(("using the", "0%"))]
+    lines = [line for line in result.stderr.splitlines() if not line.startswith("0%")]
     assert (result.exit_code, len(lines)) == (code, 1), result.stderr
     assert lines[0].startswith("srcli: ")
     assert words in lines[0]
@@ -176,6 +181,25 @@ def test_nothing_named_and_nothing_found_are_mistakes(srcli, tmp_path):
     result = srcli("upscale", tmp_path)
     assert result.exit_code == 2
     assert "no picture found" in result.stderr
+
+
+def test_a_print_has_its_size_and_its_density(srcli, photo, tmp_path):
+    out = tmp_path / "print.jpg"
+    assert srcli("upscale", photo, "--engine", "builtin", "--to", "10x20mm@300dpi", "-o", out).exit_code == 0
+    with Image.open(out) as made:
+        assert made.size == (165, 118)
+        assert made.info["dpi"] == (300, 300)
+
+
+def test_a_hint_waits_until_there_is_work(srcli, photo, monkeypatch):
+    def hint(*given, **more):
+        logging.getLogger("srcli").info("using what is here")
+        return choose(*given, **more)
+
+    choose = choosing.settle_choice
+    monkeypatch.setattr(choosing, "settle_choice", hint)
+    assert srcli("upscale", photo.with_name("none.png")).stderr.count("\n") == 1
+    assert "using what is here\n" in srcli("upscale", photo, "--engine", "builtin").stderr
 
 
 def test_an_output_that_exists_is_not_touched_unasked(srcli, photo):

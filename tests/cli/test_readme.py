@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from srcli import errors
 from srcli.cli import app
 from srcli.engines.registry import all_engines
+from srcli.tasks import TASKS
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -20,7 +21,8 @@ COMMANDS = [line.split("#")[0].strip() for block in BLOCKS for line in block.spl
 
 
 def helped(*command: str) -> str:
-    result = CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "200", "TERM": "dumb"})
+    whole = "--help-all" if command[0] in TASKS else "--help"
+    result = CliRunner().invoke(app, [*command, whole], env={"COLUMNS": "200", "TERM": "dumb"})
     assert result.exit_code == 0
     return result.stdout
 

@@ -90,14 +90,34 @@ def test_a_dumb_terminal_is_told_in_lines(tmp_path: Path) -> None:
     terminal = Terminal(draw(tmp_path / "a.png"), TERM="dumb")
     assert terminal.end() == 0
     assert "\x1b" not in terminal.told
-    assert "a.png 12x8 to 48x32 sampling 1/4" in terminal.told
+    assert "a.png 12x8 to 48x32 sampling 0/4" in terminal.told
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_a_picture_s_percentage_only_grows(tmp_path: Path, columns: int) -> None:
+    terminal = Terminal(draw(tmp_path / "a.png"), seconds=3, columns=columns)
+    assert terminal.end() == 0
+    assert re.search(r"a\.png 12x8 to 48x32 sampling step \d/4, tile \d/4", terminal.told)
+    shares = [int(share) for share in re.findall(r"(\d+)%", terminal.told)]
+    assert shares == sorted(shares) and len(set(shares)) > 3
+
+
+def test_ctrl_c_takes_effect_between_tiles(tmp_path: Path) -> None:
+    terminal = Terminal(draw(tmp_path / "a.png"), seconds=16)
+    terminal.read("tile 1/4")
+    terminal.run.send_signal(signal.SIGINT)
+    assert terminal.end() == 130
+    assert "step 2/4" not in terminal.told
+    shown = screen_of(terminal.told)
+    assert shown[0] == "finishing the tile; press Ctrl-C again to stop now"
+    assert shown[-1] == "interrupted: run the same command again to do what is left"
 
 
 def test_ctrl_c_answers_at_once_and_a_second_one_gives_the_cursor_back(tmp_path: Path) -> None:
     terminal = Terminal(draw(tmp_path / "a.png"), seconds=1000)
     terminal.read("12x8 to 48x32")
     terminal.run.send_signal(signal.SIGINT)
-    terminal.read("press Ctrl-C again")
+    terminal.read("finishing the tile; press Ctrl-C again to stop now")
     while terminal.run.poll() is None:
         terminal.run.send_signal(signal.SIGINT)
         time.sleep(0.05)

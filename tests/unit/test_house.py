@@ -36,6 +36,7 @@ ROOMS = (
     "imaging",
     "tasks",
     "settings",
+    "target_sizes",
     "files",
     "threads",
     "messages",

@@ -101,7 +101,7 @@ def test_progress_of_blocks_is_one_picture_s_progress():
     seen = []
     pipeline(block=32).run(picture(64, 32), Job(task=RESTORE), lambda *step: seen.append(step))
     steps = [(done, total) for stage, done, total in seen if stage == "sampling"]
-    assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert steps == [(0, 4), (1, 4), (2, 4), (2, 4), (3, 4), (4, 4)]
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,8 @@ class _Run:
         for outcome in stages.run(self.items(plan)):
             self.note(outcome)
         report = self.report(stages, workers)
+        if self.journal:
+            self.journal.end(report.left)
         self.listener.finished(report)
         if self.stop.error is not None and self.stop.signal is None:
             raise self.stop.error
@@ -139,7 +141,7 @@ class _Run:
     def _open_journal(self, plan: BatchPlan, namer: OutputNamer) -> None:
         wanted = self.settings.run.journal
         if not namer.streams and (len(plan) > 1 if wanted is None else wanted):
-            self.journal = JournalWriter(self.settings, namer.base(next(iter(plan)).found))
+            self.journal = JournalWriter(self.settings, namer.base(next(iter(plan)).found), len(plan))
             self.stack.callback(self.journal.close)
 
     def hire(self, tell: Tell) -> Workers:

@@ -9,13 +9,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from srcli import __version__
 from srcli.errors import InputError
 from srcli.files import hash_file, is_dir, is_file, path_exists, same_file
 from srcli.messages import forward_messages
-from srcli.settings import FRAMES, MAX_PIXELS, REFUSE, DeviceChoice, ModelChoice
+from srcli.settings import MAX_PIXELS, DeviceChoice, Frames, ModelChoice, refuse_unknown
 from srcli.tasks import Job
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ STDIO = "-"
 LOCAL = "local"
 CAPTION_KINDS = ("captioner", "classifier", "detector")  # weights that describe a picture for its prompt
 LONGEST = 31_536_000  # largest --timeout in seconds that timers accept
-ON_EXISTS = ("fail", "skip", "rename", "overwrite")
+OnExists = Literal["fail", "skip", "rename", "overwrite"]
 PREVIEWS = (".png", ".jpg", ".jpeg", ".webp")  # formats that any viewer shows and that hold our metadata
 
 
@@ -39,7 +39,7 @@ class InputOptions:
     listed: str | None = None  # a file of names, or "-" for names on stdin
     null: bool = False  # names in the list end with NUL, not with a newline
     max_pixels: int = MAX_PIXELS
-    frames: str = REFUSE
+    frames: Frames = "refuse"
     allow_truncated: bool = False
     mask: str | None = None  # a picture that marks damage in white, or a folder of such
 
@@ -54,8 +54,7 @@ class InputOptions:
             raise InputError(f"the mask {self.mask} is itself an input: keep masks in a folder of their own")
         if self.max_pixels < 1:
             raise InputError(f"--max-pixels {self.max_pixels} is out of range: give a positive number")
-        if self.frames not in FRAMES:
-            raise InputError(f"--frames {self.frames!r} is unknown: choose one of {', '.join(FRAMES)}")
+        refuse_unknown("frames", self.frames, Frames)
 
     def mask_for(self, path: Path, root: Path) -> Path | None:
         """The mask of a picture: the single mask, or NAME.png at the same place in the folder of masks, or None."""
@@ -74,7 +73,7 @@ class OutputOptions:
     path: str | None = None  # a file, a folder, "-" for stdout, or None: beside each input
     format: str | None = None
     suffix: str | None = None  # None: the task's own
-    on_exists: str = ON_EXISTS[0]
+    on_exists: OnExists = "fail"
     quality: int | None = None
     strip: bool = False
     strip_gps: bool = False
@@ -89,8 +88,7 @@ class OutputOptions:
     def __post_init__(self) -> None:
         if self.path == "":
             raise InputError("-o is empty: give a file, a folder, or - (is a shell variable empty?)")
-        if self.on_exists not in ON_EXISTS:
-            raise InputError(f"--on-exists {self.on_exists!r} is unknown: choose one of {', '.join(ON_EXISTS)}")
+        refuse_unknown("on_exists", self.on_exists, OnExists)
         if self.suffix is not None and ("/" in self.suffix or "\0" in self.suffix):
             raise InputError("--suffix contains a slash: leave it out")
         if self.quality is not None and not 1 <= self.quality <= 100:

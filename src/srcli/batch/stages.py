@@ -18,7 +18,7 @@ from srcli.errors import MachineError, PictureError, TooLarge
 from srcli.imaging.picture import Picture
 from srcli.imaging.printable import printable
 
-STOPPING = "stopping after this step; press Ctrl-C again to stop at once"
+STOPPING = "finishing the tile; press Ctrl-C again to stop now"
 IN_A_ROW = 3  # consecutive machine failures that stop the run
 
 Read = Callable[[Item], Picture]

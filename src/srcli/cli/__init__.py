@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from srcli import __version__, messages
-from srcli.cli import compare, degrade, doctor, evaluate, models, pictures, report, train
+from srcli.cli import compare, config, degrade, doctor, evaluate, models, pictures, report, train
 from srcli.cli.boundary import INTERRUPTED, ErrorBoundary, open_streams, print_error
 from srcli.threads import sleep_when_idle
 
@@ -39,11 +39,8 @@ def handle_root_options(
     """Enlarge, restore, stylize and colorize photographs with diffusion models."""
 
 
+pictures.add_picture_commands(app)
 COMMANDS: dict[str, Callable[..., None]] = {
-    "upscale": pictures.upscale_pictures,
-    "stylize": pictures.stylize_pictures,
-    "restore-old-photo": pictures.restore_old_photos,
-    "colorize": pictures.colorize_pictures,
     "doctor": doctor.print_diagnosis,
     "report": report.print_report,
     "evaluate": evaluate.print_evaluation,
@@ -53,6 +50,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 for name, command in COMMANDS.items():
     app.command(name)(command)
 app.add_typer(models.models_app, name="models")
+app.add_typer(config.config_app, name="config")
 app.add_typer(train.train_app, name="train")
 
 

@@ -51,6 +51,9 @@ class BarListener(PlainListener):
 
     def step(self, source: Path, stage: str, done: int, total: int) -> None:
         self.picture.move(stage, done, total)
+        if isinstance(self.results, JsonResults):
+            with self._aside():
+                self.results.progressed(source, self.picture, self.batch)
         self._show()
 
     def ended(self, outcome: Outcome, tally: Tally) -> None:
@@ -119,6 +122,6 @@ class BarListener(PlainListener):
         super().__enter__()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._hide()
-        super().__exit__()
+        super().__exit__(kind, error, trace)

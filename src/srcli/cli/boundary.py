@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any, TextIO
 
 import typer
 from typer.core import TyperGroup
 
+from srcli.batch.settings import STDIO
 from srcli.errors import MachineError, SrcliError
 from srcli.imaging.printable import printable
 from srcli.messages import name_flags
@@ -23,40 +26,53 @@ BROKEN_PIPE = 141
 class ErrorBoundary(TyperGroup):
     """A command group that prints user errors as one line (`srcli: what: what to do`). Bugs keep their traceback."""
 
-    def make_context(self, *words: Any, **extra: Any) -> Any:
-        with _boundary():
-            return super().make_context(*words, **extra)
+    def make_context(self, info_name: str | None, args: list[str], *words: Any, **extra: Any) -> Any:
+        self._as_json = _wants_objects(args)
+        with _boundary(self._as_json):
+            return super().make_context(info_name, args, *words, **extra)
 
     def invoke(self, ctx: Any) -> Any:
-        with _boundary():
+        with _boundary(self._as_json):
             return super().invoke(ctx)
 
 
+def _wants_objects(args: list[str]) -> bool:
+    """Return whether stdout is for JSON, which it is not where the result itself goes there."""
+    pairs = set(pairwise(args))
+    return "--json" in args and not pairs & {("-o", STDIO), ("--output", STDIO)}
+
+
 @contextmanager
-def _boundary() -> Iterator[None]:
+def _boundary(as_json: bool) -> Iterator[None]:
     try:
         yield
     except SrcliError as error:
-        print_error(str(error))
-        raise typer.Exit(error.exit_code) from error
+        raise _failed(str(error), error.exit_code, as_json) from error
     except typer.TyperException as error:
-        raise _usage(error) from error
+        raise _usage(error, as_json) from error
     except KeyboardInterrupt as error:
-        print_error("interrupted")
-        raise typer.Exit(INTERRUPTED) from error
+        raise _failed("interrupted", INTERRUPTED, as_json) from error
     except BrokenPipeError as error:
         silence_stream(sys.stdout)
         raise typer.Exit(BROKEN_PIPE) from error
 
 
-def _usage(error: typer.TyperException) -> Exception:
+def _failed(message: str, code: int, as_json: bool) -> Exception:
+    """Print the error that ends the program: a line on stderr, and with --json an object on stdout."""
+    print_error(message)
+    if as_json:
+        event = {"event": "error", "message": printable(name_flags(message)), "exit": code}
+        write_line(json.dumps(event).encode())
+    return typer.Exit(code)
+
+
+def _usage(error: typer.TyperException, as_json: bool) -> Exception:
     """Print a usage error as one line; a command group without a command still shows its help."""
     ctx = getattr(error, "ctx", None)
     if type(error).__name__ == "NoArgsIsHelpError" or ctx is None:
         return error
     message = " ".join(error.format_message().split()).rstrip(".")
-    print_error(f"{message[:1].lower()}{message[1:]}: see {ctx.command_path} --help")
-    return typer.Exit(USAGE)
+    return _failed(f"{message[:1].lower()}{message[1:]}: see {ctx.command_path} --help", USAGE, as_json)
 
 
 def print_error(message: str) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import threading
+import time
 import traceback
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from srcli.batch.report import FAILED, Outcome, Report, Tally
 from srcli.batch.workers.base import LOADING
 from srcli.cli.boundary import print_error, print_message, write_line
 from srcli.cli.progress import BatchProgress, PictureProgress, PixelSize, format_left
+from srcli.errors import SrcliError
 from srcli.imaging.printable import printable
 from srcli.messages import forward_messages, name_flags
 
@@ -34,12 +36,34 @@ class PathResults:
             name = printable(outcome.target).encode() if self._escaped else os.fsencode(outcome.target)
             write_line(name, self._end)
 
-    def finished(self, report: Report) -> None:
+    def planned(self, total: int) -> None:
         """Print nothing: paths are the only output."""
+
+    def progressed(self, source: Path, picture: PictureProgress, batch: BatchProgress) -> None:
+        """Print nothing."""
+
+    def finished(self, report: Report) -> None:
+        """Print nothing."""
 
 
 class JsonResults:
-    """Results on stdout as one JSON object per line."""
+    """Events on stdout as one JSON object per line; docs/scripts.md describes them."""
+
+    def __init__(self) -> None:
+        self._next, self._stage = 0.0, ""
+
+    def planned(self, total: int) -> None:
+        self._say({"event": "planned", "total": total})
+
+    def progressed(self, source: Path, picture: PictureProgress, batch: BatchProgress) -> None:
+        """Print at the start of each stage, and once a second."""
+        now = time.monotonic()
+        if picture.stage == self._stage and now < self._next:
+            return
+        self._next, self._stage, left = now + 1.0, picture.stage, picture.left()
+        said = {"event": "progress", **_path("input", source), "stage": picture.stage}
+        numbers = {"percent": round(100 * picture.share, 1), "ended": batch.ended, "total": batch.total}
+        self._say({**said, **numbers, **({} if left is None else {"seconds_left": round(left, 1)})})
 
     def ended(self, outcome: Outcome) -> None:
         said = {
@@ -74,13 +98,26 @@ class PlainListener(Listener):
         self.batch, self.picture = BatchProgress(), PictureProgress()
         self._source: Path | None = None  # of the current picture
         self._stages: set[str] = set()
+        self._shrinks = False
         self._over = threading.Event()
+        self._early: list[str] | None = []  # notes, until it is clear that there is work: no hint before a usage error
 
     def planned(self, total: int, left_out: int) -> None:
         self.batch.total = total
+        self._tell_early()
+        if self.results is not None:
+            self.results.planned(total)
+
+    def _tell_early(self) -> None:
+        early, self._early = self._early or [], None
+        for text in early:
+            self.note(text)
 
     def begun(self, source: Path, size: PixelSize, target: PixelSize) -> None:
         self.batch.start()
+        if target[0] * target[1] < size[0] * size[1] and not self._shrinks:
+            self._shrinks = True  # said once, of the first
+            self.note(f"{printable(source.name)} is made smaller: {size[0]}x{size[1]} to {target[0]}x{target[1]}")
         self._source, self.picture = source, PictureProgress(source.name, size, target)
 
     def step(self, source: Path, stage: str, done: int, total: int) -> None:
@@ -89,6 +126,8 @@ class PlainListener(Listener):
         No line for loading, so that a loading error is the only line.
         """
         self.picture.move(stage, done, total)
+        if self.results is not None:
+            self.results.progressed(source, self.picture, self.batch)
         if stage == LOADING:
             return
         if self.batch.total == 1 and not self.quiet and self.picture.stage not in self._stages:
@@ -116,6 +155,9 @@ class PlainListener(Listener):
                 self.line(self.progress_line())
 
     def note(self, text: str) -> None:
+        if self._early is not None:
+            self._early.append(text)
+            return
         text = name_flags(text)
         if not self.quiet and text not in self.said:
             self.said.add(text)
@@ -159,8 +201,10 @@ class PlainListener(Listener):
             threading.Thread(target=self._tell_regularly, name="progress", daemon=True).start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._over.set()
+        if not isinstance(error, SrcliError):
+            self._tell_early()
         forward_messages(None)
 
 

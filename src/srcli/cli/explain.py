@@ -1,49 +1,184 @@
-"""`--explain`: what a run would do, and its memory and time, without running it."""
+"""`--explain` and `--dry-run`: what a run would do and take, without doing it."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from srcli.batch.journal.previous_runs import PreviousRuns
+from srcli.batch.planning.decide import Decider
 from srcli.batch.planning.output_names import OutputNamer
+from srcli.batch.planning.plan import BatchPlan, Item
 from srcli.batch.reading.reader import ReaderPool
-from srcli.batch.report import ALL_FAILED, SOME_FAILED
+from srcli.batch.report import ALL_FAILED, FAILED, SOME_FAILED, Outcome, outcome_of_error
 from srcli.batch.run import plan_pictures
 from srcli.batch.settings import STDIO, BatchSettings
 from srcli.cli.boundary import print_error
 from srcli.errors import InputError, PictureError
-from srcli.imaging.printable import format_count, printable
+from srcli.imaging.formats import format_of_name
+from srcli.imaging.printable import format_bytes, format_count, printable
+
+if TYPE_CHECKING:
+    from srcli.engines.runtime.device import Device
+    from srcli.engines.runtime.forecast import Forecast
+
+# Bytes of a file for each pixel of 8 bits, as enlarged photographs have on average: files differ by a factor of two.
+BYTES = {"PNG": 1.6, "JPEG": 0.6, "WEBP": 0.5, "AVIF": 0.4, "TIFF": 2.0, "BMP": 3.0, "PPM": 3.0}
+MEGAPIXEL = 1e6
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What would be made of one picture."""
+
+    item: Item
+    size: tuple[int, int]
+    cost: Forecast
+
+    @property
+    def pixels(self) -> int:
+        return self.cost.result[0] * self.cost.result[1]
+
+    @property
+    def bytes(self) -> float:
+        """About the size of the result's file."""
+        target = self.item.target
+        kind = format_of_name(target).name if target.suffix else "PNG"
+        return self.pixels * BYTES.get(kind, BYTES["PNG"])
+
+
+@dataclass
+class Totals:
+    """What a run adds up to."""
+
+    done: int = 0
+    skipped: int = 0
+    failed: int = 0
+    pixels: float = 0.0
+    flop: float = 0.0
+    bytes: float = 0.0
+
+    def add(self, planned: Planned | Outcome) -> None:
+        if isinstance(planned, Outcome):
+            self.failed += planned.status == FAILED
+            self.skipped += planned.status != FAILED
+            return
+        self.done += 1
+        self.pixels += planned.pixels
+        self.flop += planned.cost.flop
+        self.bytes += planned.bytes
+
+    def fields(self, speed: float) -> dict[str, object]:
+        return {
+            **{"pictures": self.done, "skipped": self.skipped, "failed": self.failed},
+            **{"megapixels": round(self.pixels / MEGAPIXEL, 2), "tflop": round(self.flop / 1e12, 3)},
+            **{"seconds": round(self.flop / speed, 1), "bytes": round(self.bytes)},
+        }
+
+    @property
+    def exit_code(self) -> int:
+        """That of a run in which only reading can fail."""
+        return 0 if not self.failed else SOME_FAILED if self.done or self.skipped else ALL_FAILED
+
+
+class Forecaster:
+    """Plans the pictures of a run on this machine."""
+
+    def __init__(self, settings: BatchSettings, *, decide: bool) -> None:
+        """`decide`: look which results are there already."""
+        from srcli.engines.runtime.device import choose_device, prepare_process
+        from srcli.engines.runtime.forecast import known_speed
+
+        if STDIO in settings.input.inputs:
+            raise InputError("a picture's size is read from its file: name one instead of stdin")
+        self.settings, self.decide = settings, decide
+        self.device: Device = choose_device(settings.factory.device)
+        prepare_process(self.device, settings.factory.device.threads)
+        self.speed, self.totals = known_speed(self.device), Totals()
+        self.readers = ReaderPool(settings.input)
+
+    def plan(self) -> Iterator[Planned | Outcome]:
+        """Every picture, with its cost or with the reason why there is nothing to do."""
+        try:
+            for planned in self._plan():
+                self.totals.add(planned)
+                yield planned
+        finally:
+            self.readers.close()
+
+    def _plan(self) -> Iterator[Planned | Outcome]:
+        settings, previous = self.settings, PreviousRuns()
+        namer = OutputNamer(settings, self.readers.size)
+        plan, _, _ = plan_pictures(settings, namer, previous, self.readers)
+        if self.decide:
+            plan.place(namer, settings.output.on_exists == "rename", settings.input)
+        decider = self._decider(plan, previous)
+        for item in plan:
+            decided = decider.decide(item) if self.decide or item.found.problem else item
+            yield decided if isinstance(decided, Outcome) else self._forecast(decided)
+
+    def _decider(self, plan: BatchPlan, previous: PreviousRuns) -> Decider:
+        settings, recipe = self.settings, self.settings.recipe() if self.decide else ""
+        return Decider(plan, settings.input, previous, recipe, settings.output.on_exists, self.readers.provenance)
+
+    def _forecast(self, item: Item) -> Planned | Outcome:
+        from srcli.engines.forecast import forecast_run
+
+        try:
+            size = self.readers.size(item.path)
+            return Planned(item, size, forecast_run(self.settings.factory.choice, self.settings.job, size, self.device))
+        except PictureError as error:
+            return outcome_of_error(item.path, error)
 
 
 def explain_run(settings: BatchSettings, as_json: bool) -> int:
-    """Print the forecast of each picture. Returns an exit code: pictures that cannot be read count as failed."""
-    if STDIO in settings.input.inputs:
-        raise InputError("--explain reads a picture's size from its file: name one instead of stdin")
-    from srcli.engines.forecast import forecast_run
-    from srcli.engines.runtime.device import choose_device, prepare_process
-    from srcli.engines.runtime.forecast import measure_speed
-
-    device = choose_device(settings.factory.device)
-    prepare_process(device, settings.factory.device.threads)
-    readers, rate, counts = ReaderPool(settings.input), measure_speed(device), [0, 0]
-    try:
-        plan, _, _ = plan_pictures(settings, OutputNamer(settings, readers.size), PreviousRuns(), readers)
-        for found in (item.found for item in plan):
-            try:
-                if found.problem:
-                    raise PictureError(found.problem[1], found.problem[0])
-                cost = forecast_run(settings.factory.choice, settings.job, readers.size(found.path), device)
-                _say({"input": printable(found.path), **cost.fields(device, rate)}, as_json)
-                counts[0] += 1
-            except PictureError as error:
-                print_error(str(error))
-                counts[1] += 1
-    finally:
-        readers.close()
-    return 0 if not counts[1] else SOME_FAILED if counts[0] else ALL_FAILED
+    """Print the plan of each picture, and what they add up to."""
+    forecaster = Forecaster(settings, decide=False)
+    for planned in forecaster.plan():
+        if isinstance(planned, Outcome):
+            print_error(str(planned.message))
+            continue
+        facts = planned.cost.fields(forecaster.device, forecaster.speed)
+        _say_plan({"input": printable(planned.item.path), **facts}, as_json)
+    _say_totals(forecaster, as_json)
+    return forecaster.totals.exit_code
 
 
-def _say(plan: dict[str, object], as_json: bool) -> None:
+def list_run(settings: BatchSettings, as_json: bool) -> int:
+    """Print what would become of each picture, and what all take together."""
+    forecaster = Forecaster(settings, decide=True)
+    for planned in forecaster.plan():
+        facts = _fate(planned)
+        if as_json:
+            print(json.dumps({"event": "would", **facts}), flush=True)
+        else:
+            print(" ".join(_words(facts)), flush=True)
+    _say_totals(forecaster, as_json)
+    return forecaster.totals.exit_code
+
+
+def _fate(planned: Planned | Outcome) -> dict[str, object]:
+    if isinstance(planned, Outcome):
+        action = "fail" if planned.status == FAILED else "skip"
+        return {"do": action, "input": printable(planned.source), "reason": planned.message or planned.kind}
+    action = "replace" if planned.item.replace else "make"
+    output, sizes = printable(planned.item.target), {"from": planned.size, "to": planned.cost.result}
+    return {"do": action, "input": printable(planned.item.path), "output": output, **sizes}
+
+
+def _words(facts: dict[str, object]) -> Iterator[str]:
+    yield f"{facts['do']:8}{facts['input']}"
+    if "reason" in facts:
+        yield f"({facts['reason']})"
+        return
+    yield f"-> {facts['output']}"
+    sides = (facts["from"], facts["to"])
+    yield "({}x{} to {}x{})".format(*(side for size in sides if isinstance(size, tuple) for side in size))
+
+
+def _say_plan(plan: dict[str, object], as_json: bool) -> None:
     if as_json:
         print(json.dumps({"event": "plan", **plan}), flush=True)
         return
@@ -58,3 +193,21 @@ def _say(plan: dict[str, object], as_json: bool) -> None:
     if plan["host_memory_gib"]:
         memory += f", {plan['host_memory_gib']} GiB of host memory"
     print(f"  about {memory} and {format_duration(float(str(plan['seconds'])))}", flush=True)
+
+
+def _say_totals(forecaster: Forecaster, as_json: bool) -> None:
+    """The sum of all; of a single picture it has been said."""
+    from srcli.engines.runtime.forecast import format_duration
+
+    totals = forecaster.totals
+    if not forecaster.decide and totals.done < 2:
+        return
+    if as_json:
+        print(json.dumps({"event": "totals", **totals.fields(forecaster.speed)}), flush=True)
+        return
+    others = ((totals.skipped, "to skip"), (totals.failed, "would fail"))
+    rest = [f"{count} {word}" for count, word in others if count]
+    print(", ".join((f"{format_count(totals.done, 'picture')} to make", *rest)), end=": ")
+    took = format_duration(totals.flop / forecaster.speed)
+    space = f"about {took} on {forecaster.device} and {format_bytes(round(totals.bytes))} of disk"
+    print(f"{totals.pixels / MEGAPIXEL:,.1f} megapixels, {space}", flush=True)

@@ -22,7 +22,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from srcli.imaging.printable import printable
+from srcli.imaging.printable import format_bytes, printable
 from srcli.weights import care
 from srcli.weights.lock import Entry
 
@@ -121,14 +121,6 @@ def _legend(states: Mapping[str, str], console: Console) -> Text:
         if state in states.values():
             legend.append_text(_mark(state, console)).append(f" {meaning}   ", style="dim")
     return legend
-
-
-def format_bytes(size: int) -> str:
-    """Format a number of bytes in decimal units."""
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size >= scale:
-            return f"{size / scale:.1f} {unit}" if size < 100 * scale else f"{size / scale:.0f} {unit}"
-    return f"{size} B"
 
 
 @contextmanager

@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from srcli.cli import complete
 from srcli.cli.boundary import write_line
+from srcli.engines.choose import refuse_no_adapter
 from srcli.errors import InputError, WeightsError
-from srcli.imaging.printable import format_count, printable
+from srcli.files import expand_user, path_exists
+from srcli.imaging.printable import format_bytes, format_count, printable
 from srcli.weights import care
-from srcli.weights.lock import Entry, find_entry
+from srcli.weights.lock import AddedKind, Entry, find_entry
 from srcli.weights.store import ANY, Store, describe_licence
 
 if TYPE_CHECKING:
@@ -24,8 +27,14 @@ models_app = typer.Typer(
     name="models", help="The weights: list, pull, verify, add, lock, remove.", no_args_is_help=True
 )
 
-Names = Annotated[list[str], typer.Argument(help="Names from `srcli models list`, or hub ids (org/name\\[@revision]).")]
-Name = Annotated[str, typer.Argument(help="A name from `srcli models list`.")]
+Names = Annotated[
+    list[str],
+    typer.Argument(
+        help="Names from `srcli models list`, or hub ids (org/name\\[@revision]).",
+        autocompletion=complete.complete_weights,
+    ),
+]
+Name = Annotated[str, typer.Argument(help="A name from `srcli models list`.", autocompletion=complete.complete_weights)]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line, for programs.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Touch no network.")]
 
@@ -122,7 +131,7 @@ def _bring(store: Store, plans: Sequence[tuple[Entry, PullPlan]]) -> None:
     for entry, planned in plans:
         if planned.lacking:
             _say(
-                f"{entry.name}: {len(planned.lacking)} files, {_bytes(planned.bytes)};"
+                f"{entry.name}: {len(planned.lacking)} files, {format_bytes(planned.bytes)};"
                 f" licence: {describe_licence(entry)}"
             )
     said: list[str] = []  # messages are printed after the bars are gone
@@ -182,11 +191,13 @@ def _share(text: str) -> float:
 def add_model(
     name: Annotated[str, typer.Argument(help="The short name to give it.")],
     target: Annotated[str, typer.Argument(help="A file, a folder, or a hub id (org/name\\[@revision]).")],
-    kind: Annotated[str, typer.Option(help="base, adapter, lora, vae, captioner, classifier or detector.")] = "base",
+    kind: Annotated[AddedKind, typer.Option(help="What it is; a file that says so itself is believed.")] = "base",
     file: Annotated[str | None, typer.Option(help="The one file of a repository that is meant.")] = None,
     offline: Offline = False,
 ) -> None:
     """Give your own weights a name: a safetensors file, a diffusers folder, or a repository on the Hub."""
+    if kind == "adapter" and path_exists(expand_user(target)):
+        refuse_no_adapter(target)
     entry = care.add_entry(Store(offline=offline, tell=_say), name, target, kind, file)
     what = entry.kind if entry.family == ANY else f"{entry.family} {entry.kind}"
     _say(f"added {entry.name}: {what}, {format_count(len(entry.files), 'file')}; licence: {describe_licence(entry)}")
@@ -206,7 +217,7 @@ def remove_models(names: Names) -> None:
     store = Store(tell=_say)
     entries = [find_entry(store.lock(), name) for name in names]
     freed = sum(care.forget_entry(store, entry) for entry in entries)
-    _say(f"removed {', '.join(names)}: {_bytes(freed)} freed")
+    _say(f"removed {', '.join(names)}: {format_bytes(freed)} freed")
 
 
 @models_app.command("path")
@@ -225,13 +236,7 @@ def collect_garbage() -> None:
     gone = care.remove_garbage(Store(tell=_say))
     for item, _ in gone:
         write_line(os.fsencode(item))
-    _say(f"{format_count(len(gone), 'leftover')} removed, {_bytes(sum(size for _, size in gone))} freed")
-
-
-def _bytes(size: int) -> str:
-    from srcli.cli.model_table import format_bytes
-
-    return format_bytes(size)
+    _say(f"{format_count(len(gone), 'leftover')} removed, {format_bytes(sum(size for _, size in gone))} freed")
 
 
 def _say(line: str) -> None:

@@ -1,241 +1,307 @@
-"""Options that the four picture commands share, in groups that turn into frozen settings."""
+"""The options of the picture commands: a row for each field of the settings that can be given on the command line.
+
+Type, choices and default are those of the field; a row adds what only the command line needs.
+"""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from dataclasses import MISSING, Field, dataclass, fields
-from pathlib import Path
-from typing import Annotated, get_type_hints
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, fields
+from functools import cache
+from keyword import iskeyword
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 import typer
 
-from srcli import settings
-from srcli.engines.registry import all_engines
+from srcli.batch.settings import InputOptions, OutputOptions, RunOptions
+from srcli.cli import complete
 from srcli.errors import InputError
+from srcli.settings import DeviceChoice, LoraChoice, ModelChoice, Prompt, Sampling, Size, size_in_bytes
+from srcli.target_sizes import parse_fit
+from srcli.tasks import TASKS, Job
+
+Settings = TypeVar("Settings")
+EVERY = tuple(TASKS)
+ENLARGE, REDRAW = ("upscale", "restore-old-photo"), ("stylize", "colorize")
 
 
-def add_options(*groups: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Decorate a command with the options of these dataclasses: each field is an option; the command gets instances."""
+@dataclass(frozen=True, kw_only=True)
+class CommandOptions:
+    """What only the command line knows."""
 
-    def wrap(command: Callable[..., None]) -> Callable[..., None]:
-        hints = {f.name: get_type_hints(g, include_extras=True)[f.name] for g in groups for f in fields(g)}
-
-        def run(**values: object) -> None:
-            command(*(group(**{f.name: values[f.name] for f in fields(group)}) for group in groups))
-
-        run.__name__, run.__doc__, run.__annotations__ = command.__name__, command.__doc__, hints
-        run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-            [
-                inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=_default(f), annotation=hints[f.name])
-                for group in groups
-                for f in fields(group)
-            ]
-        )
-        return run
-
-    return wrap
-
-
-def _choices(*names: str) -> str:
-    """Join names for a help text, like a, b or c."""
-    return f"{', '.join(names[:-1])} or {names[-1]}."
-
-
-COMPILING = ", ".join(spec.title for spec in all_engines().values() if "compiled" in spec.options)
-
-
-def _default(field: Field[object]) -> object:
-    """The default of a field; a field without one is a required option."""
-    return inspect.Parameter.empty if field.default is MISSING else field.default
+    overwrite: bool = False
+    skip_existing: bool = False
+    prompt_file: str | None = None
+    dry_run: bool = False
+    explain: bool = False
+    as_json: bool = False
+    print0: bool = False
+    quiet: bool = False
+    verbose: bool = False
 
 
 @dataclass(frozen=True)
-class SizeFlags:
-    """Size of the result."""
+class Option:
+    """How a field of the settings is offered."""
 
-    scale: Annotated[
-        float | None, typer.Option("--scale", "-s", help="Times larger, any number.", rich_help_panel="Size")
-    ] = None
-    width: Annotated[int | None, typer.Option(help="Width of the result.", rich_help_panel="Size")] = None
-    height: Annotated[int | None, typer.Option(help="Height of the result.", rich_help_panel="Size")] = None
-    long_side: Annotated[int | None, typer.Option(help="Longer side of the result.", rich_help_panel="Size")] = None
+    field: str
+    help: str
+    flag: str = ""  # where it is not the field's name
+    alias: str = ""  # a second flag: short, or an older name
+    value: str = ""  # the placeholder for what follows the flag
+    default: str = ""  # in words, where the field's own default is None
+    tasks: tuple[str, ...] = EVERY  # that it goes with
+    common: tuple[str, ...] = ()  # tasks whose short help shows it
+    like: str = ""  # another field: the engines that take that one take this one
+    type: Any = None  # of what is typed, where `parse` turns it into the field's own type
+    parse: Callable[[Any], Any] | None = None
+    names: Callable[[str], list[str]] | None = None  # completions of what was begun
 
-    def frozen(self) -> settings.Size:
-        return settings.Size(scale=self.scale, width=self.width, height=self.height, long_side=self.long_side)
+    @property
+    def long(self) -> str:
+        return self.flag or "--" + self.field.replace("_", "-")
 
+    @property
+    def parameter(self) -> str:
+        """The name under which a command gets the value."""
+        name = self.long.removeprefix("--").replace("-", "_")
+        return f"{name}_" if iskeyword(name) else name
 
-@dataclass(frozen=True)
-class ModelFlags:
-    """Which weights to use, and on which device."""
-
-    engine: Annotated[str, typer.Option(help=_choices("auto", *all_engines()), rich_help_panel="Models")] = "auto"
-    variant: Annotated[str | None, typer.Option(help="Variant of the engine's weights.", rich_help_panel="Models")] = (
-        None
-    )
-    base_model: Annotated[
-        str | None,
-        typer.Option(help="Base model: NAME, FOLDER, FILE.safetensors or hub-id\\[@rev].", rich_help_panel="Models"),
-    ] = None
-    adapter: Annotated[
-        str | None, typer.Option(help="Adapter weights: NAME, FOLDER or FILE.", rich_help_panel="Models")
-    ] = None
-    lora: Annotated[list[str] | None, typer.Option(help="FILE\\[:WEIGHT]; repeatable.", rich_help_panel="Models")] = (
-        None
-    )
-    lora_alpha: Annotated[
-        bool, typer.Option(help="Honour a LoRA's alpha; the official PASD does not.", rich_help_panel="Models")
-    ] = True
-    blend: Annotated[
-        float, typer.Option(help="How much of the base model enters, 0 to 1.", rich_help_panel="Models")
-    ] = 1.0
-    allow_pickle: Annotated[
-        bool, typer.Option("--allow-pickle", help="Convert pickled weights, once.", rich_help_panel="Models")
-    ] = False
-    offline: Annotated[bool, typer.Option("--offline", help="Never use the network.", rich_help_panel="Models")] = False
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda\\[:N] or mps.", rich_help_panel="Models")] = "auto"
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.", rich_help_panel="Models")] = "auto"
-    threads: Annotated[int | None, typer.Option(help="CPU threads, or OMP_NUM_THREADS.", rich_help_panel="Models")] = (
-        None
-    )
-    max_memory: Annotated[
-        str | None, typer.Option(help="Memory that may be used, like 4G.", rich_help_panel="Models")
-    ] = None
-    compile: Annotated[
-        bool,
-        typer.Option(
-            "--compile",
-            help=f"{COMPILING} on a GPU: compile for all but the first.",
-            rich_help_panel="Models",
-        ),
-    ] = False
-
-    def choice(self) -> settings.ModelChoice:
-        return settings.ModelChoice(
-            engine=self.engine,
-            variant=self.variant,
-            base=self.base_model,
-            adapter=self.adapter,
-            loras=tuple(settings.LoraChoice.parse(text) for text in self.lora or ()),
-            lora_alpha=self.lora_alpha,
-            blend=self.blend,
-            allow_pickle=self.allow_pickle,
-            offline=self.offline,
-        )
-
-    def where(self) -> settings.DeviceChoice:
-        memory = settings.size_in_bytes(self.max_memory)
-        return settings.DeviceChoice(
-            device=self.device, dtype=self.dtype, threads=self.threads, memory=memory, compiled=self.compile
-        )
+    @property
+    def variable(self) -> str:
+        """The environment variable that sets it."""
+        return f"SRCLI_{self.long.removeprefix('--').replace('-', '_').upper()}"
 
 
-@dataclass(frozen=True)
-class PromptFlags:
-    """The prompt."""
-
-    prompt: Annotated[str, typer.Option(help="What the picture shows.", rich_help_panel="Prompt")] = ""
-    prompt_file: Annotated[Path | None, typer.Option(help="Text file with the prompt.", rich_help_panel="Prompt")] = (
-        None
-    )
-    negative_prompt: Annotated[str | None, typer.Option(help="What it must not show.", rich_help_panel="Prompt")] = None
-    caption: Annotated[str, typer.Option(help="auto, none, classify, detect or caption.", rich_help_panel="Prompt")] = (
-        "auto"
-    )
-
-    def frozen(self) -> settings.Prompt:
-        return settings.Prompt(text=self._text(), negative=self.negative_prompt, caption=self.caption)
-
-    def _text(self) -> str:
-        if self.prompt_file is None:
-            return self.prompt
-        if self.prompt:
-            raise InputError("--prompt and --prompt-file exclude each other: give one")
-        try:
-            return " ".join(self.prompt_file.read_text(encoding="utf-8-sig").split())
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{self.prompt_file} cannot be read as text: {type(error).__name__}") from error
-
-
-@dataclass(frozen=True)
-class SamplingFlags:
-    """How the picture is sampled; None means the engine's default."""
-
-    quality: Annotated[
-        str | None, typer.Option(help="draft, standard or best: time against detail.", rich_help_panel="Sampling")
-    ] = None
-    steps: Annotated[int | None, typer.Option(help="Sampling steps.", rich_help_panel="Sampling")] = None
-    guidance: Annotated[float | None, typer.Option(help="Guidance scale.", rich_help_panel="Sampling")] = None
-    guidance_interval: Annotated[
-        str | None, typer.Option(help="FROM,TO: share of the steps that are guided.", rich_help_panel="Sampling")
-    ] = None
-    reuse: Annotated[
-        int | None,
-        typer.Option(help="Steps that share the deep layers' work: faster, less exact.", rich_help_panel="Sampling"),
-    ] = None
-    conditioning_scale: Annotated[
-        float | None,
-        typer.Option(
-            "--conditioning-scale", "--strength", help="How strongly the input leads.", rich_help_panel="Sampling"
-        ),
-    ] = None
-    noise_level: Annotated[
-        int | None, typer.Option(help="Noise added to the input, 0 to 999 (PASD).", rich_help_panel="Sampling")
-    ] = None
-    fidelity: Annotated[
-        float | None,
-        typer.Option(help="1 stays with the input, 0 invents most detail.", rich_help_panel="Sampling"),
-    ] = None
-    damage: Annotated[
-        str | None,
-        typer.Option(
-            help="How damaged the input is: auto, none, light or heavy (builtin).", rich_help_panel="Sampling"
-        ),
-    ] = None
-    scheduler: Annotated[
-        str | None, typer.Option(help="unipc, dpm++, ddim, euler, lcm or ddpm.", rich_help_panel="Sampling")
-    ] = None
-    color_fix: Annotated[str | None, typer.Option(help="wavelet, adain or none.", rich_help_panel="Sampling")] = None
-    process_size: Annotated[
-        int | None,
-        typer.Option(help="Least short side that the model is shown, in pixels.", rich_help_panel="Sampling"),
-    ] = None
-    tile: Annotated[
-        int | None,
-        typer.Option(help="Tile side on the canvas (latents); planned if left out.", rich_help_panel="Sampling"),
-    ] = None
-    overlap: Annotated[int | None, typer.Option(help="Overlap of tiles.", rich_help_panel="Sampling")] = None
-    seed: Annotated[int, typer.Option(help="Same seed, same picture.", rich_help_panel="Sampling")] = settings.SEED
-
-    consistent: Annotated[
-        bool,
-        typer.Option("--consistent", help="Reduced again, the result is the input.", rich_help_panel="Sampling"),
-    ] = False
-
-    def frozen(self) -> settings.Sampling:
-        return settings.Sampling(
-            quality=self.quality,
-            steps=self.steps,
-            guidance=self.guidance,
-            guidance_interval=_interval(self.guidance_interval),
-            reuse=self.reuse,
-            conditioning_scale=self.conditioning_scale,
-            noise_level=self.noise_level,
-            fidelity=self.fidelity,
-            damage=self.damage,
-            scheduler=self.scheduler,
-            color_fix=self.color_fix,
-            process_size=self.process_size,
-            tile=self.tile,
-            overlap=self.overlap,
-        )
-
-
-def _interval(text: str | None) -> tuple[float, float] | None:
-    if text is None:
-        return None
+def _interval(text: str) -> tuple[float, float]:
     try:
         low, high = (float(part) for part in text.split(","))
     except ValueError as error:
-        raise InputError(f"--guidance-interval {text!r} is not FROM,TO: try 0.1,0.8") from error
+        raise InputError(f"`guidance_interval` {text!r} is not FROM,TO: try 0.1,0.8") from error
     return low, high
+
+
+def _loras(texts: list[str]) -> tuple[LoraChoice, ...]:
+    return tuple(LoraChoice.parse(text) for text in texts)
+
+
+TOPICS: Mapping[type, str] = {
+    InputOptions: "Input",
+    OutputOptions: "Output",
+    Size: "Size",
+    ModelChoice: "Models",
+    Prompt: "Prompt",
+    Sampling: "Picture",
+    Job: "Picture",
+    DeviceChoice: "Machine",
+    RunOptions: "Run",
+    CommandOptions: "Run",
+}
+
+OPTIONS: Mapping[type, tuple[Option, ...]] = {
+    OutputOptions: (
+        Option(
+            "path",
+            "File, folder, or - for standard output.",
+            flag="--output",
+            alias="-o",
+            value="PATH",
+            default="beside each input",
+            common=EVERY,
+        ),
+        Option(
+            "format",
+            "png, jpeg, webp, tiff, ...",
+            value="NAME",
+            default="as the input",
+            common=EVERY,
+            names=complete.complete_formats,
+        ),
+        Option("quality", "Of JPEG, WebP and AVIF files, 1 to 100.", flag="--file-quality", default="95, AVIF 90"),
+        Option("suffix", "What the result's name gets.", value="TEXT", default="_x4, _restored, ..."),
+        Option("on_exists", "What to do where a result is already."),
+        Option("strip", "Drop the source's metadata."),
+        Option("strip_gps", "Drop the place from the metadata."),
+        Option("preview", "Picture file that shows the result while it is made.", value="FILE"),
+    ),
+    InputOptions: (
+        Option("recursive", "Folders within folders too.", alias="-r", common=EVERY),
+        Option("listed", "Read the inputs' names from a file, or - for stdin.", flag="--from", value="FILE"),
+        Option("null", "Names in that list end with NUL.", alias="-0"),
+        Option("max_pixels", "Largest picture to open, in pixels."),
+        Option("frames", "What to do with a file of several frames or pages."),
+        Option("allow_truncated", "Take what there is of a cut file."),
+        Option(
+            "mask",
+            "The damage, painted white on black; or a folder of such.",
+            value="PATH",
+            common=("restore-old-photo",),
+        ),
+    ),
+    Size: (
+        Option("scale", "Times larger.", alias="-s", default="{scale:g}", common=EVERY),
+        Option("width", "Width of the result, in pixels."),
+        Option("height", "Height of the result, in pixels."),
+        Option("long_side", "Longer side of the result, in pixels."),
+        Option("fit", "Largest size that it fits into, in pixels.", value="WxH", type=str, parse=parse_fit),
+        Option(
+            "to",
+            "What it is for: 4k, 8k, a4@300 (paper@dpi) or 30x40cm@300dpi.",
+            value="SIZE",
+            common=ENLARGE,
+            names=complete.complete_target_sizes,
+        ),
+    ),
+    ModelChoice: (
+        Option("engine", "Which models do it.", value="NAME", common=EVERY, names=complete.complete_engines),
+        Option("variant", "Variant of the engine's weights.", value="NAME"),
+        Option(
+            "base",
+            "Base model, which is the style: NAME, FOLDER, FILE.safetensors or hub-id[@revision].",
+            flag="--base-model",
+            value="NAME",
+            common=REDRAW,
+            names=complete.complete_bases,
+        ),
+        Option("adapter", "Adapter weights: NAME, FOLDER or FILE.", value="NAME", names=complete.complete_adapters),
+        Option(
+            "loras",
+            "A LoRA and its weight; can be given again.",
+            flag="--lora",
+            value="NAME[:WEIGHT]",
+            type=list[str],
+            parse=_loras,
+            names=complete.complete_loras,
+        ),
+        Option("lora_alpha", "Ignore a LoRA's alpha, as the official PASD does."),
+        Option("blend", "How much of the base model enters, 0 to 1."),
+        Option("allow_pickle", "Convert pickled weights, once."),
+        Option("offline", "Never use the network."),
+    ),
+    Prompt: (
+        Option("text", "What the picture shows.", flag="--prompt", value="TEXT", common=REDRAW),
+        Option(
+            "negative", "What it should not show.", flag="--negative-prompt", value="TEXT", default="the command's own"
+        ),
+        Option("caption", "Who describes the picture besides the prompt."),
+    ),
+    Sampling: (
+        Option("quality", "Time against detail.", default="standard", common=EVERY),
+        Option("steps", "Sampling steps."),
+        Option("guidance", "Guidance scale."),
+        Option(
+            "guidance_interval",
+            "Share of the steps that are guided, such as 0.1,0.8.",
+            value="FROM,TO",
+            type=str,
+            parse=_interval,
+        ),
+        Option("reuse", "Steps that share the deep layers' work: faster, less exact."),
+        Option(
+            "conditioning_scale",
+            "How strongly the input leads.",
+            alias="--strength",
+            common=("stylize",),
+        ),
+        Option("noise_level", "Noise added to the input, 0 to 999."),
+        Option("fidelity", "1 keeps to the input, 0 invents the most detail.", common=ENLARGE),
+        Option("damage", "How damaged the input is."),
+        Option("scheduler", "How the steps are taken."),
+        Option("color_fix", "How the result gets the input's colours."),
+        Option("process_size", "Least short side that the model is shown, in pixels."),
+        Option("tile", "Side of tiles, in latents; planned if left out."),
+        Option("overlap", "Overlap of tiles."),
+    ),
+    Job: (
+        Option("seed", "Same seed, same picture.", common=REDRAW),
+        Option("consistent", "Reduced again, the result is the input.", tasks=("upscale",)),
+    ),
+    DeviceChoice: (
+        Option("device", "auto, cpu, cuda[:N] or mps.", value="NAME", names=complete.complete_devices),
+        Option("dtype", "Precision."),
+        Option("threads", "CPU threads.", default="OMP_NUM_THREADS, or all"),
+        Option(
+            "memory",
+            "Memory that may be used, like 4G.",
+            flag="--max-memory",
+            value="SIZE",
+            type=str,
+            parse=size_in_bytes,
+            default="what is free",
+        ),
+        Option("compiled", "On a GPU: compile for all pictures but the first.", flag="--compile"),
+    ),
+    CommandOptions: (
+        Option("overwrite", "Replace results that exist.", common=EVERY),
+        Option("skip_existing", "Leave results that exist.", common=EVERY),
+        Option("prompt_file", "Text file with the prompt.", value="FILE", like="text"),
+        Option("dry_run", "List what would be done, with pixels, time and disk.", common=EVERY),
+        Option("explain", "Print tiles, work, memory and time; do nothing.", common=EVERY),
+        Option("as_json", "One JSON object a line on standard output.", flag="--json"),
+        Option("print0", "Output paths end with NUL, as xargs -0 wants."),
+        Option("quiet", "Errors only.", alias="-q"),
+        Option("verbose", "Where time went; tracebacks.", alias="-v"),
+    ),
+    RunOptions: (
+        Option("workers", "Processes on this machine."),
+        Option("ray", "Ray cluster: ADDRESS or auto.", value="ADDRESS"),
+        Option("timeout", "Seconds that one picture may take.", default="none"),
+        Option("fail_fast", "Stop at the first failure."),
+        Option("journal", "Keep a journal to resume from.", default="for more than one picture"),
+    ),
+}
+
+Inputs = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="INPUT...", help="Files, folders, or - for standard input.", show_default=False),
+]
+
+
+@cache
+def field_types(settings: type) -> Mapping[str, Any]:
+    """The types of a settings class, by field."""
+    return get_type_hints(settings)
+
+
+def field_default(settings: type, name: str) -> Any:
+    """What a field is if nothing is said."""
+    default = next(f.default for f in fields(settings) if f.name == name)
+    assert default is not MISSING, f"{settings.__name__}.{name} is no option: it must be given"
+    return default
+
+
+def choices(settings: type, option: Option) -> tuple[str, ...]:
+    """The words that an option takes, where its type lists them."""
+    kind = field_types(settings)[option.field]
+    words = get_args(kind) + tuple(word for part in get_args(kind) for word in get_args(part))
+    return tuple(word for word in words if isinstance(word, str))
+
+
+def signature() -> inspect.Signature:
+    """What Typer reads of a picture command: the inputs, and a parameter for each option."""
+    parameters = [_parameter(settings, option) for settings, options in OPTIONS.items() for option in options]
+    inputs = inspect.Parameter("inputs", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Inputs)
+    return inspect.Signature([inputs, *parameters])
+
+
+def _parameter(settings: type, option: Option) -> inspect.Parameter:
+    kind, default = option.type or field_types(settings)[option.field], field_default(settings, option.field)
+    if option.parse is not None:
+        kind, default = kind | None, None
+    flags = [option.long, option.alias] if option.alias else [option.long]
+    if default is True or kind == bool | None:
+        flags[0] += f"/--no-{option.long.removeprefix('--')}"
+    typed = Annotated[kind, typer.Option(*flags, help=option.help, autocompletion=option.names, envvar=option.variable)]  # type: ignore[valid-type]
+    return inspect.Parameter(option.parameter, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=typed)
+
+
+def collect(kind: type[Settings], values: Mapping[str, Any], **more: Any) -> Settings:
+    """The settings of one class from the values that a command got; `more` are fields that are no options."""
+    found = {}
+    for option in OPTIONS[kind]:
+        value = values[option.parameter]
+        if option.parse is not None:
+            value = field_default(kind, option.field) if value is None else option.parse(value)
+        found[option.field] = value
+    return kind(**{**found, **more})

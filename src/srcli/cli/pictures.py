@@ -1,75 +1,136 @@
-"""The four picture commands, which differ only in their task."""
+"""The four picture commands. They differ in their task alone."""
 
 from __future__ import annotations
 
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
 import typer
 
-from srcli.batch.settings import STDIO, BatchSettings, PipelineFactory
-from srcli.cli.files import InputFlags, OutputFlags, RunFlags
-from srcli.cli.options import ModelFlags, PromptFlags, SamplingFlags, SizeFlags, add_options
+from srcli.batch.settings import (
+    STDIO,
+    BatchSettings,
+    InputOptions,
+    OnExists,
+    OutputOptions,
+    PipelineFactory,
+    RunOptions,
+)
+from srcli.cli.config import VARIABLE, settle_rivals, use_config
+from srcli.cli.help import CONFIG, PictureCommand, show_all
+from srcli.cli.options import CommandOptions, collect, signature
+from srcli.errors import InputError
+from srcli.files import path_exists
+from srcli.imaging.printable import printable
+from srcli.settings import DeviceChoice, ModelChoice, Prompt, Sampling, Size
 from srcli.tasks import COLORIZE, RESTORE, STYLIZE, UPSCALE, Job, Task
 
-FLAG_GROUPS = (InputFlags, OutputFlags, SizeFlags, ModelFlags, PromptFlags, SamplingFlags, RunFlags)
+# What a command takes besides the options of its settings.
+MORE = {
+    "ctx": (inspect.Parameter.empty, typer.Context),
+    "config": (
+        None,
+        Annotated[Path | None, typer.Option(envvar=VARIABLE, is_eager=True, callback=use_config, help=CONFIG)],
+    ),
+    "help_all": (
+        False,
+        Annotated[bool, typer.Option("--help-all", is_eager=True, callback=show_all, help="Show all options.")],
+    ),
+}
 
 
-def _run(
-    task: Task,
-    inputs: InputFlags,
-    outputs: OutputFlags,
-    sizing: SizeFlags,
-    models: ModelFlags,
-    prompting: PromptFlags,
-    sampling: SamplingFlags,
-    running: RunFlags,
-) -> None:
-    input_options, output_options, run_options = inputs.input_options(), outputs.output_options(), running.run_options()
-    job = Job(
-        task=task,
-        size=sizing.frozen(),
-        sampling=sampling.frozen(),
-        prompt=prompting.frozen(),
-        seed=sampling.seed,
-        consistent=sampling.consistent,
-    )
-    wish, device = models.choice(), models.where()
-    # Imported here so that help and usage errors are fast.
+def add_picture_commands(app: typer.Typer) -> None:
+    """Give the program its four commands."""
+    for task, about in ABOUT.items():
+        app.command(task.name, cls=PictureCommand, help=about)(_command(task))
+
+
+ABOUT: Mapping[Task, str] = {
+    UPSCALE: "Enlarge pictures, and clean them on the way.",
+    STYLIZE: "Redraw pictures in the manner of a base model.",
+    RESTORE: "Mend old photographs: grain, fading, scratches, blur.",
+    COLORIZE: "Give black and white photographs colour; their luminance stays as it is.",
+}
+
+
+def _command(task: Task) -> Callable[..., None]:
+    """A function with a parameter for each option, as Typer reads them."""
+
+    def run(ctx: typer.Context, config: Path | None = None, help_all: bool = False, **values: Any) -> None:
+        _run(task, settle_rivals(ctx, values))
+
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    more = [inspect.Parameter(name, keyword, default=default, annotation=a) for name, (default, a) in MORE.items()]
+    given = signature()
+    whole = given.replace(parameters=[*given.parameters.values(), *more])
+    run.__signature__ = whole  # type: ignore[attr-defined]
+    run.__annotations__ = {name: parameter.annotation for name, parameter in whole.parameters.items()}
+    return run
+
+
+def _run(task: Task, values: Mapping[str, Any]) -> None:
+    command = collect(CommandOptions, values)
+    input_options = collect(InputOptions, values, inputs=tuple(values["inputs"] or ()))
+    output_options = collect(OutputOptions, values, on_exists=_on_exists(command, values["on_exists"]))
+    run_options = collect(RunOptions, values)
+    prompt = collect(Prompt, values, text=_prompt(command.prompt_file, values["prompt"]))
+    size, sampling = collect(Size, values), collect(Sampling, values)
+    job = collect(Job, values, task=task, size=size, sampling=sampling, prompt=prompt)
+    wish, device = collect(ModelChoice, values), collect(DeviceChoice, values)
+    # What only a run needs is loaded by a run: help and usage errors answer at once.
     from srcli.cli.console import choose_listener
 
     to_stdout = output_options.path == STDIO
-    told = {"as_json": running.as_json, "quiet": running.quiet, "verbose": running.verbose, "null": running.print0}
+    told = {"as_json": command.as_json, "quiet": command.quiet, "verbose": command.verbose, "null": command.print0}
+    confirm_folder(output_options.path)
     with choose_listener(to_stdout=to_stdout, **told) as listener:
         from srcli.batch.run import run_batch
         from srcli.engines.choose import settle_choice
 
-        choice = settle_choice(wish, device, job, output_options)
+        planning = command.explain or command.dry_run
+        choice = settle_choice(wish, device, job, output_options, only_here=not planning)
         settings = BatchSettings(input_options, output_options, run_options, job, PipelineFactory(choice, device))
-        if running.explain:
-            from srcli.cli.explain import explain_run
+        if planning:
+            from srcli.cli.explain import explain_run, list_run
 
-            raise typer.Exit(explain_run(settings, running.as_json))
+            plan = list_run if command.dry_run else explain_run
+            raise typer.Exit(plan(settings, command.as_json))
         report = run_batch(settings, listener)
     raise typer.Exit(report.exit_code)
 
 
-@add_options(*FLAG_GROUPS)
-def upscale_pictures(*groups: object) -> None:
-    """Enlarge pictures, and clean them on the way."""
-    _run(UPSCALE, *groups)  # type: ignore[arg-type]
+def confirm_folder(path: str | None) -> None:
+    """A folder whose own folder is missing too may be a slip: ask on a terminal, refuse elsewhere."""
+    if path in (None, STDIO):
+        return
+    folder = Path(str(path)) if str(path).endswith("/") or not Path(str(path)).suffix else Path(str(path)).parent
+    if path_exists(folder) or path_exists(folder.absolute().parent):
+        return
+    where = printable(folder)
+    if not sys.stdin.isatty() or not sys.stderr.isatty():
+        raise InputError(f"-o {where}: {printable(folder.parent)} is not there either: make it with mkdir -p {where}")
+    if not typer.confirm(f"{where} and the folder above it are not there. Make them?", default=True, err=True):
+        raise typer.Exit(2)
 
 
-@add_options(*FLAG_GROUPS)
-def stylize_pictures(*groups: object) -> None:
-    """Redraw pictures in the manner of a base model (--base-model)."""
-    _run(STYLIZE, *groups)  # type: ignore[arg-type]
+def _on_exists(command: CommandOptions, word: OnExists) -> OnExists:
+    """Two of its words have flags of their own."""
+    ways: dict[OnExists, bool] = {"overwrite": command.overwrite, "skip": command.skip_existing, word: word != "fail"}
+    given: list[OnExists] = [way for way, on in ways.items() if on]
+    if len(given) > 1:
+        raise InputError("--overwrite, --skip-existing and --on-exists exclude each other: give one")
+    return given[0] if given else "fail"
 
 
-@add_options(*FLAG_GROUPS)
-def restore_old_photos(*groups: object) -> None:
-    """Mend old photographs: grain, fading, scratches, blur."""
-    _run(RESTORE, *groups)  # type: ignore[arg-type]
-
-
-@add_options(*FLAG_GROUPS)
-def colorize_pictures(*groups: object) -> None:
-    """Give black and white photographs colour; their luminance stays as it is."""
-    _run(COLORIZE, *groups)  # type: ignore[arg-type]
+def _prompt(file: str | None, text: str) -> str:
+    if file is None:
+        return text
+    if text:
+        raise InputError("--prompt and --prompt-file exclude each other: give one")
+    try:
+        return " ".join(Path(file).read_text(encoding="utf-8-sig").split())
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file} cannot be read as text: {type(error).__name__}") from error

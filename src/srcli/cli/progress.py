@@ -9,10 +9,11 @@ from srcli.batch.report import Tally
 from srcli.batch.workers.base import LOADING
 from srcli.imaging.printable import printable
 
-PREPARING, SAMPLING, TILES = "preparing", "sampling", "tiles"
+PREPARING, SAMPLING, TILES, PASS = "preparing", "sampling", "tiles", "pass"
 PREPARED, SAMPLED = 0.1, 0.85  # shares of a block's work done after these stages
 LEAST_SECONDS, LEAST_SHARE = 3.0, 0.04  # seconds and share of the work that an estimate of the time left needs
 NAME_WIDTH = 24
+GROWTH = 16  # pixels of one pass for each of the pass before: each side grows four times
 
 PixelSize = tuple[int, int]
 
@@ -29,6 +30,8 @@ class PictureProgress:
     detail: str = ""
     began: float = field(default_factory=time.monotonic)
     _blocks: int = 1
+    _before: float = 0.0  # share of the passes that are over
+    _within: float = 1.0  # share of the pass in work
     _step: tuple[int, int] = (0, 1)
     _sampled: bool = False  # whether the previous stage was sampling
 
@@ -37,6 +40,9 @@ class PictureProgress:
         if stage == LOADING:
             self.began = time.monotonic()
             return done == 0
+        if stage == PASS:
+            self._begin_pass(done, total)
+            return False
         if stage == TILES:
             self.detail = f"step {self._step[0] + 1}/{self._step[1]}, tile {done}/{total}"
             self._grow(SAMPLING, self._step[0] + done / total, self._step[1])
@@ -55,8 +61,15 @@ class PictureProgress:
         if stage == SAMPLING and done and not within:  # the last step of a block still belongs to it
             whole, reached[SAMPLING] = whole - 1, SAMPLED
         finishing = SAMPLED if self._sampled else PREPARED
-        self.share = max(self.share, min(1.0, (whole + reached.get(stage, finishing)) / self._blocks))
+        share = min(1.0, (whole + reached.get(stage, finishing)) / self._blocks)
+        self.share = max(self.share, self._before + self._within * share)
         self._sampled = stage == SAMPLING
+
+    def _begin_pass(self, index: int, count: int) -> None:
+        """Each pass has the result of the one before for its input, and takes as many times longer."""
+        works = [GROWTH**number for number in range(count)]
+        self._before, self._within = sum(works[:index]) / sum(works), works[index] / sum(works)
+        self._blocks, self._sampled = 1, False
 
     def left(self) -> float | None:
         """Seconds left, or None while there is no estimate."""

@@ -2,14 +2,43 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_type_hints
 
 import typer
 
 if TYPE_CHECKING:
     from srcli.train.plan import TrainPlan
+
+
+def add_options(*groups: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Decorate a command with the options of these dataclasses: each field is an option; the command gets instances."""
+
+    def wrap(command: Callable[..., None]) -> Callable[..., None]:
+        hints = {f.name: get_type_hints(g, include_extras=True)[f.name] for g in groups for f in fields(g)}
+
+        def run(**values: object) -> None:
+            command(*(group(**{f.name: values[f.name] for f in fields(group)}) for group in groups))
+
+        run.__name__, run.__doc__, run.__annotations__ = command.__name__, command.__doc__, hints
+        run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [
+                inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=_default(f), annotation=hints[f.name])
+                for group in groups
+                for f in fields(group)
+            ]
+        )
+        return run
+
+    return wrap
+
+
+def _default(field: Field[object]) -> object:
+    """The default of a field; a field without one is a required option."""
+    return inspect.Parameter.empty if field.default is MISSING else field.default
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from srcli.cli.boundary import print_message
-from srcli.cli.options import add_options
-from srcli.cli.train_options import OptimizerFlags, TrainFlags, WeightFlags
+from srcli.cli.train_options import OptimizerFlags, TrainFlags, WeightFlags, add_options
 from srcli.errors import InputError
 
 if TYPE_CHECKING:

@@ -161,6 +161,15 @@ class EngineSpec:
         self.check(complete)
         return complete
 
+    def takes(self, field: str) -> bool:
+        """Whether a field of the settings means something to it, with one variant or another."""
+        if field in ENGINE_OPTIONS:
+            return field in self.options
+        if field not in Sampling.__dataclass_fields__ or field == "quality":
+            return True
+        profiles = self.profile, *self.variants.values()
+        return field in self.unset or any(getattr(profile.defaults, field) is not None for profile in profiles)
+
     def refuse_unused(self, *settings: object) -> None:
         """An option that is given in any of these settings and means nothing to the engine is an error."""
         for given in settings:

@@ -11,9 +11,11 @@ from srcli.engines.base import AdapterEvidence, EngineSpec
 from srcli.engines.registry import engines_for, find_engine
 from srcli.errors import InputError, WeightsError
 from srcli.files import expand_user, is_dir, is_file
+from srcli.imaging.printable import format_bytes
 from srcli.settings import AUTO, QUALITIES, DeviceChoice, ModelChoice, Sampling
 from srcli.tasks import Job, Task
 from srcli.weights.header import read_header
+from srcli.weights.lock import PICKLES
 from srcli.weights.parts import SUFFIX
 from srcli.weights.store import Store
 
@@ -24,7 +26,13 @@ log = logging.getLogger(__name__)
 
 
 def choose(
-    task: Task, wish: ModelChoice, device: DeviceChoice, sampling: Sampling = DEFAULT, others: Sequence[object] = ()
+    task: Task,
+    wish: ModelChoice,
+    device: DeviceChoice,
+    sampling: Sampling = DEFAULT,
+    others: Sequence[object] = (),
+    *,
+    only_here: bool = True,
 ) -> ModelChoice:
     """The wish with its engine decided, and with all weights that the task and the quality bring.
 
@@ -32,7 +40,7 @@ def choose(
     """
     if task.needs_base and wish.base is None:
         raise InputError(f"{task.name} needs a base model: give `base` NAME|FOLDER|FILE|hub-id; {_bases()}")
-    spec = find_engine(wish.engine) if wish.engine != AUTO else _decide(task, wish, device, sampling, others)
+    spec = find_engine(wish.engine) if wish.engine != AUTO else _decide(task, wish, device, sampling, others, only_here)
     if task.name not in spec.tasks:
         able = ", ".join(engine.name for engine in engines_for(task))
         raise InputError(f"the {spec.name} engine cannot {task.name}: choose one of {able}")
@@ -41,9 +49,14 @@ def choose(
     return replace(choice, loras=(*loras, *choice.loras))
 
 
-def settle_choice(wish: ModelChoice, device: DeviceChoice, job: Job, *others: object) -> ModelChoice:
-    """The choice of weights for a job. What the engine has no use for, in any of the settings, is refused here."""
-    choice = choose(job.task, wish, device, job.sampling, (job.prompt, device, *others))
+def settle_choice(
+    wish: ModelChoice, device: DeviceChoice, job: Job, *others: object, only_here: bool = True
+) -> ModelChoice:
+    """The choice of weights for a job. What the engine has no use for, in any of the settings, is refused here.
+
+    `only_here`: weights that nobody named must be on this disk; else those that would be pulled are taken, for a plan.
+    """
+    choice = choose(job.task, wish, device, job.sampling, (job.prompt, device, *others), only_here=only_here)
     spec = find_engine(choice.engine)
     spec.refuse_unused(wish, device, job.prompt, *others)
     spec.complete_sampling(job.sampling, choice.variant)
@@ -61,7 +74,12 @@ def _bases() -> str:
 
 
 def _decide(
-    task: Task, wish: ModelChoice, device: DeviceChoice, sampling: Sampling, others: Sequence[object]
+    task: Task,
+    wish: ModelChoice,
+    device: DeviceChoice,
+    sampling: Sampling,
+    others: Sequence[object],
+    only_here: bool,
 ) -> EngineSpec:
     able = engines_for(task)
     usual = [spec for spec in able if not _is_optional(spec, task)]
@@ -76,7 +94,11 @@ def _decide(
     here = [spec for spec in ranked if not lacking[spec.name]]
     if not here:
         names = " ".join(lacking[ranked[0].name])
-        raise WeightsError(f"{task.name} needs weights that are not here: run srcli models pull {names}")
+        told = f"{task.name} needs weights that are not here: run srcli models pull {names}"
+        if only_here:
+            raise WeightsError(told)
+        log.info(told)
+        return ranked[0]
     chosen = next((spec for spec in here if not spec.needs_accelerator or _accelerated(device)), here[0])
     if chosen is not ranked[0]:
         _tell_better(ranked[0], lacking[ranked[0].name], chosen, task, device)
@@ -107,7 +129,10 @@ def _first_with(option: str, engines: list[EngineSpec]) -> EngineSpec:
 def _tell_better(better: EngineSpec, lacking: list[str], chosen: EngineSpec, task: Task, device: DeviceChoice) -> None:
     """What would have to be done to get a better picture than the chosen engine makes."""
     if lacking:
-        log.info(f"using {chosen.title}; for a better picture: srcli models pull {' '.join(lacking)}")
+        if not better.needs_accelerator or _accelerated(device):
+            size = format_bytes(Store(offline=True).lacking_size(lacking))
+            command = f"srcli models pull {' '.join(lacking)}"
+            log.info(f"using {chosen.title}; {better.title} makes a better picture: {command} (about {size})")
         return
     hours = _estimate(better, task, device)
     log.info(f"using {chosen.title}; {better.title} makes a better picture, but takes {hours}: `engine` {better.name}")
@@ -128,6 +153,14 @@ def recognize_adapter(adapter: str) -> EngineSpec | None:
     """The engine that this adapter, a name of weights.lock, a file or a folder, was made for."""
     evidence = _evidence(adapter)
     return next((spec for spec in _engines() if spec.recognizes(evidence)), None)
+
+
+def refuse_no_adapter(path: str) -> None:
+    """An error where a file or folder of the user's holds no networks that any engine takes as an adapter."""
+    files = _files_of(expand_user(path))
+    if any(file.suffix in PICKLES for file in files) or recognize_adapter(path) is not None:
+        return
+    raise WeightsError(f"{path}: holds no networks of an adapter: choose what an engine was trained into")
 
 
 def _engines() -> list[EngineSpec]:
@@ -151,12 +184,12 @@ def _estimate(spec: EngineSpec, task: Task, device: DeviceChoice) -> str:
     """What this engine would take here for a picture of a usual size."""
     from srcli.engines.forecast import forecast_run
     from srcli.engines.runtime.device import choose_device
-    from srcli.engines.runtime.forecast import format_duration, measure_speed
+    from srcli.engines.runtime.forecast import format_duration, known_speed
 
     where = choose_device(replace(device, memory=None))
     choice = spec.resolve(_for_task(spec, task, ModelChoice()), Store(offline=True))
     plan = forecast_run(choice, Job(task=task), USUAL, where)
-    duration = format_duration(plan.flop / measure_speed(where))
+    duration = format_duration(plan.flop / known_speed(where))
     return f"about {duration} for a result of {plan.result[0]}x{plan.result[1]} here"
 
 

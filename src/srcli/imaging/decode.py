@@ -15,7 +15,7 @@ from srcli.errors import PictureError
 from srcli.imaging.bands import Array, split_rows
 from srcli.imaging.picture import Metadata
 from srcli.imaging.resize import pillow_to_array
-from srcli.settings import REFUSE
+from srcli.settings import Frames
 
 SNIFFED_BYTES = 1 << 16  # bytes by which a file is known
 
@@ -35,7 +35,7 @@ class ReadOptions:
     """What a file may be, and how strictly it is read."""
 
     max_pixels: int
-    frames: str = REFUSE
+    frames: Frames = "refuse"
     lenient: bool = False  # take what there is of a cut file
 
 

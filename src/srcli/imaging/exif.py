@@ -15,6 +15,7 @@ EMPTY = b"II*\x00\x00\x00\x00\x00"
 
 WIDTH_TAG, HEIGHT_TAG, ORIENTATION_TAG = 0x100, 0x101, 0x112
 PROCESSED_BY, SOFTWARE = 0x000B, 0x131
+X_DENSITY, Y_DENSITY, DENSITY_UNIT, INCHES = 0x11A, 0x11B, 0x128, 2
 EXIF_IFD, GPS_IFD, INTEROP_IFD = 0x8769, 0x8825, 0xA005
 COMMENT, PIXEL_WIDTH, PIXEL_HEIGHT = 0x9286, 0xA002, 0xA003
 THUMBNAIL_TAG, THUMBNAIL_LENGTH = 0x201, 0x202
@@ -165,6 +166,17 @@ def update_exif(
         main[EXIF_IFD] = block.long(block.put(details))
     block.main, block.next = main, 0
     return block
+
+
+def set_exif_density(data: bytes, dpi: float) -> bytes:
+    """The block with this resolution, if it names one."""
+    block = ExifBlock.parse(data)
+    ratio = block.pack("LL", round(dpi * 1000), 1000)
+    for tag, entry in ((X_DENSITY, Field(RATIONAL, 1, ratio)), (Y_DENSITY, Field(RATIONAL, 1, ratio))):
+        if tag in block.main:
+            block.main[tag] = entry
+            block.main[DENSITY_UNIT] = block.short(INCHES)
+    return pack_exif(block)
 
 
 def pack_exif(block: ExifBlock) -> bytes:

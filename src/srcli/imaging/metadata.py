@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from PIL import Image, TiffImagePlugin
 
 from srcli.imaging import iptc
+from srcli.imaging.exif import set_exif_density
 from srcli.imaging.picture import Metadata
 
 EXIF_PREFIX = b"Exif\x00\x00"
@@ -39,6 +41,15 @@ def collect_metadata(picture: Image.Image) -> tuple[Metadata, list[str]]:
         text=text,
     )
     return found, notes
+
+
+def set_density(metadata: Metadata, dpi: float) -> Metadata:
+    """The metadata of a print of so many dots an inch."""
+    try:
+        exif = set_exif_density(metadata.exif, dpi) if metadata.exif else b""
+    except ValueError:  # broken, which is noticed and said where it is written
+        exif = metadata.exif
+    return replace(metadata, dpi=(dpi, dpi), exif=exif)
 
 
 def read_xmp(picture: Image.Image) -> bytes:

@@ -20,7 +20,6 @@ from srcli.imaging import exif
 from srcli.imaging.decode import SNIFFED_BYTES, BeyondPillow, Decoded, MissingPackage, ReadOptions, decode_channels
 from srcli.imaging.metadata import collect_metadata, read_exif
 from srcli.imaging.tiff_reader_checks import count_pages
-from srcli.settings import FIRST
 
 if TYPE_CHECKING:
     from srcli.imaging.format_base import Format
@@ -171,6 +170,6 @@ def _check_frames(picture: Image.Image, policy: str) -> list[str]:
     if picture.format == "MPO":
         return [f"the file holds {count} pictures: the first, which viewers show, was taken"]
     word = "pages" if tiff else "frames"
-    if policy != FIRST:
+    if policy != "first":
         raise PictureError(f"it has {count} {word}: take the first one with --frames first", "frames")
     return [f"the first of {count} {word} was taken"]

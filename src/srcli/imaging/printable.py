@@ -24,6 +24,14 @@ def format_count(number: object, thing: str) -> str:
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
+def format_bytes(size: int) -> str:
+    """Format a number of bytes in decimal units."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= scale:
+            return f"{size / scale:.1f} {unit}" if size < 100 * scale else f"{size / scale:.0f} {unit}"
+    return f"{size} B"
+
+
 def _visible(char: str) -> str:
     # Not printable are also format characters, which reorder or hide text, so that "gpj.exe" passes for "exe.jpg".
     if char.isprintable() or unicodedata.category(char) == "Zs":

@@ -22,14 +22,14 @@ from srcli.imaging.picture import Picture
 from srcli.imaging.printable import printable
 from srcli.imaging.resize import bleed_colour
 from srcli.imaging.safe_open import open_regular
-from srcli.settings import MAX_PIXELS, REFUSE
+from srcli.settings import MAX_PIXELS, Frames
 
 
 def read_picture(
     source: Path | bytes,
     *,
     max_pixels: int = MAX_PIXELS,
-    frames: str = REFUSE,
+    frames: Frames = "refuse",
     allow_truncated: bool = False,
     name: str = "standard input",
 ) -> Picture:

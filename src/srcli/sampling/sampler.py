@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import count
 from typing import Any, Protocol
 
 import torch
@@ -17,6 +18,7 @@ from srcli.sampling.tiling import Tile, gaussian
 TileWeight = Callable[[int, int], Tensor]  # height and width of a tile -> weight of each element
 # Steps done, of how many, the canvas after them, and what the scheduler expects it to become.
 OnStep = Callable[[int, int, Tensor, Tensor], None]
+OnTiles = Callable[[int, int], None]  # tiles done of a step, of how many
 
 
 class Denoiser(Protocol):
@@ -57,6 +59,7 @@ class Tiled:
     batch: int = 1
     device: torch.device = torch.device("cpu")
     weight: TileWeight = gaussian
+    on_tiles: OnTiles | None = None  # called between tiles; may raise to end the work there
 
     @property
     def stride(self) -> int:
@@ -64,7 +67,9 @@ class Tiled:
 
     def __call__(self, x: Tensor, t: Tensor, hint: Tensor, where: Sequence[Tile] | None = None) -> Tensor:
         total = torch.zeros(x.shape, dtype=torch.float32, device=x.device)
-        for tiles in self._batches():
+        for done, tiles in zip(count(0, self.batch), self._batches(), strict=False):
+            if done and self.on_tiles:
+                self.on_tiles(done, len(self.tiles))
             crops = torch.cat([tile.crop(x) for tile in tiles])
             hints = torch.cat([tile.crop(hint, self.stride) for tile in tiles])
             for tile, part in zip(tiles, self.inner(crops, t, hints, tiles), strict=True):

@@ -17,7 +17,6 @@ from srcli.files import is_dir, is_file
 from srcli.imaging.formats import is_format_suffix
 from srcli.imaging.printable import printable
 from srcli.imaging.read import read_picture, read_size
-from srcli.settings import FIRST
 
 NAMED = 3  # problems that are told one by one
 MAX_CAPTION = 10_000  # bytes
@@ -101,7 +100,7 @@ def _nothing(found: Survey, least: int) -> str:
 
 def read_levels(path: Path) -> Tensor:
     """A picture as (3, h, w) float32 in 0..1, upright and in sRGB. Raises PictureError."""
-    pixels = read_picture(path, frames=FIRST).pixels
+    pixels = read_picture(path, frames="first").pixels
     return to_unit(pixels)
 
 

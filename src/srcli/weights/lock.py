@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 from srcli.errors import WeightsError
 from srcli.files import read_regular
 
 SCHEMA = 1
 ENTRY_KINDS = ("adapter", "base", "captioner", "classifier", "detector", "engine", "lora", "metric", "preview", "vae")
+AddedKind = Literal["base", "adapter", "lora", "vae", "captioner", "classifier", "detector"]  # by users
 ENTRY_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 HUB_NAME = re.compile(rf"{HUB_ID.pattern}(@[\w./-]+)?")

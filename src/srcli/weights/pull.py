@@ -57,6 +57,13 @@ def is_wanted(entry: Entry, path: str, parts: Sequence[str]) -> bool:
     return not parts or any(own == part or own.startswith(part + "/") for part in parts)
 
 
+def size_of_parts(entry: Entry, parts: Sequence[str]) -> int:
+    """Bytes of an entry's files in `parts`; the entry's rough size where the files' own are not known."""
+    sizes = [file.size for path, file in entry.files.items() if is_wanted(entry, path, parts)]
+    known = [size for size in sizes if size is not None]
+    return sum(known) if entry.listed and len(known) == len(sizes) else entry.about or 0
+
+
 def plan_pull(
     entry: Entry,
     commit: Commit,

@@ -31,6 +31,7 @@ from srcli.weights.pull import (
     ignore_progress,
     is_wanted,
     plan_pull,
+    size_of_parts,
 )
 from srcli.weights.raw_files import RawFiles
 from srcli.weights.trust import Stamps, find_fault, quarantine_file
@@ -120,6 +121,16 @@ class Store:
     def has(self, name: str) -> bool:
         """Tell whether an entry and all that it needs are here. Touches neither network nor content."""
         return all(self.is_here(entry, parts) for entry, parts in self.family(name))
+
+    def lacking_size(self, names: Sequence[str]) -> int:
+        """Bytes that these entries and all that they need would bring, as far as sizes are known."""
+        lacking = {
+            entry.name: size_of_parts(entry, parts)
+            for name in names
+            for entry, parts in self.family(name)
+            if entry.origin is not None and not self.is_here(entry, parts)
+        }
+        return sum(lacking.values())
 
     def opens(self, name: str, allow_pickle: bool) -> bool:
         """Tell whether an entry and all that it needs are here, and no pickle is in the way that was not allowed."""

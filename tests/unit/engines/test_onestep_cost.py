@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -117,12 +118,19 @@ def test_auto_opens_no_pickle_that_was_not_allowed(add: Add, with_gpu: None) -> 
     assert engine() == "pasd"
 
 
-def test_nobody_is_told_to_get_optional_weights(add: Add, said: list[str]) -> None:
+def test_nobody_is_told_to_get_optional_weights(add: Add, with_gpu: None, said: list[str]) -> None:
     assert engine() == "builtin"
-    assert "srcli models pull pasd" in said[0] and "pisa" not in said[0]
+    assert re.search(r"PASD makes a better picture: srcli models pull pasd \(about \d+\.\d GB\)$", said[0]), said
 
 
 def test_old_photographs_get_it_when_it_is_named(add: Add, with_gpu: None) -> None:
     add("pasd", "sd15", "realistic", "pisa-sr", "sd21-base")
     assert engine(task=RESTORE) == "pasd"
     assert engine(task=RESTORE, engine="onestep") == "onestep"
+
+
+def test_without_an_accelerator_nothing_that_needs_one_is_advertised(
+    monkeypatch: pytest.MonkeyPatch, said: list[str]
+) -> None:
+    monkeypatch.setattr(choosing, "_accelerated", lambda device: False)
+    assert engine() == "builtin" and said == []

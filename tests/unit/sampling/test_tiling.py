@@ -121,3 +121,19 @@ def test_a_small_canvas_is_taken_whole_and_a_wish_is_granted():
 
 def test_spread_is_even():
     assert spread(100, 40, 3) == [0, 30, 60]
+
+
+def test_a_step_can_be_ended_between_tiles():
+    seen = []
+
+    def end_at_the_second(done, total):
+        seen.append((done, total))
+        if done >= 4:
+            raise InterruptedError
+
+    x, hint = torch.zeros(1, 3, 40, 40), torch.zeros(1, 3, 80, 80)
+    tiles = grid(40, 40, Tiling(size=12, overlap=4))
+    tiled = Tiled(Pointwise(), tiles, 2, on_tiles=end_at_the_second)
+    with pytest.raises(InterruptedError):
+        tiled(x, torch.tensor(0.0), hint)
+    assert seen == [(2, len(tiles)), (4, len(tiles))]

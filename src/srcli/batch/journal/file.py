@@ -17,7 +17,7 @@ from srcli.files import create_folder, open_own_file, real_path, try_lock
 from srcli.imaging.printable import printable
 
 JOURNAL_NAME = ".srcli-journal.jsonl"
-STARTED, RUN, PICTURE = "started", "run", "picture"
+STARTED, RUN, PICTURE, END = "started", "run", "picture", "end"
 Record = Mapping[str, Any]
 LONGEST_RECORD = 1 << 20  # bytes; lines of srcli have a few thousand
 
@@ -62,9 +62,14 @@ class JournalFile:
     def close(self) -> None:
         os.close(self._file)
 
-    def begin(self, recipe: str, settings: Mapping[str, object]) -> None:
-        """Write the first line of a run, with all settings."""
-        self._add({"event": RUN, "time": _now(), "pid": os.getpid(), "recipe": recipe, "settings": settings})
+    def begin(self, recipe: str, settings: Mapping[str, object], pictures: int) -> None:
+        """Write the first line of a run, with all settings and the number of its pictures."""
+        head = {"pid": os.getpid(), "pictures": pictures, "recipe": recipe, "settings": settings}
+        self._add({"event": RUN, "time": _now(), **head})
+
+    def end(self, left: int) -> None:
+        """Write the last line of a run that was not killed."""
+        self._add({"event": END, "time": _now(), "left": left})
 
     def add(self, **fields: object) -> None:
         """Append a line about one picture; it is synced to disk when this returns."""

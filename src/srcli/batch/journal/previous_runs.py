@@ -11,10 +11,11 @@ import sqlite3
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from srcli.batch.journal.file import JOURNAL_NAME, PICTURE, RUN, STARTED, FileStamp, read_records, text_or_none
+from srcli.batch.journal.file import END, JOURNAL_NAME, PICTURE, RUN, STARTED, FileStamp, read_records, text_or_none
 from srcli.batch.planning.output_names import is_numbered_name
 from srcli.batch.report import DONE, FAILED
 from srcli.errors import InputError
@@ -65,14 +66,24 @@ class JournalSummary:
     failed: int
     unfinished: int  # started by a run that was killed, and not finished since
     seconds: float
+    left: int | None  # pictures of the last run that are not done; None where its journal does not say
+    elapsed: float  # seconds between the beginning and the last news of each run
     slowest: list[tuple[str, float]]
     failures: list[tuple[str, int, str]]
+
+    @property
+    def per_minute(self) -> float:
+        """Results in a minute of running."""
+        return 60 * self.done / self.elapsed if self.elapsed else 0.0
 
     def fields(self) -> dict[str, Any]:
         """For JSON."""
         return {
             **{name: getattr(self, name) for name in ("runs", "done", "failed", "unfinished")},
             "seconds": round(self.seconds, 3),
+            "left": self.left,
+            "elapsed": self.elapsed,
+            "per_minute": round(self.per_minute, 2),
             "slowest": [{"source": source, "seconds": seconds} for source, seconds in self.slowest],
             "failures": [{"kind": k, "count": count, "example": text} for k, count, text in self.failures],
         }
@@ -81,7 +92,10 @@ class JournalSummary:
         """For people."""
         total = format_count(self.done + self.failed + self.unfinished, "picture")
         each = f", {self.seconds / self.done:.2f} s each" if self.done else ""
-        out = [f"{total} in {format_count(self.runs, 'run')}: {self.done} done{each}, {self.failed} failed"]
+        left = f", {self.left} left" if self.left is not None else ""
+        out = [f"{total} in {format_count(self.runs, 'run')}: {self.done} done{each}, {self.failed} failed{left}"]
+        if self.elapsed:
+            out.append(f"{timedelta(seconds=self.elapsed)} elapsed, {self.per_minute:.1f} a minute")
         if self.unfinished:
             out.append(f"{self.unfinished} begun and not finished: run the same command again")
         if self.slowest:
@@ -93,6 +107,41 @@ class JournalSummary:
         return out
 
 
+@dataclass
+class RunClock:
+    """How long runs went, and what the last one left, from the records of a journal."""
+
+    pictures: int | None = None
+    ended_with: int | None = None
+    elapsed: float = 0.0
+    _last: datetime | None = None
+
+    def read_record(self, record: dict[str, Any]) -> None:
+        event, now = record.get("event"), _time(record.get("time"))
+        if event == RUN:
+            pictures = record.get("pictures")
+            self.pictures, self.ended_with = pictures if type(pictures) is int else None, None
+        elif now is not None and self._last is not None:
+            self.elapsed += max(0.0, (now - self._last).total_seconds())
+        if event == END and type(record.get("left")) is int:
+            self.ended_with = record["left"]
+        self._last = now or self._last
+
+    def left(self, ended: int) -> int | None:
+        """What a run that was killed left is what has not ended since the first."""
+        if self.ended_with is not None or self.pictures is None:
+            return self.ended_with
+        return max(0, self.pictures - ended)
+
+
+def _time(text: object) -> datetime | None:
+    try:
+        found = datetime.fromisoformat(text) if isinstance(text, str) else None
+    except ValueError:
+        return None
+    return found if found is None or found.tzinfo else None
+
+
 class PreviousRuns:
     """Journals, read into a private temporary database, so that long ones need little memory."""
 
@@ -100,12 +149,14 @@ class PreviousRuns:
         self._db = sqlite3.connect("")
         self._db.executescript(ATTEMPT_SCHEMA)
         self.runs = 0
+        self._clock = RunClock()
 
     def read(self, path: Path) -> None:
         """Read a journal, if there is one; invalid records are skipped."""
         folder = real_path(path.parent)
         for record in read_records(path) if path_or_link_exists(path) else ():
             self.runs += record.get("event") == RUN
+            self._clock.read_record(record)
             if record.get("event") == PICTURE and isinstance(record.get("source"), str):
                 with suppress(ValueError):  # not a valid file name
                     self._learn(folder, record)
@@ -142,6 +193,8 @@ class PreviousRuns:
             failed=count.get(FAILED, 0),
             unfinished=count.get(STARTED, 0),
             seconds=self._db.execute(total, (DONE,)).fetchone()[0],
+            left=self._clock.left(count.get(DONE, 0) + count.get(FAILED, 0)),
+            elapsed=self._clock.elapsed,
             slowest=self._db.execute(slowest, (DONE, SLOWEST_SHOWN)).fetchall(),
             failures=self._db.execute(failures, (FAILED,)).fetchall(),
         )

@@ -17,7 +17,7 @@ from srcli.files import hash_file
 class JournalWriter:
     """Records for every picture what is about to happen and what happened."""
 
-    def __init__(self, settings: BatchSettings, folder: Path) -> None:
+    def __init__(self, settings: BatchSettings, folder: Path, pictures: int) -> None:
         self._recipe, self._seed, self._models = settings.recipe(), settings.job.seed, settings.lock
         self._journal = JournalFile(folder)
         self._lock = threading.Lock()
@@ -25,10 +25,14 @@ class JournalWriter:
         self._recipes: dict[Path, str] = {}
         self._results: dict[Path, str] = {}  # SHA-256 of results that are about to be renamed into place
         self.path = self._journal.path
-        self._journal.begin(self._recipe, settings.result_settings())
+        self._journal.begin(self._recipe, settings.result_settings(), pictures)
 
     def close(self) -> None:
         self._journal.close()
+
+    def end(self, left: int) -> None:
+        with self._lock:
+            self._journal.end(left)
 
     def reading(self, item: Item) -> None:
         """Remember the stamp of a file before it is read; later records use it."""

@@ -72,21 +72,16 @@ class OutputNamer:
         return self._job.task.suffix(self._factor(item))
 
     def _factor(self, item: FoundFile) -> float:
-        if self._job.task.done != "x" or _known(self._job):
+        if self._job.task.done != "x" or self._job.size.is_scale:
             return self._job.factor(1, 1)
         if item.path == Path(STDIO):
             raise InputError("the scale of a picture from stdin is unknown before it is read: give -o FILE")
         return self._job.factor(*self._measure(item.path))
 
 
-def _known(job: Job) -> bool:
-    """Return whether the scale is the same for pictures of every size."""
-    return job.size.width is None and job.size.height is None and job.size.long_side is None
-
-
 def least_factor(job: Job) -> float:
     """The smallest scale that is known before any picture is read."""
-    return job.factor(1, 1) if _known(job) else 1.0
+    return job.factor(1, 1) if job.size.is_scale else 1.0
 
 
 def output_suffix(path: Path, format: str | None) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from srcli.engines.base import AdapterEvidence, Engine, EngineSpec, Preset, Profile, Size, TaskSupport
 from srcli.errors import InputError
 from srcli.files import expand_user, is_dir, is_file
-from srcli.settings import ModelChoice, Sampling
+from srcli.settings import ColorFix, ModelChoice, Sampling
 from srcli.tasks import CLEAN_PROMPT, RESTORE, UPSCALE, Job
 from srcli.weights.families import ONE_STEP, detect_header
 from srcli.weights.header import read_header
@@ -116,7 +116,7 @@ def _variant_of_file(path: Path) -> str | None:
     return next((variant.name for variant in VARIANTS.values() if variant.kind == kind), None)
 
 
-def _profile(fidelity: float | None = None, color_fix: str = "adain") -> Profile:
+def _profile(fidelity: float | None = None, color_fix: ColorFix = "adain") -> Profile:
     defaults = Sampling(fidelity=fidelity, color_fix=color_fix)
     return Profile(defaults=defaults, presets={"draft": Preset(sampling=Sampling(tiny_vae=True))})
 

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch.nn.functional import conv2d
 
 from srcli.engines.base import Size
 from srcli.engines.runtime.device import Device
+from srcli.files import create_folder, replace_file
+from srcli.weights.places import find_places
 
+SPEEDS = "speeds.json"
 SHARE = {"cpu": 0.6, "cuda": 0.35, "mps": 0.35}  # of a convolution's speed that whole networks reach
 
 
@@ -54,9 +61,32 @@ def format_duration(seconds: float) -> str:
     return f"{seconds:.1f} s"
 
 
+def known_speed(device: Device) -> float:
+    """FLOP a second of a whole network on this device, measured once and kept: the load of a moment says nothing."""
+    file = find_places().data / SPEEDS
+    key = f"{device}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    speeds = _read_speeds(file)
+    if key not in speeds:
+        speeds[key] = measure_speed(device)
+        with suppress(OSError):  # who cannot write it measures again
+            create_folder(file.parent)
+            with replace_file(file) as fresh:
+                fresh.write_text(json.dumps(speeds), encoding="utf-8")
+    return speeds[key]
+
+
+def _read_speeds(file: Path) -> dict[str, float]:
+    try:
+        found = json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    speeds = found.items() if isinstance(found, dict) else ()
+    return {key: speed for key, speed in speeds if isinstance(speed, float) and 0 < speed < math.inf}
+
+
 def measure_speed(device: Device) -> float:
     """FLOP a second of a whole network, from a convolution of the kind that most of it is."""
-    x = torch.randn(2, 320, 64, 64, dtype=device.dtype, device=device.torch)
+    x = torch.randn(1, 320, 64, 64, dtype=device.dtype, device=device.torch)
     weight = torch.randn(320, 320, 3, 3, dtype=device.dtype, device=device.torch)
     flop = 2 * weight.numel() * x[:, 0].numel()
     best = min(_seconds(lambda: conv2d(x, weight, padding=1), device) for _ in range(4))
@@ -64,8 +94,10 @@ def measure_speed(device: Device) -> float:
 
 
 def _seconds(work: Callable[[], object], device: Device) -> float:
-    began = time.perf_counter()
+    """On a CPU, the time that its threads computed, so that other programs do not count."""
+    clock = time.perf_counter if device.accelerated else time.process_time
+    began = clock()
     work()
     if device.accelerated:
         torch.accelerator.synchronize(device.torch)
-    return time.perf_counter() - began
+    return (clock() - began) / (1 if device.accelerated else torch.get_num_threads())

@@ -16,7 +16,6 @@ from torch.nn import functional as F
 from srcli.degrade.draws import SeededDraws
 from srcli.errors import PictureError
 from srcli.imaging.read import read_picture
-from srcli.settings import FIRST
 from srcli.train.builtin.lettering import draw_patch
 from srcli.train.builtin.operations import Pixels
 
@@ -33,7 +32,7 @@ def is_held_out(path: Path) -> bool:
 def decode_photo(path: Path) -> Pixels | None:
     """The picture as 8-bit sRGB, upright, or None where it cannot be read."""
     try:
-        pixels = read_picture(path, frames=FIRST).pixels
+        pixels = read_picture(path, frames="first").pixels
     except PictureError:
         return None
     return pixels.astype(np.uint8) if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)

@@ -1,0 +1,52 @@
+"""How far a picture is: one share over passes, blocks, stages, steps and tiles, which only grows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from srcli.cli.progress import PictureProgress
+
+Event = tuple[str, int, int]
+
+
+def told(*, passes: int, blocks: int, steps: int, tiles: int) -> Iterator[Event]:
+    """What the pipeline tells of a picture."""
+    for index in range(passes):
+        if passes > 1:
+            yield "pass", index, passes
+        for block in range(blocks):
+            yield "preparing", block, blocks
+            if steps:
+                yield "sampling", block * steps, blocks * steps
+            for step in range(steps):
+                yield from (("tiles", tile, tiles) for tile in range(1, tiles))
+                yield "sampling", block * steps + step + 1, blocks * steps
+            yield "finishing", block, blocks
+
+
+def shares(**sizes: int) -> list[float]:
+    picture, found = PictureProgress("a.png"), []
+    for event in told(**sizes):
+        picture.move(*event)
+        found.append(picture.share)
+    return found
+
+
+def test_it_only_grows_and_does_not_end_early() -> None:
+    for passes in (1, 2, 3):
+        for blocks, tiles in ((1, 5), (4, 1)):
+            for steps in (0, 3):
+                found = shares(passes=passes, blocks=blocks, steps=steps, tiles=tiles)
+                assert found == sorted(found)
+                assert found[-1] < 1
+
+
+def test_a_second_pass_is_most_of_the_work() -> None:
+    found = shares(passes=2, blocks=1, steps=4, tiles=1)
+    first, second = found[: len(found) // 2], found[len(found) // 2 :]
+    assert max(first) < 1 / 17 <= second[-1] / 2
+
+
+def test_tiles_move_a_step() -> None:
+    found = shares(passes=1, blocks=1, steps=2, tiles=5)
+    assert len(set(found[1:-1])) == len(found) - 2  # the first and the last step begin and end with the stage
