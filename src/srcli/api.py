@@ -46,7 +46,7 @@ from srcli.tasks import COLORIZE, RESTORE, STYLIZE, UPSCALE, Job, Task
 if TYPE_CHECKING:
     from srcli.pipeline import EnginePipeline
 
-PictureSource = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]
+PictureSource = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any] | Picture
 ProgressCallback = Callable[[str, int, int], None]  # stage, done, of
 TASKS_BY_METHOD: Mapping[str, Task] = {"upscale": UPSCALE, "stylize": STYLIZE, "restore": RESTORE, "colorize": COLORIZE}
 
@@ -245,7 +245,9 @@ def make_job(task: Task, options: Mapping[str, Any]) -> Job:
 
 def read_source(image: PictureSource) -> Picture:
     """The picture in a file, in the bytes of one, in a Pillow image, or in an array of levels."""
-    if isinstance(image, bytes):
+    if isinstance(image, Picture):
+        picture = image
+    elif isinstance(image, bytes):
         picture = read_picture(image, name="the picture")
     elif isinstance(image, Image.Image):
         picture = read_picture(_encoded(image), name="the picture")

@@ -20,6 +20,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 # From top to bottom. A room imports itself and rooms further down.
 ROOMS = (
     "cli",
+    "serve",
     "compare",
     "evaluate",
     "batch",

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from srcli import __version__, messages
-from srcli.cli import compare, config, degrade, doctor, evaluate, models, pictures, report, train
+from srcli.cli import compare, config, degrade, doctor, evaluate, models, pictures, report, serve, train
 from srcli.cli.boundary import INTERRUPTED, ErrorBoundary, open_streams, print_error
 from srcli.threads import sleep_when_idle
 
@@ -46,6 +46,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate.print_evaluation,
     "degrade": degrade.write_test_set,
     "compare": compare.write_comparison,
+    "serve": serve.run_page_server,
 }
 for name, command in COMMANDS.items():
     app.command(name)(command)

@@ -1,0 +1,48 @@
+"""`srcli serve`: the page and the HTTP interface."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from srcli.cli.boundary import print_error, write_line
+from srcli.errors import InputError
+
+
+def run_page_server(
+    folder: Annotated[
+        Path, typer.Option("--folder", "-o", help="Where jobs and results are kept; a restart goes on with them.")
+    ] = Path("srcli-jobs"),
+    port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8765,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; beyond this machine only with --token.")
+    ] = "127.0.0.1",
+    token: Annotated[
+        str | None, typer.Option(help="What clients must send; a random one by default.", envvar="SRCLI_TOKEN")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    max_memory: Annotated[str | None, typer.Option(help="What a job may take, such as 4G.")] = None,
+) -> None:
+    """Serve a page for people without a terminal, and jobs over HTTP. Prints its address; Ctrl-C ends it."""
+    from srcli.serve.run import run_server
+    from srcli.serve.settings import ServerSettings, is_loopback
+    from srcli.settings import DeviceChoice, size_in_bytes
+
+    if not is_loopback(host):
+        if token is None:
+            raise InputError(f"--host {host} lets other machines in: give --token too, a secret of your own")
+        print_error(f"whoever reaches {host}:{port} and has the token can use this machine; nothing is encrypted")
+    settings = ServerSettings(
+        folder=folder,
+        token=token or secrets.token_urlsafe(24),
+        host=host,
+        port=port,
+        device=DeviceChoice(
+            device=device, dtype=dtype, memory=None if max_memory is None else size_in_bytes(max_memory)
+        ),
+    )
+    run_server(settings, lambda line: write_line(line.encode()))

@@ -1,0 +1,1 @@
+"""`srcli serve`: a page and an HTTP interface for people without a terminal."""

@@ -1,0 +1,254 @@
+"""The routes: the page, its parts, and jobs over HTTP. `openapi.json` beside the page describes them."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import tempfile
+import zipfile
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from importlib import resources
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from starlette.applications import Starlette
+from starlette.background import BackgroundTask
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from srcli.engines.registry import all_engines
+from srcli.errors import InputError, SrcliError
+from srcli.imaging.formats import writable_formats
+from srcli.serve.guard import Guard, TooLarge, TooSlow, refuse
+from srcli.serve.jobs import DONE, ENDED, JobRecord, JobStore
+from srcli.serve.naming import download_name
+from srcli.serve.orders import parse_order
+from srcli.serve.settings import ServerSettings
+from srcli.serve.worker import Worker, write_comparison
+from srcli.weights.store import Store
+
+PARTS = {"/": "page.html", "/page.js": "page.js", "/page.css": "page.css", "/v1/openapi.json": "openapi.json"}
+KINDS = {"html": "text/html", "js": "text/javascript", "css": "text/css", "json": "application/json"}
+PIECE = 1 << 20
+LOOK_EVERY = 0.2  # seconds between looks for news
+
+
+def create_app(settings: ServerSettings, store: JobStore, worker: Worker) -> Starlette:
+    """The application. Its worker starts and ends with it."""
+
+    @asynccontextmanager
+    async def run_worker(app: Starlette) -> AsyncIterator[None]:
+        worker.start()
+        yield
+        worker.close()
+
+    server = Server(store)
+    routes = [Route(path, server.send_part) for path in PARTS]
+    routes.append(Route("/favicon.ico", lambda request: Response(status_code=204)))  # browsers ask by themselves
+    routes += [
+        Route("/v1/choices", server.list_choices),
+        Route("/v1/events", server.stream_all),
+        Route("/v1/results.zip", server.send_zip),
+        Route("/v1/jobs", server.list_jobs, methods=["GET"]),
+        Route("/v1/jobs", server.create_job, methods=["POST"]),
+        Route("/v1/jobs/{id}", server.show_job, methods=["GET"]),
+        Route("/v1/jobs/{id}", server.delete_job, methods=["DELETE"]),
+        Route("/v1/jobs/{id}/events", server.stream_one),
+        Route("/v1/jobs/{id}/result", server.send_result),
+        Route("/v1/jobs/{id}/compare", server.send_comparison),
+    ]
+    handlers: dict[Any, Any] = {
+        InputError: _answer(400, "input"),
+        SrcliError: _answer(500, "failed"),
+        TooLarge: _answer(413, "too-large", "the body is larger than this server takes"),
+        TooSlow: _answer(408, "too-slow", "the body did not come in time"),
+        ClientDisconnect: _answer(400, "disconnected", "the client left"),
+        HTTPException: _answer_http,
+        OSError: _answer_machine,
+    }
+    return Starlette(
+        routes=routes,
+        middleware=[Middleware(Guard, settings=settings)],
+        exception_handlers=handlers,
+        lifespan=run_worker,
+    )
+
+
+def _answer(status: int, kind: str, message: str | None = None) -> Any:
+    async def handle(request: Request, error: Exception) -> Response:
+        return refuse(status, kind, message or str(error))
+
+    return handle
+
+
+async def _answer_http(request: Request, error: HTTPException) -> Response:
+    return refuse(error.status_code, "http", error.detail)
+
+
+async def _answer_machine(request: Request, error: OSError) -> Response:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return refuse(507 if full else 500, "machine", f"the server's disk: {error.strerror}")
+
+
+class Server:
+    """What the routes do, on one store."""
+
+    def __init__(self, store: JobStore) -> None:
+        self._store = store
+
+    async def send_part(self, request: Request) -> Response:
+        name = PARTS[request.url.path]
+        text = (resources.files("srcli.serve") / "page" / name).read_text(encoding="utf-8")
+        return Response(text, media_type=KINDS[name.rpartition(".")[2]])
+
+    async def list_choices(self, request: Request) -> Response:
+        """What a job may ask for, on this machine."""
+        here = set(await run_in_threadpool(Store(offline=True).here))
+        engines = {name: {"title": spec.title, "tasks": sorted(spec.tasks)} for name, spec in all_engines().items()}
+        bases = [name for name in Store(offline=True).bases() if name in here]
+        return JSONResponse(
+            {"engines": engines, "bases": bases, "formats": [row.name.lower() for row in writable_formats()]}
+        )
+
+    async def list_jobs(self, request: Request) -> Response:
+        return JSONResponse({"jobs": [describe(job) for job in self._store.all()]})
+
+    async def create_job(self, request: Request) -> Response:
+        async with request.form(max_files=2, max_fields=8) as form:
+            job = await self._take(form)
+        return JSONResponse(describe(job), 201, {"location": f"/v1/jobs/{job.id}"})
+
+    async def _take(self, form: FormData) -> JobRecord:
+        files = {name: value for name, value in form.multi_items() if isinstance(value, UploadFile)}
+        fields = {name: value for name, value in form.multi_items() if isinstance(value, str)}
+        if unknown := sorted(files.keys() - {"image", "mask"}):
+            raise InputError(f"`{unknown[0]}` is no file field: send `image`, and `mask` where you have one")
+        if "image" not in files:
+            raise InputError("no `image` was sent: a multipart form with a file named `image` is needed")
+        order = parse_order(files["image"].filename or "picture", fields)
+        with tempfile.TemporaryDirectory(dir=self._store.folder, prefix=".upload-") as folder:
+            paths = {name: Path(folder) / name for name in files}
+            for name, path in paths.items():
+                await _save(files[name], path)
+            return await run_in_threadpool(self._store.add, order, paths["image"], paths.get("mask"))
+
+    def _find(self, request: Request) -> JobRecord:
+        if (job := self._store.get(request.path_params["id"])) is None:
+            raise HTTPException(404, "there is no such job")
+        return job
+
+    def _find_done(self, request: Request) -> JobRecord:
+        job = self._find(request)
+        if job.status != DONE:
+            raise HTTPException(409, f"the job is {job.status}")
+        return job
+
+    async def show_job(self, request: Request) -> Response:
+        return JSONResponse(describe(self._find(request)))
+
+    async def delete_job(self, request: Request) -> Response:
+        """A job that waits or runs is cancelled; one that has ended is removed with its files."""
+        job = self._find(request)
+        if job.status in ENDED:
+            await run_in_threadpool(self._store.remove, job.id)
+        else:
+            await run_in_threadpool(self._store.cancel, job.id)
+        return Response(status_code=204)
+
+    async def send_result(self, request: Request) -> Response:
+        job = self._find_done(request)
+        return FileResponse(self._store.result_path(job), headers={"content-disposition": attach(download_name(job))})
+
+    async def send_comparison(self, request: Request) -> Response:
+        """The page of `srcli compare`, which brings its policy, for the script inside it, in its own head."""
+        job = self._find_done(request)
+        page = await run_in_threadpool(write_comparison, self._store, job)
+        policy = "base-uri 'none'; frame-ancestors 'none'"
+        return FileResponse(page, media_type="text/html", headers={"content-security-policy": policy})
+
+    async def send_zip(self, request: Request) -> Response:
+        jobs = [job for job in self._store.all() if job.status == DONE]
+        if not jobs:
+            raise HTTPException(404, "no job is done")
+        path = await run_in_threadpool(_pack, self._store, jobs)
+        headers = {"content-disposition": attach("srcli-results.zip")}
+        return FileResponse(path, headers=headers, background=BackgroundTask(path.unlink, missing_ok=True))
+
+    async def stream_all(self, request: Request) -> Response:
+        return _stream(self._news_of_all(request))
+
+    async def stream_one(self, request: Request) -> Response:
+        return _stream(self._news_of_one(request, self._find(request).id))
+
+    async def _news_of_all(self, request: Request) -> AsyncIterator[str]:
+        seen = -1
+        async for _ in _ticks(request):
+            if self._store.version != seen:
+                seen = self._store.version
+                yield _event({"jobs": [describe(job) for job in self._store.all()]})
+
+    async def _news_of_one(self, request: Request, name: str) -> AsyncIterator[str]:
+        last = None
+        async for _ in _ticks(request):
+            job = self._store.get(name)
+            if job is None:
+                return
+            if job != last:
+                last = job
+                yield _event(describe(job))
+            if job.status in ENDED:
+                return
+
+
+def describe(job: JobRecord) -> dict[str, Any]:
+    """A job as clients see it."""
+    shown = asdict(job)
+    shown["download"] = f"/v1/jobs/{job.id}/result" if job.status == DONE else None
+    return shown
+
+
+def attach(name: str) -> str:
+    """A header that has browsers save the answer under a name."""
+    return f"attachment; filename*=UTF-8''{quote(name)}"
+
+
+async def _save(upload: UploadFile, path: Path) -> None:
+    with path.open("wb") as file:
+        while piece := await upload.read(PIECE):
+            await run_in_threadpool(file.write, piece)
+
+
+def _pack(store: JobStore, jobs: list[JobRecord]) -> Path:
+    """All results in one file. They are compressed already."""
+    with tempfile.NamedTemporaryFile(dir=store.folder, prefix=".zip-", suffix=".zip", delete=False) as file:
+        taken: dict[str, int] = {}
+        with zipfile.ZipFile(file, "w") as archive:
+            for job in jobs:
+                name = download_name(job)
+                taken[name] = number = taken.get(name, 0) + 1
+                stem, dot, suffix = name.rpartition(".")
+                archive.write(store.result_path(job), name if number == 1 else f"{stem}_{number}{dot}{suffix}")
+    return Path(file.name)
+
+
+async def _ticks(request: Request) -> AsyncIterator[None]:
+    while not await request.is_disconnected():
+        yield
+        await asyncio.sleep(LOOK_EVERY)
+
+
+def _stream(events: AsyncIterator[str]) -> Response:
+    return StreamingResponse(events, media_type="text/event-stream")
+
+
+def _event(data: Mapping[str, Any]) -> str:
+    return f"data: {json.dumps(data)}\n\n"

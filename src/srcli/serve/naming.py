@@ -1,0 +1,39 @@
+"""How results are called on disk and for who downloads them."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePath
+
+from srcli.api import find_task, make_job
+from srcli.batch.planning.output_names import output_suffix
+from srcli.imaging.formats import writable_formats
+from srcli.imaging.picture import Picture
+from srcli.serve.jobs import JobRecord
+
+LONGEST_NAME = 120
+
+
+def clean_name(text: str) -> str:
+    """A sender's file name without folders, control characters and what no file system takes."""
+    name = text.replace("\\", "/").rsplit("/", 1)[-1]
+    kept = "".join("_" if ord(c) < 32 or ord(c) == 127 or c in '<>:"|?*' else c for c in name).strip(" .")
+    stem, dot, suffix = kept.rpartition(".")
+    if not stem or len(suffix) > 8:
+        return kept[:LONGEST_NAME] or "picture"
+    return stem[:LONGEST_NAME] + dot + suffix
+
+
+def name_result(job: JobRecord, picture: Picture) -> str:
+    """The file in the job's folder: always `result`, in the format asked for, or in the source's own."""
+    if job.format is not None:
+        return f"result{output_suffix(Path(job.name), job.format)}"
+    kind = picture.format if picture.format in {row.name for row in writable_formats()} else "PNG"
+    return f"result{output_suffix(Path('x'), kind)}"
+
+
+def download_name(job: JobRecord) -> str:
+    """As the command line would call the result: `NAME_x4.jpg`."""
+    width, height = job.sizes["source"]
+    order = make_job(find_task(job.task), dict(job.options))
+    suffix = order.task.suffix(order.factor(width, height))
+    return f"{PurePath(job.name).stem}{suffix}{PurePath(job.result or '').suffix}"

@@ -1,0 +1,65 @@
+"""Serve until a signal ends it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+
+from srcli.errors import InputError, MachineError
+from srcli.serve.settings import ServerSettings
+
+
+def run_server(settings: ServerSettings, announce: Callable[[str], None]) -> None:
+    """Listen, announce the address with its token, and answer until SIGINT or SIGTERM. Raises MachineError."""
+    try:
+        import uvicorn
+
+        from srcli.serve.app import create_app
+    except ImportError as error:
+        raise InputError(f"the server needs more packages ({error.name}): pip install 'srcli[web]'") from error
+    from srcli.serve.jobs import JobStore
+    from srcli.serve.worker import Worker
+
+    listener = _listen(settings)
+    settings = replace(settings, port=listener.getsockname()[1])
+    store = JobStore(settings.folder, settings.limits.jobs)
+    app = create_app(settings, store, Worker(store, settings))
+    announce(address(settings))
+    config = uvicorn.Config(
+        app,
+        log_level="critical",
+        server_header=False,
+        limit_concurrency=settings.limits.connections,
+        timeout_keep_alive=15,
+        timeout_graceful_shutdown=2,
+        h11_max_incomplete_event_size=64 * 1024,
+    )
+    with suppress(KeyboardInterrupt):  # the way to end a server; a job that runs is begun anew next time
+        uvicorn.Server(config).run(sockets=[listener])
+    # The interpreter cannot end under a worker deep in a network. What is on disk is whole at any time.
+    sys.stdout.flush()
+    os._exit(0)
+
+
+def address(settings: ServerSettings) -> str:
+    """What to open in a browser."""
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"http://{host}:{settings.port}/?token={settings.token}"
+
+
+def _listen(settings: ServerSettings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if sys.platform != "win32":
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        where = f"{settings.host}:{settings.port}"
+        raise MachineError(f"cannot listen on {where} ({error.strerror}): give another --port") from error
+    return listener

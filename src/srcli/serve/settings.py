@@ -1,0 +1,58 @@
+"""What a server is told: where it listens, what it keeps, and how much it takes."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from srcli.errors import InputError
+from srcli.settings import DeviceChoice
+
+MIB = 1 << 20
+LEAST_TOKEN = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one client may ask for. Sizes are in bytes, times in seconds."""
+
+    body: int = 512 * MIB
+    pixels: int = 100_000_000
+    jobs: int = 500
+    connections: int = 64
+    silence: float = 30.0  # between two pieces of a body
+    reading: float = 120.0  # for decoding one picture
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    """One server."""
+
+    folder: Path
+    token: str
+    host: str = "127.0.0.1"
+    port: int = 8765
+    device: DeviceChoice = field(default_factory=DeviceChoice)
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65535:
+            raise InputError(f"--port {self.port} is out of range: give a number from 0 to 65535")
+        if len(self.token) < LEAST_TOKEN:
+            raise InputError(f"--token is too short: give {LEAST_TOKEN} characters or more")
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether only this machine can connect."""
+        return is_loopback(self.host)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name or address stands for this machine alone."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

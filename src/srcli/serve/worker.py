@@ -1,0 +1,144 @@
+"""The one thread that does jobs, in order, with one pipeline at a time in memory."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from concurrent.futures import CancelledError
+from pathlib import Path
+from typing import Any
+
+from srcli.api import Pipeline, Result
+from srcli.batch.reading.reader import PictureReader
+from srcli.batch.settings import InputOptions
+from srcli.compare.run import Comparison, compare
+from srcli.errors import MachineError, PictureError, SrcliError
+from srcli.imaging.picture import Picture
+from srcli.serve.jobs import CANCELLED, DONE, FAILED, MASK, SOURCE, JobRecord, JobStore
+from srcli.serve.naming import name_result
+from srcli.serve.settings import ServerSettings
+
+log = logging.getLogger(__name__)
+
+
+class Cancelled(Exception):
+    """The job was cancelled while it ran."""
+
+
+class Worker:
+    """Runs jobs of a store until the process ends."""
+
+    def __init__(self, store: JobStore, settings: ServerSettings) -> None:
+        self._store, self._settings = store, settings
+        self._reader = PictureReader(
+            InputOptions(inputs=("-",), max_pixels=settings.limits.pixels), timeout=settings.limits.reading
+        )
+        self._loaded: tuple[tuple[Any, ...], Pipeline] | None = None
+        self._ending = False
+
+    def start(self) -> None:
+        threading.Thread(target=self._run, name="srcli-worker", daemon=True).start()
+
+    def close(self) -> None:
+        """Leave the job that runs at its next block or step; a later server begins it anew."""
+        self._ending = True
+        self._reader.drop()
+
+    def _run(self) -> None:
+        import srcli.pipeline  # noqa: F401  # takes seconds: better now than in the first job
+
+        while True:
+            self.do_next()
+
+    def do_next(self) -> None:
+        """Wait for a job and do it. Whatever happens to it, the next one gets its turn."""
+        job = self._store.wait_for_next()
+        try:
+            self._do(job)
+        except (Cancelled, CancelledError):
+            pass
+        except SrcliError as error:
+            self._fail(job, str(error), getattr(error, "kind", type(error).__name__))
+        except OSError as error:
+            self._fail(job, f"the result cannot be written ({error.strerror})", "machine")
+        except Exception as error:
+            log.exception("a job failed")
+            self._fail(job, f"{type(error).__name__}: {error}", "unexpected")
+
+    def _fail(self, job: JobRecord, message: str, kind: str) -> None:
+        message = message.replace(str(self._store.place(job) / SOURCE), job.name)
+        self._store.update(job.id, keep=True, status=FAILED, message=message, kind=kind)
+
+    def _do(self, job: JobRecord) -> None:
+        picture = self._read(job)
+        self._store.update(job.id, stage="loading", sizes={"source": (picture.width, picture.height)})
+        result = self._make(job, picture)
+        self._check(job)
+        name = name_result(job, picture)
+        target = self._store.place(job) / "result" / name
+        result.save(target)
+        sizes = {"source": (picture.width, picture.height), "result": (result.picture.width, result.picture.height)}
+        self._store.update(job.id, keep=True, status=DONE, stage="", progress=1.0, result=name, sizes=sizes)
+
+    def _read(self, job: JobRecord) -> Picture:
+        """In a process of its own, which a bad file may kill."""
+        place = self._store.place(job)
+        try:
+            return self._reader.read(place / SOURCE, mask=place / MASK if job.has_mask else None)
+        except PictureError as error:
+            raise PictureError(str(error).replace(str(place / SOURCE), job.name), error.kind) from error
+
+    def _make(self, job: JobRecord, picture: Picture) -> Result:
+        pipeline = self._pipeline(job)
+        work = getattr(pipeline, job.task)
+
+        def follow(stage: str, done: int, total: int) -> None:
+            self._check(job)
+            self._store.update(job.id, stage=stage, progress=share_done(stage, done, total))
+
+        result: Result = work(picture, on_progress=follow, **job.options)
+        return result
+
+    def _check(self, job: JobRecord) -> None:
+        now = self._store.get(job.id)
+        if self._ending or now is None or now.status == CANCELLED:
+            raise Cancelled
+
+    def _pipeline(self, job: JobRecord) -> Pipeline:
+        """What is loaded, if it is for such a job. Nothing is downloaded on a visitor's word."""
+        key = job.engine, job.base
+        if self._loaded is None or self._loaded[0] != key:
+            self._loaded = None  # both together may not fit into memory
+            device = self._settings.device
+            pipeline = Pipeline.load(
+                job.engine,
+                task=job.task,
+                base=job.base,
+                device=device.device,
+                dtype=device.dtype,
+                max_memory=device.memory,
+                offline=True,
+            )
+            self._loaded = key, pipeline
+        return self._loaded[1]
+
+
+def share_done(stage: str, done: int, total: int) -> float:
+    """How far a picture is, roughly: blocks while they are prepared, steps while they are sampled."""
+    part = done / max(1, total)
+    shares = {
+        "preparing": 0.1 * part if total == 1 else part,
+        "sampling": 0.1 + 0.8 * part,
+        "finishing": 0.5 if total == 1 else part,
+    }
+    return min(0.99, shares.get(stage, 0.0))
+
+
+def write_comparison(store: JobStore, job: JobRecord) -> Path:
+    """The page that lays a result over its source, made once."""
+    page = store.place(job) / "compare.html"
+    if not page.exists():
+        pictures = Comparison(places=(store.result_path(job), store.place(job) / SOURCE), page=page)
+        if compare(pictures, log.warning).failed:
+            raise MachineError("the two pictures cannot be compared")
+    return page

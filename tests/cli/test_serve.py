@@ -1,0 +1,41 @@
+"""What `srcli serve` refuses before it listens."""
+
+from __future__ import annotations
+
+import socket
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from srcli.cli import app
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--host", "0.0.0.0"], 2, "lets other machines in: give --token"),
+        (["--host", "0.0.0.0", "--token", "short"], 2, "--token is too short"),
+        (["--port", "99999"], 2, "out of range"),
+        (["--max-memory", "lots"], 2, "is no size"),
+    ],
+)
+def test_what_makes_no_sense_is_said(tmp_path, words, code, said):
+    done = CliRunner().invoke(app, ["serve", "--folder", str(tmp_path / "jobs"), *words])
+    assert done.exit_code == code and said in done.stderr
+    assert not (tmp_path / "jobs").exists()
+
+
+def test_a_port_in_use_is_named(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        done = CliRunner().invoke(app, ["serve", "--folder", str(tmp_path / "jobs"), "--port", port])
+    assert done.exit_code == 5 and f"cannot listen on 127.0.0.1:{port}" in done.stderr
+
+
+def test_without_its_packages_it_says_which_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    done = CliRunner().invoke(app, ["serve", "--folder", str(tmp_path)])
+    assert done.exit_code == 2 and "pip install 'srcli[web]'" in done.stderr
