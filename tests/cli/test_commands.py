@@ -12,6 +12,8 @@ from PIL import Image
 from tests.cli.conftest import COLOR, PASD, QUICK, TINY
 from tests.taesd_folder import write_taesd
 
+from srcli import errors
+from srcli.api import Pipeline
 from srcli.cli import main
 from srcli.engines import choose as choosing
 
@@ -164,6 +166,25 @@ def test_the_doctor_is_one_object_on_one_line(srcli):
     assert facts["devices"]["chosen"]
     assert facts["formats"]["TIFF"] == ".tif .tiff: read, written with 16 bits a channel"
     assert facts["formats"]["HEIF"] == ".heic .heif .hif: read with srcli[heif]"
+
+
+def test_the_doctor_tells_the_machine_and_runs_a_model(srcli):
+    result = srcli("doctor", "--run", "--json")
+    facts = json.loads(result.stdout)
+    assert result.exit_code == 0
+    assert " cores" in facts["devices"]["cpu"]
+    assert facts["memory"]["total"].endswith("GiB")
+    assert [line for line in facts["can be written"].values() if not line.endswith(": yes")] == []
+    assert "48x32 to 96x64" in facts["run"]["builtin"]
+
+
+def test_the_doctor_s_run_ends_with_the_error_s_code(srcli, monkeypatch):
+    def refuse(**options: object) -> None:
+        raise errors.MachineError("no room: free some")
+
+    monkeypatch.setattr(Pipeline, "load", refuse)
+    result = srcli("doctor", "--run", "--json")
+    assert (result.exit_code, json.loads(result.stdout)["run"]) == (5, {"trouble": "no room: free some"})
 
 
 def test_the_doctor_outlives_a_broken_lock(srcli, tmp_path, monkeypatch):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import shutil
+import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from importlib import metadata
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from srcli import __version__
+from srcli.cli.machine import describe_processor, explain_missing_gpu, read_memory, try_writing
 from srcli.errors import SrcliError
 from srcli.imaging.printable import printable
 from srcli.memory import GIB
@@ -27,19 +29,26 @@ if TYPE_CHECKING:
 LIBRARIES = ("torch", "diffusers", "transformers", "huggingface_hub", "safetensors", "pillow", "opencv-python-headless")
 EXTRAS = {"heif": "pillow-heif", "formats": "openimageio", "cluster": "ray", "metrics": "torchmetrics"}
 
-
 Facts = dict[str, dict[str, str]]
 
 
 def print_diagnosis(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
     offline: Annotated[bool, typer.Option("--offline", help="Never use the network.")] = False,
+    run: Annotated[bool, typer.Option("--run", help="Also enlarge a small picture with what would run.")] = False,
 ) -> None:
     """Say which device, memory, versions, caches and weights are here, and what would run by default."""
-    facts = collect_facts(offline)
+    facts, code = collect_facts(offline), 0
+    if run:
+        facts["run"], code = try_upscaling(offline)
     if as_json:
         print(json.dumps(facts))
-        return
+    else:
+        _print_facts(facts)
+    raise typer.Exit(code)
+
+
+def _print_facts(facts: Facts) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -57,7 +66,8 @@ def collect_facts(offline: bool) -> Facts:
     return {
         "srcli": {"version": __version__, "python": platform.python_version(), "system": platform.platform()},
         "devices": _devices(),
-        "memory": _memory(),
+        "memory": read_memory(),
+        "can be written": try_writing(),
         "versions": {name: _version(name) for name in LIBRARIES},
         "extras": {name: _version(package) for name, package in EXTRAS.items()},
         "formats": _formats(),
@@ -80,8 +90,11 @@ def _devices() -> dict[str, str]:
 
     from srcli.engines.runtime.device import available, choose_device, prepare_process
 
-    found, chosen = {name: _describe(name) for name in available()}, choose_device(DeviceChoice())
+    names, chosen = available(), choose_device(DeviceChoice())
     prepare_process(chosen)
+    found = {name: _describe(name) for name in names}
+    if names == ["cpu"]:
+        found["gpu"] = explain_missing_gpu(torch.__version__, torch.version.cuda, torch.version.hip)
     return {**found, "chosen": str(chosen), "threads": str(torch.get_num_threads())}
 
 
@@ -91,14 +104,7 @@ def _describe(name: str) -> str:
     if name.startswith("cuda"):
         properties = torch.cuda.get_device_properties(name)
         return f"{properties.name}, {properties.total_memory / GIB:.1f} GiB"
-    return platform.processor() or platform.machine()
-
-
-def _memory() -> dict[str, str]:
-    names = {"total": "SC_PHYS_PAGES", "free": "SC_AVPHYS_PAGES"}
-    known = getattr(os, "sysconf_names", {})  # not every system reports free pages
-    page = os.sysconf("SC_PAGE_SIZE") / GIB if known else 0
-    return {name: f"{os.sysconf(key) * page:.1f} GiB" for name, key in names.items() if key in known}
+    return describe_processor()
 
 
 def _version(package: str) -> str:
@@ -148,3 +154,25 @@ def _defaults(offline: bool) -> dict[str, str]:
         except SrcliError as error:
             found[name] = f"nothing: {error}"
     return found
+
+
+def try_upscaling(offline: bool) -> tuple[dict[str, str], int]:
+    """Enlarge a small picture with what upscale runs by default, from file to file. Returns an exit code too."""
+    from PIL import Image
+
+    from srcli.api import Pipeline
+
+    began = time.monotonic()
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            source, target = Path(folder, "in.png"), Path(folder, "out.png")
+            Image.radial_gradient("L").resize((48, 32)).convert("RGB").save(source)
+            pipeline = Pipeline.load(offline=offline)
+            pipeline.upscale(source, scale=2).save(target)
+            with Image.open(target) as result:
+                size = "{}x{}".format(*result.size)
+    except SrcliError as error:
+        return {"trouble": str(error)}, error.exit_code
+    return {
+        pipeline.engine: f"48x32 to {size} in {time.monotonic() - began:.1f} s, models loaded and result written"
+    }, 0
