@@ -162,8 +162,8 @@ def test_a_folder_is_added_whole(store: Store) -> None:
 @pytest.mark.parametrize(
     ("name", "target", "kind", "said"),
     [
-        ("Bad Name", str(SINGLE), "base", "no name"),
-        ("x", str(SINGLE), "boss", "no kind"),
+        ("Bad Name", str(SINGLE), "base", "not a valid name"),
+        ("x", str(SINGLE), "boss", "not a kind of weight"),
         ("x", "/nowhere", "base", "no such file or folder"),
     ],
 )
