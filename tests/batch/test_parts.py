@@ -164,7 +164,7 @@ def test_a_result_of_stdin_has_a_name_where_its_factor_is_known() -> None:
 
 
 def test_one_file_cannot_take_a_folder(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="names one file"):
+    with pytest.raises(InputError, match="is one file, but there are several inputs"):
         OutputNamer(settings_for(tmp_path, path="out.png"), lambda path: (1, 1))
 
 

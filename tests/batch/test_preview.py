@@ -57,7 +57,7 @@ def test_a_file_that_may_be_replaced_is_none_of_its_business(tmp_path: Path) -> 
 
 def test_a_folder_that_takes_no_files_is_said_before_the_run(tmp_path: Path) -> None:
     source = draw(tmp_path / "a.png")
-    with pytest.raises(MachineError, match="is no folder: give another --preview"):
+    with pytest.raises(MachineError, match="is not a folder: give another --preview"):
         go(source, preview=str(source / "look.png"))
 
 

@@ -142,7 +142,7 @@ def test_missing_weights_end_the_run(tmp_path: Path) -> None:
 
 def test_workers_that_end_at_once_end_the_run(tmp_path: Path) -> None:
     pictures(tmp_path, 3)
-    with pytest.raises(MachineError, match="end while they load"):
+    with pytest.raises(MachineError, match="die while they load"):
         go(tmp_path, workers=2, who=Dying(ModelChoice(engine="builtin"), DeviceChoice(device="cpu")))
 
 
