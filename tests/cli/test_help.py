@@ -109,6 +109,22 @@ def test_names_are_completed_from_the_registry_and_the_lock():
     assert "osediff-face" in completed("models", "pull", "ose")
 
 
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (("train", "pasd", "--form", ""), {"full", "light"}),
+        (("train", "stablesr", "--degradation", ""), {"pasd", "stablesr", "realesrgan", "old-photo"}),
+        (("train", "sr3", "--schedule", ""), {"constant", "cosine"}),
+        (("train", "builtin", "--task", ""), {"upscale", "restore"}),
+        (("degrade", "--preset", "b"), {"bicubic-x2", "bicubic-x3", "bicubic-x4"}),
+        (("evaluate", "--metric", "psnr"), {"psnr", "psnr-y"}),
+        (("models", "add", "--kind", "ada"), {"adapter"}),
+    ],
+)
+def test_other_commands_complete_their_choices_too(words, found):
+    assert found <= set(completed(*words))
+
+
 def test_paths_are_completed_once_they_are_begun(tmp_path):
     (tmp_path / "own.safetensors").touch()
     (tmp_path / "own-folder").mkdir()

@@ -20,10 +20,30 @@ def complete_target_sizes(incomplete: str) -> list[str]:
     return _beginning((*SCREENS, *(f"{paper}@300" for paper in PAPERS)), incomplete)
 
 
+def complete_degradations(incomplete: str) -> list[str]:
+    from srcli.degrade.presets import PRESETS
+
+    return _beginning(PRESETS, incomplete) + _paths(incomplete)
+
+
+def complete_test_sets(incomplete: str) -> list[str]:
+    return _beginning((f"bicubic-x{scale}" for scale in (2, 3, 4)), incomplete) + complete_degradations(incomplete)
+
+
+def complete_metrics(incomplete: str) -> list[str]:
+    from srcli.metrics.registry import METRICS
+
+    return _beginning(METRICS, incomplete)
+
+
 def complete_formats(incomplete: str) -> list[str]:
     from srcli.imaging.formats import writable_formats
 
     return _beginning((row.name.lower() for row in writable_formats()), incomplete)
+
+
+def complete_train_devices(incomplete: str) -> list[str]:
+    return _beginning((AUTO, "cpu"), incomplete)
 
 
 def complete_devices(incomplete: str) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from srcli import settings
+from srcli.cli import complete
 from srcli.cli.boundary import print_error, write_line
 
 
@@ -16,7 +17,11 @@ def write_test_set(
     source: Annotated[Path, typer.Argument(help="Folder of sharp pictures, or one picture.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the small ones, as NAME.png.")],
     preset: Annotated[
-        str, typer.Option(help="bicubic-xN, pasd, stablesr, realesrgan, old-photo, or a TOML file that changes one.")
+        str,
+        typer.Option(
+            help="bicubic-xN, pasd, stablesr, realesrgan, old-photo, or a TOML file that changes one.",
+            autocompletion=complete.complete_test_sets,
+        ),
     ] = "bicubic-x4",
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same pictures.")] = settings.SEED,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace pictures that exist.")] = False,

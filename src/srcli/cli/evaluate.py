@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from srcli.cli import complete
 from srcli.cli.boundary import print_error, write_line
 from srcli.errors import InputError
 
@@ -18,7 +19,10 @@ def print_evaluation(
     ] = None,
     inputs: Annotated[Path | None, typer.Option("--input", help="Folder of what the results were made from.")] = None,
     against: Annotated[list[Path] | None, typer.Option(help="Results of another method; repeatable.")] = None,
-    metric: Annotated[list[str] | None, typer.Option(help="Only this metric; repeatable.")] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this metric; repeatable.", autocompletion=complete.complete_metrics),
+    ] = None,
     border: Annotated[int | None, typer.Option(help="Pixels left out at the edges; the scale if left out.")] = None,
     per_picture: Annotated[bool, typer.Option("--per-picture", help="A row a picture too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from srcli.cli import train_systems
+from srcli.cli import complete, train_systems
 from srcli.cli.boundary import print_message
 from srcli.errors import InputError
 from srcli.settings import DeviceChoice
@@ -30,7 +30,7 @@ def train_builtin(
     data: Annotated[Path, typer.Option(help="Folder of sharp photographs, searched with all its folders.")],
     out: Annotated[Path, typer.Option(help="Folder for the checkpoint, the losses and the model.")],
     budget: Annotated[str, typer.Option(help="Length of the training: 90s, 8m or 4h.")] = "4h",
-    task: Annotated[str, typer.Option(help="upscale or restore.")] = "upscale",
+    task: Annotated[Literal["upscale", "restore"], typer.Option(help="What it is trained for.")] = "upscale",
     teachers: Annotated[
         Path | None, typer.Option(help="Folder of networks to learn from; without, the photographs alone teach.")
     ] = None,
@@ -42,7 +42,9 @@ def train_builtin(
     seed: Annotated[int, typer.Option(help="Every number drawn follows from it.")] = 1,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the training in --out.")] = False,
     start: Annotated[Path | None, typer.Option("--from", help="A model to begin with.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda\\[:N] or mps.")] = "auto",
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, cuda\\[:N] or mps.", autocompletion=complete.complete_devices)
+    ] = "auto",
     threads: Annotated[int, typer.Option(min=1, help="Threads of this process.")] = 1,
     jobs: Annotated[int, typer.Option(min=0, help="Other processes that decode and draw; 15 for a GPU.")] = 0,
 ) -> None:
@@ -82,7 +84,11 @@ def preview_degradation(
     data: Annotated[Path, typer.Option(help="Folder of pictures, searched with all its folders.")],
     out: Annotated[Path, typer.Option(help="The sheet, a PNG file.")],
     degradation: Annotated[
-        str, typer.Option(help="pasd, stablesr, realesrgan, old-photo, or a TOML file that changes one.")
+        str,
+        typer.Option(
+            help="pasd, stablesr, realesrgan, old-photo, or a TOML file that changes one.",
+            autocompletion=complete.complete_degradations,
+        ),
     ] = "pasd",
     count: Annotated[int, typer.Option(min=1, max=64, help="Pictures on the sheet.")] = 6,
     side: Annotated[int, typer.Option(min=64, help="Side of the square cut from each picture, in pixels.")] = 256,

@@ -6,12 +6,17 @@ import inspect
 from collections.abc import Callable
 from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Literal, get_type_hints
 
 import typer
 
+from srcli.cli.complete import complete_train_devices
+
 if TYPE_CHECKING:
     from srcli.train.plan import TrainPlan
+
+ScheduleKind = Literal["constant", "cosine"]
+TrainDtype = Literal["auto", "float32", "bfloat16"]
 
 
 def add_options(*groups: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -50,13 +55,15 @@ class TrainFlags:
     steps: Annotated[int, typer.Option(help="Optimizer steps in all; raise it to go on with an ended run.")]
     batch: Annotated[int, typer.Option(help="Samples of a process at once.", rich_help_panel="Steps")] = 4
     accumulate: Annotated[int, typer.Option(help="Batches of a step.", rich_help_panel="Steps")] = 2
-    schedule: Annotated[str, typer.Option(help="Learning rate: constant or cosine.", rich_help_panel="Steps")] = (
+    schedule: Annotated[ScheduleKind, typer.Option(help="Course of the learning rate.", rich_help_panel="Steps")] = (
         "constant"
     )
     warm_up: Annotated[int, typer.Option(min=0, help="Steps until the full rate.", rich_help_panel="Steps")] = 0
     seed: Annotated[int, typer.Option(min=0, help="Every number drawn follows from it.", rich_help_panel="Steps")] = 1
-    device: Annotated[str, typer.Option(help="auto (GPUs) or cpu.", rich_help_panel="Machine")] = "auto"
-    dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.", rich_help_panel="Machine")] = "auto"
+    device: Annotated[
+        str, typer.Option(help="auto (GPUs) or cpu.", rich_help_panel="Machine", autocompletion=complete_train_devices)
+    ] = "auto"
+    dtype: Annotated[TrainDtype, typer.Option(help="Precision.", rich_help_panel="Machine")] = "auto"
     jobs: Annotated[
         int, typer.Option(min=0, help="Processes that read and degrade ahead.", rich_help_panel="Machine")
     ] = 0

@@ -6,10 +6,11 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from srcli.cli import complete
 from srcli.cli.boundary import print_message
 from srcli.cli.train_options import OptimizerFlags, TrainFlags, WeightFlags, add_options
 from srcli.errors import InputError
@@ -21,16 +22,24 @@ if TYPE_CHECKING:
     from srcli.weights.store import Store
 
 
+Degradation = Annotated[
+    str,
+    typer.Option(
+        help="pasd, stablesr, realesrgan, old-photo, or a TOML file.", autocompletion=complete.complete_degradations
+    ),
+]
+
+
 @dataclass(frozen=True)
 class PasdOptions:
     """Options of PASD's training."""
 
-    form: Annotated[str, typer.Option(help="full or light.")] = "full"
-    task: Annotated[str, typer.Option(help="restore or colorize.")] = "restore"
+    form: Annotated[Literal["full", "light"], typer.Option(help="Size of the networks.")] = "full"
+    task: Annotated[Literal["restore", "colorize"], typer.Option(help="What it is trained for.")] = "restore"
     rrdb: Annotated[bool, typer.Option("--rrdb", help="Stronger clean-up first.")] = False
     zero: Annotated[bool, typer.Option("--zero", help="New layers begin without effect.")] = False
     side: Annotated[int, typer.Option(help="Side of a crop, in pixels.")] = 512
-    degradation: Annotated[str, typer.Option(help="pasd, stablesr, realesrgan, old-photo, or a TOML file.")] = "pasd"
+    degradation: Degradation = "pasd"
     drop_caption: Annotated[float, typer.Option(help="Share of captions that are left out.")] = 0.5
 
 
@@ -64,9 +73,7 @@ class StableSROptions:
     """Options of StableSR's training."""
 
     side: Annotated[int, typer.Option(help="Side of a crop, in pixels.")] = 512
-    degradation: Annotated[str, typer.Option(help="stablesr, pasd, realesrgan, old-photo, or a TOML file.")] = (
-        "stablesr"
-    )
+    degradation: Degradation = "stablesr"
 
 
 @add_options(TrainFlags, WeightFlags, OptimizerFlags, StableSROptions)
@@ -99,9 +106,7 @@ class CfwOptions:
     pairs: Annotated[int, typer.Option(min=0, help="Pairs to make; 0 takes those in --cache.")] = 10_000
     sampling_steps: Annotated[int, typer.Option(min=2, help="Steps for each pair's latents.")] = 200
     side: Annotated[int, typer.Option(help="Side of a crop, in pixels.")] = 512
-    degradation: Annotated[str, typer.Option(help="stablesr, pasd, realesrgan, old-photo, or a TOML file.")] = (
-        "stablesr"
-    )
+    degradation: Degradation = "stablesr"
     lpips: Annotated[str, typer.Option(help="LPIPS weights, or a CFW checkpoint with them.")] = "stablesr-cfw"
     adaptive: Annotated[bool, typer.Option("--adaptive", help="Weigh the discriminator by gradients.")] = False
 
