@@ -23,7 +23,7 @@ NEEDS = {
     "a cluster": None,
     "large pictures": None,
 }  # what a line may be marked to need, and how it ends without that
-SMALLER = {"3543": "60", "--workers 4": "--workers 1"}  # so that a test takes no time
+SMALLER = {"30x20cm@300dpi": "5x3mm@300dpi", "--workers 4": "--workers 1"}  # so that a test takes no time
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,12 @@ import pytest
 from tests.batch.fakes import draw
 from tests.batch.rig import ROOT
 
-CONTROL = re.compile(r"\x1b\[([?0-9;]*)([A-Za-z])|([\r\n])|([^\x1b\r\n]+)")
+CONTROL = re.compile(r"\x1b\[([?0-9;]*)([A-Za-z])|([\r\n])|([^\x1b\r\n])")
 COLOR = re.compile(r"\x1b\[[0-9;]*3[0-9][0-9;]*m")
 
 
-def screen_of(told: str) -> list[str]:
-    """The lines that stand on a terminal after all of this; knows what rich and we send."""
+def screen_of(told: str, columns: int = 80) -> list[str]:
+    """The lines that stand on a terminal after all of this; knows what rich and we send, and that long lines wrap."""
     lines, row, column = [""], 0, 0
     for found in CONTROL.finditer(told):
         number, command, end, text = found.groups()
@@ -37,8 +37,11 @@ def screen_of(told: str) -> list[str]:
         elif command == "K":
             lines[row] = ""
         elif text:
-            lines[row] = lines[row][:column].ljust(column) + text + lines[row][column + len(text) :]
-            column += len(text)
+            if column == columns:
+                row, column = row + 1, 0
+                lines += [""] * (row + 1 - len(lines))
+            lines[row] = lines[row][:column].ljust(column) + text + lines[row][column + 1 :]
+            column += 1
     return [line.rstrip() for line in lines if line.strip()]
 
 
@@ -77,7 +80,7 @@ def test_results_stand_above_bars_of_which_nothing_is_left(tmp_path: Path, colum
     inputs = [draw(tmp_path / f"{number}.png") for number in range(3)]
     terminal = Terminal(*inputs, columns=columns, **env)
     assert terminal.end() == 0
-    shown = screen_of(terminal.told)
+    shown = screen_of(terminal.told, columns=200)
     assert [line for line in shown if line.endswith(".png")] == [str(tmp_path / f"{n}_x4.png") for n in range(3)]
     assert shown[-1].startswith("3 done")
     assert not [line for line in shown if "━" in line]
@@ -105,6 +108,7 @@ def test_a_picture_s_percentage_only_grows(tmp_path: Path, columns: int) -> None
 def test_ctrl_c_takes_effect_between_tiles(tmp_path: Path) -> None:
     terminal = Terminal(draw(tmp_path / "a.png"), seconds=16)
     terminal.read("tile 1/4")
+    os.write(terminal.master, b"\x03")  # which the terminal echoes as ^C into the bar
     terminal.run.send_signal(signal.SIGINT)
     assert terminal.end() == 130
     assert "step 2/4" not in terminal.told

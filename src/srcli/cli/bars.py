@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
+from rich.constrain import Constrain
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column
@@ -103,7 +104,9 @@ class BarListener(PlainListener):
 
     def _unhide(self) -> None:
         """Show the bars with a new Live, since a used one overwrites what was printed since."""
-        self._live = Live(self.progress, console=self.progress.console, transient=True, redirect_stdout=False)
+        console = self.progress.console
+        bars = Constrain(self.progress, console.width - len("^C"))  # whose echo must not wrap to a line of its own
+        self._live = Live(bars, console=console, transient=True, redirect_stdout=False)
         self._live.start()
 
     def _hide(self) -> None:
