@@ -349,6 +349,9 @@ def test_options_keep_their_types():
     given = parse_options('{"scale": 3, "guidance_interval": [0, 1], "steps": 4, "consistent": true, "prompt": "a"}')
     assert given == {"scale": 3.0, "guidance_interval": (0.0, 1.0), "steps": 4, "consistent": True, "prompt": "a"}
     assert isinstance(given["scale"], float)
+    assert parse_options('{"quality": "best", "fit": [80, 60]}') == {"quality": "best", "fit": (80, 60)}
+    with pytest.raises(InputError, match="`quality` 'nice' is unknown: choose one of draft, standard, best"):
+        parse_options('{"quality": "nice"}')
     with pytest.raises(InputError, match="`x` is no field"):
         parse_order("a.png", {"x": ""})
 

@@ -8,8 +8,10 @@ from typing import Annotated
 
 import typer
 
+from srcli.cli import complete
 from srcli.cli.boundary import print_error, write_line
 from srcli.errors import InputError
+from srcli.settings import Dtype
 
 
 def run_page_server(
@@ -23,8 +25,10 @@ def run_page_server(
     token: Annotated[
         str | None, typer.Option(help="What clients must send; a random one by default.", envvar="SRCLI_TOKEN")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, cuda\\[:N] or mps.", autocompletion=complete.complete_devices)
+    ] = "auto",
+    dtype: Annotated[Dtype, typer.Option(help="Precision.")] = "auto",
     max_memory: Annotated[str | None, typer.Option(help="What a job may take, such as 4G.")] = None,
 ) -> None:
     """Serve a page for people without a terminal, and jobs over HTTP. Prints its address; Ctrl-C ends it."""

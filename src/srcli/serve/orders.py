@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from typing import Any, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from srcli.api import PictureOptions, find_task, make_job
 from srcli.engines.registry import all_engines
@@ -64,6 +64,10 @@ def parse_options(text: str) -> dict[str, Any]:
 def _value(name: str, value: Any, wanted: Any) -> Any:
     if wanted is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
+    if get_origin(wanted) is Literal:
+        if value in get_args(wanted):
+            return value
+        raise InputError(f"`{name}` {value!r} is unknown: choose one of {', '.join(get_args(wanted))}")
     if parts := get_args(wanted):
         if isinstance(value, list) and len(value) == len(parts):
             return tuple(_value(name, one, part) for one, part in zip(value, parts, strict=True))

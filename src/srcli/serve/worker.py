@@ -94,7 +94,8 @@ class Worker:
 
         def follow(stage: str, done: int, total: int) -> None:
             self._check(job)
-            self._store.update(job.id, stage=stage, progress=share_done(stage, done, total))
+            if stage in STAGES:
+                self._store.update(job.id, stage=stage, progress=share_done(stage, done, total))
 
         result: Result = work(picture, on_progress=follow, **job.options)
         return result
@@ -121,6 +122,9 @@ class Worker:
             )
             self._loaded = key, pipeline
         return self._loaded[1]
+
+
+STAGES = ("preparing", "sampling", "finishing")  # not tiles and passes, which are only moments to stop at
 
 
 def share_done(stage: str, done: int, total: int) -> float:
