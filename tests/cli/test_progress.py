@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import pytest
+
 from srcli.cli.progress import PictureProgress
 
 Event = tuple[str, int, int]
@@ -50,3 +52,16 @@ def test_a_second_pass_is_most_of_the_work() -> None:
 def test_tiles_move_a_step() -> None:
     found = shares(passes=1, blocks=1, steps=2, tiles=5)
     assert len(set(found[1:-1])) == len(found) - 2  # the first and the last step begin and end with the stage
+
+
+def test_the_time_left_runs_down_while_a_stage_tells_nothing() -> None:
+    picture = PictureProgress("a.png")
+    picture.began -= 10
+    picture.move("preparing", 0, 4)
+    picture.move("preparing", 2, 4)
+    assert picture.left() == pytest.approx(10, abs=0.5)
+    for passed, left in ((4, 6), (3, 3)):
+        picture.began, picture._moved = picture.began - passed, picture._moved - passed
+        assert picture.left() == pytest.approx(left, abs=0.5)
+    picture.began, picture._moved = picture.began - 9, picture._moved - 9
+    assert picture.left() is None

@@ -29,6 +29,7 @@ class PictureProgress:
     share: float = 0.0  # of all its work, 0 to 1; never decreases
     detail: str = ""
     began: float = field(default_factory=time.monotonic)
+    _moved: float = 0.0  # when the share last grew
     _blocks: int = 1
     _before: float = 0.0  # share of the passes that are over
     _within: float = 1.0  # share of the pass in work
@@ -62,7 +63,8 @@ class PictureProgress:
             whole, reached[SAMPLING] = whole - 1, SAMPLED
         finishing = SAMPLED if self._sampled else PREPARED
         share = min(1.0, (whole + reached.get(stage, finishing)) / self._blocks)
-        self.share = max(self.share, self._before + self._within * share)
+        if (reached_share := self._before + self._within * share) > self.share:
+            self.share, self._moved = reached_share, time.monotonic()
         self._sampled = stage == SAMPLING
 
     def _begin_pass(self, index: int, count: int) -> None:
@@ -73,7 +75,9 @@ class PictureProgress:
 
     def left(self) -> float | None:
         """Seconds left, or None while there is no estimate."""
-        return seconds_left(time.monotonic() - self.began, self.share)
+        left = seconds_left(self._moved - self.began, self.share)
+        since = time.monotonic() - self._moved  # while nothing is told, the estimate runs down, and then there is none
+        return None if left is None or left <= since else left - since
 
     def describe(self, longest: int = NAME_WIDTH) -> str:
         """Name, sizes, stage and steps as text."""
