@@ -27,9 +27,9 @@ from srcli.engines.runtime.memory_budget import AMPLE
 from srcli.engines.runtime.placement import place_network
 from srcli.errors import SrcliError
 from srcli.imaging.read import read_picture
-from srcli.metrics.edges import gmsd
+from srcli.metrics.edges import compute_gmsd
 from srcli.metrics.sample import Sample
-from srcli.metrics.similarity import psnr
+from srcli.metrics.similarity import compute_psnr
 from srcli.pipeline import EnginePipeline
 from srcli.settings import DeviceChoice, LoraChoice, ModelChoice, Sampling, Size
 from srcli.tasks import UPSCALE, Job
@@ -130,7 +130,7 @@ def run(given: argparse.Namespace, name: str, way: Way) -> tuple[np.ndarray, flo
 
 def row(name: str, result: np.ndarray, exact: np.ndarray, share: float) -> list[str]:
     luma = Sample(result, exact).luma
-    return [name, f"{psnr(*luma):.1f}", f"{gmsd(*luma):.4f}", f"{share:.2f}"]
+    return [name, f"{compute_psnr(*luma):.1f}", f"{compute_gmsd(*luma):.4f}", f"{share:.2f}"]
 
 
 def report(given: argparse.Namespace) -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from benchmarks.plot import Line, draw
 from benchmarks.tables import table
-from srcli.engines.pasd.forecast import cost
-from srcli.sampling.layout import Limits, plan
-from srcli.sampling.tiling import Tile, grid
+from srcli.engines.pasd.forecast import count_pasd_flop
+from srcli.sampling.layout import Limits, find_cheapest_tiles
+from srcli.sampling.tiling import Tile, lay_grid
 from srcli.settings import Tiling
 
 SIDES = (1024, 1536, 2048, 3072, 4096, 8192)
@@ -22,11 +22,11 @@ Layout = Callable[[int], list[Tile]]  # side of a square canvas of latents -> it
 
 
 def planned(side: int) -> list[Tile]:
-    return plan(side, side, cost, Limits())
+    return find_cheapest_tiles(side, side, count_pasd_flop, Limits())
 
 
 def fixed(size: int, overlap: int) -> Layout:
-    return lambda side: grid(side, side, Tiling(size=size, overlap=overlap))
+    return lambda side: lay_grid(side, side, Tiling(size=size, overlap=overlap))
 
 
 # What `test_pasd.py` of the official program does unless told otherwise; and what tiled programs commonly do.
@@ -40,7 +40,7 @@ LAYOUTS: dict[str, Layout] = {
 
 def work(tiles: Sequence[Tile]) -> float:
     """TFLOP of all steps."""
-    return CALLS * sum(cost(tile.height * tile.width) for tile in tiles) / 1e12
+    return CALLS * sum(count_pasd_flop(tile.height * tile.width) for tile in tiles) / 1e12
 
 
 def rows() -> list[list[str]]:

@@ -23,7 +23,7 @@ from srcli.engines.builtin.engine import BuiltinEngine
 from srcli.engines.runtime.device import Device, choose_device, prepare_process
 from srcli.imaging.picture import Picture
 from srcli.imaging.write import write_picture
-from srcli.models.builtin import Builtin, Shape
+from srcli.models.builtin import Builtin, BuiltinShape
 from srcli.pipeline import EnginePipeline
 from srcli.settings import DeviceChoice, ModelChoice, Prompt, Sampling
 from srcli.tasks import UPSCALE, Job
@@ -53,7 +53,7 @@ def engine(name: str, where: Device) -> Any:
         from benchmarks.memory_pasd import engine as pasd
 
         return pasd(where)
-    return BuiltinEngine(Builtin(Shape()).eval().requires_grad_(False).to(where.dtype), where, "")
+    return BuiltinEngine(Builtin(BuiltinShape()).eval().requires_grad_(False).to(where.dtype), where, "")
 
 
 def estimate(name: str, side: int, dtype: str) -> int:

@@ -21,11 +21,11 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from benchmarks.pasd_step import SD15
 from benchmarks.tables import MIB, peak
-from srcli.engines.pasd.engine import Pasd, load
+from srcli.engines.pasd.engine import PasdEngine, load_pasd
 from srcli.engines.runtime.device import Device
 from srcli.models.control import control_net
 from srcli.models.paca import Paca
-from srcli.models.stock import build
+from srcli.models.stock import build_stock
 from srcli.settings import ModelChoice
 from srcli.weights.store import Store
 
@@ -36,12 +36,12 @@ SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_l
 MARKS = ("<|startoftext|>", "<|endoftext|>")
 
 
-def engine(device: Device) -> Pasd:
+def engine(device: Device) -> PasdEngine:
     """PASD as it is opened from files, which are gone when this returns."""
     with tempfile.TemporaryDirectory() as folder:
         write_files(Path(folder))
         base, adapter = str(Path(folder) / "base"), str(Path(folder) / "adapter")
-        return load(ModelChoice(engine="pasd", base=base, adapter=adapter), device, Store(offline=True))
+        return load_pasd(ModelChoice(engine="pasd", base=base, adapter=adapter), device, Store(offline=True))
 
 
 def write_files(folder: Path) -> None:
@@ -49,7 +49,7 @@ def write_files(folder: Path) -> None:
     text = CLIPTextConfig(**TEXT, num_hidden_layers=12)
     with torch.device("meta"):
         paca, encoder = Paca(SD15), CLIPTextModel(text)
-    unet, vae = build(UNet2DConditionModel, SD15), build(AutoencoderKL, VAE)
+    unet, vae = build_stock(UNet2DConditionModel, SD15), build_stock(AutoencoderKL, VAE)
     write_part(folder / "base" / "unet", SD15, unet)
     write_part(folder / "base" / "vae", VAE, vae)
     write_part(folder / "base" / "text_encoder", text.to_dict(), encoder)

@@ -26,7 +26,7 @@ from srcli.engines.runtime.device import Device, fast_bfloat16
 from srcli.engines.runtime.memory_budget import AMPLE
 from srcli.engines.runtime.placement import place_step_networks
 from srcli.models.low_rank import LowRank
-from srcli.models.stock import build
+from srcli.models.stock import build_stock
 from srcli.models.text_kv_cache import cache_text_kv
 from srcli.models.tiny_vae import decode_tiny, encode_tiny
 
@@ -65,7 +65,7 @@ def _halves(weight: Tensor) -> tuple[Tensor, Tensor]:
 def ours(small: bool, device: Device, side: int) -> Works:
     """The parts of a one-step run."""
     config, counting = stablesr_step.SMALL if small else SD21, device.torch.type == "meta"
-    unet, vae = build(UNet2DConditionModel, config), build(AutoencoderKL, SMALL_VAE if small else VAE)
+    unet, vae = build_stock(UNet2DConditionModel, config), build_stock(AutoencoderKL, SMALL_VAE if small else VAE)
     with torch.device("meta"):
         tiny = AutoencoderTiny().eval()
     if not counting:

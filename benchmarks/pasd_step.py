@@ -20,12 +20,12 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.tables import apart, peak, table, turns
-from srcli.engines.latent.schedulers import guided
+from srcli.engines.latent.schedulers import apply_guidance
 from srcli.engines.pasd.sampling import SHOWN, Nets, PasdDenoiser
 from srcli.engines.runtime.device import Device, fast_bfloat16
 from srcli.models.control import control_net
 from srcli.models.paca import Paca
-from srcli.models.stock import build
+from srcli.models.stock import build_stock
 from srcli.models.text_kv_cache import cache_text_kv
 
 SD15 = {
@@ -43,7 +43,7 @@ T = torch.tensor(501)
 
 
 def networks(config: dict, device: Device) -> Nets:
-    unet, control = build(UNet2DConditionModel, config), control_net(config, ())
+    unet, control = build_stock(UNet2DConditionModel, config), control_net(config, ())
     with torch.device("meta"):
         paca = Paca(config)
     paca.attach(unet)
@@ -77,7 +77,7 @@ def halves_apart(led: PasdDenoiser, x: Tensor, hint: Tensor) -> Tensor:
     """Guidance as two calls, each with the whole weight of a pass."""
     embedding = led._embedding(hint, None)
     away = replace(led, text=led.text.flip(0), _texts={}).predict(x, T, embedding, SHOWN)
-    return guided(away, led.predict(x, T, embedding, SHOWN), 9.0)
+    return apply_guidance(away, led.predict(x, T, embedding, SHOWN), 9.0)
 
 
 def texts_again(led: PasdDenoiser, x: Tensor, hint: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from benchmarks.tables import apart, seconds, table
 from srcli.engines.pasd.sampling import PasdDenoiser
 from srcli.engines.runtime.device import Device, fast_bfloat16
 from srcli.models.attention import by_rows
-from srcli.models.packed import pack
+from srcli.models.packed import pack_layers
 from srcli.models.shared_cfg_prefix import SharedCfgPrefix
 from srcli.models.text_kv_cache import cache_text_kv
 
@@ -44,7 +44,7 @@ def stages(led: PasdDenoiser) -> Iterator[tuple[str, Step]]:
         by_rows(net)
     yield "attention by rows", lambda x, hint: led(x, T, hint)
     for net in every:
-        pack(net)
+        pack_layers(net)
     yield PACKED, lambda x, hint: led(x, T, hint)
     shared = replace(led, nets=replace(nets, prefix=SharedCfgPrefix(nets.unet, nets.control)))
     yield "layers before the first text shared by the halves", lambda x, hint: shared(x, T, hint)

@@ -25,14 +25,14 @@ from srcli.engines.runtime.device import Device, fast_bfloat16
 from srcli.engines.runtime.memory_budget import AMPLE
 from srcli.engines.runtime.placement import place_step_networks
 from srcli.engines.stablesr.engine import StableSRDenoiser
-from srcli.engines.stablesr.forecast import cost, limits
+from srcli.engines.stablesr.forecast import count_stablesr_flop, limit_tiles
 from srcli.models.spade import Modulation
-from srcli.models.stock import build
+from srcli.models.stock import build_stock
 from srcli.models.text_kv_cache import cache_text_kv
-from srcli.models.time_encoder import Shape, TimeEncoder
-from srcli.sampling.layout import plan
+from srcli.models.time_encoder import TimeEncoder, TimeEncoderShape
+from srcli.sampling.layout import find_cheapest_tiles
 from srcli.sampling.sampler import Tiled
-from srcli.sampling.tiling import grid
+from srcli.sampling.tiling import lay_grid
 from srcli.settings import Tiling
 
 SD21 = {
@@ -61,9 +61,11 @@ class Step:
 
     @classmethod
     def of(cls, config: dict, device: Device, side: int) -> Step:
-        unet = build(UNet2DConditionModel, config)
+        unet = build_stock(UNet2DConditionModel, config)
         with torch.device("meta"):
-            encoder = TimeEncoder(Shape() if config is SD21 else Shape(widths=(32, 32, 64, 64), first=32, out=32))
+            encoder = TimeEncoder(
+                TimeEncoderShape() if config is SD21 else TimeEncoderShape(widths=(32, 32, 64, 64), first=32, out=32)
+            )
             modulation = Modulation(unet, encoder.shape.out)
         modulation.attach(unet)
         if device.torch.type != "meta":
@@ -74,13 +76,13 @@ class Step:
         return cls(StableSRDenoiser(unet, encoder, modulation, text), x, hint)
 
     def planned(self) -> Tensor:
-        tiles = plan(*self.x.shape[-2:], cost, limits(PROCESS // FACTOR))
+        tiles = find_cheapest_tiles(*self.x.shape[-2:], count_stablesr_flop, limit_tiles(PROCESS // FACTOR))
         denoise = Tiled(self.led, tiles, 2) if len(tiles) > 1 else self.led
         return denoise(self.x, T, self.hint)
 
     def plain(self) -> Tensor:
         """As the official program goes about it."""
-        return Tiled(self.led, grid(*self.x.shape[-2:], OFFICIAL))(self.x, T, self.hint)
+        return Tiled(self.led, lay_grid(*self.x.shape[-2:], OFFICIAL))(self.x, T, self.hint)
 
     def settled(self, device: Device) -> None:
         """From stock networks to what the engine makes of them."""

@@ -16,11 +16,11 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.tables import MIB, apart, peak, seconds, table
-from srcli.degrade.chain import degrade
+from srcli.degrade.chain import degrade_pictures
 from srcli.degrade.draws import SeededDraws
 from srcli.degrade.presets import PRESETS
 from srcli.models.spade import Modulation
-from srcli.models.time_encoder import Shape, TimeEncoder
+from srcli.models.time_encoder import TimeEncoder, TimeEncoderShape
 from srcli.train.estimate import estimate_step
 from srcli.train.systems.base import OptimizerSettings, Phase
 from srcli.train.systems.diffusion import sample_latents
@@ -61,7 +61,7 @@ def pasd_step(widths: list[int], light: bool) -> PasdStep:
 def stablesr_step(widths: list[int]) -> StableSRStep:
     unet = UNet2DConditionModel(**(SD21 | {"block_out_channels": widths})).requires_grad_(False)
     vae = AutoencoderKL(**VAE).requires_grad_(False)
-    modulation, encoder = Modulation(unet, Shape().out), TimeEncoder(Shape())
+    modulation, encoder = Modulation(unet, TimeEncoderShape().out), TimeEncoder(TimeEncoderShape())
     modulation.attach(unet)
     return StableSRStep(encoder, modulation, unet, vae, ALPHAS, "epsilon")
 
@@ -139,7 +139,9 @@ def pairs(side: int, count: int) -> str:
     picture = picture.clamp(0, 1)
     for name, settings in PRESETS.items():
         draws = [SeededDraws.of(1, index) for index in range(count)]
-        spent = seconds(lambda draws=draws, settings=settings: [degrade(picture, settings, each) for each in draws])
+        spent = seconds(
+            lambda draws=draws, settings=settings: [degrade_pictures(picture, settings, each) for each in draws]
+        )
         rows.append([name, f"{count / spent:.1f}", f"{15 * count / spent:.0f}"])
     return table(["degradation", "pairs a second of one process", "of 15 processes"], rows)
 

@@ -21,8 +21,8 @@ from diffusers import AutoencoderKL, AutoencoderTiny
 from torch import Tensor
 
 from benchmarks.tables import MIB, apart, peak, table
-from srcli.models.banded_vae import decode, encode
-from srcli.models.packed import pack
+from srcli.models.banded_vae import decode_in_bands, encode_in_bands
+from srcli.models.packed import pack_layers
 from srcli.models.row_bands import Bands, Spilling
 from srcli.threads import default_threads
 
@@ -36,7 +36,7 @@ def network(divide: int, way: str) -> Net:
     if way == TAESD:
         narrow = [64 // divide] * 4
         tiny = AutoencoderTiny(encoder_block_out_channels=narrow, decoder_block_out_channels=narrow)
-        return pack(tiny.eval().requires_grad_(False))
+        return pack_layers(tiny.eval().requires_grad_(False))
     widths = [width // divide for width in (128, 256, 512, 512)]
     return AutoencoderKL(
         block_out_channels=widths,
@@ -58,12 +58,12 @@ def tiled(vae: AutoencoderKL, z: Tensor) -> Tensor:
 
 WAYS: dict[str, Way] = {
     "untiled": whole,
-    "bands": lambda vae, z: decode(vae, z, Bands()),
-    "bands, maps on disk": lambda vae, z: decode(vae, z, Spilling()),
+    "bands": lambda vae, z: decode_in_bands(vae, z, Bands()),
+    "bands, maps on disk": lambda vae, z: decode_in_bands(vae, z, Spilling()),
     "the library's tiles": tiled,
     TAESD: whole,
     "encode untiled": lambda vae, z: vae._encode(z),
-    "encode bands": lambda vae, z: encode(vae, z, Bands()),
+    "encode bands": lambda vae, z: encode_in_bands(vae, z, Bands()),
 }
 
 

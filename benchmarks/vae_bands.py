@@ -16,7 +16,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from benchmarks.tables import MIB, apart, peak, seconds, table
-from srcli.models.banded_vae import decode
+from srcli.models.banded_vae import decode_in_bands
 from srcli.models.row_bands import Bands
 
 SD = {"block_out_channels": [128, 256, 512, 512], "layers_per_block": 2, "sample_size": 256}
@@ -36,7 +36,7 @@ def way(name: str, vae: AutoencoderKL, side: int) -> Callable[[Tensor], Tensor]:
         vae.enable_tiling()
     if name in ("whole", "tiles"):
         return lambda z: vae.decode(z).sample
-    return lambda z: decode(vae, z, Bands(int(name) * side))
+    return lambda z: decode_in_bands(vae, z, Bands(int(name) * side))
 
 
 @torch.inference_mode()
@@ -44,7 +44,7 @@ def measure(name: str, side: int, small: bool, file: Path) -> dict[str, float]:
     """One decode; the first, which is whole, leaves its picture for the others."""
     vae = network(small)
     z = torch.randn(1, 4, side // 8, side // 8, generator=torch.Generator().manual_seed(2))
-    decode(vae, z[:, :, :4, :4], Bands())  # what the first call ever costs
+    decode_in_bands(vae, z[:, :, :4, :4], Bands())  # what the first call ever costs
     before, run, kept = peak(), way(name, vae, side), []
     took = seconds(lambda: kept.append(run(z)))
     most = peak() - before

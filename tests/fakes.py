@@ -14,7 +14,7 @@ from srcli.engines.runtime.device import Device
 from srcli.engines.runtime.oom_fallback import ALL_SAVINGS, MemorySavings
 from srcli.pipeline import EnginePipeline
 from srcli.sampling.hint import to_unit_float
-from srcli.sampling.layout import Limits, lay
+from srcli.sampling.layout import Limits, lay_tiles
 
 CPU = Device(torch.device("cpu"), torch.float32)
 
@@ -49,7 +49,7 @@ class PassThrough:
         return size if self.factor > 1 else target
 
     def layout(self, height, width, sampling):
-        tiles = lay(height, width, sampling, float, Limits(smallest=8, largest=16, overlap=4))
+        tiles = lay_tiles(height, width, sampling, float, Limits(smallest=8, largest=16, overlap=4))
         return tiles and (tiles, 8)
 
     def prepare(self, hint: torch.Tensor, request: Request) -> Canvas:

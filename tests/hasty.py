@@ -26,9 +26,9 @@ def apart(kill: int) -> int:
     child = os.fork()
     if child:
         return os.waitpid(child, 0)[1]
-    load, keep, left = builtin.load, unfinished.Unfinished.keep, kill
+    load, keep, left = builtin.load_builtin, unfinished.ResumeState.keep, kill
 
-    def fatal(self: unfinished.Unfinished, what: str, state: unfinished.State) -> None:
+    def fatal(self: unfinished.ResumeState, what: str, state: unfinished.State) -> None:
         nonlocal left
         keep(self, what, state)
         left -= 1
@@ -36,8 +36,8 @@ def apart(kill: int) -> int:
             os.kill(os.getpid(), signal.SIGKILL)
 
     unfinished.AFTER = unfinished.EVERY = 0.0
-    unfinished.Unfinished.keep = fatal
-    builtin.load = lambda *given: replace(load(*given), block=BLOCK)
+    unfinished.ResumeState.keep = fatal
+    builtin.load_builtin = lambda *given: replace(load(*given), block=BLOCK)
     cli.main()
     sys.exit(0)
 

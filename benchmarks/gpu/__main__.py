@@ -22,7 +22,7 @@ import torch
 from benchmarks.gpu import golden, runs, shortage, steps, whole
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.report import Report, Section
-from srcli.engines.runtime.device import available, choose_device, prepare_process
+from srcli.engines.runtime.device import choose_device, list_devices, prepare_process
 from srcli.settings import DeviceChoice
 from srcli.weights.open import silence_libraries
 
@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=SECTIONS)
     given = parser.parse_args()
     names = given.only or [name for name in SECTIONS if not (given.small and name == COMPILED)]
-    name = available()[0]
+    name = list_devices()[0]
     if name == "cpu" and not given.small:
         sys.exit("no accelerator here: run this where there is one, or try it with --small")
     silence_libraries()

@@ -22,8 +22,8 @@ from srcli.models import time_encoder
 from srcli.models.control import control_net
 from srcli.models.paca import LightPaca, Paca
 from srcli.models.shared_cfg_prefix import SharedCfgPrefix
-from srcli.models.sr3_unet import Shape, SR3UNet, weights_of
-from srcli.models.stock import build
+from srcli.models.sr3_unet import SR3Shape, SR3UNet, weights_of
+from srcli.models.stock import build_stock
 from srcli.models.text_kv_cache import cache_text_kv
 
 COLUMNS = ["vectors", "precision", "largest difference / largest value", "values"]
@@ -90,7 +90,7 @@ def pasd(path: Path, device: Device) -> Pairs:
     tiny = path.parents[1] / "tiny"
     unet_folder = next(f for f in (tiny / kind / "unet", tiny / kind.replace("_rrdb", "") / "unet") if f.exists())
     config, state = opened(unet_folder)
-    unet = build(UNet2DConditionModel, config)
+    unet = build_stock(UNet2DConditionModel, config)
     with torch.device("meta"):
         paca = (LightPaca if any("_plus" in key for key in state) else Paca)(config)
     own = paca.state_dict().keys()
@@ -121,7 +121,7 @@ def sr3(path: Path, device: Device) -> Pairs:
     """A whole pass of the U-Net, as its engine runs it: in float32, or under autocast."""
     given, tiny = load_file(path), path.parents[1] / "tiny"
     name = path.stem.rsplit("_", 1)[1]
-    net = SR3UNet(Shape.from_config(json.loads((tiny / f"{name}_tiny_config.json").read_text())["model"]))
+    net = SR3UNet(SR3Shape.from_config(json.loads((tiny / f"{name}_tiny_config.json").read_text())["model"]))
     net = load(net, weights_of(load_file(tiny / f"{name}_tiny.safetensors")), Device(device.torch, torch.float32))
     with torch.autocast(device.torch.type, device.dtype, enabled=device.dtype is not torch.float32):
         out = net(given["x"].to(device.torch), given["t"].to(device.torch))
@@ -133,7 +133,7 @@ def encoder(path: Path, device: Device) -> Pairs:
     given = load_file(path)
     state = load_file(path.parents[1] / "tiny" / "stablesr_tiny.safetensors")
     state = {key.removeprefix(STRUCTURE): value for key, value in state.items() if key.startswith(STRUCTURE)}
-    net = load(time_encoder.build(state), state, device)
+    net = load(time_encoder.build_time_encoder(state), state, device)
     for part in sorted({key.split(".")[0] for key in given if ".width" in key}):
         latent = given.get(f"latent_{part}", given["latent"]).to(device.torch, device.dtype)
         step = given.get(f"t_{part}", torch.tensor(int(part[1:]) if part[1:].isdigit() else 0)).to(device.torch)

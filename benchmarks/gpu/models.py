@@ -15,28 +15,27 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from benchmarks import pasd_step, stablesr_step
-from srcli.engines.builtin.engine import load as load_builtin
+from srcli.engines.builtin.engine import load_builtin
 from srcli.engines.latent.bases import Base
 from srcli.engines.latent.captions import Describer
-from srcli.engines.pasd.engine import Pasd
-from srcli.engines.pasd.weights import Loaded as LoadedPasd
+from srcli.engines.pasd.engine import PasdEngine
+from srcli.engines.pasd.weights import PasdNetworks
 from srcli.engines.runtime.device import Device
-from srcli.engines.sr3.engine import SR3
+from srcli.engines.sr3.engine import SR3Engine
 from srcli.engines.sr3.spec import STEPS
 from srcli.engines.sr3.weights import ENDS
-from srcli.engines.stablesr.engine import StableSR
+from srcli.engines.stablesr.engine import StableSREngine
 from srcli.engines.stablesr.spec import VARIANTS
-from srcli.engines.stablesr.weights import Loaded as LoadedStableSR
+from srcli.engines.stablesr.weights import StableSRNetworks
 from srcli.imaging.picture import Picture
 from srcli.models.cfw import Wrapping
 from srcli.models.control import control_net
 from srcli.models.paca import Paca
 from srcli.models.spade import Modulation
-from srcli.models.sr3_unet import Shape as SR3Shape
-from srcli.models.sr3_unet import build as sr3_unet
-from srcli.models.stock import build
-from srcli.models.time_encoder import Shape, TimeEncoder
-from srcli.sampling.ancestral import betas
+from srcli.models.sr3_unet import SR3Shape, build_sr3_unet
+from srcli.models.stock import build_stock
+from srcli.models.time_encoder import TimeEncoder, TimeEncoderShape
+from srcli.sampling.ancestral import make_betas
 from srcli.settings import ModelChoice
 from srcli.weights.store import Store
 
@@ -64,7 +63,7 @@ class Sizes:
 
     pasd: Mapping[str, Any]
     stablesr: Mapping[str, Any]
-    encoder: Shape
+    encoder: TimeEncoderShape
     vae: Mapping[str, Any]
     growth: int  # of the feature wrapping's dense blocks
     sr3: SR3Shape
@@ -74,7 +73,7 @@ class Sizes:
 FULL = Sizes(
     pasd=pasd_step.SD15,
     stablesr=stablesr_step.SD21,
-    encoder=Shape(),
+    encoder=TimeEncoderShape(),
     vae={"block_out_channels": [128, 256, 512, 512], "layers_per_block": 2} | VAE_BLOCKS,
     growth=32,
     sr3=SR3Shape(multiplier=(1, 2, 4, 8, 16), res_blocks=1, attention=(False,) * 5, norm_groups=16),
@@ -83,7 +82,7 @@ FULL = Sizes(
 TINY = Sizes(
     pasd=pasd_step.SMALL | TWO_LEVELS,
     stablesr=stablesr_step.SMALL | {"layers_per_block": 1},
-    encoder=Shape(widths=(32, 32, 64, 64), first=32, out=32, blocks=1),
+    encoder=TimeEncoderShape(widths=(32, 32, 64, 64), first=32, out=32, blocks=1),
     vae={"block_out_channels": [32, 32, 64, 64], "layers_per_block": 1} | VAE_BLOCKS,
     growth=8,
     sr3=SR3Shape(inner_channel=16, norm_groups=8, multiplier=(1, 2), res_blocks=1, attention=(False, True)),
@@ -130,24 +129,24 @@ def base(sizes: Sizes, width: int, where: torch.device, dtype: torch.dtype) -> B
             eos_token_id=1,
         )
     )
-    vae = filled(build(AutoencoderKL, sizes.vae), where, torch.float32 if dtype is torch.bfloat16 else dtype)
+    vae = filled(build_stock(AutoencoderKL, sizes.vae), where, torch.float32 if dtype is torch.bfloat16 else dtype)
     return Base(vae, text.eval(), Letters(), SCHEDULE, None, Path("random"), {})
 
 
-def pasd_loaded(sizes: Sizes, where: torch.device = CPU, dtype: torch.dtype = torch.float32) -> LoadedPasd:
+def pasd_loaded(sizes: Sizes, where: torch.device = CPU, dtype: torch.dtype = torch.float32) -> PasdNetworks:
     config = dict(sizes.pasd)
-    unet, control = build(UNet2DConditionModel, config), control_net(config, ())
+    unet, control = build_stock(UNet2DConditionModel, config), control_net(config, ())
     with torch.device("meta"):
         paca = Paca(config)
     paca.attach(unet)
     for net in (unet, paca, control):
         filled(net, where, dtype)
-    return LoadedPasd(unet, paca, control, base(sizes, config["cross_attention_dim"], where, dtype), SCHEDULE, {})
+    return PasdNetworks(unet, paca, control, base(sizes, config["cross_attention_dim"], where, dtype), SCHEDULE, {})
 
 
-def stablesr_loaded(sizes: Sizes, where: torch.device = CPU, dtype: torch.dtype = torch.float32) -> LoadedStableSR:
+def stablesr_loaded(sizes: Sizes, where: torch.device = CPU, dtype: torch.dtype = torch.float32) -> StableSRNetworks:
     config = dict(sizes.stablesr)
-    unet, widths = build(UNet2DConditionModel, config), sizes.vae["block_out_channels"]
+    unet, widths = build_stock(UNet2DConditionModel, config), sizes.vae["block_out_channels"]
     with torch.device("meta"):
         encoder, modulation = TimeEncoder(sizes.encoder), Modulation(unet, sizes.encoder.out)
         wrapping = Wrapping({1: widths[1], 2: widths[2]}, sizes.growth, 2)
@@ -156,19 +155,19 @@ def stablesr_loaded(sizes: Sizes, where: torch.device = CPU, dtype: torch.dtype 
         filled(net, where, dtype)
     variant = replace(VARIANTS["512"], process=sizes.process)
     whole = base(sizes, config["cross_attention_dim"], where, dtype)
-    return LoadedStableSR(unet, encoder, modulation, whole, variant, SimpleNamespace(net=wrapping, made_of={}), {})
+    return StableSRNetworks(unet, encoder, modulation, whole, variant, SimpleNamespace(net=wrapping, made_of={}), {})
 
 
 def engine(name: str, sizes: Sizes, device: Device, where: torch.device = CPU) -> Any:
     """One engine with random weights drawn on `where`; the built-in one with its own."""
     drawn = device.dtype if where.type != "cpu" else torch.float32  # what is compared is drawn alike, in fp32
     if name == "pasd":
-        return Pasd.of(pasd_loaded(sizes, where, drawn), device, Describer(Store(offline=True), device))
+        return PasdEngine.of(pasd_loaded(sizes, where, drawn), device, Describer(Store(offline=True), device))
     if name == "stablesr":
-        return StableSR.of(stablesr_loaded(sizes, where, drawn), device)
+        return StableSREngine.of(stablesr_loaded(sizes, where, drawn), device)
     if name == "sr3":
-        unet = filled(sr3_unet(sizes.sr3), where).to(device.torch)
-        return SR3(unet, betas("linear", STEPS, *ENDS["sr3"]), 4, device, {})
+        unet = filled(build_sr3_unet(sizes.sr3), where).to(device.torch)
+        return SR3Engine(unet, make_betas("linear", STEPS, *ENDS["sr3"]), 4, device, {})
     return load_builtin(ModelChoice(engine="builtin"), device)
 
 

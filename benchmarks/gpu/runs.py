@@ -131,11 +131,11 @@ def resumed(device: Device) -> list[str]:
     unfinished.AFTER = unfinished.EVERY = 0.0
     try:
         with TemporaryDirectory() as folder, heard() as told:
-            kept = unfinished.Unfinished(Path(folder) / "kept" / "one", "one")
+            kept = unfinished.ResumeState(Path(folder) / "kept" / "one", "one")
             try:
                 made.run(picture, case.job, ended, kept)
             except KeyboardInterrupt:
-                again = unfinished.Unfinished(Path(folder) / "kept" / "one", "one")
+                again = unfinished.ResumeState(Path(folder) / "kept" / "one", "one")
                 got = made.run(picture, case.job, kept=again).pixels
     finally:
         unfinished.AFTER, unfinished.EVERY = waits

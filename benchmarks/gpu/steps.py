@@ -14,12 +14,12 @@ from benchmarks.gpu.bench import Bench, away, finish, heard, peak, seconds
 from benchmarks.gpu.models import CPU, base, pasd_loaded
 from benchmarks.gpu.report import Failed, Row, attempt
 from benchmarks.pasd_step import T, denoiser
-from srcli.engines.latent.schedulers import guided
-from srcli.engines.pasd.forecast import cost
+from srcli.engines.latent.schedulers import apply_guidance
+from srcli.engines.pasd.forecast import count_pasd_flop
 from srcli.engines.pasd.sampling import BOTH, Nets, PasdDenoiser
 from srcli.engines.runtime.device import Device, allow_tf32
 from srcli.engines.runtime.placement import BYTES_A_LATENT, place_network
-from srcli.models.banded_vae import decode
+from srcli.models.banded_vae import decode_in_bands
 from srcli.models.compiled import Compiled
 from srcli.models.row_bands import Bands
 from srcli.models.shared_cfg_prefix import SharedCfgPrefix
@@ -83,7 +83,7 @@ def sweep(bench: Bench) -> Iterator[Row | Failed]:
                 break
             finally:
                 model._embedded.clear()
-            tflops = 2 * batch * cost(side * side) / spent / 1e12
+            tflops = 2 * batch * count_pasd_flop(side * side) / spent / 1e12
             planned = batch * side * side * BYTES_A_LATENT / 2**30
             yield [str(side), str(batch), f"{spent * 1000:.1f}", f"{tflops:.1f}", f"{most[0]:.2f}", f"{planned:.2f}"]
 
@@ -98,11 +98,11 @@ def vae(bench: Bench) -> Iterator[Row | Failed]:
         z = z.to(device.torch, dtype)
         ways = {
             "one piece": lambda z=z: net.decode(z).sample,
-            "bands, as the engines do": lambda z=z: decode(net, z, Bands(area=1 << 18, lean=False)),
-            "bands of 2^16": lambda z=z: decode(net, z, Bands(area=1 << 16, lean=False)),
-            "bands of 2^20": lambda z=z: decode(net, z, Bands(area=1 << 20, lean=False)),
-            "lean bands": lambda z=z: decode(net, z, Bands()),
-            "bands, maps in host memory": lambda z=z: decode(net, z, Bands(store=CPU)),
+            "bands, as the engines do": lambda z=z: decode_in_bands(net, z, Bands(area=1 << 18, lean=False)),
+            "bands of 2^16": lambda z=z: decode_in_bands(net, z, Bands(area=1 << 16, lean=False)),
+            "bands of 2^20": lambda z=z: decode_in_bands(net, z, Bands(area=1 << 20, lean=False)),
+            "lean bands": lambda z=z: decode_in_bands(net, z, Bands()),
+            "bands, maps in host memory": lambda z=z: decode_in_bands(net, z, Bands(store=CPU)),
         }
         truth: list[Tensor] = []
         for name, work in ways.items():
@@ -156,7 +156,7 @@ def bare(model: PasdDenoiser, x: Tensor, hint: Tensor, tiles: list[Tile]) -> Cal
     def step() -> Tensor:
         with model.nets.equal_halves():
             halves = model.predict(torch.cat([x, x]), t, torch.cat([embedding, embedding]), BOTH)
-        return guided(*halves.chunk(2), GUIDANCE)
+        return apply_guidance(*halves.chunk(2), GUIDANCE)
 
     return step
 

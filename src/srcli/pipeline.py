@@ -27,13 +27,13 @@ from srcli.imaging.picture import Picture, PixelArray
 from srcli.imaging.resize import resize_array
 from srcli.imaging.spill import allocate_array, evict_pages
 from srcli.sampling import colorfix
-from srcli.sampling.blocks import Block, blocks
+from srcli.sampling.blocks import Block, cut_blocks
 from srcli.sampling.consistency import VISIBLE, make_consistent
 from srcli.sampling.hint import pixels_to_tensor, to_unit_float
 from srcli.sampling.noise import NoiseField
-from srcli.sampling.sampler import Tiled, sample
-from srcli.sampling.tiling import Tile, gaussian
-from srcli.sampling.unfinished import OnProgress, Stretch, Unfinished, key, place
+from srcli.sampling.sampler import Tiled, run_sampler
+from srcli.sampling.tiling import Tile, gaussian_weight
+from srcli.sampling.unfinished import BlockProgress, OnProgress, ResumeState, find_resume_folder, hash_picture
 from srcli.settings import DeviceChoice, ModelChoice
 from srcli.tasks import Job
 
@@ -68,7 +68,7 @@ class EnginePipeline:
         """Down which memory's shortage leads; what did not fit for one picture is not tried for the next."""
         return OomFallback(self.engine.supported_savings)
 
-    def unfinished(self, picture: Picture, job: Job) -> Unfinished:
+    def unfinished(self, picture: Picture, job: Job) -> ResumeState:
         """Where a run keeps what it has done of this picture, and finds what another one did that was ended."""
         engine = self.engine
         made_by = (
@@ -79,10 +79,10 @@ class EnginePipeline:
             replace(self.choice, offline=False),
         )
         recipe = __version__, torch.__version__, str(self.device), torch.get_num_threads(), made_by, job
-        return Unfinished(place(key(picture.pixels, *recipe)), picture.name)
+        return ResumeState(find_resume_folder(hash_picture(picture.pixels, *recipe)), picture.name)
 
     def run(
-        self, picture: Picture, job: Job, on_progress: OnProgress = _silent, kept: Unfinished | None = None
+        self, picture: Picture, job: Job, on_progress: OnProgress = _silent, kept: ResumeState | None = None
     ) -> Picture:
         """Do the job to one picture; what must survive of it stays with the result."""
         target = job.target(picture.width, picture.height)
@@ -94,7 +94,7 @@ class EnginePipeline:
                 on_progress("pass", index, len(passes))
             # Another pass samples other detail, so it must not meet the noise of the one before.
             wanted = replace(request, noise=replace(request.noise, layer=index))
-            stretch = Stretch(on_progress, kept or Unfinished(None), index)
+            stretch = BlockProgress(on_progress, kept or ResumeState(None), index)
             pixels = resize_array(self._pass(pixels, size, wanted, stretch), size)
         if job.consistent:
             self._make_consistent(pixels, picture)
@@ -141,7 +141,7 @@ class EnginePipeline:
             sampling = replace(sampling, color_fix=job.task.color_fix)
         return Request(job.task, sampling, job.prompt, NoiseField(job.seed))
 
-    def _pass(self, pixels: PixelArray, target: Size, request: Request, stretch: Stretch) -> PixelArray:
+    def _pass(self, pixels: PixelArray, target: Size, request: Request, stretch: BlockProgress) -> PixelArray:
         """The engine's result for the whole picture, in the engine's own size."""
         height, width = pixels.shape[:2]
         hint = resize_array(pixels, self.engine.working_size((width, height), target, request))
@@ -151,7 +151,7 @@ class EnginePipeline:
         out = allocate_array(
             (height * factor, width * factor, 3), hint.dtype, spare_host_memory(self.device) - pixels.nbytes
         )
-        pieces = list(blocks(height, width, self.engine.block, self.engine.halo))
+        pieces = list(cut_blocks(height, width, self.engine.block, self.engine.halo))
         for block, part in zip(pieces, stretch.blocks(len(pieces)), strict=True):
             _view(out, block.inner, factor)[:] = self._levels(hint, block, request, part)
             evict_pages(out)
@@ -161,7 +161,7 @@ class EnginePipeline:
         """The request with what the engine has to know of the whole picture."""
         return self.engine.survey(hint, request) if isinstance(self.engine, Surveyor) else request
 
-    def _levels(self, pixels: PixelArray, block: Block, request: Request, stretch: Stretch) -> PixelArray:
+    def _levels(self, pixels: PixelArray, block: Block, request: Request, stretch: BlockProgress) -> PixelArray:
         """A block's levels, which may be kept from before; with less at a time where memory runs out."""
         if (kept := stretch.levels()) is not None:
             return kept
@@ -172,7 +172,7 @@ class EnginePipeline:
         return made
 
     @torch.inference_mode()
-    def _block(self, pixels: PixelArray, block: Block, request: Request, stretch: Stretch) -> PixelArray:
+    def _block(self, pixels: PixelArray, block: Block, request: Request, stretch: BlockProgress) -> PixelArray:
         hint = pixels_to_tensor(_view(pixels, block.outer, 1))
         request = replace(request, noise=request.noise.at(block.outer.top, block.outer.left))
         stretch.tell("preparing", 0, 1)
@@ -180,10 +180,12 @@ class EnginePipeline:
         x = self._sample(canvas, request, stretch)
         stretch.tell("finishing", 0, 1)
         rgb = canvas.finish(x)
-        fixed = colorfix.fixed(request.sampling.color_fix, rgb, lambda rows: to_unit_float(hint[:, :, rows]).to(rgb))
+        fixed = colorfix.fix_colors(
+            request.sampling.color_fix, rgb, lambda rows: to_unit_float(hint[:, :, rows]).to(rgb)
+        )
         return _levels(Tile(*(v * self.engine.factor for v in block.inside)), fixed, pixels.dtype)
 
-    def _sample(self, canvas: Canvas, request: Request, stretch: Stretch) -> Tensor:
+    def _sample(self, canvas: Canvas, request: Request, stretch: BlockProgress) -> Tensor:
         if canvas.denoiser is None or canvas.scheduler is None:
             return canvas.start
         scheduler = canvas.scheduler
@@ -191,7 +193,7 @@ class EnginePipeline:
         layout = self._layout(height, width, request)
         denoiser = canvas.denoiser
         if layout is not None:
-            weight, device = canvas.tile_weight or gaussian, canvas.start.device
+            weight, device = canvas.tile_weight or gaussian_weight, canvas.start.device
             denoiser = Tiled(denoiser, *layout, device, weight, partial(stretch.on_progress, "tiles"))
         tiles = repr(layout and layout[0])
         x, begun = stretch.resumed(canvas.start, scheduler, tiles)
@@ -204,7 +206,7 @@ class EnginePipeline:
                 self.preview.show(expected)
             stretch.tell("sampling", done, total)
 
-        return sample(denoiser, scheduler, x, canvas.hint, request.noise, on_step, begun)
+        return run_sampler(denoiser, scheduler, x, canvas.hint, request.noise, on_step, begun)
 
     def _layout(self, height: int, width: int, request: Request) -> tuple[list[Tile], int] | None:
         """The engine's tiles and how many share a call, made smaller and fewer by savings."""

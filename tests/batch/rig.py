@@ -49,7 +49,7 @@ def main() -> None:
     from srcli.engines import choose
 
     os.environ["RIG_SECONDS"] = sys.argv.pop(1)
-    choose.choose = lambda task, wish, *others, **more: replace(wish, engine="builtin")
+    choose.choose_engine = lambda task, wish, *others, **more: replace(wish, engine="builtin")
     if sys.stdin is not None:
         sys.stdin = io.TextIOWrapper(io.BufferedReader(Asked(0)))
     PipelineFactory.load = load

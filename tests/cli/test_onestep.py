@@ -71,7 +71,7 @@ def test_what_means_nothing_is_refused_before_loading(
     def refuse(*_: object) -> None:
         raise AssertionError("something was loaded")
 
-    monkeypatch.setattr(weights, "open_all", refuse)
+    monkeypatch.setattr(weights, "open_onestep", refuse)
     done = srcli(
         "upscale", photo, *RUN, "--adapter", ADAPTERS.get(variant, TINY / "gdpo"), "--variant", variant, *options
     )

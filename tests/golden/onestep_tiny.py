@@ -11,7 +11,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from srcli.engines.onestep.denoiser import OneStepDenoiser, Strengths
 from srcli.models.low_rank import LowRank
-from srcli.models.stock import build
+from srcli.models.stock import build_stock
 from srcli.weights.one_step import (
     OSEDIFF_KIND,
     PISA_KIND,
@@ -37,7 +37,7 @@ def program(case) -> str:
 def opened(folder: Path, cls: type) -> nn.Module:
     """A stock network, in fp32 whatever its file holds."""
     state = {name: tensor.float() for name, tensor in load_file(folder / WEIGHTS).items()}
-    net = build(cls, json.loads((folder / "config.json").read_text()))
+    net = build_stock(cls, json.loads((folder / "config.json").read_text()))
     net.load_state_dict(state, strict=True, assign=True)
     return net.eval().requires_grad_(False)
 

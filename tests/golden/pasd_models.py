@@ -13,7 +13,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from srcli.models.control import control_net
 from srcli.models.paca import LightPaca, Paca, PixelAware
-from srcli.models.stock import build
+from srcli.models.stock import build_stock
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -49,7 +49,7 @@ def control(root: Path, kind: str) -> ControlNetModel:
 def nets(root: Path, kind: str) -> Nets:
     config, state = opened(unet_folder(root, kind))
     light = any("_plus" in key for key in state)
-    unet = build(UNet2DConditionModel, config)
+    unet = build_stock(UNet2DConditionModel, config)
     with torch.device("meta"):
         paca = (LightPaca if light else Paca)(config)
     own = paca.state_dict().keys()

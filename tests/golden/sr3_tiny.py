@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 from tests.golden.cases import ROOT, Case
 from torch import Tensor
 
-from srcli.models.sr3_unet import Shape, SR3UNet, weights_of
-from srcli.sampling.ancestral import betas
+from srcli.models.sr3_unet import SR3Shape, SR3UNet, weights_of
+from srcli.sampling.ancestral import make_betas
 
 FOLDER = ROOT / "sr3" / "tiny"
 WRITTEN = re.compile(r"(\w+) T=(\d+) ([\d.e+-]+?)\.\.([\d.e+-]+)")
@@ -26,7 +26,7 @@ def model_of(case: Case) -> str:
 @torch.inference_mode(False)  # whoever asks first, the weights can be trained
 def network(name: str) -> SR3UNet:
     config = json.loads((FOLDER / f"{name}_tiny_config.json").read_text())
-    unet = SR3UNet(Shape.from_config(config["model"])).eval().requires_grad_(False)
+    unet = SR3UNet(SR3Shape.from_config(config["model"])).eval().requires_grad_(False)
     unet.load_state_dict(weights_of(load_file(FOLDER / f"{name}_tiny.safetensors")))
     return unet
 
@@ -34,7 +34,7 @@ def network(name: str) -> SR3UNet:
 def schedule(text: str) -> Tensor:
     """The betas that a note like "linear T=10 1e-4..0.3" describes."""
     kind, steps, start, end = WRITTEN.search(text).groups()
-    return betas(kind, int(steps), float(start), float(end))
+    return make_betas(kind, int(steps), float(start), float(end))
 
 
 def condition(case: Case, key: str = "cond_u8") -> Tensor | None:

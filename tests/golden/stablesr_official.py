@@ -13,13 +13,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from srcli.engines.latent.codec import Codec
-from srcli.engines.latent.schedulers import noised
+from srcli.engines.latent.schedulers import diffuse_latents
 from srcli.engines.runtime.device import Device
-from srcli.models.cfw import keeping
+from srcli.models.cfw import keep_features
 from srcli.sampling.ancestral import Ancestral, scaled_linear
-from srcli.sampling.colorfix import adain, wavelet
+from srcli.sampling.colorfix import fix_colors_by_adain, fix_colors_by_wavelet
 from srcli.sampling.sampler import Denoiser, Tiled
-from srcli.sampling.tiling import gaussian, grid, origins
+from srcli.sampling.tiling import find_origins, gaussian_weight, lay_grid
 from srcli.settings import Tiling
 
 PAD = 32
@@ -37,7 +37,7 @@ def scheduler(steps: int, parameterization: str = "eps") -> Ancestral:
 
 def tiled(denoiser: Denoiser, latent: Tensor, size: int, overlap: int, batch: int = 1) -> Denoiser:
     height, width = latent.shape[-2:]
-    return Tiled(denoiser, grid(height, width, Tiling(size=size, overlap=overlap)), batch)
+    return Tiled(denoiser, lay_grid(height, width, Tiling(size=size, overlap=overlap)), batch)
 
 
 def reverse(
@@ -64,13 +64,13 @@ def reverse(
 
 def drowned(latent: Tensor, noise: Tensor) -> Tensor:
     """The start of the canvas scripts: the latent at the last step of the full table."""
-    return noised(latent, noise, (1 - scaled_linear()).prod())
+    return diffuse_latents(latent, noise, (1 - scaled_linear()).prod())
 
 
 def encode(picture: Tensor, noise: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
     """A posterior sample of -1..1 pixels, scaled, and the features that the encoder leaves on the way."""
     seen: dict[int, Tensor] = {}
-    latent = codec().encode(picture / 2 + 0.5, noise, keeping(seen))
+    latent = codec().encode(picture / 2 + 0.5, noise, keep_features(seen))
     return latent, seen
 
 
@@ -80,7 +80,9 @@ def decode(latent: Tensor, seen: dict[int, Tensor], weight: float) -> Tensor:
 
 
 def fixed(kind: str, result: Tensor, source: Tensor) -> Tensor:
-    return {"adain": adain, "wavelet": wavelet, "nofix": lambda result, _: result}[kind](result, source)
+    return {"adain": fix_colors_by_adain, "wavelet": fix_colors_by_wavelet, "nofix": lambda result, _: result}[kind](
+        result, source
+    )
 
 
 def truncated(picture: Tensor) -> Tensor:
@@ -134,9 +136,9 @@ class CanvasScript:
         height, width = self.padded.shape[-2:]
         overlap = limit - self.notes["vqgantile_stride"]
         total, cover = torch.zeros_like(self.padded), torch.zeros_like(self.padded)
-        weight = gaussian(limit, limit).float()
-        for left in origins(width, limit, overlap):
-            for top in origins(height, limit, overlap):
+        weight = gaussian_weight(limit, limit).float()
+        for left in find_origins(width, limit, overlap):
+            for top in find_origins(height, limit, overlap):
                 place = (..., slice(top, top + limit), slice(left, left + limit))
                 total[place] += weight * self.patch(self.padded[place])
                 cover[place] += weight

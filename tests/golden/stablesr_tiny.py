@@ -77,17 +77,17 @@ def assemble(
     source, parts = Path("tiny"), config["model"]["params"]
     of_unet = unet_config(parts["unet_config"]["params"])
     plain = {key: v for key, v in under(state, UNET).items() if ".spade." not in key}
-    unet = put(stock.build(UNet2DConditionModel, of_unet), convert_unet(source, plain, of_unet), source)
+    unet = put(stock.build_stock(UNet2DConditionModel, of_unet), convert_unet(source, plain, of_unet), source)
     of_vae = vae_config(parts["first_stage_config"]["params"]["ddconfig"])
-    vae = put(stock.build(AutoencoderKL, of_vae), convert_vae(source, under(state, VAE), of_vae), source)
+    vae = put(stock.build_stock(AutoencoderKL, of_vae), convert_vae(source, under(state, VAE), of_vae), source)
     own = [
         under(state, ENCODER),
         spade.modulation_state(under(state, UNET)),
         {key: v for key, v in under(extra, "decoder.").items() if key.startswith(cfw.PREFIX)},
     ]
-    encoder = put(time_encoder.build(own[0]), own[0], source)
-    modulation = put(spade.build(unet, own[1]), own[1], source)
-    wrapping = put(cfw.build(own[2]), own[2], source)
+    encoder = put(time_encoder.build_time_encoder(own[0]), own[0], source)
+    modulation = put(spade.build_modulation(unet, own[1]), own[1], source)
+    wrapping = put(cfw.build_cfw(own[2]), own[2], source)
     modulation.attach(unet)
     for module in (unet, vae, encoder, modulation, wrapping):
         module.eval().requires_grad_(False)

@@ -13,15 +13,15 @@ from torch import Tensor
 
 from srcli.degrade import chain
 from srcli.degrade.cropping import crop_randomly, flip_half
-from srcli.degrade.jpeg import compress, soft_round
+from srcli.degrade.jpeg import compress_jpeg, soft_round
 from srcli.degrade.kernels import KernelShape, make_kernel
 from srcli.degrade.operations import (
+    apply_unsharp_mask,
     filter_each,
     gaussian_noise,
     poisson_noise,
     resize_by,
     resize_to,
-    sharpen,
     usm_line,
 )
 from srcli.degrade.pool import PairPool
@@ -95,13 +95,13 @@ def test_poisson_noise(case: Case) -> None:
 def test_jpeg(case: Case) -> None:
     t = case.tensors
     for quality in case.notes["qualities"]:
-        got, want = compress(t["image"], torch.tensor([float(quality)])), t[f"q{quality:g}"]
+        got, want = compress_jpeg(t["image"], torch.tensor([float(quality)])), t[f"q{quality:g}"]
         if quality == 100:  # the official factor of 0 gives no numbers at all; ours loses next to nothing
             assert (got - t["image"]).abs().mean() < 0.03  # halved chroma is all that is lost
             assert (got - t["q95"]).abs().mean() < 0.03
         else:
             assert ((got - want).abs() > STEP).float().mean() <= JUMPS, quality
-    got = compress(t["batch_image"], torch.tensor(case.notes["batch_qualities"]))
+    got = compress_jpeg(t["batch_image"], torch.tensor(case.notes["batch_qualities"]))
     assert ((got - t["batch_out"]).abs() > STEP).float().mean() <= JUMPS
 
 
@@ -110,7 +110,7 @@ def test_jpeg_has_a_gradient(case: Case) -> None:
     t = case.tensors
     quality = float(next(key for key in t if key.startswith("diff_q")).split("_")[1].removeprefix("q"))
     image = t["diff_image"].clone().requires_grad_()
-    got = compress(image, torch.tensor([quality]), soft_round)
+    got = compress_jpeg(image, torch.tensor([quality]), soft_round)
     got.backward(t["diff_upstream"])
     mostly(got.detach(), t[f"diff_q{quality:g}_out"])
     mostly(image.grad, t["diff_grad"], 1e-3)
@@ -120,7 +120,7 @@ def test_jpeg_has_a_gradient(case: Case) -> None:
 def test_sharpening(case: Case) -> None:
     line = usm_line()
     assert off_by(line[:, None] * line, case.tensors["kernel"]) < 1e-5
-    assert off_by(sharpen(case.tensors["image"]), case.tensors["out"]) < 1e-5
+    assert off_by(apply_unsharp_mask(case.tensors["image"]), case.tensors["out"]) < 1e-5
 
 
 def told_settings(preset: Degradation, params: dict[str, Any], kernels: dict[str, Any]) -> Degradation:
@@ -175,20 +175,20 @@ def stages(case: Case, x: Tensor, settings: Degradation, kernels: chain.Kernels,
     """Each stage from the stored end of the one before; the end of the last."""
     size, t = (x.shape[-2], x.shape[-1]), case.tensors
     within = (size[0] / settings.scale, size[1] / settings.scale)
-    x = chain.spoil(x, settings.first, settings, kernels.first, draws, "s1")
+    x = chain.apply_stage(x, settings.first, settings, kernels.first, draws, "s1")
     if "s1.noisy" in t:
         mostly(x, t["s1.noisy"])
-    x = chain.store(t.get("s1.noisy", x), settings.first, draws, "s1")
+    x = chain.store_as_jpeg(t.get("s1.noisy", x), settings.first, draws, "s1")
     if "s1.jpeg" in t:
         mostly(x, t["s1.jpeg"], STEP)
-    x = chain.spoil(t.get("s1.jpeg", x), settings.second, settings, kernels.second, draws, "s2", within)
+    x = chain.apply_stage(t.get("s1.jpeg", x), settings.second, settings, kernels.second, draws, "s2", within)
     if "s2.noisy" in t:
         mostly(x, t["s2.noisy"])
     noisy = t.get("s2.noisy", x)
     x = chain.last_stage(noisy, settings, kernels.final, draws, size)
     if "s3.jpeg" in t:  # the last thing, or the first one of the last stage
         last = t["s3.jpeg"].shape == x.shape and dict(case.notes["draws"])["s3.u_order"] < 0.5
-        mostly(x if last else compress(noisy, t["s3.quality"]), t["s3.jpeg"], STEP)
+        mostly(x if last else compress_jpeg(noisy, t["s3.quality"]), t["s3.jpeg"], STEP)
     return x
 
 
@@ -200,14 +200,14 @@ def test_chain_of_pasd(case: Case) -> None:
     targets = flip_half(picture(case.tensors["input_u8"]), draws)
     kernels = chain.draw_kernels(settings, draws)
     x = stages(case, targets, settings, kernels, draws)
-    pair = chain.finish(targets, x, settings, draws)
+    pair = chain.finish_pair(targets, x, settings, draws)
     assert not draws.left
     levels = (pair.degraded * 255).round()
     off = (levels - case.tensors["lq_u8"].float()).abs()
     assert (off > 0).float().mean() <= JUMPS
     whole = GivenDraws(case.notes["draws"], case.tensors, unused)
     targets = flip_half(picture(case.tensors["input_u8"]), whole)
-    again = chain.degrade(targets, settings, whole, chain.draw_kernels(settings, whole))
+    again = chain.degrade_pictures(targets, settings, whole, chain.draw_kernels(settings, whole))
     assert not whole.left
     assert ((again.degraded * 255).round() != levels).float().mean() <= JUMPS
 
@@ -226,10 +226,10 @@ def test_chain_of_stablesr(case: Case) -> None:
     for got, name in zip(joined, ("kernel1", "kernel2", "sinc_kernel"), strict=True):
         assert (got - t[name]).abs().max() < 1e-6
     target = torch.cat(targets)
-    sharp = sharpen(target) if settings.sharpen_target else target
+    sharp = apply_unsharp_mask(target) if settings.sharpen_target else target
     if "gt_out" in t:
         mostly(sharp * 2 - 1, t["gt_out"])
-    pair = chain.finish(sharp, stages(case, sharp, settings, joined, draws), settings, draws)
+    pair = chain.finish_pair(sharp, stages(case, sharp, settings, joined, draws), settings, draws)
     assert not draws.left
     assert torch.equal(pair.target, sharp)
     mostly(pair.degraded * 2 - 1, t["lq_out"] if "lq_out" in t else (sharp * 2 - 1).clamp(-1, 1))

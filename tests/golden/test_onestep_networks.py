@@ -14,7 +14,7 @@ from srcli.engines.latent.codec import Codec
 from srcli.engines.latent.prompts import TextEncoder
 from srcli.engines.onestep.denoiser import Strengths
 from srcli.engines.runtime.device import Device
-from srcli.models.stock import build
+from srcli.models.stock import build_stock
 from srcli.weights.one_step import (
     ADAPTER_PARTS,
     LORA_ALPHA,
@@ -140,7 +140,7 @@ CONFIGS = {"unet": UNet2DConditionModel, "vae": AutoencoderKL}
 def full_size(case: Case) -> dict[str, torch.nn.Module]:
     """Full-size networks of the base, without memory behind them."""
     configs = json.loads((case.root / "manifest" / "base.configs.json").read_text())
-    return {name: build(cls, configs[name]) for name, cls in CONFIGS.items()}
+    return {name: build_stock(cls, configs[name]) for name, cls in CONFIGS.items()}
 
 
 @each("onestep", "base.configs", folder="manifest")

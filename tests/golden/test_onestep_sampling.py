@@ -11,15 +11,15 @@ from torch import Tensor
 
 from srcli.engines.latent.codec import Codec
 from srcli.engines.latent.prompts import TextEncoder
-from srcli.engines.latent.schedulers import noised
-from srcli.engines.latent.sizes import least
+from srcli.engines.latent.schedulers import diffuse_latents
+from srcli.engines.latent.sizes import ensure_short_side
 from srcli.engines.onestep.denoiser import OneStepDenoiser, Strengths
 from srcli.engines.runtime.device import Device
 from srcli.imaging.resize import resize_array
 from srcli.sampling import colorfix
 from srcli.sampling.one_step import OneStep, alpha_bar
-from srcli.sampling.sampler import Tiled, sample
-from srcli.sampling.tiling import Tile, gaussian, grid
+from srcli.sampling.sampler import Tiled, run_sampler
+from srcli.sampling.tiling import Tile, gaussian_weight, lay_grid
 from srcli.settings import Tiling
 from srcli.weights.one_step import OSEDIFF_KIND, PISA_KIND
 
@@ -53,12 +53,12 @@ def test_the_step_between_two_levels(case: Case) -> None:
     given, (t, added) = case.tensors, (int(case.notes[name]) for name in ("timestep", "noise_timestep"))
     assert off_by(alpha_bar(t), given["alphas_cumprod_t"].squeeze()) <= STEP
     assert off_by(alpha_bar(added), given["alphas_cumprod_noise"].squeeze()) <= STEP
-    assert off_by(noised(given["latent"], given["noise"], alpha_bar(added)), given["noised"]) <= STEP
+    assert off_by(diffuse_latents(given["latent"], given["noise"], alpha_bar(added)), given["noised"]) <= STEP
     assert off_by(OneStep(t).clean(given["noised"], given["eps"]), given["x0"]) <= STEP
 
 
 def weight_of(kind: str) -> partial:
-    return partial(gaussian, half_up=kind == OSEDIFF_KIND)
+    return partial(gaussian_weight, half_up=kind == OSEDIFF_KIND)
 
 
 @each_group("onestep", "o06_tile_weights*", lambda case: sorted(case.tensors))
@@ -70,7 +70,7 @@ def test_tile_weights(case: Case, part: str) -> None:
 @each("onestep", "o06_tile_origins*")
 def test_tile_origins(case: Case) -> None:
     for row in json.loads(case.file(".json").read_text()):
-        laid = grid(row["height"], row["width"], Tiling(size=row["tile"], overlap=row["overlap"]))
+        laid = lay_grid(row["height"], row["width"], Tiling(size=row["tile"], overlap=row["overlap"]))
         assert [list(tile) for tile in laid] == row["tiles_top_left_height_width"]
 
 
@@ -78,7 +78,7 @@ def tiles(latent: Tensor, notes: dict) -> list[Tile] | None:
     """As the official programs lay them: only where the area is more than a tile's."""
     height, width = latent.shape[2:]
     tiling = Tiling(size=int(notes["tile"]), overlap=int(notes["overlap"]))
-    return grid(height, width, tiling) if height * width > tiling.size**2 else None
+    return lay_grid(height, width, tiling) if height * width > tiling.size**2 else None
 
 
 @each("onestep", "o07_tiled.osediff*")
@@ -140,7 +140,7 @@ def test_sizes_before_the_network(case: Case) -> None:
     """The official programs squeeze to multiples of 8, and may lose a pixel of the smaller side before that."""
     for row in json.loads(case.file(".json").read_text()):
         sides, scale, short = (row["width"], row["height"]), row["upscale"], row["process_size"]
-        ours = least((sides[0] * scale, sides[1] * scale), short)
+        ours = ensure_short_side((sides[0] * scale, sides[1] * scale), short)
         s = short // scale
         lost = min(sides) < s and any(int(s / min(sides) * side) < round(s / min(sides) * side) for side in sides)
         for own, official in zip(ours, row["prepared"], strict=True):
@@ -193,15 +193,15 @@ def check_run(case: Case, kind: str) -> None:
     start = codec.encode(prepared, given["posterior_noise"])
     assert off_by(start, given["latent"]) <= PIPELINE
     if "noised" in given:
-        start = noised(start, given["noise"], alpha_bar(int(case.notes["noise_timestep"])))
+        start = diffuse_latents(start, given["noise"], alpha_bar(int(case.notes["noise_timestep"])))
         assert off_by(start, given["noised"]) <= PIPELINE
     predict = run(case, kind, start)
-    clean = sample(predict, step_of(case, kind), start, start)
+    clean = run_sampler(predict, step_of(case, kind), start, start)
     assert off_by(predict.found, given["pred"]) <= PIPELINE
     assert off_by(clean, given["x0"]) <= PIPELINE
     decoded, fix = truncated(codec.decode(clean)), FIXES[case.notes["align"]]
     assert close(decoded, given["output_u8" if fix == "none" else "decoded_u8"])
-    rows = colorfix.fixed(fix, picture(decoded), lambda rows: prepared[:, :, rows])
+    rows = colorfix.fix_colors(fix, picture(decoded), lambda rows: prepared[:, :, rows])
     fixed, want = truncated(rows(slice(0, decoded.shape[0]))), given["output_u8"]
     size = (want.shape[1], want.shape[0])  # of a picture that was enlarged first, the official program shrinks again
     assert close(torch.from_numpy(resize_array(fixed.numpy(), size)), want, 4)

@@ -12,7 +12,7 @@ def truncated(rgb: Tensor) -> Tensor:
     return (rgb.clamp(0, 1)[0] * 255).byte().permute(1, 2, 0)
 
 
-@pytest.mark.parametrize("fix", [colorfix.wavelet, colorfix.adain])
+@pytest.mark.parametrize("fix", [colorfix.fix_colors_by_wavelet, colorfix.fix_colors_by_adain])
 @each_group("pasd", "h_color_fix*", lambda case: case.groups("target_u8"))
 def test_floats_and_levels(fix, case: Case, part: str) -> None:
     given = case.under(part)
@@ -20,7 +20,7 @@ def test_floats_and_levels(fix, case: Case, part: str) -> None:
     got = fix(result, source)
     assert off_by(got, given[f"{fix.__name__}_float"]) <= 1e-5
     assert (truncated(got) != given[f"{fix.__name__}_u8"]).float().mean() <= 1e-3
-    rows = colorfix.fixed(fix.__name__, result, lambda rows: source[:, :, rows])
+    rows = colorfix.fix_colors(fix.__name__, result, lambda rows: source[:, :, rows])
     height = result.shape[2]
     applied = [rows(slice(top, min(top + 7, height))) for top in range(0, height, 7)]
     assert torch.equal(torch.cat(applied, 2), got.clamp(0, 1))
@@ -29,4 +29,4 @@ def test_floats_and_levels(fix, case: Case, part: str) -> None:
 @each_group("pasd", "h_color_fix*", lambda case: case.groups("target_low"))
 def test_coarsest_band(case: Case, part: str) -> None:
     given = case.under(part)
-    assert off_by(colorfix.blurred(picture(given["target_u8"])), given["target_low"]) <= 1e-5
+    assert off_by(colorfix.blur_coarsest(picture(given["target_u8"])), given["target_low"]) <= 1e-5

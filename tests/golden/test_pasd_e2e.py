@@ -14,10 +14,10 @@ from tests.golden.pasd_models import unet_folder
 from torch import Tensor
 
 from srcli.engines.latent.captions import Describer
-from srcli.engines.latent.schedulers import scheduler
-from srcli.engines.pasd.engine import Pasd
-from srcli.engines.pasd.sampling import start
-from srcli.engines.pasd.weights import open_all
+from srcli.engines.latent.schedulers import build_scheduler
+from srcli.engines.pasd.engine import PasdEngine
+from srcli.engines.pasd.sampling import draw_initial_latents
+from srcli.engines.pasd.weights import open_pasd
 from srcli.engines.runtime.device import Device
 from srcli.imaging.color import compute_luminance, transplant_luma
 from srcli.imaging.picture import Picture
@@ -73,17 +73,17 @@ def pipeline(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Eng
     draws = tuple((step, case.tensors[name]) for step, name in names.items() if name in case.tensors)
     if option(case, "init_latent_with_noise"):  # then nothing else is drawn, and the input's latents are not used
         draws = ((POSTERIOR, torch.zeros_like(case.tensors["noise1"])), *draws)
-        pure = lambda z, made, noise, level: start(z, made, noise, None)  # noqa: E731
-        monkeypatch.setattr("srcli.engines.pasd.engine.start", pure)
+        pure = lambda z, made, noise, level: draw_initial_latents(z, made, noise, None)  # noqa: E731
+        monkeypatch.setattr("srcli.engines.pasd.engine.draw_initial_latents", pure)
     monkeypatch.setattr("srcli.pipeline.NoiseField", lambda seed: Recorded(seed, draws=draws))
     store = Store(offline=True)
-    loaded = open_all(choice(case, tmp_path / "adapter"), store)
-    return EnginePipeline(Pasd.of(loaded, FP32, Describer(store, FP32)), FP32, print)
+    loaded = open_pasd(choice(case, tmp_path / "adapter"), store)
+    return EnginePipeline(PasdEngine.of(loaded, FP32, Describer(store, FP32)), FP32, print)
 
 
 def job(case: Case, pipeline: EnginePipeline, color_fix: str, scale: float) -> Job:
     level, steps = option(case, "added_noise_level"), option(case, "num_inference_steps")
-    timesteps = [int(t) for t in scheduler("unipc", pipeline.engine.schedule, steps).timesteps]
+    timesteps = [int(t) for t in build_scheduler("unipc", pipeline.engine.schedule, steps).timesteps]
     size, overlap = option(case, "latent_tiled_size"), option(case, "latent_tiled_overlap")
     tiled = case.tensors["noise1"][0, 0].numel() > size**2  # the official test looks at the area alone
     sampling = Sampling(

@@ -8,7 +8,7 @@ from tests.golden.cases import Case, each
 
 from srcli.models.control import control_net
 from srcli.models.paca import LightPaca, Paca
-from srcli.models.stock import build
+from srcli.models.stock import build_stock
 
 
 def config_of(case: Case, name: str) -> dict:
@@ -23,7 +23,7 @@ def shapes(case: Case, name: str) -> dict[str, list[int]]:
     else:
         with torch.device("meta"):
             paca = (LightPaca if any("_plus" in key for key in keys) else Paca)(config)
-        state = build(UNet2DConditionModel, config).state_dict() | paca.state_dict()
+        state = build_stock(UNet2DConditionModel, config).state_dict() | paca.state_dict()
     return {key: list(value.shape) for key, value in state.items()}
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tests.golden.cases import Case, each_group, off_by, picture
 
-from srcli.engines.pasd.weights import Loaded, open_all
+from srcli.engines.pasd.weights import PasdNetworks, open_pasd
 from srcli.settings import LoraChoice, ModelChoice
 from srcli.weights.families import detect_family
 from srcli.weights.lock import Entry, File
@@ -37,7 +37,7 @@ def personal(case: Case, kind: str) -> str:
     return str(next(path for path in found if detect_family(path).kind == kind))
 
 
-def loaded(case: Case, part: str) -> Loaded:
+def loaded(case: Case, part: str) -> PasdNetworks:
     said = PART.fullmatch(part)
     adapter = str(case.root / "tiny" / said["kind"])
     choice = ModelChoice(engine="pasd", adapter=adapter)
@@ -47,7 +47,7 @@ def loaded(case: Case, part: str) -> Loaded:
     if said["how"] == "lora_mult":
         lora = LoraChoice(source=personal(case, "lora"), weight=float(said["amount"]))
         choice = ModelChoice(engine="pasd", adapter=adapter, loras=(lora,), lora_alpha=False)
-    return open_all(choice, Store(offline=True))
+    return open_pasd(choice, Store(offline=True))
 
 
 @pytest.mark.usefixtures("usual_base")

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from srcli.engines.latent.codec import Codec
 from srcli.engines.latent.prompts import TextEncoder
-from srcli.engines.latent.schedulers import guided_steps, scheduler
-from srcli.engines.pasd.sampling import BOTH, Nets, PasdDenoiser, start
+from srcli.engines.latent.schedulers import build_scheduler, guided_steps
+from srcli.engines.pasd.sampling import BOTH, Nets, PasdDenoiser, draw_initial_latents
 from srcli.engines.runtime.device import Device
 from srcli.models.text_kv_cache import cache_text_kv
 from srcli.sampling.noise import AGAIN, POSTERIOR, START, NoiseField
-from srcli.sampling.sampler import Tiled, sample
-from srcli.sampling.tiling import Tile, gaussian, grid
+from srcli.sampling.sampler import Tiled, run_sampler
+from srcli.sampling.tiling import Tile, gaussian_weight, lay_grid
 from srcli.settings import Tiling
 
 FP32 = Device(torch.device("cpu"), torch.float32)
@@ -65,18 +65,18 @@ def test_tokens_and_embeddings(case: Case) -> None:
 def test_first_latents(case: Case, part: str) -> None:
     given = case.under(part)
     if "image_u8" not in given:  # pure noise
-        made = scheduler(UNIPC, schedule(case, "tiny/base"), 20)
+        made = build_scheduler(UNIPC, schedule(case, "tiny/base"), 20)
         z = torch.zeros_like(given["noise1"])
-        assert torch.equal(start(z, made, recorded(given), None), given["latents"])
+        assert torch.equal(draw_initial_latents(z, made, recorded(given), None), given["latents"])
         return
     told = json.loads(case.notes[part.strip(".")])
-    made = scheduler(UNIPC, schedule(case, "tiny/base"), told["steps"])
+    made = build_scheduler(UNIPC, schedule(case, "tiny/base"), told["steps"])
     codec = Codec.of(vae(case.root), FP32)
     mean, deviation = codec.posterior(picture(given["image_u8"]))
     noise = recorded(given)
     z = codec.encode(picture(given["image_u8"]), noise.draw(mean.shape, POSTERIOR))
     official = told["semantics"].startswith("official")
-    got = start(z, made, noise, told["added_noise_level"], official)
+    got = draw_initial_latents(z, made, noise, told["added_noise_level"], official)
     assert off_by(mean, given["posterior_mean"]) <= 1e-5
     assert off_by(deviation, given["posterior_std"]) <= 1e-5
     assert made.timesteps.tolist() == given["timesteps"].tolist()
@@ -87,7 +87,7 @@ def test_first_latents(case: Case, part: str) -> None:
 @each_group("pasd", "e_tile_weights*", lambda case: sorted(case.tensors))
 def test_tile_weights(case: Case, part: str) -> None:
     want = case.tensors[part]
-    assert off_by(gaussian(*want.shape), want) <= 1e-12
+    assert off_by(gaussian_weight(*want.shape), want) <= 1e-12
 
 
 def denoiser(case: Case, timesteps: Tensor) -> PasdDenoiser:
@@ -103,10 +103,10 @@ def denoiser(case: Case, timesteps: Tensor) -> PasdDenoiser:
 def first(case: Case, codec: Codec, made: object) -> Tensor:
     noise, shape = recorded(dict(case.tensors)), case.tensors["noise1"].shape
     if case.notes["init_latent_with_noise"] == "True":
-        return start(torch.zeros(shape), made, noise, None)
+        return draw_initial_latents(torch.zeros(shape), made, noise, None)
     z = codec.encode(picture(case.tensors["image_u8"]), noise.draw(shape, POSTERIOR))
     official = case.notes["add_noise"].startswith("as pinned")
-    return start(z, made, noise, int(case.notes["added_noise_level"]), official)
+    return draw_initial_latents(z, made, noise, int(case.notes["added_noise_level"]), official)
 
 
 def tiles(case: Case) -> list[Tile] | None:
@@ -115,7 +115,7 @@ def tiles(case: Case) -> list[Tile] | None:
         return None
     height, width = case.tensors["noise1"].shape[2:]
     size, overlap = int(case.notes["latent_tiled_size"]), int(case.notes["latent_tiled_overlap"])
-    laid = grid(height, width, Tiling(size=size, overlap=overlap))
+    laid = lay_grid(height, width, Tiling(size=size, overlap=overlap))
     assert [[t.top, t.left] for t in laid] == case.tensors["tile_origins_yx"].tolist()
     assert {t.width for t in laid} == {ast.literal_eval(case.notes["tiles_nx_ny_size"])[2]}
     return laid
@@ -124,12 +124,12 @@ def tiles(case: Case) -> list[Tile] | None:
 @each("pasd", "g_pipeline*")
 def test_a_whole_run(case: Case) -> None:
     given, codec = case.tensors, Codec.of(vae(case.root), FP32)
-    made = scheduler(UNIPC, schedule(case, case.notes["scheduler"]), int(case.notes["steps"]))
+    made = build_scheduler(UNIPC, schedule(case, case.notes["scheduler"]), int(case.notes["steps"]))
     assert made.timesteps.tolist() == given["timesteps"].tolist()
     assert off_by(made.sigmas, given["sigmas"]) <= 1e-6
     led, laid = denoiser(case, made.timesteps), tiles(case)
     watched = Watched(Tiled(led, laid, 2) if laid else led, given)
-    x = sample(watched, made, first(case, codec, made), picture(given["image_u8"]))
+    x = run_sampler(watched, made, first(case, codec, made), picture(given["image_u8"]))
     assert off_by(x, given["latents_final"]) <= 2e-5
     rgb = codec.decode(x)
     if "decoded_raw" in given:

@@ -15,11 +15,11 @@ from tests.golden.pasd_models import nets, opened, text_parts, vae
 from tests.golden.trained import check_gradients, check_norms, check_weights
 from torch import Tensor, nn
 
-from srcli.models.stock import build
+from srcli.models.stock import build_stock
 from srcli.train.pairs import enlarge_small, grey_condition
 from srcli.train.systems.diffusion import cumulated_alphas
 from srcli.train.systems.pasd_networks import new_control, new_paca
-from srcli.train.systems.pasd_step import COLOR_WEIGHT, PasdInputs, PasdStep, colorlessness
+from srcli.train.systems.pasd_step import COLOR_WEIGHT, PasdInputs, PasdStep, measure_colorlessness
 
 PASD = ROOT / "pasd"
 PREDICTIONS = {"eps": "epsilon", "v": "v_prediction"}
@@ -105,7 +105,7 @@ def watched(step: PasdStep, inputs: PasdInputs) -> tuple[dict[str, Tensor], dict
 @each("pasd_training", "p00*", ".")
 def test_colourfulness(case: Case) -> None:
     colors = case.tensors["colorful_in"].clone().requires_grad_()
-    value = colorlessness(colors).sum()
+    value = measure_colorlessness(colors).sum()
     value.backward()
     assert abs(value.item() / case.notes["colorful_value"] - 1) < 1e-5
     assert off_by(colors.grad, case.tensors["colorful_grad"]) < 1e-5
@@ -177,7 +177,7 @@ def test_a_zero_start_changes_nothing(light: bool) -> None:
 @each("pasd_training", "p00*", ".")
 def test_rrdb_start(case: Case) -> None:
     config = opened(PASD / "tiny" / "pasd" / "unet")[0]
-    unet = build(type(nets(PASD, "pasd").unet), config).to_empty(device="cpu")
+    unet = build_stock(type(nets(PASD, "pasd").unet), config).to_empty(device="cpu")
     control: ControlNetModel = new_control(unet, (64, 32, 32, 32), rrdb=True)
     blocks = control.controlnet_cond_embedding.preprocesser
     for name, value in blocks.state_dict().items():

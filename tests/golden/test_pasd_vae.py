@@ -9,7 +9,7 @@ import torch
 from tests.golden.cases import Case, each, off_by, picture
 from tests.golden.pasd_models import vae
 
-from srcli.models.banded_vae import decode, encode
+from srcli.models.banded_vae import decode_in_bands, encode_in_bands
 from srcli.models.row_bands import Bands
 
 AREAS = [1, 1000, 5000, 1 << 16]
@@ -20,8 +20,8 @@ AREAS = [1, 1000, 5000, 1 << 16]
 def test_bands_equal_the_whole(case: Case, area: int) -> None:
     net, given = vae(case.root), case.tensors
     with torch.inference_mode():
-        moments = encode(net, picture(given["encode.image_u8"]) * 2 - 1, Bands(area))
-        rgb = decode(net, given["decode.z"], Bands(area))
+        moments = encode_in_bands(net, picture(given["encode.image_u8"]) * 2 - 1, Bands(area))
+        rgb = decode_in_bands(net, given["decode.z"], Bands(area))
     assert off_by(moments, given["encode.untiled_moments"]) <= 1e-5
     assert off_by(rgb, given["decode.untiled"]) <= 1e-5
 
@@ -30,7 +30,7 @@ def test_bands_equal_the_whole(case: Case, area: int) -> None:
 def test_what_the_official_tiles_lose_is_not_lost_here(case: Case) -> None:
     given = case.tensors
     with torch.inference_mode():
-        rgb = decode(vae(case.root), given["decode.z"], Bands(1000))
+        rgb = decode_in_bands(vae(case.root), given["decode.z"], Bands(1000))
     assert off_by(rgb, given["decode.untiled"]) < 1e-3 * off_by(given["decode.official"], given["decode.untiled"])
 
 

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from srcli.engines.base import Request
 from srcli.engines.runtime.device import Device
-from srcli.engines.sr3.engine import SR3
+from srcli.engines.sr3.engine import SR3Engine
 from srcli.imaging.resize import resize_array
-from srcli.metrics.similarity import psnr, ssim
+from srcli.metrics.similarity import compute_psnr, compute_ssim
 from srcli.pipeline import _levels
-from srcli.sampling.sampler import sample
+from srcli.sampling.sampler import run_sampler
 from srcli.sampling.tiling import Tile
 from srcli.settings import Prompt, Sampling
 from srcli.tasks import UPSCALE
@@ -41,8 +41,8 @@ def test_levels_are_rounded_as_officially(case: Case) -> None:
 @each("sr3", "s09*")
 def test_metrics(case: Case) -> None:
     first, second = (case.tensors[key].double().numpy() for key in ("hr96_u8", "metric_b_u8"))
-    assert psnr(first, second) == pytest.approx(case.notes["psnr"], rel=1e-6)
-    assert ssim(first, second) == pytest.approx(case.notes["ssim"], rel=1e-4)
+    assert compute_psnr(first, second) == pytest.approx(case.notes["psnr"], rel=1e-6)
+    assert compute_ssim(first, second) == pytest.approx(case.notes["ssim"], rel=1e-4)
 
 
 @dataclass(frozen=True)
@@ -64,11 +64,11 @@ def test_the_engine_runs_the_official_chain(case: Case) -> None:
     cond = condition(case)
     if cond is None:
         pytest.skip("the product enlarges: it has no use for a network without condition")
-    engine = SR3(network(model_of(case)), schedule(case.notes["schedule"]), 8, CPU, {})
+    engine = SR3Engine(network(model_of(case)), schedule(case.notes["schedule"]), 8, CPU, {})
     for row in range(len(cond)):
         of_row = slice(row, row + 1)
         noise = Given(case.tensors["x_T"][of_row], case.tensors["step_noise"][:, of_row])
         request = Request(UPSCALE, Sampling(steps=case.notes["T"]), Prompt(), noise)
         canvas = engine.prepare(cond[of_row] / 2 + 0.5, request)
-        x = sample(canvas.denoiser, canvas.scheduler, canvas.start, canvas.hint, noise)
+        x = run_sampler(canvas.denoiser, canvas.scheduler, canvas.start, canvas.hint, noise)
         assert off_by(canvas.finish(x) * 2 - 1, case.tensors["final"][of_row]) < END

@@ -7,7 +7,7 @@ import torch
 from tests.golden.cases import ROOT, Case, cases, each, off_by
 from tests.golden.sr3_tiny import model_of, network
 
-from srcli.models.sr3_unet import Attention, LevelEncoding, LevelShift, Shape, SR3UNet, StepEncoding, weights_of
+from srcli.models.sr3_unet import LevelEncoding, LevelShift, SR3Attention, SR3Shape, SR3UNet, StepEncoding, weights_of
 
 FORWARD = 2e-5
 PHASE = 1e-4  # of sines of up to 999 radians: a frequency rounded the other way, by 2**-24, moves them by 6e-5
@@ -40,7 +40,7 @@ def matching_groups(case: Case, width: int, heads: int, key: str) -> list[int]:
     """The vectors do not say how many groups their norm has; one must fit."""
     fits = []
     for groups in (n for n in range(1, width + 1) if width % n == 0):
-        attention = Attention(width, groups, heads)
+        attention = SR3Attention(width, groups, heads)
         attention.load_state_dict(case.under("attn."))
         fits += [groups] if off_by(attention(case.tensors["attn_x"]), case.tensors[key]) < FORWARD else []
     return fits
@@ -78,7 +78,7 @@ def test_full_size_keys(name: str) -> None:
     manifest = json.loads((folder / f"{name}.json").read_text())
     config = json.loads((folder / "configs.json").read_text())[name]
     with torch.device("meta"):
-        unet = SR3UNet(Shape.from_config(config["model"]))
+        unet = SR3UNet(SR3Shape.from_config(config["model"]))
         checkpoint = {key: torch.empty(shape) for key, shape in manifest.items()}
     state = weights_of(checkpoint)
     assert {k: v.shape for k, v in unet.state_dict().items()} == {k: v.shape for k, v in state.items()}
@@ -93,6 +93,6 @@ def test_full_size_keys(name: str) -> None:
 def test_shape_is_read_off_a_checkpoint(name: str) -> None:
     folder = ROOT / "sr3" / "manifest"
     config = json.loads((folder / "configs.json").read_text())[name]["model"]
-    want = Shape.from_config(config | {"unet": config["unet"] | {"dropout": 0.0}})
+    want = SR3Shape.from_config(config | {"unet": config["unet"] | {"dropout": 0.0}})
     with torch.device("meta"):
-        assert Shape.from_state(SR3UNet(want).state_dict()) == want
+        assert SR3Shape.from_state(SR3UNet(want).state_dict()) == want

@@ -7,7 +7,7 @@ from tests.golden.cases import Case, each, each_group, off_by
 from tests.golden.sr3_tiny import WRITTEN, condition, joined, model_of, network, schedule
 from torch import Tensor
 
-from srcli.sampling.ancestral import Ancestral, betas, levels
+from srcli.sampling.ancestral import Ancestral, compute_sqrt_alpha_bar, make_betas
 
 TABLE, FORWARD, END = 1e-4, 2e-5, 1e-4
 
@@ -26,7 +26,7 @@ def described(case: Case, part: str) -> Tensor | None:
     if kind == "jsd":  # ends in beta = 1: offered by nobody
         return None
     small = dict(re.findall(r"linear_(start|end) ([\d.e-]+)", case.notes["small"]))
-    return betas(kind, steps, float(small["start"]), float(small["end"]))
+    return make_betas(kind, steps, float(small["start"]), float(small["end"]))
 
 
 @each_group("sr3", "s04*", table_names)
@@ -42,7 +42,7 @@ def test_schedules(case: Case, part: str) -> None:
 def tables(table: Tensor) -> dict[str, Tensor]:
     """The official buffers, from ours."""
     scheduler = Ancestral(table)
-    kept, root = scheduler.alphas_cumprod, levels(table)
+    kept, root = scheduler.alphas_cumprod, compute_sqrt_alpha_bar(table)
     posterior = [scheduler.posterior(t) for t in range(len(table))]
     variance = torch.tensor([p.variance for p in posterior], dtype=torch.float64)
     return {
@@ -64,7 +64,7 @@ def tables(table: Tensor) -> dict[str, Tensor]:
 
 @each("sr3", "s05*")
 def test_noising(case: Case) -> None:
-    root = levels(schedule(str(case.notes))).float()
+    root = compute_sqrt_alpha_bar(schedule(str(case.notes))).float()
     keeps = {"sr3": case.tensors["gamma_sqrt"], "ddpm": root[case.tensors["ddpm_t"] + 1]}
     for variant, keep in keeps.items():
         keep = keep.view(-1, 1, 1, 1)
@@ -75,7 +75,7 @@ def test_noising(case: Case) -> None:
 def predict(name: str, table: Tensor, cond: Tensor | None, x: Tensor, t: int) -> Tensor:
     """The network's noise, told the level or the step as its variant wants."""
     unet = network(name)
-    level = levels(table)[t + 1].float().expand(len(x), 1)
+    level = compute_sqrt_alpha_bar(table)[t + 1].float().expand(len(x), 1)
     return unet(joined(cond, x), level if unet.shape.variant == "sr3" else torch.tensor([t] * len(x)))
 
 

@@ -5,14 +5,14 @@ from tests.golden.cases import Case, each, off_by
 from tests.golden.sr3_tiny import condition, model_of, network, schedule
 
 from srcli.models.sr3_unet import noise_loss
-from srcli.sampling.ancestral import levels
+from srcli.sampling.ancestral import compute_sqrt_alpha_bar
 
 LOSS, GRADIENT = 1e-5, 1e-3
 
 
 @each("sr3", "s08*")
 def test_loss_and_gradients(case: Case) -> None:
-    unet, root = network(model_of(case)), levels(schedule(case.notes["schedule"])).float()
+    unet, root = network(model_of(case)), compute_sqrt_alpha_bar(schedule(case.notes["schedule"])).float()
     clean, cond = condition(case, "hr_u8"), condition(case, "sr_u8")
     if unet.shape.variant == "sr3":
         keep = torch.tensor(case.notes["sqrt_gamma"])[:, None]

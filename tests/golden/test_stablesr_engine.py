@@ -19,9 +19,9 @@ from srcli.engines.runtime.memory_budget import AMPLE
 from srcli.engines.runtime.oom_fallback import MemorySavings
 from srcli.engines.stablesr import engine as stablesr
 from srcli.engines.stablesr.spec import SPEC
-from srcli.engines.stablesr.weights import VARIANTS, Loaded
+from srcli.engines.stablesr.weights import VARIANTS, StableSRNetworks
 from srcli.sampling.noise import POSTERIOR, START
-from srcli.sampling.sampler import Tiled, sample
+from srcli.sampling.sampler import Tiled, run_sampler
 from srcli.settings import Prompt, Sampling
 from srcli.tasks import UPSCALE
 
@@ -61,10 +61,12 @@ class Fusion:
     made_of: tuple = ()
 
 
-def engine(nets: Nets, context: Tensor) -> stablesr.StableSR:
+def engine(nets: Nets, context: Tensor) -> stablesr.StableSREngine:
     base = Base(nets.vae, None, None, {}, None, "tiny", {})
-    loaded = Loaded(nets.unet, nets.encoder, nets.modulation, base, VARIANTS["512"], Fusion(nets.wrapping), {})
-    return stablesr.StableSR(loaded, Codec.of(nets.vae, CPU), Told(context), CPU, AMPLE)
+    loaded = StableSRNetworks(
+        nets.unet, nets.encoder, nets.modulation, base, VARIANTS["512"], Fusion(nets.wrapping), {}
+    )
+    return stablesr.StableSREngine(loaded, Codec.of(nets.vae, CPU), Told(context), CPU, AMPLE)
 
 
 @each("stablesr", "v12*")
@@ -88,7 +90,7 @@ def test_the_engine_is_the_official_script_on_one_patch(case: Case, monkeypatch:
         canvas = made.prepare(hint, Request(UPSCALE, sampling, Prompt(), Given(dict(tensors))))
         layout = made.layout(*canvas.start.shape[-2:], sampling)
         denoiser = canvas.denoiser if layout is None else Tiled(canvas.denoiser, *layout)
-        finals.append(sample(denoiser, canvas.scheduler, canvas.start, canvas.hint, Given(dict(tensors))))
+        finals.append(run_sampler(denoiser, canvas.scheduler, canvas.start, canvas.hint, Given(dict(tensors))))
         # The official colour fix works on -1..1, where the AdaIN's epsilon weighs a quarter of what it does on 0..1.
         return fixed(notes["colorfix_type"], canvas.finish(finals[-1]) * 2 - 1, picture)
 

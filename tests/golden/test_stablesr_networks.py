@@ -21,8 +21,8 @@ from tests.golden.stablesr_tiny import (
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from srcli.models.banded_vae import decode, encode
-from srcli.models.cfw import keeping
+from srcli.models.banded_vae import decode_in_bands, encode_in_bands
+from srcli.models.cfw import keep_features
 from srcli.models.row_bands import Bands
 from srcli.models.spade import our_path
 from srcli.models.time_encoder import embed_step
@@ -112,7 +112,7 @@ def ends_in_resnet(official: str) -> bool:
 @each("stablesr", "v05*")
 def test_vae_and_feature_wrapping(case: Case) -> None:
     vae, tensors, bands, seen = tiny().vae, case.tensors, Bands(area=1000), {}
-    moments = encode(vae, tensors["image_u8"].float() / 255 * 2 - 1, bands, keeping(seen))
+    moments = encode_in_bands(vae, tensors["image_u8"].float() / 255 * 2 - 1, bands, keep_features(seen))
     assert off_by(moments, tensors["moments"]) < FORWARD
     for index, shape in enumerate(case.notes["enc_fea_full_shapes"]):
         kept = seen[index + 1]
@@ -121,11 +121,11 @@ def test_vae_and_feature_wrapping(case: Case) -> None:
         want = tensors[f"enc_fea{index}"]
         every = [slice(None, None, own // few) for own, few in zip(kept.shape, want.shape, strict=True)]
         assert off_by(kept[tuple(every)], want) < FORWARD
-    assert off_by(decode(vae, tensors["z"], bands), tensors["plain_decode"]) < FORWARD
+    assert off_by(decode_in_bands(vae, tensors["z"], bands), tensors["plain_decode"]) < FORWARD
     for key in (key for key in tensors if key.startswith("cfw_decode_w")):
         weight = float(key.removeprefix("cfw_decode_w"))
         mix = tiny().wrapping.mixing(seen, weight, bands, CPU)
-        assert off_by(decode(vae, tensors["z"], bands, mix), tensors[key]) < FORWARD, key
+        assert off_by(decode_in_bands(vae, tensors["z"], bands, mix), tensors[key]) < FORWARD, key
 
 
 @each("stablesr", "v05*")

@@ -18,9 +18,9 @@ from tests.golden.stablesr_official import (
 from tests.golden.stablesr_tiny import led
 from torch import Tensor
 
-from srcli.sampling.ancestral import Ancestral, levels, scaled_linear
-from srcli.sampling.colorfix import adain, blurred, wavelet
-from srcli.sampling.tiling import gaussian, grid, origins
+from srcli.sampling.ancestral import Ancestral, compute_sqrt_alpha_bar, scaled_linear
+from srcli.sampling.colorfix import blur_coarsest, fix_colors_by_adain, fix_colors_by_wavelet
+from srcli.sampling.tiling import find_origins, gaussian_weight, lay_grid
 from srcli.settings import Tiling
 
 TABLE, FORWARD, END = 1e-4, 2e-5, 1e-4
@@ -37,20 +37,20 @@ def test_colour_fixes(case: Case) -> None:
     tensors = case.tensors
     for end in {key.removeprefix("content") for key in tensors if key.startswith("content")}:
         content, style = tensors[f"content{end}"], tensors[f"style{end}"]
-        assert off_by(adain(content, style), tensors[f"adain{end}"]) < FORWARD
-        assert off_by(wavelet(content, style), tensors[f"wavelet{end}"]) < FORWARD
-    assert off_by(blurred(tensors["style"]), tensors["style_low"]) < FORWARD
-    assert off_by(tensors["style"] - blurred(tensors["style"]), tensors["style_high"]) < FORWARD
+        assert off_by(fix_colors_by_adain(content, style), tensors[f"adain{end}"]) < FORWARD
+        assert off_by(fix_colors_by_wavelet(content, style), tensors[f"wavelet{end}"]) < FORWARD
+    assert off_by(blur_coarsest(tensors["style"]), tensors["style_low"]) < FORWARD
+    assert off_by(tensors["style"] - blur_coarsest(tensors["style"]), tensors["style_high"]) < FORWARD
 
 
 @each("stablesr", "v07*")
 def test_tile_weights(case: Case) -> None:
     for key, want in case.tensors.items():
         height, width = want.shape
-        assert off_by(gaussian(height, width), want) < 1e-6, key
+        assert off_by(gaussian_weight(height, width), want) < 1e-6, key
     for key, want in case.notes.get("pixel_tile_starts_len_size_stride", {}).items():
         length, size, stride = (int(part) for part in key.split("/"))
-        assert origins(length, size, size - stride) == want, key
+        assert find_origins(length, size, size - stride) == want, key
 
 
 @each("stablesr", "v08_tile_origins*")
@@ -58,7 +58,7 @@ def test_tile_origins(case: Case) -> None:
     for key, want in case.notes["cases"].items():
         sides, size, overlap = key.replace("tile", "").replace("ov", "").split()
         width, height = (int(side) for side in sides.split("x"))
-        tiles = grid(height, width, Tiling(size=int(size), overlap=int(overlap)))
+        tiles = lay_grid(height, width, Tiling(size=int(size), overlap=int(overlap)))
         assert [[tile.left, tile.top] for tile in tiles] == want, key
 
 
@@ -102,7 +102,7 @@ def test_timesteps(case: Case) -> None:
 
 @each("stablesr", "v09*")
 def test_schedule_tables(case: Case) -> None:
-    kept = levels(scaled_linear())[1:]
+    kept = compute_sqrt_alpha_bar(scaled_linear())[1:]
     full = {"sqrt_alphas_cumprod": kept, "sqrt_one_minus_alphas_cumprod": (1 - kept.square()).sqrt()}
     for key, want in case.tensors.items():
         part, what = key.split(".")
@@ -198,7 +198,7 @@ def nearest_rows(merged: Tensor, rows: Tensor) -> float:
 def test_mixed_ddim_grids(case: Case) -> None:
     """The official DDIM takes its coefficients from one grid of steps and calls the UNet at those of another."""
     tensors, notes = case.tensors, case.notes
-    kept = levels(scaled_linear()).square()[1:]
+    kept = compute_sqrt_alpha_bar(scaled_linear()).square()[1:]
     grids = (notes["coefficient_timesteps"], notes["unet_timesteps"])
     alphas = kept[grids[0]]
     before = torch.cat([kept[:1], alphas[:-1]])  # the last step ends at the first level, not at 1

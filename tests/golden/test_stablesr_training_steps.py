@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from srcli.models import lpips as lpips_model
 from srcli.models.cfw import Wrapping
-from srcli.models.patchgan import PatchGan, initialize
+from srcli.models.patchgan import PatchGan, initialize_weights
 from srcli.models.spade import Modulation, our_path
 from srcli.models.time_encoder import TimeEncoder
 from srcli.sampling.ancestral import scaled_linear
@@ -25,7 +25,7 @@ from srcli.train.systems.cfw_step import (
     adaptive_weight,
     gan_factor,
     hinge_loss,
-    reconstruct,
+    reconstruct_picture,
 )
 from srcli.train.systems.diffusion import sample_latents
 from srcli.train.systems.stablesr_step import StableSRInputs, StableSRStep, initialize_encoder
@@ -123,7 +123,7 @@ def test_discriminator(case: Case) -> None:
 
 def opened_lpips(case: Case) -> lpips_model.Lpips:
     state = case.under("lpips.")
-    net = lpips_model.build(state).to_empty(device="cpu")
+    net = lpips_model.build_lpips(state).to_empty(device="cpu")
     net.load_state_dict(state)
     return net.requires_grad_(False)
 
@@ -183,7 +183,7 @@ def test_cfw_steps(case: Case) -> None:
         return cfw_parameter(cfw, name)
 
     optimizers = [torch.optim.Adam(step.parameters(), 5e-5, (0.5, 0.9)) for step in (cfw.generator, cfw.discriminator)]
-    assert off_by(reconstruct(tiny().vae, cfw.wrapping, inputs), t["reconstruction"]) < 2e-5
+    assert off_by(reconstruct_picture(tiny().vae, cfw.wrapping, inputs), t["reconstruction"]) < 2e-5
     told = notes["generator"]
     terms = cfw.generator(inputs)
     assert abs(terms["loss"].item() / told["loss"] - 1) < 1e-5
@@ -214,7 +214,7 @@ def test_cfw_steps(case: Case) -> None:
 
 
 def test_discriminator_start() -> None:
-    net = initialize(PatchGan(16), torch.Generator().manual_seed(1))
+    net = initialize_weights(PatchGan(16), torch.Generator().manual_seed(1))
     assert net.main[8].weight.std().item() == pytest.approx(0.02, rel=0.05)
     assert net.main[9].weight.mean().item() == pytest.approx(1.0, rel=0.05)
     assert not net.main[9].bias.any()

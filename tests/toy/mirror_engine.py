@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from srcli.engines.base import Canvas, EngineSpec, Profile, TaskSupport
+from srcli.engines.base import Canvas, EngineSpec, TaskSupport, VariantProfile
 from srcli.engines.runtime.forecast import Forecast
 from srcli.sampling.hint import to_unit_float
 from srcli.settings import Sampling
@@ -21,7 +21,7 @@ SPEC = EngineSpec(
     about="mirrors pictures",
     needs="",
     tasks={UPSCALE.name: TaskSupport()},
-    profile=Profile(defaults=Sampling()),
+    profile=VariantProfile(defaults=Sampling()),
     load=lambda choice, device, store: Mirror(),
     forecast=forecast,
 )

@@ -19,14 +19,14 @@ from PIL import Image
 from tests.fakes import CPU, Nothing, PassThrough
 from tests.hasty import BLOCK
 
-from srcli.engines.latent.schedulers import SCHEDULERS, scheduler
+from srcli.engines.latent.schedulers import SCHEDULERS, build_scheduler
 from srcli.engines.sr3.spec import SPEC as SR3
 from srcli.imaging.picture import Picture
 from srcli.pipeline import EnginePipeline
 from srcli.sampling import unfinished
 from srcli.sampling.noise import NoiseField
-from srcli.sampling.sampler import sample
-from srcli.sampling.unfinished import Stretch, Unfinished, sweep
+from srcli.sampling.sampler import run_sampler
+from srcli.sampling.unfinished import BlockProgress, ResumeState, remove_stale
 from srcli.settings import DeviceChoice, ModelChoice, Sampling, Size
 from srcli.tasks import RESTORE, UPSCALE, Job
 
@@ -57,9 +57,9 @@ class Bent:
         return torch.sin(3 * x) + 0.1 * hint
 
 
-def sampled(name: str, stretch: Stretch, last: int = STEPS) -> torch.Tensor:
+def sampled(name: str, stretch: BlockProgress, last: int = STEPS) -> torch.Tensor:
     """Sampling that ends after `last` steps."""
-    made, noise = scheduler(name, {"beta_schedule": "scaled_linear"}, STEPS), NoiseField(1)
+    made, noise = build_scheduler(name, {"beta_schedule": "scaled_linear"}, STEPS), NoiseField(1)
     start, done = stretch.resumed(noise.draw((1, 2, 8, 8)), made, "")
 
     def on_step(done: int, total: int, x: torch.Tensor, expected: torch.Tensor) -> None:
@@ -67,7 +67,7 @@ def sampled(name: str, stretch: Stretch, last: int = STEPS) -> torch.Tensor:
         if done == last < STEPS:
             raise Ended
 
-    return sample(Bent(), made, start, torch.ones(1, 2, 8, 8), noise, on_step, done)
+    return run_sampler(Bent(), made, start, torch.ones(1, 2, 8, 8), noise, on_step, done)
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
@@ -80,19 +80,19 @@ def test_a_sampling_that_is_resumed_gives_the_same_bits(tmp_path, said, name, la
     assert said == [f"resuming a.png after step {last} of {STEPS}"]
 
 
-def stretch(folder: Path | None) -> Stretch:
-    return Stretch(lambda *step: None, Unfinished(folder, "a.png"))
+def stretch(folder: Path | None) -> BlockProgress:
+    return BlockProgress(lambda *step: None, ResumeState(folder, "a.png"))
 
 
 def test_other_tiles_begin_anew(tmp_path):
     with pytest.raises(Ended):
         sampled("unipc", stretch(tmp_path / "it"), 3)
-    start, made = torch.zeros(1), scheduler("unipc", {}, STEPS)
+    start, made = torch.zeros(1), build_scheduler("unipc", {}, STEPS)
     assert stretch(tmp_path / "it").resumed(start, made, "others") == (start, 0)
 
 
 def test_what_is_broken_is_not_kept(tmp_path):
-    made = scheduler("ddim", {}, STEPS)
+    made = build_scheduler("ddim", {}, STEPS)
     stretch(tmp_path / "it").keep_step(1, torch.tensor([float("nan")]), made, "")
     assert not (tmp_path / "it").exists()
 
@@ -102,7 +102,7 @@ def line() -> EnginePipeline:
     return EnginePipeline(PassThrough(block=16, factor=2), CPU)
 
 
-def ended(line: EnginePipeline, blocks: int) -> Unfinished:
+def ended(line: EnginePipeline, blocks: int) -> ResumeState:
     """A run that is over when so many of its blocks are done."""
     made = []
 
@@ -124,7 +124,7 @@ def again(line: EnginePipeline) -> tuple[np.ndarray, int]:
     return result.pixels, len(line.engine.seen) - before
 
 
-def files(kept: Unfinished) -> list[Path]:
+def files(kept: ResumeState) -> list[Path]:
     return sorted(kept._folder.iterdir())
 
 
@@ -285,7 +285,7 @@ def test_what_nobody_came_back_for_goes(tmp_path):
     for name in ("old", "new"):
         (tmp_path / name).mkdir()
     os.utime(tmp_path / "old", (0, 0))
-    sweep(tmp_path)
+    remove_stale(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["new"]
 
 

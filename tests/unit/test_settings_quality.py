@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from srcli.engines.choose import choose
+from srcli.engines.choose import choose_engine
 from srcli.engines.registry import all_engines, find_engine
 from srcli.errors import InputError
 from srcli.settings import DeviceChoice, ModelChoice, Sampling
@@ -33,9 +33,9 @@ def test_what_is_given_goes_over_the_preset():
 
 
 def test_a_draft_of_pasd_needs_its_lora_first():
-    choice = choose(UPSCALE, ModelChoice(engine="pasd"), CPU, Sampling(quality="draft"))
+    choice = choose_engine(UPSCALE, ModelChoice(engine="pasd"), CPU, Sampling(quality="draft"))
     assert [lora.source for lora in choice.loras] == ["lcm-lora"]
-    assert choose(UPSCALE, ModelChoice(engine="pasd"), CPU).loras == ()
+    assert choose_engine(UPSCALE, ModelChoice(engine="pasd"), CPU).loras == ()
 
 
 def test_an_unknown_quality_and_a_draft_of_what_is_one_already_are_refused():

@@ -31,7 +31,7 @@ def write_comparison(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
 ) -> None:
     """Lay pictures over each other in one HTML file: slider, zoom, blink, difference, metadata, metrics."""
-    from srcli.compare.run import Comparison, compare
+    from srcli.compare.run import Comparison, build_comparison
     from srcli.files import is_dir
 
     if output is None and sheet is None:
@@ -46,7 +46,7 @@ def write_comparison(
         side=crop_side,
         overwrite=overwrite,
     )
-    done = compare(wanted, print_error)
+    done = build_comparison(wanted, print_error)
     for path in done.written:
         write_line(os.fsencode(path))
     raise typer.Exit(done.exit_code)

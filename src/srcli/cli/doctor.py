@@ -88,9 +88,9 @@ def _or_why_not(ask: Callable[[], dict[str, str]]) -> dict[str, str]:
 def _devices() -> dict[str, str]:
     import torch
 
-    from srcli.engines.runtime.device import available, choose_device, prepare_process
+    from srcli.engines.runtime.device import choose_device, list_devices, prepare_process
 
-    names, chosen = available(), choose_device(DeviceChoice())
+    names, chosen = list_devices(), choose_device(DeviceChoice())
     prepare_process(chosen)
     found = {name: _describe(name) for name in names}
     if names == ["cpu"]:
@@ -145,12 +145,12 @@ def _weights(offline: bool) -> dict[str, str]:
 
 
 def _defaults(offline: bool) -> dict[str, str]:
-    from srcli.engines.choose import choose
+    from srcli.engines.choose import choose_engine
 
     found = {}
     for name, task in TASKS.items():
         try:
-            found[name] = choose(task, ModelChoice(offline=offline), DeviceChoice()).engine
+            found[name] = choose_engine(task, ModelChoice(offline=offline), DeviceChoice()).engine
         except SrcliError as error:
             found[name] = f"nothing: {error}"
     return found

@@ -34,9 +34,9 @@ def print_evaluation(
     if as_json + as_csv + as_markdown > 1:
         raise InputError("--json, --csv and --markdown exclude each other: give one")
     from srcli.evaluate import tables
-    from srcli.evaluate.run import Request, evaluate
+    from srcli.evaluate.run import EvaluationRequest, evaluate_methods
 
-    request = Request(
+    request = EvaluationRequest(
         results=results,
         against=tuple(against or ()),
         reference=reference,
@@ -45,12 +45,12 @@ def print_evaluation(
         border=border,
         jobs=jobs,
     )
-    found = evaluate(request, print_error)
+    found = evaluate_methods(request, print_error)
     if as_json:
         text = tables.json_text(found)
     elif as_csv:
         text = tables.csv_text(found)
     else:
-        text = (tables.markdown if as_markdown else tables.plain_text)(found, pictures=per_picture)
+        text = (tables.format_markdown if as_markdown else tables.plain_text)(found, pictures=per_picture)
     write_line(text.encode("utf-8", "backslashreplace"))
     raise typer.Exit(found.exit_code)

@@ -50,9 +50,9 @@ def train_builtin(
 ) -> None:
     """Train the built-in model. The model file is printed."""
     from srcli.engines.runtime.device import choose_device
-    from srcli.train.builtin.session import Plan, train
+    from srcli.train.builtin.session import BuiltinTrainPlan, run_builtin_training
 
-    plan = Plan(
+    plan = BuiltinTrainPlan(
         photos=data,
         out=out,
         seconds=_parse_budget(budget),
@@ -68,7 +68,7 @@ def train_builtin(
         seed=seed,
         start=start,
     )
-    typer.echo(train(plan, resume, lambda text: typer.echo(text, err=True)))
+    typer.echo(run_builtin_training(plan, resume, lambda text: typer.echo(text, err=True)))
 
 
 def _parse_budget(text: str) -> float:

@@ -48,7 +48,7 @@ def train_pasd(run: TrainFlags, weights: WeightFlags, rate: OptimizerFlags, own:
     """Train PASD: its ControlNet and pixel-aware attention, around a base model that stays as it is."""
     from srcli.degrade.presets import find_degradation
     from srcli.train.systems.base import OptimizerSettings
-    from srcli.train.systems.pasd import Pasd, PasdSettings
+    from srcli.train.systems.pasd import PasdSettings, PasdSystem
 
     settings = PasdSettings(
         base=weights.base_model or "sd15",
@@ -64,7 +64,7 @@ def train_pasd(run: TrainFlags, weights: WeightFlags, rate: OptimizerFlags, own:
     )
     plan = run.plan(own.drop_caption)
     processes = _begin(run, plan)
-    system = Pasd.open(settings, _store(weights), plan.seed, weights.allow_pickle)
+    system = PasdSystem.open(settings, _store(weights), plan.seed, weights.allow_pickle)
     _train_on_pictures(plan, system, processes, captions=True)
 
 
@@ -81,7 +81,7 @@ def train_stablesr(run: TrainFlags, weights: WeightFlags, rate: OptimizerFlags, 
     """Train StableSR: its time-aware encoder and modulation, around a base model that stays as it is."""
     from srcli.degrade.presets import find_degradation
     from srcli.train.systems.base import OptimizerSettings
-    from srcli.train.systems.stablesr import StableSR, StableSRSettings
+    from srcli.train.systems.stablesr import StableSRSettings, StableSRSystem
 
     settings = StableSRSettings(
         base=weights.base_model or "sd21-base",
@@ -93,7 +93,7 @@ def train_stablesr(run: TrainFlags, weights: WeightFlags, rate: OptimizerFlags, 
     )
     plan = run.plan()
     processes = _begin(run, plan)
-    system = StableSR.open(settings, _store(weights), plan.seed, weights.allow_pickle)
+    system = StableSRSystem.open(settings, _store(weights), plan.seed, weights.allow_pickle)
     _train_on_pictures(plan, system, processes)
 
 
@@ -117,7 +117,7 @@ def train_cfw(run: TrainFlags, weights: WeightFlags, rate: OptimizerFlags, own: 
     from srcli.degrade.presets import find_degradation
     from srcli.train.caching import CachePlan, cached_sources
     from srcli.train.systems.base import OptimizerSettings
-    from srcli.train.systems.cfw import Cfw, CfwSettings
+    from srcli.train.systems.cfw import CfwSettings, CfwSystem
 
     usual = OptimizerSettings(kind="adam", betas=(0.5, 0.9), decay=0.0)
     settings = CfwSettings(
@@ -139,7 +139,7 @@ def train_cfw(run: TrainFlags, weights: WeightFlags, rate: OptimizerFlags, own: 
         allow_pickle=weights.allow_pickle,
     )
     processes = _begin(run, plan)
-    system = Cfw.open(settings, store, plan.seed, weights.allow_pickle)
+    system = CfwSystem.open(settings, store, plan.seed, weights.allow_pickle)
     _train(plan, system, processes, cached_sources(plan, cache, store, processes, _told(processes)))
 
 
@@ -154,14 +154,14 @@ class SR3Options:
 def train_sr3(run: TrainFlags, weights: WeightFlags, rate: OptimizerFlags, own: SR3Options) -> None:
     """Train SR3: the whole network, from new weights or those of a checkpoint."""
     from srcli.train.systems.base import OptimizerSettings
-    from srcli.train.systems.sr3 import SR3, SR3Settings, find_size
+    from srcli.train.systems.sr3 import SR3Settings, SR3System, find_size
 
     size = find_size(own.size)
     usual = OptimizerSettings(kind="adam", lr=size.lr, decay=0.0)
     settings = SR3Settings(size=size, start=weights.start, optimizer=_optimizer(rate, usual))
     plan = run.plan()
     processes = _begin(run, plan)
-    system = SR3.open(settings, _store(weights), plan.seed, weights.allow_pickle)
+    system = SR3System.open(settings, _store(weights), plan.seed, weights.allow_pickle)
     _train_on_pictures(plan, system, processes)
 
 
@@ -201,9 +201,9 @@ def _train_on_pictures(plan: TrainPlan, system: Any, processes: Processes, capti
 
 
 def _train(plan: TrainPlan, system: System, processes: Processes, sources: Any) -> None:
-    from srcli.train.running import train
+    from srcli.train.running import train_system
 
-    result = train(plan, system, sources, processes, _told(processes), _progress)
+    result = train_system(plan, system, sources, processes, _told(processes), _progress)
     if processes.first:
         typer.echo(result)
 

@@ -58,7 +58,7 @@ def write_page(target: Path, title: str, layers: Sequence[Layer], tables: Sequen
         first_options=list_options(layers, 0),
         second_options=list_options(layers, 1),
         tables="\n".join(map(render_table, [*tables, facts_table(layers)])),
-        footer=footer(),
+        footer=page_footer(),
         data=page_data(layers),
     )
     with open_page(target) as file:
@@ -80,7 +80,7 @@ def write_index(target: Path, title: str, items: Sequence[IndexItem], tables: Se
         style=style,
         tables="\n".join(map(render_table, tables)),
         items="\n".join(map(_render_item, items)),
-        footer=footer(),
+        footer=page_footer(),
     )
     with open_page(target) as file:
         file.write(text)
@@ -146,7 +146,7 @@ def make_thumbnail(layer: Layer) -> bytes:
     return encode_webp(pillow_to_array(picture))
 
 
-def footer() -> str:
+def page_footer() -> str:
     return f"srcli {html.escape(__version__)}"
 
 

@@ -11,9 +11,9 @@ from srcli.compare.layers import Layer, check_shapes, read_layer
 from srcli.compare.page import IndexItem, PageTable, make_thumbnail, write_index, write_page
 from srcli.compare.sheet import Crop, draw_sheet, find_crops
 from srcli.errors import InputError, PictureError
-from srcli.evaluate.pairs import Pair, find_partner, find_pictures
-from srcli.evaluate.run import Evaluation, Method, Request, Row, measure_pair, name_methods
-from srcli.evaluate.tables import difference_table, number, protocol_lines, summary_table, title
+from srcli.evaluate.pairs import ResultPair, find_partner, index_pictures
+from srcli.evaluate.run import Evaluation, EvaluationRequest, Method, Row, measure_pair, name_methods
+from srcli.evaluate.tables import difference_table, format_title, format_value, protocol_lines, summary_table
 from srcli.files import is_dir, make_folder, path_exists, same_file
 from srcli.imaging.formats import format_of_name
 from srcli.imaging.picture import Picture
@@ -91,11 +91,11 @@ class Gathered:
         return 0 if not self.failed else 3 if self.items else 1
 
 
-def compare(wanted: Comparison, tell: Tell) -> Gathered:
+def build_comparison(wanted: Comparison, tell: Tell) -> Gathered:
     """Write what is wanted. A motif that cannot be read is told and left out."""
     if wanted.sheet is not None:
         format_of_name(wanted.sheet)
-        check_target(wanted.sheet, wanted.overwrite)
+        refuse_existing(wanted.sheet, wanted.overwrite)
     names = name_places(wanted)
     motifs, notes = find_motifs(wanted)
     for note in notes:
@@ -126,10 +126,10 @@ def find_motifs(wanted: Comparison) -> tuple[list[Motif], list[str]]:
     """What is to be laid over each other, and notes on what has no counterpart. Raises InputError."""
     if not wanted.is_of_folders:
         for place in wanted.all_places:
-            find_pictures(place)
+            index_pictures(place)
         return [Motif((wanted.reference or wanted.inputs or wanted.places[0]).stem, wanted.all_places)], []
-    found = [find_pictures(place) for place in wanted.all_places]
-    names = list(find_pictures(wanted.reference or wanted.inputs or wanted.places[0]))
+    found = [index_pictures(place) for place in wanted.all_places]
+    names = list(index_pictures(wanted.reference or wanted.inputs or wanted.places[0]))
     matched = [match_names(names, pictures) for pictures in found]
     whole = [name for name in names if all(name in pictures for pictures in matched)]
     if not whole:
@@ -156,7 +156,7 @@ def _compare_motif(motif: Motif, names: list[str], wanted: Comparison, done: Gat
     rows = _measure(motif, wanted, tell)
     if wanted.page is not None:
         target = wanted.page / f"{motif.name}.html" if wanted.is_of_folders else wanted.page
-        check_target(target, wanted.overwrite)
+        refuse_existing(target, wanted.overwrite)
         make_folder(target.parent)
         write_page(target, _page_title(motif, names, wanted), layers, _motif_tables(rows, names, wanted.metrics))
         done.written.append(target)
@@ -167,7 +167,7 @@ def _compare_motif(motif: Motif, names: list[str], wanted: Comparison, done: Gat
         done.rows.append(rows)
 
 
-def check_target(target: Path, overwrite: bool) -> None:
+def refuse_existing(target: Path, overwrite: bool) -> None:
     if path_exists(target) and not overwrite:
         raise InputError(f"{printable(target)} exists: give --overwrite or another place")
 
@@ -179,8 +179,8 @@ def _measure(motif: Motif, wanted: Comparison, tell: Tell) -> tuple[Row, ...]:
     if not wanted.metrics:
         return ()
     try:
-        request = Request(results=wanted.places[0], max_pixels=wanted.max_pixels)
-        pairs = [Pair(motif.name, path, truth, source) for path in motif.paths[: len(wanted.places)]]
+        request = EvaluationRequest(results=wanted.places[0], max_pixels=wanted.max_pixels)
+        pairs = [ResultPair(motif.name, path, truth, source) for path in motif.paths[: len(wanted.places)]]
         return tuple(measure_pair(pair, wanted.metrics, request) for pair in pairs)
     except PictureError as error:
         tell(f"{printable(motif.name)} is shown without numbers: {error}")
@@ -195,7 +195,9 @@ def _motif_tables(rows: tuple[Row, ...], names: list[str], metrics: tuple[Metric
     if not rows:
         return []
     head = ["", *names[: len(rows)]]
-    lines = [[title(metric), *(number(row.values[metric.name], metric) for row in rows)] for metric in metrics]
+    lines = [
+        [format_title(metric), *(format_value(row.values[metric.name], metric) for row in rows)] for metric in metrics
+    ]
     return [PageTable("Metrics", [head, *lines], numbers=True), _protocol_table(metrics)]
 
 
@@ -207,7 +209,7 @@ def _index_item(motif: Motif, layer: Layer, rows: tuple[Row, ...], wanted: Compa
     shortest = wanted.metrics[0] if rows else None
     text = f"{layer.size[0]} x {layer.size[1]}"
     if shortest is not None:
-        text += f"; {shortest.title} " + " / ".join(number(row.values[shortest.name], shortest) for row in rows)
+        text += f"; {shortest.title} " + " / ".join(format_value(row.values[shortest.name], shortest) for row in rows)
     return IndexItem(printable(motif.name), quote(f"{motif.name}.html"), make_thumbnail(layer), text)
 
 

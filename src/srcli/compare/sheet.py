@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from srcli.compare.layers import Layer
 from srcli.compare.tiles import Levels
 from srcli.imaging.resize import resize_array
-from srcli.metrics.edges import luma
+from srcli.metrics.edges import compute_full_range_luma
 
 CELL = 16  # pixels of the grid on which places are sought
 TEXT, GAP = 22, 4
@@ -52,7 +52,7 @@ def _difference_map(one: Levels, other: Levels) -> NDArray[np.float64]:
     out = np.empty((-(-height // CELL), -(-width // CELL)))
     for row in range(out.shape[0]):
         rows = slice(row * CELL, min((row + 1) * CELL, height))
-        columns = ((luma(one[rows]) - luma(other[rows])) ** 2).mean(0)
+        columns = ((compute_full_range_luma(one[rows]) - compute_full_range_luma(other[rows])) ** 2).mean(0)
         padded = np.pad(columns, (0, -width % CELL), mode="edge")
         out[row] = padded.reshape(-1, CELL).mean(1)
     return out

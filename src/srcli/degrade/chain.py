@@ -14,10 +14,17 @@ from torch import Tensor
 
 from srcli.degrade.damage import age_print
 from srcli.degrade.draws import Draws
-from srcli.degrade.jpeg import compress
+from srcli.degrade.jpeg import compress_jpeg
 from srcli.degrade.kernels import draw_final_kernel, draw_kernel, make_kernel, pad_kernel, unit_pulse
-from srcli.degrade.operations import filter_each, gaussian_noise, poisson_noise, resize_by, resize_to, sharpen
-from srcli.degrade.settings import BICUBIC, NONE, RANDOM, Degradation, Stage
+from srcli.degrade.operations import (
+    apply_unsharp_mask,
+    filter_each,
+    gaussian_noise,
+    poisson_noise,
+    resize_by,
+    resize_to,
+)
+from srcli.degrade.settings import BICUBIC, NONE, RANDOM, Degradation, DegradationStage
 from srcli.errors import InputError
 
 MODES = {"area": 1.0, "bilinear": 1.0, "bicubic": 1.0}
@@ -26,7 +33,7 @@ SMALLEST = 64
 Size = tuple[int, int]
 
 
-class Pair(NamedTuple):
+class TrainingPair(NamedTuple):
     """Targets and what a model is shown of them, both in 0..1."""
 
     target: Tensor
@@ -44,7 +51,9 @@ class Kernels(NamedTuple):
         return Kernels(*(kernel.to(device) for kernel in self))
 
 
-def degrade(targets: Tensor, settings: Degradation, draws: Draws, kernels: Kernels | None = None) -> Pair:
+def degrade_pictures(
+    targets: Tensor, settings: Degradation, draws: Draws, kernels: Kernels | None = None
+) -> TrainingPair:
     """Degrade sharp pictures (n, 3, h, w) in 0..1. Without `kernels` those are drawn first, for each sample."""
     size = _size(targets)
     if min(size) < SMALLEST:
@@ -53,13 +62,13 @@ def degrade(targets: Tensor, settings: Degradation, draws: Draws, kernels: Kerne
         kernels = join_kernels([draw_kernels(settings, draws, f"item{i}.") for i in range(len(targets))])
     kernels = kernels.to(targets.device)
     if settings.sharpen_target:
-        targets = sharpen(targets)
+        targets = apply_unsharp_mask(targets)
     x = age_print(targets, settings.damage, draws) if settings.damage else targets
-    x = store(spoil(x, settings.first, settings, kernels.first, draws, "s1"), settings.first, draws, "s1")
+    x = store_as_jpeg(apply_stage(x, settings.first, settings, kernels.first, draws, "s1"), settings.first, draws, "s1")
     within = (size[0] / settings.scale, size[1] / settings.scale)
-    x = spoil(x, settings.second, settings, kernels.second, draws, "s2", within)
+    x = apply_stage(x, settings.second, settings, kernels.second, draws, "s2", within)
     x = last_stage(x, settings, kernels.final, draws, size)
-    return finish(targets, x, settings, draws)
+    return finish_pair(targets, x, settings, draws)
 
 
 def draw_kernels(settings: Degradation, draws: Draws, prefix: str = "") -> Kernels:
@@ -75,9 +84,9 @@ def join_kernels(each: Sequence[Kernels]) -> Kernels:
     return Kernels(*(torch.cat(parts) for parts in zip(*each, strict=True)))
 
 
-def spoil(
+def apply_stage(
     x: Tensor,
-    stage: Stage,
+    stage: DegradationStage,
     settings: Degradation,
     kernels: Tensor,
     draws: Draws,
@@ -93,7 +102,7 @@ def spoil(
     return poisson_noise(x, draws, name, stage.poisson, stage.gray, settings.poisson_levels)
 
 
-def _draw_factor(stage: Stage, draws: Draws, name: str) -> float:
+def _draw_factor(stage: DegradationStage, draws: Draws, name: str) -> float:
     direction = draws.choice(f"{name}.updown", stage.resize)
     if direction == "keep":
         return 1.0
@@ -106,9 +115,9 @@ def _resize(x: Tensor, factor: float, mode: str, within: tuple[float, float] | N
     return resize_to(x, (int(within[0] * factor), int(within[1] * factor)), mode)
 
 
-def store(x: Tensor, stage: Stage, draws: Draws, name: str) -> Tensor:
+def store_as_jpeg(x: Tensor, stage: DegradationStage, draws: Draws, name: str) -> Tensor:
     """JPEG, each sample at its own quality."""
-    return compress(x.clamp(0, 1), draws.uniforms(f"{name}.quality", len(x), *stage.jpeg))
+    return compress_jpeg(x.clamp(0, 1), draws.uniforms(f"{name}.quality", len(x), *stage.jpeg))
 
 
 def last_stage(x: Tensor, settings: Degradation, kernels: Tensor, draws: Draws, size: Size) -> Tensor:
@@ -116,12 +125,12 @@ def last_stage(x: Tensor, settings: Degradation, kernels: Tensor, draws: Draws, 
     small = (size[0] // settings.scale, size[1] // settings.scale)
     if draws.uniform("s3.u_order") < 0.5:
         x = filter_each(resize_to(x, small, draws.choice("s3.mode", MODES)), kernels)
-        return store(x, settings.second, draws, "s3")
-    x = store(x, settings.second, draws, "s3")
+        return store_as_jpeg(x, settings.second, draws, "s3")
+    x = store_as_jpeg(x, settings.second, draws, "s3")
     return filter_each(resize_to(x, small, draws.choice("s3.mode", MODES)), kernels)
 
 
-def finish(targets: Tensor, x: Tensor, settings: Degradation, draws: Draws) -> Pair:
+def finish_pair(targets: Tensor, x: Tensor, settings: Degradation, draws: Draws) -> TrainingPair:
     """Crop both, bring the degraded pictures back to the targets' size, and round; or show the targets themselves."""
     if settings.back == BICUBIC:
         x = x.clamp(0, 1)
@@ -133,7 +142,7 @@ def finish(targets: Tensor, x: Tensor, settings: Degradation, draws: Draws) -> P
         x = targets
     if settings.round_to_8_bits:
         x = (x * 255).round() / 255
-    return Pair(targets, x.clamp(0, 1))
+    return TrainingPair(targets, x.clamp(0, 1))
 
 
 def _crop_both(targets: Tensor, x: Tensor, settings: Degradation, draws: Draws) -> tuple[Tensor, Tensor]:

@@ -38,7 +38,7 @@ def soft_round(x: Tensor) -> Tensor:
     return whole + (x - whole) ** 3
 
 
-def compress(pictures: Tensor, quality: Tensor, rounding: Round = torch.round) -> Tensor:
+def compress_jpeg(pictures: Tensor, quality: Tensor, rounding: Round = torch.round) -> Tensor:
     """Pictures (0..1) after JPEG at a quality (1..100, not only whole numbers) of each."""
     height, width = pictures.shape[-2:]
     whole = pad(pictures, (0, -width % MACROBLOCK, 0, -height % MACROBLOCK))

@@ -62,14 +62,14 @@ def poisson_noise(
     gray = _per_picture(draws.uniforms(f"{name}.u_gray", count) < gray_probability)
     noise_gray = None
     if bool(gray.any()):
-        noise_gray = _shot_noise(luma(pictures), draws, f"{name}.counts_gray", fewest_levels)
+        noise_gray = _shot_noise(compute_luma(pictures), draws, f"{name}.counts_gray", fewest_levels)
     noise = _shot_noise(pictures, draws, f"{name}.counts_color", fewest_levels)
     if noise_gray is not None:
         noise = torch.where(gray, noise_gray, noise)
     return (pictures + strength * noise).clamp(0, 1)
 
 
-def luma(pictures: Tensor) -> Tensor:
+def compute_luma(pictures: Tensor) -> Tensor:
     red, green, blue = pictures.unbind(1)
     return (LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue)[:, None]
 
@@ -89,7 +89,7 @@ def poisson_levels(pictures: Tensor, fewest: int = 1) -> tuple[Tensor, Tensor]:
     return steps / 255, _per_picture(levels)
 
 
-def sharpen(pictures: Tensor) -> Tensor:
+def apply_unsharp_mask(pictures: Tensor) -> Tensor:
     """Unsharp masking where the picture differs clearly from its blur (Real-ESRGAN's sharpened target)."""
     rest = pictures - _wide_blur(pictures)
     mask = _wide_blur((rest.abs() * 255 > USM_THRESHOLD).to(pictures))

@@ -8,7 +8,7 @@ from dataclasses import fields, is_dataclass, replace
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from srcli.degrade.settings import BICUBIC, NONE, BlurKernels, Degradation, PrintDamage, Stage
+from srcli.degrade.settings import BICUBIC, NONE, BlurKernels, Degradation, DegradationStage, PrintDamage
 from srcli.errors import InputError
 from srcli.files import expand_user, is_file
 
@@ -17,8 +17,10 @@ DOWN_MOSTLY = MappingProxyType({"up": 0.2, "down": 0.7, "keep": 0.1})
 DOWN_OFTEN = MappingProxyType({"up": 0.3, "down": 0.4, "keep": 0.3})
 
 PASD = Degradation(
-    first=Stage(resize=DOWN_MOSTLY, factor=(0.3, 1.5), sigma=(1.0, 15.0), poisson=(0.05, 2.0), jpeg=(60.0, 95.0)),
-    second=Stage(
+    first=DegradationStage(
+        resize=DOWN_MOSTLY, factor=(0.3, 1.5), sigma=(1.0, 15.0), poisson=(0.05, 2.0), jpeg=(60.0, 95.0)
+    ),
+    second=DegradationStage(
         blur=0.5,
         kernels=BlurKernels(sigma=(0.2, 1.5)),
         resize=DOWN_OFTEN,
@@ -70,12 +72,12 @@ def find_degradation(name: str) -> Degradation:
     if base not in PRESETS:
         raise InputError(f"{path}: no preset {base!r}: choose one of {', '.join(PRESETS)}")
     try:
-        return changed(PRESETS[base], table)
+        return replace_settings(PRESETS[base], table)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 
 
-def changed(settings: S, table: Mapping[str, Any]) -> S:
+def replace_settings(settings: S, table: Mapping[str, Any]) -> S:
     """The settings with a table's values in place of their own. Raises InputError for what they do not have."""
     known = {each.name for each in fields(settings)}  # type: ignore[arg-type]
     if unknown := sorted(set(table) - known):
@@ -91,9 +93,11 @@ def changed(settings: S, table: Mapping[str, Any]) -> S:
 def _value(name: str, old: Any, new: Any) -> Any:
     """`new` as the type of `old`."""
     if name == "damage":
-        return changed(old or PrintDamage(), new) if isinstance(new, Mapping) else PrintDamage() if new else None
+        return (
+            replace_settings(old or PrintDamage(), new) if isinstance(new, Mapping) else PrintDamage() if new else None
+        )
     if is_dataclass(old):
-        return changed(old, _as(name, new, Mapping))
+        return replace_settings(old, _as(name, new, Mapping))
     if isinstance(old, Mapping):
         return MappingProxyType({key: _number(f"{name}.{key}", v) for key, v in _as(name, new, Mapping).items()})
     if isinstance(old, tuple):

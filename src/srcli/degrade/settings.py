@@ -37,7 +37,7 @@ class BlurKernels:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
+class DegradationStage:
     """Blur, resize, noise, JPEG: one passage of a picture through a program or a camera."""
 
     blur: float = 1.0
@@ -83,8 +83,8 @@ class Degradation:
     leaves; `poisson_levels` the fewest levels that a picture counts as having when Poisson noise is scaled.
     """
 
-    first: Stage
-    second: Stage
+    first: DegradationStage
+    second: DegradationStage
     final_sinc: float = 0.8
     scale: int = 4
     sharpen_target: bool = False

@@ -51,7 +51,7 @@ class Preset:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Profile:
+class VariantProfile:
     """What an engine does by default with one variant of its weights. `presets`: by quality; "standard" is none."""
 
     defaults: Sampling
@@ -123,8 +123,8 @@ class EngineSpec:
     about: str  # README: what it is, in Markdown
     needs: str  # README: what it takes to run it
     tasks: Mapping[str, TaskSupport]  # by the name of the task
-    profile: Profile
-    variants: Mapping[str, Profile] = field(default_factory=dict)  # those whose profile is another
+    profile: VariantProfile
+    variants: Mapping[str, VariantProfile] = field(default_factory=dict)  # those whose profile is another
     options: frozenset[str] = frozenset()  # names in settings.ENGINE_OPTIONS that mean something to it
     unset: frozenset[str] = frozenset()  # fields of Sampling that it takes although they have no default
     needs_accelerator: bool = True  # without one, `auto` prefers any engine that needs none
@@ -136,7 +136,7 @@ class EngineSpec:
     resolve: Callable[[ModelChoice, Store], ModelChoice] = _keep_choice
     check: Callable[[Sampling], None] = _accept_sampling
 
-    def profile_of(self, variant: str | None) -> Profile:
+    def profile_of(self, variant: str | None) -> VariantProfile:
         """The defaults that go with a variant."""
         return self.variants.get(variant or "", self.profile)
 

@@ -25,7 +25,7 @@ USUAL = (512, 512)  # pixels of the picture that "how long" is said for
 log = logging.getLogger(__name__)
 
 
-def choose(
+def choose_engine(
     task: Task,
     wish: ModelChoice,
     device: DeviceChoice,
@@ -56,7 +56,7 @@ def settle_choice(
 
     `only_here`: weights that nobody named must be on this disk; else those that would be pulled are taken, for a plan.
     """
-    choice = choose(job.task, wish, device, job.sampling, (job.prompt, device, *others), only_here=only_here)
+    choice = choose_engine(job.task, wish, device, job.sampling, (job.prompt, device, *others), only_here=only_here)
     spec = find_engine(choice.engine)
     spec.refuse_unused(wish, device, job.prompt, *others)
     spec.complete_sampling(job.sampling, choice.variant)

@@ -16,7 +16,7 @@ _ADDED = re.compile(r"[-_. ].*|x\d.*")  # what programs put after a name: baby_x
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class ResultPair:
     """One result with what there is to measure it against."""
 
     name: str
@@ -25,7 +25,7 @@ class Pair:
     source: Path | None = None
 
 
-def find_pictures(place: Path) -> dict[str, Path]:
+def index_pictures(place: Path) -> dict[str, Path]:
     """The pictures of a folder and its folders by their relative names without extension, sorted; or the one file."""
     if not path_exists(place):
         raise InputError(f"{printable(place)} does not exist: check the name")
@@ -57,10 +57,10 @@ def find_partner(name: str, candidates: Collection[str]) -> str | None:
     return next((name[:end] for end in shorter if name[:end] in candidates), None)
 
 
-def pair_by_name(results: Path, reference: Path | None, inputs: Path | None) -> tuple[list[Pair], list[str]]:
+def pair_by_name(results: Path, reference: Path | None, inputs: Path | None) -> tuple[list[ResultPair], list[str]]:
     """Pairs in the order of their names, and notes on what has no partner. Raises InputError if nothing matches."""
-    found = find_pictures(results)
-    sides = {what: find_pictures(place) for what, place in (("reference", reference), ("input", inputs)) if place}
+    found = index_pictures(results)
+    sides = {what: index_pictures(place) for what, place in (("reference", reference), ("input", inputs)) if place}
     if all(not is_dir(place) for place in (results, reference, inputs) if place):
         return [_single(results, reference, inputs)], []
     pairs, notes, used = [], [], {what: set[str]() for what in sides}
@@ -78,24 +78,26 @@ def pair_by_name(results: Path, reference: Path | None, inputs: Path | None) -> 
     return _without_doubles(pairs), notes
 
 
-def _single(results: Path, reference: Path | None, inputs: Path | None) -> Pair:
-    return _checked(Pair((reference or inputs or results).stem, results, reference, inputs))
+def _single(results: Path, reference: Path | None, inputs: Path | None) -> ResultPair:
+    return _checked(ResultPair((reference or inputs or results).stem, results, reference, inputs))
 
 
-def _pair(name: str, path: Path, partners: Mapping[str, str | None], sides: Mapping[str, Mapping[str, Path]]) -> Pair:
+def _pair(
+    name: str, path: Path, partners: Mapping[str, str | None], sides: Mapping[str, Mapping[str, Path]]
+) -> ResultPair:
     places = {what: sides[what][partner] for what, partner in partners.items() if partner is not None}
     shared = partners.get("reference") or partners.get("input") or name
-    return _checked(Pair(shared, path, places.get("reference"), places.get("input")))
+    return _checked(ResultPair(shared, path, places.get("reference"), places.get("input")))
 
 
-def _checked(pair: Pair) -> Pair:
+def _checked(pair: ResultPair) -> ResultPair:
     for what, other in (("reference", pair.truth), ("input", pair.source)):
         if other is not None and same_file(pair.result, other):
             raise InputError(f"{printable(pair.result)} is its own {what}: name the folder of results first")
     return pair
 
 
-def _without_doubles(pairs: list[Pair]) -> list[Pair]:
+def _without_doubles(pairs: list[ResultPair]) -> list[ResultPair]:
     if not pairs:
         raise InputError("no result has a partner: results are named as their references, or NAME_anything")
     seen: dict[str, Path] = {}

@@ -30,7 +30,7 @@ _HEADS = {"lpips-vgg": "lpips_models/vgg.pth", "dists": "dists_models/weights.pt
 Distance = Callable[[Vgg16, dict[str, Tensor], Tensor, Tensor], Tensor]
 
 
-def lpips(vgg: Vgg16, heads: dict[str, Tensor], result: Tensor, truth: Tensor) -> Tensor:
+def compute_lpips(vgg: Vgg16, heads: dict[str, Tensor], result: Tensor, truth: Tensor) -> Tensor:
     """Zhang et al. 2018: weighted squared distances of normalised activations. RGB in 0..1, (1, 3, H, W)."""
     shift = torch.tensor([-0.030, -0.088, -0.188]).view(1, 3, 1, 1)
     scale = torch.tensor([0.458, 0.448, 0.450]).view(1, 3, 1, 1)
@@ -46,7 +46,7 @@ def _normalized(x: Tensor) -> Tensor:
     return x / (x.square().sum(1, keepdim=True) + 1e-8).sqrt()
 
 
-def dists(vgg: Vgg16, heads: dict[str, Tensor], result: Tensor, truth: Tensor) -> Tensor:
+def compute_dists(vgg: Vgg16, heads: dict[str, Tensor], result: Tensor, truth: Tensor) -> Tensor:
     """Ding et al. 2020: likeness of the activations' means (texture) and of their covariances (structure)."""
     mean = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
     std = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
@@ -92,8 +92,8 @@ class Perceptual:
 
 
 PERCEPTUAL = (
-    Perceptual("lpips-vgg", "LPIPS (VGG)", lpips, "version 0.1, VGG-16, RGB at full size, border cropped"),
-    Perceptual("dists", "DISTS", dists, "VGG-16, RGB at full size (not resized to 256), border cropped"),
+    Perceptual("lpips-vgg", "LPIPS (VGG)", compute_lpips, "version 0.1, VGG-16, RGB at full size, border cropped"),
+    Perceptual("dists", "DISTS", compute_dists, "VGG-16, RGB at full size (not resized to 256), border cropped"),
 )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srcli.errors import InputError, PictureError
-from srcli.evaluate.pairs import Pair, pair_by_name
+from srcli.evaluate.pairs import ResultPair, pair_by_name
 from srcli.evaluate.weighted import choose_all_metrics
 from srcli.imaging.printable import printable
 from srcli.imaging.read import read_picture
@@ -30,7 +30,7 @@ Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class EvaluationRequest:
     """What is measured against what."""
 
     results: Path
@@ -93,7 +93,7 @@ class Evaluation:
         return sorted({row.border for method in self.methods for row in method.rows})
 
 
-def evaluate(request: Request, tell: Tell) -> Evaluation:
+def evaluate_methods(request: EvaluationRequest, tell: Tell) -> Evaluation:
     """Measure all methods of a request. What goes wrong with one picture is told, and it is left out."""
     given = frozenset(w for w, place in ((TRUTH, request.reference), (SOURCE, request.inputs)) if place)
     metrics, absent = choose_all_metrics(request.metrics, given)
@@ -118,7 +118,9 @@ def name_methods(places: Iterable[Path]) -> list[str]:
     return [printable(path) for path in whole]
 
 
-def _measure_method(name: str, pairs: list[Pair], metrics: tuple[Metric, ...], request: Request, tell: Tell) -> Method:
+def _measure_method(
+    name: str, pairs: list[ResultPair], metrics: tuple[Metric, ...], request: EvaluationRequest, tell: Tell
+) -> Method:
     rows, failed = [], 0
     for pair, future in _ahead(pairs, lambda pair: measure_pair(pair, metrics, request), request.jobs):
         try:
@@ -131,9 +133,11 @@ def _measure_method(name: str, pairs: list[Pair], metrics: tuple[Metric, ...], r
     return Method(name, tuple(rows), failed)
 
 
-def _ahead(pairs: list[Pair], measure: Callable[[Pair], Row], jobs: int) -> Iterator[tuple[Pair, Future[Row]]]:
+def _ahead(
+    pairs: list[ResultPair], measure: Callable[[ResultPair], Row], jobs: int
+) -> Iterator[tuple[ResultPair, Future[Row]]]:
     """Results in order, with one picture a job under way, so that memory does not grow with their number."""
-    waiting: deque[tuple[Pair, Future[Row]]] = deque()
+    waiting: deque[tuple[ResultPair, Future[Row]]] = deque()
     with ThreadPoolExecutor(jobs) as pool:
         for pair in pairs:
             waiting.append((pair, pool.submit(measure, pair)))
@@ -142,12 +146,12 @@ def _ahead(pairs: list[Pair], measure: Callable[[Pair], Row], jobs: int) -> Iter
         yield from waiting
 
 
-def measure_pair(pair: Pair, metrics: tuple[Metric, ...], request: Request) -> Row:
+def measure_pair(pair: ResultPair, metrics: tuple[Metric, ...], request: EvaluationRequest) -> Row:
     """Read one pair and measure it."""
     notes: list[str] = []
-    result = read_levels(pair.result, request.max_pixels, notes)
-    truth = None if pair.truth is None else read_levels(pair.truth, request.max_pixels, notes)
-    source = None if pair.source is None else read_levels(pair.source, request.max_pixels, notes)
+    result = read_rgb_levels(pair.result, request.max_pixels, notes)
+    truth = None if pair.truth is None else read_rgb_levels(pair.truth, request.max_pixels, notes)
+    source = None if pair.source is None else read_rgb_levels(pair.source, request.max_pixels, notes)
     border = request.border if request.border is not None else _scale(result, source)
     if truth is not None and truth.shape != result.shape:
         notes.append(CROPPED)
@@ -163,7 +167,7 @@ def _scale(result: Levels, source: Levels | None) -> int:
     return USUAL_SCALE if source is None else max(1, round(result.shape[1] / source.shape[1]))
 
 
-def read_levels(path: Path, max_pixels: int, notes: list[str]) -> Levels:
+def read_rgb_levels(path: Path, max_pixels: int, notes: list[str]) -> Levels:
     """RGB levels in 0..255: bytes, or float32 of 16 bits."""
     picture = read_picture(path, max_pixels=max_pixels)
     if picture.alpha is not None:

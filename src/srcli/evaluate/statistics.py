@@ -29,13 +29,13 @@ class Difference:
         return self.low > 0 or self.high < 0
 
 
-def mean(values: Sequence[float]) -> float:
+def mean_of_known(values: Sequence[float]) -> float:
     """Of those that could be found; NaN if none could."""
     known = [value for value in values if not math.isnan(value)]
     return float(np.mean(known)) if known else math.nan
 
 
-def median(values: Sequence[float]) -> float:
+def median_of_known(values: Sequence[float]) -> float:
     known = [value for value in values if not math.isnan(value)]
     return float(np.median(known)) if known else math.nan
 

@@ -10,7 +10,14 @@ from typing import Any
 
 from srcli import __version__
 from srcli.evaluate.run import Evaluation, Method
-from srcli.evaluate.statistics import CONFIDENCE, RESAMPLES, Difference, mean, median, paired_difference
+from srcli.evaluate.statistics import (
+    CONFIDENCE,
+    RESAMPLES,
+    Difference,
+    mean_of_known,
+    median_of_known,
+    paired_difference,
+)
 from srcli.imaging.printable import printable
 from srcli.metrics.registry import Metric
 
@@ -20,10 +27,13 @@ _ARROWS = {"higher": " ↑", "lower": " ↓"}
 
 def summary_table(found: Evaluation) -> Table:
     """A row a metric, mean and median of each method."""
-    statistics = {"mean": mean, "median": median}
+    statistics = {"mean": mean_of_known, "median": median_of_known}
     head = ["metric", *(f"{printable(method.name)}, {word}" for method in found.methods for word in statistics)]
     rows = [
-        [title(m), *(number(f(method.column(m.name)), m) for method in found.methods for f in statistics.values())]
+        [
+            format_title(m),
+            *(format_value(f(method.column(m.name)), m) for method in found.methods for f in statistics.values()),
+        ]
         for m in found.metrics
     ]
     return [head, *rows]
@@ -35,15 +45,18 @@ def difference_table(found: Evaluation) -> Table:
     if not others:
         return []
     head = ["difference", *(f"{printable(first.name)} - {printable(other.name)}" for other in others)]
-    rows = [[title(m), *(_interval(difference(first, other, m.name), m) for other in others)] for m in found.metrics]
+    rows = [
+        [format_title(m), *(_interval(compare_methods(first, other, m.name), m) for other in others)]
+        for m in found.metrics
+    ]
     return [head, *rows]
 
 
 def picture_table(found: Evaluation) -> Table:
     """A row a picture and method."""
-    head = ["picture", "method", *(title(metric) for metric in found.metrics)]
+    head = ["picture", "method", *(format_title(metric) for metric in found.metrics)]
     rows = [
-        [printable(row.picture), printable(method.name), *(number(row.values[m.name], m) for m in found.metrics)]
+        [printable(row.picture), printable(method.name), *(format_value(row.values[m.name], m) for m in found.metrics)]
         for method in found.methods
         for row in method.rows
     ]
@@ -60,18 +73,18 @@ def protocol_lines(found: Evaluation) -> list[str]:
     return [*lines, *found.absent]
 
 
-def difference(first: Method, other: Method, metric: str) -> Difference | None:
+def compare_methods(first: Method, other: Method, metric: str) -> Difference | None:
     """Over the pictures that both have."""
     theirs = other.by_picture(metric)
     pairs = [(value, theirs[name]) for name, value in first.by_picture(metric).items() if name in theirs]
     return paired_difference([a for a, _ in pairs], [b for _, b in pairs])
 
 
-def title(metric: Metric) -> str:
+def format_title(metric: Metric) -> str:
     return metric.title + _ARROWS.get(metric.better, "")
 
 
-def number(value: float, metric: Metric) -> str:
+def format_value(value: float, metric: Metric) -> str:
     return "-" if math.isnan(value) else f"{value:.{metric.digits}f}"
 
 
@@ -81,7 +94,7 @@ def plain_text(found: Evaluation, *, pictures: bool) -> str:
     return "\n\n".join([*parts, "\n".join(protocol_lines(found))])
 
 
-def markdown(found: Evaluation, *, pictures: bool) -> str:
+def format_markdown(found: Evaluation, *, pictures: bool) -> str:
     """All tables, and the protocol as a list."""
     parts = ["\n".join(_markdown_rows(table)) for table in _tables(found, pictures)]
     return "\n\n".join([*parts, "\n".join(f"- {line}" for line in protocol_lines(found))])
@@ -138,8 +151,8 @@ def _method_fields(method: Method, metrics: tuple[Metric, ...]) -> dict[str, Any
     return {
         "method": method.name,
         "failed": method.failed,
-        "mean": _finite({name: mean(values) for name, values in columns.items()}),
-        "median": _finite({name: median(values) for name, values in columns.items()}),
+        "mean": _finite({name: mean_of_known(values) for name, values in columns.items()}),
+        "median": _finite({name: median_of_known(values) for name, values in columns.items()}),
         "pictures": rows,
     }
 
@@ -147,7 +160,7 @@ def _method_fields(method: Method, metrics: tuple[Metric, ...]) -> dict[str, Any
 def _difference_fields(found: Evaluation, other: Method) -> dict[str, Any]:
     fields: dict[str, Any] = {"method": found.methods[0].name, "minus": other.name}
     for metric in found.metrics:
-        gap = difference(found.methods[0], other, metric.name)
+        gap = compare_methods(found.methods[0], other, metric.name)
         fields[metric.name] = gap and {"mean": gap.mean, "low": gap.low, "high": gap.high, "pictures": gap.pictures}
     return fields
 

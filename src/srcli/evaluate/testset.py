@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from srcli.degrade.settings import NONE, Degradation
 from srcli.errors import InputError, PictureError
-from srcli.evaluate.pairs import find_pictures
+from srcli.evaluate.pairs import index_pictures
 from srcli.files import make_folder, path_exists, same_file
 from srcli.imaging.picture import Picture
 from srcli.imaging.printable import printable
@@ -28,7 +28,7 @@ _BICUBIC = re.compile(r"bicubic-x([1-9]\d?)")
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class TestsetPicture:
     """What became of one picture: where its small one is, or why there is none."""
 
     source: Path
@@ -53,7 +53,7 @@ def _run_chain(pixels: NDArray[Any], settings: Degradation, key: Key) -> NDArray
     """The small picture that training would show a model, of the whole picture and at 8 bits."""
     import torch
 
-    from srcli.degrade.chain import SMALLEST, degrade
+    from srcli.degrade.chain import SMALLEST, degrade_pictures
     from srcli.degrade.draws import SeededDraws
 
     height, width = (side // settings.scale * settings.scale for side in pixels.shape[:2])
@@ -62,25 +62,25 @@ def _run_chain(pixels: NDArray[Any], settings: Degradation, key: Key) -> NDArray
     unit = pixels[:height, :width].astype(np.float32) / np.iinfo(pixels.dtype).max
     sharp = torch.from_numpy(unit).permute(2, 0, 1)[None]
     with torch.inference_mode():
-        small = degrade(sharp, settings, SeededDraws.of(*key)).degraded[0]
+        small = degrade_pictures(sharp, settings, SeededDraws.of(*key)).degraded[0]
     return np.asarray((small * 255).round().permute(1, 2, 0).to(torch.uint8).numpy())
 
 
-def make_test_set(source: Path, folder: Path, preset: str, seed: int, overwrite: bool) -> Iterator[Outcome]:
+def make_test_set(source: Path, folder: Path, preset: str, seed: int, overwrite: bool) -> Iterator[TestsetPicture]:
     """Write NAME.png into the folder for each picture of the source, one after the other."""
     degrade = find_preset(preset)
     if same_file(source, folder):
         raise InputError(f"{printable(folder)} is the folder of the sharp pictures: give -o another one")
-    for name, path in find_pictures(source).items():
+    for name, path in index_pictures(source).items():
         target = folder / f"{name}.png"
         if path_exists(target) and not overwrite:
-            yield Outcome(path, None, f"{printable(target)} exists: give --overwrite or another folder")
+            yield TestsetPicture(path, None, f"{printable(target)} exists: give --overwrite or another folder")
             continue
         try:
             _degrade_file(path, target, degrade, key_of(name, seed))
-            yield Outcome(path, target)
+            yield TestsetPicture(path, target)
         except PictureError as error:
-            yield Outcome(path, None, str(error))
+            yield TestsetPicture(path, None, str(error))
 
 
 def key_of(name: str, seed: int) -> Key:

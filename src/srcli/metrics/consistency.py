@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srcli.metrics.matlab import matlab_bicubic
-from srcli.metrics.similarity import psnr
+from srcli.metrics.similarity import compute_psnr
 
 
 class Deviation(NamedTuple):
@@ -25,4 +25,4 @@ def measure_deviation(result: NDArray[Any], source: NDArray[Any]) -> Deviation:
     reduced = matlab_bicubic(result.astype(np.float32), size).clip(0, 255)
     off = np.abs(reduced - source).max(-1)
     y, x = np.unravel_index(int(off.argmax()), off.shape)
-    return Deviation(psnr(reduced, source), float(off[y, x]), (int(x), int(y)))
+    return Deviation(compute_psnr(reduced, source), float(off[y, x]), (int(x), int(y)))

@@ -16,12 +16,12 @@ _GMSD_C = 170
 _LEAST = 1e-9  # lest a flat truth is divided by
 
 
-def luma(rgb: NDArray[Any]) -> Float:
+def compute_full_range_luma(rgb: NDArray[Any]) -> Float:
     """Y of BT.601 over the full range, 0..255."""
     return np.asarray(rgb @ _BT601, np.float64)
 
 
-def gmsd(result: Float, truth: Float) -> float:
+def compute_gmsd(result: Float, truth: Float) -> float:
     """Gradient magnitude similarity deviation (Xue et al. 2014): how unevenly edges are wrong."""
     a, b = _gradient_magnitude(result), _gradient_magnitude(truth)
     return float(np.std((2 * a * b + _GMSD_C) / (a**2 + b**2 + _GMSD_C), ddof=1))

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from srcli.errors import InputError
-from srcli.metrics.edges import gmsd, gradient_energy
+from srcli.metrics.edges import compute_gmsd, gradient_energy
 from srcli.metrics.sample import Sample
-from srcli.metrics.similarity import ms_ssim, psnr, ssim
+from srcli.metrics.similarity import compute_psnr, compute_ssim, ms_ssim
 
 HIGHER, LOWER, ONE = "higher", "lower", "nearer 1"
 TRUTH, SOURCE = "reference", "input"
@@ -39,7 +39,7 @@ _ALL = (
     Metric(
         name="psnr-y",
         title="PSNR-Y",
-        measure=lambda s: psnr(*s.y),
+        measure=lambda s: compute_psnr(*s.y),
         better=HIGHER,
         needs=TRUTH,
         digits=2,
@@ -48,7 +48,7 @@ _ALL = (
     Metric(
         name="ssim-y",
         title="SSIM-Y",
-        measure=lambda s: ssim(*s.y),
+        measure=lambda s: compute_ssim(*s.y),
         better=HIGHER,
         needs=TRUTH,
         protocol=f"{_Y}; {_WINDOW}, inside only",
@@ -56,7 +56,7 @@ _ALL = (
     Metric(
         name="psnr",
         title="PSNR",
-        measure=lambda s: psnr(*s.rgb),
+        measure=lambda s: compute_psnr(*s.rgb),
         better=HIGHER,
         needs=TRUTH,
         digits=2,
@@ -65,7 +65,7 @@ _ALL = (
     Metric(
         name="ssim",
         title="SSIM",
-        measure=lambda s: ssim(*s.rgb),
+        measure=lambda s: compute_ssim(*s.rgb),
         better=HIGHER,
         needs=TRUTH,
         protocol=f"mean over R, G and B; {_WINDOW}, inside only",
@@ -81,7 +81,7 @@ _ALL = (
     Metric(
         name="gmsd",
         title="GMSD",
-        measure=lambda s: gmsd(*s.luma),
+        measure=lambda s: compute_gmsd(*s.luma),
         better=LOWER,
         needs=TRUTH,
         protocol="full-range luma at half the size, Prewitt, c = 170",

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from srcli.errors import PictureError
 from srcli.metrics.consistency import Deviation, measure_deviation
-from srcli.metrics.edges import luma
+from srcli.metrics.edges import compute_full_range_luma
 from srcli.metrics.matlab import matlab_y
 from srcli.metrics.similarity import crop_border
 
@@ -33,7 +33,7 @@ class Sample:
         """Result and truth over the size that both have, without the border."""
         if self.truth is None:
             raise ValueError("this metric needs a truth")
-        result, truth = align(self.result, self.truth)
+        result, truth = crop_to_common_size(self.result, self.truth)
         return crop_border(result, self.border), crop_border(truth, self.border)
 
     @cached_property
@@ -51,7 +51,7 @@ class Sample:
     def luma(self) -> tuple[Float, Float]:
         """Full-range luma of result and truth."""
         result, truth = self.aligned
-        return luma(result), luma(truth)
+        return compute_full_range_luma(result), compute_full_range_luma(truth)
 
     @cached_property
     def deviation(self) -> Deviation:
@@ -61,7 +61,7 @@ class Sample:
         return measure_deviation(self.result, self.source)
 
 
-def align(result: NDArray[Any], truth: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+def crop_to_common_size(result: NDArray[Any], truth: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Both cropped at the right and below to their common size. Raises PictureError if that takes more than a few."""
     sizes = [picture.shape[1::-1] for picture in (result, truth)]
     if any(abs(a - b) > CROPPED_AT_MOST for a, b in zip(*sizes, strict=True)):

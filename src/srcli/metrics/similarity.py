@@ -22,13 +22,13 @@ def crop_border(pixels: NDArray[Any], border: int) -> NDArray[Any]:
     return pixels[border : pixels.shape[0] - border, border : pixels.shape[1] - border]
 
 
-def psnr(result: NDArray[Any], truth: NDArray[Any]) -> float:
+def compute_psnr(result: NDArray[Any], truth: NDArray[Any]) -> float:
     """Peak signal-to-noise ratio in dB; infinite for equal pictures."""
     error = float(np.mean((result.astype(np.float64) - truth) ** 2))
     return 10 * math.log10(255**2 / error) if error else math.inf
 
 
-def ssim(result: NDArray[Any], truth: NDArray[Any]) -> float:
+def compute_ssim(result: NDArray[Any], truth: NDArray[Any]) -> float:
     """Structural similarity (Wang et al. 2004): Gaussian window of 11x11, sigma 1.5, where it lies inside."""
     luminance, structure = _ssim_parts(result.astype(np.float64), truth.astype(np.float64))
     return float(np.mean(luminance * structure))

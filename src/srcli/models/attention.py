@@ -13,15 +13,15 @@ from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from srcli.models.packed import available, packed, product
+from srcli.models.packed import apply_packed_linear, can_pack, pack_linear_weight
 
 SCORES = 1 << 19  # so many at once stay in a core's own cache, also where others press on the shared one
 FEW = 512  # keys; with fewer the library is as fast
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+def compute_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Softmax attention of (batch, heads, tokens, width)."""
-    if query.device.type != "cpu" or key.shape[2] <= FEW or not available():
+    if query.device.type != "cpu" or key.shape[2] <= FEW or not can_pack():
         return scaled_dot_product_attention(query, key, value)
     out = torch.empty_like(query, memory_format=torch.contiguous_format)
     scale = query.shape[-1] ** -0.5
@@ -33,9 +33,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 def _rows(out: Tensor, query: Tensor, key: Tensor, value: Tensor) -> None:
     """One head of one picture, into `out`."""
     count = max(32, SCORES // len(key))
-    keys, values = packed(key, count), packed(value.t(), count)
+    keys, values = pack_linear_weight(key, count), pack_linear_weight(value.t(), count)
     for part, rows in zip(torch.split(out, count), torch.split(query, count), strict=True):
-        part.copy_(product(product(rows, keys).softmax(-1).to(value.dtype), values))
+        part.copy_(apply_packed_linear(apply_packed_linear(rows, keys).softmax(-1).to(value.dtype), values))
 
 
 class ByRows:
@@ -50,7 +50,7 @@ class ByRows:
     ) -> Tensor:
         source = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         query, key, value = attn.to_q(hidden_states), attn.to_k(source), attn.to_v(source)
-        mixed = attend(*(split(x, attn.heads) for x in (query, key, value)))
+        mixed = compute_attention(*(split_heads(x, attn.heads) for x in (query, key, value)))
         out: Tensor = attn.to_out[0](mixed.transpose(1, 2).flatten(2))
         return out
 
@@ -62,6 +62,6 @@ def by_rows(net: nn.Module) -> None:
             module.set_processor(ByRows())
 
 
-def split(x: Tensor, heads: int) -> Tensor:
+def split_heads(x: Tensor, heads: int) -> Tensor:
     """(batch, tokens, width) to (batch, heads, tokens, width / heads)."""
     return x.reshape(*x.shape[:2], heads, -1).transpose(1, 2)

@@ -17,7 +17,16 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from srcli.models.row_bands import Bands, Moments, Norm, Rows, conv3, counted, doubled, halved
+from srcli.models.row_bands import (
+    Bands,
+    ChannelMoments,
+    Norm,
+    Rows,
+    convolve_rows,
+    downsample_rows,
+    number_bands,
+    upsample_rows,
+)
 
 After = Callable[[int, Tensor], Tensor]  # level, its map before it is resampled -> the map to go on with
 
@@ -33,7 +42,7 @@ class Stream:
     last: Callable[[], Rows] | None = None  # as `rows`, giving back the memory of what they are made of
 
     def norm(self, layer: nn.GroupNorm) -> Norm:
-        return Moments(self.rows()).norm(layer)
+        return ChannelMoments(self.rows()).norm(layer)
 
     def final(self) -> Rows:
         """The bands, which nobody will ask for again."""
@@ -45,10 +54,10 @@ class Whole(Stream):
     """A map that is kept."""
 
     map: Tensor = field(kw_only=True)
-    moments: Moments | None = None  # where they were gathered already
+    moments: ChannelMoments | None = None  # where they were gathered already
 
     def norm(self, layer: nn.GroupNorm) -> Norm:
-        return (self.moments or Moments(self.rows())).norm(layer)
+        return (self.moments or ChannelMoments(self.rows())).norm(layer)
 
 
 @dataclass(frozen=True)
@@ -58,25 +67,27 @@ class Banded:
     bands: Bands
     like: Tensor
 
-    def whole(self, x: Tensor, moments: Moments | None = None) -> Whole:
+    def whole(self, x: Tensor, moments: ChannelMoments | None = None) -> Whole:
         rows = partial(self.bands.rows, x, self.like.device)
         return Whole(rows, x.shape[2], x.shape[3], partial(rows, last=True), moments, map=x)
 
     def kept(self, x: Stream, channels: int) -> Whole:
-        out, moments = self.bands.new(self.like, channels, x.height, x.width), Moments()
-        for top, part in counted(moments.watching(x.rows())):
+        out, moments = self.bands.new(self.like, channels, x.height, x.width), ChannelMoments()
+        for top, part in number_bands(moments.watching(x.rows())):
             out[:, :, top : top + part.shape[2]] = part
         return self.whole(out, moments)
 
     def conv(self, conv: nn.Conv2d, x: Stream, norm: Norm | None = None) -> Stream:
-        return Stream(lambda: conv3(conv, x.rows(), x.height, norm), x.height, x.width)
+        return Stream(lambda: convolve_rows(conv, x.rows(), x.height, norm), x.height, x.width)
 
     def enlarged(self, conv: nn.Conv2d, x: Tensor) -> Stream:
-        rows = partial(doubled, conv, x, self.bands, self.like.device)
+        rows = partial(upsample_rows, conv, x, self.bands, self.like.device)
         return Stream(rows, 2 * x.shape[2], 2 * x.shape[3], partial(rows, last=True))
 
     def reduced(self, conv: nn.Conv2d, x: Tensor) -> Whole:
-        small = Stream(partial(halved, conv, x, self.bands, self.like.device), x.shape[2] // 2, x.shape[3] // 2)
+        small = Stream(
+            partial(downsample_rows, conv, x, self.bands, self.like.device), x.shape[2] // 2, x.shape[3] // 2
+        )
         return self.kept(small, conv.out_channels)
 
     def level(self, layers: Iterable[Any], x: Stream, lean: bool) -> Whole:
@@ -95,8 +106,8 @@ class Banded:
         if second is None:
             hidden = self.kept(hidden, layer.conv1.out_channels)
             second = hidden.norm(layer.norm2)
-        moments = Moments()
-        for top, part in counted(self.conv(layer.conv2, hidden, second).rows()):
+        moments = ChannelMoments()
+        for top, part in number_bands(self.conv(layer.conv2, hidden, second).rows()):
             there = out[:, :, top : top + part.shape[2]]
             part.add_(there.to(part.device))
             moments.add(part)
@@ -111,7 +122,7 @@ class Banded:
         out = self.bands.new(self.like, layer.conv2.out_channels, x.height, x.width)
 
         def rows() -> Rows:
-            for top, part in counted(x.final()):
+            for top, part in number_bands(x.final()):
                 out[:, :, top : top + part.shape[2]] = part if skip is None else skip(part)
                 yield part
 
@@ -124,7 +135,7 @@ class Banded:
 
 
 @torch.no_grad()
-def decode(vae: AutoencoderKL, z: Tensor, bands: Bands, after: After | None = None) -> Tensor:
+def decode_in_bands(vae: AutoencoderKL, z: Tensor, bands: Bands, after: After | None = None) -> Tensor:
     """The picture (-1..1) of unscaled latents. `after` may change a level's map before it is enlarged."""
     decoder, work = vae.decoder, Banded(bands, z)
     z = z if vae.post_quant_conv is None else vae.post_quant_conv(z)
@@ -139,7 +150,7 @@ def decode(vae: AutoencoderKL, z: Tensor, bands: Bands, after: After | None = No
 
 
 @torch.no_grad()
-def encode(
+def encode_in_bands(
     vae: AutoencoderKL,
     picture: Tensor,
     bands: Bands,
@@ -161,7 +172,7 @@ def encode(
 
 
 @torch.no_grad()
-def resnet(layer: Any, x: Tensor, bands: Bands, device: torch.device) -> Tensor:
+def run_resnet(layer: Any, x: Tensor, bands: Bands, device: torch.device) -> Tensor:
     """A residual block of the VAE's kind. `x` is used up: the result may lie in its memory."""
     work = Banded(bands, x[:, :0].to(device))
     return work.resnet(layer, work.whole(x)).map

@@ -21,7 +21,7 @@ DAMAGES = ("blur", "noise", "colour noise", "JPEG")
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class BuiltinShape:
     """How to build the network."""
 
     fold: int = 1
@@ -107,7 +107,7 @@ class DamageEstimator(nn.Module):
 class Builtin(nn.Module):
     """Input (N, 3, H, W) in 0..1 to both ends, `shape.scale` times as large."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: BuiltinShape) -> None:
         super().__init__()
         self.shape = shape
         inputs, width = 3 * shape.fold**2, shape.width

@@ -15,7 +15,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from srcli.models.banded_vae import After, resnet
+from srcli.models.banded_vae import After, run_resnet
 from srcli.models.row_bands import Bands
 from srcli.models.rrdb import Rrdb
 
@@ -24,8 +24,8 @@ PREFIX = "fusion_layer_"  # of their names in the decoder of an official CFW che
 REACH = 5  # rows that a dense block sees to either side
 
 
-class Residual(nn.Module):
-    """A residual block of the VAE's kind under the official names; `resnet` runs it."""
+class VaeResidualBlock(nn.Module):
+    """A residual block of the VAE's kind under the official names; `run_resnet` runs it."""
 
     def __init__(self, before: int, after: int) -> None:
         super().__init__()
@@ -64,19 +64,19 @@ class Fusion(nn.Module):
 
     def __init__(self, width: int, growth: int, chains: int) -> None:
         super().__init__()
-        self.encode_enc_1 = Residual(2 * width, width)
+        self.encode_enc_1 = VaeResidualBlock(2 * width, width)
         self.encode_enc_2 = nn.Sequential(*(Chain(width, growth) for _ in range(chains)))
-        self.encode_enc_3 = Residual(width, width)
+        self.encode_enc_3 = VaeResidualBlock(width, width)
 
     def forward(self, seen: Tensor, made: Tensor) -> Tensor:
         h = self.encode_enc_1(torch.cat([seen, made], dim=1))
         return self.encode_enc_3(self.encode_enc_2(h))  # type: ignore[no-any-return]
 
     def run(self, seen: Tensor, made: Tensor, bands: Bands, device: torch.device) -> Tensor:
-        h = resnet(self.encode_enc_1, torch.cat([seen.to(made), made], dim=1), bands, device)
+        h = run_resnet(self.encode_enc_1, torch.cat([seen.to(made), made], dim=1), bands, device)
         for chain in self.encode_enc_2:
             h = chain.run(h, bands, device)
-        return resnet(self.encode_enc_3, h, bands, device)
+        return run_resnet(self.encode_enc_3, h, bands, device)
 
 
 class Wrapping(nn.Module):
@@ -103,7 +103,7 @@ class Wrapping(nn.Module):
         return self.get_submodule(f"fusion_layer_{level}")  # type: ignore[return-value]
 
 
-def keeping(seen: dict[int, Tensor]) -> After:
+def keep_features(seen: dict[int, Tensor]) -> After:
     """What to do after an encoder's level: keep the features that the decoder is to mix in."""
 
     def keep(level: int, found: Tensor) -> Tensor:
@@ -122,7 +122,7 @@ def _banded(part: nn.Module, x: Tensor, bands: Bands, device: torch.device) -> T
     return out
 
 
-def build(state: Mapping[str, Tensor]) -> Wrapping:
+def build_cfw(state: Mapping[str, Tensor]) -> Wrapping:
     """The fusion layers that a state dict is for, without memory behind their weights."""
     convs = {level: state[f"fusion_layer_{level}.encode_enc_3.conv1.weight"] for level in LEVELS}
     growth = state["fusion_layer_1.encode_enc_2.0.rdb1.conv1.weight"].shape[0]

@@ -17,16 +17,16 @@ from torch import nn
 
 from srcli.memory import is_out_of_memory
 from srcli.models.spade import Spade
-from srcli.models.time_encoder import Residual
+from srcli.models.time_encoder import TimeResidualBlock
 
-PARTS = (BasicTransformerBlock, ResnetBlock2D, Spade, Residual)
+PARTS = (BasicTransformerBlock, ResnetBlock2D, Spade, TimeResidualBlock)
 log = logging.getLogger(__name__)
 
 FORMS = 64  # of one kind: widths times shapes of tiles and batches; further ones are not compiled
-Backend = str | Callable[..., Any]
+CompilerBackend = str | Callable[..., Any]
 
 
-def parts(nets: Iterable[nn.Module]) -> Iterator[nn.Module]:
+def find_compilable(nets: Iterable[nn.Module]) -> Iterator[nn.Module]:
     """What is worth compiling and can be."""
     for net in nets:
         for layer in net.modules():
@@ -41,15 +41,15 @@ def _hooked(layer: nn.Module) -> bool:
 class Compiled:
     """Parts of networks, each compiled when it is first called. What fails in that is said once; all go on plain."""
 
-    def __init__(self, nets: Iterable[nn.Module], backend: Backend = "inductor") -> None:
+    def __init__(self, nets: Iterable[nn.Module], backend: CompilerBackend = "inductor") -> None:
         torch._dynamo.config.recompile_limit = FORMS  # in this thread, which has to be the one that computes
         for name in ("torch._dynamo", "torch._inductor"):  # what matters of what they say is raised, or is no failure
             logging.getLogger(name).setLevel(logging.ERROR)
         self.failed = False
-        for part in parts(nets):
+        for part in find_compilable(nets):
             part.forward = self._or_plain(part.forward, backend)
 
-    def _or_plain(self, plain: Callable[..., Any], backend: Backend) -> Callable[..., Any]:
+    def _or_plain(self, plain: Callable[..., Any], backend: CompilerBackend) -> Callable[..., Any]:
         quick = torch.compile(plain, dynamic=False, backend=backend)
 
         def run(*args: Any, **kwargs: Any) -> Any:

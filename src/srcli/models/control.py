@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from srcli.models.rrdb import Rrdb
-from srcli.models.stock import build
+from srcli.models.stock import build_stock
 
 EMBEDDING = "controlnet_cond_embedding"
 
@@ -65,7 +65,7 @@ def control_net(config: Mapping[str, Any], keys: Iterable[str]) -> ControlNetMod
     The keys decide on RRDB and on the training heads: the official configs do not always say.
     """
     keys = set(keys)
-    net = build(ControlNetModel, config)
+    net = build_stock(ControlNetModel, config)
     with torch.device("meta"):
         net.controlnet_cond_embedding = Conditioning(
             config["block_out_channels"][0],

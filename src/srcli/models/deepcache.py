@@ -13,13 +13,13 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 
-def depth(unet: UNet2DConditionModel) -> int:
+def count_outer_residuals(unet: UNet2DConditionModel) -> int:
     """ControlNet residuals that the outermost layers take: the first ones."""
     return len(unet.up_blocks[-1].resnets)
 
 
 @contextmanager
-def seen(unet: UNet2DConditionModel) -> Iterator[list[Tensor]]:
+def capture_deep_features(unet: UNet2DConditionModel) -> Iterator[list[Tensor]]:
     """What enters the last decoder block while the whole network runs within."""
     found: list[Tensor] = []
 
@@ -33,7 +33,7 @@ def seen(unet: UNet2DConditionModel) -> Iterator[list[Tensor]]:
         hook.remove()
 
 
-def around(
+def run_outer_layers(
     unet: UNet2DConditionModel, x: Tensor, t: Tensor, text: Tensor, deep: Tensor, residuals: Sequence[Tensor]
 ) -> Tensor:
     """The prediction with deep features and ControlNet residuals from elsewhere; hooks stay in force."""
@@ -41,7 +41,7 @@ def around(
     step = {"temb": unet.time_embedding(unet.get_time_embed(sample=x, timestep=t))}
     skips = [unet.conv_in(x)]
     skips += first(hidden_states=skips[0], **step, **_texts(first, text))[1]
-    led = [skip + residual for skip, residual in zip(skips, residuals[: depth(unet)], strict=False)]
+    led = [skip + residual for skip, residual in zip(skips, residuals[: count_outer_residuals(unet)], strict=False)]
     decoded = last(hidden_states=deep, res_hidden_states_tuple=tuple(led), **step, **_texts(last, text))
     out: Tensor = unet.conv_out(unet.conv_act(unet.conv_norm_out(decoded)))
     return out

@@ -63,7 +63,7 @@ def _unit(features: Tensor) -> Tensor:
     return features / (features.square().sum(1, keepdim=True).sqrt() + LEAST)
 
 
-def build(state: Mapping[str, Tensor]) -> Lpips:
+def build_lpips(state: Mapping[str, Tensor]) -> Lpips:
     """The network that a state dict is for, without memory behind its weights."""
     widths = tuple(state[f"lin{index}.model.1.weight"].shape[1] for index in range(len(STAGES)))
     with torch.device("meta"):

@@ -15,7 +15,7 @@ from diffusers import Transformer2DModel, UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
-from srcli.models.stock import heads, skip_widths
+from srcli.models.stock import heads_by_level, skip_widths
 
 
 class PixelAware(nn.Module):
@@ -140,7 +140,7 @@ def _levels(config: Mapping[str, Any]) -> Iterator[tuple[list[int], int, int]]:
     """Decoder blocks, first to last: the widths of their residuals, their own width, their heads."""
     residuals = skip_widths(config)[::-1]
     layers = config["layers_per_block"] + 1
-    outer = zip(reversed(config["block_out_channels"]), reversed(heads(config)), strict=True)
+    outer = zip(reversed(config["block_out_channels"]), reversed(heads_by_level(config)), strict=True)
     for index, (width, count) in enumerate(outer):
         yield residuals[index * layers : (index + 1) * layers], width, count
 

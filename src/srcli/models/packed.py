@@ -44,33 +44,33 @@ class PackedLinear:
 
     def __call__(self, x: Tensor) -> Tensor:
         if self._weight is None:
-            self._weight = packed(self._linear.weight, x.numel() // x.shape[-1])
+            self._weight = pack_linear_weight(self._linear.weight, x.numel() // x.shape[-1])
             _release(self._linear)
-        return product(x, self._weight, self._linear.bias)
+        return apply_packed_linear(x, self._weight, self._linear.bias)
 
 
-def packed(weight: Tensor, rows: int) -> Tensor:
+def pack_linear_weight(weight: Tensor, rows: int) -> Tensor:
     """A linear layer's weights in the order that suits so many rows of input."""
     out: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), rows)
     return out
 
 
-def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def apply_packed_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """A linear layer with packed weights."""
     out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return out
 
 
-def available() -> bool:
+def can_pack() -> bool:
     """Whether this torch has the operators; they are what its compiler uses on a CPU, and could be renamed."""
     names = ("_convolution_pointwise", "_linear_pointwise", "_reorder_linear_weight")
     here = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
     return here and all(hasattr(torch.ops.mkldnn, name) for name in names)
 
 
-def pack(net: Net) -> Net:
+def pack_layers(net: Net) -> Net:
     """Pack every layer of a network that is on the CPU and only to be used; hooks on the layers stay in force."""
-    if available():
+    if can_pack():
         for layer in net.modules():
             if isinstance(layer, nn.Conv2d) and layer.padding_mode == "zeros" and not isinstance(layer.padding, str):
                 layer.forward = PackedConv(layer)  # type: ignore[method-assign, assignment]

@@ -24,7 +24,7 @@ class PatchGan(nn.Module):
 
 
 @torch.no_grad()
-def initialize(net: PatchGan, generator: torch.Generator | None = None) -> PatchGan:
+def initialize_weights(net: PatchGan, generator: torch.Generator | None = None) -> PatchGan:
     """Normal weights of deviation 0.02, around 0 for convolutions and around 1 for norms. Conv biases stay."""
     for module in net.modules():
         if isinstance(module, nn.Conv2d):

@@ -92,7 +92,7 @@ class Norm:
             out.copy_(silu(torch.addcmul(self._summand, rows.float(), self._factor)))
 
 
-class Moments:
+class ChannelMoments:
     """Means and variances of a map's channels, gathered as its bands pass by."""
 
     def __init__(self, rows: Iterable[Tensor] = ()) -> None:
@@ -133,7 +133,7 @@ def _mean_and_variance(part: Tensor) -> Tensor:
     return torch.stack([mean, variance])
 
 
-def conv3(conv: nn.Conv2d, rows: Iterable[Tensor], height: int, norm: Norm | None = None) -> Rows:
+def convolve_rows(conv: nn.Conv2d, rows: Iterable[Tensor], height: int, norm: Norm | None = None) -> Rows:
     """A 3x3 convolution with zeros around the map. A row leaves when the one below it has come."""
     above, seen = None, 0
     for part in rows:
@@ -160,7 +160,7 @@ def _window(above: Tensor | None, part: Tensor, last: bool, norm: Norm | None) -
     return window
 
 
-def doubled(conv: nn.Conv2d, x: Tensor, bands: Bands, device: torch.device, last: bool = False) -> Rows:
+def upsample_rows(conv: nn.Conv2d, x: Tensor, bands: Bands, device: torch.device, last: bool = False) -> Rows:
     """Twice the size by repetition, then a 3x3 convolution.
 
     Of three rows (or columns) two are the same, so the two taps that meet them are added and four of nine remain.
@@ -183,7 +183,7 @@ def _merged(weight: Tensor, dim: int, phase: int) -> Tensor:
     return torch.stack([first, middle + last] if phase == 0 else [first + middle, last], dim)
 
 
-def halved(conv: nn.Conv2d, x: Tensor, bands: Bands, device: torch.device) -> Rows:
+def downsample_rows(conv: nn.Conv2d, x: Tensor, bands: Bands, device: torch.device) -> Rows:
     """Half the size: a convolution of stride 2 that looks past the right and lower edges only."""
     height, width = x.shape[2] // 2, x.shape[3] // 2
     for top, bottom in bands.cut(height, 2 * width):
@@ -201,7 +201,7 @@ def _around(x: Tensor, top: int, bottom: int, device: torch.device, right: int =
     return window
 
 
-def counted(rows: Iterable[Tensor]) -> Iterator[tuple[int, Tensor]]:
+def number_bands(rows: Iterable[Tensor]) -> Iterator[tuple[int, Tensor]]:
     """Bands, each with its first row's number."""
     top = 0
     for part in rows:

@@ -120,7 +120,7 @@ def guide_width(state: Mapping[str, Tensor]) -> int:
     return next(v.shape[1] for key, v in state.items() if key.endswith("mlp_shared.0.weight"))
 
 
-def build(unet: UNet2DConditionModel, state: Mapping[str, Tensor]) -> Modulation:
+def build_modulation(unet: UNet2DConditionModel, state: Mapping[str, Tensor]) -> Modulation:
     """The modulation of `unet` that a state dict is for, without memory behind its weights."""
     with torch.device("meta"):
         return Modulation(unet, guide_width(state)).eval()

@@ -18,7 +18,7 @@ PERIOD = math.log(1e4)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shape:
+class SR3Shape:
     """What a checkpoint's U-Net looks like. `attention` says which levels have it; the middle always does."""
 
     variant: str = "sr3"
@@ -37,7 +37,7 @@ class Shape:
         return 1 << (len(self.multiplier) - 1)
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Shape:
+    def from_config(cls, config: Mapping[str, Any]) -> SR3Shape:
         """The shape in the words of the official configuration's `model` part."""
         unet, size = config["unet"], config["diffusion"]["image_size"]
         multiplier = tuple(unet["channel_multiplier"])
@@ -54,7 +54,7 @@ class Shape:
         )
 
     @classmethod
-    def from_state(cls, state: Mapping[str, Tensor]) -> Shape:
+    def from_state(cls, state: Mapping[str, Tensor]) -> SR3Shape:
         """The shape read off a state dict. The number of norm groups leaves no trace in it: see `_groups`."""
         first = state["downs.0.weight"]
         inner = first.shape[0]
@@ -132,7 +132,7 @@ class LevelShift(nn.Module):
         return (1 + gamma) * x + beta
 
 
-class Attention(nn.Module):
+class SR3Attention(nn.Module):
     """Attention over all positions. The scale is that of all channels, however many heads there are."""
 
     def __init__(self, channels: int, groups: int, heads: int = 1) -> None:
@@ -163,10 +163,10 @@ class Half(nn.Module):
         return self.block(x)  # type: ignore[no-any-return]
 
 
-class Residual(nn.Module):
+class SR3ResidualBlock(nn.Module):
     """Two halves with the embedding added between them."""
 
-    def __init__(self, before: int, after: int, shape: Shape) -> None:
+    def __init__(self, before: int, after: int, shape: SR3Shape) -> None:
         super().__init__()
         width, groups = shape.inner_channel, shape.norm_groups
         if shape.variant == "sr3":
@@ -183,13 +183,13 @@ class Residual(nn.Module):
         return self.block2(h) + self.res_conv(x)  # type: ignore[no-any-return]
 
 
-class Block(nn.Module):
+class SR3Block(nn.Module):
     """A residual block, and attention after it where the level has some."""
 
-    def __init__(self, before: int, after: int, shape: Shape, attended: bool) -> None:
+    def __init__(self, before: int, after: int, shape: SR3Shape, attended: bool) -> None:
         super().__init__()
-        self.res_block = Residual(before, after, shape)
-        self.attn = Attention(after, shape.norm_groups) if attended else nn.Identity()
+        self.res_block = SR3ResidualBlock(before, after, shape)
+        self.attn = SR3Attention(after, shape.norm_groups) if attended else nn.Identity()
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         return self.attn(self.res_block(x, embedding))  # type: ignore[no-any-return]
@@ -210,7 +210,7 @@ class Resample(nn.Module):
 class SR3UNet(nn.Module):
     """Predicts the noise in a picture. Input: the condition, then the noisy picture, as channels."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: SR3Shape) -> None:
         super().__init__()
         self.shape = shape
         width = shape.inner_channel
@@ -220,7 +220,7 @@ class SR3UNet(nn.Module):
         self.add_module(self.mlp_name, mlp)
         self.downs, skips = self._build_down()
         deep = skips[-1]
-        self.mid = nn.ModuleList([Block(deep, deep, shape, True), Block(deep, deep, shape, False)])
+        self.mid = nn.ModuleList([SR3Block(deep, deep, shape, True), SR3Block(deep, deep, shape, False)])
         self.ups = self._build_up(skips)
         self.final_conv = Half(width * shape.multiplier[0], shape.out_channel, shape.norm_groups)
 
@@ -230,7 +230,7 @@ class SR3UNet(nn.Module):
         skips = [shape.inner_channel]
         for level, (times, attended) in enumerate(zip(shape.multiplier, shape.attention, strict=True)):
             for _ in range(shape.res_blocks):
-                parts.append(Block(skips[-1], shape.inner_channel * times, shape, attended))
+                parts.append(SR3Block(skips[-1], shape.inner_channel * times, shape, attended))
                 skips.append(shape.inner_channel * times)
             if level + 1 < len(shape.multiplier):
                 parts.append(Resample(skips[-1], up=False))
@@ -243,7 +243,7 @@ class SR3UNet(nn.Module):
         for level in reversed(range(len(shape.multiplier))):
             after = shape.inner_channel * shape.multiplier[level]
             for _ in range(shape.res_blocks + 1):
-                parts.append(Block(now + left.pop(), after, shape, shape.attention[level]))
+                parts.append(SR3Block(now + left.pop(), after, shape, shape.attention[level]))
                 now = after
             if level:
                 parts.append(Resample(now, up=True))
@@ -264,7 +264,7 @@ class SR3UNet(nn.Module):
         return self.final_conv(x)  # type: ignore[no-any-return]
 
 
-def build(shape: Shape) -> SR3UNet:
+def build_sr3_unet(shape: SR3Shape) -> SR3UNet:
     """The network without memory behind its weights."""
     with torch.device("meta"):
         return SR3UNet(shape).eval()

@@ -12,14 +12,14 @@ from torch import nn
 T = TypeVar("T", bound=nn.Module)
 
 
-def build(cls: type[T], config: Mapping[str, Any]) -> T:
+def build_stock(cls: type[T], config: Mapping[str, Any]) -> T:
     """The network without memory behind its weights; config entries that the class does not know are dropped."""
     known = inspect.signature(cls.__init__).parameters
     with torch.device("meta"):
         return cls(**{key: value for key, value in config.items() if key in known}).eval()
 
 
-def heads(config: Mapping[str, Any]) -> list[int]:
+def heads_by_level(config: Mapping[str, Any]) -> list[int]:
     """Attention heads of each level. SD 1.5 configs write their number into `attention_head_dim`."""
     given = config.get("num_attention_heads") or config["attention_head_dim"]
     levels = len(config["block_out_channels"])

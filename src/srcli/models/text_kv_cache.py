@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from srcli.models.attention import split
+from srcli.models.attention import split_heads
 
 TEXT = ".attn2.processor"
 
@@ -26,14 +26,14 @@ class TextKvCache:
         self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Tensor, attention_mask: None = None
     ) -> Tensor:
         key, value = self._pair(attn, encoder_hidden_states)
-        mixed = scaled_dot_product_attention(split(attn.to_q(hidden_states), attn.heads), key, value)
+        mixed = scaled_dot_product_attention(split_heads(attn.to_q(hidden_states), attn.heads), key, value)
         out: Tensor = attn.to_out[0](mixed.transpose(1, 2).flatten(2))
         return out
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # it cannot look into the dictionary
     def _pair(self, attn: Any, text: Tensor) -> tuple[Tensor, Tensor]:
         if text not in self._kept:
-            self._kept[text] = split(attn.to_k(text), attn.heads), split(attn.to_v(text), attn.heads)
+            self._kept[text] = split_heads(attn.to_k(text), attn.heads), split_heads(attn.to_v(text), attn.heads)
         return self._kept[text]
 
 

@@ -19,7 +19,7 @@ GROUPS = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shape:
+class TimeEncoderShape:
     """Widths of the levels, which of them have attention, and the width of all outputs."""
 
     widths: tuple[int, ...] = (256, 256, 512, 512)
@@ -29,7 +29,7 @@ class Shape:
     out: int = 256
 
     @classmethod
-    def from_state(cls, state: Mapping[str, Tensor]) -> Shape:
+    def from_state(cls, state: Mapping[str, Tensor]) -> TimeEncoderShape:
         """The shape of an official state dict, without prefix."""
         count = max(int(key.split(".")[1]) for key in state if key.startswith("input_blocks."))
         levels = sum(f"input_blocks.{i}.0.op.weight" in state for i in range(count + 1)) + 1
@@ -44,7 +44,7 @@ class Shape:
         )
 
 
-class Residual(nn.Module):
+class TimeResidualBlock(nn.Module):
     """Norm, swish, convolution, twice, with the step's embedding added between."""
 
     def __init__(self, before: int, after: int, embedding: int) -> None:
@@ -61,7 +61,7 @@ class Residual(nn.Module):
         return self.skip_connection(x) + self.out_layers(h)  # type: ignore[no-any-return]
 
 
-class Attention(nn.Module):
+class TimeAttention(nn.Module):
     """Attention over all positions; each head's channels hold its own query, key and value."""
 
     def __init__(self, width: int) -> None:
@@ -97,7 +97,7 @@ class TimeEncoder(nn.Module):
 
     input_blocks: Any
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: TimeEncoderShape) -> None:
         super().__init__()
         embedding = shape.first * 4
         self.shape = shape
@@ -106,9 +106,9 @@ class TimeEncoder(nn.Module):
         self.input_blocks.extend(nn.ModuleList(parts) for parts in _layers(shape, embedding))
         last = shape.widths[-1]
         self.middle_block = nn.ModuleList(
-            [Residual(last, last, embedding), Attention(last), Residual(last, last, embedding)]
+            [TimeResidualBlock(last, last, embedding), TimeAttention(last), TimeResidualBlock(last, last, embedding)]
         )
-        self.fea_tran = nn.ModuleList(Residual(width, shape.out, embedding) for width in shape.widths)
+        self.fea_tran = nn.ModuleList(TimeResidualBlock(width, shape.out, embedding) for width in shape.widths)
 
     def forward(self, latent: Tensor, step: Tensor) -> list[Tensor]:
         """`step`: the original step (0..999) of each latent."""
@@ -124,11 +124,11 @@ class TimeEncoder(nn.Module):
         return [out(tap, embedding) for out, tap in zip(self.fea_tran, [*taps, x], strict=True)]
 
 
-def _layers(shape: Shape, embedding: int) -> Iterator[list[nn.Module]]:
+def _layers(shape: TimeEncoderShape, embedding: int) -> Iterator[list[nn.Module]]:
     before = shape.first
     for level, (width, attended) in enumerate(zip(shape.widths, shape.attention, strict=True)):
         for _ in range(shape.blocks):
-            yield [Residual(before, width, embedding), *([Attention(width)] if attended else [])]
+            yield [TimeResidualBlock(before, width, embedding), *([TimeAttention(width)] if attended else [])]
             before = width
         if level + 1 < len(shape.widths):
             yield [Down(width)]
@@ -140,7 +140,7 @@ def embed_step(step: Tensor, width: int) -> Tensor:
     return found
 
 
-def build(state: Mapping[str, Tensor]) -> TimeEncoder:
+def build_time_encoder(state: Mapping[str, Tensor]) -> TimeEncoder:
     """The encoder that a state dict is for, without memory behind its weights."""
     with torch.device("meta"):
-        return TimeEncoder(Shape.from_state(state)).eval()
+        return TimeEncoder(TimeEncoderShape.from_state(state)).eval()

@@ -15,7 +15,7 @@ from srcli.errors import InputError
 LEAST = 1e-20  # keeps the logarithm of the last step's variance finite
 
 
-def betas(kind: str, steps: int, start: float = 1e-6, end: float = 1e-2) -> Tensor:
+def make_betas(kind: str, steps: int, start: float = 1e-6, end: float = 1e-2) -> Tensor:
     """SR3's schedules of beta, float64. (A seventh, "jsd", ends in beta = 1, where nothing is finite.)"""
     if kind == "linear":
         return torch.linspace(start, end, steps, dtype=torch.float64)
@@ -33,7 +33,7 @@ def betas(kind: str, steps: int, start: float = 1e-6, end: float = 1e-2) -> Tens
     raise InputError(f"beta schedule {kind!r} is unknown: use linear, quad, const, warmup10, warmup50 or cosine")
 
 
-def levels(table: Tensor) -> Tensor:
+def compute_sqrt_alpha_bar(table: Tensor) -> Tensor:
     """The root of the cumulated alpha after 0, 1, ... steps of a table of betas."""
     return torch.cat([torch.ones(1, dtype=torch.float64), (1 - table.double()).cumprod(0)]).sqrt()
 

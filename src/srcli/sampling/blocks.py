@@ -20,7 +20,7 @@ class Block(NamedTuple):
         return self.inner._replace(top=self.inner.top - self.outer.top, left=self.inner.left - self.outer.left)
 
 
-def blocks(height: int, width: int, side: int | None, halo: int) -> Iterator[Block]:
+def cut_blocks(height: int, width: int, side: int | None, halo: int) -> Iterator[Block]:
     """Nearly equal blocks of at most `side` that cover the picture once, each with `halo` around it."""
     for top, tall in _cuts(height, side):
         for left, wide in _cuts(width, side):

@@ -20,7 +20,7 @@ BINOMIAL = (0.25, 0.5, 0.25)
 EPSILON = 1e-5  # on the variance, so that a flat picture has a deviation to divide by
 
 
-def fixed(kind: str | None, result: Tensor, source: Rows) -> Rows:
+def fix_colors(kind: str | None, result: Tensor, source: Rows) -> Rows:
     """The result (1, 3, H, W) with the colours of `source`."""
     if kind in (None, "none"):
         return lambda rows: result[:, :, rows]
@@ -31,23 +31,23 @@ def fixed(kind: str | None, result: Tensor, source: Rows) -> Rows:
 
     def rows_of_wavelet(rows: slice) -> Tensor:
         seen = slice(max(0, rows.start - REACH), min(height, rows.stop + REACH))
-        found = wavelet(result[:, :, seen], source(seen)).clamp(0, 1)
+        found = fix_colors_by_wavelet(result[:, :, seen], source(seen)).clamp(0, 1)
         return found[:, :, rows.start - seen.start : rows.stop - seen.start]
 
     return rows_of_wavelet
 
 
-def wavelet(result: Tensor, source: Tensor) -> Tensor:
+def fix_colors_by_wavelet(result: Tensor, source: Tensor) -> Tensor:
     """All but the coarsest of the result's bands, upon the coarsest of the source's."""
-    return result - blurred(result) + blurred(source)
+    return result - blur_coarsest(result) + blur_coarsest(source)
 
 
-def adain(result: Tensor, source: Tensor) -> Tensor:
+def fix_colors_by_adain(result: Tensor, source: Tensor) -> Tensor:
     """The result with each channel's mean and deviation moved to the source's."""
     return _moved(result, _moments(result), _moments(source))
 
 
-def blurred(picture: Tensor) -> Tensor:
+def blur_coarsest(picture: Tensor) -> Tensor:
     """The coarsest band: five binomial blurs, each twice as wide as the one before."""
     taps = torch.tensor(BINOMIAL, dtype=picture.dtype, device=picture.device)
     kernel = (taps[:, None] * taps).expand(picture.shape[1], 1, 3, 3).contiguous()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 
-from srcli.sampling.tiling import Tile, grid, spread
+from srcli.sampling.tiling import Tile, lay_grid, spread_origins
 from srcli.settings import Sampling, Tiling
 
 Cost = Callable[[int], float]  # elements of one tile -> FLOP of one call
@@ -22,22 +22,26 @@ class Limits:
     overlap: int = 16
 
 
-def plan(height: int, width: int, cost: Cost, limits: Limits) -> list[Tile]:
+def find_cheapest_tiles(height: int, width: int, cost: Cost, limits: Limits) -> list[Tile]:
     """Equal tiles, evenly spread, at the least total cost; one tile where that is cheapest."""
     best = min(product(_sides(height, limits), _sides(width, limits)), key=lambda pair: _total(pair[0], pair[1], cost))
     (tall, rows), (wide, columns) = best
-    return [Tile(top, left, tall, wide) for left in spread(width, wide, columns) for top in spread(height, tall, rows)]
+    return [
+        Tile(top, left, tall, wide)
+        for left in spread_origins(width, wide, columns)
+        for top in spread_origins(height, tall, rows)
+    ]
 
 
-def lay(height: int, width: int, sampling: Sampling, cost: Cost, limits: Limits) -> list[Tile] | None:
+def lay_tiles(height: int, width: int, sampling: Sampling, cost: Cost, limits: Limits) -> list[Tile] | None:
     """The tiles that the user asked for, else the planned ones; None where one tile is the whole canvas."""
     if sampling.tile is None:
-        tiles = plan(height, width, cost, limits)
+        tiles = find_cheapest_tiles(height, width, cost, limits)
     elif max(height, width) <= sampling.tile:
         return None
     else:
         overlap = min(limits.overlap, sampling.tile // 2) if sampling.overlap is None else sampling.overlap
-        tiles = grid(height, width, Tiling(size=sampling.tile, overlap=overlap))
+        tiles = lay_grid(height, width, Tiling(size=sampling.tile, overlap=overlap))
     return tiles if len(tiles) > 1 else None
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from srcli.sampling.noise import NoiseField
-from srcli.sampling.tiling import Tile, gaussian
+from srcli.sampling.tiling import Tile, gaussian_weight
 
 TileWeight = Callable[[int, int], Tensor]  # height and width of a tile -> weight of each element
 # Steps done, of how many, the canvas after them, and what the scheduler expects it to become.
@@ -58,7 +58,7 @@ class Tiled:
     tiles: Sequence[Tile]
     batch: int = 1
     device: torch.device = torch.device("cpu")
-    weight: TileWeight = gaussian
+    weight: TileWeight = gaussian_weight
     on_tiles: OnTiles | None = None  # called between tiles; may raise to end the work there
 
     @property
@@ -95,7 +95,7 @@ class Tiled:
         return cover
 
 
-def sample(
+def run_sampler(
     denoise: Denoiser,
     scheduler: Scheduler,
     x: Tensor,

@@ -34,7 +34,7 @@ def filled_up(picture: Tensor, unit: int) -> Tensor:
     return pad(picture, (0, -width % unit, 0, -height % unit), mode="replicate")
 
 
-def origins(length: int, tile: int, overlap: int) -> list[int]:
+def find_origins(length: int, tile: int, overlap: int) -> list[int]:
     """Starts of tiles along one side: equal strides, and the last tile moved back to the edge."""
     if tile >= length:
         return [0]
@@ -43,26 +43,26 @@ def origins(length: int, tile: int, overlap: int) -> list[int]:
     return [min(i * stride, length - tile) for i in range(count)]
 
 
-def spread(length: int, tile: int, count: int) -> list[int]:
+def spread_origins(length: int, tile: int, count: int) -> list[int]:
     """Starts of `count` tiles along one side, evenly spread from edge to edge."""
     if count == 1:
         return [0]
     return [round(i * (length - tile) / (count - 1)) for i in range(count)]
 
 
-def grid(height: int, width: int, tiling: Tiling) -> list[Tile]:
+def lay_grid(height: int, width: int, tiling: Tiling) -> list[Tile]:
     """Square tiles as PASD and StableSR lay them: columns outside, rows inside."""
     side = min(tiling.size, height, width)
     if tiling.overlap >= side:
         tiling = Tiling(size=side, overlap=side - 1 if side > 1 else 0)
     return [
         Tile(top, left, side, side)
-        for left in origins(width, side, tiling.overlap)
-        for top in origins(height, side, tiling.overlap)
+        for left in find_origins(width, side, tiling.overlap)
+        for top in find_origins(height, side, tiling.overlap)
     ]
 
 
-def gaussian(height: int, width: int, half_up: bool = True) -> Tensor:
+def gaussian_weight(height: int, width: int, half_up: bool = True) -> Tensor:
     """Weight of each element of a tile, float64.
 
     x is centred on (w - 1) / 2. PASD, StableSR and OSEDiff centre y on h / 2 (`half_up`), half an element further down,

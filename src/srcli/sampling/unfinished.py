@@ -37,7 +37,7 @@ Levels = NDArray[Any]
 OnProgress = Callable[[str, int, int], None]  # stage, done, of
 
 
-class Unfinished:
+class ResumeState:
     """One picture's folder. What cannot be kept, or cannot be read again, costs the time to redo it, and no more."""
 
     def __init__(self, folder: Path | None, name: str = "") -> None:
@@ -92,7 +92,7 @@ class Unfinished:
         file, data = self._file(what), io.BytesIO()
         if not is_dir(file.parent):
             file.parent.mkdir(0o700, parents=True, exist_ok=True)  # a picture may be nobody else's business
-            sweep(file.parent.parent)
+            remove_stale(file.parent.parent)
         if not is_own_folder(file.parent):
             raise OSError(errno.EPERM, "its folder is a link, or belongs to another user")
         torch.save(state, data)
@@ -107,7 +107,7 @@ class Unfinished:
         return sealed.digest()
 
 
-def place(key: str) -> Path | None:
+def find_resume_folder(key: str) -> Path | None:
     """The folder for a picture, in the user's cache. None for a user without a home."""
     try:
         return find_places().data / "unfinished" / key
@@ -115,7 +115,7 @@ def place(key: str) -> Path | None:
         return None
 
 
-def sweep(home: Path) -> None:
+def remove_stale(home: Path) -> None:
     """Remove what was left for long."""
     for folder in home.iterdir():
         with suppress(OSError):
@@ -123,7 +123,7 @@ def sweep(home: Path) -> None:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def key(pixels: NDArray[Any], *recipe: object) -> str:
+def hash_picture(pixels: NDArray[Any], *recipe: object) -> str:
     """A name for this picture under this recipe."""
     digest = hashlib.sha256(repr((pixels.shape, pixels.dtype.str, *recipe)).encode("utf-8", "surrogateescape"))
     digest.update(np.ascontiguousarray(pixels).data)
@@ -131,11 +131,11 @@ def key(pixels: NDArray[Any], *recipe: object) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
+class BlockProgress:
     """One block of one pass on a picture's way: who hears how far it is, and where that is kept."""
 
     on_progress: OnProgress
-    kept: Unfinished
+    kept: ResumeState
     layer: int = 0
     index: int = 0
     count: int = 1
@@ -148,7 +148,7 @@ class Stretch:
         """One block's progress, as a share of the whole pass."""
         self.on_progress(stage, self.index * total + done, self.count * total)
 
-    def blocks(self, count: int) -> list[Stretch]:
+    def blocks(self, count: int) -> list[BlockProgress]:
         """Those of this pass."""
         parts = [replace(self, index=index, count=count) for index in range(count)]
         if 0 < (done := sum(self.kept.has(part.name) for part in parts)) < count:

@@ -11,7 +11,7 @@ from typing import Any
 from srcli.api import Pipeline, Result
 from srcli.batch.reading.reader import PictureReader
 from srcli.batch.settings import InputOptions
-from srcli.compare.run import Comparison, compare
+from srcli.compare.run import Comparison, build_comparison
 from srcli.errors import MachineError, PictureError, SrcliError
 from srcli.imaging.picture import Picture
 from srcli.serve.jobs import CANCELLED, DONE, FAILED, MASK, SOURCE, JobRecord, JobStore
@@ -143,6 +143,6 @@ def write_comparison(store: JobStore, job: JobRecord) -> Path:
     page = store.place(job) / "compare.html"
     if not page.exists():
         pictures = Comparison(places=(store.result_path(job), store.place(job) / SOURCE), page=page)
-        if compare(pictures, log.warning).failed:
+        if build_comparison(pictures, log.warning).failed:
             raise MachineError("the two pictures cannot be compared")
     return page

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from srcli.degrade.settings import Degradation
-from srcli.engines.stablesr.weights import open_all
+from srcli.engines.stablesr.weights import open_stablesr
 from srcli.settings import ModelChoice
 from srcli.train.pairs import DegradedPairs
 from srcli.train.pictures import survey_pictures
@@ -58,7 +58,7 @@ def _fill(plan: TrainPlan, cache: CachePlan, store: Store, processes: Processes,
     pairs = DegradedPairs(cache.side, replace(cache.degradation, clean=0.0))
     source = TrainingSet(found.usable, pairs, Share(1), plan.seed)
     choice = ModelChoice(engine="stablesr", adapter=cache.adapter, base=cache.base, allow_pickle=cache.allow_pickle)
-    maker = LatentMaker(open_all(choice, store), processes.accelerator.device, cache.sampling_steps)
+    maker = LatentMaker(open_stablesr(choice, store), processes.accelerator.device, cache.sampling_steps)
     every = max(1, cache.pairs // 100)
 
     def progress(done: int, total: int) -> None:

@@ -11,14 +11,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from srcli.degrade.chain import Pair, degrade
+from srcli.degrade.chain import TrainingPair, degrade_pictures
 from srcli.degrade.cropping import crop_randomly, flip_half
 from srcli.degrade.draws import Draws
 from srcli.degrade.settings import Degradation
 from srcli.train.pictures import to_levels, to_unit
 
 MARGIN = 0.02  # by which a small picture is made larger than a crop
-PairMaker = Callable[[Tensor, Draws], Pair]
+PairMaker = Callable[[Tensor, Draws], TrainingPair]
 """From a whole picture (1, 3, h, w) in 0..1 to a target and what the model is shown of it."""
 
 
@@ -29,8 +29,8 @@ class DegradedPairs:
     side: int
     degradation: Degradation
 
-    def __call__(self, picture: Tensor, draws: Draws) -> Pair:
-        return degrade(_crop(picture, self.side, draws), self.degradation, draws)
+    def __call__(self, picture: Tensor, draws: Draws) -> TrainingPair:
+        return degrade_pictures(_crop(picture, self.side, draws), self.degradation, draws)
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class GrayPairs:
 
     side: int
 
-    def __call__(self, picture: Tensor, draws: Draws) -> Pair:
+    def __call__(self, picture: Tensor, draws: Draws) -> TrainingPair:
         target = _crop(picture, self.side, draws)
-        return Pair(target, grey_condition(target))
+        return TrainingPair(target, grey_condition(target))
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,12 @@ class EnlargedPairs:
     side: int
     scale: int
 
-    def __call__(self, picture: Tensor, draws: Draws) -> Pair:
+    def __call__(self, picture: Tensor, draws: Draws) -> TrainingPair:
         target = _crop(picture, self.side, draws)
         image = Image.fromarray(to_levels(target[0]))
         small = image.resize([self.side // self.scale] * 2, Image.Resampling.BICUBIC)
         large = small.resize(image.size, Image.Resampling.BICUBIC)
-        return Pair(target, to_unit(np.asarray(large))[None])
+        return TrainingPair(target, to_unit(np.asarray(large))[None])
 
 
 def _crop(picture: Tensor, side: int, draws: Draws) -> Tensor:

@@ -98,7 +98,7 @@ def _nothing(found: Survey, least: int) -> str:
     return f"{where} holds no pictures: give --data a folder of pictures"
 
 
-def read_levels(path: Path) -> Tensor:
+def read_as_tensor(path: Path) -> Tensor:
     """A picture as (3, h, w) float32 in 0..1, upright and in sRGB. Raises PictureError."""
     pixels = read_picture(path, frames="first").pixels
     return to_unit(pixels)

@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from srcli.degrade.chain import Pair, degrade
+from srcli.degrade.chain import TrainingPair, degrade_pictures
 from srcli.degrade.cropping import crop_randomly, flip_half
 from srcli.degrade.draws import SeededDraws
 from srcli.degrade.settings import Degradation
 from srcli.errors import InputError, MachineError, PictureError
 from srcli.files import replace_file
-from srcli.train.pictures import Tell, read_levels, survey_pictures, to_levels
+from srcli.train.pictures import Tell, read_as_tensor, survey_pictures, to_levels
 
 GAP = 4
 Levels = NDArray[np.uint8]
@@ -46,19 +46,19 @@ def write_preview(plan: PreviewPlan, tell: Tell) -> None:
         if len(rows) == plan.count:
             break
         try:
-            picture = read_levels(found.usable[index].path)
+            picture = read_as_tensor(found.usable[index].path)
         except PictureError as error:
             tell(f"left out: {error}")
             continue
         draws = SeededDraws.of(plan.seed, len(rows))
         target = crop_randomly(flip_half(picture[None], draws), plan.side, draws)
-        rows.append(_row(degrade(target, plan.degradation, draws)))
+        rows.append(_row(degrade_pictures(target, plan.degradation, draws)))
     if not rows:
         raise InputError(f"no picture in {plan.data} can be read: give others")
     _write(make_sheet(rows), plan.out)
 
 
-def _row(pair: Pair) -> tuple[Levels, Levels]:
+def _row(pair: TrainingPair) -> tuple[Levels, Levels]:
     target, degraded = (to_levels(part[0]) for part in pair)
     height, width = target.shape[:2]
     shown = Image.fromarray(degraded).resize((width, height), Image.Resampling.NEAREST)

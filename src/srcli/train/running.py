@@ -65,14 +65,14 @@ def hold_out(files: Sequence[PictureFile], count: int) -> tuple[list[PictureFile
     return [file for file in files if file not in kept], kept
 
 
-def train(
+def train_system(
     plan: TrainPlan, system: System, sources: Sources, processes: Processes, tell: Tell, progress: Progress
 ) -> Path:
     """The whole run; returns the folder of the result. Raises Stopped, InputError, MachineError."""
     first = processes.first
     if first:
         claim_folder(plan.out, system.name)
-        describe(plan, system, sources, processes, tell)
+        report_plan(plan, system, sources, processes, tell)
     processes.wait()
     board = open_board(plan.out) if plan.tensorboard and first else None
     watcher = Watcher(plan.out, tell if first else _silent, progress, board)
@@ -109,7 +109,7 @@ def claim_folder(out: Path, name: str) -> None:
         raise MachineError(f"{printable(out)} cannot be made ({error.strerror}): give another --out") from error
 
 
-def describe(plan: TrainPlan, system: System, sources: Sources, processes: Processes, tell: Tell) -> None:
+def report_plan(plan: TrainPlan, system: System, sources: Sources, processes: Processes, tell: Tell) -> None:
     """What will be trained, and what it will take."""
     samples = plan.batch * plan.accumulate * processes.count
     batch = sources.training[0]
@@ -136,7 +136,7 @@ def write_result(plan: TrainPlan, system: System, sources: Sources, settings: Ma
     with writing_folder(plan.result) as fresh:
         system.write(fresh)
         write_card(
-            fresh / "README.md", facts, system.made_of(), usage(system.name, plan.result, unusual_base(settings))
+            fresh / "README.md", facts, system.made_of(), format_usage(system.name, plan.result, unusual_base(settings))
         )
 
 
@@ -145,7 +145,7 @@ def unusual_base(settings: Mapping[str, Any]) -> str | None:
     return None if base in USUAL_BASES else base
 
 
-def usage(name: str, folder: Path, base: str | None) -> str:
+def format_usage(name: str, folder: Path, base: str | None) -> str:
     """A command that uses the result. `base` is one that the engine does not take by itself."""
     if name == "cfw":
         return f"srcli models add stablesr-cfw {folder / 'cfw.safetensors'}"

@@ -22,7 +22,7 @@ from srcli.train.plan import TrainPlan
 from srcli.train.processes import Processes
 from srcli.train.stopping import Stopped, watching_signals
 from srcli.train.systems.base import Batch, BatchSource, OptimizerSettings, Phase, SampleNoise, System
-from srcli.train.training_set import batches
+from srcli.train.training_set import iterate_batches
 from srcli.train.watching import Watcher
 
 Terms = dict[str, float]
@@ -74,7 +74,7 @@ class Trainer:
         self.prepare()
         with ExitStack() as stack:
             asked = stack.enter_context(watching_signals())
-            made = batches(self.source, self.step * self.plan.accumulate, self.plan.jobs)
+            made = iterate_batches(self.source, self.step * self.plan.accumulate, self.plan.jobs)
             while self.step < self.plan.steps:
                 began = time.monotonic()
                 self._advance([next(made) for _ in range(self.plan.accumulate)])

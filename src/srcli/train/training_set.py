@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from srcli.degrade.draws import SeededDraws
 from srcli.errors import InputError, PictureError
 from srcli.train.pairs import PairMaker
-from srcli.train.pictures import PictureFile, read_caption, read_levels
+from srcli.train.pictures import PictureFile, read_as_tensor, read_caption
 from srcli.train.systems.base import Batch
 
 TRIES = 20  # pictures in a row that may turn out to be unreadable
@@ -72,7 +72,7 @@ class TrainingSet(Dataset[Batch]):
         for attempt in range(TRIES):
             file = self.files[self._order(position + attempt)]
             try:
-                picture = read_levels(file.path)[None]
+                picture = read_as_tensor(file.path)[None]
             except PictureError as error:
                 problems.append(str(error))
                 continue
@@ -87,15 +87,15 @@ class TrainingSet(Dataset[Batch]):
     def _order(self, position: int) -> int:
         """The picture at a position of the run; each pass over all of them has an order of its own."""
         lap, index = divmod(position, len(self.files))
-        return int(shuffled(self.seed, lap, len(self.files))[index])
+        return int(shuffle_order(self.seed, lap, len(self.files))[index])
 
 
 @lru_cache(maxsize=2)
-def shuffled(seed: int, lap: int, count: int) -> NDArray[np.int64]:
+def shuffle_order(seed: int, lap: int, count: int) -> NDArray[np.int64]:
     """The order of `count` things in one pass over them."""
     return np.random.default_rng((seed, 3, lap)).permutation(count)
 
 
-def batches(source: Any, first: int, jobs: int) -> Iterator[Batch]:
+def iterate_batches(source: Any, first: int, jobs: int) -> Iterator[Batch]:
     """The batches from the `first` on, made ahead by `jobs` other processes, or here when they are needed."""
     return iter(DataLoader(source, batch_size=None, sampler=range(first, sys.maxsize), num_workers=jobs))

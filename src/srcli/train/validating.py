@@ -11,7 +11,7 @@ from PIL import Image
 
 from srcli.errors import MachineError
 from srcli.files import replace_file
-from srcli.metrics.similarity import psnr, ssim
+from srcli.metrics.similarity import compute_psnr, compute_ssim
 from srcli.train.pictures import to_levels
 from srcli.train.preview import make_sheet
 from srcli.train.systems.base import Batch, SampleNoise, System
@@ -36,8 +36,8 @@ class Validation:
             result = self.system.restore(batch, SampleNoise(self.seed, NOISE + index, batch.places))
             cells = [to_levels(part[0]) for part in (batch.degraded, result, batch.target)]
             for name, cell in (("", cells[1]), ("_degraded", cells[0])):
-                scores[f"psnr{name}"].append(psnr(cell, cells[2]))
-                scores[f"ssim{name}"].append(ssim(cell, cells[2]))
+                scores[f"psnr{name}"].append(compute_psnr(cell, cells[2]))
+                scores[f"ssim{name}"].append(compute_ssim(cell, cells[2]))
             rows.append(cells)
         self._write(Image.fromarray(make_sheet(rows)), step)
         return {name: float(np.mean(values)) for name, values in scores.items()}

@@ -21,7 +21,9 @@ def write_component(
     folder.mkdir(parents=True, exist_ok=True)
     if state is not None:
         write_tensors(folder / WEIGHTS, state)
-    (folder / config_name).write_text(json.dumps(plain(config), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    (folder / config_name).write_text(
+        json.dumps(to_plain_json(config), indent=2, sort_keys=True) + "\n", encoding="utf-8"
+    )
 
 
 def write_tensors(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
@@ -29,14 +31,14 @@ def write_tensors(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str
     save_file(own, path, metadata={"format": "pt", **(metadata or {})})
 
 
-def plain(value: Any) -> Any:
+def to_plain_json(value: Any) -> Any:
     """What JSON can hold of settings."""
     if is_dataclass(value):
-        return {each.name: plain(getattr(value, each.name)) for each in fields(value)}
+        return {each.name: to_plain_json(getattr(value, each.name)) for each in fields(value)}
     if isinstance(value, Mapping):
-        return {str(name): plain(each) for name, each in value.items()}
+        return {str(name): to_plain_json(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(each) for each in value]
+        return [to_plain_json(each) for each in value]
     return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
@@ -64,7 +66,7 @@ def write_card(path: Path, facts: Mapping[str, Any], made_of: Mapping[str, str],
         "## Recipe",
         "",
         "```json",
-        json.dumps(plain(facts["settings"]), indent=1),
+        json.dumps(to_plain_json(facts["settings"]), indent=1),
         "```",
         "",
     ]

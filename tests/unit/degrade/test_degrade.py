@@ -12,7 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from srcli.cli.train import train_app
-from srcli.degrade.chain import degrade
+from srcli.degrade.chain import degrade_pictures
 from srcli.degrade.cropping import crop_randomly
 from srcli.degrade.draws import SeededDraws
 from srcli.degrade.operations import poisson_levels
@@ -29,7 +29,7 @@ def photograph(height: int = 96, width: int = 80, count: int = 1) -> torch.Tenso
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_key_decides_everything(name: str) -> None:
-    one, same, other = (degrade(photograph(), PRESETS[name], SeededDraws.of(7, key)) for key in (1, 1, 2))
+    one, same, other = (degrade_pictures(photograph(), PRESETS[name], SeededDraws.of(7, key)) for key in (1, 1, 2))
     assert torch.equal(one.degraded, same.degraded)
     assert one.degraded.shape != other.degraded.shape or not torch.equal(one.degraded, other.degraded)
     assert 0 <= one.degraded.min() <= one.degraded.max() <= 1
@@ -40,31 +40,31 @@ def test_the_degraded_picture_is_of_the_target(name: str) -> None:
     """It resembles its target more than the target mirrored."""
     target = photograph(128, 128)
     for key in range(4):
-        pair = degrade(target, PRESETS[name], SeededDraws.of(key))
+        pair = degrade_pictures(target, PRESETS[name], SeededDraws.of(key))
         large = torch.nn.functional.interpolate(pair.degraded, (128, 128))
         assert (large - target).abs().mean() < (large - target.flip(-1)).abs().mean()
 
 
 def test_sizes() -> None:
-    assert degrade(photograph(), PASD, SeededDraws.of(1)).degraded.shape == (1, 3, 96, 80)
-    assert degrade(photograph(), REALESRGAN, SeededDraws.of(1)).degraded.shape == (1, 3, 24, 20)
-    cropped = degrade(photograph(count=2), replace(REALESRGAN, crop=64), SeededDraws.of(1))
+    assert degrade_pictures(photograph(), PASD, SeededDraws.of(1)).degraded.shape == (1, 3, 96, 80)
+    assert degrade_pictures(photograph(), REALESRGAN, SeededDraws.of(1)).degraded.shape == (1, 3, 24, 20)
+    cropped = degrade_pictures(photograph(count=2), replace(REALESRGAN, crop=64), SeededDraws.of(1))
     assert [tuple(part.shape) for part in cropped] == [(2, 3, 64, 64), (2, 3, 16, 16)]
 
 
 def test_a_clean_pair_is_the_target() -> None:
-    pair = degrade(photograph(), replace(STABLESR, clean=1.0), SeededDraws.of(1))
+    pair = degrade_pictures(photograph(), replace(STABLESR, clean=1.0), SeededDraws.of(1))
     assert torch.equal(pair.degraded, pair.target)
 
 
 def test_samples_of_a_batch_have_lives_of_their_own() -> None:
-    pair = degrade(photograph(count=3), PASD, SeededDraws.of(5))
+    pair = degrade_pictures(photograph(count=3), PASD, SeededDraws.of(5))
     assert not torch.equal(pair.degraded[0], pair.degraded[1])
 
 
 def test_pictures_too_small_are_refused() -> None:
     with pytest.raises(InputError, match="too small"):
-        degrade(photograph(40, 96), PASD, SeededDraws.of(1))
+        degrade_pictures(photograph(40, 96), PASD, SeededDraws.of(1))
 
 
 def test_flat_pictures_count_as_having_more_levels() -> None:

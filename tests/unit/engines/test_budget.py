@@ -18,7 +18,7 @@ from srcli.engines.runtime.memory_budget import (
     MemoryNeed,
     PixelMemoryNeed,
     Placement,
-    budget,
+    find_memory_budget,
     plan_placement,
 )
 from srcli.engines.runtime.placement import on_device, place_network
@@ -54,7 +54,11 @@ def test_what_is_free_on_a_mac_is_what_metal_recommends_less_what_is_taken(monke
     monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: 5 * GIB)
     monkeypatch.setattr(torch.mps, "driver_allocated_memory", lambda: GIB)
     mps = Device(torch.device("mps"), torch.float16)
-    assert [budget(mps), budget(replace(mps, memory=3 * GIB)), budget(replace(mps, memory=9 * GIB))] == [
+    assert [
+        find_memory_budget(mps),
+        find_memory_budget(replace(mps, memory=3 * GIB)),
+        find_memory_budget(replace(mps, memory=9 * GIB)),
+    ] == [
         4 * GIB,
         3 * GIB,
         4 * GIB,
@@ -154,7 +158,7 @@ def test_a_limit_below_the_smallest_piece_names_one_that_would_do():
 
 
 def loaded(memory: float | None) -> builtin.BuiltinEngine:
-    return builtin.load(ModelChoice(engine="builtin"), cpu(memory))
+    return builtin.load_builtin(ModelChoice(engine="builtin"), cpu(memory))
 
 
 def test_the_builtin_engine_works_in_smaller_blocks_where_memory_is_short():

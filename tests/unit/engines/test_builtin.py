@@ -18,16 +18,16 @@ from srcli.errors import WeightsError
 from srcli.files import hash_file
 from srcli.imaging.picture import Picture
 from srcli.imaging.read import read_picture
-from srcli.models.builtin import DAMAGES, UPSCALE, Builtin, Shape
+from srcli.models.builtin import DAMAGES, UPSCALE, Builtin, BuiltinShape
 from srcli.pipeline import EnginePipeline
-from srcli.sampling.blocks import blocks
+from srcli.sampling.blocks import cut_blocks
 from srcli.sampling.noise import NoiseField
 from srcli.settings import DeviceChoice, ModelChoice, Prompt, Sampling
 from srcli.tasks import RESTORE, Job
 from srcli.tasks import UPSCALE as ENLARGE
 
 CPU = Device(torch.device("cpu"), torch.float32)
-TINY = Shape(width=8, blocks=2, faithful_blocks=1, crisp_blocks=2, estimator=4)
+TINY = BuiltinShape(width=8, blocks=2, faithful_blocks=1, crisp_blocks=2, estimator=4)
 
 
 def make_engine(fold: int = 1) -> BuiltinEngine:
@@ -65,12 +65,12 @@ def test_any_size_gives_exactly_the_factor(fold, size):
 def test_blocks_agree_with_the_whole(fold):
     """Also with the halo that the network of full depth needs: nothing beyond it bears on a result."""
     torch.manual_seed(3)
-    model = Builtin(replace(Shape(width=8, estimator=4), fold=fold)).requires_grad_(False).eval()
+    model = Builtin(replace(BuiltinShape(width=8, estimator=4), fold=fold)).requires_grad_(False).eval()
     engine, picture = BuiltinEngine(model, CPU, "none"), torch.rand(1, 3, 230, 190)
     request = engine.survey(to_levels(picture), make_request())
     whole = draw(engine, picture, request)
     joined = torch.zeros_like(whole)
-    for block in blocks(230, 190, 164, engine.halo):
+    for block in cut_blocks(230, 190, 164, engine.halo):
         here = replace(request, noise=request.noise.at(block.outer.top, block.outer.left))
         part = draw(engine, block.outer.crop(picture), here)
         block.inner.crop(joined, engine.factor)[:] = block.inside.crop(part, engine.factor)
@@ -148,7 +148,7 @@ def test_a_file_of_another_model_is_refused(tmp_path):
 def test_a_trained_file_is_an_adapter(tmp_path):
     path = tmp_path / "mine.safetensors"
     write_model(path, TINY, Builtin(TINY).state_dict(), "upscale")
-    engine = builtin.load(ModelChoice(engine="builtin", adapter=str(path)), CPU)
+    engine = builtin.load_builtin(ModelChoice(engine="builtin", adapter=str(path)), CPU)
     assert engine.model.shape == TINY
     assert engine.provenance()["model"].endswith(engine.digest)
 
@@ -158,7 +158,7 @@ def test_the_packaged_weights_are_the_ones_named(name):
     path, digest = builtin.find_packaged(f"builtin-{name}")
     assert hash_file(path) == digest
     variant = None if name == "upscale" else name
-    engine = builtin.load(ModelChoice(engine="builtin", variant=variant), CPU)
+    engine = builtin.load_builtin(ModelChoice(engine="builtin", variant=variant), CPU)
     assert engine.factor == (4 if name == "upscale" else 2)
 
 

@@ -18,7 +18,7 @@ from transformers import (
     ResNetForImageClassification,
 )
 
-from srcli.engines.latent.captions import NO_CAPTIONER, Caption, Classify, Describer, Detect, levels
+from srcli.engines.latent.captions import NO_CAPTIONER, Caption, Classify, Describer, Detect, tensor_to_pixels
 from srcli.engines.runtime.device import Device
 from srcli.errors import WeightsError
 from srcli.weights.store import Store
@@ -135,6 +135,6 @@ def test_a_folder_that_is_no_captioner(tmp_path: Path) -> None:
 
 
 def test_levels_are_rounded() -> None:
-    assert levels(torch.tensor([0.0, 0.499 / 255, 0.501 / 255, 2.0]).expand(1, 3, 1, 4)).tolist() == [
+    assert tensor_to_pixels(torch.tensor([0.0, 0.499 / 255, 0.501 / 255, 2.0]).expand(1, 3, 1, 4)).tolist() == [
         [[0] * 3, [0] * 3, [1] * 3, [255] * 3]
     ]

@@ -12,11 +12,11 @@ from tests.golden.cases import HERE
 from typer.testing import CliRunner
 
 from srcli.cli import app
-from srcli.engines.choose import choose
+from srcli.engines.choose import choose_engine
 from srcli.engines.forecast import forecast_run
 from srcli.engines.latent.codec import VALUES_A_PIXEL
 from srcli.engines.latent.forecast import CANVAS
-from srcli.engines.pasd.forecast import cost
+from srcli.engines.pasd.forecast import count_pasd_flop
 from srcli.engines.runtime.device import Device
 from srcli.errors import MachineError, WeightsError
 from srcli.settings import DeviceChoice, ModelChoice, Sampling, Size
@@ -34,11 +34,11 @@ def plan(size=(512, 512), choice=PASD, device=CPU, task=UPSCALE, scale=None, **s
 def test_pasd_at_2048_is_the_work_that_the_layouts_are_compared_by():
     found = plan()
     assert (found.result, found.tiles, found.tile) == ((2048, 2048), 25, (64, 64))
-    assert found.flop == pytest.approx(40 * 25 * cost(4096), rel=0.1)
+    assert found.flop == pytest.approx(40 * 25 * count_pasd_flop(4096), rel=0.1)
 
 
 def test_guidance_on_half_of_the_steps_saves_a_quarter():
-    sampling = 40 * 25 * cost(4096)
+    sampling = 40 * 25 * count_pasd_flop(4096)
     saved = plan().flop - plan(guidance_interval=(0.25, 0.75)).flop
     assert saved == pytest.approx(sampling / 4)
 
@@ -141,5 +141,5 @@ def test_one_is_one(tmp_path, options, line):
 def test_without_a_gpu_it_is_said_how_long_pasd_would_take(monkeypatch, said):
     monkeypatch.setattr(Store, "has", lambda self, name: name != "gdpo")
     cpu = DeviceChoice(device="cpu", dtype="float32", threads=1)
-    assert choose(UPSCALE, ModelChoice(), cpu).engine == "builtin"
+    assert choose_engine(UPSCALE, ModelChoice(), cpu).engine == "builtin"
     assert re.search(r"takes about [\d.]+ (s|min|h) for a result of 2048x2048 here: `engine` pasd$", said[0])

@@ -8,16 +8,16 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from srcli.engines.latent.codec import Codec, sound
-from srcli.engines.latent.schedulers import ends_in_noise, guided_steps, noised, scheduler
-from srcli.engines.latent.sizes import least
-from srcli.engines.pasd.sampling import start
+from srcli.engines.latent.codec import Codec, is_valid_picture
+from srcli.engines.latent.schedulers import build_scheduler, diffuse_latents, ends_in_noise, guided_steps
+from srcli.engines.latent.sizes import ensure_short_side
+from srcli.engines.pasd.sampling import draw_initial_latents
 from srcli.engines.runtime.device import Device
 from srcli.errors import InputError
-from srcli.models.banded_vae import decode, encode
+from srcli.models.banded_vae import decode_in_bands, encode_in_bands
 from srcli.models.row_bands import Bands
 from srcli.sampling.noise import NoiseField
-from srcli.sampling.sampler import sample
+from srcli.sampling.sampler import run_sampler
 
 SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
 V = SD | {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
@@ -43,19 +43,19 @@ class Knowing:
 @pytest.mark.parametrize("name", ["unipc", "dpm++", "ddim", "euler", "lcm", "ddpm"])
 @pytest.mark.parametrize("level", [None, 900])
 def test_every_scheduler_finds_what_the_denoiser_knows(name: str, config: dict, level: int | None) -> None:
-    made = scheduler(name, config, 12)
+    made = build_scheduler(name, config, 12)
     truth, noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1)), NoiseField(3)
-    x = start(torch.zeros(1, 4, 8, 8), made, noise, level)
+    x = draw_initial_latents(torch.zeros(1, 4, 8, 8), made, noise, level)
     told: list[Tensor] = []
     hear = lambda done, total, x, expected: told.append(expected)  # noqa: E731
-    got = sample(Knowing(truth, made), made, x, torch.zeros(1), noise, hear)
+    got = run_sampler(Knowing(truth, made), made, x, torch.zeros(1), noise, hear)
     assert (got - truth).abs().max() < 0.2
     assert all((expected - truth).abs().max() < 0.2 for expected in told)
 
 
 @pytest.mark.parametrize("name", ["unipc", "dpm++", "ddim", "euler", "lcm", "ddpm"])
 def test_a_step_in_host_memory_is_the_library_s_own(name: str) -> None:
-    ours, theirs = scheduler(name, SD, 5), scheduler(name, SD, 5)
+    ours, theirs = build_scheduler(name, SD, 5), build_scheduler(name, SD, 5)
     theirs.step = theirs.step.__wrapped__
     x = y = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1))
     for t in ours.timesteps:
@@ -74,7 +74,7 @@ def test_betas_that_end_in_noise_do_not_end_in_nothing() -> None:
     alphas = torch.linspace(1, 0, 1001)[1:].square()
     betas = 1 - alphas / torch.cat([torch.ones(1), alphas[:-1]])
     config = {"trained_betas": betas.clamp(max=1).tolist(), "prediction_type": "v_prediction"}
-    made = scheduler("unipc", config, 5)
+    made = build_scheduler("unipc", config, 5)
     assert torch.isfinite(made.sigmas).all()
     assert ends_in_noise(config)
     assert ends_in_noise(V)
@@ -83,18 +83,18 @@ def test_betas_that_end_in_noise_do_not_end_in_nothing() -> None:
 
 def test_more_steps_than_a_scheduler_has_are_refused() -> None:
     with pytest.raises(InputError, match="`steps` 900"):
-        scheduler("lcm", SD, 900)
+        build_scheduler("lcm", SD, 900)
 
 
 def test_a_share_of_the_steps_is_guided() -> None:
-    timesteps = scheduler("unipc", SD, 10).timesteps
+    timesteps = build_scheduler("unipc", SD, 10).timesteps
     assert len(guided_steps(timesteps, None)) == 10
     assert guided_steps(timesteps, (0.2, 0.5)) == {float(t) for t in timesteps[2:5]}
 
 
 def test_noise_replaces_what_it_covers() -> None:
     x, noise = torch.ones(3), torch.zeros(3)
-    assert torch.equal(noised(x, noise, torch.tensor(0.25)), torch.full((3,), 0.5))
+    assert torch.equal(diffuse_latents(x, noise, torch.tensor(0.25)), torch.full((3,), 0.5))
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_noise_replaces_what_it_covers() -> None:
     [((100, 50), 40, (100, 50)), ((90, 37), 64, (155, 64)), ((37, 90), 64, (64, 155)), ((4000, 10), 64, (4000, 10))],
 )
 def test_least_size(size: tuple[int, int], short: int, want: tuple[int, int]) -> None:
-    assert least(size, short) == want
+    assert ensure_short_side(size, short) == want
 
 
 @pytest.fixture(scope="module")
@@ -116,14 +116,14 @@ def vae() -> AutoencoderKL:
 def test_maps_pass_the_hook_of_each_level(vae: AutoencoderKL) -> None:
     """What a hook adds is there, and one that changes nothing changes nothing."""
     z, seen = torch.randn(1, 4, 7, 9), []
-    plain = decode(vae, z, Bands(50))
-    same = decode(vae, z, Bands(50), lambda level, x: seen.append((level, *x.shape[1:])) or x)
+    plain = decode_in_bands(vae, z, Bands(50))
+    same = decode_in_bands(vae, z, Bands(50), lambda level, x: seen.append((level, *x.shape[1:])) or x)
     # A hook gives each map a memory of its own, and some processors add in another order there.
     torch.testing.assert_close(same, plain, atol=1e-5, rtol=1e-4)
     assert seen == [(0, 16, 7, 9), (1, 8, 14, 18), (2, 8, 28, 36)]
-    assert not torch.allclose(decode(vae, z, Bands(50), lambda level, x: x + 1), plain, atol=1e-2)
+    assert not torch.allclose(decode_in_bands(vae, z, Bands(50), lambda level, x: x + 1), plain, atol=1e-2)
     picture = torch.rand(1, 3, 28, 36)
-    torch.testing.assert_close(encode(vae, picture, Bands(50)), vae.encode(picture).latent_dist.parameters)
+    torch.testing.assert_close(encode_in_bands(vae, picture, Bands(50)), vae.encode(picture).latent_dist.parameters)
 
 
 @torch.inference_mode()
@@ -148,9 +148,9 @@ def test_maps_that_the_device_has_no_room_for_go_to_host_memory(
         tried.append(bands)
         if bands.store is None:
             raise torch.OutOfMemoryError
-        return decode(net, z, bands, after)
+        return decode_in_bands(net, z, bands, after)
 
-    monkeypatch.setattr("srcli.engines.latent.codec.decode", full)
+    monkeypatch.setattr("srcli.engines.latent.codec.decode_in_bands", full)
     codec = Codec(vae, Device(torch.device("cpu"), torch.float32), Bands(64))
     z = torch.randn(1, 4, 5, 6)
     torch.testing.assert_close(codec.decode(z), vae.decode(z / vae.config.scaling_factor).sample / 2 + 0.5)
@@ -159,6 +159,6 @@ def test_maps_that_the_device_has_no_room_for_go_to_host_memory(
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_soundness(bad: float) -> None:
-    assert sound(torch.tensor([0.0, 1.0]))
-    assert not sound(torch.zeros(4))
-    assert not sound(torch.tensor([0.0, 1.0, bad]))
+    assert is_valid_picture(torch.tensor([0.0, 1.0]))
+    assert not is_valid_picture(torch.zeros(4))
+    assert not is_valid_picture(torch.tensor([0.0, 1.0, bad]))

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from srcli.engines.latent import prompt_cache
 from srcli.engines.latent.captions import Describer
-from srcli.engines.onestep.engine import OneStepEngine, nouns
+from srcli.engines.onestep.engine import OneStepEngine, extract_nouns
 from srcli.engines.onestep.spec import SPEC
-from srcli.engines.onestep.weights import Loaded, open_all
+from srcli.engines.onestep.weights import OneStepNetworks, open_onestep
 from srcli.engines.runtime.device import Device
 from srcli.errors import InputError, WeightsError
 from srcli.imaging.picture import Picture
@@ -43,11 +43,11 @@ def chosen(kind: str, **more) -> ModelChoice:
     return SPEC.resolve(ModelChoice(engine="onestep", **given), Store(offline=True))
 
 
-def opened(choice: ModelChoice) -> Loaded:
-    return open_all(choice, CPU, Store(offline=True))
+def opened(choice: ModelChoice) -> OneStepNetworks:
+    return open_onestep(choice, CPU, Store(offline=True))
 
 
-def pipeline(loaded: Loaded) -> EnginePipeline:
+def pipeline(loaded: OneStepNetworks) -> EnginePipeline:
     store = Store(offline=True)
     return EnginePipeline(OneStepEngine.of(loaded, CPU, Describer(store, CPU), store), CPU)
 
@@ -100,7 +100,7 @@ class Recorded(NoiseField):
         return found
 
 
-def official(case: Case) -> tuple[Loaded, Sampling]:
+def official(case: Case) -> tuple[OneStepNetworks, Sampling]:
     """The models of an official run, told what it was told."""
     notes = case.notes
     kind = case.name.split(".")[1].split("_")[0]
@@ -228,9 +228,9 @@ def test_what_the_models_are_told(line: EnginePipeline, monkeypatch: pytest.Monk
 
 
 def test_nouns_are_what_a_caption_shows() -> None:
-    assert nouns("a cat sitting on a t-shirt next to the cat") == "cat, t-shirt"
-    assert nouns("2 person, 1 dining table") == "person, table"
-    assert nouns("") == ""
+    assert extract_nouns("a cat sitting on a t-shirt next to the cat") == "cat, t-shirt"
+    assert extract_nouns("2 person, 1 dining table") == "person, table"
+    assert extract_nouns("") == ""
 
 
 # --- drafts

@@ -14,13 +14,13 @@ from tests.golden.cases import HERE
 from torch.utils.flop_counter import FlopCounterMode
 
 from srcli.engines import choose as choosing
-from srcli.engines.choose import choose
+from srcli.engines.choose import choose_engine
 from srcli.engines.forecast import forecast_run
 from srcli.engines.onestep.denoiser import OneStepDenoiser
-from srcli.engines.onestep.forecast import cost
+from srcli.engines.onestep.forecast import count_onestep_flop
 from srcli.engines.runtime.device import Device
 from srcli.files import hash_file
-from srcli.models.stock import build
+from srcli.models.stock import build_stock
 from srcli.settings import DeviceChoice, ModelChoice, Prompt, Sampling, Size
 from srcli.tasks import RESTORE, UPSCALE, Job
 from srcli.weights.lock import Entry, File
@@ -35,11 +35,11 @@ HERE_ON = DeviceChoice(device="cpu")
 @pytest.mark.parametrize("side", [64, 96])
 def test_the_cost_model_is_what_the_full_network_computes(side: int) -> None:
     config = json.loads((ONESTEP / "manifest" / "base.configs.json").read_text())["unet"]
-    unet = build(UNet2DConditionModel, config)
+    unet = build_stock(UNet2DConditionModel, config)
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counted:
         x, t = torch.empty(1, 4, side, side), torch.tensor(1)
         OneStepDenoiser(unet, torch.empty(1, 77, 1024))(x, t, x)
-    assert cost(side * side) == pytest.approx(counted.get_total_flops(), rel=0.005)
+    assert count_onestep_flop(side * side) == pytest.approx(counted.get_total_flops(), rel=0.005)
 
 
 def work(engine: str, variant: str | None = None, **sampling: object) -> float:
@@ -90,7 +90,7 @@ def with_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def engine(sampling: Sampling | None = None, prompt: Prompt | None = None, **wish: object) -> str:
     task = wish.pop("task", UPSCALE)
-    return choose(task, ModelChoice(**wish), HERE_ON, sampling or Sampling(), (prompt or Prompt(),)).engine
+    return choose_engine(task, ModelChoice(**wish), HERE_ON, sampling or Sampling(), (prompt or Prompt(),)).engine
 
 
 def test_auto_takes_one_step_where_its_weights_are_here(add: Add, with_gpu: None, said: list[str]) -> None:
@@ -103,7 +103,7 @@ def test_auto_takes_one_step_where_its_weights_are_here(add: Add, with_gpu: None
 
 def test_auto_leaves_to_pasd_what_only_pasd_can_do(add: Add, with_gpu: None) -> None:
     add("pasd", "sd15", "osediff", "sd21-base")
-    assert choose(UPSCALE, ModelChoice(), HERE_ON).variant == "osediff"
+    assert choose_engine(UPSCALE, ModelChoice(), HERE_ON).variant == "osediff"
     for sampling in (Sampling(quality="best"), Sampling(steps=30), Sampling(noise_level=500), Sampling(fidelity=0.2)):
         assert engine(sampling) == "pasd", sampling
     assert engine(prompt=Prompt(negative="people")) == "pasd"

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from srcli.engines.latent.captions import Describer
-from srcli.engines.pasd.engine import Pasd, grey_size
-from srcli.engines.pasd.weights import open_all
+from srcli.engines.pasd.engine import PasdEngine, grey_size
+from srcli.engines.pasd.weights import open_pasd
 from srcli.engines.runtime.device import Device
 from srcli.engines.runtime.memory_budget import Placement
 from srcli.engines.runtime.oom_fallback import MemorySavings
@@ -38,11 +38,11 @@ def chosen(**given: object) -> ModelChoice:
 
 
 def opened(choice: ModelChoice):
-    return open_all(choice, Store(offline=True))
+    return open_pasd(choice, Store(offline=True))
 
 
 def pipeline(choice: ModelChoice, device: Device = FP32) -> EnginePipeline:
-    engine = Pasd.of(opened(choice), device, Describer(Store(offline=True), device))
+    engine = PasdEngine.of(opened(choice), device, Describer(Store(offline=True), device))
     return EnginePipeline(engine, device)
 
 
@@ -176,10 +176,10 @@ def test_another_base_brings_its_unet_and_only_paca_is_read(monkeypatch: pytest.
     read: list[set[str]] = []
     from srcli.engines.pasd import weights as pasd_weights
 
-    real = pasd_weights.tensors
+    real = pasd_weights.read_tensors
     monkeypatch.setattr(
         pasd_weights,
-        "tensors",
+        "read_tensors",
         lambda folder, names=None, dtype=None: read.append(set(names or ())) or real(folder, names, dtype),
     )
     state = opened(chosen()).unet.state_dict()

@@ -13,7 +13,7 @@ from PIL import Image
 from tests.taesd_folder import write_taesd
 
 from srcli.engines.latent import preview
-from srcli.engines.latent.captions import levels
+from srcli.engines.latent.captions import tensor_to_pixels
 from srcli.engines.latent.preview import Preview
 from srcli.engines.runtime.device import Device
 from srcli.errors import WeightsError
@@ -53,7 +53,7 @@ def pixels(file: Path) -> np.ndarray:
 
 
 def decoded(net: AutoencoderTiny, latents: torch.Tensor) -> np.ndarray:
-    return levels(net.decode(latents).sample / 2 + 0.5).astype(int)
+    return tensor_to_pixels(net.decode(latents).sample / 2 + 0.5).astype(int)
 
 
 @pytest.fixture(scope="module")

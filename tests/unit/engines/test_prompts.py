@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from srcli.engines.latent.prompts import TextEncoder, positive
+from srcli.engines.latent.prompts import TextEncoder, build_positive_prompt
 from srcli.engines.runtime.device import Device
 from srcli.tasks import COLORIZE, UPSCALE
 
@@ -34,7 +34,7 @@ def encoder() -> TextEncoder:
     ],
 )
 def test_what_is_said(task, text: str, caption: str, want: str) -> None:
-    assert positive(task, text, caption) == want
+    assert build_positive_prompt(task, text, caption) == want
 
 
 @given(st.integers(0, 400))

@@ -16,7 +16,7 @@ from tests.stablesr_folder import write_adapter
 from typer.testing import CliRunner
 
 from srcli.cli import app
-from srcli.engines.choose import choose, recognize_adapter
+from srcli.engines.choose import choose_engine, recognize_adapter
 from srcli.engines.forecast import forecast_run
 from srcli.engines.registry import all_engines, engines_for, find_engine
 from srcli.engines.runtime.device import choose_device
@@ -125,7 +125,7 @@ def test_an_adapter_that_is_not_here_is_known_by_its_entry(name, engine):
     ("adapter", "variant", "steps"), [("stablesr-turbo", "turbo", 4), ("stablesr-768v-ckpt", "768v", 200)]
 )
 def test_the_variant_is_known_before_anything_asks_for_defaults(adapter, variant, steps):
-    choice = choose(UPSCALE, ModelChoice(adapter=adapter), CPU)
+    choice = choose_engine(UPSCALE, ModelChoice(adapter=adapter), CPU)
     assert (choice.engine, choice.variant) == ("stablesr", variant)
     assert forecast_run(choice, Job(task=UPSCALE), (64, 64), choose_device(CPU)).steps == steps
 

@@ -12,11 +12,11 @@ from tests.golden.pasd_models import nets as official
 
 from srcli.engines.forecast import forecast_run
 from srcli.engines.latent.captions import Describer
-from srcli.engines.pasd.engine import Pasd
+from srcli.engines.pasd.engine import PasdEngine
 from srcli.engines.pasd.forecast import DEEP
 from srcli.engines.pasd.sampling import SHOWN, Nets, PasdDenoiser, feature_source_steps
 from srcli.engines.pasd.spec import SPEC as PASD
-from srcli.engines.pasd.weights import open_all
+from srcli.engines.pasd.weights import open_pasd
 from srcli.engines.runtime.device import Device
 from srcli.engines.stablesr.spec import SPEC as STABLESR
 from srcli.errors import InputError, TooLarge
@@ -127,7 +127,7 @@ def test_one_is_the_exact_way():
 def line() -> EnginePipeline:
     choice = ModelChoice(engine="pasd", base=str(ROOT / "tiny/base"), adapter=str(ROOT / "tiny/pasd"))
     store = Store(offline=True)
-    return EnginePipeline(Pasd.of(open_all(choice, store), CPU, Describer(store, CPU)), CPU, choice)
+    return EnginePipeline(PasdEngine.of(open_pasd(choice, store), CPU, Describer(store, CPU)), CPU, choice)
 
 
 def job(**sampling: object) -> Job:
@@ -177,7 +177,7 @@ def test_what_is_kept_is_counted_where_it_lies():
 def test_what_is_kept_must_fit_too():
     sampling = PASD.complete_sampling(job(reuse=2, tile=64).sampling, None)
     engine = line().engine
-    assert isinstance(engine, Pasd)
+    assert isinstance(engine, PasdEngine)
 
     def at_once(memory: float | None) -> int:
         made = replace(engine, nets=replace(engine.nets, device=cpu(memory)))

@@ -11,8 +11,8 @@ from tests.golden.pasd_models import nets as official
 
 from srcli.engines.pasd.sampling import Nets, PasdDenoiser
 from srcli.engines.runtime.device import Device
-from srcli.models.attention import attend, by_rows
-from srcli.models.packed import available, pack
+from srcli.models.attention import by_rows, compute_attention
+from srcli.models.packed import can_pack, pack_layers
 from srcli.models.shared_cfg_prefix import SharedCfgPrefix
 from srcli.models.text_kv_cache import cache_text_kv
 from srcli.sampling.sampler import Tiled
@@ -84,21 +84,21 @@ def test_a_kept_embedding_gives_the_same_bits():
     assert len(led._embedded) == 1
 
 
-@pytest.mark.skipif(not available(), reason="this torch has no oneDNN")
+@pytest.mark.skipif(not can_pack(), reason="this torch has no oneDNN")
 @pytest.mark.parametrize("kind", KINDS)
 def test_packed_weights_compute_the_same(kind):
     plain, saving = made(kind), made(kind)
     for net in (saving.nets.unet, saving.nets.paca, saving.nets.control):
-        pack(net)
+        pack_layers(net)
     expected = run(plain)
     torch.testing.assert_close(run(saving), expected, **CLOSE)
     torch.testing.assert_close(run(saving), expected, **CLOSE)
 
 
-@pytest.mark.skipif(not available(), reason="this torch has no oneDNN")
+@pytest.mark.skipif(not can_pack(), reason="this torch has no oneDNN")
 def test_packing_gives_the_plain_weights_up():
     led = made("pasd")
-    pack(led.nets.unet)
+    pack_layers(led.nets.unet)
     run(led)
     assert led.nets.unet.conv_in.weight is None
     assert led.nets.unet.mid_block.resnets[0].conv1.weight is None
@@ -120,14 +120,14 @@ def test_attention_in_rows_is_attention(tokens, dtype, close):
     query, key, value = (torch.randn(2, 3, tokens, 8, generator=generator).to(dtype) for _ in range(3))
     with torch.inference_mode():
         expected = torch.nn.functional.scaled_dot_product_attention(query.double(), key.double(), value.double())
-        torch.testing.assert_close(attend(query, key, value).double(), expected, rtol=close, atol=close)
+        torch.testing.assert_close(compute_attention(query, key, value).double(), expected, rtol=close, atol=close)
 
 
 def test_attention_to_a_longer_or_shorter_context_is_attention():
     query, key, value = torch.randn(1, 2, 300, 8), torch.randn(1, 2, 700, 8), torch.randn(1, 2, 700, 8)
     with torch.inference_mode():
         expected = torch.nn.functional.scaled_dot_product_attention(query, key, value)
-        torch.testing.assert_close(attend(query, key, value), expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(compute_attention(query, key, value), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3])

@@ -15,13 +15,13 @@ from safetensors.torch import load_file, save_file
 from tests.golden.cases import HERE
 
 from srcli.engines.runtime.device import Device
-from srcli.engines.sr3.engine import SIDES, SR3, load, tile_memory_need
-from srcli.engines.sr3.weights import schedule
+from srcli.engines.sr3.engine import SIDES, SR3Engine, load_sr3, tile_memory_need
+from srcli.engines.sr3.weights import find_betas
 from srcli.errors import MachineError, WeightsError
 from srcli.imaging.picture import Picture
-from srcli.models.sr3_unet import Shape, SR3UNet
+from srcli.models.sr3_unet import SR3Shape, SR3UNet
 from srcli.pipeline import EnginePipeline
-from srcli.sampling.ancestral import betas
+from srcli.sampling.ancestral import make_betas
 from srcli.settings import ModelChoice, Sampling, Size
 from srcli.tasks import UPSCALE, Job
 from srcli.weights.store import Store
@@ -30,13 +30,13 @@ CPU = Device(torch.device("cpu"), torch.float32)
 TINY = HERE / "sr3" / "tiny"
 
 
-def opened(path: Path, device: Device = CPU, **more) -> SR3:
+def opened(path: Path, device: Device = CPU, **more) -> SR3Engine:
     choice = ModelChoice(engine="sr3", adapter=str(path), **more)
-    return load(choice, device, Store(offline=True))
+    return load_sr3(choice, device, Store(offline=True))
 
 
 @pytest.fixture(params=["sr3", "ddpm"])
-def engine(request) -> SR3:
+def engine(request) -> SR3Engine:
     return opened(TINY / f"{request.param}_tiny.safetensors")
 
 
@@ -68,7 +68,7 @@ def test_tiles_shrink_with_memory_and_what_cannot_fit_is_refused(engine):
 @given(st.integers(1, 90), st.integers(1, 90), st.floats(0.3, 64))
 def test_a_cascade_rises_to_the_target_in_steps_of_training(width, height, scale):
     target = (max(1, round(width * scale)), max(1, round(height * scale)))
-    passes = SR3(None, None, 8, CPU, {}).passes((width, height), target)
+    passes = SR3Engine(None, None, 8, CPU, {}).passes((width, height), target)
     assert passes[-1] == target
     rising = [(width, height), *passes]
     for before, after in zip(rising, rising[1:], strict=False):
@@ -77,7 +77,7 @@ def test_a_cascade_rises_to_the_target_in_steps_of_training(width, height, scale
 
 
 def test_sixteen_times_takes_two_passes_and_eight_one():
-    engine = SR3(None, None, 8, CPU, {})
+    engine = SR3Engine(None, None, 8, CPU, {})
     assert engine.passes((16, 16), (128, 128)) == [(128, 128)]
     assert engine.passes((16, 16), (256, 256)) == [(64, 64), (256, 256)]
 
@@ -107,37 +107,37 @@ def test_published_pickles_open_once_allowed(tmp_path):
     state = load_file(TINY / "sr3_tiny.safetensors")
     shutil.copy(TINY / "sr3_tiny_config.json", tmp_path / "I640000_E37_gen_config.json")
     path = tmp_path / "I640000_E37_gen.pth"
-    torch.save({**state, "betas": betas("linear", 50, 1e-4, 0.05).float()}, path)
+    torch.save({**state, "betas": make_betas("linear", 50, 1e-4, 0.05).float()}, path)
     with pytest.raises(WeightsError, match="`allow_pickle`"):
         opened(path)
     engine = opened(path, allow_pickle=True)
-    assert torch.allclose(engine.table, betas("linear", 50, 1e-4, 0.05), rtol=1e-6)
+    assert torch.allclose(engine.table, make_betas("linear", 50, 1e-4, 0.05), rtol=1e-6)
     assert engine.unet.shape.norm_groups == 8
 
 
 def test_without_a_configuration_the_shape_is_read_off_the_weights(tmp_path):
-    shape = Shape(inner_channel=32, multiplier=(1, 2), res_blocks=1, attention=(False, True))
+    shape = SR3Shape(inner_channel=32, multiplier=(1, 2), res_blocks=1, attention=(False, True))
     state = {f"denoise_fn.{key}": value for key, value in SR3UNet(shape).state_dict().items()}
     save_file(state, tmp_path / "own.safetensors")
     engine = opened(tmp_path / "own.safetensors")
     assert engine.unet.shape == shape
-    assert torch.equal(engine.table, betas("linear", 2000))
+    assert torch.equal(engine.table, make_betas("linear", 2000))
 
 
 def test_a_configured_schedule_goes_first():
     val = {"schedule": "quad", "n_timestep": 7, "linear_start": 1e-4, "linear_end": 0.1}
     config = {"model": {"beta_schedule": {"val": val}}}
-    assert torch.equal(schedule(config, {"betas": torch.ones(3)}, "sr3"), betas("quad", 7, 1e-4, 0.1))
+    assert torch.equal(find_betas(config, {"betas": torch.ones(3)}, "sr3"), make_betas("quad", 7, 1e-4, 0.1))
 
 
 def test_a_schedule_that_is_not_straight_is_kept():
-    kept = betas("cosine", 20).float()
-    assert torch.equal(schedule({}, {"betas": kept}, "ddpm"), kept.double())
+    kept = make_betas("cosine", 20).float()
+    assert torch.equal(find_betas({}, {"betas": kept}, "ddpm"), kept.double())
 
 
 def test_there_is_nothing_to_pull():
     with pytest.raises(WeightsError, match="`adapter` FILE"):
-        load(ModelChoice(engine="sr3"), CPU, Store(offline=True))
+        load_sr3(ModelChoice(engine="sr3"), CPU, Store(offline=True))
 
 
 def test_other_models_are_refused(tmp_path):
@@ -149,7 +149,7 @@ def test_other_models_are_refused(tmp_path):
 
 
 def test_a_model_that_paints_from_nothing_is_refused(tmp_path):
-    shape = Shape(in_channel=3, inner_channel=32, multiplier=(1, 2), res_blocks=1, attention=(False, False))
+    shape = SR3Shape(in_channel=3, inner_channel=32, multiplier=(1, 2), res_blocks=1, attention=(False, False))
     state = {f"denoise_fn.{key}": value for key, value in SR3UNet(shape).state_dict().items()}
     save_file(state, tmp_path / "sample.safetensors")
     with pytest.raises(WeightsError, match="paints from nothing"):

@@ -14,9 +14,9 @@ from tests.golden.stablesr_tiny import tiny
 from tests.stablesr_folder import write_adapter, write_base, write_pickle
 
 from srcli.engines.runtime.device import Device
-from srcli.engines.stablesr.engine import StableSR
+from srcli.engines.stablesr.engine import StableSREngine
 from srcli.engines.stablesr.spec import SPEC
-from srcli.engines.stablesr.weights import fitting, open_all
+from srcli.engines.stablesr.weights import build_from_weights, open_stablesr
 from srcli.errors import InputError, WeightsError
 from srcli.imaging.picture import Picture
 from srcli.models import spade
@@ -47,10 +47,10 @@ def choice(adapter: Path, base: Path | None, **more) -> ModelChoice:
     return ModelChoice(engine="stablesr", adapter=str(adapter), base=base and str(base), **more)
 
 
-def engine(wish: ModelChoice, process: int = 72) -> StableSR:
+def engine(wish: ModelChoice, process: int = 72) -> StableSREngine:
     """For small pictures, so that no test computes 512 x 512."""
-    loaded = open_all(wish, Store(offline=True))
-    return StableSR.of(replace(loaded, variant=replace(loaded.variant, process=process)), CPU)
+    loaded = open_stablesr(wish, Store(offline=True))
+    return StableSREngine.of(replace(loaded, variant=replace(loaded.variant, process=process)), CPU)
 
 
 def pipeline(wish: ModelChoice, process: int = 72) -> EnginePipeline:
@@ -131,9 +131,9 @@ def test_a_whole_pickled_checkpoint_is_the_base_and_the_adapter(tmp_path, adapte
     lend(base)
     path = write_pickle(tmp_path / "stablesr.ckpt")
     with pytest.raises(WeightsError, match="`allow_pickle`"):
-        open_all(choice(path, None), Store(offline=True))
-    own = open_all(choice(path, None, allow_pickle=True), Store(offline=True))
-    both = [own, open_all(choice(adapter, base), Store())]
+        open_stablesr(choice(path, None), Store(offline=True))
+    own = open_stablesr(choice(path, None, allow_pickle=True), Store(offline=True))
+    both = [own, open_stablesr(choice(adapter, base), Store())]
     for name in ("unet", "encoder", "modulation"):
         first, second = (getattr(loaded, name).state_dict() for loaded in both)
         assert first.keys() == second.keys()
@@ -145,9 +145,9 @@ def test_a_whole_pickled_checkpoint_is_the_base_and_the_adapter(tmp_path, adapte
 
 def test_the_velocity_variant_is_known_by_its_base(tmp_path, adapter):
     lend_to = write_base(tmp_path / "v", prediction="v_prediction")
-    assert open_all(choice(adapter, lend_to), Store()).variant.name == "768v"
+    assert open_stablesr(choice(adapter, lend_to), Store()).variant.name == "768v"
     with pytest.raises(WeightsError, match="predicts v_prediction"):
-        open_all(choice(adapter, lend_to, variant="512"), Store())
+        open_stablesr(choice(adapter, lend_to, variant="512"), Store())
 
 
 def test_a_known_file_brings_its_variant_and_its_usual_base(tmp_path, adapter):
@@ -157,7 +157,7 @@ def test_a_known_file_brings_its_variant_and_its_usual_base(tmp_path, adapter):
     known = {"adapter.safetensors": File("adapter.safetensors", None, hash_weights(path))}
     entry = Entry(name="stablesr-768v", kind="adapter", family="sd21", license="none", files=known, local=str(path))
     write_entry(store.places.overlay, entry)
-    loaded = open_all(choice(path, None), Store(offline=True))
+    loaded = open_stablesr(choice(path, None), Store(offline=True))
     assert (loaded.variant.name, loaded.variant.process) == ("768v", 768)
 
 
@@ -178,7 +178,7 @@ def test_turbo_has_few_steps_by_default(adapter, base):
 
 def test_an_unknown_variant_is_a_usage_error(adapter, base):
     with pytest.raises(InputError, match="choose one of 512, 768v, turbo"):
-        open_all(ModelChoice(engine="stablesr", variant="1024"), Store(offline=True))
+        open_stablesr(ModelChoice(engine="stablesr", variant="1024"), Store(offline=True))
 
 
 def test_a_base_of_another_family_is_refused(tmp_path, adapter, base):
@@ -187,17 +187,17 @@ def test_a_base_of_another_family_is_refused(tmp_path, adapter, base):
     net = UNet2DConditionModel.from_config({**tiny().unet.config, "cross_attention_dim": 768})
     net.save_pretrained(other / "unet")
     with pytest.raises(WeightsError, match="sd15 unet, and sd21 unet is needed"):
-        open_all(choice(adapter, other), Store())
+        open_stablesr(choice(adapter, other), Store())
 
 
 def test_a_text_encoder_of_another_width_is_refused(tmp_path, adapter):
     with pytest.raises(WeightsError, match="text-encoder, and width24 text-encoder is needed"):
-        open_all(choice(adapter, write_base(tmp_path / "base", text_width=32)), Store())
+        open_stablesr(choice(adapter, write_base(tmp_path / "base", text_width=32)), Store())
 
 
 def test_a_pasd_adapter_is_refused(base):
     with pytest.raises(WeightsError, match="not one StableSR model"):
-        open_all(choice(HERE / "pasd" / "tiny" / "pasd", base), Store())
+        open_stablesr(choice(HERE / "pasd" / "tiny" / "pasd", base), Store())
 
 
 @pytest.mark.parametrize(
@@ -213,12 +213,14 @@ def test_a_damaged_adapter_is_named(tmp_path, adapter, base, lost, said):
     state = load_file(adapter / "adapter.safetensors")
     save_file({key: v for key, v in state.items() if not key.startswith(lost)}, tmp_path / "adapter.safetensors")
     with pytest.raises(WeightsError, match=said):
-        open_all(choice(tmp_path / "adapter.safetensors", base), Store())
+        open_stablesr(choice(tmp_path / "adapter.safetensors", base), Store())
 
 
 def test_a_base_of_other_widths_is_named():
     with pytest.raises(WeightsError, match="not for this base"):
-        fitting(Path("adapter"), spade.build, narrow(), {"mlp_shared.0.weight": torch.zeros(128, 32, 3, 3)})
+        build_from_weights(
+            Path("adapter"), spade.build_modulation, narrow(), {"mlp_shared.0.weight": torch.zeros(128, 32, 3, 3)}
+        )
 
 
 def narrow() -> UNet2DConditionModel:

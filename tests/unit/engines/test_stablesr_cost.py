@@ -13,9 +13,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from srcli.engines.runtime.placement import BYTES_A_LATENT
 from srcli.engines.stablesr.engine import StableSRDenoiser
-from srcli.engines.stablesr.forecast import cost
+from srcli.engines.stablesr.forecast import count_stablesr_flop
 from srcli.models import spade, time_encoder
-from srcli.models.stock import build
+from srcli.models.stock import build_stock
 
 MANIFEST = HERE / "stablesr" / "manifest"
 
@@ -26,14 +26,14 @@ def test_the_cost_model_is_what_the_full_networks_compute(side):
     shapes = json.loads((MANIFEST / "stablesr_512.json").read_text())
     with torch.device("meta"):
         state = {key: torch.empty(shape) for key, shape in shapes.items()}
-    unet = build(UNet2DConditionModel, unet_config(config["unet_config"]["params"]))
-    modulation = spade.build(unet, spade.modulation_state(under(state, UNET)))
-    encoder = time_encoder.build(under(state, "structcond_stage_model."))
+    unet = build_stock(UNet2DConditionModel, unet_config(config["unet_config"]["params"]))
+    modulation = spade.build_modulation(unet, spade.modulation_state(under(state, UNET)))
+    encoder = time_encoder.build_time_encoder(under(state, "structcond_stage_model."))
     modulation.attach(unet)
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counted:
         x, t = torch.empty(1, 4, side, side), torch.tensor(5)
         StableSRDenoiser(unet, encoder, modulation, torch.empty(1, 77, 1024))(x, t, x)
-    assert cost(side * side) == pytest.approx(counted.get_total_flops(), rel=0.005)
+    assert count_stablesr_flop(side * side) == pytest.approx(counted.get_total_flops(), rel=0.005)
 
 
 def test_a_picture_of_512_fits_in_six_gigabytes_of_half_precision():

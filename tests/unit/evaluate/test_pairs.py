@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from srcli.errors import InputError
-from srcli.evaluate.pairs import find_partner, find_pictures, pair_by_name
+from srcli.evaluate.pairs import find_partner, index_pictures, pair_by_name
 
 
 def put(folder, *names):
@@ -57,7 +57,7 @@ def test_two_files_are_a_pair_whatever_their_names(tmp_path):
 def test_other_files_and_hidden_ones_are_no_pictures(tmp_path):
     put(tmp_path, "a.png", ".b.png", ".cache/c.png")
     (tmp_path / "notes.txt").write_text("none")
-    assert list(find_pictures(tmp_path)) == ["a"]
+    assert list(index_pictures(tmp_path)) == ["a"]
 
 
 @pytest.mark.parametrize(

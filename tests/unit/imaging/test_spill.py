@@ -13,7 +13,7 @@ from srcli.errors import MachineError
 from srcli.imaging import pillow_writer, spill
 from srcli.imaging.picture import Picture
 from srcli.imaging.write import write_picture
-from srcli.sampling.blocks import blocks
+from srcli.sampling.blocks import cut_blocks
 
 
 def filled(shape, dtype=np.uint8):
@@ -89,6 +89,6 @@ def test_a_spilled_picture_is_written_like_one_in_memory(suffix, dtype, alpha, t
 
 
 def test_blocks_cover_a_very_large_picture_in_reading_order():
-    pieces = [block.inner for block in blocks(7500, 7500, 256, 40)]
+    pieces = [block.inner for block in cut_blocks(7500, 7500, 256, 40)]
     assert pieces == sorted(pieces)
     assert sum(tile.height * tile.width for tile in pieces) == 7500**2

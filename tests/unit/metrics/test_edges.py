@@ -7,7 +7,7 @@ import pytest
 from scipy.signal import convolve2d
 from skimage import data
 
-from srcli.metrics.edges import band_energy, gmsd, gradient_energy, luma
+from srcli.metrics.edges import band_energy, compute_full_range_luma, compute_gmsd, gradient_energy
 from srcli.metrics.matlab import matlab_bicubic
 
 
@@ -25,14 +25,14 @@ def gmsd_by_the_paper(result, truth):
 
 @pytest.mark.parametrize("shape", [(64, 80), (65, 81)])
 def test_gmsd_is_the_papers(shape):
-    truth = luma(data.astronaut()[: shape[0], 200 : 200 + shape[1]])
+    truth = compute_full_range_luma(data.astronaut()[: shape[0], 200 : 200 + shape[1]])
     noisy = truth + np.random.default_rng(0).standard_normal(shape) * 9
-    assert gmsd(noisy, truth) == pytest.approx(gmsd_by_the_paper(noisy, truth), rel=1e-9)
-    assert gmsd(truth, truth) == 0
+    assert compute_gmsd(noisy, truth) == pytest.approx(gmsd_by_the_paper(noisy, truth), rel=1e-9)
+    assert compute_gmsd(truth, truth) == 0
 
 
 def test_energies_fall_with_blur_and_bands_tell_where():
-    truth = luma(data.coffee()[:128, :128])
+    truth = compute_full_range_luma(data.coffee()[:128, :128])
     soft = matlab_bicubic(matlab_bicubic(truth, (64, 64)), (128, 128))
     assert gradient_energy(soft) < gradient_energy(truth)
     coarse, fine = (band_energy(soft, *band) / band_energy(truth, *band) for band in ((0.0, 0.25), (0.5, 1.0)))

@@ -11,7 +11,7 @@ from skimage import data
 from srcli.errors import InputError, PictureError
 from srcli.metrics.matlab import matlab_bicubic, reduce_bicubic
 from srcli.metrics.registry import HIGHER, LOWER, METRICS, SOURCE, TRUTH, choose_metrics
-from srcli.metrics.sample import Sample, align
+from srcli.metrics.sample import Sample, crop_to_common_size
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +55,10 @@ def test_the_worst_deviation_is_found_where_it_is(truth, source):
 
 
 def test_a_few_rows_too_many_are_cropped_and_more_is_an_error(truth):
-    result, same = align(truth[:-3, :-8], truth)
+    result, same = crop_to_common_size(truth[:-3, :-8], truth)
     assert np.array_equal(result, same)
     with pytest.raises(PictureError, match="compare pictures of one size"):
-        align(truth[:-9], truth)
+        crop_to_common_size(truth[:-9], truth)
 
 
 def test_consistency_sees_the_whole_result_whatever_the_truth_lacks(truth, source):

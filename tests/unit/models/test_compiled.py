@@ -10,7 +10,7 @@ from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
-from srcli.models.compiled import Compiled, parts
+from srcli.models.compiled import Compiled, find_compilable
 from srcli.models.text_kv_cache import TextKvCache
 
 
@@ -64,7 +64,7 @@ def test_compiled_parts_give_the_same_and_another_text_compiles_nothing_anew(sai
 
 def test_a_part_with_a_hook_inside_is_left_out():
     net = Net()
-    assert list(parts([net])) == [net.plain, net.text]
+    assert list(find_compilable([net])) == [net.plain, net.text]
 
 
 @torch.inference_mode()

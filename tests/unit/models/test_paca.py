@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from srcli.models.control import control_net
 from srcli.models.paca import LightPaca, Paca, PixelAware
-from srcli.models.stock import build, skip_widths
+from srcli.models.stock import build_stock, skip_widths
 
 CONFIG = {
     "attention_head_dim": 2,
@@ -34,7 +34,7 @@ def random(net: nn.Module) -> nn.Module:
 
 @pytest.fixture(scope="module")
 def unet() -> UNet2DConditionModel:
-    return random(build(UNet2DConditionModel, CONFIG))
+    return random(build_stock(UNet2DConditionModel, CONFIG))
 
 
 def adapter(form: type[PixelAware]) -> PixelAware:

@@ -24,9 +24,9 @@ def test_rows_of_attention_are_aligned_also_where_there_is_one_position(kind, si
     monkeypatch.setattr(nn.functional, "scaled_dot_product_attention", attend)
     x = torch.randn(2, 64, side, side)
     if kind == "stablesr":
-        time_encoder.Attention(64)(x, torch.randn(2, 8))
+        time_encoder.TimeAttention(64)(x, torch.randn(2, 8))
     else:
-        sr3_unet.Attention(64, 16)(x)
+        sr3_unet.SR3Attention(64, 16)(x)
     assert len(seen) == 3
     for tensor in seen:
         *_, row, element = tensor.stride()

@@ -7,7 +7,7 @@ from diffusers import UNet2DConditionModel
 from tests.unit.models.test_paca import CONFIG, random
 from torch import nn
 
-from srcli.models.stock import build
+from srcli.models.stock import build_stock
 from srcli.models.text_kv_cache import TextKvCache, cache_text_kv
 
 
@@ -16,7 +16,7 @@ def memories(net: nn.Module) -> list[TextKvCache]:
 
 
 def test_the_numbers_are_the_stock_ones() -> None:
-    unet = random(build(UNet2DConditionModel, CONFIG))
+    unet = random(build_stock(UNet2DConditionModel, CONFIG))
     x, text, other = torch.randn(2, 4, 5, 6), torch.randn(2, 7, 8), torch.randn(2, 9, 8)
     stock = [unet(x, 3, t).sample for t in (text, other)]
     cache_text_kv(unet)
@@ -26,7 +26,7 @@ def test_the_numbers_are_the_stock_ones() -> None:
 
 
 def test_keys_and_values_are_worked_out_once_and_go_with_the_text() -> None:
-    unet = random(build(UNet2DConditionModel, CONFIG))
+    unet = random(build_stock(UNet2DConditionModel, CONFIG))
     cache_text_kv(unet)
     calls = []
     for name, layer in unet.named_modules():

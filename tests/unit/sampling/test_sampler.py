@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from srcli.sampling.noise import NoiseField
-from srcli.sampling.sampler import sample
+from srcli.sampling.sampler import run_sampler
 
 PLACE = st.integers(0, 150)
 
@@ -55,7 +55,7 @@ def test_every_scheduler_finds_the_picture_that_the_denoiser_knows(kind):
     scheduler.set_timesteps(12)
     clean = torch.rand(1, 3, 8, 8) - 0.5
     noise = NoiseField(0)
-    found = sample(Knows(clean, scheduler.alphas_cumprod), scheduler, noise.draw(clean.shape), clean, noise)
+    found = run_sampler(Knows(clean, scheduler.alphas_cumprod), scheduler, noise.draw(clean.shape), clean, noise)
     torch.testing.assert_close(found, clean, atol=0.02, rtol=0)
 
 
@@ -65,7 +65,7 @@ def test_step_noise_comes_from_the_seed_alone(kind):
         scheduler = kind()
         scheduler.set_timesteps(4)
         x = NoiseField(9).draw((1, 1, 8, 8))
-        return sample(Pull(), scheduler, x, x, NoiseField(seed))
+        return run_sampler(Pull(), scheduler, x, x, NoiseField(seed))
 
     torch.manual_seed(1)
     first = run(3)
@@ -85,5 +85,5 @@ def test_progress_counts_the_steps():
     scheduler.set_timesteps(3)
     seen = []
     x = torch.zeros(1, 1, 8, 8)
-    sample(Pull(), scheduler, x, x, on_step=lambda done, total, x, expected: seen.append((done, total)))
+    run_sampler(Pull(), scheduler, x, x, on_step=lambda done, total, x, expected: seen.append((done, total)))
     assert seen == [(1, 3), (2, 3), (3, 3)]

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from srcli.errors import InputError
-from srcli.sampling.layout import Limits, lay, plan
+from srcli.sampling.layout import Limits, find_cheapest_tiles, lay_tiles
 from srcli.sampling.sampler import Tiled
-from srcli.sampling.tiling import gaussian, grid, origins, spread
+from srcli.sampling.tiling import find_origins, gaussian_weight, lay_grid, spread_origins
 from srcli.settings import Sampling, Tiling
 
 SIDE = st.integers(1, 90)
@@ -35,14 +35,14 @@ class Pointwise:
 def test_tiling_a_pointwise_denoiser_changes_nothing(height, width, tiling, batch):
     x, hint = torch.randn(1, 3, height, width), torch.randn(1, 3, 2 * height, 2 * width)
     whole = Pointwise()(x, torch.tensor(7.0), hint)
-    tiled = Tiled(Pointwise(), grid(height, width, tiling), batch)(x, torch.tensor(7.0), hint)
+    tiled = Tiled(Pointwise(), lay_grid(height, width, tiling), batch)(x, torch.tensor(7.0), hint)
     torch.testing.assert_close(tiled, whole, atol=2e-5, rtol=2e-5)
 
 
 @given(height=SIDE, width=SIDE, tiling=tilings())
 def test_every_element_is_covered_and_no_tile_leaves_the_canvas(height, width, tiling):
     seen = torch.zeros(height, width)
-    for tile in grid(height, width, tiling):
+    for tile in lay_grid(height, width, tiling):
         assert tile.top >= 0
         assert tile.left >= 0
         crop = tile.crop(seen)
@@ -53,10 +53,10 @@ def test_every_element_is_covered_and_no_tile_leaves_the_canvas(height, width, t
 
 @given(height=SIDE, width=SIDE, tiling=tilings())
 def test_shares_of_the_tiles_sum_to_one(height, width, tiling):
-    tiles = grid(height, width, tiling)
+    tiles = lay_grid(height, width, tiling)
     share = torch.zeros(height, width)
     tiled = Tiled(Pointwise(), tiles)
-    weight = gaussian(tiles[0].height, tiles[0].width).float()
+    weight = gaussian_weight(tiles[0].height, tiles[0].width).float()
     for tile in tiles:
         tile.crop(share).add_(weight / tile.crop(tiled._cover))
     torch.testing.assert_close(share, torch.ones_like(share), atol=1e-5, rtol=0)
@@ -65,14 +65,14 @@ def test_shares_of_the_tiles_sum_to_one(height, width, tiling):
 @given(length=st.integers(1, 500), tile=st.integers(1, 200), data=st.data())
 def test_neighbours_overlap_at_least_as_asked(length, tile, data):
     overlap = data.draw(st.integers(0, tile - 1))
-    starts = origins(length, tile, overlap)
+    starts = find_origins(length, tile, overlap)
     assert starts[0] == 0
     assert starts[-1] == max(0, length - tile)
     assert all(b - a <= tile - overlap for a, b in zip(starts, starts[1:], strict=False))
 
 
 def test_the_weights_keep_the_official_asymmetry():
-    weight = gaussian(6, 6)
+    weight = gaussian_weight(6, 6)
     torch.testing.assert_close(weight, weight.flip(1))
     assert not torch.allclose(weight, weight.flip(0))
     assert weight.argmax() // 6 == 3
@@ -87,7 +87,7 @@ def test_a_tiling_that_makes_no_sense_is_refused(size, overlap):
 @given(height=st.integers(1, 700), width=st.integers(1, 700))
 def test_planned_tiles_are_equal_and_cover_the_canvas_with_the_overlap(height, width):
     limits = Limits()
-    tiles = plan(height, width, pasd_cost, limits)
+    tiles = find_cheapest_tiles(height, width, pasd_cost, limits)
     assert len({(t.height, t.width) for t in tiles}) == 1
     for side, starts in ((height, {t.top for t in tiles}), (width, {t.left for t in tiles})):
         size = tiles[0].height if side == height else tiles[0].width
@@ -108,19 +108,19 @@ def total(tiles) -> float:
 
 @pytest.mark.parametrize(("latents", "saving"), [(256, 2.5), (512, 5.0)])
 def test_the_plan_beats_the_official_default_layout(latents, saving):
-    official = grid(latents, latents, Tiling(size=320, overlap=8))
-    assert total(official) / total(plan(latents, latents, pasd_cost, Limits())) >= saving
+    official = lay_grid(latents, latents, Tiling(size=320, overlap=8))
+    assert total(official) / total(find_cheapest_tiles(latents, latents, pasd_cost, Limits())) >= saving
 
 
 def test_a_small_canvas_is_taken_whole_and_a_wish_is_granted():
-    assert lay(64, 64, Sampling(), pasd_cost, Limits()) is None
-    tiles = lay(64, 64, Sampling(tile=32, overlap=8), pasd_cost, Limits())
+    assert lay_tiles(64, 64, Sampling(), pasd_cost, Limits()) is None
+    tiles = lay_tiles(64, 64, Sampling(tile=32, overlap=8), pasd_cost, Limits())
     assert tiles is not None
     assert {t.top for t in tiles} == {0, 24, 32}
 
 
 def test_spread_is_even():
-    assert spread(100, 40, 3) == [0, 30, 60]
+    assert spread_origins(100, 40, 3) == [0, 30, 60]
 
 
 def test_a_step_can_be_ended_between_tiles():
@@ -132,7 +132,7 @@ def test_a_step_can_be_ended_between_tiles():
             raise InterruptedError
 
     x, hint = torch.zeros(1, 3, 40, 40), torch.zeros(1, 3, 80, 80)
-    tiles = grid(40, 40, Tiling(size=12, overlap=4))
+    tiles = lay_grid(40, 40, Tiling(size=12, overlap=4))
     tiled = Tiled(Pointwise(), tiles, 2, on_tiles=end_at_the_second)
     with pytest.raises(InterruptedError):
         tiled(x, torch.tensor(0.0), hint)

@@ -13,22 +13,22 @@ from typer.testing import CliRunner
 
 from srcli.cli.train import train_app
 from srcli.degrade.draws import SeededDraws
-from srcli.degrade.jpeg import compress
+from srcli.degrade.jpeg import compress_jpeg
 from srcli.engines.builtin.weights import read_model
 from srcli.errors import InputError, WeightsError
-from srcli.models.builtin import UPSCALE, Shape
-from srcli.train.builtin.aging import add_scratches, age_print, print_picture
+from srcli.models.builtin import UPSCALE, BuiltinShape
+from srcli.train.builtin.aging import add_scratches, make_old_print, print_picture
 from srcli.train.builtin.bank import BankMaker, make_aged_bank
-from srcli.train.builtin.damage import HEAVY_DAMAGE, LIGHT_DAMAGE, measure_damage, reduce_antialiased, spoil
-from srcli.train.builtin.features import FeatureNetwork, Layer, feature_distance, write_features
+from srcli.train.builtin.damage import HEAVY_DAMAGE, LIGHT_DAMAGE, measure_damage, reduce_antialiased, spoil_pictures
+from srcli.train.builtin.features import ConvLayer, FeatureNetwork, feature_distance, write_features
 from srcli.train.builtin.lettering import draw_patch
 from srcli.train.builtin.photos import Photographs, turn_all
-from srcli.train.builtin.session import Plan, train
+from srcli.train.builtin.session import BuiltinTrainPlan, run_builtin_training
 from srcli.train.builtin.teachers import read_teacher
-from srcli.train.builtin.trainer import Stage, Training
+from srcli.train.builtin.trainer import Training, TrainingStage
 
 CPU = torch.device("cpu")
-TINY = Shape(width=8, blocks=1, faithful_blocks=1, crisp_blocks=1, estimator=4)
+TINY = BuiltinShape(width=8, blocks=1, faithful_blocks=1, crisp_blocks=1, estimator=4)
 
 
 def make_patch(side: int = 160, seed: int = 0) -> np.ndarray:
@@ -48,9 +48,9 @@ def folder(tmp_path_factory):
     return made
 
 
-def make_plan(folder, out, **more) -> Plan:
+def make_plan(folder, out, **more) -> BuiltinTrainPlan:
     given = {"seconds": 60.0, "device": CPU, "steps": 4, "cells": 16, "batch": 2, "pairs": 4, "shape": TINY}
-    return Plan(photos=folder, out=out, **(given | more))
+    return BuiltinTrainPlan(photos=folder, out=out, **(given | more))
 
 
 @pytest.mark.parametrize("settings", [LIGHT_DAMAGE, HEAVY_DAMAGE])
@@ -59,7 +59,7 @@ def test_damage_keeps_a_picture_in_its_place(settings):
     sharp = torch.from_numpy(np.stack([make_patch(128, s) for s in range(8)])).permute(0, 3, 1, 2).float() / 255
     clean, near, far = reduce_antialiased(sharp), [], []
     for seed in range(6):
-        small = spoil(sharp, settings, SeededDraws.of(seed))
+        small = spoil_pictures(sharp, settings, SeededDraws.of(seed))
         assert small.shape == (8, 3, 32, 32)
         near.append((small - clean).abs()[..., 4:-4, 4:-4].mean())
         far += [(small - clean.roll(s, axis)).abs()[..., 4:-4, 4:-4].mean() for s in (-1, 1) for axis in (2, 3)]
@@ -68,7 +68,7 @@ def test_damage_keeps_a_picture_in_its_place(settings):
 
 def test_draws_follow_from_the_seed():
     sharp = torch.rand(2, 3, 128, 128)
-    one, same, other = (spoil(sharp, HEAVY_DAMAGE, SeededDraws.of(seed)) for seed in (3, 3, 4))
+    one, same, other = (spoil_pictures(sharp, HEAVY_DAMAGE, SeededDraws.of(seed)) for seed in (3, 3, 4))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
 
@@ -81,7 +81,7 @@ def test_damage_is_measured_as_what_it_is():
     soft = torch.nn.functional.avg_pool2d(torch.nn.functional.pad(clean, (1, 1, 1, 1), mode="reflect"), 3, 1)
     grey = clean + 0.06 * torch.randn(4, 1, 64, 64)
     coloured = clean + 0.06 * torch.randn(4, 3, 64, 64)
-    stored = compress(clean, torch.full((4,), 15.0))
+    stored = compress_jpeg(clean, torch.full((4,), 15.0))
     blur, noise, colour, blocks = (measure_damage(x, clean).mean(0) for x in (soft, grey, coloured, stored))
     assert blur[0] > 0.5 and blur[0] > 3 * noise[0]
     assert noise[1] > 0.5 and colour[2] > 5 * noise[2]
@@ -90,7 +90,7 @@ def test_damage_is_measured_as_what_it_is():
 
 def test_aging_keeps_its_place_and_follows_from_the_seed():
     truth = make_patch(128)
-    one, same, other = (age_print(truth, 2, np.random.default_rng(seed)) for seed in (3, 3, 4))
+    one, same, other = (make_old_print(truth, 2, np.random.default_rng(seed)) for seed in (3, 3, 4))
     assert one.shape == (64, 64, 3)
     assert np.array_equal(one, same) and not np.array_equal(one, other)
 
@@ -116,7 +116,7 @@ def test_without_teachers_the_truth_is_the_answer():
 
 def test_an_aged_bank_has_the_truth_for_an_answer():
     truth = np.stack([make_patch(64, s) for s in range(2)])
-    small = np.stack([age_print(p, 2, np.random.default_rng(0)) for p in truth])
+    small = np.stack([make_old_print(p, 2, np.random.default_rng(0)) for p in truth])
     bank = make_aged_bank([(small, truth)], 2, CPU)
     assert len(bank) == 2 and bank.spoiled.shape[-1] == 32
     assert bool((bank.damage >= 0).all())
@@ -161,7 +161,9 @@ def test_every_kind_of_teacher_answers_four_times_as_large(kind, tmp_path):
 def write_feature_network(path) -> None:
     tensors = {"000.weight": torch.randn(4, 3, 3, 3) * 0.3, "001.weight": torch.randn(4, 1, 5, 5) * 0.3}
     tensors |= {"000.bias": torch.zeros(4), "001.bias": torch.zeros(4)}
-    write_features(path, {"tensors": tensors, "layers": [Layer(stride=2, tap=True), Layer(grouped=True, tap=True)]})
+    write_features(
+        path, {"tensors": tensors, "layers": [ConvLayer(stride=2, tap=True), ConvLayer(grouped=True, tap=True)]}
+    )
 
 
 def test_feature_distance_grows_with_damage(tmp_path):
@@ -181,7 +183,7 @@ def test_every_loss_falls_on_one_bank(tmp_path):
 
     training = Training(Builtin(TINY), FeatureNetwork(tmp_path / "features.safetensors"), CPU, 1)
     seen = []
-    stage = Stage(
+    stage = TrainingStage(
         name="all", seconds=0, steps=101, rate=3e-3, batch=8, features=1, critic=0.3, truth=0.5, warmup=5, average=0.9
     )
     training.run(stage, bank, lambda: seen.append(dict(training.losses)))
@@ -189,14 +191,14 @@ def test_every_loss_falls_on_one_bank(tmp_path):
     assert last["faithful"] < first["faithful"]
     assert {"pixel", "features", "critic", "critic's own"} <= last.keys()
     untouched = {k: v.clone() for k, v in training.model.state_dict().items()}
-    only = Stage(name="crisp", seconds=0, steps=3, rate=1e-3, batch=4, crisp_only=True)
+    only = TrainingStage(name="crisp", seconds=0, steps=3, rate=1e-3, batch=4, crisp_only=True)
     training.run(only, bank, lambda: None)
     changed = {k.split(".")[0] for k, v in training.model.state_dict().items() if not torch.equal(v, untouched[k])}
     assert changed == {"crisp"}
 
 
 def test_a_killed_training_ends_in_the_weights_of_an_unbroken_one(folder, tmp_path):
-    whole = train(make_plan(folder, tmp_path / "whole"), False, lambda text: None)
+    whole = run_builtin_training(make_plan(folder, tmp_path / "whole"), False, lambda text: None)
 
     class Killed(BaseException):
         pass
@@ -206,15 +208,15 @@ def test_a_killed_training_ends_in_the_weights_of_an_unbroken_one(folder, tmp_pa
             raise Killed
 
     with pytest.raises(Killed):
-        train(make_plan(folder, tmp_path / "killed"), False, kill_in_the_second_stage)
-    resumed = train(make_plan(folder, tmp_path / "killed"), True, lambda text: None)
+        run_builtin_training(make_plan(folder, tmp_path / "killed"), False, kill_in_the_second_stage)
+    resumed = run_builtin_training(make_plan(folder, tmp_path / "killed"), True, lambda text: None)
     one, other = read_model(whole).state_dict(), read_model(resumed).state_dict()
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_restoration_begins_with_an_enlarger(folder, tmp_path):
-    up = train(make_plan(folder, tmp_path / "up"), False, lambda text: None)
-    down = train(make_plan(folder, tmp_path / "r", task="restore", start=up), False, lambda text: None)
+    up = run_builtin_training(make_plan(folder, tmp_path / "up"), False, lambda text: None)
+    down = run_builtin_training(make_plan(folder, tmp_path / "r", task="restore", start=up), False, lambda text: None)
     assert read_model(down).shape.scale == UPSCALE // 2
 
 
@@ -239,18 +241,18 @@ def test_the_command_trains_and_prints_the_model(folder, tmp_path):
 def test_a_bad_plan_is_one_line(folder, tmp_path, change, error, words):
     change = change | ({"teachers": tmp_path / "nowhere"} if "teachers" in change else {})
     with pytest.raises(error, match=words):
-        train(make_plan(folder, tmp_path / "o", **change), False, lambda text: None)
+        run_builtin_training(make_plan(folder, tmp_path / "o", **change), False, lambda text: None)
 
 
 def test_a_folder_with_a_training_is_continued_only_on_demand(folder, tmp_path):
     plan = make_plan(folder, tmp_path / "o", steps=1)
     with pytest.raises(InputError, match="no training to resume"):
-        train(plan, True, lambda text: None)
+        run_builtin_training(plan, True, lambda text: None)
     (tmp_path / "o").mkdir()
     (tmp_path / "o" / ".srcli-journal.jsonl").write_text("an album's\n")
-    train(plan, False, lambda text: None)
+    run_builtin_training(plan, False, lambda text: None)
     with pytest.raises(InputError, match="add --resume"):
-        train(plan, False, lambda text: None)
+        run_builtin_training(plan, False, lambda text: None)
     assert (tmp_path / "o" / ".srcli-journal.jsonl").read_text() == "an album's\n"
 
 

@@ -21,7 +21,7 @@ from tests.stablesr_folder import write_adapter, write_base
 from typer.testing import CliRunner, Result
 
 from srcli.cli import app, train_systems
-from srcli.engines.pasd.weights import open_all
+from srcli.engines.pasd.weights import open_pasd
 from srcli.settings import ModelChoice
 from srcli.train import checkpoints, running
 from srcli.train.estimate import StepEstimate
@@ -205,7 +205,7 @@ def test_a_result_is_an_adapter(home: Home, tmp_path: Path) -> None:
     """Every tensor finds its place in the engine, and has the trained value."""
     assert home.train("pasd", tmp_path / "run", 1).exit_code == 0
     choice = ModelChoice(engine="pasd", adapter=str(tmp_path / "run" / "adapter"), base=str(home.sd15))
-    loaded = open_all(choice, Store(offline=True))
+    loaded = open_pasd(choice, Store(offline=True))
     trained = weights(tmp_path / "run")
     for part, net in (("control", loaded.control), ("paca", loaded.paca)):
         for name, value in net.state_dict().items():

@@ -10,7 +10,7 @@ from tests import tiny_bases
 
 from srcli.degrade.presets import PASD
 from srcli.errors import InputError
-from srcli.models.sr3_unet import Shape, SR3UNet
+from srcli.models.sr3_unet import SR3Shape, SR3UNet
 from srcli.train.estimate import estimate_step
 from srcli.train.pairs import DegradedPairs, EnlargedPairs, GrayPairs
 from srcli.train.pictures import PictureFile, survey_pictures
@@ -94,7 +94,7 @@ def test_rates() -> None:
 
 
 def test_an_estimate_counts_what_a_real_step_keeps() -> None:
-    shape = Shape(inner_channel=16, norm_groups=8, multiplier=(1, 2), res_blocks=1, attention=(False, False))
+    shape = SR3Shape(inner_channel=16, norm_groups=8, multiplier=(1, 2), res_blocks=1, attention=(False, False))
     step = SR3Step(SR3UNet(shape))
     picture = torch.rand(2, 3, 32, 32)
     inputs = SR3Inputs(picture, picture, picture, torch.full((2, 1), 0.5), torch.full((2, 1), 0.5))

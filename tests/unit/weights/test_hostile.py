@@ -12,7 +12,7 @@ import torch
 from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 
-from srcli.engines.latent.bases import tokenizer
+from srcli.engines.latent.bases import load_tokenizer
 from srcli.errors import SrcliError, WeightsError
 from srcli.weights.families import detect_family
 from srcli.weights.lock import parse_lock, read_lock, safe_path
@@ -171,7 +171,7 @@ def test_malformed_merges_are_refused(text: str, tmp_path: Path) -> None:
         old.unlink()
     (tmp_path / "tokenizer" / "merges.txt").write_text(text)
     with pytest.raises(WeightsError, match="get the base model again"):
-        tokenizer(tmp_path / "tokenizer")
+        load_tokenizer(tmp_path / "tokenizer")
 
 
 FRAME = "schema = 1\n{}\n[end]\nentries = 0\n"

@@ -14,7 +14,7 @@ from srcli.tasks import Job
 
 if TYPE_CHECKING:
     from srcli.pipeline import EnginePipeline
-    from srcli.sampling.unfinished import Unfinished
+    from srcli.sampling.unfinished import ResumeState
 
 LOADING = "loading"
 OnPictureStep = Callable[[str, int, int], None]  # stage, done, total; an exception it raises ends the picture
@@ -27,7 +27,7 @@ class ComputedPicture:
     picture: Picture
     how: dict[str, object]
     seconds: float
-    kept: Unfinished | None = None  # state to resume from, until the result is written
+    kept: ResumeState | None = None  # state to resume from, until the result is written
 
     def settled(self) -> ComputedPicture:
         """Drop the state for resuming, once the result is written or sent to the writer."""

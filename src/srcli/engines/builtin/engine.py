@@ -37,7 +37,7 @@ PIECE, PIECES = 256, 4
 """Damage is estimated on at most 4x4 evenly spread pieces of this side."""
 
 
-def load(choice: ModelChoice, device: Device) -> BuiltinEngine:
+def load_builtin(choice: ModelChoice, device: Device) -> BuiltinEngine:
     """The packaged model for the task, or one trained by `srcli train builtin` (`--adapter FILE`)."""
     if choice.adapter:
         path = expand_user(choice.adapter)

@@ -9,7 +9,7 @@ from srcli.engines.builtin.engine import HALO, block_memory_need, block_side
 from srcli.engines.runtime.device import Device
 from srcli.engines.runtime.forecast import Forecast
 from srcli.engines.runtime.memory_budget import spare_host_memory
-from srcli.sampling.blocks import blocks
+from srcli.sampling.blocks import cut_blocks
 from srcli.tasks import Job
 
 # FLOP for each pixel of the picture; blocks overlap by about a half.
@@ -17,7 +17,7 @@ FLOP, OVERLAPPING = 1.3e6, 1.5
 CHANNELS = 3  # of the picture and its result, a byte each
 
 
-def forecast(job: Job, size: Size, device: Device) -> Forecast:
+def forecast_builtin(job: Job, size: Size, device: Device) -> Forecast:
     """The plan for a picture of this size."""
     target = job.target(*size)
     (width, height), flop = size, 0.0
@@ -29,7 +29,7 @@ def forecast(job: Job, size: Size, device: Device) -> Forecast:
         width, height = 4 * width, 4 * height
     levels, picture = CHANNELS * target[0] * target[1], CHANNELS * width * height
     kept = picture + (levels if levels < spare_host_memory(device) - picture else 0)
-    pieces = list(blocks(height, width, block_side(device), HALO))
+    pieces = list(cut_blocks(height, width, block_side(device), HALO))
     memory = block_memory_need(device).bytes(max(piece.outer.height * piece.outer.width for piece in pieces))
     overlap = OVERLAPPING if len(pieces) > 1 else 1
     plan = Forecast("builtin", target, 1, len(pieces), None, 1, flop * overlap, memory)

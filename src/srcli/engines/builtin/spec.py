@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from srcli.engines.base import AdapterEvidence, Engine, EngineSpec, Preset, Profile, Size, TaskSupport
+from srcli.engines.base import AdapterEvidence, Engine, EngineSpec, Preset, Size, TaskSupport, VariantProfile
 from srcli.settings import ModelChoice, Sampling
 from srcli.tasks import RESTORE, UPSCALE, Job
 
@@ -24,15 +24,15 @@ LICENSE = "Apache-2.0; results may be sold: https://www.apache.org/licenses/LICE
 
 
 def _load(choice: ModelChoice, device: Device, store: Store) -> Engine:
-    from srcli.engines.builtin.engine import load
+    from srcli.engines.builtin.engine import load_builtin
 
-    return load(choice, device)
+    return load_builtin(choice, device)
 
 
 def _forecast(choice: ModelChoice, job: Job, size: Size, device: Device) -> Forecast:
-    from srcli.engines.builtin.forecast import forecast
+    from srcli.engines.builtin.forecast import forecast_builtin
 
-    return forecast(job, size, device)
+    return forecast_builtin(job, size, device)
 
 
 def _entries(choice: ModelChoice) -> tuple[str, ...]:
@@ -55,7 +55,7 @@ SPEC = EngineSpec(
     about="our own small network, in the package ([model card](docs/builtin-model.md))",
     needs="nothing; seconds on a laptop",
     tasks={UPSCALE.name: TaskSupport(rank=90), RESTORE.name: TaskSupport(rank=90, variant="restore")},
-    profile=Profile(
+    profile=VariantProfile(
         defaults=Sampling(fidelity=FIDELITY, damage="auto"),
         presets={"draft": Preset(sampling=Sampling(fidelity=1.0))},
     ),

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from srcli.errors import MachineError, WeightsError
 from srcli.files import replace_file
-from srcli.models.builtin import Builtin, Shape
+from srcli.models.builtin import Builtin, BuiltinShape
 from srcli.weights.header import read_header
 from srcli.weights.open import load_into, load_state
 
 
-def write_model(path: Path, shape: Shape, state: Mapping[str, Tensor], task: str) -> None:
+def write_model(path: Path, shape: BuiltinShape, state: Mapping[str, Tensor], task: str) -> None:
     """A full disk leaves the last file whole."""
     halves = {name: tensor.half().contiguous() for name, tensor in state.items()}
     try:
@@ -51,11 +51,11 @@ def refold_model(model: Builtin, fold: int) -> Builtin:
     return made
 
 
-def read_shape(path: Path) -> Shape:
+def read_shape(path: Path) -> BuiltinShape:
     try:
         given: dict[str, Any] = json.loads(read_header(path).metadata["shape"])
-        known = {f.name for f in fields(Shape)}
+        known = {f.name for f in fields(BuiltinShape)}
         sizes: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items() if k in known}
-        return Shape(**sizes)
+        return BuiltinShape(**sizes)
     except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{path} is not a model of the built-in engine: choose another file") from error

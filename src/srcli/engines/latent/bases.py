@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from srcli.errors import WeightsError
-from srcli.models.stock import build
+from srcli.models.stock import build_stock
 from srcli.settings import ModelChoice
 from srcli.weights.families import detect_family, require_family
 from srcli.weights.local import Located
@@ -48,11 +48,11 @@ def open_folder(located: Located, family: str, with_unet: bool, dtype: torch.dty
     if with_unet:
         path = weight_files(located.part("unet"))[0]
         require_family(detect_family(path), path, kind="unet", family=family)
-        unet = tensors(located.part("unet"), dtype=dtype)
+        unet = read_tensors(located.part("unet"), dtype=dtype)
     return Base(
         load_component(AutoencoderKL, located.part("vae")),
         open_text_encoder(located.part("text_encoder"), family),
-        tokenizer(located.part("tokenizer")),
+        load_tokenizer(located.part("tokenizer")),
         checked_schedule(read_config(located.part("scheduler"), SCHEDULE), located.part("scheduler")),
         unet,
         located.folder / "unet",
@@ -80,7 +80,7 @@ def open_file(
     return Base(
         vae_model(lent, single.vae, path),
         text_model(lent, single.text, path),
-        tokenizer(lent.part("tokenizer")),
+        load_tokenizer(lent.part("tokenizer")),
         checked_schedule(read_config(lent.part("scheduler"), SCHEDULE), lent.part("scheduler")),
         single.unet,
         path,
@@ -92,7 +92,7 @@ def vae_model(lent: Located, state: State | None, source: Path) -> AutoencoderKL
     """A VAE from a single file's weights, or the lender's own."""
     if state is None:
         return load_component(AutoencoderKL, lent.part("vae"))
-    return load_into(build(AutoencoderKL, read_config(lent.part("vae"))), state, source)
+    return load_into(build_stock(AutoencoderKL, read_config(lent.part("vae"))), state, source)
 
 
 def text_model(lent: Located, state: State | None, source: Path) -> nn.Module:
@@ -120,7 +120,7 @@ def merge_loras(
     return made_of
 
 
-def tensors(folder: Path, names: Collection[str] | None = None, dtype: torch.dtype | None = None) -> State:
+def read_tensors(folder: Path, names: Collection[str] | None = None, dtype: torch.dtype | None = None) -> State:
     """A component's weights, or of these only `names`; one file or several. For `dtype` see `load_state`."""
     files = weight_files(folder)
     if len(files) == 1:
@@ -134,7 +134,7 @@ def dtype_to_read(choice: ModelChoice, dtype: torch.dtype | None) -> torch.dtype
     return None if choice.loras or choice.blend < 1 else dtype
 
 
-def tokenizer(folder: Path) -> Any:
+def load_tokenizer(folder: Path) -> Any:
     with library_errors(folder, "get the base model again"):
         return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
 

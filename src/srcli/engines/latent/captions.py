@@ -33,7 +33,7 @@ MODELS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-class Reader(Protocol):
+class CaptionReader(Protocol):
     """A model that says what a picture shows."""
 
     def read(self, picture: Levels) -> str:
@@ -119,7 +119,7 @@ class Describer:
     store: Store
     device: Device
     allow_pickle: bool = False
-    _readers: dict[str, Reader | None] = field(default_factory=dict)
+    _readers: dict[str, CaptionReader | None] = field(default_factory=dict)
 
     def describe(self, hint: Tensor, how: str) -> str:
         """Words for a picture (1, 3, H, W). `auto` captions it if a captioner is here, and says if not."""
@@ -128,9 +128,9 @@ class Describer:
         if how not in self._readers:
             self._readers[how] = self._find(how)
         reader = self._readers[how]
-        return "" if reader is None else reader.read(levels(hint))
+        return "" if reader is None else reader.read(tensor_to_pixels(hint))
 
-    def _find(self, how: str) -> Reader | None:
+    def _find(self, how: str) -> CaptionReader | None:
         kind = "caption" if how == "auto" else how
         name = next((name for name in MODELS[kind] if self._usable(name)), None)
         if name is None and how == "auto":
@@ -146,7 +146,7 @@ class Describer:
         return self.store.has(name) and (self.allow_pickle or not pickled)
 
 
-def levels(picture: Tensor) -> Levels:
+def tensor_to_pixels(picture: Tensor) -> Levels:
     if picture.dtype is torch.uint8:
         return picture[0].permute(1, 2, 0).numpy()
     return (to_unit_float(picture)[0].float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()

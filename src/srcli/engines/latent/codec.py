@@ -19,7 +19,7 @@ from srcli.engines.runtime.oom_fallback import MemorySavings
 from srcli.engines.runtime.placement import on_device, place_network, vae_dtype
 from srcli.errors import PictureError
 from srcli.memory import is_out_of_memory, release_memory
-from srcli.models.banded_vae import After, decode, encode
+from srcli.models.banded_vae import After, decode_in_bands, encode_in_bands
 from srcli.models.row_bands import Bands, Spilling
 from srcli.sampling.hint import to_unit_float
 
@@ -58,7 +58,9 @@ class Codec:
         """Mean and deviation of the unscaled latents of a picture, in levels or in 0..1."""
 
         def run(bands: Bands) -> Tensor:
-            return encode(self.net, picture, bands, after, lambda part: self._here(to_unit_float(part) * 2 - 1))
+            return encode_in_bands(
+                self.net, picture, bands, after, lambda part: self._here(to_unit_float(part) * 2 - 1)
+            )
 
         mean, log_variance = self._sound(run, "encoding", picture[0, 0].numel()).float().chunk(2, dim=1)
         return mean, (0.5 * log_variance.clamp(-30, 20)).exp()
@@ -73,7 +75,7 @@ class Codec:
         """The picture in 0..1, fp32, before it is clamped."""
 
         def run(bands: Bands) -> Tensor:
-            return decode(self.net, self._here(latents / self.net.config.scaling_factor), bands, after)
+            return decode_in_bands(self.net, self._here(latents / self.net.config.scaling_factor), bands, after)
 
         return self._sound(run, "decoding", latents[0, 0].numel() * self.factor**2).float().div_(2).add_(0.5)
 
@@ -89,11 +91,11 @@ class Codec:
     def _sound(self, run: Callable[[Bands], Tensor], what: str, pixels: int) -> Tensor:
         """What `run` gives; where half precision overflows, in full. The next picture starts as this one did."""
         found, dtype = self._roomy(run, pixels), self.net.dtype
-        if not sound(found) and dtype is not torch.float32:
+        if not is_valid_picture(found) and dtype is not torch.float32:
             self.net.float()
             found = self._roomy(run, pixels)
             self.net.to(dtype)
-        if not sound(found):
+        if not is_valid_picture(found):
             raise PictureError(f"{what} gave no picture, even in float32: choose another base model", "not-finite")
         return found
 
@@ -110,7 +112,7 @@ class Codec:
             return run(SPARING)
 
 
-def sound(x: Tensor) -> bool:
+def is_valid_picture(x: Tensor) -> bool:
     """Whether these can be a picture: finite, and not all one number, as an overflow leaves them."""
     low, high = x.aminmax()
     return bool(torch.isfinite(low) & torch.isfinite(high) & (low < high))

@@ -14,7 +14,7 @@ from srcli.engines.runtime.device import Device
 from srcli.engines.runtime.forecast import Forecast
 from srcli.engines.runtime.memory_budget import MemoryNeed, Placement, plan_placement
 from srcli.engines.runtime.placement import BYTES_A_LATENT, vae_dtype
-from srcli.sampling.layout import Cost, Limits, lay
+from srcli.sampling.layout import Cost, Limits, lay_tiles
 from srcli.sampling.tiling import Tile
 from srcli.settings import Sampling
 
@@ -48,7 +48,7 @@ class LatentNetworks:
 def plan_tiles(networks: LatentNetworks, shown: Size, sampling: Sampling, limits: Limits) -> list[Tile]:
     """Tiles of the canvas for a picture that the engine is shown in this size."""
     canvas = max(1, shown[1] // UNIT), max(1, shown[0] // UNIT)
-    return lay(*canvas, sampling, networks.cost, limits) or [Tile(0, 0, *canvas)]
+    return lay_tiles(*canvas, sampling, networks.cost, limits) or [Tile(0, 0, *canvas)]
 
 
 def forecast_latent(
@@ -73,7 +73,7 @@ def forecast_latent(
         len(tiles),
         (tiles[0].width, tiles[0].height),
         at_once,
-        calls(sampling) * len(tiles) * (cost or networks.cost)(latents) + vae_work(canvas),
+        count_predictions(sampling) * len(tiles) * (cost or networks.cost)(latents) + vae_work(canvas),
         peak_memory(sampling_memory, canvas * UNIT**2, need.fixed(placement), device),
     )
 
@@ -83,7 +83,7 @@ def canvas_latents(tiles: list[Tile]) -> int:
     return max(t.top + t.height for t in tiles) * max(t.left + t.width for t in tiles)
 
 
-def calls(sampling: Sampling) -> int:
+def count_predictions(sampling: Sampling) -> int:
     """Predictions for each tile: two at steps that are guided."""
     steps = int(sampling.steps or 1)
     guided = (sampling.guidance or 0) > 1

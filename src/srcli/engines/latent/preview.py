@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from srcli import __version__
-from srcli.engines.latent.captions import levels
+from srcli.engines.latent.captions import tensor_to_pixels
 from srcli.engines.runtime.device import Device
 from srcli.engines.runtime.memory_budget import AMPLE
 from srcli.engines.runtime.placement import place_step_networks
@@ -48,7 +48,9 @@ class Preview:
         if monotonic() < self._due:
             return
         try:
-            self._renew(shrunk(latents).cpu())  # here the device has done its steps: what follows is the preview's time
+            self._renew(
+                shrink_latents(latents).cpu()
+            )  # here the device has done its steps: what follows is the preview's time
             return
         except Exception as error:
             reason = (str(error) or type(error).__name__).splitlines()[0]
@@ -65,12 +67,12 @@ class Preview:
     def _renew(self, latents: Tensor) -> None:
         began = monotonic()
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        write_picture(Picture(pixels=levels(self.decode(latents))), self._file, made=MADE)
+        write_picture(Picture(pixels=tensor_to_pixels(self.decode(latents))), self._file, made=MADE)
         now = monotonic()
         self._due = now + max(EVERY, (now - began) / SHARE)
 
 
-def shrunk(latents: Tensor) -> Tensor:
+def shrink_latents(latents: Tensor) -> Tensor:
     """No more than the most, in the same shape."""
     factor = math.sqrt(MOST / latents[0, 0].numel())
     if factor >= 1:

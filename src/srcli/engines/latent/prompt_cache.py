@@ -13,7 +13,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from srcli.engines.latent.bases import open_text_encoder, tokenizer
+from srcli.engines.latent.bases import load_tokenizer, open_text_encoder
 from srcli.engines.latent.prompts import TextEncoder
 from srcli.engines.runtime.device import Device
 from srcli.engines.runtime.memory_budget import AMPLE
@@ -47,7 +47,7 @@ class PromptEncoder:
         hashes = sorted((path, digest) for path, digest in base.sha256.items() if path.startswith(PARTS))
         made_by = json.dumps([hashes, str(device)]).encode()
         kept = cache / FOLDER / hashlib.sha256(made_by).hexdigest()[:16]
-        return cls(tokenizer(base.part("tokenizer")), base.part("text_encoder"), family, device, kept)
+        return cls(load_tokenizer(base.part("tokenizer")), base.part("text_encoder"), family, device, kept)
 
     def with_network(self, net: nn.Module) -> PromptEncoder:
         """This one with a network that is not the base's own, so nothing that it makes is kept."""

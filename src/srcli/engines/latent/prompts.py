@@ -64,13 +64,13 @@ class TextEncoder:
         return [self.tokenizer.bos_token_id, *ids, *ends]
 
 
-def positive(task: Task, text: str, caption: str) -> str:
+def build_positive_prompt(task: Task, text: str, caption: str) -> str:
     """What the result shall show: the caption, the user's words and the task's own, joined by commas."""
-    whole = joined([caption, text])
+    whole = join_phrases([caption, text])
     for word, better in task.replace_words:
         whole = whole.replace(word, better)
-    return joined([whole, task.added_prompt])
+    return join_phrases([whole, task.added_prompt])
 
 
-def joined(parts: Iterable[str]) -> str:
+def join_phrases(parts: Iterable[str]) -> str:
     return ", ".join(part.strip() for part in parts if part.strip())

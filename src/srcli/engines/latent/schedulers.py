@@ -36,7 +36,7 @@ SCHEDULERS: Mapping[str, tuple[Any, Mapping[str, Any]]] = {
 }
 
 
-def scheduler(name: str, config: Mapping[str, Any], steps: int) -> Any:
+def build_scheduler(name: str, config: Mapping[str, Any], steps: int) -> Any:
     """A diffusers scheduler of this kind over the noise schedule that a base or adapter was trained with."""
     silence_libraries()
     cls, extra = SCHEDULERS[name]
@@ -75,7 +75,7 @@ STOCK = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, 
 
 def check_steps(name: str, steps: int) -> None:
     """Refuse a number of steps that a scheduler cannot take, on Stable Diffusion's own noise schedule."""
-    scheduler(name, STOCK, steps)
+    build_scheduler(name, STOCK, steps)
 
 
 def ends_in_noise(config: Mapping[str, Any]) -> bool:
@@ -84,13 +84,13 @@ def ends_in_noise(config: Mapping[str, Any]) -> bool:
     return bool(UniPCMultistepScheduler.from_config(dict(config)).alphas_cumprod[-1] < NEARLY_NOTHING)
 
 
-def noised(x: Tensor, noise: Tensor, alpha: Tensor) -> Tensor:
+def diffuse_latents(x: Tensor, noise: Tensor, alpha: Tensor) -> Tensor:
     """`x` diffused to where `alpha`, the schedule's alphas_cumprod, says."""
     alpha = alpha.to(x)
     return alpha.sqrt() * x + (1 - alpha).sqrt() * noise
 
 
-def entering(made: Any, x: Tensor) -> Tensor:
+def scale_initial_latents(made: Any, x: Tensor) -> Tensor:
     """Diffused latents in the scale that the scheduler's loop works in: Euler's is that of the noise."""
     if not isinstance(made, EulerDiscreteScheduler):
         return x
@@ -98,7 +98,7 @@ def entering(made: Any, x: Tensor) -> Tensor:
     return scaled
 
 
-def guided(without: Tensor, with_prompt: Tensor, guidance: float) -> Tensor:
+def apply_guidance(without: Tensor, with_prompt: Tensor, guidance: float) -> Tensor:
     """Classifier-free guidance."""
     return without + guidance * (with_prompt - without)
 

@@ -7,7 +7,7 @@ from srcli.engines.base import Size
 SLIMMEST = 16
 
 
-def least(size: Size, short: int) -> Size:
+def ensure_short_side(size: Size, short: int) -> Size:
     """At least `short` pixels on the short side, in the same shape."""
     if min(size) >= short:
         return size

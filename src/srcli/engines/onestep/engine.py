@@ -12,14 +12,14 @@ from torch import Tensor
 from srcli.engines.base import Canvas, EngineSpec, Request, Size
 from srcli.engines.latent.captions import Describer
 from srcli.engines.latent.codec import Codec
-from srcli.engines.latent.prompts import joined
-from srcli.engines.latent.schedulers import noised
-from srcli.engines.latent.sizes import least
+from srcli.engines.latent.prompts import join_phrases
+from srcli.engines.latent.schedulers import diffuse_latents
+from srcli.engines.latent.sizes import ensure_short_side
 from srcli.engines.latent.tiny_codec import TinyCodec
 from srcli.engines.onestep.denoiser import OneStepDenoiser, Strengths
-from srcli.engines.onestep.forecast import LIMITS, cost
-from srcli.engines.onestep.spec import PISA, PROCESS, SPEC, Variant
-from srcli.engines.onestep.weights import Loaded, open_all
+from srcli.engines.onestep.forecast import LIMITS, count_onestep_flop
+from srcli.engines.onestep.spec import PISA, PROCESS, SPEC, OneStepVariant
+from srcli.engines.onestep.weights import OneStepNetworks, open_onestep
 from srcli.engines.runtime.compiling import DeferredCompile
 from srcli.engines.runtime.device import Device
 from srcli.engines.runtime.memory_budget import Placement, plan_placement
@@ -27,10 +27,10 @@ from srcli.engines.runtime.oom_fallback import ALL_SAVINGS
 from srcli.engines.runtime.placement import network_memory_need, place_network, place_step_networks
 from srcli.models.text_kv_cache import cache_text_kv
 from srcli.sampling.hint import to_unit_float
-from srcli.sampling.layout import lay
+from srcli.sampling.layout import lay_tiles
 from srcli.sampling.noise import POSTERIOR, START
 from srcli.sampling.one_step import OneStep, alpha_bar
-from srcli.sampling.tiling import Tile, filled_up, gaussian
+from srcli.sampling.tiling import Tile, filled_up, gaussian_weight
 from srcli.settings import ModelChoice, Prompt, Sampling
 from srcli.weights.store import Store
 
@@ -85,17 +85,17 @@ FUNCTION_WORDS = frozenset(
 )
 
 
-def load(choice: ModelChoice, device: Device, store: Store) -> OneStepEngine:
+def load_onestep(choice: ModelChoice, device: Device, store: Store) -> OneStepEngine:
     """A one-step model as chosen, on the device."""
     describer = Describer(store, device, choice.allow_pickle)
-    return OneStepEngine.of(open_all(choice, device, store), device, describer, store)
+    return OneStepEngine.of(open_onestep(choice, device, store), device, describer, store)
 
 
 @dataclass(frozen=True)
 class OneStepEngine:
     """A one-step model's engine."""
 
-    loaded: Loaded
+    loaded: OneStepNetworks
     codec: Codec
     device: Device
     placement: Placement
@@ -107,7 +107,7 @@ class OneStepEngine:
     halo: int = 0
 
     @classmethod
-    def of(cls, loaded: Loaded, device: Device, describer: Describer, store: Store) -> OneStepEngine:
+    def of(cls, loaded: OneStepNetworks, device: Device, describer: Describer, store: Store) -> OneStepEngine:
         cache_text_kv(loaded.unet)
         need = network_memory_need("OneStep", [loaded.unet], [loaded.vae], device.dtype)
         placement = plan_placement(need, device)
@@ -127,7 +127,7 @@ class OneStepEngine:
         return ALL_SAVINGS if self._model.kind == PISA else ALL_SAVINGS - {"split_guidance"}
 
     @property
-    def _model(self) -> Variant:
+    def _model(self) -> OneStepVariant:
         return self.loaded.variant
 
     @cached_property
@@ -143,12 +143,12 @@ class OneStepEngine:
 
     def working_size(self, size: Size, target: Size, request: Request) -> Size:
         """As large as the result, and at least what the models were trained with."""
-        return least(target, request.sampling.process_size or PROCESS)
+        return ensure_short_side(target, request.sampling.process_size or PROCESS)
 
     def layout(self, height: int, width: int, sampling: Sampling) -> tuple[list[Tile], int] | None:
         if sampling.tile is not None and height * width <= sampling.tile**2:  # as the official programs, by the area
             return None
-        tiles = lay(height, width, sampling, cost, LIMITS)
+        tiles = lay_tiles(height, width, sampling, count_onestep_flop, LIMITS)
         if tiles is None:
             return None
         return tiles, max(1, self.placement.latents // (tiles[0].height * tiles[0].width))
@@ -167,7 +167,7 @@ class OneStepEngine:
         step = OneStep(self._model.timestep, self._model.residual)
         tiny = self._tiny if request.sampling.tiny_vae else self.codec
         finish = partial(_finish, tiny.with_less(request.savings), (hint.shape[2], hint.shape[3]))
-        weight = partial(gaussian, half_up=self._model.half_up)
+        weight = partial(gaussian_weight, half_up=self._model.half_up)
         return Canvas(start, start, denoiser, step, finish, weight)
 
     def provenance(self) -> Mapping[str, str]:
@@ -184,25 +184,25 @@ class OneStepEngine:
             z = self.codec.with_less(request.savings).encode(whole, request.noise.draw(shape, POSTERIOR))
         if self._model.noise_timestep is None:
             return z
-        return noised(z, request.noise.draw(shape, START).to(z), alpha_bar(self._model.noise_timestep))
+        return diffuse_latents(z, request.noise.draw(shape, START).to(z), alpha_bar(self._model.noise_timestep))
 
     def _text(self, hint: Tensor, request: Request) -> Tensor:
         """Embeddings of what is seen, what the user says and what the model was trained to hear."""
         caption = self._caption(hint, request.prompt)
-        text = joined([caption, request.prompt.text, self._model.words])
+        text = join_phrases([caption, request.prompt.text, self._model.words])
         return self.loaded.texts.encode(text, keep=not caption)
 
     def _caption(self, hint: Tensor, prompt: Prompt) -> str:
         if prompt.caption == "auto" and not self._model.described:
             return ""
-        return nouns(self.describer.describe(hint, prompt.caption))
+        return extract_nouns(self.describer.describe(hint, prompt.caption))
 
 
-def nouns(caption: str) -> str:
+def extract_nouns(caption: str) -> str:
     """The words of a caption that may name something to be seen, once each, as the models' tags were listed."""
     words = re.findall(r"[^\W\d_]+(?:-[^\W\d_]+)*", caption.lower())
     kept = [word for word in words if word not in FUNCTION_WORDS and not word.endswith("ing")]
-    return joined(dict.fromkeys(kept))
+    return join_phrases(dict.fromkeys(kept))
 
 
 def _finish(codec: Codec | TinyCodec, size: tuple[int, int], x: Tensor) -> Tensor:

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from srcli.engines.base import Size
 from srcli.engines.latent.forecast import LatentNetworks, canvas_latents, forecast_latent, plan_tiles, vae_work
-from srcli.engines.latent.sizes import least
+from srcli.engines.latent.sizes import ensure_short_side
 from srcli.engines.onestep.denoiser import Strengths
-from srcli.engines.onestep.spec import PISA, PROCESS, find_variant
+from srcli.engines.onestep.spec import PISA, PROCESS, find_onestep_variant
 from srcli.engines.runtime.device import Device
 from srcli.engines.runtime.forecast import Forecast
 from srcli.sampling.layout import Limits
@@ -23,12 +23,14 @@ LIMITS = Limits(smallest=64, largest=96, overlap=32)
 ENCODE, TINY_ENCODE, TINY_DECODE = 273e6, 30e6, 34.4e6
 
 
-def forecast(choice: ModelChoice, job: Job, size: Size, device: Device) -> Forecast:
+def forecast_onestep(choice: ModelChoice, job: Job, size: Size, device: Device) -> Forecast:
     """The plan for a picture of this size."""
-    sampling, target, variant = job.sampling, job.target(*size), find_variant(choice.variant)
-    tiles = plan_tiles(NETWORKS, least(target, sampling.process_size or PROCESS), sampling, LIMITS)
+    sampling, target, variant = job.sampling, job.target(*size), find_onestep_variant(choice.variant)
+    tiles = plan_tiles(NETWORKS, ensure_short_side(target, sampling.process_size or PROCESS), sampling, LIMITS)
     calls = len(Strengths.of_fidelity(sampling.fidelity).terms)
-    plan = forecast_latent(NETWORKS, sampling, target, tiles, device, cost=lambda latents: calls * cost(latents))
+    plan = forecast_latent(
+        NETWORKS, sampling, target, tiles, device, cost=lambda latents: calls * count_onestep_flop(latents)
+    )
     latents = canvas_latents(tiles)
     ends = ends_work(latents, sampling, both=variant.kind == PISA)
     return replace(plan, flop=plan.flop - vae_work(latents) + ends)
@@ -41,9 +43,11 @@ def ends_work(latents: int, sampling: Sampling, both: bool) -> float:
     return ((TINY_ENCODE if both else ENCODE) + TINY_DECODE) * latents
 
 
-def cost(latents: int) -> float:
+def count_onestep_flop(latents: int) -> float:
     """FLOP of one prediction for a tile of so many latents."""
     return LINEAR * latents + QUADRATIC * latents**2
 
 
-NETWORKS = LatentNetworks(name="onestep", title="OneStep", steps=0.87e9, vae=0.084e9, others=0.0, cost=cost)
+NETWORKS = LatentNetworks(
+    name="onestep", title="OneStep", steps=0.87e9, vae=0.084e9, others=0.0, cost=count_onestep_flop
+)

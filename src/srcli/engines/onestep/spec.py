@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from srcli.engines.base import AdapterEvidence, Engine, EngineSpec, Preset, Profile, Size, TaskSupport
+from srcli.engines.base import AdapterEvidence, Engine, EngineSpec, Preset, Size, TaskSupport, VariantProfile
 from srcli.errors import InputError
 from srcli.files import expand_user, is_dir, is_file
 from srcli.settings import ColorFix, ModelChoice, Sampling
@@ -31,7 +31,7 @@ PROCESS = 512  # pixels of the short side that all were trained with
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Variant:
+class OneStepVariant:
     """One of the published models.
 
     `kind`: what its file says that it is. `timestep`: the one that the UNet is told. `noise_timestep`: up to which the
@@ -52,21 +52,21 @@ class Variant:
 
 
 USUAL = "pisa"
-VARIANTS: Mapping[str, Variant] = MappingProxyType(
+VARIANTS: Mapping[str, OneStepVariant] = MappingProxyType(
     {
         variant.name: variant
         for variant in (
-            Variant(name=USUAL, adapter="pisa-sr", kind=PISA, timestep=1, residual=True, described=False),
-            Variant(name="osediff", adapter="osediff", kind=OSEDIFF, timestep=999, half_up=True),
-            Variant(name="osediff-face", adapter="osediff-face", kind=OSEDIFF, timestep=999, half_up=True),
-            Variant(name=GDPO, adapter="gdpo", kind=GDPO, timestep=100, noise_timestep=250, words=CLEAN_PROMPT),
+            OneStepVariant(name=USUAL, adapter="pisa-sr", kind=PISA, timestep=1, residual=True, described=False),
+            OneStepVariant(name="osediff", adapter="osediff", kind=OSEDIFF, timestep=999, half_up=True),
+            OneStepVariant(name="osediff-face", adapter="osediff-face", kind=OSEDIFF, timestep=999, half_up=True),
+            OneStepVariant(name=GDPO, adapter="gdpo", kind=GDPO, timestep=100, noise_timestep=250, words=CLEAN_PROMPT),
         )
     }
 )
 ADAPTERS = tuple(variant.adapter for variant in VARIANTS.values())
 
 
-def find_variant(name: str | None) -> Variant:
+def find_onestep_variant(name: str | None) -> OneStepVariant:
     """The variant that was asked for, else the usual one."""
     if (name or USUAL) not in VARIANTS:
         raise InputError(f"`variant` {name!r} is unknown to the onestep engine: choose one of {', '.join(VARIANTS)}")
@@ -74,19 +74,19 @@ def find_variant(name: str | None) -> Variant:
 
 
 def _load(choice: ModelChoice, device: Device, store: Store) -> Engine:
-    from srcli.engines.onestep.engine import load
+    from srcli.engines.onestep.engine import load_onestep
 
-    return load(choice, device, store)
+    return load_onestep(choice, device, store)
 
 
 def _forecast(choice: ModelChoice, job: Job, size: Size, device: Device) -> Forecast:
-    from srcli.engines.onestep.forecast import forecast
+    from srcli.engines.onestep.forecast import forecast_onestep
 
-    return forecast(choice, job, size, device)
+    return forecast_onestep(choice, job, size, device)
 
 
 def _entries(choice: ModelChoice) -> tuple[str, ...]:
-    return find_variant(choice.variant).adapter, choice.base or BASE
+    return find_onestep_variant(choice.variant).adapter, choice.base or BASE
 
 
 def _recognizes(evidence: AdapterEvidence) -> bool:
@@ -97,7 +97,7 @@ def _recognizes(evidence: AdapterEvidence) -> bool:
 def _resolve(choice: ModelChoice, store: Store) -> ModelChoice:
     """With the variant that the adapter is; without an adapter the first one whose weights are here."""
     if choice.variant is not None:
-        return replace(choice, variant=find_variant(choice.variant).name)
+        return replace(choice, variant=find_onestep_variant(choice.variant).name)
     if choice.adapter is None:
         here = (v.name for v in VARIANTS.values() if store.opens(v.adapter, choice.allow_pickle))
         return replace(choice, variant=next(here, USUAL))
@@ -116,9 +116,9 @@ def _variant_of_file(path: Path) -> str | None:
     return next((variant.name for variant in VARIANTS.values() if variant.kind == kind), None)
 
 
-def _profile(fidelity: float | None = None, color_fix: ColorFix = "adain") -> Profile:
+def _profile(fidelity: float | None = None, color_fix: ColorFix = "adain") -> VariantProfile:
     defaults = Sampling(fidelity=fidelity, color_fix=color_fix)
-    return Profile(defaults=defaults, presets={"draft": Preset(sampling=Sampling(tiny_vae=True))})
+    return VariantProfile(defaults=defaults, presets={"draft": Preset(sampling=Sampling(tiny_vae=True))})
 
 
 SPEC = EngineSpec(

@@ -12,14 +12,14 @@ from srcli.engines.latent.bases import (
     checked_schedule,
     merge_loras,
     open_text_encoder,
-    tensors,
+    read_tensors,
 )
 from srcli.engines.latent.prompt_cache import PromptEncoder
-from srcli.engines.onestep.spec import BASE, GDPO, PISA, VARIANTS, Variant, find_variant
+from srcli.engines.onestep.spec import BASE, GDPO, PISA, VARIANTS, OneStepVariant, find_onestep_variant
 from srcli.engines.runtime.device import Device
 from srcli.errors import WeightsError
 from srcli.models.low_rank import LowRank
-from srcli.models.stock import build
+from srcli.models.stock import build_stock
 from srcli.settings import ModelChoice
 from srcli.weights.families import detect_family, family_of_width, require_family
 from srcli.weights.local import Located
@@ -33,10 +33,10 @@ NETWORKS = ("unet", "vae")
 
 
 @dataclass(frozen=True)
-class Loaded:
+class OneStepNetworks:
     """Everything, on the CPU. `semantic`: PiSA-SR's semantic part once more, beside the weights."""
 
-    variant: Variant
+    variant: OneStepVariant
     unet: UNet2DConditionModel
     vae: AutoencoderKL
     texts: PromptEncoder
@@ -44,9 +44,9 @@ class Loaded:
     made_of: Mapping[str, str]
 
 
-def open_all(choice: ModelChoice, device: Device, store: Store) -> Loaded:
+def open_onestep(choice: ModelChoice, device: Device, store: Store) -> OneStepNetworks:
     """All networks for this choice; nothing is read before it is known to fit."""
-    usual = find_variant(choice.variant)
+    usual = find_onestep_variant(choice.variant)
     given = store.resolve(choice.adapter or usual.adapter, "adapter", allow_pickle=choice.allow_pickle)
     kind = _kind(given)
     variant = _variant(choice, given, kind)
@@ -62,7 +62,7 @@ def open_all(choice: ModelChoice, device: Device, store: Store) -> Loaded:
     if choice.loras:
         texts, said = _merge_loras(choice, store, unet, texts, base)
         made_of |= said
-    return Loaded(variant, unet, vae, texts, semantic, made_of)
+    return OneStepNetworks(variant, unet, vae, texts, semantic, made_of)
 
 
 def _kind(given: Located) -> str:
@@ -77,12 +77,12 @@ def _kind(given: Located) -> str:
     return found.kind
 
 
-def _variant(choice: ModelChoice, given: Located, kind: str) -> Variant:
+def _variant(choice: ModelChoice, given: Located, kind: str) -> OneStepVariant:
     """The variant that was asked for, else that of the entry, else the first of this kind."""
     fitting = [variant for variant in VARIANTS.values() if variant.kind == kind]
     if choice.variant is None:
         return next((variant for variant in fitting if variant.adapter == given.name), fitting[0])
-    if (asked := find_variant(choice.variant)).kind != kind:
+    if (asked := find_onestep_variant(choice.variant)).kind != kind:
         raise WeightsError(f"{given.name}: this is {fitting[0].name}, and `variant` {asked.name} needs another adapter")
     return asked
 
@@ -116,7 +116,7 @@ def _open_networks(located: Located, family: str) -> tuple[UNet2DConditionModel,
     folder = located.part("unet")
     path = weight_files(folder)[0]
     require_family(detect_family(path), path, kind="unet", family=family)
-    unet = load_into(build(UNet2DConditionModel, read_config(folder)), tensors(folder), folder)
+    unet = load_into(build_stock(UNet2DConditionModel, read_config(folder)), read_tensors(folder), folder)
     return unet, load_component(AutoencoderKL, located.part("vae"))
 
 

@@ -13,21 +13,21 @@ from torch import Tensor
 from srcli.engines.base import Canvas, EngineSpec, Request, Size
 from srcli.engines.latent.captions import Describer
 from srcli.engines.latent.codec import Codec
-from srcli.engines.latent.prompts import TextEncoder, positive
-from srcli.engines.latent.schedulers import guided_steps, scheduler
-from srcli.engines.latent.sizes import least
-from srcli.engines.pasd.forecast import cost, grey_size, kept
-from srcli.engines.pasd.sampling import Nets, PasdDenoiser, feature_source_steps, start
+from srcli.engines.latent.prompts import TextEncoder, build_positive_prompt
+from srcli.engines.latent.schedulers import build_scheduler, guided_steps
+from srcli.engines.latent.sizes import ensure_short_side
+from srcli.engines.pasd.forecast import count_kept_bytes, count_pasd_flop, grey_size
+from srcli.engines.pasd.sampling import Nets, PasdDenoiser, draw_initial_latents, feature_source_steps
 from srcli.engines.pasd.spec import SPEC
-from srcli.engines.pasd.weights import Loaded, open_all
+from srcli.engines.pasd.weights import PasdNetworks, open_pasd
 from srcli.engines.runtime.compiling import DeferredCompile
 from srcli.engines.runtime.device import Device
-from srcli.engines.runtime.memory_budget import MemoryNeed, Placement, budget, plan_placement
+from srcli.engines.runtime.memory_budget import MemoryNeed, Placement, find_memory_budget, plan_placement
 from srcli.engines.runtime.oom_fallback import ALL_SAVINGS
 from srcli.engines.runtime.placement import network_memory_need, place_step_networks
 from srcli.models.shared_cfg_prefix import SharedCfgPrefix
 from srcli.models.text_kv_cache import cache_text_kv
-from srcli.sampling.layout import Limits, lay
+from srcli.sampling.layout import Limits, lay_tiles
 from srcli.sampling.noise import POSTERIOR
 from srcli.sampling.tiling import Tile
 from srcli.settings import ModelChoice, Sampling
@@ -36,14 +36,14 @@ from srcli.weights.store import Store
 log = logging.getLogger(__name__)
 
 
-def load(choice: ModelChoice, device: Device, store: Store) -> Pasd:
+def load_pasd(choice: ModelChoice, device: Device, store: Store) -> PasdEngine:
     """PASD as chosen, on the device."""
     describer = Describer(store, device, choice.allow_pickle)
-    return replace(Pasd.of(open_all(choice, store, device.dtype), device, describer), variant=choice.variant)
+    return replace(PasdEngine.of(open_pasd(choice, store, device.dtype), device, describer), variant=choice.variant)
 
 
 @dataclass(frozen=True)
-class Pasd:
+class PasdEngine:
     """PASD's engine."""
 
     nets: Nets
@@ -63,12 +63,12 @@ class Pasd:
     supported_savings: Collection[str] = ALL_SAVINGS
 
     @classmethod
-    def of(cls, loaded: Loaded, device: Device, describer: Describer) -> Pasd:
+    def of(cls, loaded: PasdNetworks, device: Device, describer: Describer) -> PasdEngine:
         for net in (loaded.unet, loaded.control):
             cache_text_kv(net)
         steps, base = (loaded.unet, loaded.paca, loaded.control), loaded.base
         need = network_memory_need("PASD", steps, (base.vae, base.text_encoder), device.dtype)
-        placement, memory = plan_placement(need, device), budget(device)
+        placement, memory = plan_placement(need, device), find_memory_budget(device)
         place_step_networks(steps, device, placement)
         nets = Nets(*steps, device, SharedCfgPrefix(loaded.unet, loaded.control))
         texts = TextEncoder.of(base.tokenizer, base.text_encoder, device, placement)
@@ -85,12 +85,12 @@ class Pasd:
     def working_size(self, size: Size, target: Size, request: Request) -> Size:
         """As large as the result, at least what PASD was tuned for, in whole latents; colours need no more."""
         least_side = request.sampling.process_size or 0
-        width, height = grey_size(size, least_side) if request.task.grey_hint else least(target, least_side)
+        width, height = grey_size(size, least_side) if request.task.grey_hint else ensure_short_side(target, least_side)
         unit = self.codec.factor
         return max(unit, width // unit * unit), max(unit, height // unit * unit)
 
     def layout(self, height: int, width: int, sampling: Sampling) -> tuple[list[Tile], int] | None:
-        tiles = lay(height, width, sampling, cost, Limits())
+        tiles = lay_tiles(height, width, sampling, count_pasd_flop, Limits())
         if tiles is None:
             return None
         return tiles, max(1, self._latents(tiles, sampling) // (tiles[0].height * tiles[0].width))
@@ -98,13 +98,13 @@ class Pasd:
     def _latents(self, tiles: Sequence[Tile], sampling: Sampling) -> int:
         """Of all tiles in a call, beside what stays from step to step. TooLarge: a CPU has no room left for any."""
         device = self.nets.device
-        need = replace(self.memory_need, kept=kept(tiles, sampling, device))
+        need = replace(self.memory_need, kept=count_kept_bytes(tiles, sampling, device))
         return need.latents(self.placement, self.memory) if device.accelerated else plan_placement(need, device).latents
 
     def prepare(self, hint: Tensor, request: Request) -> Canvas:
         self._deferred_compile.begin(request.savings)
         sampling = request.sampling
-        made = scheduler(str(sampling.scheduler), self.schedule, int(sampling.steps or 1))
+        made = build_scheduler(str(sampling.scheduler), self.schedule, int(sampling.steps or 1))
         shape = (1, 4, hint.shape[2] // self.codec.factor, hint.shape[3] // self.codec.factor)
         codec = self.codec.with_less(request.savings)
         z = codec.encode(hint, request.noise.draw(shape, POSTERIOR))
@@ -118,7 +118,7 @@ class Pasd:
             feature_source_steps(made.timesteps, sampling.reuse or 1),
         )
         finish = partial(_finish, codec)
-        return Canvas(start(z, made, request.noise, sampling.noise_level), hint, led, made, finish)
+        return Canvas(draw_initial_latents(z, made, request.noise, sampling.noise_level), hint, led, made, finish)
 
     def provenance(self) -> Mapping[str, str]:
         return {**self.made_of, **self.placement.said()}
@@ -127,7 +127,7 @@ class Pasd:
         """Embeddings of what to keep away from and of what to show."""
         task, prompt = request.task, request.prompt
         caption = self.describer.describe(hint, prompt.caption)
-        shown = positive(task, prompt.text, caption)
+        shown = build_positive_prompt(task, prompt.text, caption)
         away = task.negative_prompt if prompt.negative is None else prompt.negative
         for text in (shown, away):
             if (count := len(self.texts.pieces(text))) > 1:

@@ -10,7 +10,7 @@ import torch
 
 from srcli.engines.base import Size
 from srcli.engines.latent.forecast import LatentNetworks, forecast_latent, plan_tiles
-from srcli.engines.latent.sizes import least
+from srcli.engines.latent.sizes import ensure_short_side
 from srcli.engines.runtime.device import Device
 from srcli.engines.runtime.forecast import Forecast
 from srcli.sampling.layout import Cost, Limits
@@ -25,24 +25,24 @@ EMBEDDED = 320  # values of each latent that stay of the picture's embedding
 DEEP = 1600  # values of each latent that --reuse keeps for a text: what enters those layers, and three residuals
 
 
-def forecast(job: Job, size: Size, device: Device) -> Forecast:
+def forecast_pasd(job: Job, size: Size, device: Device) -> Forecast:
     """The plan for a picture of this size."""
     sampling, target = job.sampling, job.target(*size)
     short = sampling.process_size or 512
-    shown = grey_size(size, short) if job.task.grey_hint else least(target, short)
+    shown = grey_size(size, short) if job.task.grey_hint else ensure_short_side(target, short)
     tiles = plan_tiles(NETWORKS, shown, sampling, Limits())
     cost = mean_cost(sampling) if sampling.reuse else None
-    plan = forecast_latent(NETWORKS, sampling, target, tiles, device, kept(tiles, sampling, device), cost)
-    host = deep(tiles, sampling, device.dtype) if sampling.reuse and device.accelerated else 0
+    plan = forecast_latent(NETWORKS, sampling, target, tiles, device, count_kept_bytes(tiles, sampling, device), cost)
+    host = count_deep_feature_bytes(tiles, sampling, device.dtype) if sampling.reuse and device.accelerated else 0
     return replace(plan, host=host)
 
 
-def cost(latents: int) -> float:
+def count_pasd_flop(latents: int) -> float:
     """FLOP of one prediction for a tile of so many latents."""
     return LINEAR * latents + QUADRATIC * latents**2
 
 
-NETWORKS = LatentNetworks(name="pasd", title="PASD", steps=1.469e9, vae=0.084e9, others=0.123e9, cost=cost)
+NETWORKS = LatentNetworks(name="pasd", title="PASD", steps=1.469e9, vae=0.084e9, others=0.123e9, cost=count_pasd_flop)
 
 
 def outer_cost(latents: int) -> float:
@@ -54,16 +54,16 @@ def mean_cost(sampling: Sampling) -> Cost:
     """The mean cost of a call, where some steps share the deep layers' work."""
     steps = int(sampling.steps or 1)
     share = math.ceil(steps / (sampling.reuse or 1)) / steps
-    return lambda latents: share * cost(latents) + (1 - share) * outer_cost(latents)
+    return lambda latents: share * count_pasd_flop(latents) + (1 - share) * outer_cost(latents)
 
 
-def kept(tiles: Sequence[Tile], sampling: Sampling, device: Device) -> int:
+def count_kept_bytes(tiles: Sequence[Tile], sampling: Sampling, device: Device) -> int:
     """Bytes on the device that stay from step to step."""
     embedded = EMBEDDED * device.dtype.itemsize * sum(tile.height * tile.width for tile in tiles)
-    return embedded if device.accelerated else embedded + deep(tiles, sampling, device.dtype)
+    return embedded if device.accelerated else embedded + count_deep_feature_bytes(tiles, sampling, device.dtype)
 
 
-def deep(tiles: Sequence[Tile], sampling: Sampling, dtype: torch.dtype) -> int:
+def count_deep_feature_bytes(tiles: Sequence[Tile], sampling: Sampling, dtype: torch.dtype) -> int:
     """Bytes of host memory for deep features that serve several steps."""
     if (sampling.reuse or 1) == 1:
         return 0

@@ -11,9 +11,9 @@ import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
 from torch import Tensor
 
-from srcli.engines.latent.schedulers import entering, guided, noised
+from srcli.engines.latent.schedulers import apply_guidance, diffuse_latents, scale_initial_latents
 from srcli.engines.runtime.device import Device
-from srcli.models.deepcache import around, depth, seen
+from srcli.models.deepcache import capture_deep_features, count_outer_residuals, run_outer_layers
 from srcli.models.paca import PixelAware
 from srcli.models.shared_cfg_prefix import SharedCfgPrefix
 from srcli.sampling.hint import to_unit_float
@@ -78,11 +78,11 @@ class PasdDenoiser:
             return self.predict(x, t, embedding, SHOWN, where)
         if self.split_guidance:
             away, shown = (self.predict(x, t, embedding, texts, where) for texts in (AWAY, SHOWN))
-            return guided(away, shown, self.guidance)
+            return apply_guidance(away, shown, self.guidance)
         with self.nets.equal_halves():
             halves = self.predict(torch.cat([x, x]), t, torch.cat([embedding, embedding]), BOTH, where)
         away, shown = halves.chunk(2)
-        return guided(away, shown, self.guidance)
+        return apply_guidance(away, shown, self.guidance)
 
     def predict(
         self, x: Tensor, t: Tensor, embedding: Tensor, texts: slice, where: Sequence[Tile] | None = None
@@ -95,9 +95,9 @@ class PasdDenoiser:
         key, kept = (where and tuple(where), texts.start, texts.stop), self._kept(self.feature_source_step[float(t)])
         if key in kept:
             return self._around(kept[key], given, here, text).to(x.dtype)
-        with seen(self.nets.unet) as found:
+        with capture_deep_features(self.nets.unet) as found:
             out, down = self._whole(given, here, text, embedding)
-        kept[key] = Deep.of(found[0], down[: depth(self.nets.unet)])
+        kept[key] = Deep.of(found[0], down[: count_outer_residuals(self.nets.unet)])
         return out.to(x.dtype)
 
     def _kept(self, feature_source_step: float) -> dict[tuple[object, ...], Deep]:
@@ -125,7 +125,9 @@ class PasdDenoiser:
         """What the outermost layers predict around deep features of an earlier step."""
         residuals = [residual.to(x.device, non_blocking=True) for residual in kept.residuals]
         with self.nets.paca.attending(residuals):
-            return around(self.nets.unet, x, t, text, kept.features.to(x.device, non_blocking=True), residuals)
+            return run_outer_layers(
+                self.nets.unet, x, t, text, kept.features.to(x.device, non_blocking=True), residuals
+            )
 
     def _text(self, rows: int, texts: slice) -> Tensor:
         """The texts as rows. The same tensor each time: attention remembers it by its identity."""
@@ -156,7 +158,9 @@ def feature_source_steps(timesteps: Tensor, reuse: int) -> dict[float, float]:
     return {t: times[i - i % reuse] for i, t in enumerate(times)} if reuse > 1 else {}
 
 
-def start(z: Tensor, scheduler: Any, noise: NoiseField, level: int | None, official: bool = False) -> Tensor:
+def draw_initial_latents(
+    z: Tensor, scheduler: Any, noise: NoiseField, level: int | None, official: bool = False
+) -> Tensor:
     """Latents to start from: diffused to the first timestep, then once more to `level` with fresh noise.
 
     Without a level the start is pure noise. `official` looks the level up among the steps, as the official program
@@ -164,9 +168,9 @@ def start(z: Tensor, scheduler: Any, noise: NoiseField, level: int | None, offic
     """
     first = noise.draw(z.shape, START).to(z)
     if level is None:
-        return entering(scheduler, first)
+        return scale_initial_latents(scheduler, first)
     alphas = scheduler.alphas_cumprod
     if official and level not in [int(t) for t in scheduler.timesteps]:
         level = int(scheduler.timesteps[-1])
-    once = noised(z, first, alphas[int(scheduler.timesteps[0])])
-    return entering(scheduler, noised(once, noise.draw(z.shape, AGAIN).to(z), alphas[level]))
+    once = diffuse_latents(z, first, alphas[int(scheduler.timesteps[0])])
+    return scale_initial_latents(scheduler, diffuse_latents(once, noise.draw(z.shape, AGAIN).to(z), alphas[level]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from srcli.engines.base import AdapterEvidence, Engine, EngineSpec, Preset, Profile, Size, TaskSupport
+from srcli.engines.base import AdapterEvidence, Engine, EngineSpec, Preset, Size, TaskSupport, VariantProfile
 from srcli.settings import ENGINE_OPTIONS, LoraChoice, ModelChoice, Sampling
 from srcli.tasks import COLORIZE, RESTORE, STYLIZE, UPSCALE, Job
 from srcli.weights.families import detect_header
@@ -22,15 +22,15 @@ KINDS = ("pasd-unet", "pasd-light-unet", "pasd-control")
 
 
 def _load(choice: ModelChoice, device: Device, store: Store) -> Engine:
-    from srcli.engines.pasd.engine import load
+    from srcli.engines.pasd.engine import load_pasd
 
-    return load(choice, device, store)
+    return load_pasd(choice, device, store)
 
 
 def _forecast(choice: ModelChoice, job: Job, size: Size, device: Device) -> Forecast:
-    from srcli.engines.pasd.forecast import forecast
+    from srcli.engines.pasd.forecast import forecast_pasd
 
-    return forecast(job, size, device)
+    return forecast_pasd(job, size, device)
 
 
 def adapter_name(variant: str | None) -> str:
@@ -65,7 +65,7 @@ SPEC = EngineSpec(
         RESTORE.name: TaskSupport(rank=20, base="realistic"),
         COLORIZE.name: TaskSupport(rank=20, variant=COLOR),
     },
-    profile=Profile(
+    profile=VariantProfile(
         defaults=Sampling(
             steps=20,
             guidance=9.0,

@@ -21,14 +21,14 @@ from srcli.engines.latent.bases import (
     merge_loras,
     open_file,
     open_folder,
-    tensors,
+    read_tensors,
 )
 from srcli.engines.latent.schedulers import ends_in_noise
 from srcli.engines.pasd.spec import BASE, COLOR, adapter_name
 from srcli.errors import WeightsError
 from srcli.models.control import control_net
 from srcli.models.paca import LightPaca, Paca, PixelAware
-from srcli.models.stock import build
+from srcli.models.stock import build_stock
 from srcli.settings import ModelChoice
 from srcli.weights.blend import blend_unet
 from srcli.weights.families import Found, detect_family
@@ -45,18 +45,18 @@ CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
 @dataclass(frozen=True)
-class Adapter:
+class PasdAdapter:
     """What PASD trained: a ControlNet, and PACA inside a file that also holds the UNet it was trained with."""
 
     located: Located
     folder: Path
 
     @classmethod
-    def find(cls, choice: ModelChoice, store: Store) -> Adapter:
+    def find(cls, choice: ModelChoice, store: Store) -> PasdAdapter:
         located = store.resolve(
             choice.adapter or adapter_name(choice.variant), "adapter", allow_pickle=choice.allow_pickle
         )
-        return cls(located, checkpoint(located.folder))
+        return cls(located, find_checkpoint_folder(located.folder))
 
     @property
     def unet_files(self) -> list[Path]:
@@ -85,7 +85,7 @@ class Adapter:
 
 
 @dataclass(frozen=True)
-class Loaded:
+class PasdNetworks:
     """Everything, on the CPU; the networks of every step in the precision that was asked for, if any."""
 
     unet: UNet2DConditionModel
@@ -96,17 +96,17 @@ class Loaded:
     made_of: Mapping[str, str]
 
 
-def open_all(choice: ModelChoice, store: Store, dtype: torch.dtype | None = None) -> Loaded:
+def open_pasd(choice: ModelChoice, store: Store, dtype: torch.dtype | None = None) -> PasdNetworks:
     """All networks for this choice, one after the other; nothing is read before it is known to fit.
 
     Those of every step are cast to `dtype` while they are read (or when they have been changed), so that a file's
     own precision is never in memory as a whole. Without one they stay as they are.
     """
     located = find_base(choice, store)
-    adapter = Adapter.find(choice, store)
+    adapter = PasdAdapter.find(choice, store)
     read_as = dtype_to_read(choice, dtype)
     base = open_base(choice, store, located, adapter.found().family, read_as)
-    unet, paca = join(adapter, base, choice.blend, read_as)
+    unet, paca = open_unet_and_paca(adapter, base, choice.blend, read_as)
     if base.vae.config.latent_channels != unet.config.in_channels:
         raise WeightsError(f"{base.source.parent}: its VAE's latents are not this UNet's: choose another base model")
     loras = merge_loras(choice, store, unet, base.text_encoder, adapter.found().family)
@@ -116,10 +116,10 @@ def open_all(choice: ModelChoice, store: Store, dtype: torch.dtype | None = None
     if choice.variant == COLOR:
         _check_color_schedule(adapter, schedule)
     paca.attach(unet)
-    return Loaded(unet, paca, open_control(adapter, dtype), base, schedule or base.schedule, made_of)
+    return PasdNetworks(unet, paca, open_control(adapter, dtype), base, schedule or base.schedule, made_of)
 
 
-def _check_color_schedule(adapter: Adapter, schedule: Mapping[str, Any] | None) -> None:
+def _check_color_schedule(adapter: PasdAdapter, schedule: Mapping[str, Any] | None) -> None:
     """Colours need a schedule that ends in nothing but noise: else the grey of the start shines through."""
     if schedule is None:
         log.warning(f"{adapter.folder} brings no scheduler of its own: colours may come out pale")
@@ -130,17 +130,17 @@ def _check_color_schedule(adapter: Adapter, schedule: Mapping[str, Any] | None) 
         )
 
 
-def join(
-    adapter: Adapter, base: Base, blend: float, dtype: torch.dtype | None = None
+def open_unet_and_paca(
+    adapter: PasdAdapter, base: Base, blend: float, dtype: torch.dtype | None = None
 ) -> tuple[UNet2DConditionModel, PixelAware]:
     """The base's UNet blended into the adapter's, and PACA to go beside it."""
     paca, folder = adapter.paca(), adapter.folder / "unet"
     names = set(paca.state_dict())
-    unet = build(UNet2DConditionModel, adapter.unet_config())
+    unet = build_stock(UNet2DConditionModel, adapter.unet_config())
     if base.unet is not None and blend == 1:
         load_into(unet, base.unet, base.source)
-        return unet, load_into(paca, tensors(folder, names, dtype), folder)
-    whole = tensors(folder, dtype=dtype)
+        return unet, load_into(paca, read_tensors(folder, names, dtype), folder)
+    whole = read_tensors(folder, dtype=dtype)
     own = {name: tensor for name, tensor in whole.items() if name not in names}
     if base.unet is not None:
         own = blend_unet(own, base.unet, blend, base.source)
@@ -148,13 +148,13 @@ def join(
     return unet, load_into(paca, {name: whole[name] for name in names if name in whole}, folder)
 
 
-def open_control(adapter: Adapter, dtype: torch.dtype | None = None) -> ControlNetModel:
+def open_control(adapter: PasdAdapter, dtype: torch.dtype | None = None) -> ControlNetModel:
     folder = adapter.folder / "controlnet"
     config, unet = net_config(folder, NEEDED | {EMBEDDING_WIDTHS}), adapter.unet_config()
     for name in ("block_out_channels", "cross_attention_dim"):
         if config.get(name) != unet.get(name):
             raise WeightsError(f"{folder}: its {name} are not the UNet's beside it: get the whole adapter again")
-    state = tensors(folder, dtype=dtype)
+    state = read_tensors(folder, dtype=dtype)
     return load_into(control_net(config, state), state, folder)
 
 
@@ -180,7 +180,7 @@ def open_base(
     return open_folder(located, family, choice.base not in (None, BASE), dtype)
 
 
-def checkpoint(folder: Path) -> Path:
+def find_checkpoint_folder(folder: Path) -> Path:
     """The folder of an adapter that holds its networks: itself, or its latest `checkpoint-N`."""
     if (folder / "controlnet").is_dir() and (folder / "unet").is_dir():
         return folder

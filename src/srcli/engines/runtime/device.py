@@ -33,7 +33,7 @@ class Device:
         return f"{self.torch} {str(self.dtype).removeprefix('torch.')}"
 
 
-def available() -> list[str]:
+def list_devices() -> list[str]:
     """Names of the devices of this machine, best first."""
     names = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
     if torch.backends.mps.is_available():
@@ -43,7 +43,7 @@ def available() -> list[str]:
 
 def choose_device(choice: DeviceChoice) -> Device:
     """The device that was asked for, or the best one; never another one silently."""
-    names = available()
+    names = list_devices()
     name = names[0] if choice.device == "auto" else choice.device
     wanted = "cuda:0" if name == "cuda" else name
     if wanted not in names:

@@ -90,7 +90,7 @@ class PixelMemoryNeed:
 
     def largest(self, sides: Iterable[int], around: int, device: Device) -> int:
         """The first of these falling sides whose square, with `around` on each edge, fits. TooLarge: none does."""
-        memory, least = budget(device), 0
+        memory, least = find_memory_budget(device), 0
         for side in sides:
             least = math.ceil(self.bytes((side + 2 * around) ** 2) / MAIN)
             if memory is None or least <= memory:
@@ -114,7 +114,7 @@ def plan_placement(memory_need: MemoryNeed, device: Device) -> Placement:
         rooms.pop()
     if not device.accelerated:
         rooms = [Placement(CPU_LATENTS)]
-    memory = budget(device)
+    memory = find_memory_budget(device)
     for placement in rooms:
         if memory is None or memory_need.least(placement) <= memory:
             return replace(placement, latents=memory_need.latents(placement, memory))
@@ -127,12 +127,12 @@ def does_not_fit(name: str, device: Device, least: int, fits_in_half: bool = Fal
     in_what = f"{name} in float32" if fits_in_half else name
     way = "`dtype` bfloat16, which fits," if fits_in_half else f"`max_memory` {_gib(least)} or more,"
     return TooLarge(
-        f"{in_what} does not fit into {_gib(budget(device) or 0)} of memory on {device.torch}:"
+        f"{in_what} does not fit into {_gib(find_memory_budget(device) or 0)} of memory on {device.torch}:"
         f" give {way} or choose another engine"
     )
 
 
-def budget(device: Device) -> int | None:
+def find_memory_budget(device: Device) -> int | None:
     """Bytes that may be used: what was asked for, else what is free on a GPU, else no one's concern."""
     free = _free(device.torch)
     return device.memory if free is None else min(free, device.memory or free)
@@ -147,7 +147,7 @@ def _free(where: torch.device) -> int | None:
     return None
 
 
-def size(nets: Iterable[nn.Module], dtype: torch.dtype) -> int:
+def count_weight_bytes(nets: Iterable[nn.Module], dtype: torch.dtype) -> int:
     """Bytes of these networks' weights in this precision."""
     return sum(p.numel() for net in nets for p in net.parameters()) * dtype.itemsize
 

@@ -11,9 +11,9 @@ from diffusers.hooks import apply_layerwise_casting
 from torch import nn
 
 from srcli.engines.runtime.device import Device
-from srcli.engines.runtime.memory_budget import MemoryNeed, Placement, size
+from srcli.engines.runtime.memory_budget import MemoryNeed, Placement, count_weight_bytes
 from srcli.models.attention import by_rows
-from srcli.models.packed import pack
+from srcli.models.packed import pack_layers
 
 BYTES_A_LATENT = 1 << 16  # activations of both halves of a guided call, in half precision
 
@@ -22,8 +22,10 @@ def network_memory_need(
     name: str, steps: Iterable[nn.Module], ends: Iterable[nn.Module], dtype: torch.dtype
 ) -> MemoryNeed:
     """What an engine of these networks needs: those of every step, and those at both ends."""
-    at_ends = sum(size([net], vae_dtype(dtype) if isinstance(net, AutoencoderKL) else dtype) for net in ends)
-    return MemoryNeed(name, size(steps, dtype), at_ends, BYTES_A_LATENT * dtype.itemsize // 2)
+    at_ends = sum(
+        count_weight_bytes([net], vae_dtype(dtype) if isinstance(net, AutoencoderKL) else dtype) for net in ends
+    )
+    return MemoryNeed(name, count_weight_bytes(steps, dtype), at_ends, BYTES_A_LATENT * dtype.itemsize // 2)
 
 
 def vae_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -48,7 +50,7 @@ def place_step_networks(nets: Iterable[nn.Module], device: Device, placement: Pl
         place_network(net, device, placement=placement)
         if device.torch.type == "cpu":
             by_rows(net)
-            pack(net)
+            pack_layers(net)
 
 
 @contextmanager

@@ -12,14 +12,14 @@ from torch import Tensor
 
 from srcli.engines.base import Canvas, EngineSpec, Request, Size
 from srcli.engines.runtime.device import Device
-from srcli.engines.runtime.memory_budget import PixelMemoryNeed, size
+from srcli.engines.runtime.memory_budget import PixelMemoryNeed, count_weight_bytes
 from srcli.engines.sr3.spec import SPEC, STEPS
 from srcli.engines.sr3.weights import open_checkpoint
 from srcli.errors import WeightsError
 from srcli.models.sr3_unet import SR3UNet
-from srcli.sampling.ancestral import Ancestral, levels
+from srcli.sampling.ancestral import Ancestral, compute_sqrt_alpha_bar
 from srcli.sampling.hint import to_unit_float
-from srcli.sampling.layout import Limits, lay
+from srcli.sampling.layout import Limits, lay_tiles
 from srcli.sampling.noise import START
 from srcli.sampling.tiling import Tile, filled_up
 from srcli.settings import ModelChoice, Sampling
@@ -30,20 +30,20 @@ SIDES = (512, 448, 384, 320, 256, 192, 128)  # of the largest tile, as memory al
 VALUES = 24  # of all maps at once, for each pixel of a tile and each channel of the first level
 
 
-def load(choice: ModelChoice, device: Device, store: Store) -> SR3:
+def load_sr3(choice: ModelChoice, device: Device, store: Store) -> SR3Engine:
     """The checkpoint that was named; there is none to pull."""
     if choice.adapter is None:
         raise WeightsError("SR3 has no weights of its own to pull: give a checkpoint, `adapter` FILE")
     checkpoint = open_checkpoint(choice.adapter, store, choice.allow_pickle)
     unet = checkpoint.unet.to(device.torch).requires_grad_(False)
     limits = replace(LIMITS, largest=tile_memory_need(unet, device).largest(SIDES, 0, device))
-    return SR3(unet, checkpoint.betas, checkpoint.factor, device, checkpoint.made_of, limits)
+    return SR3Engine(unet, checkpoint.betas, checkpoint.factor, device, checkpoint.made_of, limits)
 
 
 def tile_memory_need(unet: SR3UNet, device: Device) -> PixelMemoryNeed:
     """The memory that a tile takes."""
     each = VALUES * unet.shape.inner_channel * device.dtype.itemsize
-    return PixelMemoryNeed("SR3", each, size([unet], torch.float32))
+    return PixelMemoryNeed("SR3", each, count_weight_bytes([unet], torch.float32))
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Levelled:
 
 
 @dataclass(frozen=True)
-class SR3:
+class SR3Engine:
     """SR3's engine. Larger factors than it was trained for are reached in several passes."""
 
     unet: SR3UNet
@@ -97,7 +97,7 @@ class SR3:
         if sampling.tile is not None:  # a tile must survive all halvings
             tile = max(unit, sampling.tile // unit * unit)
             sampling = replace(sampling, tile=tile, overlap=sampling.overlap and min(sampling.overlap, tile - 1))
-        tiles = lay(height, width, sampling, float, self.limits)
+        tiles = lay_tiles(height, width, sampling, float, self.limits)
         return None if tiles is None else (tiles, 1)
 
     def prepare(self, hint: Tensor, request: Request) -> Canvas:
@@ -105,7 +105,7 @@ class SR3:
         made.set_timesteps(min(int(request.sampling.steps or STEPS), len(self.table)))
         whole = filled_up(to_unit_float(hint).to(self.device.torch), self.unet.shape.factor) * 2 - 1
         start = request.noise.draw(whole.shape, START).to(whole)
-        denoiser = Levelled(self.unet, levels(self.table), self.device)
+        denoiser = Levelled(self.unet, compute_sqrt_alpha_bar(self.table), self.device)
         return Canvas(start, whole, denoiser, made, partial(_finish, (hint.shape[2], hint.shape[3])))
 
     def provenance(self) -> Mapping[str, str]:

@@ -11,8 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from srcli.engines.base import Size
 from srcli.engines.runtime.device import Device
 from srcli.engines.runtime.forecast import Forecast
-from srcli.engines.sr3.engine import SR3, load, tile_memory_need
-from srcli.models.sr3_unet import SR3UNet, build
+from srcli.engines.sr3.engine import SR3Engine, load_sr3, tile_memory_need
+from srcli.models.sr3_unet import SR3UNet, build_sr3_unet
 from srcli.sampling.tiling import Tile
 from srcli.settings import ModelChoice
 from srcli.tasks import Job
@@ -21,7 +21,7 @@ from srcli.weights.store import Store
 CANVAS = 130  # bytes of all that is as large as the result, for each of its pixels
 
 
-def forecast(choice: ModelChoice, job: Job, size: Size, device: Device) -> Forecast:
+def forecast_sr3(choice: ModelChoice, job: Job, size: Size, device: Device) -> Forecast:
     """The plan for a picture of this size."""
     engine, sampling, target = _opened(choice, device), job.sampling, job.target(*size)
     steps, unit, flop = min(int(sampling.steps or 1), len(engine.table)), engine.unet.shape.factor, 0.0
@@ -35,13 +35,13 @@ def forecast(choice: ModelChoice, job: Job, size: Size, device: Device) -> Forec
 
 
 @lru_cache(maxsize=1)
-def _opened(choice: ModelChoice, device: Device) -> SR3:
-    return load(choice, device, Store(offline=True))
+def _opened(choice: ModelChoice, device: Device) -> SR3Engine:
+    return load_sr3(choice, device, Store(offline=True))
 
 
 def count_work(unet: SR3UNet, height: int, width: int) -> float:
     """FLOP of one prediction, counted without computing it."""
-    net, shape = build(unet.shape), unet.shape
+    net, shape = build_sr3_unet(unet.shape), unet.shape
     with torch.device("meta"), FlopCounterMode(display=False) as counted:
         net(torch.empty(1, shape.in_channel, height, width), torch.empty((1, 1) if shape.variant == "sr3" else 1))
     return float(counted.get_total_flops())

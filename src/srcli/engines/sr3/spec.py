@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from srcli.engines.base import AdapterEvidence, Engine, EngineSpec, Preset, Profile, Size, TaskSupport
+from srcli.engines.base import AdapterEvidence, Engine, EngineSpec, Preset, Size, TaskSupport, VariantProfile
 from srcli.errors import InputError
 from srcli.settings import ModelChoice, Sampling
 from srcli.tasks import UPSCALE, Job
@@ -19,15 +19,15 @@ PREFIX = "denoise_fn."  # of the network's names in a checkpoint
 
 
 def _load(choice: ModelChoice, device: Device, store: Store) -> Engine:
-    from srcli.engines.sr3.engine import load
+    from srcli.engines.sr3.engine import load_sr3
 
-    return load(choice, device, store)
+    return load_sr3(choice, device, store)
 
 
 def _forecast(choice: ModelChoice, job: Job, size: Size, device: Device) -> Forecast:
-    from srcli.engines.sr3.forecast import forecast
+    from srcli.engines.sr3.forecast import forecast_sr3
 
-    return forecast(choice, job, size, device)
+    return forecast_sr3(choice, job, size, device)
 
 
 def _recognizes(evidence: AdapterEvidence) -> bool:
@@ -45,7 +45,7 @@ SPEC = EngineSpec(
     about="SR3 as published, with a checkpoint of your own (`--adapter FILE`)",
     needs="your checkpoint",
     tasks={UPSCALE.name: TaskSupport()},
-    profile=Profile(defaults=Sampling(steps=STEPS), presets={"draft": Preset(sampling=Sampling(steps=250))}),
+    profile=VariantProfile(defaults=Sampling(steps=STEPS), presets={"draft": Preset(sampling=Sampling(steps=250))}),
     options=frozenset({"adapter"}),
     unset=frozenset({"tile", "overlap"}),
     load=_load,

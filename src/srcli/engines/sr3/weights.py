@@ -13,8 +13,8 @@ from torch import Tensor
 
 from srcli.engines.sr3.spec import STEPS
 from srcli.errors import WeightsError
-from srcli.models.sr3_unet import Shape, SR3UNet, build, weights_of
-from srcli.sampling.ancestral import betas
+from srcli.models.sr3_unet import SR3Shape, SR3UNet, build_sr3_unet, weights_of
+from srcli.sampling.ancestral import make_betas
 from srcli.weights.open import load_into, load_state
 from srcli.weights.store import Store
 
@@ -24,7 +24,7 @@ PUBLISHED_FACTOR = 8  # 16 -> 128 and 64 -> 512
 
 
 @dataclass(frozen=True, slots=True)
-class Checkpoint:
+class SR3Checkpoint:
     """A network with its noise schedule; `factor`: how many times larger one pass makes a picture."""
 
     unet: SR3UNet
@@ -33,24 +33,24 @@ class Checkpoint:
     made_of: Mapping[str, str]
 
 
-def open_checkpoint(name: str, store: Store, allow_pickle: bool = False) -> Checkpoint:
+def open_checkpoint(name: str, store: Store, allow_pickle: bool = False) -> SR3Checkpoint:
     """The checkpoint in this file, or of this name in weights.lock."""
     located = store.resolve(name, "adapter", allow_pickle=allow_pickle)
     path = located.only_file()
-    state, config = load_state(path), beside(Path(name))
-    unet = opened(path, state, config)
-    table = schedule(config, state, unet.shape.variant)
-    return Checkpoint(unet, table, factor_of(config), located.provenance())
+    state, config = load_state(path), read_config_beside(Path(name))
+    unet = build_network(path, state, config)
+    table = find_betas(config, state, unet.shape.variant)
+    return SR3Checkpoint(unet, table, factor_of(config), located.provenance())
 
 
-def opened(path: Path, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> SR3UNet:
+def build_network(path: Path, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> SR3UNet:
     """The network, after its configuration if there is one, else after the shapes of its weights."""
     own = weights_of(state)
     if "downs.0.weight" not in own:
         raise WeightsError(f"{path}: holds no SR3 network: choose an SR3 checkpoint")
     try:
-        shape = Shape.from_config(config["model"]) if config else Shape.from_state(own)
-        unet = build(shape)
+        shape = SR3Shape.from_config(config["model"]) if config else SR3Shape.from_state(own)
+        unet = build_sr3_unet(shape)
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise WeightsError(f"{path}: its layout is not SR3's ({error}): choose an SR3 checkpoint") from error
     if shape.in_channel != 2 * shape.out_channel:
@@ -58,7 +58,7 @@ def opened(path: Path, state: Mapping[str, Tensor], config: Mapping[str, Any]) -
     return load_into(unet, own, path)
 
 
-def beside(path: Path) -> Mapping[str, Any]:
+def read_config_beside(path: Path) -> Mapping[str, Any]:
     """The official configuration, where it lies beside the checkpoint as NAME.json or NAME_config.json."""
     for name in (f"{path.stem}.json", f"{path.stem}_config.json"):
         file = path.with_name(name)
@@ -73,15 +73,15 @@ def beside(path: Path) -> Mapping[str, Any]:
     return {}
 
 
-def schedule(config: Mapping[str, Any], state: Mapping[str, Tensor], variant: str) -> Tensor:
+def find_betas(config: Mapping[str, Any], state: Mapping[str, Tensor], variant: str) -> Tensor:
     """The betas: as configured, else those in the checkpoint, else the published ones. Straight ones in float64."""
     said = config.get("model", {}).get("beta_schedule", {}).get("val")
     if said:
-        return betas(said["schedule"], said["n_timestep"], said["linear_start"], said["linear_end"])
+        return make_betas(said["schedule"], said["n_timestep"], said["linear_start"], said["linear_end"])
     kept = state.get("betas")
     if kept is None:
-        return betas("linear", STEPS, *ENDS[variant])
-    straight = betas("linear", len(kept), float(kept[0]), float(kept[-1]))
+        return make_betas("linear", STEPS, *ENDS[variant])
+    straight = make_betas("linear", len(kept), float(kept[0]), float(kept[-1]))
     return straight if torch.allclose(straight, kept.double(), rtol=1e-3) else kept.double()
 
 

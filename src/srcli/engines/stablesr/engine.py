@@ -15,24 +15,24 @@ from torch import Tensor
 from srcli.engines.base import Canvas, EngineSpec, Request, Size
 from srcli.engines.latent.codec import Codec
 from srcli.engines.latent.prompts import TextEncoder
-from srcli.engines.latent.schedulers import entering, noised, scheduler
-from srcli.engines.latent.sizes import least
+from srcli.engines.latent.schedulers import build_scheduler, diffuse_latents, scale_initial_latents
+from srcli.engines.latent.sizes import ensure_short_side
 from srcli.engines.runtime.compiling import DeferredCompile
 from srcli.engines.runtime.device import Device
 from srcli.engines.runtime.memory_budget import Placement, plan_placement
 from srcli.engines.runtime.oom_fallback import ALL_SAVINGS
 from srcli.engines.runtime.placement import network_memory_need, place_step_networks
-from srcli.engines.stablesr.forecast import cost, limits
+from srcli.engines.stablesr.forecast import count_stablesr_flop, limit_tiles
 from srcli.engines.stablesr.spec import SPEC
-from srcli.engines.stablesr.weights import Loaded, open_all
+from srcli.engines.stablesr.weights import StableSRNetworks, open_stablesr
 from srcli.models.banded_vae import After
-from srcli.models.cfw import keeping
+from srcli.models.cfw import keep_features
 from srcli.models.spade import Modulation
 from srcli.models.text_kv_cache import cache_text_kv
 from srcli.models.time_encoder import TimeEncoder
 from srcli.sampling.ancestral import Ancestral, scaled_linear
 from srcli.sampling.hint import to_unit_float
-from srcli.sampling.layout import lay
+from srcli.sampling.layout import lay_tiles
 from srcli.sampling.noise import POSTERIOR, START
 from srcli.sampling.tiling import Tile, filled_up
 from srcli.settings import ModelChoice, Sampling
@@ -51,9 +51,9 @@ TRAINED = {
 log = logging.getLogger(__name__)
 
 
-def load(choice: ModelChoice, device: Device, store: Store) -> StableSR:
+def load_stablesr(choice: ModelChoice, device: Device, store: Store) -> StableSREngine:
     """StableSR as chosen, on the device."""
-    return StableSR.of(open_all(choice, store, device.dtype), device)
+    return StableSREngine.of(open_stablesr(choice, store, device.dtype), device)
 
 
 @dataclass(frozen=True)
@@ -84,10 +84,10 @@ class StableSRDenoiser:
 
 
 @dataclass(frozen=True)
-class StableSR:
+class StableSREngine:
     """StableSR's engine."""
 
-    loaded: Loaded
+    loaded: StableSRNetworks
     codec: Codec
     texts: TextEncoder
     device: Device
@@ -99,7 +99,7 @@ class StableSR:
     supported_savings: Collection[str] = ALL_SAVINGS - {"split_guidance"}  # it samples without guidance
 
     @classmethod
-    def of(cls, loaded: Loaded, device: Device) -> StableSR:
+    def of(cls, loaded: StableSRNetworks, device: Device) -> StableSREngine:
         cache_text_kv(loaded.unet)
         steps, base = (loaded.unet, loaded.encoder, loaded.modulation), loaded.base
         need = network_memory_need("StableSR", steps, (base.vae, base.text_encoder), device.dtype)
@@ -123,10 +123,12 @@ class StableSR:
 
     def working_size(self, size: Size, target: Size, request: Request) -> Size:
         """As large as the result, and at least what the model was trained with."""
-        return least(target, request.sampling.process_size or self.loaded.variant.process)
+        return ensure_short_side(target, request.sampling.process_size or self.loaded.variant.process)
 
     def layout(self, height: int, width: int, sampling: Sampling) -> tuple[list[Tile], int] | None:
-        tiles = lay(height, width, sampling, cost, limits(self.loaded.variant.process // self.codec.factor))
+        tiles = lay_tiles(
+            height, width, sampling, count_stablesr_flop, limit_tiles(self.loaded.variant.process // self.codec.factor)
+        )
         if tiles is None:
             return None
         return tiles, max(1, self.placement.latents // (tiles[0].height * tiles[0].width))
@@ -139,9 +141,9 @@ class StableSR:
         whole = filled_up(to_unit_float(hint), self.codec.factor)
         shape = (1, 4, whole.shape[2] // self.codec.factor, whole.shape[3] // self.codec.factor)
         codec = self.codec.with_less(request.savings)
-        z = codec.encode(whole, request.noise.draw(shape, POSTERIOR), keeping(seen) if fusion else None)
+        z = codec.encode(whole, request.noise.draw(shape, POSTERIOR), keep_features(seen) if fusion else None)
         alpha = made.alphas_cumprod[int(made.timesteps[0])]
-        start = entering(made, noised(z, request.noise.draw(shape, START).to(z), alpha))
+        start = scale_initial_latents(made, diffuse_latents(z, request.noise.draw(shape, START).to(z), alpha))
         text = self._text(request)
         led = StableSRDenoiser(self.loaded.unet, self.loaded.encoder, self.loaded.modulation, text)
         mix = fusion and fusion.mixing(seen, weight, codec.bands, self.device.torch)
@@ -159,7 +161,9 @@ class StableSR:
     def _scheduler(self, sampling: Sampling) -> Any:
         name, steps, config = str(sampling.scheduler), int(sampling.steps or 1), self.loaded.base.schedule
         if name != "ddpm":
-            return scheduler(name, {**config, **TRAINED, "prediction_type": self.loaded.variant.prediction}, steps)
+            return build_scheduler(
+                name, {**config, **TRAINED, "prediction_type": self.loaded.variant.prediction}, steps
+            )
         made = Ancestral(scaled_linear(), self.loaded.variant.prediction)
         made.set_timesteps(steps)
         return made

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from srcli.engines.base import Size
 from srcli.engines.latent.forecast import UNIT, LatentNetworks, forecast_latent, plan_tiles
-from srcli.engines.latent.sizes import least
+from srcli.engines.latent.sizes import ensure_short_side
 from srcli.engines.runtime.device import Device
 from srcli.engines.runtime.forecast import Forecast
-from srcli.engines.stablesr.spec import find_variant
+from srcli.engines.stablesr.spec import find_stablesr_variant
 from srcli.sampling.layout import Limits
 from srcli.settings import ModelChoice
 from srcli.tasks import Job
@@ -17,22 +17,24 @@ LINEAR, QUADRATIC = 198e6, 9305.0
 OVERLAP = 16  # of neighbouring tiles, in latents, where the user names none
 
 
-def forecast(choice: ModelChoice, job: Job, size: Size, device: Device) -> Forecast:
+def forecast_stablesr(choice: ModelChoice, job: Job, size: Size, device: Device) -> Forecast:
     """The plan for a picture of this size."""
-    target, variant = job.target(*size), find_variant(choice.variant)
-    shown = least(target, job.sampling.process_size or variant.process)
-    tiles = plan_tiles(NETWORKS, shown, job.sampling, limits(variant.process // UNIT))
+    target, variant = job.target(*size), find_stablesr_variant(choice.variant)
+    shown = ensure_short_side(target, job.sampling.process_size or variant.process)
+    tiles = plan_tiles(NETWORKS, shown, job.sampling, limit_tiles(variant.process // UNIT))
     return forecast_latent(NETWORKS, job.sampling, target, tiles, device)
 
 
-def limits(side: int) -> Limits:
+def limit_tiles(side: int) -> Limits:
     """Tiles from the size of training to half as much again."""
     return Limits(smallest=side, largest=side * 3 // 2, overlap=OVERLAP)
 
 
-def cost(latents: int) -> float:
+def count_stablesr_flop(latents: int) -> float:
     """FLOP of one prediction for a tile of so many latents."""
     return LINEAR * latents + QUADRATIC * latents**2
 
 
-NETWORKS = LatentNetworks(name="stablesr", title="StableSR", steps=1.0e9, vae=0.084e9, others=0.406e9, cost=cost)
+NETWORKS = LatentNetworks(
+    name="stablesr", title="StableSR", steps=1.0e9, vae=0.084e9, others=0.406e9, cost=count_stablesr_flop
+)

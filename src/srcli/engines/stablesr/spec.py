@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from srcli.engines.base import AdapterEvidence, Engine, EngineSpec, Preset, Profile, Size, TaskSupport
+from srcli.engines.base import AdapterEvidence, Engine, EngineSpec, Preset, Size, TaskSupport, VariantProfile
 from srcli.errors import InputError, WeightsError
 from srcli.settings import ModelChoice, Sampling
 from srcli.tasks import RESTORE, UPSCALE, Job
@@ -27,7 +27,7 @@ SCHEDULE_STEPS = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Variant:
+class StableSRVariant:
     """One of the published models. `process`: pixels of the short side that it was trained with."""
 
     name: str
@@ -38,17 +38,17 @@ class Variant:
 
 
 USUAL = "512"
-VARIANTS: Mapping[str, Variant] = MappingProxyType(
+VARIANTS: Mapping[str, StableSRVariant] = MappingProxyType(
     {
-        USUAL: Variant(name=USUAL, adapter="stablesr", base=LENDER),
-        "768v": Variant(name="768v", adapter="stablesr-768v", base="sd21", prediction=VELOCITY, process=768),
-        "turbo": Variant(name="turbo", adapter="stablesr-turbo", base="sd-turbo"),
+        USUAL: StableSRVariant(name=USUAL, adapter="stablesr", base=LENDER),
+        "768v": StableSRVariant(name="768v", adapter="stablesr-768v", base="sd21", prediction=VELOCITY, process=768),
+        "turbo": StableSRVariant(name="turbo", adapter="stablesr-turbo", base="sd-turbo"),
     }
 )
 ADAPTERS = tuple(variant.adapter for variant in VARIANTS.values())
 
 
-def find_variant(name: str | None) -> Variant:
+def find_stablesr_variant(name: str | None) -> StableSRVariant:
     """The variant that was asked for, else the usual one."""
     if (name or USUAL) not in VARIANTS:
         raise InputError(f"`variant` {name!r} is unknown to StableSR: choose one of {', '.join(VARIANTS)}")
@@ -56,19 +56,19 @@ def find_variant(name: str | None) -> Variant:
 
 
 def _load(choice: ModelChoice, device: Device, store: Store) -> Engine:
-    from srcli.engines.stablesr.engine import load
+    from srcli.engines.stablesr.engine import load_stablesr
 
-    return load(choice, device, store)
+    return load_stablesr(choice, device, store)
 
 
 def _forecast(choice: ModelChoice, job: Job, size: Size, device: Device) -> Forecast:
-    from srcli.engines.stablesr.forecast import forecast
+    from srcli.engines.stablesr.forecast import forecast_stablesr
 
-    return forecast(choice, job, size, device)
+    return forecast_stablesr(choice, job, size, device)
 
 
 def _entries(choice: ModelChoice) -> tuple[str, ...]:
-    variant = find_variant(choice.variant)
+    variant = find_stablesr_variant(choice.variant)
     return variant.adapter, choice.base or variant.base
 
 
@@ -81,7 +81,7 @@ def _recognizes(evidence: AdapterEvidence) -> bool:
 def _resolve(choice: ModelChoice, store: Store) -> ModelChoice:
     """With the variant that the adapter is, else the one that goes with what the base predicts."""
     if choice.variant is not None or choice.adapter is None:
-        return replace(choice, variant=find_variant(choice.variant).name)
+        return replace(choice, variant=find_stablesr_variant(choice.variant).name)
     known = variant_of_entry(store.known_names(choice.adapter))
     if known is None and choice.base is not None:
         known = _variant_for_base(choice.base, store)
@@ -125,11 +125,11 @@ SPEC = EngineSpec(
     about="StableSR, variants `512`, `768v`, `turbo`",
     needs="about 6 GB of weights, a GPU",
     tasks={UPSCALE.name: TaskSupport(), RESTORE.name: TaskSupport()},
-    profile=Profile(
+    profile=VariantProfile(
         defaults=Sampling(steps=200, fidelity=0.5, scheduler="ddpm", color_fix="adain"),
         presets={"draft": Preset(sampling=Sampling(steps=50)), "best": Preset(sampling=Sampling(steps=400))},
     ),
-    variants={"turbo": Profile(defaults=Sampling(steps=4, fidelity=0.5, scheduler="ddpm", color_fix="adain"))},
+    variants={"turbo": VariantProfile(defaults=Sampling(steps=4, fidelity=0.5, scheduler="ddpm", color_fix="adain"))},
     options=frozenset({"variant", "base", "adapter", "loras", "lora_alpha", "text", "preview", "compiled"}),
     unset=frozenset({"tile", "overlap", "process_size"}),
     load=_load,

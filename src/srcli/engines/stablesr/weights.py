@@ -17,11 +17,11 @@ from srcli.engines.latent.bases import (
     Base,
     State,
     dtype_to_read,
+    load_tokenizer,
     merge_loras,
     open_file,
     open_folder,
     text_model,
-    tokenizer,
 )
 from srcli.engines.stablesr.spec import (
     ADAPTER,
@@ -32,12 +32,12 @@ from srcli.engines.stablesr.spec import (
     VARIANTS,
     VELOCITY,
     WHOLE,
-    Variant,
-    find_variant,
+    StableSRVariant,
+    find_stablesr_variant,
 )
 from srcli.errors import WeightsError
 from srcli.models import cfw, spade, time_encoder
-from srcli.models.stock import build
+from srcli.models.stock import build_stock
 from srcli.settings import ModelChoice
 from srcli.weights.families import LDM_UNET, LDM_VAE, detect_family
 from srcli.weights.header import Header, read_header
@@ -53,7 +53,7 @@ ENCODER = "structcond_stage_model."
 
 
 @dataclass(frozen=True)
-class Adapter:
+class StableSRAdapter:
     """What StableSR trained. Which file is what, the files themselves tell."""
 
     located: Located
@@ -62,8 +62,8 @@ class Adapter:
     fusion: Path | None
 
     @classmethod
-    def find(cls, choice: ModelChoice, store: Store) -> Adapter:
-        name = choice.adapter or find_variant(choice.variant).adapter
+    def find(cls, choice: ModelChoice, store: Store) -> StableSRAdapter:
+        name = choice.adapter or find_stablesr_variant(choice.variant).adapter
         located = store.resolve(name, "adapter", allow_pickle=choice.allow_pickle)
         files = [file for file in located.files.values() if file.suffix == ".safetensors"]
         found = {file: detect_family(file) for file in files}
@@ -85,14 +85,14 @@ class Adapter:
 
 
 @dataclass(frozen=True)
-class Loaded:
+class StableSRNetworks:
     """All but the fusion layers, on the CPU and in the precision of the files."""
 
     unet: UNet2DConditionModel
     encoder: time_encoder.TimeEncoder
     modulation: spade.Modulation
     base: Base
-    variant: Variant
+    variant: StableSRVariant
     fusion: FusionLayers
     made_of: Mapping[str, str]
 
@@ -115,7 +115,7 @@ class FusionLayers:
         if not names:
             raise WeightsError(f"{path}: holds no fusion layers: run srcli models pull {FUSION}")
         state = load_state(path, "decoder.", names)
-        net = load_into(fitting(path, cfw.build, state), state, path)
+        net = load_into(build_from_weights(path, cfw.build_cfw, state), state, path)
         return net.eval().requires_grad_(False)
 
     def _located(self) -> Located:
@@ -132,10 +132,10 @@ class FusionLayers:
         return located.file
 
 
-def open_all(choice: ModelChoice, store: Store, dtype: torch.dtype | None = None) -> Loaded:
+def open_stablesr(choice: ModelChoice, store: Store, dtype: torch.dtype | None = None) -> StableSRNetworks:
     """All networks for this choice; nothing is read before it is known to fit. For `dtype` see PASD's."""
     read_as = dtype_to_read(choice, dtype)
-    adapter = Adapter.find(choice, store)
+    adapter = StableSRAdapter.find(choice, store)
     known, own = _known(choice, adapter), adapter.whole and not choice.base
     if own:
         variant = known or VARIANTS["512"]
@@ -143,20 +143,22 @@ def open_all(choice: ModelChoice, store: Store, dtype: torch.dtype | None = None
     else:
         base, config = _chosen_base(choice, (known or VARIANTS["512"]).base, store, read_as)
         variant = _variant(known, str(base.schedule.get("prediction_type", EPSILON)))
-    unet = load_into(build(UNet2DConditionModel, config), base.unet or {}, base.source)
+    unet = load_into(build_stock(UNet2DConditionModel, config), base.unet or {}, base.source)
     encoder_state = load_state(adapter.path, ENCODER, dtype=dtype)
-    encoder = load_into(fitting(adapter.path, time_encoder.build, encoder_state), encoder_state, adapter.path)
+    encoder = load_into(
+        build_from_weights(adapter.path, time_encoder.build_time_encoder, encoder_state), encoder_state, adapter.path
+    )
     state = spade.modulation_state(adapter.part(LDM_UNET, modulation=True, dtype=dtype))
-    modulation = load_into(fitting(adapter.path, spade.build, unet, state), state, adapter.path)
+    modulation = load_into(build_from_weights(adapter.path, spade.build_modulation, unet, state), state, adapter.path)
     loras = merge_loras(choice, store, unet, base.text_encoder, _family(adapter.path if own else base.source))
     unet.to(dtype=dtype)
     modulation.attach(unet)
     fusion = FusionLayers(adapter.fusion, choice, store)
     made_of = {**adapter.located.provenance(), **base.made_of, **loras}
-    return Loaded(unet, encoder, modulation, base, variant, fusion, made_of)
+    return StableSRNetworks(unet, encoder, modulation, base, variant, fusion, made_of)
 
 
-def fitting(path: Path, build: Callable[..., Net], *of: Any) -> Net:
+def build_from_weights(path: Path, build: Callable[..., Net], *of: Any) -> Net:
     """A network built after weights, which may be incomplete, or of other widths than the base."""
     try:
         return build(*of)
@@ -164,14 +166,14 @@ def fitting(path: Path, build: Callable[..., Net], *of: Any) -> Net:
         raise WeightsError(f"{path}: is not whole, or not for this base ({error}): choose another file") from error
 
 
-def _known(choice: ModelChoice, adapter: Adapter) -> Variant | None:
+def _known(choice: ModelChoice, adapter: StableSRAdapter) -> StableSRVariant | None:
     """The variant by its name, or by that of a file that weights.lock knows."""
     if choice.variant:
-        return find_variant(choice.variant)
+        return find_stablesr_variant(choice.variant)
     return next((v for v in VARIANTS.values() if v.adapter == adapter.located.name), None)
 
 
-def _variant(known: Variant | None, said: str) -> Variant:
+def _variant(known: StableSRVariant | None, said: str) -> StableSRVariant:
     """The variant that goes with what the base `said` that it predicts."""
     variant = known or VARIANTS["768v" if said == VELOCITY else "512"]
     if said != variant.prediction:
@@ -195,16 +197,16 @@ def _chosen_base(
     return open_folder(located, _family(folder), True, dtype), read_config(folder)
 
 
-def _own_base(adapter: Adapter, store: Store, dtype: torch.dtype | None) -> tuple[Base, Mapping[str, Any]]:
+def _own_base(adapter: StableSRAdapter, store: Store, dtype: torch.dtype | None) -> tuple[Base, Mapping[str, Any]]:
     """The base inside a whole checkpoint, under the usual base's configurations."""
     lent, path = store.resolve(LENDER, "base", LENT), adapter.path
     configs = {name: read_config(lent.part(name)) for name in ("unet", "vae", "text_encoder")}
     vae = convert_vae(path, adapter.part(LDM_VAE), configs["vae"])
     text = convert_open_clip(path, adapter.part(OPEN_CLIP), configs["text_encoder"])
     base = Base(
-        vae=load_into(build(AutoencoderKL, configs["vae"]), vae, path),
+        vae=load_into(build_stock(AutoencoderKL, configs["vae"]), vae, path),
         text_encoder=text_model(lent, text, path),
-        tokenizer=tokenizer(lent.part("tokenizer")),
+        tokenizer=load_tokenizer(lent.part("tokenizer")),
         schedule={},
         unet=convert_unet(path, adapter.part(LDM_UNET, dtype=dtype), configs["unet"]),
         source=path,

@@ -11,7 +11,7 @@ from srcli.train.builtin.operations import (
     blur_randomly,
     pick_filter,
     resize_pixels,
-    round_levels,
+    round_to_uint8,
     store_any_jpeg,
 )
 
@@ -23,7 +23,7 @@ def print_picture(pixels: Pixels, rng: Generator) -> Pixels:
     weights = rng.dirichlet((2.0, 3.5, 1.0)).astype(np.float32)
     grey = np.asarray((pixels @ weights) / 255, np.float32) ** np.float32(rng.uniform(0.75, 1.35))
     black, white = rng.uniform(0, 0.22), rng.uniform(0.75, 1)
-    return round_levels(255 * _tinted(np.asarray(black + (white - black) * grey, np.float32), rng))
+    return round_to_uint8(255 * _tinted(np.asarray(black + (white - black) * grey, np.float32), rng))
 
 
 def _tinted(grey: Plane, rng: Generator) -> Plane:
@@ -44,7 +44,7 @@ def add_grain(pixels: Pixels, rng: Generator) -> Pixels:
     middle = pixels.mean(2) / 255
     strength = rng.uniform(2, 11) / max(float(field.std()), 1e-6)
     spread = strength * (0.4 + 2.4 * middle * (1 - middle))
-    return round_levels(pixels + (field * spread)[..., None].astype(np.float32))
+    return round_to_uint8(pixels + (field * spread)[..., None].astype(np.float32))
 
 
 def add_scratches(pixels: Pixels, rng: Generator) -> Pixels:
@@ -63,7 +63,7 @@ def add_scratches(pixels: Pixels, rng: Generator) -> Pixels:
     soft = cv2.GaussianBlur(mask, (0, 0), rng.uniform(0.4, 1.0)).astype(np.float32)[..., None] / 255
     tone = rng.uniform(0.8, 1) if rng.random() < 0.7 else rng.uniform(0, 0.25)
     ink = pixels.reshape(-1, 3).max(0) * np.float32(tone)
-    return round_levels(pixels + soft * np.float32(rng.uniform(0.5, 1)) * (ink - pixels))
+    return round_to_uint8(pixels + soft * np.float32(rng.uniform(0.5, 1)) * (ink - pixels))
 
 
 def _scratch(mask: NDArray[np.uint8], rng: Generator) -> None:
@@ -77,7 +77,7 @@ def _scratch(mask: NDArray[np.uint8], rng: Generator) -> None:
     cv2.polylines(mask, [points], False, 255, int(rng.choice([1, 1, 2, 3])), cv2.LINE_AA)
 
 
-def age_print(pixels: Pixels, scale: int, rng: Generator) -> Pixels:
+def make_old_print(pixels: Pixels, scale: int, rng: Generator) -> Pixels:
     """The scan of an old print, `scale` times smaller than the picture it is of."""
     height, width = (side // scale for side in pixels.shape[:2])
     if rng.random() < 0.8:

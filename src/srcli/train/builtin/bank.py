@@ -16,10 +16,10 @@ from srcli.train.builtin.damage import (
     HEAVY_DAMAGE,
     LIGHT_DAMAGE,
     measure_damage,
-    quantize,
+    quantize_to_uint8,
     reduce_antialiased,
     reduce_somehow,
-    spoil,
+    spoil_pictures,
 )
 from srcli.train.builtin.operations import Pixels
 from srcli.train.builtin.photos import Photographs
@@ -66,13 +66,13 @@ class BankMaker:
         """`count` samples of one kind."""
         sharp = self.photos.cut_patches(count, self.cells * UPSCALE, draws)
         kind = draws.choice("kind", SHARES)
-        spoiled = quantize(self._spoil(kind, sharp, draws))
+        spoiled = quantize_to_uint8(self._spoil(kind, sharp, draws))
         small = spoiled.float() / 255
         teacher = self.clean if kind == CLEAN else self.damaged
         answers = sharp if teacher is None else self._ask(teacher, small)
         damage = measure_damage(small, reduce_antialiased(sharp))
         kinds = torch.full((count,), kind, device=sharp.device)
-        return Bank(spoiled, quantize(sharp), quantize(answers), damage, kinds)
+        return Bank(spoiled, quantize_to_uint8(sharp), quantize_to_uint8(answers), damage, kinds)
 
     @torch.inference_mode()
     def _ask(self, teacher: Teacher, small: Tensor) -> Tensor:
@@ -81,7 +81,7 @@ class BankMaker:
 
     def _spoil(self, kind: int, sharp: Tensor, draws: SeededDraws) -> Tensor:
         if kind != CLEAN:
-            return spoil(sharp, LIGHT_DAMAGE if kind == LIGHT else HEAVY_DAMAGE, draws)
+            return spoil_pictures(sharp, LIGHT_DAMAGE if kind == LIGHT else HEAVY_DAMAGE, draws)
         return reduce_antialiased(sharp) if draws.uniform("reduce.u") < 0.75 else reduce_somehow(sharp, draws)
 
     def fill(self, batch: int, most: int, seconds: float, draws: SeededDraws, tell: Callable[[str], None]) -> Bank:

@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from srcli.degrade.chain import MODES, degrade
+from srcli.degrade.chain import MODES, degrade_pictures
 from srcli.degrade.draws import Draws
 from srcli.degrade.presets import REALESRGAN
-from srcli.degrade.settings import BlurKernels, Degradation, Stage
+from srcli.degrade.settings import BlurKernels, Degradation, DegradationStage
 from srcli.models.builtin import UPSCALE
 
 LUMA_WEIGHTS = (0.299, 0.587, 0.114)
 UNCHANGED = {"keep": 1.0}
 LIGHT_DAMAGE = Degradation(
-    first=Stage(
+    first=DegradationStage(
         blur=0.7,
         kernels=BlurKernels(sinc=0.05),
         resize=UNCHANGED,
@@ -26,7 +26,7 @@ LIGHT_DAMAGE = Degradation(
         poisson=(0.0, 0.2),
         jpeg=(95.0, 100.0),
     ),
-    second=Stage(
+    second=DegradationStage(
         blur=0.0, resize=UNCHANGED, factor=(1.0, 1.0), sigma=(0.0, 7.0), poisson=(0.0, 0.8), jpeg=(60.0, 100.0)
     ),
     final_sinc=0.0,
@@ -49,12 +49,12 @@ def reduce_somehow(sharp: Tensor, draws: Draws) -> Tensor:
     return F.interpolate(sharp, size=size, mode=draws.choice("reduce.mode", MODES)).clamp(0, 1)
 
 
-def spoil(sharp: Tensor, settings: Degradation, draws: Draws) -> Tensor:
+def spoil_pictures(sharp: Tensor, settings: Degradation, draws: Draws) -> Tensor:
     """Sharp (N, 3, 4h, 4w) to spoiled (N, 3, h, w), in 0..1."""
-    return degrade(sharp, settings, draws).degraded
+    return degrade_pictures(sharp, settings, draws).degraded
 
 
-def quantize(pictures: Tensor) -> Tensor:
+def quantize_to_uint8(pictures: Tensor) -> Tensor:
     """To 8-bit levels."""
     return (pictures.clamp(0, 1) * 255).round().to(torch.uint8)
 
@@ -69,14 +69,16 @@ def measure_damage(spoiled: Tensor, clean: Tensor) -> Tensor:
     lost = -(_high_pass(luma) * detail).mean((1, 2, 3)) / (detail.square().mean((1, 2, 3)) + 1e-5)
     rest = luma + lost[:, None, None, None] * detail
     noise, color = (v.square().mean((1, 2, 3)).sqrt() * 255 / 20 for v in (rest, chroma))
-    return torch.stack((lost.clamp(0, 1.5), noise, 1.5 * color, blockiness(spoiled) - blockiness(clean)), 1).clamp(0, 2)
+    return torch.stack(
+        (lost.clamp(0, 1.5), noise, 1.5 * color, measure_blockiness(spoiled) - measure_blockiness(clean)), 1
+    ).clamp(0, 2)
 
 
 def _high_pass(plane: Tensor) -> Tensor:
     return plane - F.avg_pool2d(F.pad(plane, (1, 1, 1, 1), mode="reflect"), 3, 1)
 
 
-def blockiness(pictures: Tensor) -> Tensor:
+def measure_blockiness(pictures: Tensor) -> Tensor:
     """How much steeper luma steps across the borders of 8x8 blocks than elsewhere (N)."""
     luma = (pictures * torch.tensor(LUMA_WEIGHTS, device=pictures.device)[:, None, None]).sum(1)
     return (_border_steepness(luma) + _border_steepness(luma.transpose(1, 2))) / 4

@@ -22,7 +22,7 @@ EPSILON = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class ConvLayer:
     """One convolution and what surrounds it."""
 
     stride: int = 1
@@ -36,31 +36,31 @@ class Layer:
 def fold_efficientnet_lite(state: Mapping[str, Tensor], name: str, stages: int = 5) -> dict[str, object]:
     """The first `stages` of a published EfficientNet-Lite checkpoint as layers and their tensors."""
     tensors: dict[str, Tensor] = {}
-    layers: list[Layer] = []
+    layers: list[ConvLayer] = []
 
-    def add(conv: str, norm: str, layer: Layer) -> None:
+    def add(conv: str, norm: str, layer: ConvLayer) -> None:
         gain = state[f"{norm}.weight"] / (state[f"{norm}.running_var"] + EPSILON).sqrt()
         tensors[f"{len(layers):03d}.weight"] = state[f"{conv}.weight"] * gain[:, None, None, None]
         tensors[f"{len(layers):03d}.bias"] = state[f"{norm}.bias"] - state[f"{norm}.running_mean"] * gain
         layers.append(layer)
 
-    add("_conv_stem", "_bn0", Layer(stride=2))
+    add("_conv_stem", "_bn0", ConvLayer(stride=2))
     block = 0
     for stage, (count, stride) in enumerate(zip(REPEATS[name][:stages], STRIDES, strict=False)):
         for repeat in range(count):
             key, skip, last = f"_blocks.{block}", repeat > 0, repeat == count - 1
             if f"{key}._expand_conv.weight" in state:
-                add(f"{key}._expand_conv", f"{key}._bn0", Layer(skip_from=skip))
-            first = Layer(stride=stride if repeat == 0 else 1, grouped=True, skip_from=skip and stage == 0)
+                add(f"{key}._expand_conv", f"{key}._bn0", ConvLayer(skip_from=skip))
+            first = ConvLayer(stride=stride if repeat == 0 else 1, grouped=True, skip_from=skip and stage == 0)
             add(f"{key}._depthwise_conv", f"{key}._bn1", first)
-            add(f"{key}._project_conv", f"{key}._bn2", Layer(active=False, skip_to=skip, tap=last))
+            add(f"{key}._project_conv", f"{key}._bn2", ConvLayer(active=False, skip_to=skip, tap=last))
             block += 1
     return {"tensors": tensors, "layers": layers}
 
 
 def write_features(file: Path, folded: Mapping[str, object]) -> None:
     tensors: dict[str, Tensor] = folded["tensors"]  # type: ignore[assignment]
-    layers: Sequence[Layer] = folded["layers"]  # type: ignore[assignment]
+    layers: Sequence[ConvLayer] = folded["layers"]  # type: ignore[assignment]
     halves = {name: t.half().contiguous() for name, t in tensors.items()}
     save_file(halves, file, {"layers": json.dumps([asdict(layer) for layer in layers])})
 
@@ -71,7 +71,7 @@ class FeatureNetwork(nn.Module):
     def __init__(self, file: Path) -> None:
         super().__init__()
         with safe_open(file, "pt") as opened:
-            self.layers = [Layer(**given) for given in json.loads(opened.metadata()["layers"])]
+            self.layers = [ConvLayer(**given) for given in json.loads(opened.metadata()["layers"])]
             names = sorted(name for name in opened.keys() if name.endswith("weight"))  # noqa: SIM118
             self.weights = nn.ParameterList(opened.get_tensor(n).float() for n in names)
             self.biases = nn.ParameterList(opened.get_tensor(n.replace("weight", "bias")).float() for n in names)

@@ -28,7 +28,7 @@ def store_jpeg(pixels: Pixels, quality: int, subsampling: int = 2) -> Pixels:
     return np.asarray(Image.open(buffer).convert("RGB"))
 
 
-def round_levels(values: NDArray[np.float32]) -> Pixels:
+def round_to_uint8(values: NDArray[np.float32]) -> Pixels:
     return np.asarray(np.clip(np.rint(values), 0, 255), np.uint8)
 
 
@@ -52,7 +52,7 @@ def add_camera_noise(pixels: Pixels, rng: Generator, high: float) -> Pixels:
     grain = rng.standard_normal((*pixels.shape[:2], channels), dtype=np.float32) * sigma
     if rng.random() < 0.35:
         grain = grain * np.sqrt(pixels / np.float32(110))
-    return round_levels(pixels + grain)
+    return round_to_uint8(pixels + grain)
 
 
 def pick_filter(rng: Generator) -> Image.Resampling:

@@ -20,14 +20,14 @@ from srcli.degrade.draws import SeededDraws
 from srcli.engines.builtin.weights import read_model, refold_model, write_model
 from srcli.errors import InputError, MachineError, WeightsError
 from srcli.files import replace_file
-from srcli.models.builtin import UPSCALE, Builtin, Shape
-from srcli.train.builtin.aging import age_print, print_picture
+from srcli.models.builtin import UPSCALE, Builtin, BuiltinShape
+from srcli.train.builtin.aging import make_old_print, print_picture
 from srcli.train.builtin.bank import Bank, BankMaker, make_aged_bank
 from srcli.train.builtin.features import FeatureNetwork
 from srcli.train.builtin.operations import Pixels
 from srcli.train.builtin.photos import Photographs, decode_photo, draw_lettering, is_held_out
 from srcli.train.builtin.teachers import Teacher, read_teacher
-from srcli.train.builtin.trainer import Stage, Training
+from srcli.train.builtin.trainer import Training, TrainingStage
 from srcli.train.pictures import survey_pictures
 
 Tell = Callable[[str], None]
@@ -39,7 +39,7 @@ AGED_AT_ONCE = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class BuiltinTrainPlan:
     """What a training is told."""
 
     photos: Path
@@ -57,7 +57,7 @@ class Plan:
     seed: int = 1
     rate: float = 1.2e-3
     start: Path | None = None
-    shape: Shape = field(default_factory=Shape)
+    shape: BuiltinShape = field(default_factory=BuiltinShape)
 
     @property
     def model_file(self) -> Path:
@@ -67,10 +67,12 @@ class Plan:
     def state_file(self) -> Path:
         return self.out / f"builtin-{self.task}.state"
 
-    def stages(self) -> tuple[Stage, ...]:
+    def stages(self) -> tuple[TrainingStage, ...]:
         """Enlargement learns answers, then is sharpened against photographs, at last its crisp end alone."""
         left = self.seconds * (1 - BANK_SHARE)
-        learn = Stage(name="learn", seconds=0.5 * left, rate=self.rate, batch=self.batch, steps=self.steps, truth=0.1)
+        learn = TrainingStage(
+            name="learn", seconds=0.5 * left, rate=self.rate, batch=self.batch, steps=self.steps, truth=0.1
+        )
         later = replace(learn, rate=self.rate / 2.5, seconds=0.25 * left)
         if self.task == "restore":
             return (replace(later, name="restore", seconds=left, features=1.2, critic=0.3, truth=1),)
@@ -80,7 +82,7 @@ class Plan:
         return learn, sharpen, crisp
 
 
-def train(plan: Plan, resume: bool, tell: Tell) -> Path:
+def run_builtin_training(plan: BuiltinTrainPlan, resume: bool, tell: Tell) -> Path:
     """All stages within the time; returns the file of the trained network."""
     _check(plan, resume)
     began = time.monotonic()
@@ -100,7 +102,7 @@ def train(plan: Plan, resume: bool, tell: Tell) -> Path:
     return plan.model_file
 
 
-def _check(plan: Plan, resume: bool) -> None:
+def _check(plan: BuiltinTrainPlan, resume: bool) -> None:
     """An --out that holds a training is continued only on demand; one that does not cannot be."""
     if plan.task not in FOLDS:
         raise InputError(f"--task {plan.task!r} is unknown: choose one of {', '.join(FOLDS)}")
@@ -115,7 +117,7 @@ def _check(plan: Plan, resume: bool) -> None:
         raise MachineError(f"cannot make {plan.out} ({error.strerror}): give another --out") from error
 
 
-def _open_photos(plan: Plan, tell: Tell) -> list[Pixels]:
+def _open_photos(plan: BuiltinTrainPlan, tell: Tell) -> list[Pixels]:
     """Every photograph that is not held out, decoded, in `jobs` processes where that is more than 0."""
     least = (plan.cells + 8) * UPSCALE
     found = survey_pictures(plan.photos, least)
@@ -155,7 +157,7 @@ class Aging:
         top, left = (int(rng.integers(0, length - side + 1)) for length in photo.shape[:2])
         sharp = np.rot90(photo[top : top + side, left : left + side], int(rng.integers(4)))
         sharp = print_picture(np.ascontiguousarray(sharp), rng)
-        return age_print(sharp, FOLDS["restore"], rng), sharp
+        return make_old_print(sharp, FOLDS["restore"], rng), sharp
 
 
 _aging_here: Aging | None = None  # set before workers are forked: they share the decoded photographs
@@ -168,7 +170,7 @@ def _make_aged(number: int) -> tuple[Pixels, Pixels]:
 
 
 @contextmanager
-def _aging(plan: Plan, photos: list[Pixels]) -> Iterator[Iterator[tuple[Pixels, Pixels]]]:
+def _aging(plan: BuiltinTrainPlan, photos: list[Pixels]) -> Iterator[Iterator[tuple[Pixels, Pixels]]]:
     """Aged batches without end, made ahead by workers that were forked before the device is touched."""
     global _aging_here
     _aging_here = Aging(photos, plan.cells, plan.seed)
@@ -182,7 +184,7 @@ def _aging(plan: Plan, photos: list[Pixels]) -> Iterator[Iterator[tuple[Pixels, 
 
 
 def _make_bank(
-    plan: Plan, photos: list[Pixels], aged: Iterator[tuple[Pixels, Pixels]], seconds: float, tell: Tell
+    plan: BuiltinTrainPlan, photos: list[Pixels], aged: Iterator[tuple[Pixels, Pixels]], seconds: float, tell: Tell
 ) -> Bank:
     if plan.task == "restore":
         until, batches = time.monotonic() + seconds, [next(aged)]
@@ -201,13 +203,13 @@ def _make_bank(
     return maker.fill(plan.batch, plan.pairs, seconds, SeededDraws.of(plan.seed, device=plan.device), tell)
 
 
-def _read_teacher(plan: Plan, kind: str) -> Teacher | None:
+def _read_teacher(plan: BuiltinTrainPlan, kind: str) -> Teacher | None:
     if plan.teachers is None:
         return None
     return read_teacher(kind, _existing(plan.teachers / f"{kind}.safetensors"), plan.device, torch.bfloat16)
 
 
-def _read_features(plan: Plan) -> FeatureNetwork | None:
+def _read_features(plan: BuiltinTrainPlan) -> FeatureNetwork | None:
     if plan.teachers is None:
         return None
     return FeatureNetwork(_existing(plan.teachers / "features.safetensors")).to(plan.device)
@@ -219,12 +221,12 @@ def _existing(file: Path) -> Path:
     return file
 
 
-def _begin_model(plan: Plan) -> Builtin:
+def _begin_model(plan: BuiltinTrainPlan) -> Builtin:
     model = read_model(plan.start) if plan.start else Builtin(replace(plan.shape, fold=FOLDS[plan.task]))
     return refold_model(model, FOLDS[plan.task]).requires_grad_(True).train()
 
 
-def _load_state(plan: Plan) -> dict[str, Any]:
+def _load_state(plan: BuiltinTrainPlan) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(plan.state_file, map_location=plan.device, weights_only=True)
     except Exception as error:
@@ -234,7 +236,7 @@ def _load_state(plan: Plan) -> dict[str, Any]:
     return state
 
 
-def _run_stage(training: Training, stage: Stage, bank: Bank, plan: Plan, tell: Tell) -> None:
+def _run_stage(training: Training, stage: TrainingStage, bank: Bank, plan: BuiltinTrainPlan, tell: Tell) -> None:
     """A stage, saved every half minute and however it ends, with a line of losses each time."""
     saved = time.monotonic()
 
@@ -250,7 +252,7 @@ def _run_stage(training: Training, stage: Stage, bank: Bank, plan: Plan, tell: T
         keep()
 
 
-def _save(training: Training, plan: Plan) -> None:
+def _save(training: Training, plan: BuiltinTrainPlan) -> None:
     """A full disk or a kill leaves the last checkpoint whole."""
     training.check_finite()
     try:
@@ -261,7 +263,7 @@ def _save(training: Training, plan: Plan) -> None:
     write_model(plan.model_file, training.model.shape, training.average.state_dict(), plan.task)
 
 
-def _tell_losses(training: Training, plan: Plan, tell: Tell) -> None:
+def _tell_losses(training: Training, plan: BuiltinTrainPlan, tell: Tell) -> None:
     rate = training.done / max(training.seconds, 1e-9)
     line = {"stage": training.stage, "step": training.step, "steps a second": round(rate, 2)}
     line |= {name: round(value, 4) for name, value in training.losses.items()}

@@ -22,7 +22,7 @@ from srcli.train.builtin.photos import turn_all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
+class TrainingStage:
     """One stage; its learning rate warms up, then falls along a cosine over `seconds`."""
 
     name: str
@@ -65,7 +65,7 @@ class Training:
         self.losses: dict[str, float] = {}
         self.stage, self.done, self.seconds = "", 0, 0.0
 
-    def run(self, stage: Stage, bank: Bank, on_step: Callable[[], None]) -> None:
+    def run(self, stage: TrainingStage, bank: Bank, on_step: Callable[[], None]) -> None:
         """Train until the stage's time or steps are over, less what was done of it before."""
         if self.stage != stage.name:
             self.stage, self.done, self.seconds = stage.name, 0, 0.0
@@ -84,7 +84,7 @@ class Training:
             for group in optimizer.param_groups:
                 group["lr"] = value
 
-    def _step(self, stage: Stage, bank: Bank) -> None:
+    def _step(self, stage: TrainingStage, bank: Bank) -> None:
         indices = torch.randint(len(bank), (stage.batch,), generator=self.dice, device=self.device)
         spoiled, sharp, answers, damage, kinds = bank.batch(indices)
         which = int(torch.randint(8, (), generator=self.turns))
@@ -157,7 +157,9 @@ class Training:
     def _half(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16)
 
-    def _drawn_gradient(self, stage: Stage, crisp: Tensor, target: Tensor, sharp: Tensor, spoiled: Tensor) -> Tensor:
+    def _drawn_gradient(
+        self, stage: TrainingStage, crisp: Tensor, target: Tensor, sharp: Tensor, spoiled: Tensor
+    ) -> Tensor:
         """The gradient at the crisp end's result."""
         pixel = pixel_distance(crisp, target, 0.5)
         parts = [(1.0, pixel)]

@@ -13,16 +13,14 @@ from torch import Tensor
 
 from srcli.engines.stablesr.spec import FUSION
 from srcli.errors import WeightsError
-from srcli.models.cfw import LEVELS, PREFIX, Wrapping
-from srcli.models.cfw import build as build_wrapping
-from srcli.models.lpips import Lpips
-from srcli.models.lpips import build as build_lpips
-from srcli.models.patchgan import WIDTH, PatchGan, initialize
+from srcli.models.cfw import LEVELS, PREFIX, Wrapping, build_cfw
+from srcli.models.lpips import Lpips, build_lpips
+from srcli.models.patchgan import WIDTH, PatchGan, initialize_weights
 from srcli.models.rrdb import initialize_rrdb
 from srcli.train.systems.base import Batch, OptimizerSettings, Phase, SampleNoise
-from srcli.train.systems.cfw_step import CfwDiscriminatorStep, CfwGeneratorStep, CfwInputs, reconstruct
+from srcli.train.systems.cfw_step import CfwDiscriminatorStep, CfwGeneratorStep, CfwInputs, reconstruct_picture
 from srcli.train.systems.frozen import bytes_of
-from srcli.train.writing import plain, write_tensors
+from srcli.train.writing import to_plain_json, write_tensors
 from srcli.weights.header import read_header
 from srcli.weights.open import load_component, load_into, load_state
 from srcli.weights.store import Store
@@ -46,7 +44,7 @@ class CfwSettings:
     optimizer: OptimizerSettings = OptimizerSettings(kind="adam", betas=(0.5, 0.9), decay=0.0)
 
 
-class Cfw:
+class CfwSystem:
     """The networks, and the two phases of a step."""
 
     name = "cfw"
@@ -73,7 +71,7 @@ class Cfw:
         self._device = torch.device("cpu")
 
     @classmethod
-    def open(cls, settings: CfwSettings, store: Store, seed: int, allow_pickle: bool = False) -> Cfw:
+    def open(cls, settings: CfwSettings, store: Store, seed: int, allow_pickle: bool = False) -> CfwSystem:
         """From a base model's VAE, and LPIPS. Raises WeightsError."""
         base = store.resolve(settings.base, "base", ("vae",), allow_pickle)
         vae = load_component(AutoencoderKL, base.part("vae"))
@@ -81,7 +79,7 @@ class Cfw:
         lpips = _open_lpips(source)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            judge = initialize(PatchGan(settings.width))
+            judge = initialize_weights(PatchGan(settings.width))
             wrapping = new_wrapping(vae, settings.growth)
         if settings.start is not None:
             wrapping = _open_wrapping(settings.start, store, allow_pickle)
@@ -96,7 +94,7 @@ class Cfw:
         ]
 
     def settings(self) -> Mapping[str, Any]:
-        return {**plain(self.options), "made_of": dict(self.made_of())}
+        return {**to_plain_json(self.options), "made_of": dict(self.made_of())}
 
     def to(self, device: torch.device, frozen: torch.dtype) -> None:
         """The VAE stays in float32: fusion layers learn its last digits."""
@@ -113,7 +111,7 @@ class Cfw:
 
     @torch.no_grad()
     def restore(self, batch: Batch, noise: SampleNoise) -> Tensor:
-        return (reconstruct(self._vae, self._wrapping, self.inputs(batch, noise, 0)) / 2 + 0.5).clamp(0, 1)
+        return (reconstruct_picture(self._vae, self._wrapping, self.inputs(batch, noise, 0)) / 2 + 0.5).clamp(0, 1)
 
     def write(self, folder: Path) -> None:
         """The fusion layers under their official names, and around them the published file's VAE, if it is here.
@@ -161,4 +159,4 @@ def _open_wrapping(name: str, store: Store, allow_pickle: bool) -> Wrapping:
     state = load_state(path, DECODER, names)
     if not state:
         raise WeightsError(f"{path}: holds no fusion layers: choose a CFW file")
-    return load_into(build_wrapping(state), state, path).float()
+    return load_into(build_cfw(state), state, path).float()

@@ -18,15 +18,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from srcli.engines.stablesr.weights import Loaded
+from srcli.engines.stablesr.weights import StableSRNetworks
 from srcli.errors import InputError, MachineError
 from srcli.files import is_file, replace_file
 from srcli.sampling.ancestral import Ancestral, scaled_linear
-from srcli.train.pictures import read_levels, to_levels
+from srcli.train.pictures import read_as_tensor, to_levels
 from srcli.train.systems.base import Batch, SampleNoise
 from srcli.train.systems.diffusion import add_noise, latent_shape, sample_latents
-from srcli.train.systems.frozen import PromptEncoder
-from srcli.train.training_set import Share, TrainingSet, shuffled
+from srcli.train.systems.frozen import FrozenPromptEncoder
+from srcli.train.training_set import Share, TrainingSet, shuffle_order
 
 TARGETS, INPUTS, LATENTS = "targets", "inputs", "latents"
 LATENT = "latent"
@@ -57,7 +57,7 @@ def latent_file(cache: Path, name: str) -> Path:
 class LatentMaker:
     """A trained StableSR, as a maker of latents: sampled from the degraded picture's own, without words."""
 
-    loaded: Loaded
+    loaded: StableSRNetworks
     device: torch.device
     steps: int
 
@@ -76,7 +76,7 @@ class LatentMaker:
         made.set_timesteps(self.steps)
         last = made.alphas_cumprod[-1].to(seen).expand(len(seen))
         x = add_noise(seen, noise.normals(shape).to(seen), last)
-        text = PromptEncoder(loaded.base.tokenizer, loaded.base.text_encoder, self.device)([""])
+        text = FrozenPromptEncoder(loaded.base.tokenizer, loaded.base.text_encoder, self.device)([""])
         for t in made.timesteps:
             when = torch.full((len(x),), int(t), device=self.device)
             with loaded.modulation.leading(loaded.encoder(seen, when)):
@@ -134,7 +134,7 @@ class CachedSet(Dataset[Batch]):
 
     def _name(self, position: int) -> str:
         lap, index = divmod(position, len(self.names))
-        return self.names[int(shuffled(self.seed, lap, len(self.names))[index])]
+        return self.names[int(shuffle_order(self.seed, lap, len(self.names))[index])]
 
     def fingerprint(self) -> list[Any]:
         return [len(self.names), self.names[0], self.names[-1]]
@@ -143,7 +143,7 @@ class CachedSet(Dataset[Batch]):
 def read_pairs(cache: Path, names: Sequence[str], micro: int, places: tuple[int, ...]) -> Batch:
     """These pairs as a batch. Raises PictureError, InputError."""
     pairs = [CachedPair.of(cache, name) for name in names]
-    targets, degraded = (torch.stack([read_levels(path) for path in paths]) for paths in _pictures(pairs))
+    targets, degraded = (torch.stack([read_as_tensor(path) for path in paths]) for paths in _pictures(pairs))
     latents = torch.stack([_read_latent(pair.latent) for pair in pairs])
     return Batch(targets, degraded, ("",) * len(names), tuple(names), micro, places, latent=latents)
 

@@ -27,7 +27,7 @@ class CfwInputs(NamedTuple):
     step: int
 
 
-def reconstruct(vae: AutoencoderKL, wrapping: Wrapping, inputs: CfwInputs) -> Tensor:
+def reconstruct_picture(vae: AutoencoderKL, wrapping: Wrapping, inputs: CfwInputs) -> Tensor:
     """The decoder's picture, -1..1, with everything that the encoder saw mixed in."""
     with torch.no_grad():
         seen = encoder_features(vae, inputs.degraded.to(vae.dtype))
@@ -56,7 +56,7 @@ class CfwGeneratorStep(nn.Module):
         vae, lpips, discriminator = self._others
         last = vae.decoder.conv_out.weight
         with _gradients_of(last, self._adaptive), _frozen(discriminator):
-            made = reconstruct(vae, self.wrapping, inputs)
+            made = reconstruct_picture(vae, self.wrapping, inputs)
             error = (inputs.target - made).abs() + lpips(inputs.target, made)
             reconstruction = self._weight * error.mean()
             judged = -discriminator(made).mean()
@@ -81,7 +81,7 @@ class CfwDiscriminatorStep(nn.Module):
     def forward(self, inputs: CfwInputs) -> dict[str, Tensor]:
         wrapping, vae = self._others
         with torch.no_grad():
-            made = reconstruct(vae, wrapping, inputs)
+            made = reconstruct_picture(vae, wrapping, inputs)
         real, fake = self.discriminator(inputs.target), self.discriminator(made)
         return {"loss": gan_factor(inputs.step) * hinge_loss(real, fake), "real": real.mean(), "fake": fake.mean()}
 

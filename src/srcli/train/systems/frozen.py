@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from srcli.engines.latent.bases import OUTER, Base, open_file, open_folder
 from srcli.errors import WeightsError
-from srcli.models.stock import build
+from srcli.models.stock import build_stock
 from srcli.weights.families import detect_family
 from srcli.weights.open import load_into, read_config
 from srcli.weights.parts import weight_files
@@ -47,14 +47,14 @@ def open_frozen(name: str, family: str, store: Store, allow_pickle: bool = False
         config = read_config(located.part("unet"))
     if base.unet is None:
         raise WeightsError(f"{name}: holds no UNet: choose another base model")
-    unet = load_into(build(UNet2DConditionModel, config), base.unet, base.source)
+    unet = load_into(build_stock(UNet2DConditionModel, config), base.unet, base.source)
     for net in (unet, base.vae, base.text_encoder):
         net.requires_grad_(False)
     return FrozenBase(base, unet, config, found, located.license)
 
 
 @dataclass
-class PromptEncoder:
+class FrozenPromptEncoder:
     """Texts as the UNet is told them. The same text is encoded once."""
 
     tokenizer: Any

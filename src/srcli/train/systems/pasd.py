@@ -12,19 +12,19 @@ from diffusers import ControlNetModel, UNet2DConditionModel
 from torch import Tensor
 
 from srcli.degrade.settings import Degradation
-from srcli.engines.latent.bases import tensors
-from srcli.engines.latent.schedulers import scheduler
-from srcli.engines.pasd.weights import FORMS, Adapter, net_config, open_control
+from srcli.engines.latent.bases import read_tensors
+from srcli.engines.latent.schedulers import build_scheduler
+from srcli.engines.pasd.weights import FORMS, PasdAdapter, net_config, open_control
 from srcli.errors import InputError, WeightsError
 from srcli.models.paca import PixelAware
 from srcli.settings import ModelChoice
 from srcli.train.pairs import DegradedPairs, GrayPairs, PairMaker
 from srcli.train.systems.base import Batch, OptimizerSettings, Phase, SampleNoise
 from srcli.train.systems.diffusion import cumulated_alphas, decode_latents, latent_shape
-from srcli.train.systems.frozen import FrozenBase, PromptEncoder, bytes_of, open_frozen
+from srcli.train.systems.frozen import FrozenBase, FrozenPromptEncoder, bytes_of, open_frozen
 from srcli.train.systems.pasd_networks import EMBEDDING_WIDTHS, new_control, new_paca
 from srcli.train.systems.pasd_step import COLOR_WEIGHT, PasdInputs, PasdStep
-from srcli.train.writing import plain, write_component
+from srcli.train.writing import to_plain_json, write_component
 from srcli.weights.open import load_into
 from srcli.weights.store import Store
 
@@ -58,7 +58,7 @@ class PasdSettings:
             raise InputError(f"--side {self.side} must be a multiple of 64")
 
 
-class Pasd:
+class PasdSystem:
     """The networks and their one phase."""
 
     name = "pasd"
@@ -67,7 +67,7 @@ class Pasd:
         self.options, self._frozen, self._paca, self._control = settings, frozen, paca, control
         base = frozen.base
         self._schedule = base.schedule
-        self._prompts = PromptEncoder(base.tokenizer, base.text_encoder)
+        self._prompts = FrozenPromptEncoder(base.tokenizer, base.text_encoder)
         paca.attach(frozen.unet)
         for net in (paca, control):
             net.requires_grad_(True).train()
@@ -82,7 +82,7 @@ class Pasd:
         self._device = torch.device("cpu")
 
     @classmethod
-    def open(cls, settings: PasdSettings, store: Store, seed: int, allow_pickle: bool = False) -> Pasd:
+    def open(cls, settings: PasdSettings, store: Store, seed: int, allow_pickle: bool = False) -> PasdSystem:
         """From a base model, and from an adapter or with new layers. Raises WeightsError."""
         frozen = open_frozen(settings.base, "sd15", store, allow_pickle)
         if settings.start is not None:
@@ -109,7 +109,7 @@ class Pasd:
         return self.options.side // 4
 
     def settings(self) -> Mapping[str, Any]:
-        return {**plain(self.options), "made_of": dict(self.made_of())}
+        return {**to_plain_json(self.options), "made_of": dict(self.made_of())}
 
     def to(self, device: torch.device, frozen: torch.dtype) -> None:
         base = self._frozen.base
@@ -131,7 +131,7 @@ class Pasd:
     def restore(self, batch: Batch, noise: SampleNoise) -> Tensor:
         """Sampled from noise without guidance, as the network was trained."""
         x = noise.normals(latent_shape(self._frozen.base.vae, batch.target)).to(self._device)
-        made = scheduler("unipc", self._schedule, SAMPLING_STEPS)
+        made = build_scheduler("unipc", self._schedule, SAMPLING_STEPS)
         condition, text = batch.degraded.to(self._device), self._prompts(batch.captions)
         for t in made.timesteps:
             when = torch.full((len(x),), int(t), device=self._device)
@@ -164,7 +164,7 @@ class Pasd:
 
 def _opened(settings: PasdSettings, frozen: FrozenBase, store: Store) -> tuple[PixelAware, ControlNetModel]:
     """The networks of an adapter, as a start."""
-    adapter = Adapter.find(ModelChoice(engine="pasd", adapter=settings.start), store)
+    adapter = PasdAdapter.find(ModelChoice(engine="pasd", adapter=settings.start), store)
     found = adapter.found()
     if found.family != frozen.family:
         raise WeightsError(f"{settings.start}: is for {found.family}, and the base is {frozen.family}: choose another")
@@ -174,7 +174,7 @@ def _opened(settings: PasdSettings, frozen: FrozenBase, store: Store) -> tuple[P
         )
     paca = adapter.paca()
     folder = adapter.folder / "unet"
-    load_into(paca, tensors(folder, set(paca.state_dict())), folder)
+    load_into(paca, read_tensors(folder, set(paca.state_dict())), folder)
     control = open_control(adapter)
     net_config(adapter.folder / "controlnet", set())
     return paca.float(), control.float()

@@ -63,7 +63,7 @@ class PasdStep(nn.Module):
             clean = interpolate(inputs.target.float(), picture.shape[-2:], mode="bilinear")
             terms[f"l1_{2 << index}"] = l1_loss(picture.float(), clean)
         if self._color_weight:
-            lack = [colorlessness(picture.float()).mean() for picture in pictures]
+            lack = [measure_colorlessness(picture.float()).mean() for picture in pictures]
             terms["color"] = self._color_weight * torch.stack(lack).sum()
         return {"loss": torch.stack(list(terms.values())).sum(), **terms}
 
@@ -90,7 +90,7 @@ class PasdStep(nn.Module):
         self._attending.close()
 
 
-def colorlessness(pictures: Tensor) -> Tensor:
+def measure_colorlessness(pictures: Tensor) -> Tensor:
     """1 minus the colourfulness (Hasler and Suesstrunk) of each picture."""
     red, green, blue = pictures.flatten(2).unbind(1)
     red_green, yellow_blue = (red - green).abs(), ((red + green) / 2 - blue).abs()

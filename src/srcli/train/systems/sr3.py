@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 
 from srcli.engines.sr3.spec import PREFIX, STEPS
-from srcli.engines.sr3.weights import ENDS, opened
+from srcli.engines.sr3.weights import ENDS, build_network
 from srcli.errors import InputError
 from srcli.files import expand_user, is_file
-from srcli.models.sr3_unet import Shape, SR3UNet
-from srcli.sampling.ancestral import Ancestral, betas, levels
+from srcli.models.sr3_unet import SR3Shape, SR3UNet
+from srcli.sampling.ancestral import Ancestral, compute_sqrt_alpha_bar, make_betas
 from srcli.train.pairs import EnlargedPairs, PairMaker
 from srcli.train.systems.base import Batch, OptimizerSettings, Phase, SampleNoise
 from srcli.train.systems.sr3_step import SR3Inputs, SR3Step, initialize_orthogonally
-from srcli.train.writing import plain, write_tensors
+from srcli.train.writing import to_plain_json, write_tensors
 from srcli.weights.open import load_state
 from srcli.weights.store import Store
 
@@ -97,7 +97,7 @@ class SR3Settings:
             raise InputError(f"--side {self.size.side} must be a multiple of {factor * self.size.scale}")
 
 
-class SR3:
+class SR3System:
     """The network and its one phase."""
 
     name = "sr3"
@@ -105,21 +105,21 @@ class SR3:
     def __init__(self, settings: SR3Settings, unet: SR3UNet, made_of: Mapping[str, str]) -> None:
         self.options, self._unet, self._made_of = settings, unet.requires_grad_(True).train(), made_of
         self._step = SR3Step(unet)
-        self._table = betas("linear", settings.size.steps, *ENDS["sr3"])
-        self._roots = levels(self._table).float()
+        self._table = make_betas("linear", settings.size.steps, *ENDS["sr3"])
+        self._roots = compute_sqrt_alpha_bar(self._table).float()
         self._device = torch.device("cpu")
 
     @classmethod
-    def open(cls, settings: SR3Settings, store: Store, seed: int, allow_pickle: bool = False) -> SR3:
+    def open(cls, settings: SR3Settings, store: Store, seed: int, allow_pickle: bool = False) -> SR3System:
         """A new network, or that of a checkpoint. Raises WeightsError."""
         config = official_config(settings.size)
         if settings.start is not None:
             located = store.resolve(settings.start, "adapter", allow_pickle=allow_pickle)
             path = located.only_file()
-            return cls(settings, opened(path, load_state(path), config).float(), located.provenance())
+            return cls(settings, build_network(path, load_state(path), config).float(), located.provenance())
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            unet = initialize_orthogonally(SR3UNet(Shape.from_config(config["model"])))
+            unet = initialize_orthogonally(SR3UNet(SR3Shape.from_config(config["model"])))
         return cls(settings, unet, {})
 
     @property
@@ -136,7 +136,7 @@ class SR3:
         return self.options.size.side
 
     def settings(self) -> Mapping[str, Any]:
-        return {**plain(self.options), "made_of": dict(self.made_of())}
+        return {**to_plain_json(self.options), "made_of": dict(self.made_of())}
 
     def to(self, device: torch.device, frozen: torch.dtype) -> None:
         self._step.to(device)

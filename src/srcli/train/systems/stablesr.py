@@ -11,17 +11,17 @@ import torch
 from torch import Tensor
 
 from srcli.degrade.settings import Degradation
-from srcli.engines.latent.schedulers import scheduler
-from srcli.engines.stablesr.weights import ENCODER, Adapter
+from srcli.engines.latent.schedulers import build_scheduler
+from srcli.engines.stablesr.weights import ENCODER, StableSRAdapter
 from srcli.errors import InputError
 from srcli.models import spade, time_encoder
 from srcli.settings import ModelChoice
 from srcli.train.pairs import DegradedPairs, PairMaker
 from srcli.train.systems.base import Batch, OptimizerSettings, Phase, SampleNoise
 from srcli.train.systems.diffusion import add_noise, cumulated_alphas, decode_latents, latent_shape, sample_latents
-from srcli.train.systems.frozen import FrozenBase, PromptEncoder, bytes_of, open_frozen
+from srcli.train.systems.frozen import FrozenBase, FrozenPromptEncoder, bytes_of, open_frozen
 from srcli.train.systems.stablesr_step import StableSRInputs, StableSRStep, initialize_encoder
-from srcli.train.writing import plain, write_tensors
+from srcli.train.writing import to_plain_json, write_tensors
 from srcli.weights.families import LDM_UNET
 from srcli.weights.open import load_into, load_state
 from srcli.weights.store import Store
@@ -43,14 +43,14 @@ class StableSRSettings:
     degradation: Degradation
     optimizer: OptimizerSettings = OptimizerSettings()
     checkpointing: bool = False
-    encoder: time_encoder.Shape = time_encoder.Shape()
+    encoder: time_encoder.TimeEncoderShape = time_encoder.TimeEncoderShape()
 
     def __post_init__(self) -> None:
         if self.side % 64 or self.side < LEAST_SIDE:
             raise InputError(f"--side {self.side} must be a multiple of 64, and {LEAST_SIDE} at least")
 
 
-class StableSR:
+class StableSRSystem:
     """The networks and their one phase."""
 
     name = "stablesr"
@@ -66,7 +66,7 @@ class StableSR:
         base = frozen.base
         prediction = str(base.schedule.get("prediction_type", "epsilon"))
         self._schedule = {**SCHEDULE, "prediction_type": prediction}
-        self._prompts = PromptEncoder(base.tokenizer, base.text_encoder)
+        self._prompts = FrozenPromptEncoder(base.tokenizer, base.text_encoder)
         modulation.attach(frozen.unet)
         for net in (encoder, modulation):
             net.requires_grad_(True).train()
@@ -78,7 +78,7 @@ class StableSR:
         self._device = torch.device("cpu")
 
     @classmethod
-    def open(cls, settings: StableSRSettings, store: Store, seed: int, allow_pickle: bool = False) -> StableSR:
+    def open(cls, settings: StableSRSettings, store: Store, seed: int, allow_pickle: bool = False) -> StableSRSystem:
         """From a base model, and from an adapter or with new layers. Raises WeightsError."""
         frozen = open_frozen(settings.base, "sd21", store, allow_pickle)
         if settings.start is not None:
@@ -103,7 +103,7 @@ class StableSR:
         return self.options.side // 4
 
     def settings(self) -> Mapping[str, Any]:
-        return {**plain(self.options), "made_of": dict(self.made_of())}
+        return {**to_plain_json(self.options), "made_of": dict(self.made_of())}
 
     def to(self, device: torch.device, frozen: torch.dtype) -> None:
         base = self._frozen.base
@@ -128,7 +128,7 @@ class StableSR:
         shape = latent_shape(vae, batch.target)
         degraded = (batch.degraded * 2 - 1).to(self._device)
         seen = sample_latents(vae, degraded, noise.normals(shape).to(self._device))
-        made = scheduler("ddim", self._schedule, SAMPLING_STEPS)
+        made = build_scheduler("ddim", self._schedule, SAMPLING_STEPS)
         last = made.alphas_cumprod[int(made.timesteps[0])].to(seen).expand(len(seen))
         x = add_noise(seen, noise.normals(shape).to(seen), last)
         for t in made.timesteps:
@@ -158,8 +158,8 @@ def _opened(
 ) -> tuple[time_encoder.TimeEncoder, spade.Modulation]:
     """The networks of an adapter, as a start."""
     choice = ModelChoice(engine="stablesr", adapter=start, allow_pickle=allow_pickle)
-    adapter = Adapter.find(choice, store)
+    adapter = StableSRAdapter.find(choice, store)
     state = load_state(adapter.path, ENCODER)
-    encoder = load_into(time_encoder.build(state), state, adapter.path)
+    encoder = load_into(time_encoder.build_time_encoder(state), state, adapter.path)
     state = spade.modulation_state(adapter.part(LDM_UNET, modulation=True))
-    return encoder.float(), load_into(spade.build(frozen.unet, state), state, adapter.path).float()
+    return encoder.float(), load_into(spade.build_modulation(frozen.unet, state), state, adapter.path).float()

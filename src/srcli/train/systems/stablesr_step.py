@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from srcli.models.spade import Modulation
-from srcli.models.time_encoder import Attention, Residual, TimeEncoder
+from srcli.models.time_encoder import TimeAttention, TimeEncoder, TimeResidualBlock
 from srcli.train.systems.diffusion import add_noise, prediction_target, sample_latents
 
 
@@ -72,8 +72,8 @@ class StableSRStep(nn.Module):
 def initialize_encoder(encoder: TimeEncoder) -> TimeEncoder:
     """As guided diffusion begins: residual blocks and attention add nothing yet."""
     for module in encoder.modules():
-        last = module.out_layers[-1] if isinstance(module, Residual) else None
-        if isinstance(module, Attention):
+        last = module.out_layers[-1] if isinstance(module, TimeResidualBlock) else None
+        if isinstance(module, TimeAttention):
             last = module.proj_out
         for parameter in last.parameters() if last is not None else ():
             parameter.zero_()
