@@ -18,7 +18,7 @@ SchedulerName = Literal["unipc", "dpm++", "ddim", "euler", "lcm", "ddpm"]
 ColorFix = Literal["wavelet", "adain", "none"]
 Caption = Literal["auto", "none", "classify", "detect", "caption"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
-Frames = Literal["refuse", "first"]
+Frames = Literal["refuse", "first", "all"]
 QUALITIES: tuple[Quality, ...] = get_args(Quality)
 
 SEED = 0

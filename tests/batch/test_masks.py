@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from srcli.batch.settings import InputOptions, recipe_with_mask
+from srcli.batch.settings import InputOptions, recipe_of_picture
 from srcli.errors import InputError
 from tests.batch.fakes import Watcher, draw, go
 
@@ -113,8 +113,8 @@ def test_a_mask_among_the_inputs_is_refused(tmp_path: Path) -> None:
 
 def test_a_mask_that_cannot_be_read_is_not_none(tmp_path: Path) -> None:
     """Or else what was done without one would count as done with it."""
-    assert recipe_with_mask("r", None) == "r"
+    assert recipe_of_picture("r", None) == "r"
     assert (
-        len({"r", recipe_with_mask("r", tmp_path / "gone.png"), recipe_with_mask("r", scratch(tmp_path / "a.png"))})
+        len({"r", recipe_of_picture("r", tmp_path / "gone.png"), recipe_of_picture("r", scratch(tmp_path / "a.png"))})
         == 3
     )

@@ -28,16 +28,17 @@ class Outcome:
     size: tuple[int, int] | None = None
     notes: tuple[str, ...] = ()
     error: BaseException | None = None
+    frame: int = 0  # of the source, if it has several
 
 
-def outcome_of_error(source: Path, error: BaseException, seconds: float = 0.0) -> Outcome:
+def outcome_of_error(source: Path, error: BaseException, seconds: float = 0.0, frame: int = 0) -> Outcome:
     """The outcome of a picture that failed with any exception; only a SrcliError is an expected one."""
     kind = error.kind if isinstance(error, PictureError) else ERROR_KINDS.get(type(error), type(error).__name__)
     text = name_flags(str(error)) or type(error).__name__
     known = isinstance(error, SrcliError)
     message = text if known else f"{type(error).__name__}: {text}"
     code = error.exit_code if isinstance(error, SrcliError) else ALL_FAILED
-    return Outcome(source, FAILED, None, kind, message, seconds, code, error=None if known else error)
+    return Outcome(source, FAILED, None, kind, message, seconds, code, error=None if known else error, frame=frame)
 
 
 @dataclass

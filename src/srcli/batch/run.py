@@ -57,6 +57,8 @@ def plan_pictures(
     own = plan.leave_out(OwnOutputs(settings, previous.wrote, readers.provenance))
     if (problem := plan.problem()) is not None:
         raise InputError(f"{problem}; {describe_own_results(own)}" if own else problem)
+    if settings.input.frames == "all":
+        plan.split_frames(readers.count_frames)
     return plan, finder.left_out, own
 
 
@@ -102,7 +104,7 @@ class _Run:
         settings = self.settings
         namer = OutputNamer(settings, self.readers.size)
         plan, strangers, own = plan_pictures(settings, namer, self.previous, self.readers)
-        if len(plan) > 1 and (namer.streams or namer.file):
+        if len(plan) > 1 and (namer.streams or (namer.file and plan.count_files() > 1)):
             raise InputError(f"-o {settings.output.path} takes one picture, {len(plan)} were given: give a folder")
         if STDIO in settings.input.inputs and settings.output.path is None:
             raise InputError("a picture from stdin has no folder for its result: give -o FILE, or -o - for stdout")
@@ -163,7 +165,8 @@ class _Run:
     def read(self, item: Item) -> Picture:
         if self.journal:
             self.journal.reading(item)
-        picture = replace(self.readers.read(item.path, item.mask), name=printable(item.path))
+        picture = self.readers.read(item.path, item.mask, item.found.frame)
+        picture = replace(picture, name=printable(item.path) + (f", {item.found.frame}" if item.found.frame else ""))
         self.writer.check(item, picture)
         return picture
 

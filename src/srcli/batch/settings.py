@@ -190,8 +190,10 @@ class BatchSettings:
         return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def recipe_with_mask(recipe: str, mask: Path | None) -> str:
-    """The recipe for a picture: a mask counts for its own, and by what is in it."""
+def recipe_of_picture(recipe: str, mask: Path | None, frame: int = 0) -> str:
+    """The recipe for a picture: a mask counts for its own, by what is in it, and so does which frame of its file."""
+    if frame:
+        recipe = hashlib.sha256(f"{recipe} frame {frame}".encode()).hexdigest()
     if mask is None:
         return recipe
     try:

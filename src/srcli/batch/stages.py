@@ -195,7 +195,8 @@ class Stages:
             return
         machine = isinstance(error, MachineError) and not isinstance(error, TooLarge)
         self._machine_failures = self._machine_failures + 1 if machine else 0
-        yield outcome_of_error(flight.item.path, error, time.perf_counter() - flight.began)
+        seconds, item = time.perf_counter() - flight.began, flight.item
+        yield outcome_of_error(item.path, error, seconds, item.found.frame)
         if self._machine_failures >= IN_A_ROW:
             self._end(error)
 

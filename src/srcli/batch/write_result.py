@@ -56,7 +56,8 @@ class ResultWriter:
             )
         seconds = made.seconds + time.perf_counter() - began
         size = (made.picture.width, made.picture.height)
-        return Outcome(item.path, DONE, target, seconds=seconds, size=size, notes=(*made.picture.notes, *notes))
+        notes = (*made.picture.notes, *notes)
+        return Outcome(item.path, DONE, target, seconds=seconds, size=size, notes=notes, frame=item.found.frame)
 
     def _clear(self, item: Item) -> None:
         try:

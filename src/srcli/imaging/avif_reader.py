@@ -14,6 +14,8 @@ from srcli.imaging.format_base import Format
 
 def read_avif_deep(file: IO[bytes], row: Format, options: ReadOptions) -> Decoded:
     """Pixels of a file that Pillow has opened: its size and structure are sound. Raises PictureError."""
+    if options.place:
+        raise PictureError("OpenCV reads the first frame alone", "unsupported")
     file.seek(0)
     data = np.frombuffer(file.read(), np.uint8)
     try:

@@ -37,6 +37,8 @@ class ReadOptions:
     max_pixels: int
     frames: Frames = "refuse"
     lenient: bool = False  # take what there is of a cut file
+    frame: int = 0  # which of several to take, from 1; 0: the only one
+    place: int = 0  # where in the file that is, from 0: a TIFF has more than pages
 
 
 @dataclass
@@ -150,7 +152,9 @@ def _grey16(picture: Image.Image) -> Decoded:
 def _is_deep(picture: ImageFile.ImageFile) -> bool:
     if isinstance(picture, TiffImagePlugin.TiffImageFile):
         return picture.mode in ("RGB", "RGBA") and set(picture.tag_v2.get(_BITS, ())) == {16}
-    return picture.format == "PNG" and any(";16" in str(tile.args) for tile in picture.tile) and picture.mode != "I;16"
+    if picture.format != "PNG" or picture.tell():  # frames are blended with those before, in 8 bits
+        return False
+    return any(";16" in str(tile.args) for tile in picture.tile) and picture.mode != "I;16"
 
 
 def _deep(picture: ImageFile.ImageFile, reopen: Reopen) -> Decoded:

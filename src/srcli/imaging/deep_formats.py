@@ -45,9 +45,11 @@ def read_jpegxl(file: IO[bytes], row: Format, options: ReadOptions) -> Decoded:
 
 def _read(file: IO[bytes], row: Format, options: ReadOptions, linear: bool) -> Decoded:
     with _opened(file, row) as source:
+        if options.place:
+            source.seek_subimage(options.place, 0)
         spec = source.spec()
         check_spec(spec, options.max_pixels)
-        pixels = source.read_image(0, spec.nchannels, _type_of(spec))
+        pixels = source.read_image(options.place, 0, 0, spec.nchannels, _type_of(spec))
         if pixels is None:
             reason = " ".join(source.geterror().split())[:200]
             raise PictureError(f"its data is damaged ({reason}): fetch it again", "damaged")
@@ -55,7 +57,7 @@ def _read(file: IO[bytes], row: Format, options: ReadOptions, linear: bool) -> D
             raise PictureError("OpenImageIO cannot read its transparency: save it as PNG or TIFF", "unsupported")
         found = _decoded(np.atleast_3d(pixels), spec, linear)
         parts = int(spec.getattribute("oiio:subimages") or 1)
-        notes = [f"the first of {parts} pictures was taken"] if parts > 1 else []
+        notes = [f"the first of {parts} pictures was taken"] if parts > 1 and not options.frame else []
         if any(curve in str(spec.getattribute("oiio:ColorSpace") or "") for curve in ("pq", "hlg")):
             notes.append("its HDR colour signal was left out: colours were taken as sRGB")
         profile = spec.getattribute("ICCProfile")

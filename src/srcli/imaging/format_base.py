@@ -14,6 +14,7 @@ from srcli.imaging.prepare_output import PreparedOutput
 UNBOUNDED = 2**31 - 1
 
 Reader = Callable[[IO[bytes], "Format", ReadOptions], Decoded]
+Counter = Callable[[IO[bytes], "Format"], int]  # of pages or frames
 Measurer = Callable[[IO[bytes], "Format", int | None], tuple[int, int]]  # of the upright picture, from headers alone
 Writer = Callable[[PreparedOutput, IO[bytes], int | None], None]  # from 1 to 100; None: without loss
 
@@ -28,6 +29,7 @@ class Format:
     _: KW_ONLY
     read: Reader = read_with_pillow
     measure: Measurer = measure_with_pillow
+    count: Counter | None = None  # None: a file is one picture
     write: Writer | None = None  # None: it is only read
     other_suffixes: tuple[str, ...] = ()  # that files have, and results never get
     instead: str = ""  # the suffix of results of such pictures, if they are not written as they came

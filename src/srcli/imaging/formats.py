@@ -15,7 +15,8 @@ from srcli.imaging.header_facts import (
     read_jpeg2000_bits,
     read_ppm_bits,
 )
-from srcli.imaging.heif_reader import measure_heif, read_heif, read_heif_deep
+from srcli.imaging.heif_reader import count_heif, measure_heif, read_heif, read_heif_deep
+from srcli.imaging.pillow_reader import count_with_pillow
 from srcli.imaging.pillow_writer import write_avif, write_bmp, write_jpeg, write_png, write_ppm, write_webp
 from srcli.imaging.tiff_reader_checks import RAW_SUFFIXES, explain_refusal
 from srcli.imaging.tiff_writer import write_tiff
@@ -25,6 +26,7 @@ _ROWS = (
         "TIFF",
         (".tif", ".tiff"),
         rb"II[*+]\x00|MM\x00[*+]",
+        count=count_with_pillow,
         write=write_tiff,
         lossless=True,
         alpha=True,
@@ -50,14 +52,23 @@ _ROWS = (
         (".png",),
         rb"\x89PNG\r\n\x1a\n",
         other_suffixes=(".apng",),
+        count=count_with_pillow,
         write=write_png,
         lossless=True,
         alpha=True,
         deep=True,
     ),
-    Format("GIF", (".gif",), rb"GIF8[79]a", lossless=True),
+    Format("GIF", (".gif",), rb"GIF8[79]a", count=count_with_pillow, lossless=True),
     Format(
-        "WEBP", (".webp",), rb"RIFF....WEBP", write=write_webp, longest=16_383, quality=95, lossless=b"VP8L", alpha=True
+        "WEBP",
+        (".webp",),
+        rb"RIFF....WEBP",
+        count=count_with_pillow,
+        write=write_webp,
+        longest=16_383,
+        quality=95,
+        lossless=b"VP8L",
+        alpha=True,
     ),
     Format(
         "BMP",
@@ -103,6 +114,7 @@ _ROWS = (
         "AVIF",
         (".avif",),
         rb".{4}ftyp(?:avif|avis)|.{4}ftyp(?:mif1|msf1).{0,64}?avi[fs]",
+        count=count_with_pillow,
         write=write_avif,
         longest=65_536,
         quality=90,
@@ -118,6 +130,7 @@ _ROWS = (
         rb".{4}ftyp(?:hei[csxm]|hev[cmsx]|mif1|msf1)",
         read=read_heif,
         measure=measure_heif,
+        count=count_heif,
         instead=".jpg",
         extra="heif",
         upright=True,

@@ -9,7 +9,7 @@ import numpy as np
 from srcli.errors import PictureError
 from srcli.imaging.decode import Decoded, MissingPackage, ReadOptions, widen_levels
 from srcli.imaging.format_base import Format
-from srcli.imaging.pillow_reader import measure_with_pillow, read_with_pillow
+from srcli.imaging.pillow_reader import count_with_pillow, measure_with_pillow, read_with_pillow
 
 
 def read_heif(file: IO[bytes], row: Format, options: ReadOptions) -> Decoded:
@@ -22,12 +22,17 @@ def measure_heif(file: IO[bytes], row: Format, max_pixels: int | None) -> tuple[
     return measure_with_pillow(file, row, max_pixels)
 
 
+def count_heif(file: IO[bytes], row: Format) -> int:
+    _teach_pillow()
+    return count_with_pillow(file, row)
+
+
 def read_heif_deep(file: IO[bytes], row: Format, options: ReadOptions) -> Decoded:
     """Pixels of a file of 10 or 12 bits that Pillow has opened. Raises PictureError."""
     from pillow_heif import open_heif
 
     file.seek(0)
-    opened = open_heif(file, convert_hdr_to_8bit=False)
+    opened = open_heif(file, convert_hdr_to_8bit=False)[options.place]
     levels, bits = np.asarray(opened), int(opened.info["bit_depth"])
     if levels.dtype != np.uint16:
         raise PictureError("it has 8 bits after all", "unsupported")

@@ -7,8 +7,9 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from srcli.errors import PictureError
 from srcli.imaging import exif
 from srcli.imaging.decode import SNIFFED_BYTES, BeyondPillow, Decoded, MissingPackage, ReadOptions, decode_channels
 from srcli.imaging.metadata import collect_metadata, read_exif
-from srcli.imaging.tiff_reader_checks import count_pages
+from srcli.imaging.tiff_reader_checks import find_pages
 
 if TYPE_CHECKING:
     from srcli.imaging.format_base import Format
@@ -38,7 +39,9 @@ def read_with_pillow(file: IO[bytes], row: Format, options: ReadOptions) -> Deco
             picture = open_with_pillow(file, row)
         except BeyondPillow as error:
             return _read_beyond(file, row, options, error)
-        notes = _check_frames(picture, options.frames)
+        place, notes = _choose_frame(picture, options)
+        picture.seek(place)
+        options = replace(options, place=place)
         if bits > 8 and row.read_deep is not None:
             try:
                 return _read_deep(file, row, options, picture, notes)
@@ -56,7 +59,7 @@ def _read_channels(
     file: IO[bytes], row: Format, options: ReadOptions, picture: ImageFile.ImageFile, notes: list[str]
 ) -> Decoded:
     try:
-        found = decode_channels(picture, lambda: open_with_pillow(file, row))
+        found = decode_channels(picture, lambda: _reopen(file, row, options.place))
     except BeyondPillow as error:
         return _read_beyond(file, row, options, error, picture)
     found.metadata, left_out = collect_metadata(picture)
@@ -123,6 +126,12 @@ def open_with_pillow(file: IO[bytes], row: Format) -> ImageFile.ImageFile:
         raise reason or PictureError(f"its {row.name} header is damaged: fetch it again", "damaged") from error
 
 
+def _reopen(file: IO[bytes], row: Format, place: int) -> ImageFile.ImageFile:
+    picture = open_with_pillow(file, row)
+    picture.seek(place)
+    return picture
+
+
 @contextmanager
 def pillow_limits(max_pixels: int | None, lenient: bool) -> Iterator[list[warnings.WarningMessage]]:
     """Pillow with our limits; what it warns of is recorded, decompression bombs are errors."""
@@ -161,15 +170,31 @@ def _hushed(row: Format) -> Iterator[None]:
         os.close(kept)
 
 
-def _check_frames(picture: Image.Image, policy: str) -> list[str]:
-    """Refuse or note what holds more than one picture. Raises PictureError."""
-    tiff = isinstance(picture, TiffImagePlugin.TiffImageFile)
-    count = count_pages(picture) if tiff else getattr(picture, "n_frames", 1)
-    if count < 2:
-        return []
+def count_with_pillow(file: IO[bytes], row: Format) -> int:
+    """Pages or frames of a file."""
+    with pillow_limits(None, False), _hushed(row), open_with_pillow(file, row) as picture:
+        return len(_find_frames(picture))
+
+
+def _find_frames(picture: Image.Image) -> Sequence[int]:
+    if isinstance(picture, TiffImagePlugin.TiffImageFile):
+        return find_pages(picture)
+    return range(getattr(picture, "n_frames", 1))
+
+
+def _choose_frame(picture: Image.Image, options: ReadOptions) -> tuple[int, list[str]]:
+    """Where the frame to take is, and what to say of the others. Raises PictureError."""
+    frames = _find_frames(picture)
+    word = "pages" if isinstance(picture, TiffImagePlugin.TiffImageFile) else "frames"
+    if options.frame:
+        if options.frame > len(frames):
+            raise PictureError(f"it has {len(frames)} {word} (any more): run again when it is complete", "changed")
+        return frames[options.frame - 1], []
+    if len(frames) < 2:
+        return 0, []
     if picture.format == "MPO":
-        return [f"the file holds {count} pictures: the first, which viewers show, was taken"]
-    word = "pages" if tiff else "frames"
-    if policy != "first":
-        raise PictureError(f"it has {count} {word}: take the first one with --frames first", "frames")
-    return [f"the first of {count} {word} was taken"]
+        return 0, [f"the file holds {len(frames)} pictures: the first, which viewers show, was taken"]
+    if options.frames != "first":
+        ways = "take the first one with --frames first, or each from a file with --frames all"
+        raise PictureError(f"it has {len(frames)} {word}: {ways}", "frames")
+    return 0, [f"the first of {len(frames)} {word} was taken"]

@@ -30,14 +30,15 @@ def read_picture(
     *,
     max_pixels: int = MAX_PIXELS,
     frames: Frames = "refuse",
+    frame: int = 0,
     allow_truncated: bool = False,
     name: str = "standard input",
 ) -> Picture:
     """The picture in a file, or in the bytes of one, which messages call `name`. Raises PictureError, with the reason's
-    class in `kind`."""
+    class in `kind`. `frame` picks one of several pages or frames, from 1."""
     name = name if isinstance(source, bytes) else printable(source)
     with open_regular(source, name) as file, _boundary(name, max_pixels, allow_truncated):
-        return _read(file, name, ReadOptions(max_pixels, frames, allow_truncated))
+        return _read(file, name, ReadOptions(max_pixels, frames, allow_truncated, frame))
 
 
 def read_size(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
@@ -46,6 +47,14 @@ def read_size(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[in
     with open_regular(source, name) as file, _boundary(name, max_pixels):
         row = detect_format(file.read(SNIFFED_BYTES), name)
         return row.measure(file, row, max_pixels)
+
+
+def count_frames(source: Path, *, max_pixels: int = MAX_PIXELS) -> int:
+    """Pages or frames of a file, from its headers. Raises PictureError as `read_picture` does."""
+    name = printable(source)
+    with open_regular(source, name) as file, _boundary(name, max_pixels):
+        row = detect_format(file.read(SNIFFED_BYTES), name)
+        return 1 if row.count is None else row.count(file, row)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import PurePath
 
-from PIL import Image, TiffImagePlugin
+from PIL import TiffImagePlugin
 
 from srcli.errors import PictureError
 from srcli.imaging.decode import FLOATS, BeyondPillow
@@ -26,21 +26,20 @@ def refuse_raw(name: str) -> None:
         raise PictureError(f"{name} {RAW}", "unsupported")
 
 
-def count_pages(picture: Image.Image) -> int:
-    """Pictures in the file; previews, pyramids and masks are none. Raises PictureError for a raw file."""
-    if not isinstance(picture, TiffImagePlugin.TiffImageFile):
-        return 1
+def find_pages(picture: TiffImagePlugin.TiffImageFile) -> list[int]:
+    """Which directories are pages; previews, pyramids and masks are none. Raises PictureError for a raw file."""
     tags = picture.tag_v2
     preview_first = bool(int(tags.get(_SUBFILE, 0)) & 1) and _SUB_IFDS in tags
     if _DNG in tags or preview_first or tags.get(_PHOTOMETRIC) in _SENSOR:
         raise PictureError(f"it {RAW}", "unsupported")
-    count = 1
+    pages = [0]
     for index in range(1, picture.n_frames):
         picture.seek(index)
-        count += not int(picture.tag_v2.get(_SUBFILE, 0)) & _PREVIEW_OR_MASK
+        if not int(picture.tag_v2.get(_SUBFILE, 0)) & _PREVIEW_OR_MASK:
+            pages.append(index)
     if picture.tell():
         picture.seek(0)
-    return count
+    return pages
 
 
 def explain_refusal(data: bytes) -> PictureError:

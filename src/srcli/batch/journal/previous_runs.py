@@ -24,15 +24,15 @@ from srcli.imaging.printable import format_count, printable
 
 ATTEMPT_SCHEMA = """
 CREATE TABLE attempts (name TEXT, source BLOB, recipe TEXT, target BLOB, status TEXT, kind TEXT, message TEXT,
-                       seconds REAL, input TEXT, input_stamp TEXT, output TEXT, output_stamp TEXT);
+                       seconds REAL, input TEXT, input_stamp TEXT, output TEXT, output_stamp TEXT, frame INTEGER);
 CREATE INDEX by_source ON attempts (source, recipe);
 CREATE INDEX by_target ON attempts (target, source);
 """
 ATTEMPT_COLUMNS = "status, kind, target, input, input_stamp, output, output_stamp"
-INSERT = f"INSERT INTO attempts VALUES ({', '.join('?' * 12)})"
+INSERT = f"INSERT INTO attempts VALUES ({', '.join('?' * 13)})"
 # A failure that was recorded without reading the file (no stamp) does not replace earlier attempts.
 LOOKED = f"(status IS NOT '{FAILED}' OR input_stamp IS NOT NULL)"
-LAST = "(SELECT * FROM attempts WHERE rowid IN (SELECT max(rowid) FROM attempts GROUP BY source))"
+LAST = "(SELECT * FROM attempts WHERE rowid IN (SELECT max(rowid) FROM attempts GROUP BY source, frame))"
 SLOWEST_SHOWN = 5
 
 
@@ -209,6 +209,7 @@ class PreviousRuns:
             *(_plain(record["source"]), source, _plain(record.get("recipe")), target, *told),
             *(_number(record.get("seconds")), _plain(given.get("sha256")), _text(given.get("stamp"))),
             *(_plain(put.get("sha256")), _text(put.get("stamp"))),
+            frame if type(frame := record.get("frame")) is int and 0 < frame < 1 << 31 else 0,
         )
         self._db.execute(INSERT, row)
 

@@ -13,6 +13,8 @@ from srcli.batch.settings import BatchSettings
 from srcli.batch.workers.base import ComputedPicture
 from srcli.files import hash_file
 
+Key = tuple[Path, int]  # a source, and which of its frames
+
 
 class JournalWriter:
     """Records for every picture what is about to happen and what happened."""
@@ -21,9 +23,9 @@ class JournalWriter:
         self._recipe, self._seed, self._models = settings.recipe(), settings.job.seed, settings.lock
         self._journal = JournalFile(folder)
         self._lock = threading.Lock()
-        self._stamps: dict[Path, FileStamp] = {}
-        self._recipes: dict[Path, str] = {}
-        self._results: dict[Path, str] = {}  # SHA-256 of results that are about to be renamed into place
+        self._stamps: dict[Key, FileStamp] = {}
+        self._recipes: dict[Key, str] = {}
+        self._results: dict[Key, str] = {}  # SHA-256 of results that are about to be renamed into place
         self.path = self._journal.path
         self._journal.begin(self._recipe, settings.result_settings(), pictures)
 
@@ -36,44 +38,51 @@ class JournalWriter:
 
     def reading(self, item: Item) -> None:
         """Remember the stamp of a file before it is read; later records use it."""
-        self._recipes[item.path] = item.recipe
+        key = item.path, item.found.frame
+        self._recipes[key] = item.recipe
         with contextlib.suppress(OSError):  # stdin has no stamp, and a deleted file fails when it is read
-            self._stamps[item.path] = FileStamp.of(item.path)
+            self._stamps[key] = FileStamp.of(item.path)
 
     def started(self, item: Item, made: ComputedPicture, sha256: str) -> None:
         """Record that the result is about to be renamed into place; after a kill, its hash shows whether it was."""
-        self._results[item.path] = sha256
-        self._add(item.path, item.target, STARTED, made.picture.sha256, output={"sha256": sha256})
+        key = item.path, item.found.frame
+        self._results[key] = sha256
+        self._add(key, item.target, STARTED, made.picture.sha256, output={"sha256": sha256})
 
     def done(self, outcome: Outcome, made: ComputedPicture) -> None:
         if outcome.target is None:
             return
-        output = {"sha256": self._results[outcome.source], "stamp": FileStamp.of(outcome.target).fields()}
+        key = outcome.source, outcome.frame
+        output = {"sha256": self._results[key], "stamp": FileStamp.of(outcome.target).fields()}
         told = {"output": output, "seconds": round(outcome.seconds, 3), "size": outcome.size}
-        self._add(outcome.source, outcome.target, DONE, made.picture.sha256, **told)
-        self._forget(outcome.source)
+        self._add(key, outcome.target, DONE, made.picture.sha256, **told)
+        self._forget(key)
 
     def confirmed(self, item: Item) -> None:
         """Record that a result which an interrupted run had announced exists."""
         self.reading(item)
+        key = item.path, item.found.frame
         output = {"sha256": hash_file(item.target), "stamp": FileStamp.of(item.target).fields()}
-        self._add(item.path, item.target, DONE, hash_file(item.path), output=output)
-        self._forget(item.path)
+        self._add(key, item.target, DONE, hash_file(item.path), output=output)
+        self._forget(key)
 
     def failed(self, outcome: Outcome) -> None:
         if outcome.status == FAILED:
+            key = outcome.source, outcome.frame
             told = {"kind": outcome.kind, "message": outcome.message, "seconds": round(outcome.seconds, 3)}
-            self._add(outcome.source, None, FAILED, None, **told)
-            self._forget(outcome.source)
+            self._add(key, None, FAILED, None, **told)
+            self._forget(key)
 
-    def _forget(self, source: Path) -> None:
+    def _forget(self, key: Key) -> None:
         for kept in (self._stamps, self._recipes, self._results):
-            kept.pop(source, None)
+            kept.pop(key, None)
 
-    def _add(self, source: Path, target: Path | None, status: str, sha256: str | None, **told: object) -> None:
-        stamp = self._stamps.get(source)
+    def _add(self, key: Key, target: Path | None, status: str, sha256: str | None, **told: object) -> None:
+        source, frame = key
+        stamp = self._stamps.get(key)
         given = {"sha256": sha256, "stamp": stamp.fields() if stamp else None}
-        settings = {"recipe": self._recipes.get(source, self._recipe), "seed": self._seed, "lock": self._models}
+        settings = {"recipe": self._recipes.get(key, self._recipe), "seed": self._seed, "lock": self._models}
         names = {"source": self._journal.name(source), "target": target and self._journal.name(target)}
+        which = {"frame": frame} if frame else {}
         with self._lock:
-            self._journal.add(**names, status=status, input=given, **told, **settings)
+            self._journal.add(**names, **which, status=status, input=given, **told, **settings)

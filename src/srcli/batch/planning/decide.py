@@ -12,7 +12,7 @@ from srcli.batch.journal.previous_runs import Attempt, PreviousRuns
 from srcli.batch.planning.output_names import numbered_names
 from srcli.batch.planning.plan import BatchPlan, Item
 from srcli.batch.report import ALL_FAILED, DONE, FAILED, SKIPPED, Outcome
-from srcli.batch.settings import STDIO, InputOptions, recipe_with_mask
+from srcli.batch.settings import STDIO, InputOptions, recipe_of_picture
 from srcli.files import hash_file, path_or_link_exists
 from srcli.imaging.printable import printable
 
@@ -38,7 +38,7 @@ class Decider:
             kind, message = item.found.problem
             return _failed(item, kind, message)
         mask = self.input.mask_for(item.path, item.found.root)
-        item = replace(item, mask=mask, recipe=recipe_with_mask(self.recipe, mask))
+        item = replace(item, mask=mask, recipe=recipe_of_picture(self.recipe, mask, item.found.frame))
         if item.target == Path(STDIO):
             return item
         attempt = self.previous.last_attempt(item.path, item.recipe, item.target)
@@ -57,13 +57,13 @@ class Decider:
         if attempt.status in (DONE, STARTED) and attempt.has_result() and attempt.has_same_input(item.path):
             if attempt.status == STARTED and self.confirm:
                 self.confirm(item)  # the run was killed after the result was renamed into place
-            return Outcome(item.path, SKIPPED, item.target, UP_TO_DATE)
+            return Outcome(item.path, SKIPPED, item.target, UP_TO_DATE, frame=item.found.frame)
         return None
 
     def _resolve_conflict(self, item: Item) -> Item | Outcome:
         """Decide for a target that exists."""
         if self.on_exists == "skip":
-            return Outcome(item.path, SKIPPED, item.target, "exists")
+            return Outcome(item.path, SKIPPED, item.target, "exists", frame=item.found.frame)
         if self.plan.has(item.target):
             if self.on_exists == "rename":
                 return self._renamed(item)
@@ -76,7 +76,7 @@ class Decider:
         if provenance is not None and self.previous.wrote(item.target, item.path):
             return replace(item, replace=True)  # the journal alone is not trusted: it may come from someone else
         if provenance is not None and _is_result_of(item, provenance):
-            return Outcome(item.path, SKIPPED, item.target, UP_TO_DATE)
+            return Outcome(item.path, SKIPPED, item.target, UP_TO_DATE, frame=item.found.frame)
         if self.on_exists == "rename":
             return self._renamed(item)
         return _failed(
@@ -98,4 +98,4 @@ def _is_result_of(item: Item, provenance: dict[str, Any]) -> bool:
 
 
 def _failed(item: Item, kind: str, message: str) -> Outcome:
-    return Outcome(item.path, FAILED, kind=kind, message=message, exit_code=ALL_FAILED)
+    return Outcome(item.path, FAILED, kind=kind, message=message, exit_code=ALL_FAILED, frame=item.found.frame)

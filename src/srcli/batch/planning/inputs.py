@@ -33,6 +33,7 @@ class FoundFile:
     place: tuple[int, int] = (0, 0)  # device and inode
     problem: tuple[str, str] | None = None  # kind and message, if it cannot be read at all
     walked: bool = False  # found in a folder, not named by the user
+    frame: int = 0  # which page or frame of the file, from 1; 0 if the file is one picture
 
 
 class InputFinder:

@@ -19,12 +19,13 @@ from srcli.files import path_exists, real_path, same_file
 from srcli.imaging.printable import printable
 
 PAGE = 1000
-PLAN_COLUMNS = "id, turn, path, root, size, dev, ino, kind, message, target"
+PLAN_COLUMNS = "id, turn, path, frame, root, size, dev, ino, kind, message, target"
 PLAN_SCHEMA = """
 CREATE TABLE found (id INTEGER PRIMARY KEY, turn INTEGER, path BLOB, root BLOB, size INTEGER, dev INTEGER,
                     ino INTEGER, kind TEXT, message TEXT, target BLOB,
-                    whole BLOB UNIQUE, walked INTEGER, folder BLOB, stem BLOB);
-CREATE INDEX by_order ON found (turn, path);
+                    whole BLOB, walked INTEGER, folder BLOB, stem BLOB, frame INTEGER DEFAULT 0,
+                    UNIQUE (whole, frame));
+CREATE INDEX by_order ON found (turn, path, frame);
 CREATE INDEX by_stem ON found (folder, stem);
 CREATE INDEX by_place ON found (dev, ino);
 CREATE TABLE taken (key BLOB PRIMARY KEY, path BLOB, source BLOB);
@@ -56,7 +57,7 @@ class BatchPlan:
         self._db.executemany(
             "INSERT INTO found (turn, path, root, size, dev, ino, kind, message, whole, walked, folder, stem)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-            " ON CONFLICT (whole) DO UPDATE SET walked = min(walked, excluded.walked)",
+            " ON CONFLICT (whole, frame) DO UPDATE SET walked = min(walked, excluded.walked)",
             map(_row, finds),
         )
 
@@ -70,11 +71,12 @@ class BatchPlan:
 
     def __iter__(self) -> Iterator[Item]:
         """Items in order of the arguments, then by path; read in pages, without one long query."""
-        last: tuple[int, bytes] = (-1, b"")
-        query = f"SELECT {PLAN_COLUMNS} FROM found WHERE (turn, path) > (?, ?) ORDER BY turn, path LIMIT {PAGE}"
+        last: tuple[int, bytes, int] = (-1, b"", 0)
+        where = "WHERE (turn, path, frame) > (?, ?, ?) ORDER BY turn, path, frame"
+        query = f"SELECT {PLAN_COLUMNS} FROM found {where} LIMIT {PAGE}"
         while rows := self._db.execute(query, last).fetchall():
             yield from map(_item, rows)
-            last = (rows[-1][1], rows[-1][2])
+            last = rows[-1][1:4]
 
     def leave_out(self, is_own: Callable[[Path, bool], bool]) -> int:
         """Remove earlier results that were found in folders, not those named by the user. Returns their number."""
@@ -88,6 +90,21 @@ class BatchPlan:
             if walked and is_own(_path(path), has_source):
                 self._db.execute("DELETE FROM found WHERE id = ?", (id,))
         return left - len(self)
+
+    def split_frames(self, count_frames: Callable[[Path], int]) -> None:
+        """Make each page or frame of a file a picture of its own."""
+        columns = "turn, path, root, size, dev, ino, whole, walked, folder, stem"
+        copy = f"INSERT INTO found ({columns}, frame) SELECT {columns}, ? FROM found WHERE id = ?"
+        for item in self:
+            whole = not (item.found.problem or item.found.frame or item.path == Path(STDIO))
+            if whole and (count := count_frames(item.path)) > 1:
+                row = (item.found.size // count, item.id)
+                self._db.execute("UPDATE found SET frame = 1, size = ? WHERE id = ?", row)
+                self._db.executemany(copy, ((frame, item.id) for frame in range(2, count + 1)))
+
+    def count_files(self) -> int:
+        """Files that are to be read, however many pictures are in each."""
+        return int(self._one("SELECT count(DISTINCT whole) FROM found")[0])
 
     def place(self, namer: OutputNamer, rename: bool, options: InputOptions | None = None) -> None:
         """Assign every picture its target. Raises InputError if two inputs have the same one."""
@@ -171,9 +188,9 @@ def _signed(value: int) -> int:
 
 
 def _item(row: tuple[Any, ...]) -> Item:
-    id, turn, path, root, size, dev, ino, kind, message, target = row
+    id, turn, path, frame, root, size, dev, ino, kind, message, target = row
     problem = (kind, message) if kind is not None else None
-    found = FoundFile(_path(path), _path(root), turn, size, (dev, ino), problem)
+    found = FoundFile(_path(path), _path(root), turn, size, (dev, ino), problem, frame=frame)
     return Item(id, found, _path(target or b""))
 
 

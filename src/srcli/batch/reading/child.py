@@ -16,7 +16,7 @@ from srcli.imaging.inpaint import inpaint_damage
 from srcli.imaging.picture import Picture
 from srcli.imaging.printable import printable
 from srcli.imaging.provenance import read_provenance
-from srcli.imaging.read import read_picture, read_size
+from srcli.imaging.read import count_frames, read_picture, read_size
 from srcli.memory import GIB
 
 BYTES_PER_PIXEL = 64  # generous: this stops runaway decoders, `max_pixels` stops large pictures
@@ -46,6 +46,8 @@ def _answer(request: ReadRequest) -> object:
         _limit(request.input.max_pixels, len(request.data or b""))
         if request.want == "size":
             return read_size(request.path, max_pixels=request.input.max_pixels)
+        if request.want == "frames":
+            return count_frames(request.path, max_pixels=request.input.max_pixels)
         if request.want == "made":
             return read_provenance(request.path)
         return _picture(request)
@@ -59,15 +61,16 @@ def _answer(request: ReadRequest) -> object:
 
 def _picture(request: ReadRequest) -> Picture:
     """Read the picture and fill in the damage that its mask marks."""
-    picture = _read(request.path if request.data is None else request.data, request.input)
+    picture = _read(request.path if request.data is None else request.data, request.input, request.frame)
     return picture if request.mask is None else inpaint_damage(picture, _read(request.mask, request.input))
 
 
-def _read(source: Path | bytes, options: InputOptions) -> Picture:
+def _read(source: Path | bytes, options: InputOptions, frame: int = 0) -> Picture:
     return read_picture(
         source,
         max_pixels=options.max_pixels,
         frames=options.frames,
+        frame=frame,
         allow_truncated=options.allow_truncated,
     )
 

@@ -32,13 +32,14 @@ class ProtocolError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ReadRequest:
-    """A request about a file (or the bytes in `data`): its picture, its size, or its provenance."""
+    """A request about a file (or the bytes in `data`): its picture, size, number of frames, or provenance."""
 
     path: Path
     data: bytes | None
     input: InputOptions
     want: str
     mask: Path | None = None
+    frame: int = 0
 
 
 @dataclass(frozen=True, slots=True)

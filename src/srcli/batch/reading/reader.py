@@ -38,13 +38,17 @@ class PictureReader:
         self._process: subprocess.Popen[bytes] | None = None
         self._greeted = self._dropped = False
 
-    def read(self, path: Path, data: bytes | None = None, mask: Path | None = None) -> Picture:
+    def read(self, path: Path, data: bytes | None = None, mask: Path | None = None, frame: int = 0) -> Picture:
         """Read the picture in a file, or in `data`, and fill in what the mask marks."""
-        return cast(Picture, self._ask(ReadRequest(path, data, self._input, "picture", mask)))
+        return cast(Picture, self._ask(ReadRequest(path, data, self._input, "picture", mask, frame)))
 
     def size(self, path: Path) -> tuple[int, int]:
         """Width and height, from the file's header."""
         return cast(tuple[int, int], self._ask(ReadRequest(path, None, self._input, "size")))
+
+    def count_frames(self, path: Path) -> int:
+        """Pages or frames of a file."""
+        return cast(int, self._ask(ReadRequest(path, None, self._input, "frames")))
 
     def provenance(self, path: Path) -> dict[str, Any] | None:
         """The provenance that srcli wrote into this file, or None."""
@@ -214,14 +218,20 @@ class ReaderPool:
         for reader in self._all:
             reader.drop()
 
-    def read(self, path: Path, mask: Path | None = None) -> Picture:
+    def read(self, path: Path, mask: Path | None = None, frame: int = 0) -> Picture:
         data = self._stdin.read() if path == Path(STDIO) else None
         with self._one() as reader:
-            return reader.read(path, data, mask)
+            return reader.read(path, data, mask, frame)
 
     def size(self, path: Path) -> tuple[int, int]:
         with self._one() as reader:
             return reader.size(path)
+
+    def count_frames(self, path: Path) -> int:
+        """Pages or frames of a file; 1 where it cannot be read, for which reading will give the reason."""
+        with self._one() as reader, contextlib.suppress(PictureError):
+            return reader.count_frames(path)
+        return 1
 
     def provenance(self, path: Path) -> dict[str, Any] | None:
         """The provenance that srcli wrote into this file, or None. What kills its reader is not ours."""
