@@ -66,7 +66,7 @@ ROWS = {
     "dng": (tiff(noise(4, 4), more={50706: (1, 4, b"\x01\x04\x00\x00")}), "unsupported", "raw"),
     "sensor data": (tiff(noise(4, 4, np.uint16, 1), photometric=32803), "unsupported", "raw"),
     "float tiff of other units": (tiff(FLOATS * 500, sample_format=3), "unsupported", "from 250 to 250: bring them"),
-    "not-a-number tiff": (tiff(FLOATS * np.float32("nan"), sample_format=3), "unsupported", "floating-point"),
+    "not-a-number tiff": (tiff(FLOATS * np.float32("nan"), sample_format=3), "unsupported", "NaN or infinite"),
     "signed tiff": (tiff(noise(3, 3, np.uint16, 1), sample_format=2), "unsupported", "signed"),
     "32-bit tiff": (tiff(noise(3, 3, np.uint32, 1)), "unsupported", "uint numbers"),
     "two bytes of tiff": (b"II*\x00", "unsupported", "damaged TIFF"),
