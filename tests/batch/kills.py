@@ -32,6 +32,7 @@ SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 ENDINGS = ("png", "jpg", "webp", "bmp", "tif")
 JOURNAL = ".srcli-journal.jsonl"
 POLL = 0.004  # seconds
+TOLD = 20  # kills from one line of figures to the next
 SPREAD = 0.03  # seconds between the moment that a run has moved on and its signal, at most
 
 
@@ -114,9 +115,17 @@ class Killer:
         shutil.rmtree(self.out)
         self.batches += 1
 
+    def __str__(self) -> str:
+        sent, codes = dict(self.sent), dict(self.codes)
+        return (
+            f"{self.sent.total()} runs killed {sent}, exit codes {codes}, {self.batches} batches ended as undisturbed"
+        )
+
     def kill(self, count: int) -> None:
         while self.sent.total() < count:
             self.kill_once()
+            if self.sent.total() % TOLD == 0:
+                print(self, flush=True)
         finish(self.start(0.0))
         self.compare()
 
@@ -139,8 +148,7 @@ def main() -> None:
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         done = run_kills(Path(folder), asked.count, asked.workers, asked.seed, asked.pictures)
-    print(f"{done.sent.total()} runs killed ({dict(done.sent)}), exit codes {dict(done.codes)}")
-    print(f"{done.batches} batches of {asked.pictures} pictures came to their end, each byte for byte as undisturbed")
+    print(done)
 
 
 if __name__ == "__main__":
