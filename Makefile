@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # PyTorch: empty takes the build for the CPU where there is no NVIDIA device. Else a requirement, such as torch==2.13.0.
 TORCH ?=
 
-.PHONY: demo test check site bench gpu-small gpu-pack fuzz clean
+.PHONY: demo test lowest check site bench gpu-small gpu-pack fuzz clean
 
 $(BIN)/srcli: pyproject.toml weights.lock
 	$(PYTHON) -m venv $(VENV)
@@ -23,6 +23,17 @@ demo: $(BIN)/srcli
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
+# The commands on the lowest versions that pyproject.toml allows, in an environment of their own. PyTorch is the same
+# as everywhere: builds of its lowest version for the CPU are not on PyPI. Old libraries warn of what is new.
+LOWEST := $(VENV)-lowest
+lowest:
+	$(PYTHON) -m venv $(LOWEST)
+	scripts/install-torch $(LOWEST)/bin/python "$(TORCH)"
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(LOWEST)/bin/python -m uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct \
+	    --upgrade-package filelock --editable ".[heif,formats,train,metrics]" "pytest>=8.3" "hypothesis>=6.120"
+	$(LOWEST)/bin/python -m pytest -o filterwarnings=default tests/cli/test_commands.py tests/batch/test_windows.py
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -52,4 +63,4 @@ fuzz: $(VENV)/.dev
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
 
 clean:
-	rm -rf $(VENV) out build dist
+	rm -rf $(VENV) $(VENV)-lowest out build dist
