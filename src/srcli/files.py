@@ -136,6 +136,12 @@ def _is_own(status: os.stat_result) -> bool:
     return not hasattr(os, "geteuid") or status.st_uid == os.geteuid()
 
 
+def wait_for_lock(file: int) -> None:
+    """Lock an open file until it is closed, once nobody else has. Where there are no locks, all have it."""
+    with suppress(OSError):
+        lock_descriptor(file)
+
+
 def try_lock(file: int) -> bool:
     """Lock an open file until it is closed; False if another process holds it. Without lock support, always True."""
     try:

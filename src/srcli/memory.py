@@ -31,6 +31,13 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(word in text for word in OUT_OF_MEMORY_WORDS)
 
 
+def measure_memory() -> int | None:
+    """Bytes of memory in this machine; None where the system does not say."""
+    if "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", {}):
+        return None
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 def tune_allocator() -> None:
     """Have every large piece of memory come from the system, in large pages, and go back when it is free.
 

@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from srcli.memory import GIB
+from srcli.memory import GIB, measure_memory
 
 MEMINFO = Path("/proc/meminfo")
 CPUINFO = Path("/proc/cpuinfo")
@@ -38,9 +38,8 @@ def read_memory() -> dict[str, str]:
     names = {"total": "MemTotal", "available": "MemAvailable"}
     if kilobytes:
         return {name: f"{kilobytes[key] * 1024 / GIB:.1f} GiB" for name, key in names.items() if key in kilobytes}
-    if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
-        return {"total": f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / GIB:.1f} GiB"}
-    return {}
+    total = measure_memory()
+    return {} if total is None else {"total": f"{total / GIB:.1f} GiB"}
 
 
 def _read_text(path: Path) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from srcli.errors import MachineError
-from srcli.files import is_dir, is_file, open_guard, path_exists
+from srcli.files import is_dir, is_file, open_guard, path_exists, try_lock
 
 PART = ".srcli-part"
 BAD = ".bad"
@@ -76,7 +76,7 @@ def exclusive_lock(part: Path, waiting: Callable[[], None]) -> Iterator[None]:
     except OSError as error:
         raise cache_write_error(guard, error) from error
     with file:
-        while not _locked(file.fileno()):
+        while not try_lock(file.fileno()):
             waiting()
             time.sleep(POLL)
         yield
@@ -90,21 +90,9 @@ def is_downloading(path: Path) -> bool:
         return False
     try:
         with open_guard(guard) as file:
-            return not _locked(file.fileno())
+            return not try_lock(file.fileno())
     except OSError:  # no lock of ours
         return False
-
-
-def _locked(handle: int) -> bool:
-    try:
-        import fcntl
-
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except (ImportError, OSError):  # no such locks here
-        return True
-    return True
 
 
 def links_allowed() -> bool:

@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from srcli.errors import MachineError, WeightsError
-from srcli.files import open_guard, replace_file
+from srcli.files import open_guard, replace_file, wait_for_lock
 from srcli.weights.lock import ENTRY_NAME, FIELDS, SCHEMA, Entry, read_lock
 
 OVERLAY_HEADING = "# srcli's record of weights that this user added or pulled. Written by `srcli models`.\n"
@@ -69,18 +69,10 @@ def _alone(path: Path) -> Iterator[None]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open_guard(path.with_name(".lock")) as guard:
-            _flock(guard.fileno())
+            wait_for_lock(guard.fileno())
             yield
     except OSError as error:
         raise MachineError(f"{path}: cannot be written ({error.strerror}): set XDG_CONFIG_HOME elsewhere") from error
-
-
-def _flock(handle: int) -> None:
-    try:
-        import fcntl
-    except ImportError:  # Windows: the replacement is still atomic, only the last writer wins
-        return
-    fcntl.flock(handle, fcntl.LOCK_EX)
 
 
 def _write(path: Path, entries: Mapping[str, Entry]) -> None:

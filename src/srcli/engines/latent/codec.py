@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -18,7 +17,7 @@ from srcli.engines.runtime.memory_budget import AMPLE, Placement
 from srcli.engines.runtime.oom_fallback import MemorySavings
 from srcli.engines.runtime.placement import on_device, place_network, vae_dtype
 from srcli.errors import PictureError
-from srcli.memory import is_out_of_memory, release_memory
+from srcli.memory import is_out_of_memory, measure_memory, release_memory
 from srcli.models.banded_vae import After, decode_in_bands, encode_in_bands
 from srcli.models.row_bands import Bands, Spilling
 from srcli.sampling.hint import to_unit_float
@@ -86,7 +85,7 @@ class Codec:
         """Bytes of host memory that maps may take; an accelerator's own come first, and give way when they are full."""
         if self.device.accelerated:
             return math.inf
-        return self.device.memory or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2
+        return self.device.memory or (measure_memory() or math.inf) / 2
 
     def _sound(self, run: Callable[[Bands], Tensor], what: str, pixels: int) -> Tensor:
         """What `run` gives; where half precision overflows, in full. The next picture starts as this one did."""

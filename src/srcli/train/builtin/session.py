@@ -11,7 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -29,6 +29,9 @@ from srcli.train.builtin.photos import Photographs, decode_photo, draw_lettering
 from srcli.train.builtin.teachers import Teacher, read_teacher
 from srcli.train.builtin.trainer import Training, TrainingStage
 from srcli.train.pictures import survey_pictures
+
+if TYPE_CHECKING:
+    from multiprocessing.context import ForkContext
 
 Tell = Callable[[str], None]
 FOLDS = {"upscale": 1, "restore": 2}
@@ -130,10 +133,17 @@ def _open_photos(plan: BuiltinTrainPlan, tell: Tell) -> list[Pixels]:
     return readable
 
 
+def _fork() -> ForkContext:
+    """Processes that begin with all that this one holds."""
+    if "fork" not in multiprocessing.get_all_start_methods():
+        raise InputError("--jobs needs a system that can fork processes, which Windows cannot: leave it out")
+    return multiprocessing.get_context("fork")
+
+
 def _map(function: Callable[[Any], Any], items: list[Any], jobs: int) -> list[Any]:
     if not jobs:
         return [function(item) for item in items]
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("fork")) as pool:
+    with ProcessPoolExecutor(jobs, _fork()) as pool:
         return list(pool.map(function, items, chunksize=4))
 
 
@@ -178,7 +188,7 @@ def _aging(plan: BuiltinTrainPlan, photos: list[Pixels]) -> Iterator[Iterator[tu
     if plan.task != "restore" or not plan.jobs:
         yield map(_make_aged, numbers)
         return
-    with ProcessPoolExecutor(plan.jobs, multiprocessing.get_context("fork"), os.nice, (10,)) as pool:
+    with ProcessPoolExecutor(plan.jobs, _fork(), os.nice, (10,)) as pool:
         yield pool.map(_make_aged, numbers)
         pool.shutdown(wait=False, cancel_futures=True)
 
