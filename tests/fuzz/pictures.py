@@ -85,7 +85,8 @@ def use_profile(data: bytes) -> None:
         except ValueError as error:
             raise PictureError("a profile that cannot be used") from error
         working = icc.convert_to_srgb(pixels, profile)
-        assert icc.convert_from_srgb(working, profile).shape == pixels.shape
+        assert working.shape == pixels.shape
+        assert profile.one_way or icc.convert_from_srgb(working, profile).shape == pixels.shape
 
 
 def check_tiff(data: bytes) -> None:

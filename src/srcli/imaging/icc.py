@@ -1,7 +1,8 @@
 """Colour profiles: into sRGB for the model, and back to the source's own space for the file.
 
 Eight bits go through LittleCMS. Pillow's binding stops there, so sixteen bits go through the profile's own curves and
-matrix, which is what the profiles of cameras and editing spaces are made of.
+matrix, which is what the profiles of cameras and editing spaces are made of, or out of its own tables, which is what
+those of scanners are made of.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from srcli.imaging.bands import Array, split_rows
+from srcli.imaging.icc_tables import read_tables
 
 Curve = NDArray[np.float32]
 
@@ -33,6 +35,7 @@ class IccProfile:
     data: bytes
     space: str  # Pillow's mode: RGB, L or CMYK
     same: bool = False
+    one_way: bool = False  # colours can be converted from this space, and not into it
 
 
 @cache
@@ -49,13 +52,14 @@ def check_profile(data: bytes, space: str, depth: int) -> IccProfile:
         raise ValueError("does not fit the picture's colour space")
     try:
         same = space != "CMYK" and _is_srgb(data, space)
-        if depth == 16 and not same and read_shaper(data) is None:
+        plain = same or read_shaper(data) is not None
+        if depth == 16 and not plain and not _has_tables(data):
             raise ValueError("has tables that only 8-bit pictures can go through")
         if space == "CMYK":
             build_transform(srgb_profile(), data, "RGB", space)
     except (ImageCms.PyCMSError, OSError, struct.error, IndexError) as error:
         raise ValueError("is broken") from error
-    return IccProfile(data, space, same)
+    return IccProfile(data, space, same, not plain and space == "RGB" and (depth == 16 or not _leads_back(data)))
 
 
 def _is_srgb(data: bytes, space: str) -> bool:
@@ -83,9 +87,11 @@ def convert_to_srgb(pixels: Array, given: IccProfile) -> Array:
     if pixels.dtype == np.uint8:
         way = build_transform(given.data, srgb_profile(), given.space, "RGB")
         return _by_bands(pixels, out, lambda band: _apply(band, way, given.space))
+    encode = _inverse(_needed(srgb_profile())[0][0])
+    if given.one_way:
+        return _by_bands(pixels, out, lambda band: _encoded(_through_tables(band, given.data), [encode] * 3))
     curves, matrix = _needed(given.data)
     mix = matrix if matrix is None else np.linalg.inv(_srgb_matrix()) @ matrix
-    encode = _inverse(_needed(srgb_profile())[0][0])
     return _by_bands(pixels, out, lambda band: _encoded(_mixed(_linear(band, curves), mix), [encode] * 3))
 
 
@@ -106,12 +112,18 @@ def convert_from_srgb(pixels: Array, given: IccProfile, out: Array | None = None
     return _by_bands(pixels, out, lambda band: _encoded(_mixed(_linear(band, decode), mix), inverse))
 
 
-def leads_back(given: IccProfile) -> bool:
-    """Whether colours can be brought into this space too: the profile of a scanner may describe one way alone."""
-    if given.same or given.space != "RGB" or read_shaper(given.data) is not None:
-        return True
+def _has_tables(data: bytes) -> bool:
+    """Whether 16 bits can be brought out of an RGB space by tables. Raises ValueError if they are broken."""
     try:
-        build_transform(srgb_profile(), given.data, "RGB", given.space)
+        return read_tables(data, _tags(data), _curve) is not None
+    except (ValueError, OverflowError) as error:
+        raise ValueError("is broken") from error
+
+
+def _leads_back(data: bytes) -> bool:
+    """Whether colours can be converted into an RGB space too: a scanner's profile may describe one way only."""
+    try:
+        build_transform(srgb_profile(), data, "RGB", "RGB")
     except (ImageCms.PyCMSError, OSError):
         return False
     return True
@@ -162,6 +174,16 @@ def _linear(band: Array, curves: tuple[Curve, ...]) -> NDArray[np.float32]:
     if band.ndim == 2:
         return curves[0][band][..., None]
     return np.stack([curve[band[..., c]] for c, curve in enumerate(curves)], -1)
+
+
+def _through_tables(band: Array, data: bytes) -> NDArray[np.float32]:
+    """Convert 16-bit levels to linear sRGB by the tables of their profile."""
+    tables = read_tables(data, _tags(data), _curve)
+    if tables is None:
+        raise ValueError("the profile has no tables")
+    xyz = tables.convert(band.reshape(-1, 3) / np.float32(65535))
+    to_linear: NDArray[np.float64] = np.linalg.inv(_srgb_matrix()).astype(np.float64)
+    return _mixed(xyz, to_linear).reshape(band.shape)
 
 
 def _mixed(linear: NDArray[np.float32], mix: NDArray[np.float64] | None) -> NDArray[np.float32]:

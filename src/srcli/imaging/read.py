@@ -121,7 +121,7 @@ def _coloured(found: Decoded) -> tuple[Array, Array | None, icc.IccProfile | Non
             profile = icc.check_profile(found.profile, found.space, found.pixels.dtype.itemsize * 8)
         except ValueError as error:
             notes.append(f"its colour profile {error} and was left out: colours were taken as sRGB")
-    if profile is not None and not icc.leads_back(profile):
+    if profile is not None and profile.one_way:
         notes.append("its colour profile only converts from a scanner's colours: the result is in sRGB")
         return icc.convert_to_srgb(found.pixels, profile), None, None, notes
     if profile is not None and not profile.same:

@@ -187,7 +187,7 @@ def cmyk_profile() -> bytes:
     return _icc(b"CMYK", b"prtr", b"Lab ", tags)
 
 
-def scanner_profile() -> bytes:
+def scanner_profile(kind: str = "mft2") -> bytes:
     """A scanner's profile: a table from its RGB to Lab, and none back. Its colours are sRGB's, red and blue swapped."""
     steps = np.linspace(0, 255, 17).round().astype(np.uint8)
     grid = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), -1).reshape(1, -1, 3)[..., ::-1]
@@ -195,8 +195,25 @@ def scanner_profile() -> bytes:
     raw = ImageCms.applyTransform(Image.fromarray(np.ascontiguousarray(grid)), way).tobytes()
     seen = np.frombuffer(raw, np.uint8).reshape(-1, 3).astype(np.uint16)
     seen[:, 1:] ^= 0x80  # Pillow keeps a and b signed
-    tags = {b"A2B0": _table(3, 3, 17, seen * 257.0 * (65280 / 65535)), b"wtpt": _point(0.9642, 1, 0.8249)}
-    return _icc(b"RGB ", b"scnr", b"Lab ", tags)
+    table = {
+        "mft2": lambda: _table(3, 3, 17, seen * 257.0 * (65280 / 65535)),
+        "mft1": lambda: _small_table(17, seen.astype(np.uint8)),
+        "mAB ": lambda: _curves_and_table(17, seen * 257),
+    }[kind]()
+    return _icc(b"RGB ", b"scnr", b"Lab ", {b"A2B0": table, b"wtpt": _point(0.9642, 1, 0.8249)})
+
+
+def _small_table(grid: int, values: np.ndarray) -> bytes:
+    head = b"mft1" + bytes(4) + bytes((3, 3, grid, 0)) + _fixed(1, 0, 0, 0, 1, 0, 0, 0, 1)
+    return head + bytes(range(256)) * 3 + values.tobytes() + bytes(range(256)) * 3
+
+
+def _curves_and_table(grid: int, values: np.ndarray) -> bytes:
+    straight = b"curv" + bytes(8)
+    table = bytes((grid, grid, grid)) + bytes(13) + b"\2\0\0\0" + values.astype(">u2").tobytes()
+    at = 32 + 3 * len(straight)
+    head = b"mAB " + bytes(4) + b"\3\3\0\0" + struct.pack(">5L", 32, 0, 0, at, at + len(table) + -len(table) % 4)
+    return head + straight * 3 + table + bytes(-len(table) % 4) + straight * 3
 
 
 def _table(inputs: int, outputs: int, grid: int, values: np.ndarray) -> bytes:

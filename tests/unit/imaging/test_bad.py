@@ -251,6 +251,14 @@ def test_strange_names_are_read(name, tmp_path):
     assert str(caught.value).isprintable()
 
 
+def test_a_gain_map_of_a_second_picture_in_a_jpeg_is_said():
+    packet = b'<x:xmpmeta xmlns:x="adobe:ns:meta/" xmlns:h="http://ns.adobe.com/hdr-gain-map/1.0/"/>'
+    gain = Image.fromarray(noise(8, 8))
+    whole = saved(Image.fromarray(noise(16, 16)), "MPO", save_all=True, append_images=[gain], xmp=packet)
+    notes = " ".join(read_picture(whole).notes)
+    assert "gain map was left out" in notes and "holds 2 pictures" in notes
+
+
 @pytest.mark.parametrize("mark", [b"http://ns.apple.com/HDRGainMap/1.0/", b"urn:com:apple:photo:2020:aux:hdrgainmap\0"])
 def test_a_gain_map_that_is_left_out_is_said(mark):
     whole = JPEG[:2] + b"\xff\xfe" + struct.pack(">H", len(mark) + 2) + mark + JPEG[2:]

@@ -288,3 +288,26 @@ def test_a_scanners_profile_leads_to_srgb_and_is_replaced(tmp_path):
     assert (second.pixels == first.pixels).all()
     with Image.open(path) as opened:
         assert "icc_profile" not in opened.info
+
+
+@pytest.mark.parametrize("kind", ["mft1", "mft2", "mAB "])
+def test_sixteen_bits_come_out_of_a_scanners_space_by_its_tables(kind):
+    """As LittleCMS brings out eight, and finer."""
+    deep, profile = ramp(40, 40, np.uint16), scanner_profile(kind)
+    found = read_picture(tiff(deep, more={34675: (7, len(profile), profile)}))
+    eight = read_picture(saved(np.rint(deep / 257).astype(np.uint8), "PNG", icc_profile=profile))
+    assert found.depth == 16 and "scanner's" in " ".join(found.notes) and found.notes == eight.notes
+    error = np.abs(found.pixels / 257 - eight.pixels)
+    assert error.mean() < 0.6 and error.max() < 4
+    assert len(np.unique(found.pixels)) > 3 * len(np.unique(eight.pixels))
+
+
+def test_broken_tables_of_a_profile_are_left_out_and_that_is_said():
+    deep, profile = ramp(4, 4, np.uint16), scanner_profile()
+    at = profile.index(b"mft2")
+    for broken in (
+        profile[: at + 10] + b"\xff" + profile[at + 11 :],
+        profile[: at + 48] + bytes(4) + profile[at + 52 :],
+    ):
+        found = read_picture(tiff(deep, more={34675: (7, len(broken), broken)}))
+        assert np.array_equal(found.pixels, deep) and "was left out" in " ".join(found.notes)

@@ -1,0 +1,138 @@
+"""Profiles made of tables, which LittleCMS's binding takes 8 bits through: the way from RGB to XYZ in floating point.
+
+Of the ICC specification: `lut8Type` and `lut16Type` (mft1, mft2) and `lutAToBType` (mAB), from RGB to Lab or XYZ.
+"""
+
+from __future__ import annotations
+
+import itertools
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Levels = NDArray[Any]  # (N, 3) of float32, 0 to 1
+Step = Callable[[Levels], Levels]
+
+WHITE = np.array([0.9642, 1.0, 0.8249], np.float32)  # D50
+_XYZ_TOP = 1 + 32767 / 32768
+_LARGEST_GRID = 129
+TAGS = (b"A2B1", b"A2B0")  # relative colorimetric first
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Steps from RGB to the profile's own connection space, and from there to XYZ."""
+
+    steps: list[Step] = field(default_factory=list)
+
+    def convert(self, levels: Levels) -> Levels:
+        """XYZ under D50, where black is 0: black points are matched as LittleCMS matches them."""
+        for step in self.steps:
+            levels = step(levels)
+        return levels
+
+
+def read_tables(data: bytes, tags: dict[bytes, bytes], curve: Callable[[bytes], Any]) -> Tables | None:
+    """The tables of an RGB profile, if it has some. `curve` reads a tone curve as a table over 16-bit levels."""
+    tag = next((tags[name] for name in TAGS if name in tags), None)
+    space = data[20:24]
+    if tag is None or data[16:20] != b"RGB " or space not in (b"Lab ", b"XYZ "):
+        return None
+    if tag[8:10] != b"\x03\x03":
+        raise ValueError("is broken")
+    kind = tag[:4]
+    steps = _read_mab(tag, curve) if kind == b"mAB " else _read_mft(tag)
+    if space == b"Lab ":
+        top = 65280 if kind == b"mft2" else 65535  # of lightness: version 2 counts otherwise
+        steps.append(lambda levels: _lab_to_xyz(levels * np.float32(65535 / top)))
+    else:
+        steps.append(lambda levels: levels * np.float32(_XYZ_TOP))
+    return Tables([*steps, _black_to_zero(Tables(steps))])
+
+
+def _black_to_zero(way: Tables) -> Step:
+    """The darkest colour, as a grey of its lightness, becomes black."""
+    darkest = float(np.clip(way.convert(np.zeros((1, 3), np.float32))[0, 1], 0, 0.184))  # L* at most 50
+    return lambda xyz: (xyz - darkest * WHITE) / np.float32(1 - darkest)
+
+
+def _read_mft(tag: bytes) -> list[Step]:
+    grid, wide = tag[10], tag[:4] == b"mft2"
+    if tag[:4] not in (b"mft1", b"mft2") or grid < 2:
+        raise ValueError("is broken")
+    before, after = struct.unpack_from(">2H", tag, 48) if wide else (256, 256)
+    counts = (3 * before, 3 * grid**3, 3 * after)
+    numbers = np.frombuffer(tag, ">u2" if wide else "u1", sum(counts), 52 if wide else 48) / (65535 if wide else 255)
+    first, table, last = np.split(numbers.astype(np.float32), np.cumsum(counts)[:2])
+    return [_curves(first.reshape(3, -1)), _table(table.reshape(grid, grid, grid, 3)), _curves(last.reshape(3, -1))]
+
+
+def _read_mab(tag: bytes, curve: Callable[[bytes], Any]) -> list[Step]:
+    """A curves, table, M curves, matrix, B curves: what is not there is left out."""
+    b, matrix, m, table, a = struct.unpack_from(">5L", tag, 12)
+    steps: list[Step] = []
+    if a and table:
+        grid, wide = tuple(tag[table : table + 3]), tag[table + 16] == 2
+        if min(grid) < 2 or max(grid) > _LARGEST_GRID:
+            raise ValueError("is broken")
+        count = 3 * grid[0] * grid[1] * grid[2]
+        numbers = np.frombuffer(tag, ">u2" if wide else "u1", count, table + 20) / (65535 if wide else 255)
+        steps += [_curves(_three(tag, a, curve)), _table(numbers.astype(np.float32).reshape(*grid, 3))]
+    if m and matrix:
+        values = np.array(struct.unpack_from(">12i", tag, matrix), np.float32) / 65536
+        steps.append(_curves(_three(tag, m, curve)))
+        steps.append(lambda levels: levels @ values[:9].reshape(3, 3).T + values[9:])
+    return [*steps, _curves(_three(tag, b, curve))]
+
+
+def _three(tag: bytes, at: int, curve: Callable[[bytes], Any]) -> NDArray[np.float32]:
+    """Three curves one after the other, each at a multiple of four bytes."""
+    found = []
+    for _ in range(3):
+        found.append(curve(tag[at:]))
+        if tag[at : at + 4] == b"para":
+            size = 12 + 4 * (1, 3, 4, 5, 7)[struct.unpack_from(">H", tag, at + 8)[0]]
+        else:
+            size = 12 + 2 * struct.unpack_from(">L", tag, at + 8)[0]
+        at += size + -size % 4
+    return np.stack(found)
+
+
+def _curves(tables: NDArray[np.float32]) -> Step:
+    points = np.linspace(0, 1, tables.shape[1])
+
+    def apply(levels: Levels) -> Levels:
+        found = [np.interp(levels[:, channel], points, tables[channel]) for channel in range(3)]
+        return np.stack(found, -1).astype(np.float32)
+
+    return apply
+
+
+def _table(grid: NDArray[np.float32]) -> Step:
+    """Between the eight nearest points of a grid."""
+    tops = np.array(grid.shape[:3]) - 1
+
+    def apply(levels: Levels) -> Levels:
+        place = np.clip(levels, 0, 1) * tops.astype(np.float32)
+        low = np.minimum(place.astype(np.int32), tops - 1)
+        share = place - low
+        out = np.zeros_like(levels)
+        for corner in itertools.product((0, 1), repeat=3):
+            weight = np.prod(np.where(corner, share, 1 - share), axis=1, keepdims=True)
+            out += weight * grid[tuple((low + corner).T)]
+        return out
+
+    return apply
+
+
+def _lab_to_xyz(levels: Levels) -> Levels:
+    """From 0 to 1 in each: L* from 0 to 100, a* and b* from -128 to 127."""
+    light, a, b = levels[:, 0] * 100, levels[:, 1] * 255 - 128, levels[:, 2] * 255 - 128
+    y = (light + 16) / 116
+    root = np.stack([y + a / 500, y, y - b / 200], -1)
+    cubic = np.where(root > 6 / 29, root**3, (root - 4 / 29) * 3 * (6 / 29) ** 2)
+    return np.asarray(cubic * WHITE, np.float32)
