@@ -132,6 +132,8 @@ class Killer:
 
 def run_kills(folder: Path, count: int, workers: int = 1, seed: int = 7, pictures: int = 40) -> Killer:
     """Kill so many runs of a batch of so many pictures. AssertionError says what is not as it should be."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background: runs would inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     draw_tree(folder / "in", pictures)
     finish(start(folder / "in", "--recursive", "--scale", "2", "--device", "cpu", "-o", folder / "calm"))
     calm = hash_tree(folder / "calm")
