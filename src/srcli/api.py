@@ -11,7 +11,7 @@ import io
 import logging
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
@@ -25,9 +25,11 @@ from srcli.imaging.inpaint import inpaint_damage
 from srcli.imaging.picture import Picture
 from srcli.imaging.prepare_output import SaveOptions
 from srcli.imaging.read import read_picture
+from srcli.imaging.strokes import add_reference, add_strokes
 from srcli.imaging.write import write_picture
 from srcli.settings import (
     Caption,
+    ChromaUpsampling,
     ColorFix,
     Damage,
     DeviceChoice,
@@ -77,11 +79,13 @@ class PictureOptions(TypedDict, total=False):
     damage: Damage
     scheduler: SchedulerName
     color_fix: ColorFix
+    chroma_upsampling: ChromaUpsampling
     process_size: int
     tile: int
     overlap: int
     tiny_vae: bool
     consistent: bool
+    saturation: float
 
 
 @dataclass(frozen=True)
@@ -126,7 +130,7 @@ class Pipeline:
     def __init__(self, models: ModelChoice, device: DeviceChoice) -> None:
         self._models, self._device = models, device
         self._loaded: EnginePipeline | None = None
-        self._choices: dict[tuple[str, Sampling, Prompt], ModelChoice] = {}
+        self._choices: dict[tuple[str, Sampling, Prompt, bool], ModelChoice] = {}
 
     @classmethod
     def load(
@@ -192,15 +196,28 @@ class Pipeline:
         return self._run(RESTORE, picture, on_progress, options)
 
     def colorize(
-        self, image: PictureSource, *, on_progress: ProgressCallback | None = None, **options: Unpack[PictureOptions]
+        self,
+        image: PictureSource,
+        *,
+        hint: PictureSource | None = None,
+        reference: PictureSource | None = None,
+        on_progress: ProgressCallback | None = None,
+        **options: Unpack[PictureOptions],
     ) -> Result:
-        """Give a black and white photograph colour; its luminance stays as it is."""
-        return self._run(COLORIZE, read_source(image), on_progress, options)
+        """Give a black and white photograph colour; its luminance stays as it is. `hint` is a copy with coloured
+        strokes, or strokes on transparency; `reference` is a picture whose colours it shall have."""
+        picture = read_source(image)
+        if hint is not None:
+            picture = add_strokes(picture, read_source(hint))
+        if reference is not None:
+            picture = add_reference(picture, read_source(reference))
+        return self._run(COLORIZE, picture, on_progress, options)
 
     def _run(
         self, task: Task, picture: Picture, on_progress: ProgressCallback | None, options: Mapping[str, Any]
     ) -> Result:
-        job = make_job(task, options)
+        guided = picture.strokes is not None or picture.reference is not None
+        job = replace(make_job(task, options), guided=guided)
         pipeline = self._load(job)
         made = pipeline.run(picture, job, on_progress or (lambda stage, done, total: None))
         return Result(made, pipeline.made(job, picture))
@@ -209,7 +226,7 @@ class Pipeline:
         """What is loaded, if it is what this job needs; else what it needs, in its place."""
         from srcli.pipeline import EnginePipeline
 
-        key = job.task.name, job.sampling, job.prompt
+        key = job.task.name, job.sampling, job.prompt, job.guided
         if key not in self._choices:
             self._choices[key] = settle_choice(self._models, self._device, job)
         if self._loaded is None or self._loaded.choice != self._choices[key]:
@@ -239,7 +256,7 @@ def make_job(task: Task, options: Mapping[str, Any]) -> Job:
         caption=options.get("caption", Prompt().caption),
     )
     size, sampling = Size(**pick(Size)), Sampling(**pick(Sampling))
-    rest = {name: options[name] for name in ("seed", "consistent") if name in options}
+    rest = {name: options[name] for name in ("seed", "consistent", "saturation") if name in options}
     return Job(task=task, size=size, sampling=sampling, prompt=prompt, **rest)
 
 

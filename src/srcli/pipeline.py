@@ -21,9 +21,10 @@ from srcli.engines.runtime.memory_budget import spare_host_memory
 from srcli.engines.runtime.oom_fallback import MemorySavings, OomFallback
 from srcli.errors import PictureError
 from srcli.imaging.bands import split_rows
-from srcli.imaging.color import compute_luminance, transplant_luma
+from srcli.imaging.color import compute_luminance, has_color, transplant_luma
 from srcli.imaging.metadata import set_density
 from srcli.imaging.picture import Picture, PixelArray
+from srcli.imaging.recolor import recolor
 from srcli.imaging.resize import resize_array
 from srcli.imaging.spill import allocate_array, evict_pages
 from srcli.sampling import colorfix
@@ -87,7 +88,7 @@ class EnginePipeline:
         """Do the job to one picture; what must survive of it stays with the result."""
         target = job.target(picture.width, picture.height)
         request = self._request(job)
-        pixels = _as_grey(picture.pixels) if job.task.grey_hint else picture.pixels
+        pixels = self._grey_of(picture, job) if job.task.grey_hint else picture.pixels
         passes = self.engine.passes((picture.width, picture.height), target)
         for index, size in enumerate(passes):
             if len(passes) > 1:
@@ -98,13 +99,16 @@ class EnginePipeline:
             pixels = resize_array(self._pass(pixels, size, wanted, stretch), size)
         if job.consistent:
             self._make_consistent(pixels, picture)
+        if picture.strokes is not None or picture.reference is not None:
+            pixels = recolor(pixels, picture.strokes, picture.reference)
         if job.task.keep_luma:
-            pixels = transplant_luma(pixels, resize_array(picture.pixels, target))
+            pixels = transplant_luma(pixels, resize_array(picture.pixels, target), job.saturation)
         _refuse_blank(pixels, picture.pixels)
         alpha = None if picture.alpha is None else resize_array(picture.alpha, target)
         metadata = picture.metadata if job.size.dpi is None else set_density(picture.metadata, job.size.dpi)
         grey = picture.grey and not job.task.keep_luma
-        return replace(picture, pixels=pixels, alpha=alpha, grey=grey, metadata=metadata)
+        result = replace(picture, pixels=pixels, alpha=alpha, grey=grey, metadata=metadata)
+        return replace(result, strokes=None, reference=None)
 
     def made(self, job: Job, picture: Picture) -> dict[str, object]:
         """How the result was made, for its metadata. Nothing in it tells of the user's machine or folders."""
@@ -121,12 +125,20 @@ class EnginePipeline:
             **({"found": found} if found else {}),
             "prompt": job.prompt.text,
             **({"consistent": True} if job.consistent else {}),
+            **({"saturation": job.saturation} if job.task.keep_luma else {}),
+            **({"guided by": guides} if (guides := _guides(picture)) else {}),
             "device": self.device.torch.type,
             **({"thrift": asdict(self.oom_fallback.savings)} if self.oom_fallback.savings != MemorySavings() else {}),
             "dtype": str(self.device.dtype).removeprefix("torch."),
             "torch": torch.__version__,
             "input_sha256": picture.sha256,
         }
+
+    def _grey_of(self, picture: Picture, job: Job) -> PixelArray:
+        """Luminance in all three channels."""
+        if not picture.grey and has_color(picture.pixels):
+            log.warning(f"{picture.name}: has colours, which {job.task.name} replaces: only its luminance is kept")
+        return np.repeat(compute_luminance(picture.pixels).astype(picture.pixels.dtype)[:, :, None], 3, axis=2)
 
     def _make_consistent(self, pixels: PixelArray, picture: Picture) -> None:
         if pixels.shape[0] < picture.height or pixels.shape[1] < picture.width:
@@ -218,6 +230,11 @@ class EnginePipeline:
         return layout and (layout[0], request.savings.batch(layout[1]))
 
 
+def _guides(picture: Picture) -> list[str]:
+    """What led its colour."""
+    return [name for name in ("strokes", "reference") if getattr(picture, name) is not None]
+
+
 def _given(sampling: object) -> Mapping[str, object]:
     return {name: getattr(sampling, name) for name in sampling.__dataclass_fields__}  # type: ignore[attr-defined]
 
@@ -236,11 +253,6 @@ def _levels(tile: Tile, rgb_of: colorfix.Rows, dtype: np.dtype[np.unsignedintege
             raise PictureError("the model returned NaN or infinity: try `dtype` float32", "not-finite")
         out[rows] = (rgb[0].float().clamp(0, 1) * top).round().permute(1, 2, 0).cpu().numpy()
     return out
-
-
-def _as_grey(pixels: PixelArray) -> PixelArray:
-    """Luminance in all three channels."""
-    return np.repeat(compute_luminance(pixels).astype(pixels.dtype)[:, :, None], 3, axis=2)
 
 
 def _refuse_blank(result: PixelArray, source: PixelArray) -> None:

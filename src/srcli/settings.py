@@ -16,6 +16,8 @@ Quality = Literal["draft", "standard", "best"]
 Damage = Literal["auto", "none", "light", "heavy"]
 SchedulerName = Literal["unipc", "dpm++", "ddim", "euler", "lcm", "ddpm"]
 ColorFix = Literal["wavelet", "adain", "none"]
+ChromaUpsampling = Literal["joint", "nearest"]
+JOINT, NEAREST = CHROMA_UPSAMPLINGS = get_args(ChromaUpsampling)
 Caption = Literal["auto", "none", "classify", "detect", "caption"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Frames = Literal["refuse", "first", "all"]
@@ -24,6 +26,7 @@ QUALITIES: tuple[Quality, ...] = get_args(Quality)
 SEED = 0
 MAX_SEED = 2**63 - 1
 MAX_SCALE = 64.0
+MAX_SATURATION = 4.0
 MAX_PIXELS = 250_000_000  # of an input: beyond it, a small file that claims more is rather an attack
 
 
@@ -68,6 +71,7 @@ class Sampling:
     damage: Damage | None = None  # how damaged the picture is; "auto" is estimated
     scheduler: SchedulerName | None = None
     color_fix: ColorFix | None = None
+    chroma_upsampling: ChromaUpsampling | None = None  # of colour that is predicted small: along edges of luminance
     process_size: int | None = None  # the hint's short side is at least this
     tile: int | None = None
     overlap: int | None = None
@@ -85,6 +89,7 @@ class Sampling:
         refuse_unknown("damage", self.damage, Damage)
         refuse_unknown("scheduler", self.scheduler, SchedulerName)
         refuse_unknown("color_fix", self.color_fix, ColorFix)
+        refuse_unknown("chroma_upsampling", self.chroma_upsampling, ChromaUpsampling)
         if self.guidance_interval is not None:
             low, high = self.guidance_interval
             if not 0 <= low <= high <= 1:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from srcli.errors import InputError
-from srcli.settings import MAX_SEED, SEED, ColorFix, Prompt, Sampling, Size
+from srcli.settings import MAX_SATURATION, MAX_SEED, SEED, ColorFix, Prompt, Sampling, Size
 
 CLEAN_PROMPT = "clean, high-resolution, 8k"
 NEGATIVE_PROMPT = "blurry, dotted, noise, raster lines, unclear, lowres, over-smoothed"
@@ -68,10 +68,20 @@ class Job:
     prompt: Prompt = Prompt()
     seed: int = SEED
     consistent: bool = False  # the result, reduced again, is the input
+    saturation: float = 1.0  # of the colour that is given, times
+    guided: bool = False  # strokes or a reference come with the pictures
 
     def __post_init__(self) -> None:
         if self.consistent and self.task is not UPSCALE:
             raise InputError(f"`consistent` goes with upscale: {self.task.name} is asked to change the picture")
+        if self.saturation != 1 and not self.task.keep_luma:
+            raise InputError(f"`saturation` goes with {COLORIZE.name}: {self.task.name} gives no colour")
+        if self.guided and not self.task.keep_luma:
+            raise InputError(f"`hint` and `reference` go with {COLORIZE.name}: {self.task.name} gives no colour")
+        if not 0 <= self.saturation <= MAX_SATURATION:
+            raise InputError(
+                f"`saturation` {self.saturation:g} is out of range: give a number from 0 to {MAX_SATURATION:g}"
+            )
         if not 0 <= self.seed <= MAX_SEED:
             raise InputError(f"`seed` {self.seed} is out of range: give a number from 0 to {MAX_SEED}")
 

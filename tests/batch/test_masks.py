@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from srcli.batch.settings import InputOptions, recipe_of_picture
+from srcli.batch.settings import InputOptions, SidePictures, recipe_of_picture
 from srcli.errors import InputError
 from tests.batch.fakes import Watcher, draw, go
 
@@ -108,13 +108,17 @@ def test_a_mask_among_the_inputs_is_refused(tmp_path: Path) -> None:
     for name in (mask, tmp_path):
         with pytest.raises(InputError, match="itself an input"):
             InputOptions(inputs=(str(name),), mask=str(name))
-    assert InputOptions(inputs=("x",), mask=str(tmp_path)).mask_for(mask, tmp_path) is None
+    assert InputOptions(inputs=("x",), mask=str(tmp_path)).sides_for(mask, tmp_path).mask is None
 
 
 def test_a_mask_that_cannot_be_read_is_not_none(tmp_path: Path) -> None:
     """Or else what was done without one would count as done with it."""
-    assert recipe_of_picture("r", None) == "r"
-    assert (
-        len({"r", recipe_of_picture("r", tmp_path / "gone.png"), recipe_of_picture("r", scratch(tmp_path / "a.png"))})
-        == 3
-    )
+    assert recipe_of_picture("r", SidePictures()) == "r"
+    sides = (SidePictures(mask=tmp_path / "gone.png"), SidePictures(mask=scratch(tmp_path / "a.png")))
+    assert len({"r", *(recipe_of_picture("r", side) for side in sides)}) == 3
+
+
+def test_a_picture_counts_by_what_it_is_for(tmp_path: Path) -> None:
+    path = scratch(tmp_path / "a.png")
+    sides = (SidePictures(mask=path), SidePictures(hint=path), SidePictures(reference=path))
+    assert len({recipe_of_picture("r", side) for side in sides}) == 3

@@ -147,7 +147,7 @@ def test_a_mistake_is_one_line_and_the_right_exit_code(code, words, options, src
     [
         (2, "needs a base model", ["stylize"]),
         (2, "cannot stylize", ["stylize", "--engine", "builtin", "--base-model", "anime"]),
-        (4, "srcli models pull pasd-light-color", ["colorize"]),
+        (4, "srcli models pull ddcolor-tiny", ["colorize", "--device", "cpu"]),
     ],
 )
 def test_what_cannot_be_done_here_says_what_would_help(code, words, command, srcli, photo):

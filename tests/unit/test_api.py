@@ -85,7 +85,7 @@ def test_another_task_loads_what_it_needs(pipeline):
     damage[4:6] = 255
     mended = pipeline.restore(PIXELS, mask=damage).pixels
     assert not np.array_equal(mended, pipeline.restore(PIXELS).pixels)
-    with pytest.raises(InputError, match="the builtin engine cannot colorize: choose one of pasd"):
+    with pytest.raises(InputError, match="the builtin engine cannot colorize: choose one of pasd, ddcolor, manual"):
         pipeline.colorize(PIXELS)
 
 
@@ -132,7 +132,7 @@ def test_a_file_that_is_no_picture_is_refused(tmp_path):
 
 def test_the_options_are_those_of_the_settings():
     settings = {*Sampling.__dataclass_fields__, *Size.__dataclass_fields__}
-    others = {"prompt", "negative_prompt", "caption", "seed", "consistent"}
+    others = {"prompt", "negative_prompt", "caption", "seed", "consistent", "saturation"}
     assert set(PictureOptions.__annotations__) == settings | others
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
@@ -113,23 +114,23 @@ class _Run:
             check_preview_file(settings.preview, settings, plan, self.readers.provenance)
         if own:
             self.listener.note(describe_own_results(own))
-        self._tell_unmasked(plan)
+        for role, named in settings.input.named_sides().items():
+            self._tell_without(plan, role, named)
         self._check_folders(plan, namer)
         self._open_journal(plan, namer)
         self.tally.total = len(plan)
         self.listener.planned(len(plan), strangers + own)
         return plan
 
-    def _tell_unmasked(self, plan: BatchPlan) -> None:
+    def _tell_without(self, plan: BatchPlan, role: str, named: Path) -> None:
         options = self.settings.input
-        if options.mask is None:
-            return
         tried = (item.found for item in plan if not item.found.problem)
-        bare = (found.path for found in tried if options.mask_for(found.path, found.root) is None)
+        bare = (found.path for found in tried if role not in options.sides_for(found.path, found.root).given())
         if (first := next(bare, None)) is not None:
             more = sum(1 for _ in bare)
             which = printable(first) + (f" and {more} more of {len(plan)} pictures" if more else "")
-            self.listener.note(f"no mask in {printable(options.mask)} for {which}: not repaired")
+            done = "repaired" if role == "mask" else "led by it"
+            self.listener.note(f"no {role} in {printable(named)} for {which}: not {done}")
 
     def _check_folders(self, plan: BatchPlan, namer: OutputNamer) -> None:
         if namer.streams:
@@ -165,7 +166,7 @@ class _Run:
     def read(self, item: Item) -> Picture:
         if self.journal:
             self.journal.reading(item)
-        picture = self.readers.read(item.path, item.mask, item.found.frame)
+        picture = self.readers.read(item.path, item.sides, item.found.frame)
         picture = replace(picture, name=printable(item.path) + (f", {item.found.frame}" if item.found.frame else ""))
         self.writer.check(item, picture)
         return picture

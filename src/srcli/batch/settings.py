@@ -26,8 +26,25 @@ STDIO = "-"
 LOCAL = "local"
 CAPTION_KINDS = ("captioner", "classifier", "detector")  # weights that describe a picture for its prompt
 LONGEST = 31_536_000  # largest --timeout in seconds that timers accept
+SIDE_ROLES = ("mask", "hint", "reference")
 OnExists = Literal["fail", "skip", "rename", "overwrite"]
 PREVIEWS = (".png", ".jpg", ".jpeg", ".webp")  # formats that any viewer shows and that hold our metadata
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SidePictures:
+    """Pictures that are read beside a picture: what shows its damage, and what leads its colour."""
+
+    mask: Path | None = None
+    hint: Path | None = None
+    reference: Path | None = None
+
+    def given(self) -> dict[str, Path]:
+        """By role, those that there are."""
+        return {role: path for role in SIDE_ROLES if (path := getattr(self, role)) is not None}
+
+
+NOTHING_BESIDE = SidePictures()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,28 +59,34 @@ class InputOptions:
     frames: Frames = "refuse"
     allow_truncated: bool = False
     mask: str | None = None  # a picture that marks damage in white, or a folder of such
+    hint: str | None = None  # a picture with coloured strokes, or a folder of such
+    reference: str | None = None  # a picture whose colours are wanted, or a folder of such
 
     def __post_init__(self) -> None:
         if not self.inputs and self.listed is None:
             raise InputError("no picture named: give files, folders, - for stdin, or --from FILE")
         if self.inputs.count(STDIO) + (self.listed == STDIO) > 1:
             raise InputError("stdin was named twice: it can be read once")
-        if self.mask is not None and not path_exists(Path(self.mask)):
-            raise InputError(f"no such mask {self.mask}: give --mask a picture, or a folder of pictures")
-        if self.mask is not None and any(same_file(Path(self.mask), Path(name)) for name in self.inputs):
-            raise InputError(f"the mask {self.mask} is itself an input: keep masks in a folder of their own")
+        for role in SIDE_ROLES:
+            self._check_side(role)
         if self.max_pixels < 1:
             raise InputError(f"--max-pixels {self.max_pixels} is out of range: give a positive number")
         refuse_unknown("frames", self.frames, Frames)
 
-    def mask_for(self, path: Path, root: Path) -> Path | None:
-        """The mask of a picture: the single mask, or NAME.png at the same place in the folder of masks, or None."""
-        if self.mask is None:
-            return None
-        mask = Path(self.mask)
-        if is_dir(mask):
-            mask = mask / path.parent.relative_to(root) / f"{path.stem}.png"
-        return mask if is_file(mask) and not same_file(mask, path) else None
+    def _check_side(self, role: str) -> None:
+        named = getattr(self, role)
+        if named is not None and not path_exists(Path(named)):
+            raise InputError(f"no such {role} {named}: give --{role} a picture, or a folder of pictures")
+        if named is not None and any(same_file(Path(named), Path(name)) for name in self.inputs):
+            raise InputError(f"the {role} {named} is itself an input: keep {role}s in a folder of their own")
+
+    def named_sides(self) -> dict[str, Path]:
+        """By role, the pictures and folders that were given beside the inputs."""
+        return {role: Path(named) for role in SIDE_ROLES if (named := getattr(self, role)) is not None}
+
+    def sides_for(self, path: Path, root: Path) -> SidePictures:
+        """Those of a picture: the single one, or NAME.png at the same place in the folder, or none."""
+        return SidePictures(**{role: _side_for(named, path, root) for role, named in self.named_sides().items()})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,7 +190,7 @@ class BatchSettings:
         return lock_digest(self.factory.choice)
 
     def result_settings(self) -> dict[str, object]:
-        """All settings that affect the bytes of a result, besides its input and mask."""
+        """All settings that affect the bytes of a result, besides its input and the pictures beside it."""
         return {
             "version": __version__,
             "job": asdict(self.job),
@@ -190,17 +213,22 @@ class BatchSettings:
         return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def recipe_of_picture(recipe: str, mask: Path | None, frame: int = 0) -> str:
-    """The recipe for a picture: a mask counts for its own, by what is in it, and so does which frame of its file."""
+def _side_for(named: Path, path: Path, root: Path) -> Path | None:
+    side = named / path.parent.relative_to(root) / f"{path.stem}.png" if is_dir(named) else named
+    return side if is_file(side) and not same_file(side, path) else None
+
+
+def recipe_of_picture(recipe: str, sides: SidePictures, frame: int = 0) -> str:
+    """The recipe for a picture: what is read beside it counts, by what is in it, and so does its frame of the file."""
     if frame:
         recipe = hashlib.sha256(f"{recipe} frame {frame}".encode()).hexdigest()
-    if mask is None:
-        return recipe
-    try:
-        told = hash_file(mask)
-    except OSError:
-        told = "closed"  # the picture will fail, and say why
-    return hashlib.sha256(f"{recipe} {told}".encode()).hexdigest()
+    for role, path in sides.given().items():
+        try:
+            told = hash_file(path)
+        except OSError:
+            told = "closed"  # the picture will fail, and say why
+        recipe = hashlib.sha256(f"{recipe} {role} {told}".encode()).hexdigest()
+    return recipe
 
 
 def lock_digest(choice: ModelChoice) -> str:

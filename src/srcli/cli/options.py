@@ -23,6 +23,7 @@ from srcli.tasks import TASKS, Job
 
 Settings = TypeVar("Settings")
 EVERY = tuple(TASKS)
+COLORED = ("colorize",)
 ENLARGE, REDRAW = ("upscale", "restore-old-photo"), ("stylize", "colorize")
 
 
@@ -138,6 +139,20 @@ OPTIONS: Mapping[type, tuple[Option, ...]] = {
             value="PATH",
             common=("restore-old-photo",),
         ),
+        Option(
+            "hint",
+            "A copy with coloured strokes, or strokes on transparency; or a folder of such.",
+            value="PATH",
+            tasks=COLORED,
+            common=COLORED,
+        ),
+        Option(
+            "reference",
+            "A picture whose colours it shall have; or a folder of such.",
+            value="PATH",
+            tasks=COLORED,
+            common=COLORED,
+        ),
     ),
     Size: (
         Option("scale", "Times larger.", alias="-s", default="{scale:g}", common=EVERY),
@@ -209,6 +224,7 @@ OPTIONS: Mapping[type, tuple[Option, ...]] = {
         Option("damage", "How damaged the input is."),
         Option("scheduler", "How the steps are taken."),
         Option("color_fix", "How the result gets the input's colours."),
+        Option("chroma_upsampling", "How colour is enlarged: along edges, or as it is."),
         Option("process_size", "Least short side that the model is shown, in pixels."),
         Option("tile", "Side of tiles, in latents; planned if left out."),
         Option("overlap", "Overlap of tiles."),
@@ -216,6 +232,7 @@ OPTIONS: Mapping[type, tuple[Option, ...]] = {
     Job: (
         Option("seed", "Same seed, same picture.", common=REDRAW),
         Option("consistent", "Reduced again, the result is the input.", tasks=("upscale",)),
+        Option("saturation", "Times stronger colour; 0 is grey.", tasks=COLORED, common=COLORED),
     ),
     DeviceChoice: (
         Option("device", "auto, cpu, cuda[:N] or mps.", value="NAME", names=complete.complete_devices),

@@ -78,7 +78,8 @@ def _run(task: Task, values: Mapping[str, Any]) -> None:
     run_options = collect(RunOptions, values)
     prompt = collect(Prompt, values, text=_prompt(command.prompt_file, values["prompt"]))
     size, sampling = collect(Size, values), collect(Sampling, values)
-    job = collect(Job, values, task=task, size=size, sampling=sampling, prompt=prompt)
+    guided = bool(input_options.hint or input_options.reference)
+    job = collect(Job, values, task=task, size=size, sampling=sampling, prompt=prompt, guided=guided)
     wish, device = collect(ModelChoice, values), collect(DeviceChoice, values)
     # What only a run needs is loaded by a run: help and usage errors answer at once.
     from srcli.cli.console import choose_listener

@@ -33,11 +33,12 @@ class TaskSupport:
 
     `rank`: `auto` tries engines by rising rank; None is never chosen unless it is named. `variant` and `base` are the
     weights that the task needs where the user names none. An `optional` engine is taken where its weights are here, and
-    nobody is told to get them.
+    nobody is told to get them. One that is `guided_only` does nothing to a picture without strokes or reference.
     """
 
     rank: int | None = None
     optional: bool = False
+    guided_only: bool = False
     variant: str | None = None
     base: str | None = None
 

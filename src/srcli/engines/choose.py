@@ -32,18 +32,25 @@ def choose_engine(
     sampling: Sampling = DEFAULT,
     others: Sequence[object] = (),
     *,
+    guided: bool = False,
     only_here: bool = True,
 ) -> ModelChoice:
     """The wish with its engine decided, and with all weights that the task and the quality bring.
 
-    `others`: settings that hold what else was asked for, which not every engine can do.
+    `others`: settings that hold what else was asked for, which not every engine can do. `guided`: strokes or a
+    reference come with the pictures.
     """
     if task.needs_base and wish.base is None:
         raise InputError(f"{task.name} needs a base model: give `base` NAME|FOLDER|FILE|hub-id; {_bases()}")
-    spec = find_engine(wish.engine) if wish.engine != AUTO else _decide(task, wish, device, sampling, others, only_here)
+    if wish.engine != AUTO:
+        spec = find_engine(wish.engine)
+    else:
+        spec = _decide(task, wish, device, sampling, others, guided, only_here)
     if task.name not in spec.tasks:
         able = ", ".join(engine.name for engine in engines_for(task))
         raise InputError(f"the {spec.name} engine cannot {task.name}: choose one of {able}")
+    if spec.tasks[task.name].guided_only and not guided:
+        raise InputError(f"the {spec.name} engine gives no colour itself: give `hint` or `reference`")
     choice = spec.resolve(_for_task(spec, task, wish), Store(offline=True))
     loras = spec.preset_of(choice.variant, sampling.quality).loras
     return replace(choice, loras=(*loras, *choice.loras))
@@ -56,7 +63,8 @@ def settle_choice(
 
     `only_here`: weights that nobody named must be on this disk; else those that would be pulled are taken, for a plan.
     """
-    choice = choose_engine(job.task, wish, device, job.sampling, (job.prompt, device, *others), only_here=only_here)
+    asked = job.prompt, device, *others
+    choice = choose_engine(job.task, wish, device, job.sampling, asked, guided=job.guided, only_here=only_here)
     spec = find_engine(choice.engine)
     spec.refuse_unused(wish, device, job.prompt, *others)
     spec.complete_sampling(job.sampling, choice.variant)
@@ -79,6 +87,7 @@ def _decide(
     device: DeviceChoice,
     sampling: Sampling,
     others: Sequence[object],
+    guided: bool,
     only_here: bool,
 ) -> EngineSpec:
     able = engines_for(task)
@@ -88,23 +97,30 @@ def _decide(
     if wish.base is not None:
         return _first_with("base", usual)
     ranked = [spec for spec in able if spec.tasks[task.name].rank is not None]
+    ranked = [spec for spec in ranked if guided or not spec.tasks[task.name].guided_only]
     ranked = [spec for spec in ranked if spec in usual or _can_do(spec, task, wish, sampling, others)]
     lacking = {spec.name: _lacking(spec, task, wish) for spec in ranked}
     ranked = [spec for spec in ranked if spec in usual or not lacking[spec.name]]
     here = [spec for spec in ranked if not lacking[spec.name]]
     if not here:
-        names = " ".join(lacking[ranked[0].name])
+        wanted = _first_that_runs(ranked, device)
+        names = " ".join(lacking[wanted.name])
         told = f"{task.name} needs weights that are not here: run srcli models pull {names}"
         if only_here:
             raise WeightsError(told)
         log.info(told)
-        return ranked[0]
-    chosen = next((spec for spec in here if not spec.needs_accelerator or _accelerated(device)), here[0])
+        return wanted
+    chosen = _first_that_runs(here, device)
     if chosen is not ranked[0]:
         _tell_better(ranked[0], lacking[ranked[0].name], chosen, task, device)
     elif chosen not in usual:
         log.info(f"using {chosen.title}, the quickest that is here; `quality` best or another `engine` takes longer")
     return chosen
+
+
+def _first_that_runs(engines: list[EngineSpec], device: DeviceChoice) -> EngineSpec:
+    """The first that does without an accelerator, unless there is one; the first where all want one."""
+    return next((spec for spec in engines if not spec.needs_accelerator or _accelerated(device)), engines[0])
 
 
 def _is_optional(spec: EngineSpec, task: Task) -> bool:

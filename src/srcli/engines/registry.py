@@ -15,6 +15,8 @@ OWN = (
     EntryPoint("builtin", "srcli.engines.builtin.spec:SPEC", GROUP),
     EntryPoint("pasd", "srcli.engines.pasd.spec:SPEC", GROUP),
     EntryPoint("onestep", "srcli.engines.onestep.spec:SPEC", GROUP),
+    EntryPoint("ddcolor", "srcli.engines.ddcolor.spec:SPEC", GROUP),
+    EntryPoint("manual", "srcli.engines.manual.spec:SPEC", GROUP),
     EntryPoint("stablesr", "srcli.engines.stablesr.spec:SPEC", GROUP),
     EntryPoint("sr3", "srcli.engines.sr3.spec:SPEC", GROUP),
 )

@@ -13,6 +13,7 @@ from srcli.imaging.picture import PixelArray
 # BT.601 in 14-bit fixed point, as OpenCV has it. The weights sum to 2**14, so grey is its own luminance.
 _WEIGHTS = (4899, 9617, 1868)
 _SHIFT = 14
+SEEN_PART = 25  # colours differ by more than this part of the range
 
 
 def compute_luminance(pixels: NDArray[Any]) -> NDArray[np.int32]:
@@ -21,21 +22,37 @@ def compute_luminance(pixels: NDArray[Any]) -> NDArray[np.int32]:
     return (red + green + blue + (1 << _SHIFT - 1)) >> _SHIFT
 
 
-def transplant_luma(colour: PixelArray, original: PixelArray) -> PixelArray:
-    """The colours of one picture with the luminance of another, kept to the last bit.
+def transplant_luma(colour: PixelArray, original: PixelArray, saturation: float = 1.0) -> PixelArray:
+    """The colours of one picture, times `saturation`, with the luminance of another, kept to the last bit.
 
     Where a colour cannot be that light or dark, it is paled just enough. (The official way clips, which moves
     the luminance.)
     """
     out = np.empty_like(original)
     for rows in split_rows(*original.shape[:2]):
-        out[rows] = _transplanted(colour[rows], compute_luminance(original[rows]), np.iinfo(original.dtype).max)
+        chroma = _chroma(colour[rows], saturation)
+        out[rows] = _transplanted(chroma, compute_luminance(original[rows]), np.iinfo(original.dtype).max)
     return out
 
 
-def _transplanted(colour: NDArray[Any], luma: NDArray[np.int32], top: int) -> NDArray[Any]:
+def has_color(pixels: PixelArray) -> bool:
+    """Whether any pixel has colour that is seen; what JPEG makes of a grey picture is none."""
+    least = np.iinfo(pixels.dtype).max / SEEN_PART
+    return any(bool((np.ptp(pixels[rows], -1) > least).any()) for rows in split_rows(*pixels.shape[:2]))
+
+
+def _chroma(colour: NDArray[Any], saturation: float) -> NDArray[np.int32]:
+    """Differences from luminance that have none of it themselves, as they are and when they are added to a level."""
+    chroma: NDArray[np.int32] = colour.astype(np.int32) - compute_luminance(colour)[..., None]
+    if saturation == 1:
+        return chroma
+    scaled: NDArray[np.int32] = np.rint(chroma * np.float32(saturation)).astype(np.int32)
+    scaled -= compute_luminance(scaled)[..., None]
+    return scaled
+
+
+def _transplanted(chroma: NDArray[np.int32], luma: NDArray[np.int32], top: int) -> NDArray[Any]:
     target = luma[..., None]
-    chroma = colour.astype(np.int32) - compute_luminance(colour)[..., None]
     shifted: NDArray[Any] = target + chroma
     outside = ((shifted < 0) | (shifted > top)).any(-1)
     if outside.any():

@@ -19,6 +19,7 @@ from srcli.weights.one_step import flatten_adapter, published_kind
 
 FIXED = (2, 10)
 TIED = 2  # tied weights appear twice, so tensors may take up to twice the bytes of their file
+WRAPPERS = ("state_dict", "params")  # under which training programs (Lightning, BasicSR) put the weights
 INERT = ("pytorch_lightning", "lightning", "lightning_fabric", "omegaconf", "numpy")
 
 
@@ -33,7 +34,7 @@ class _Inert:
 
 
 def to_safetensors(path: Path, out: Path) -> Path:
-    """Write the tensors of the pickle `path` to `out`, whole or not at all: its `state_dict`, or an adapter's parts."""
+    """Write the tensors of the pickle `path` to `out`, whole or not at all: its state dict, or an adapter's parts."""
     refuse_broken_torch(torch.__version__)
     found = _load(path)
     kind = published_kind(found)
@@ -86,7 +87,7 @@ def _inert_globals(path: Path) -> list[Any]:
 
 
 def _state(path: Path, found: Any) -> dict[str, Tensor]:
-    state = found.get("state_dict", found) if isinstance(found, Mapping) else None
+    state = next((found[name] for name in WRAPPERS if name in found), found) if isinstance(found, Mapping) else None
     if not isinstance(state, Mapping) or not state:
         raise WeightsError(f"{path}: holds no state_dict: use a safetensors file")
     for name, tensor in state.items():

@@ -60,7 +60,10 @@ def test_an_engine_of_another_package_runs_like_srclis_own(srcli, tmp_path):
     assert (plan["engine"], plan["steps"], plan["result"]) == ("mirror", 1, "48x32")
     assert "mirror" in srcli("upscale", "--help").stdout
     refused = srcli("colorize", source, "--engine", "mirror")
-    assert (refused.returncode, refused.stderr) == (2, "srcli: the mirror engine cannot colorize: choose one of pasd\n")
+    assert (refused.returncode, refused.stderr) == (
+        2,
+        "srcli: the mirror engine cannot colorize: choose one of pasd, ddcolor, manual\n",
+    )
     idle = srcli("upscale", source, "--engine", "mirror", "--noise-level", 3)
     assert (idle.returncode, "--noise-level means nothing to the mirror engine" in idle.stderr) == (2, True)
 
@@ -87,9 +90,8 @@ def test_a_spec_names_what_there_is(spec):
 
 
 def test_an_unknown_engine_is_refused_with_those_there_are():
-    with pytest.raises(
-        InputError, match="`engine` 'pads' is unknown: choose one of auto, builtin, pasd, onestep, stablesr, sr3"
-    ):
+    names = "auto, builtin, pasd, onestep, ddcolor, manual, stablesr, sr3"
+    with pytest.raises(InputError, match=f"`engine` 'pads' is unknown: choose one of {names}"):
         find_engine("pads")
 
 

@@ -26,6 +26,15 @@ def test_luminance_is_kept_to_the_last_bit(dtype):
     assert (compute_luminance(transplant_luma(colour, original)) == compute_luminance(original)).all()
 
 
+@pytest.mark.parametrize("saturation", [0.0, 0.37, 1.5, 4.0])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_luminance_is_kept_at_any_saturation(dtype, saturation):
+    colour, original = noise(200, 200, dtype), noise(200, 200, dtype)[::-1]
+    made = transplant_luma(colour, original, saturation)
+    assert (compute_luminance(made) == compute_luminance(original)).all()
+    assert (np.ptp(made, 2).max() > 0) == (saturation > 0)
+
+
 @given(st.tuples(*[st.integers(0, 255)] * 6))
 def test_luminance_is_kept_for_every_pair_of_colours(levels):
     colour, original = (np.array(part, np.uint8).reshape(1, 1, 3) for part in (levels[:3], levels[3:]))

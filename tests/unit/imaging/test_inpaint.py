@@ -79,7 +79,7 @@ def test_the_reader_mends_by_a_file_and_by_a_folder(tmp_path: Path) -> None:
         reader = PictureReader(source)
         try:
             path = tmp_path / f"{name}.tif"
-            pixels = reader.read(path, mask=source.mask_for(path, tmp_path)).pixels
+            pixels = reader.read(path, sides=source.sides_for(path, tmp_path)).pixels
         finally:
             reader.close()
         assert (pixels[30, 31] < 250).all() == changed

@@ -37,8 +37,8 @@ class Decider:
         if item.found.problem:
             kind, message = item.found.problem
             return _failed(item, kind, message)
-        mask = self.input.mask_for(item.path, item.found.root)
-        item = replace(item, mask=mask, recipe=recipe_of_picture(self.recipe, mask, item.found.frame))
+        sides = self.input.sides_for(item.path, item.found.root)
+        item = replace(item, sides=sides, recipe=recipe_of_picture(self.recipe, sides, item.found.frame))
         if item.target == Path(STDIO):
             return item
         attempt = self.previous.last_attempt(item.path, item.recipe, item.target)

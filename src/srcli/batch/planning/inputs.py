@@ -41,10 +41,7 @@ class InputFinder:
 
     def __init__(self, options: InputOptions, closed: Path | None = None) -> None:
         self._input = options
-        apart = (
-            closed,
-            options.mask and Path(options.mask),
-        )  # of outputs and of masks, which are never walked into
+        apart = (closed, *options.named_sides().values())  # of outputs and of masks, which are never walked into
         self._closed = {_place(path) for path in apart if path} - {None}
         self.left_out = 0  # files that are not pictures
 

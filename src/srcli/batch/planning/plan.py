@@ -13,7 +13,7 @@ from typing import Any
 
 from srcli.batch.planning.inputs import FoundFile
 from srcli.batch.planning.output_names import OutputNamer, fold_case, numbered_names
-from srcli.batch.settings import STDIO, InputOptions
+from srcli.batch.settings import NOTHING_BESIDE, STDIO, InputOptions, SidePictures
 from srcli.errors import InputError, PictureError
 from srcli.files import path_exists, real_path, same_file
 from srcli.imaging.printable import printable
@@ -40,7 +40,7 @@ class Item:
     found: FoundFile
     target: Path = Path()  # meaningless where there is a problem
     replace: bool = False  # whether an existing target may be overwritten
-    mask: Path | None = None  # marks its damage
+    sides: SidePictures = NOTHING_BESIDE
     recipe: str = ""  # of its result
 
     @property
@@ -112,18 +112,18 @@ class BatchPlan:
             if item.found.problem:
                 continue
             try:
-                mask = options.mask_for(item.path, item.found.root) if options else None
-                target = self._own(item, namer.target(item.found), rename, mask)
+                sides = options.sides_for(item.path, item.found.root) if options else NOTHING_BESIDE
+                target = self._own(item, namer.target(item.found), rename, sides)
             except PictureError as error:
                 row = (error.kind, str(error), item.id)
                 self._db.execute("UPDATE found SET kind = ?, message = ? WHERE id = ?", row)
             else:
                 self._db.execute("UPDATE found SET target = ? WHERE id = ?", (os.fsencode(target), item.id))
 
-    def _own(self, item: Item, target: Path, rename: bool, mask: Path | None) -> Path:
+    def _own(self, item: Item, target: Path, rename: bool, sides: SidePictures) -> Path:
         if target == Path(STDIO):
             return target
-        if same_file(target, item.path) or (mask and same_file(target, mask)):
+        if any(same_file(target, path) for path in (item.path, *sides.given().values())):
             raise InputError(f"{printable(target)} would be overwritten by its own result: give another -o or --suffix")
         for path in chain([target], numbered_names(target)):
             other = self.claim(path, item.path)

@@ -21,8 +21,8 @@ def check_preview_file(
     ours = bool((made(file) or {}).get("preview"))
     plan.leave_out(lambda path, has_source: ours and same_file(path, file))
     tried = (item.found for item in plan if not item.found.problem)
-    masks = (settings.input.mask_for(found.path, found.root) for found in tried)
-    if plan.has(file) or any(mask and same_file(mask, file) for mask in masks):
+    sides = (side for found in tried for side in settings.input.sides_for(found.path, found.root).given().values())
+    if plan.has(file) or any(same_file(side, file) for side in sides):
         raise InputError(f"--preview {printable(file)} is itself an input: give another name")
     if plan.claim(file, file) is not None:
         raise InputError(f"--preview {printable(file)} is where a result is written: give another name")

@@ -17,6 +17,7 @@ from srcli.imaging.picture import Picture
 from srcli.imaging.printable import printable
 from srcli.imaging.provenance import read_provenance
 from srcli.imaging.read import count_frames, read_picture, read_size
+from srcli.imaging.strokes import add_reference, add_strokes
 from srcli.memory import GIB
 
 BYTES_PER_PIXEL = 64  # generous: this stops runaway decoders, `max_pixels` stops large pictures
@@ -59,10 +60,15 @@ def _answer(request: ReadRequest) -> object:
         )
 
 
+WITH_SIDE = {"mask": inpaint_damage, "hint": add_strokes, "reference": add_reference}
+
+
 def _picture(request: ReadRequest) -> Picture:
-    """Read the picture and fill in the damage that its mask marks."""
+    """Read the picture, fill in the damage that its mask marks, and add what leads its colour."""
     picture = _read(request.path if request.data is None else request.data, request.input, request.frame)
-    return picture if request.mask is None else inpaint_damage(picture, _read(request.mask, request.input))
+    for role, path in request.sides.given().items():
+        picture = WITH_SIDE[role](picture, _read(path, request.input))
+    return picture
 
 
 def _read(source: Path | bytes, options: InputOptions, frame: int = 0) -> Picture:

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from srcli.batch.settings import InputOptions
+from srcli.batch.settings import NOTHING_BESIDE, InputOptions, SidePictures
 from srcli.imaging.icc import IccProfile
 from srcli.imaging.picture import Metadata, Picture
 
@@ -38,7 +38,7 @@ class ReadRequest:
     data: bytes | None
     input: InputOptions
     want: str
-    mask: Path | None = None
+    sides: SidePictures = NOTHING_BESIDE
     frame: int = 0
 
 
@@ -51,7 +51,7 @@ class Refusal:
 
 
 CLASSES: dict[str, type[Any]] = {
-    kind.__name__: kind for kind in (ReadRequest, Refusal, InputOptions, Picture, Metadata, IccProfile)
+    kind.__name__: kind for kind in (ReadRequest, Refusal, InputOptions, SidePictures, Picture, Metadata, IccProfile)
 }
 
 

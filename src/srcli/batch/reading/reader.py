@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, cast
 import srcli
 from srcli.batch.planning.inputs import open_stdin
 from srcli.batch.reading.protocol import ProtocolError, ReadRequest, Refusal, receive_message, send_message
-from srcli.batch.settings import STDIO, InputOptions
+from srcli.batch.settings import NOTHING_BESIDE, STDIO, InputOptions, SidePictures
 from srcli.errors import MachineError, PictureError
 from srcli.imaging.picture import Picture
 from srcli.imaging.printable import printable
@@ -38,9 +38,11 @@ class PictureReader:
         self._process: subprocess.Popen[bytes] | None = None
         self._greeted = self._dropped = False
 
-    def read(self, path: Path, data: bytes | None = None, mask: Path | None = None, frame: int = 0) -> Picture:
-        """Read the picture in a file, or in `data`, and fill in what the mask marks."""
-        return cast(Picture, self._ask(ReadRequest(path, data, self._input, "picture", mask, frame)))
+    def read(
+        self, path: Path, data: bytes | None = None, sides: SidePictures = NOTHING_BESIDE, frame: int = 0
+    ) -> Picture:
+        """Read the picture in a file, or in `data`, with what the pictures beside it say."""
+        return cast(Picture, self._ask(ReadRequest(path, data, self._input, "picture", sides, frame)))
 
     def size(self, path: Path) -> tuple[int, int]:
         """Width and height, from the file's header."""
@@ -218,10 +220,10 @@ class ReaderPool:
         for reader in self._all:
             reader.drop()
 
-    def read(self, path: Path, mask: Path | None = None, frame: int = 0) -> Picture:
+    def read(self, path: Path, sides: SidePictures = NOTHING_BESIDE, frame: int = 0) -> Picture:
         data = self._stdin.read() if path == Path(STDIO) else None
         with self._one() as reader:
-            return reader.read(path, data, mask, frame)
+            return reader.read(path, data, sides, frame)
 
     def size(self, path: Path) -> tuple[int, int]:
         with self._one() as reader:

@@ -1,0 +1,1 @@
+"""DDColor: one pass of a network that predicts colour and keeps luminance."""

@@ -1,0 +1,92 @@
+"""DDColor's engine: colour from one pass over a small square, enlarged along the picture's own edges."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from srcli.engines.base import Canvas, EngineSpec, Request, Size
+from srcli.engines.ddcolor.spec import SIDE, SPEC
+from srcli.engines.ddcolor.weights import open_network
+from srcli.engines.runtime.device import Device
+from srcli.imaging.bands import split_rows
+from srcli.imaging.chroma import ChromaField, Floats, lab_to_rgb, levels_to_unit, rgb_to_lab
+from srcli.imaging.picture import PixelArray
+from srcli.models.ddcolor import UNIT, DDColor
+from srcli.sampling.tiling import Tile
+from srcli.settings import JOINT, ModelChoice, Sampling
+from srcli.weights.store import Store
+
+
+def load(choice: ModelChoice, device: Device, store: Store) -> DDColorEngine:
+    """The chosen network, on the device."""
+    loaded = open_network(choice, store)
+    network = loaded.network.to(device.torch, device.dtype)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return DDColorEngine(network, device, loaded.made_of, choice.variant)
+
+
+@dataclass(frozen=True)
+class DDColorEngine:
+    """Colour for a grey picture of any size."""
+
+    network: DDColor
+    device: Device
+    made_of: Mapping[str, str]
+    variant: str | None = None
+    spec: EngineSpec = SPEC
+    factor: int = 1
+    block: int | None = None
+    halo: int = 0
+    supported_savings: Collection[str] = ()
+
+    def passes(self, size: Size, target: Size) -> list[Size]:
+        return [target]
+
+    def working_size(self, size: Size, target: Size, request: Request) -> Size:
+        """That of the result, along whose edges colour is enlarged."""
+        return target
+
+    def layout(self, height: int, width: int, sampling: Sampling) -> tuple[list[Tile], int] | None:
+        return None
+
+    def prepare(self, hint: Tensor, request: Request) -> Canvas:
+        """The network runs here; what is left for the end is the enlargement of its colour."""
+        picture = hint[0].permute(1, 2, 0).numpy()
+        ab = self.predict(picture, request.sampling.process_size or SIDE)
+        method = request.sampling.chroma_upsampling or JOINT
+        return Canvas(hint, hint, None, None, lambda _: paint(picture, ab, method))
+
+    def predict(self, picture: PixelArray, side: int) -> Floats:
+        """(side, side, 2) in Lab, whatever the shape of the picture."""
+        seen = torch.from_numpy(prepare_input(picture, side)).permute(2, 0, 1)[None]
+        seen = seen.to(self.device.torch, self.device.dtype, memory_format=torch.channels_last)
+        ab = self.network(seen)
+        return np.ascontiguousarray(ab[0].float().permute(1, 2, 0).cpu().numpy())
+
+    def provenance(self) -> Mapping[str, str]:
+        return self.made_of
+
+
+def prepare_input(picture: PixelArray, side: int) -> Floats:
+    """What the network is shown: a square whatever the picture's aspect, L alone, as RGB in 0..1."""
+    side = -(-side // UNIT) * UNIT
+    lab = rgb_to_lab(cv2.resize(levels_to_unit(picture), (side, side), interpolation=cv2.INTER_LINEAR))
+    lab[..., 1:] = 0
+    return lab_to_rgb(lab)
+
+
+def paint(picture: PixelArray, ab: Floats, method: str) -> Tensor:
+    """RGB (1, 3, H, W) of this colour and the picture's own L. By rows: Lab is never whole."""
+    height, width = picture.shape[:2]
+    field, out = ChromaField.fit(ab, picture, method), torch.empty(1, 3, height, width)
+    for rows in split_rows(height, width):
+        lab = rgb_to_lab(levels_to_unit(picture[rows]))
+        lab[..., 1:] = field.rows(lab[..., 0], rows)
+        out[0, :, rows] = torch.from_numpy(lab_to_rgb(lab)).permute(2, 0, 1)
+    return out

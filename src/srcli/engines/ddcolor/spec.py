@@ -1,0 +1,82 @@
+"""DDColor, before it is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from srcli.engines.base import AdapterEvidence, Engine, EngineSpec, Profile, Size, TaskSupport
+from srcli.errors import InputError
+from srcli.settings import JOINT, ModelChoice, Sampling
+from srcli.tasks import COLORIZE, Job
+
+if TYPE_CHECKING:
+    from srcli.engines.runtime.device import Device
+    from srcli.engines.runtime.forecast import Forecast
+    from srcli.weights.store import Store
+
+TINY, LARGE, ARTISTIC = "tiny", "large", "artistic"
+ENTRIES: Mapping[str, str] = MappingProxyType(
+    {TINY: "ddcolor-tiny", LARGE: "ddcolor", ARTISTIC: "ddcolor-artistic"}
+)  # of weights.lock
+SIDE = 512  # of the square that the network is shown
+QUERIES = "decoder.color_decoder.query_feat.weight"
+
+
+def entry_name(variant: str | None) -> str:
+    """The variant's entry of weights.lock; the tiny one where none was named."""
+    if (variant or TINY) not in ENTRIES:
+        raise InputError(f"`variant` {variant!r} is unknown to the ddcolor engine: choose one of {', '.join(ENTRIES)}")
+    return ENTRIES[variant or TINY]
+
+
+def _load(choice: ModelChoice, device: Device, store: Store) -> Engine:
+    from srcli.engines.ddcolor.engine import load
+
+    return load(choice, device, store)
+
+
+def _forecast(choice: ModelChoice, job: Job, size: Size, device: Device) -> Forecast:
+    from srcli.engines.ddcolor.forecast import forecast
+
+    return forecast(choice, job, size, device)
+
+
+def _entries(choice: ModelChoice) -> tuple[str, ...]:
+    return (entry_name(choice.variant),)
+
+
+def _recognizes(evidence: AdapterEvidence) -> bool:
+    return any(QUERIES in header.shapes for header in evidence.headers) or evidence.is_one_of(ENTRIES.values())
+
+
+def _resolve(choice: ModelChoice, store: Store) -> ModelChoice:
+    """With the first variant whose weights are here. A file of the user's own says itself what it is."""
+    if choice.variant is not None:
+        entry_name(choice.variant)
+    elif choice.adapter is None:
+        here = (variant for variant, entry in ENTRIES.items() if store.has(entry))
+        return replace(choice, variant=next(here, TINY))
+    else:
+        known = store.known_names(choice.adapter)
+        return replace(choice, variant=next((v for v, entry in ENTRIES.items() if entry in known), None))
+    return choice
+
+
+SPEC = EngineSpec(
+    name="ddcolor",
+    title="DDColor",
+    about="DDColor in one pass ([more](docs/color.md)), variants `tiny`, `large`, `artistic`",
+    needs="220 MB of weights (`tiny`); seconds on a laptop",
+    tasks={COLORIZE.name: TaskSupport(rank=50)},
+    profile=Profile(defaults=Sampling(process_size=SIDE, chroma_upsampling=JOINT)),
+    options=frozenset({"variant", "adapter"}),
+    needs_accelerator=False,
+    load=_load,
+    forecast=_forecast,
+    entries=_entries,
+    recognizes=_recognizes,
+    resolve=_resolve,
+)

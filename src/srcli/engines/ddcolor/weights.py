@@ -1,0 +1,62 @@
+"""DDColor's network from the official file, in safetensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from srcli.engines.ddcolor.spec import ARTISTIC, LARGE, TINY, entry_name
+from srcli.errors import WeightsError
+from srcli.models.ddcolor import LARGE_SHAPE, TINY_SHAPE, DDColor, Shape, convert_official
+from srcli.settings import ModelChoice
+from srcli.weights.open import load_into, load_state
+from srcli.weights.store import Store
+
+SHAPES = {TINY: TINY_SHAPE, LARGE: LARGE_SHAPE, ARTISTIC: LARGE_SHAPE}
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A network and what it was made of."""
+
+    network: DDColor
+    made_of: Mapping[str, str]
+
+
+def open_network(choice: ModelChoice, store: Store) -> Loaded:
+    """The chosen variant, or the file that was named, which must be of the variant that was named."""
+    located = store.resolve(choice.adapter or entry_name(choice.variant), "adapter", allow_pickle=choice.allow_pickle)
+    network = read_network(located.only_file())
+    if choice.variant is not None and network.shape != SHAPES[choice.variant]:
+        widths = ", ".join(map(str, network.shape.widths))
+        remedy = f"leave out `variant` {choice.variant}, or give its file"
+        raise WeightsError(f"{located.only_file()}: this is a DDColor of widths {widths}: {remedy}")
+    return Loaded(network, located.provenance())
+
+
+def read_network(path: Path) -> DDColor:
+    """The network in a file, in fp32. Every tensor is needed or one of those known to be unused."""
+    state = load_state(path)
+    network = build_network(read_shape(state, path))
+    load_into(network, _in_fp32(convert_official(state)), path)
+    return network.requires_grad_(False).eval()
+
+
+def _in_fp32(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+
+
+def build_network(shape: Shape) -> DDColor:
+    with torch.device("meta"):
+        return DDColor(shape)
+
+
+def read_shape(state: Mapping[str, Tensor], path: Path) -> Shape:
+    try:
+        return Shape.from_state(state)
+    except (KeyError, IndexError) as error:
+        raise WeightsError(f"{path}: holds no DDColor network ({error}): choose another file") from error

@@ -1,0 +1,1 @@
+"""No network: a picture whose colours come from strokes and a reference alone."""

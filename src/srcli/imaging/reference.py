@@ -1,0 +1,67 @@
+"""Colours carried from another picture by luminance and texture (Welsh, Ashikhmin, Mueller 2002)."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from srcli.imaging.chroma import Floats, levels_to_unit, rgb_to_lab
+
+SIDE = 192  # pixels of the longer side at which places are matched
+SAMPLES = 600  # of the reference
+ALIKE = 8  # samples that a place's colour is the mean of
+TEXTURE = 5, 17  # pixels across, in which the deviation of L is texture
+WINDOW, SLACK = (13, 13), 16.0  # of the smoothing, along the edges of L
+COLORED = 2.0  # mean distance from grey that makes an answer one to go by
+ROWS = 4096  # matched at once
+
+
+def carry_colors(lightness: Floats, ab: Floats, reference: NDArray[np.uint8]) -> Floats:
+    """a and b for a picture of this L, and of this colour if it has any, from like places of the reference."""
+    share = min(1.0, SIDE / max(lightness.shape))
+    size = max(1, round(lightness.shape[1] * share)), max(1, round(lightness.shape[0] * share))
+    small, known = (cv2.resize(x, size, interpolation=cv2.INTER_AREA) for x in (lightness, ab))
+    lab = rgb_to_lab(levels_to_unit(reference))
+    chroma = lab[..., 1:] if float(np.abs(known).mean()) > COLORED else lab[..., :0]
+    wanted = describe_places(small, known[..., : chroma.shape[2]])
+    chosen = np.linspace(0, lab[..., 0].size - 1, min(SAMPLES, lab[..., 0].size)).astype(int)
+    offered = describe_places(lab[..., 0], chroma)[chosen]
+    found = match_places(wanted, offered, lab[..., 1:].reshape(-1, 2)[chosen])
+    large: Floats = cv2.resize(found.reshape(*small.shape, 2), lightness.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    return _smooth(lightness, large)
+
+
+def describe_places(lightness: Floats, ab: Floats) -> Floats:
+    """(places, numbers): L, texture and colour, each of mean 0 and deviation 1 over the picture."""
+    local = [cv2.blur(lightness, (side, side)) for side in TEXTURE]
+    squares = [cv2.blur(lightness**2, (side, side)) for side in TEXTURE]
+    texture = [np.sqrt(np.maximum(s - m**2, 0)) for s, m in zip(squares, local, strict=True)]
+    planes = np.stack([lightness, *(np.log1p(plane) for plane in texture), *np.moveaxis(ab, 2, 0)], 2)
+    places = planes.reshape(-1, planes.shape[2])
+    scaled: Floats = ((places - places.mean(0)) / (places.std(0) + 1e-3)).astype(np.float32)
+    return scaled
+
+
+def match_places(wanted: Floats, offered: Floats, colors: Floats) -> Floats:
+    """The mean colour of those offered that are most like each place."""
+    count, out = min(ALIKE, len(offered)), np.empty((len(wanted), 2), np.float32)
+    for begin in range(0, len(wanted), ROWS):
+        part = wanted[begin : begin + ROWS]
+        far = (offered**2).sum(1) - 2 * part @ offered.T
+        alike = np.argpartition(far, count - 1, 1)[:, :count]
+        out[begin : begin + ROWS] = colors[alike].mean(1)
+    return out
+
+
+def _smooth(lightness: Floats, ab: Floats) -> Floats:
+    """A guided filter: neighbours of like luminance come to have like colour."""
+
+    def mean(x: Floats) -> Floats:
+        blurred: Floats = cv2.blur(x, WINDOW, borderType=cv2.BORDER_REPLICATE)
+        return blurred.reshape(x.shape)
+
+    guide = lightness[..., None]
+    mean_l, mean_ab = mean(guide), mean(ab)
+    gain = (mean(guide * ab) - mean_l * mean_ab) / (mean(guide**2) - mean_l**2 + SLACK)
+    return mean(gain) * guide + mean(mean_ab - gain * mean_l)

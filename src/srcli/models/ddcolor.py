@@ -1,0 +1,294 @@
+"""DDColor (Kang et al. 2023): a ConvNeXt encoder, a U-Net back up, and a hundred learned colour queries.
+
+Parts below `decoder` are named as in the official file; the encoder is transformers' ConvNeXt.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import ConvNextBackbone, ConvNextConfig
+
+HEADS = 8  # of attention: the one size that the weights do not show
+LEVELS = 3  # of the U-Net, which the queries look at
+STAGES = 4
+UNIT = 32  # sides of the input are multiples of it
+LAST_FACTOR = 4  # of the last shuffle, back to the size of the input
+BAND = 1 << 12  # pixels before the last shuffle that are taken at once
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
+UNUSED = r"mean|std|encoder\.arch\.norm\..*|encoder\.arch\.head_cls\..*"
+RENAMED = (
+    (r"encoder\.arch\.downsample_layers\.0\.0\.", r"encoder.embeddings.patch_embeddings."),
+    (r"encoder\.arch\.downsample_layers\.0\.1\.", r"encoder.embeddings.layernorm."),
+    (r"encoder\.arch\.downsample_layers\.(\d+)\.", r"encoder.encoder.stages.\1.downsampling_layer."),
+    (r"encoder\.arch\.stages\.(\d+)\.(\d+)\.norm\.", r"encoder.encoder.stages.\1.layers.\2.layernorm."),
+    (r"encoder\.arch\.stages\.(\d+)\.(\d+)\.gamma$", r"encoder.encoder.stages.\1.layers.\2.layer_scale_parameter"),
+    (r"encoder\.arch\.stages\.(\d+)\.(\d+)\.", r"encoder.encoder.stages.\1.layers.\2."),
+    (r"refine_net\.0\.0\.", r"merge."),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Widths and depths, which are all that tells one variant from another."""
+
+    widths: tuple[int, ...]  # of the encoder's stages
+    depths: tuple[int, ...]
+    features: int  # of the U-Net's first two levels; the third and the pixels have half
+    hidden: int  # of a query
+    feed_forward: int
+    queries: int
+    layers: int
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Tensor]) -> Shape:
+        """As the official file's tensors show it. KeyError or IndexError where it is another network's file."""
+        queries = "decoder.color_decoder."
+        return cls(
+            widths=tuple(state[f"encoder.arch.norm{i}.weight"].shape[0] for i in range(STAGES)),
+            depths=tuple(_count(state, rf"encoder\.arch\.stages\.{i}\.\d+\.gamma") for i in range(STAGES)),
+            features=state["decoder.layers.0.conv.0.weight_orig"].shape[0],
+            hidden=state[f"{queries}query_feat.weight"].shape[1],
+            feed_forward=state[f"{queries}transformer_ffn_layers.0.linear1.weight"].shape[0],
+            queries=state[f"{queries}query_feat.weight"].shape[0],
+            layers=_count(state, re.escape(queries) + r"transformer_ffn_layers\.\d+\.linear1\.weight"),
+        )
+
+
+TINY_SHAPE = Shape((96, 192, 384, 768), (3, 3, 9, 3), 512, 256, 2048, 100, 9)
+LARGE_SHAPE = Shape((192, 384, 768, 1536), (3, 3, 27, 3), 512, 256, 2048, 100, 9)
+
+
+def _count(state: Mapping[str, Tensor], pattern: str) -> int:
+    return sum(re.fullmatch(pattern, name) is not None for name in state)
+
+
+def convert_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The official file's tensors for `DDColor`: spectral norm folded, what inference never uses left out."""
+    kept = {name: tensor for name, tensor in state.items() if not re.fullmatch(UNUSED, name)}
+    return {_own_name(name): tensor for name, tensor in fold_spectral_norm(kept).items()}
+
+
+def fold_spectral_norm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights divided by the singular values that the stored vectors give, which are what training ended with."""
+    folded = {}
+    for name, tensor in state.items():
+        stem, _, end = name.rpartition(".weight_")
+        if end == "orig":
+            u, v = state[f"{stem}.weight_u"].float(), state[f"{stem}.weight_v"].float()
+            folded[f"{stem}.weight"] = tensor / torch.dot(u, tensor.float().flatten(1) @ v)
+        elif end not in ("u", "v"):
+            folded[name] = tensor
+    return folded
+
+
+def _own_name(name: str) -> str:
+    for pattern, own in RENAMED:
+        name, found = re.subn("^" + pattern, own, name)
+        if found:
+            break
+    return re.sub(r"^encoder\.arch\.norm(\d)\.", lambda m: f"encoder.hidden_states_norms.stage{int(m[1]) + 1}.", name)
+
+
+class DDColor(nn.Module):
+    """a and b of CIE Lab for a grey picture. Sides are multiples of UNIT."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.encoder = build_encoder(shape)
+        self.decoder = Decoder(shape)
+        self.merge = nn.Conv2d(shape.queries + 3, 2, 1)
+
+    def forward(self, rgb: Tensor) -> Tensor:
+        """ab of grey RGB in 0..1. The queries' maps are never made: they and the merge are one small matrix."""
+        normal = normalize(rgb)
+        levels = self.decoder.climb(self.encode(normal))
+        colors = self.decoder.color_decoder(levels)
+        weight, queries = self.merge.weight[:, :, 0, 0], self.shape.queries
+        ab = self.decoder.last_shuf.project(levels[-1], weight[:, :queries] @ colors)
+        return ab + F.conv2d(normal, self.merge.weight[:, queries:], self.merge.bias)
+
+    def encode(self, normal: Tensor) -> tuple[Tensor, ...]:
+        """Normed features of the four stages, from a picture that was normalised."""
+        maps: tuple[Tensor, ...] = self.encoder(normal).feature_maps
+        return maps
+
+
+def normalize(rgb: Tensor) -> Tensor:
+    """RGB in 0..1 as ImageNet's networks are shown it."""
+    return (rgb - rgb.new_tensor(MEAN)[:, None, None]) / rgb.new_tensor(STD)[:, None, None]
+
+
+def build_encoder(shape: Shape) -> ConvNextBackbone:
+    """transformers' ConvNeXt. Each stage's features are normed for the U-Net, and go on to the next as they are."""
+    names = [f"stage{i + 1}" for i in range(STAGES)]
+    config = ConvNextConfig(hidden_sizes=list(shape.widths), depths=list(shape.depths), out_features=names)
+    return ConvNextBackbone(config)
+
+
+class Shuffle(nn.Module):
+    """Larger by a pixel shuffle, then a mean over 2x2, which hides its grid."""
+
+    def __init__(self, inner: int, outer: int, factor: int, normed: bool = True) -> None:
+        super().__init__()
+        self.factor, width = factor, outer * factor**2
+        layers = [nn.Conv2d(inner, width, 1, bias=not normed), *([nn.BatchNorm2d(width)] if normed else [])]
+        self.conv = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _blur(F.pixel_shuffle(F.relu(self.conv(x)), self.factor))
+
+    def project(self, x: Tensor, weight: Tensor) -> Tensor:
+        """The result times a (B, K, C) matrix, by bands of rows: nothing of C channels is ever whole."""
+        rows = max(1, BAND // x.shape[3])
+        bands = [self._project_rows(x[:, :, top : top + rows], weight) for top in range(0, x.shape[2], rows)]
+        return _blur(F.pixel_shuffle(torch.cat(bands, 2), self.factor))
+
+    def _project_rows(self, x: Tensor, weight: Tensor) -> Tensor:
+        places = self.factor**2
+        wide = torch.unflatten(F.relu_(self.conv(x)), 1, (-1, places))
+        return torch.einsum("bkc,bcshw->bkshw", weight, wide).flatten(1, 2)
+
+
+def _blur(x: Tensor) -> Tensor:
+    return F.avg_pool2d(F.pad(x, (1, 0, 1, 0), mode="replicate"), 2, stride=1)
+
+
+class UNetBlock(nn.Module):
+    """One level up, joined with the encoder's features of that level."""
+
+    def __init__(self, inner: int, skip: int, outer: int, shuffled: int) -> None:
+        super().__init__()
+        self.shuf = Shuffle(inner, shuffled, 2)
+        self.bn = nn.BatchNorm2d(skip)
+        convolution = nn.Conv2d(shuffled + skip, outer, 3, padding=1, bias=False)
+        self.conv = nn.Sequential(convolution, nn.ReLU(), nn.BatchNorm2d(outer))
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        out: Tensor = self.conv(F.relu(torch.cat([self.shuf(x), self.bn(skip)], 1)))
+        return out
+
+
+class Decoder(nn.Module):
+    """The U-Net's way up, and the queries that look at it."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        features, widths = shape.features, shape.widths
+        outer = (features, features, features // 2)
+        inner = (widths[3], *outer[:-1])
+        self.layers = nn.ModuleList(UNetBlock(inner[i], widths[2 - i], outer[i], outer[i]) for i in range(LEVELS))
+        self.last_shuf = Shuffle(outer[-1], outer[-1], LAST_FACTOR, normed=False)
+        self.color_decoder = ColorDecoder(shape, outer)
+
+    def climb(self, maps: tuple[Tensor, ...]) -> list[Tensor]:
+        """The U-Net's three levels, from the encoder's four."""
+        x, levels = maps[-1], []
+        for block, skip in zip(self.layers, maps[-2::-1], strict=True):
+            x = block(x, skip)
+            levels.append(x)
+        return levels
+
+
+class ColorDecoder(nn.Module):
+    """Queries that learn from the U-Net's levels what colours there are: (B, queries, features of a pixel)."""
+
+    def __init__(self, shape: Shape, widths: tuple[int, ...]) -> None:
+        super().__init__()
+        hidden = shape.hidden
+        self.query_feat = nn.Embedding(shape.queries, hidden)
+        self.query_embed = nn.Embedding(shape.queries, hidden)
+        self.level_embed = nn.Embedding(LEVELS, hidden)
+        self.input_proj = nn.ModuleList(nn.Conv2d(width, hidden, 1) for width in widths)
+        layers = range(shape.layers)
+        self.transformer_cross_attention_layers = nn.ModuleList(CrossAttention(hidden) for _ in layers)
+        self.transformer_self_attention_layers = nn.ModuleList(SelfAttention(hidden) for _ in layers)
+        self.transformer_ffn_layers = nn.ModuleList(FeedForward(hidden, shape.feed_forward) for _ in layers)
+        self.decoder_norm = nn.LayerNorm(hidden)
+        self.color_embed = Perceptron(hidden, widths[-1])
+
+    def forward(self, levels: list[Tensor]) -> Tensor:
+        sources = [self._source(index, level) for index, level in enumerate(levels)]
+        place = self.query_embed.weight[None]
+        x = self.query_feat.weight[None].expand(len(levels[0]), -1, -1)
+        stacks = (
+            self.transformer_cross_attention_layers,
+            self.transformer_self_attention_layers,
+            self.transformer_ffn_layers,
+        )
+        for index, (cross, own, feed_forward) in enumerate(zip(*stacks, strict=True)):
+            x = cross(x, place, *sources[index % LEVELS])
+            x = feed_forward(own(x, place))
+        out: Tensor = self.color_embed(self.decoder_norm(x))
+        return out
+
+    def _source(self, index: int, level: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys, which know where they are, and values, which do not."""
+        values = self.input_proj[index](level).flatten(2).transpose(1, 2) + self.level_embed.weight[index]
+        where = encode_positions(level.shape[2], level.shape[3], values.shape[2]).to(values)
+        return values + where.flatten(1).T, values
+
+
+def encode_positions(height: int, width: int, channels: int) -> Tensor:
+    """Sines and cosines of the row, then of the column: (channels, height, width)."""
+    half = channels // 2
+    pace = 10000 ** (2 * torch.arange(half // 2) / half)
+    rows, columns = (
+        (2 * math.pi * torch.arange(1, side + 1) / (side + 1e-6))[:, None] / pace for side in (height, width)
+    )
+    y, x = (torch.stack([each.sin(), each.cos()], 2).flatten(1).T for each in (rows, columns))
+    return torch.cat([y[:, :, None].expand(-1, -1, width), x[:, None, :].expand(-1, height, -1)])
+
+
+class CrossAttention(nn.Module):
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.multihead_attn = nn.MultiheadAttention(hidden, HEADS, batch_first=True)
+        self.norm = nn.LayerNorm(hidden)
+
+    def forward(self, x: Tensor, place: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        out: Tensor = self.norm(x + self.multihead_attn(x + place, keys, values, need_weights=False)[0])
+        return out
+
+
+class SelfAttention(nn.Module):
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.self_attn = nn.MultiheadAttention(hidden, HEADS, batch_first=True)
+        self.norm = nn.LayerNorm(hidden)
+
+    def forward(self, x: Tensor, place: Tensor) -> Tensor:
+        placed = x + place
+        out: Tensor = self.norm(x + self.self_attn(placed, placed, x, need_weights=False)[0])
+        return out
+
+
+class FeedForward(nn.Module):
+    def __init__(self, hidden: int, inner: int) -> None:
+        super().__init__()
+        self.linear1, self.linear2 = nn.Linear(hidden, inner), nn.Linear(inner, hidden)
+        self.norm = nn.LayerNorm(hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.norm(x + self.linear2(F.relu(self.linear1(x))))
+        return out
+
+
+class Perceptron(nn.Module):
+    """Three linear layers."""
+
+    def __init__(self, hidden: int, outer: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(hidden, width) for width in (hidden, hidden, outer))
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, second, last = self.layers
+        out: Tensor = last(F.relu(second(F.relu(first(x)))))
+        return out
