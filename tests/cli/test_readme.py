@@ -46,7 +46,7 @@ def test_every_option_of_an_example_exists(line):
 
 @pytest.mark.parametrize("option", sorted(set(re.findall(r"`(--[a-z][a-z-]*)", README))))
 def test_every_option_that_the_text_names_exists(option):
-    assert any(option in helped(command) for command in ("upscale", "stylize", "doctor"))
+    assert any(option in helped(command) for command in ("upscale", "stylize", "colorize", "doctor"))
 
 
 @pytest.mark.parametrize(("kind", "code"), [(errors.InputError, 2), (errors.WeightsError, 4), (errors.MachineError, 5)])
