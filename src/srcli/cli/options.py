@@ -230,9 +230,9 @@ OPTIONS: Mapping[type, tuple[Option, ...]] = {
         Option("overlap", "Overlap of tiles."),
     ),
     Job: (
-        Option("seed", "Same seed, same picture.", common=REDRAW),
+        Option("seed", "Same seed, same picture.", common=("stylize",)),
         Option("consistent", "Reduced again, the result is the input.", tasks=("upscale",)),
-        Option("saturation", "Times stronger colour; 0 is grey.", tasks=COLORED, common=COLORED),
+        Option("saturation", "Times stronger colour; 0 is grey.", tasks=COLORED),
     ),
     DeviceChoice: (
         Option("device", "auto, cpu, cuda[:N] or mps.", value="NAME", names=complete.complete_devices),
