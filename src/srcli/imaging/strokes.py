@@ -15,7 +15,7 @@ from srcli.imaging.color import compute_luminance, has_color
 from srcli.imaging.picture import Picture, PixelArray
 
 GRID = 384  # pixels of the longer side on which colour is worked out
-DRAWN = 1 / 8  # of the range: a copy's colour is drawn where it differs from the picture's by more
+DRAWN = 1 / 16  # of the range: a copy's colour is drawn where it differs from the picture's by more
 
 
 def grid_size(width: int, height: int) -> tuple[int, int]:
