@@ -10,7 +10,7 @@ from typing import Any
 
 from srcli.api import Pipeline, Result
 from srcli.batch.reading.reader import PictureReader
-from srcli.batch.settings import InputOptions
+from srcli.batch.settings import InputOptions, SidePictures
 from srcli.compare.run import Comparison, build_comparison
 from srcli.errors import MachineError, PictureError, SrcliError
 from srcli.imaging.picture import Picture
@@ -84,7 +84,7 @@ class Worker:
         """In a process of its own, which a bad file may kill."""
         place = self._store.place(job)
         try:
-            return self._reader.read(place / SOURCE, mask=place / MASK if job.has_mask else None)
+            return self._reader.read(place / SOURCE, sides=SidePictures(mask=place / MASK if job.has_mask else None))
         except PictureError as error:
             raise PictureError(str(error).replace(str(place / SOURCE), job.name), error.kind) from error
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from srcli.engines.base import AdapterEvidence, Engine, EngineSpec, Profile, Size, TaskSupport
+from srcli.engines.base import AdapterEvidence, Engine, EngineSpec, Size, TaskSupport, VariantProfile
 from srcli.errors import InputError
 from srcli.settings import JOINT, ModelChoice, Sampling
 from srcli.tasks import COLORIZE, Job
@@ -71,7 +71,7 @@ SPEC = EngineSpec(
     about="DDColor in one pass ([more](docs/color.md)), variants `tiny`, `large`, `artistic`",
     needs="220 MB of weights (`tiny`); seconds on a laptop",
     tasks={COLORIZE.name: TaskSupport(rank=50)},
-    profile=Profile(defaults=Sampling(process_size=SIDE, chroma_upsampling=JOINT)),
+    profile=VariantProfile(defaults=Sampling(process_size=SIDE, chroma_upsampling=JOINT)),
     options=frozenset({"variant", "adapter"}),
     needs_accelerator=False,
     load=_load,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from srcli.engines.base import Engine, EngineSpec, Profile, Size, TaskSupport
+from srcli.engines.base import Engine, EngineSpec, Size, TaskSupport, VariantProfile
 from srcli.settings import ModelChoice, Sampling
 from srcli.tasks import COLORIZE, Job
 
@@ -32,7 +32,7 @@ SPEC = EngineSpec(
     about="no network: the colours of `--hint` and `--reference` alone ([more](docs/color.md#your-own-colours))",
     needs="nothing; a second on a laptop",
     tasks={COLORIZE.name: TaskSupport(rank=90, guided_only=True)},
-    profile=Profile(defaults=Sampling()),
+    profile=VariantProfile(defaults=Sampling()),
     needs_accelerator=False,
     load=_load,
     forecast=_forecast,
