@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
-import traceback
-import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 from tests import tiny_bases
+from tests.unit.train.runs import fork
 from typer.testing import CliRunner
 
 from srcli.cli import app
@@ -22,21 +20,6 @@ def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return found.getsockname()[1]
-
-
-def fork(work: Callable[[], object]) -> int:
-    """A process that does this work, without the seconds that imports take. It ends with 1 if the work fails."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of newer Pythons, which count threads
-        child = os.fork()
-    if child == 0:
-        try:
-            work()
-            os._exit(0)
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-    return child
 
 
 def train_as(rank: int, port: int, arguments: list[str], own_weights: Path) -> None:

@@ -6,100 +6,44 @@ import json
 import os
 import resource
 import signal
-import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
 from tests import tiny_bases
-from tests.stablesr_folder import write_adapter, write_base
-from typer.testing import CliRunner, Result
+from tests.unit.train.kills import run_kills
+from tests.unit.train.runs import SYSTEMS, Home, estimating_once, read_weights, same_weights
 
-from srcli.cli import app, train_systems
+from srcli.cli import train_systems
 from srcli.engines.pasd.weights import open_pasd
 from srcli.settings import ModelChoice
-from srcli.train import checkpoints, running
-from srcli.train.estimate import StepEstimate
-from srcli.train.systems.base import Phase
+from srcli.train import checkpoints
 from srcli.train.systems.sr3_step import SR3Step
 from srcli.weights.store import Store
 
-SYSTEMS = ("pasd", "stablesr", "cfw", "sr3")
 MACHINE, USAGE, WEIGHTS = 5, 2, 4
-
-
-class Home:
-    """Bases, weights and pictures, made once."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.sd15 = tiny_bases.sd15_base(root / "sd15")
-        self.sd21, self.stablesr = write_base(root / "sd21"), write_adapter(root / "stablesr", fusion=False)
-        self.lpips = tiny_bases.lpips_file(root / "lpips.safetensors")
-        self.sr3 = tiny_bases.sr3_config(root / "sr3.json")
-        self.data = tiny_bases.photographs(root / "data", 4, 128)
-
-    def options(self, system: str) -> list[str]:
-        cached = ["--cache", str(self.root / "cache"), "--pairs", "2", "--sampling-steps", "2"]
-        return {
-            "pasd": ["--base-model", str(self.sd15), "--side", "64", "--lr", "1e-3"],
-            "stablesr": ["--base-model", str(self.sd21), "--side", "128", "--from", str(self.stablesr), "--lr", "1e-4"],
-            "cfw": ["--base-model", str(self.sd21), "--side", "128", "--adapter", str(self.stablesr), *cached]
-            + ["--lpips", str(self.lpips), "--batch", "1"],
-            "sr3": ["--size", str(self.sr3)],
-        }[system]
-
-    def train(self, system: str, out: Path, steps: int, *more: str, data: Path | None = None) -> Result:
-        common = ["--data", str(data or self.data), "--out", str(out), "--steps", str(steps), "--batch", "2"]
-        common += ["--accumulate", "1", "--validation", "0", "--device", "cpu", "--offline", "--log-every", "1"]
-        return CliRunner().invoke(app, ["train", system, *common, *self.options(system), *more])
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
-    """Each system's step is estimated in its first run only: that takes longer than all steps of a run."""
-    known: dict[type, StepEstimate] = {}
-    estimate = running.estimate_step
-
-    def estimate_once(phases: Sequence[Phase], inputs: Any) -> StepEstimate:
-        if type(inputs) not in known:
-            known[type(inputs)] = estimate(phases, inputs)
-        return known[type(inputs)]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(running, "estimate_step", estimate_once)
+    with estimating_once():
         yield Home(tmp_path_factory.mktemp("training"))
 
 
-def weights(out: Path) -> dict[str, torch.Tensor]:
-    return load_file(max((out / "checkpoints").iterdir()) / checkpoints.WEIGHTS)
-
-
-def equal(one: Path, other: Path) -> bool:
-    a, b = weights(one), weights(other)
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
-
 @pytest.mark.parametrize("system", SYSTEMS)
-def test_a_resumed_run_ends_in_the_same_weights(home: Home, tmp_path: Path, system: str) -> None:
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    done = home.train(system, whole, 2, "--validation", "1")
-    assert done.exit_code == 0, done.output
-    assert home.train(system, parts, 1).exit_code == 0
-    resumed = home.train(system, parts, 2)
-    assert "going on from step 1" in resumed.stderr
-    assert equal(whole, parts)
+def test_a_run_killed_at_any_moment_ends_in_the_same_weights(home: Home, tmp_path: Path, system: str) -> None:
+    """`python -m tests.unit.train.kills` kills more often."""
+    run_kills(home, system, tmp_path, kills=2)
+    whole = tmp_path / "whole"
     card = (whole / "adapter" / "README.md").read_text()
     assert system in card and "Licence" in card
     lines = tiny_bases.read_log(whole)
-    assert [line["step"] for line in lines] == [1, 2, 2]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6, 6]
     assert 0 < lines[-1]["validation.psnr"] < 60
-    with Image.open(whole / "validation" / "step-000000002.png") as sheet:
+    with Image.open(whole / "validation" / "step-000000006.png") as sheet:
         assert sheet.width > 3 * 32
 
 
@@ -124,33 +68,7 @@ def test_a_signal_saves_and_ends(home: Home, tmp_path: Path, monkeypatch: pytest
     monkeypatch.undo()
     assert home.train("sr3", tmp_path / "run", 3).exit_code == 0
     assert home.train("sr3", tmp_path / "whole", 3).exit_code == 0
-    assert equal(tmp_path / "run", tmp_path / "whole")
-
-
-def forked(train: Callable[[], object]) -> int:
-    """A process of its own that trains; without the seconds that imports take."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of newer Pythons, which count threads
-        child = os.fork()
-    if child == 0:
-        train()
-        os._exit(0)
-    return child
-
-
-def test_a_run_killed_at_any_moment_goes_on(home: Home, tmp_path: Path) -> None:
-    run, kills = tmp_path / "run", 3
-    log = run / "log.jsonl"
-    for kill in range(kills):
-        child = forked(lambda: home.train("sr3", run, 12, "--save-every", "1"))
-        while not log.exists() or len(log.read_text().splitlines()) < 2 * (kill + 1):
-            time.sleep(0.01)
-        os.kill(child, signal.SIGKILL)
-        assert os.waitpid(child, 0)[1] == signal.SIGKILL
-    assert "going on from step" in home.train("sr3", run, 12, "--save-every", "1").stderr
-    assert home.train("sr3", tmp_path / "whole", 12).exit_code == 0
-    assert equal(run, tmp_path / "whole")
-    assert not [path for path in (run / "checkpoints").iterdir() if path.name.startswith(".")]
+    assert same_weights(tmp_path / "run", tmp_path / "whole")
 
 
 def test_nan_stops_and_names_the_pictures(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,7 +92,7 @@ def test_nan_stops_and_names_the_pictures(home: Home, tmp_path: Path, monkeypatc
 def test_no_space_loses_nothing(home: Home, tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert home.train("sr3", run, 1).exit_code == 0
-    before = weights(run)
+    before = read_weights(run)
     old = resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
@@ -185,7 +103,7 @@ def test_no_space_loses_nothing(home: Home, tmp_path: Path) -> None:
         signal.signal(signal.SIGXFSZ, ignored)
     assert failed.exit_code == MACHINE, failed.output
     assert "cannot be written" in failed.stderr
-    after = weights(run)
+    after = read_weights(run)
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert not [path for path in (run / "checkpoints").iterdir() if path.name.startswith(".")]
     assert home.train("sr3", run, 2).exit_code == 0
@@ -206,7 +124,7 @@ def test_a_result_is_an_adapter(home: Home, tmp_path: Path) -> None:
     assert home.train("pasd", tmp_path / "run", 1).exit_code == 0
     choice = ModelChoice(engine="pasd", adapter=str(tmp_path / "run" / "adapter"), base=str(home.sd15))
     loaded = open_pasd(choice, Store(offline=True))
-    trained = weights(tmp_path / "run")
+    trained = read_weights(tmp_path / "run")
     for part, net in (("control", loaded.control), ("paca", loaded.paca)):
         for name, value in net.state_dict().items():
             assert torch.equal(value, trained[f"pasd.{part}.{name}"]), name
