@@ -161,3 +161,31 @@ def lifted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.delenv("TRANSFORMERS_OFFLINE", raising=False)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+
+
+# Sides in pixels: as 160x136 and 504x504 with the official programs; the last two crash PiSA-SR's tiles.
+@pytest.mark.parametrize("sides", [(41, 35), (49, 49), (49, 27), (30, 8)])
+def test_sizes_that_others_squeeze_or_crash_on(srcli: Srcli, photo: Path, tmp_path: Path, sides: tuple) -> None:
+    source, out = tmp_path / "small.png", tmp_path / "out.png"
+    with Image.open(photo) as large:
+        large.resize(sides).save(source)
+    tiles = ("--tile", 20, "--overlap", 8)
+    done = srcli("upscale", source, "-o", out, *RUN, *QUICK, "--adapter", ADAPTERS["pisa"], *tiles)
+    assert done.exit_code == 0, done.output
+    assert size(out) == (4 * sides[0], 4 * sides[1])
+
+
+def test_memory_and_compiling(srcli: Srcli, scan: Path, tmp_path: Path) -> None:
+    told = ("upscale", scan, *RUN, *QUICK, "--adapter", ADAPTERS["pisa"])
+    for name, options in (("plain", ()), ("frugal", ("--max-memory", "2GB"))):
+        done = srcli(*told, "-o", tmp_path / f"{name}.png", *options)
+        assert done.exit_code == 0, done.output
+    with Image.open(tmp_path / "plain.png") as plain, Image.open(tmp_path / "frugal.png") as frugal:
+        assert plain.tobytes() == frugal.tobytes()
+    for options, code, said in (
+        (("--max-memory", "1MB"), 5, "max-memory"),
+        (("--device", "cpu", "--compile"), 2, "--compile only loses time"),
+    ):
+        done = srcli(*told, "-o", tmp_path / "none.png", *options)
+        assert (done.exit_code, done.stderr.count("\n")) == (code, 1), done.output
+        assert said in done.stderr and not (tmp_path / "none.png").exists()

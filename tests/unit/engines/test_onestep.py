@@ -18,6 +18,7 @@ from torch import Tensor
 
 from srcli.engines.latent import prompt_cache
 from srcli.engines.latent.captions import Describer
+from srcli.engines.onestep.denoiser import OneStepDenoiser
 from srcli.engines.onestep.engine import OneStepEngine, extract_nouns
 from srcli.engines.onestep.spec import SPEC
 from srcli.engines.onestep.weights import OneStepNetworks, open_onestep
@@ -26,6 +27,7 @@ from srcli.errors import InputError, WeightsError
 from srcli.imaging.picture import Picture
 from srcli.models.tiny_vae import decode_tiny, encode_tiny
 from srcli.pipeline import EnginePipeline
+from srcli.sampling import unfinished
 from srcli.sampling.noise import POSTERIOR, START, NoiseField
 from srcli.settings import LoraChoice, ModelChoice, Prompt, Sampling, Size
 from srcli.tasks import RESTORE, UPSCALE, Job
@@ -86,6 +88,30 @@ def test_a_seed_is_a_picture_and_another_is_another(line: EnginePipeline) -> Non
     first, again, other = (line.run(picture(40, 32), j).pixels for j in (job, job, replace(job, seed=5)))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
+
+
+class Ended(Exception):
+    """The run is over before its time."""
+
+
+def test_a_run_that_ends_after_its_step_is_resumed(
+    line: EnginePipeline, monkeypatch: pytest.MonkeyPatch, said: list[str]
+) -> None:
+    monkeypatch.setattr(unfinished, "AFTER", 0.0)
+    monkeypatch.setattr(unfinished, "EVERY", 0.0)
+    source = replace(picture(24, 16), name="a.png")
+    job = Job(task=UPSCALE, sampling=SMALL, prompt=SILENT)
+    whole = line.run(source, job).pixels
+
+    def end(stage: str, done: int, total: int) -> None:
+        if stage == "finishing":
+            raise Ended
+
+    with pytest.raises(Ended):
+        line.run(source, job, end, line.unfinished(source, job))
+    monkeypatch.setattr(OneStepDenoiser, "__call__", None)  # it is not called again
+    assert np.array_equal(line.run(source, job, kept=line.unfinished(source, job)).pixels, whole)
+    assert said == ["resuming a.png after step 1 of 1"]
 
 
 @dataclass(frozen=True)

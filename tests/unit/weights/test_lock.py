@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -244,3 +245,21 @@ def test_what_a_weight_needs_is_locked_with_it() -> None:
             files = lock[name].files
             if part and lock[name].listed:
                 assert any(path == part or path.startswith(part + "/") for path in files), need
+
+
+# Their hashes are published, the commits that hold them are not: a first pull learns those from the branch.
+WITHOUT_REVISION = {
+    "ByteDance/Hyper-SD": 2,
+    "Iceclear/StableSR": 8,
+    "Joypop/GDPO": 1,
+    "Lykon/DreamShaper": 1,
+    "SG161222/Realistic_Vision_V5.1_noVAE": 1,
+    "gsdf/Counterfeit-V2.5": 1,
+}
+
+
+def test_no_further_entry_has_a_hash_and_no_revision() -> None:
+    entries = [entry for entry in read_lock(packaged_lock()).values() if entry.repo and not entry.revision]
+    hashed = [entry for entry in entries if any(file.sha256 for file in entry.files.values())]
+    assert Counter(entry.repo for entry in hashed) == WITHOUT_REVISION
+    assert {entry.branch for entry in hashed} == {"main"}
