@@ -1,7 +1,8 @@
 """What training takes: FLOP of a full-size step by part, memory against the estimate, and pairs a second.
 
-FLOP and bytes are counted on networks without memory; a step of narrower networks is taken for real, and its memory
-compared with the estimate for it. Pairs are made in this process: more of them make as many more.
+FLOP and bytes are counted on networks without memory. Steps are taken for real, and their memory compared with the
+estimate for them: StableSR's at full size and half the side, PASD's with narrower networks and a quarter of the side.
+Pairs are made in this process: more of them make as many more.
 
 python -m benchmarks.training [--side 512] [--pairs 8] [--widths 64 128 128 128]
 """
@@ -10,6 +11,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -45,6 +49,8 @@ VAE = {
     "latent_channels": 4,
     "layers_per_block": 2,
 }
+FULL = [320, 640, 1280, 1280]
+T = TypeVar("T")
 ALPHAS = torch.linspace(0.999, 0.005, 1000)
 
 
@@ -76,6 +82,14 @@ def stablesr_inputs(side: int) -> StableSRInputs:
     return StableSRInputs(picture, picture, torch.randn(1, 77, 1024), latent, latent, torch.full((1,), 500), latent)
 
 
+def step_of(name: str, widths: list[int]) -> PasdStep | StableSRStep:
+    return stablesr_step(widths) if name == "StableSR" else pasd_step(widths, "light" in name)
+
+
+def inputs_of(name: str, side: int, batch: int = 1) -> PasdInputs | StableSRInputs:
+    return stablesr_inputs(side) if name == "StableSR" else pasd_inputs(side, batch)
+
+
 def frozen_bytes(step: PasdStep | StableSRStep) -> int:
     return sum(p.numel() * 4 for net in step._frozen for p in net.parameters())
 
@@ -85,12 +99,8 @@ def full_size(side: int) -> str:
     rows = []
     for name in ("PASD", "PASD light", "StableSR"):
         with torch.device("meta"):
-            step = (
-                stablesr_step([320, 640, 1280, 1280])
-                if name == "StableSR"
-                else pasd_step([320, 640, 1280, 1280], "light" in name)
-            )
-        inputs = stablesr_inputs(side) if name == "StableSR" else pasd_inputs(side)
+            step = step_of(name, FULL)
+        inputs = inputs_of(name, side)
         found = estimate_step([Phase(name, step, OptimizerSettings())], inputs)
         with FlopCounterMode(display=False) as encoding:
             picture = torch.empty(1, 3, side, side, device="meta")
@@ -105,32 +115,51 @@ def full_size(side: int) -> str:
     return table(head, rows)
 
 
-def measured(widths: list[int], side: int) -> dict[str, float]:
-    """A real step's peak memory and processor time, after one that makes the moments; and the estimate."""
+def measured(name: str, widths: list[int], side: int, batch: int) -> dict[str, float]:
+    """A real step's peak memory and processor time by part, after one that makes the moments; and the estimate."""
     torch.manual_seed(0)
     before = peak()
-    step, inputs = pasd_step(widths, False), pasd_inputs(side, 2)
-    found = estimate_step([Phase("pasd", step, OptimizerSettings())], inputs)
+    step, inputs = step_of(name, widths), inputs_of(name, side, batch)
+    found = estimate_step([Phase(name, step, OptimizerSettings())], inputs)
     optimizer = torch.optim.AdamW(step.parameters(), 1e-4)
-
-    def once() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        step(inputs)["loss"].backward()
-        step.close()
-        optimizer.step()
-
-    once()
-    spent = seconds(once)
-    return {"seconds": spent, "peak": peak() - before, "estimate": found.memory(frozen_bytes(step))}
+    for _ in range(2):
+        spent = step_by_part(step, inputs, optimizer)
+    return {**spent, "peak": peak() - before, "estimate": found.memory(frozen_bytes(step))}
 
 
-def against_estimate(widths: list[int], side: int) -> str:
-    """In a process of its own, whose peak is this step's."""
-    found = apart("benchmarks.training", "--measure", side, "--widths", *widths)
-    sizes = [f"{found[name] / MIB:.0f}" for name in ("peak", "estimate")]
-    head = ["widths", "side", "processor seconds", "peak, MiB", "estimate, MiB", "peak / estimate"]
-    ratio = f"{found['peak'] / found['estimate']:.2f}"
-    return table(head, [[widths, side, f"{found['seconds']:.1f}", *sizes, ratio]])
+def step_by_part(
+    step: PasdStep | StableSRStep, inputs: PasdInputs | StableSRInputs, optimizer: torch.optim.Optimizer
+) -> dict[str, float]:
+    """Processor seconds of one step. The VAE's are measured once more, alone, and taken off the forward pass."""
+    encodes = 2 if isinstance(step, StableSRStep) else 1
+    _, vae = timed(lambda: sample_latents(step._frozen[1], inputs[0], inputs[3]))
+    optimizer.zero_grad(set_to_none=True)
+    terms, forward = timed(lambda: step(inputs))
+    _, backward = timed(terms["loss"].backward)
+    step.close()
+    _, update = timed(optimizer.step)
+    return {"VAE": encodes * vae, "forward": forward - encodes * vae, "backward": backward, "optimizer": update}
+
+
+def timed(work: Callable[[], T]) -> tuple[T, float]:
+    began = time.process_time()
+    return work(), time.process_time() - began
+
+
+PARTS = ("VAE", "forward", "backward", "optimizer")
+
+
+def against_estimate(steps: list[tuple[str, list[int], int, int]]) -> str:
+    """Each in a process of its own, whose peak is this step's."""
+    rows = []
+    for name, widths, side, batch in steps:
+        words = ["--step", name, "--measure", side, "--batch", batch, "--widths", *widths]
+        found = apart("benchmarks.training", *words)
+        sizes = [f"{found[kind] / MIB:.0f}" for kind in ("peak", "estimate")]
+        spent = [f"{found[part]:.2f}" for part in PARTS]
+        rows.append([name, widths[0], f"{batch} of {side}", *spent, *sizes, f"{found['peak'] / found['estimate']:.2f}"])
+    head = ["system", "width", "samples", *(f"{part}, s" for part in PARTS), "peak, MiB", "estimate, MiB", "ratio"]
+    return table(head, rows)
 
 
 def pairs(side: int, count: int) -> str:
@@ -152,14 +181,17 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=8)
     parser.add_argument("--widths", type=int, nargs=4, default=[64, 128, 128, 128])
     parser.add_argument("--measure", type=int, help="side of the real step, in a process of its own")
+    parser.add_argument("--step", default="PASD", help="whose step that is")
+    parser.add_argument("--batch", type=int, default=1, help="its samples")
     chosen = parser.parse_args()
     if chosen.measure:
-        print(json.dumps(measured(chosen.widths, chosen.measure)))
+        print(json.dumps(measured(chosen.step, chosen.widths, chosen.measure, chosen.batch)))
         return
     print(f"## One training step of one {chosen.side}x{chosen.side} sample, full size, counted\n")
     print(full_size(chosen.side))
-    print("\n## A step of PASD with narrower networks, two samples, taken\n")
-    print(against_estimate(chosen.widths, chosen.side // 4))
+    print("\n## Steps taken: processor seconds by part, and memory\n")
+    narrow = ("PASD", chosen.widths, chosen.side // 4, 2)
+    print(against_estimate([narrow, ("StableSR", FULL, chosen.side // 2, 1)]))
     print(f"\n## Training pairs of {chosen.side}x{chosen.side}\n")
     print(pairs(chosen.side, chosen.pairs))
 

@@ -18,6 +18,10 @@ from benchmarks import pasd_step, stablesr_step
 from srcli.engines.builtin.engine import load_builtin
 from srcli.engines.latent.bases import Base
 from srcli.engines.latent.captions import Describer
+from srcli.engines.latent.prompt_cache import PromptEncoder
+from srcli.engines.onestep.engine import OneStepEngine
+from srcli.engines.onestep.spec import VARIANTS as ONE_STEP_VARIANTS
+from srcli.engines.onestep.weights import OneStepNetworks
 from srcli.engines.pasd.engine import PasdEngine
 from srcli.engines.pasd.weights import PasdNetworks
 from srcli.engines.runtime.device import Device
@@ -158,6 +162,18 @@ def stablesr_loaded(sizes: Sizes, where: torch.device = CPU, dtype: torch.dtype 
     return StableSRNetworks(unet, encoder, modulation, whole, variant, SimpleNamespace(net=wrapping, made_of={}), {})
 
 
+def onestep_loaded(
+    sizes: Sizes, device: Device, where: torch.device = CPU, dtype: torch.dtype = torch.float32
+) -> OneStepNetworks:
+    """OSEDiff, whose changes are merged: stock networks alone."""
+    config = dict(sizes.stablesr)
+    unet = filled(build_stock(UNet2DConditionModel, config), where, dtype)
+    whole = base(sizes, config["cross_attention_dim"], where, dtype)
+    texts = PromptEncoder(whole.tokenizer, Path("random"), "sd21", device, None)
+    texts = texts.with_network(whole.text_encoder)
+    return OneStepNetworks(ONE_STEP_VARIANTS["osediff"], unet, whole.vae, texts, None, {})
+
+
 def engine(name: str, sizes: Sizes, device: Device, where: torch.device = CPU) -> Any:
     """One engine with random weights drawn on `where`; the built-in one with its own."""
     drawn = device.dtype if where.type != "cpu" else torch.float32  # what is compared is drawn alike, in fp32
@@ -165,6 +181,9 @@ def engine(name: str, sizes: Sizes, device: Device, where: torch.device = CPU) -
         return PasdEngine.of(pasd_loaded(sizes, where, drawn), device, Describer(Store(offline=True), device))
     if name == "stablesr":
         return StableSREngine.of(stablesr_loaded(sizes, where, drawn), device)
+    if name == "onestep":
+        store = Store(offline=True)
+        return OneStepEngine.of(onestep_loaded(sizes, device, where, drawn), device, Describer(store, device), store)
     if name == "sr3":
         unet = filled(build_sr3_unet(sizes.sr3), where).to(device.torch)
         return SR3Engine(unet, make_betas("linear", STEPS, *ENDS["sr3"]), 4, device, {})

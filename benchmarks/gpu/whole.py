@@ -30,8 +30,15 @@ RUNS = (
     ("pasd", "official layout", Sampling(steps=2, tile=320, overlap=8), 512, 4),
     ("stablesr", PLANNED, Sampling(steps=20), 512, 4),
     ("stablesr", "official layout", Sampling(steps=4, tile=64, overlap=32), 512, 4),
+    ("onestep", PLANNED, Sampling(), 128, 4),
+    ("onestep", PLANNED, Sampling(), 512, 4),
     ("sr3", PLANNED, Sampling(steps=10), 512, 4),
 )
+SMALL = {  # with small networks; the first two take no number of steps
+    "builtin": Sampling(),
+    "onestep": Sampling(process_size=96),
+    "pasd": Sampling(steps=3, process_size=96),
+}
 
 
 @dataclass
@@ -70,8 +77,7 @@ def rows(bench: Bench) -> Iterator[Row | Failed]:
             release_memory()
         if bench.small:
             side = 32
-            if name != "builtin":  # which takes no number of steps
-                sampling = Sampling(steps=3, process_size=96 if name == "pasd" else None)
+            sampling = SMALL.get(name, Sampling(steps=3))
         job = Job(task=UPSCALE, size=Size(scale=scale), sampling=sampling, prompt=Prompt(caption="none"))
         title = f"{name}, {how}, {side} to {side * scale}"
         yield attempt(title, partial(once, bench, device, held, name, job, photo(side, side)))
