@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from srcli.cli import app
+from srcli.cli import app, models
 from srcli.cli.models import _wanted
 from srcli.weights.overlay import format_lock
 from tests.hub.conftest import ADAPTER, BASE, TENSORS, MakeStore
@@ -181,3 +181,42 @@ def test_two_weights_that_need_different_parts_of_a_third_get_both(hub: Hub, mak
     assert [entry.name for entry, _ in _wanted(store, ["adapter", "other"], True)] == ["adapter", "other"]
     parts = {entry.name: parts for entry, parts in _wanted(store, ["adapter", "base"], False)}
     assert parts["base"] == ()
+
+
+def test_an_entry_is_described_with_what_is_still_to_come(srcli, hub: Hub) -> None:
+    srcli("add", "tiny", BASE)
+    size = len(TENSORS) + len((hub.folder / BASE / "vae/config.json").read_bytes()) + 2
+    facts = json.loads(srcli("info", "tiny", "--json").stdout)
+    assert (facts["state"], facts["to_fetch"], facts["files"][VAE]["size"]) == ("no", size, len(TENSORS))
+    assert f"  {VAE}" in srcli("info", "tiny").stdout
+    srcli("pull", "tiny")
+    assert json.loads(srcli("info", "tiny", "--json").stdout)["to_fetch"] == 0
+
+
+def test_what_is_here_is_listed_by_size_with_what_can_go(srcli, hub: Hub) -> None:
+    srcli("add", "tiny", BASE)
+    srcli("pull", "tiny")
+    left = Path(os.environ["HF_HOME"]) / "hub" / "models--owner--base" / "blobs" / f"{'0' * 40}.bad"
+    left.write_bytes(b"12345")
+    rows = [json.loads(line) for line in srcli("list", "--size", "--json").stdout.splitlines()]
+    assert rows[0]["bytes"] >= rows[-2]["bytes"] > 0
+    assert rows[-1] == {"name": "leftovers", "bytes": 5}
+    assert srcli("gc", "--dry-run").stdout == f"{left}\n"
+    assert left.exists()
+
+
+@pytest.mark.parametrize(("answer", "code"), [("n\n", 4), ("y\n", 0)])
+def test_much_is_fetched_on_a_terminal_only_after_a_yes(srcli, hub: Hub, monkeypatch, answer: str, code: int) -> None:
+    srcli("add", "tiny", BASE)
+    monkeypatch.setattr(models, "UNASKED", 0)
+    monkeypatch.setattr(models, "_on_a_terminal", lambda: True)
+    result = CliRunner().invoke(app, ["models", "pull", "tiny"], input=answer)
+    assert (result.exit_code, "Fetch " in result.stderr) == (code, True)
+    assert states(srcli("list", "--json"))["tiny"] == ("checked" if code == 0 else "no")
+
+
+def test_yes_is_not_asked(srcli, hub: Hub, monkeypatch) -> None:
+    srcli("add", "tiny", BASE)
+    monkeypatch.setattr(models, "UNASKED", 0)
+    monkeypatch.setattr(models, "_on_a_terminal", lambda: True)
+    assert "Fetch " not in srcli("pull", "tiny", "--yes").stderr

@@ -87,6 +87,20 @@ def print_table(entries: Sequence[Entry], states: Mapping[str, str], hub: Path) 
     console.print(Text(f"in {printable(hub)}", style="dim"), soft_wrap=True)
 
 
+def print_entry(entry: Entry, facts: Mapping[str, object]) -> None:
+    """Print one entry on stdout: its facts, then its files."""
+    console, table = Console(highlight=False), Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    sizes = {"size", "to_fetch"}
+    for name, value in facts.items():
+        shown = format_bytes(value) if name in sizes and isinstance(value, int) else value
+        text = ", ".join(map(str, shown)) if isinstance(shown, list) else "?" if shown is None else str(shown)
+        table.add_row(Text(name.replace("_", " "), style="bold"), Text(printable(text)))
+    console.print(table)
+    for path, file in entry.files.items():
+        size = "?" if file.size is None else format_bytes(file.size)
+        console.print(Text(f"{size:>9}  {printable(path)}"), soft_wrap=True)
+
+
 def _row(entry: Entry, state: str, console: Console) -> tuple[Text, ...]:
     style = "bold" if state in (care.CHECKED, care.HERE) else ""
     title = Text(printable(entry.title))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
@@ -23,8 +24,10 @@ from srcli.weights.store import ANY, Store, describe_licence
 if TYPE_CHECKING:
     from srcli.weights.pull import PullPlan
 
+UNASKED = 1_000_000_000  # bytes that are fetched without asking
+
 models_app = typer.Typer(
-    name="models", help="The weights: list, pull, verify, add, lock, remove.", no_args_is_help=True
+    name="models", help="The weights: list, info, pull, verify, add, lock, remove.", no_args_is_help=True
 )
 
 Names = Annotated[
@@ -43,9 +46,13 @@ Offline = Annotated[bool, typer.Option("--offline", help="Touch no network.")]
 def list_models(
     as_json: Json = False,
     every: Annotated[bool, typer.Option("--all", help="Other forms too: half precision, single files.")] = False,
+    size: Annotated[bool, typer.Option("--size", help="What is on this disk, by size, and what can go.")] = False,
 ) -> None:
     """Show every weight srcli knows: what it is, whether it is here, its size and licence."""
     store = Store()
+    if size:
+        _print_sizes(store, as_json)
+        return
     entries = [entry for entry in store.lock().values() if every or as_json or not entry.form_of]
     states = {entry.name: care.read_state(store, entry) for entry in entries}
     if as_json:
@@ -55,6 +62,19 @@ def list_models(
     from srcli.cli.model_table import print_table
 
     print_table(entries, states, store.places.hub)
+
+
+def _print_sizes(store: Store, as_json: bool) -> None:
+    """The entries that are here, largest first, and what gc would delete."""
+    rows = [
+        (entry.name, sum(copy.path.stat().st_size for copy in care.find_copies(store, entry)))
+        for entry in store.lock().values()
+    ]
+    rows = sorted((row for row in rows if row[1]), key=lambda row: -row[1])
+    left = sum(size for _, size in care.find_garbage(store))
+    for name, size in (*rows, ("leftovers", left)):
+        print(json.dumps({"name": name, "bytes": size}) if as_json else f"{format_bytes(size):>9}  {printable(name)}")
+    _say("srcli models remove NAME deletes an entry, srcli models gc the leftovers; files of two entries are kept once")
 
 
 def _facts(entry: Entry, state: str) -> dict[str, object]:
@@ -83,6 +103,7 @@ def pull_models(
     names: Names,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would come.")] = False,
     alone: Annotated[bool, typer.Option("--alone", help="Leave out what the entry needs beside itself.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before more than 1 GB.")] = False,
 ) -> None:
     """Fetch weights and all they need, check every hash, and go on where a broken download stopped."""
     store = Store(tell=_say)
@@ -93,8 +114,21 @@ def pull_models(
             for remote in planned.lacking:
                 print(f"{entry.name}\t{remote.path}\t{remote.size}")
         return
+    _confirm(sum(planned.bytes for _, planned in plans), yes)
     _bring(store, plans)
     _say(f"{', '.join(names)}: here and as locked")
+
+
+def _confirm(size: int, yes: bool) -> None:
+    """Ask on a terminal before much is fetched."""
+    if size <= UNASKED or yes or not _on_a_terminal():
+        return
+    if not typer.confirm(f"Fetch {format_bytes(size)}?", err=True):
+        raise WeightsError("nothing was fetched: give --yes to fetch without being asked")
+
+
+def _on_a_terminal() -> bool:
+    return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def _good(store: Store, entry: Entry, parts: Sequence[str]) -> bool:
@@ -134,12 +168,29 @@ def _bring(store: Store, plans: Sequence[tuple[Entry, PullPlan]]) -> None:
                 f"{entry.name}: {len(planned.lacking)} files, {format_bytes(planned.bytes)};"
                 f" licence: {describe_licence(entry)}"
             )
+    if len(plans) > 1:
+        _say(f"{format_bytes(sum(planned.bytes for _, planned in plans))} in all")
     said: list[str] = []  # messages are printed after the bars are gone
     with show_download_progress(sum(planned.bytes for _, planned in plans)) as report:
         for entry, planned in plans:
             replace(store, report=report, tell=said.append).fetch(entry, planned)
     for line in said:
         _say(line)
+
+
+@models_app.command("info")
+def describe_model(name: Name, as_json: Json = False) -> None:
+    """Say what an entry is, which files it has, what it needs besides, and how much of that is still to come."""
+    store = Store(offline=True)
+    entry = find_entry(store.lock(), name)
+    facts = _facts(entry, care.read_state(store, entry)) | {"to_fetch": store.lacking_size([name])}
+    if as_json:
+        files = {path: {"size": file.size, "sha256": file.sha256} for path, file in entry.files.items()}
+        print(json.dumps(facts | {"files": files}))
+        return
+    from srcli.cli.model_table import print_entry
+
+    print_entry(entry, facts)
 
 
 @models_app.command("verify")
@@ -231,9 +282,18 @@ def print_path(
 
 
 @models_app.command("gc")
-def collect_garbage() -> None:
+def collect_garbage(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would go.")] = False,
+) -> None:
     """Delete what broken downloads, bad files and old conversions left behind."""
-    gone = care.remove_garbage(Store(tell=_say))
+    store = Store(tell=_say)
+    if dry_run:
+        found = care.find_garbage(store)
+        for item, _ in found:
+            write_line(os.fsencode(item))
+        _say(f"{format_count(len(found), 'leftover')}, {format_bytes(sum(size for _, size in found))}, would go")
+        return
+    gone = care.remove_garbage(store)
     for item, _ in gone:
         write_line(os.fsencode(item))
     _say(f"{format_count(len(gone), 'leftover')} removed, {format_bytes(sum(size for _, size in gone))} freed")

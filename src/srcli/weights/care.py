@@ -199,22 +199,25 @@ def _tensors(copy: Copy) -> bool:
     return copy.file.path.endswith((SUFFIX, *PICKLES))
 
 
-def remove_garbage(store: Store) -> list[tuple[Path, int]]:
-    """Remove unfinished downloads, files set aside, and conversions of pickles that no entry names."""
+def find_garbage(store: Store) -> list[tuple[Path, int]]:
+    """Unfinished downloads, files set aside, and conversions of pickles that no entry names, with their sizes."""
     known = {file.sha256 for entry in store.lock().values() for file in entry.files.values()}
     converted = store.places.data / "converted"
     orphans = list[Path]()
     if is_dir(converted):
         orphans += (path for path in converted.iterdir() if path.name not in known)
         orphans += converted.glob(f"*/**/{UNFINISHED_PREFIX}*")
-    gone = []
-    for path in (*find_abandoned_files(store.places.hub), *orphans):
-        size = _size(path)
+    return [(path, _size(path)) for path in (*find_abandoned_files(store.places.hub), *orphans)]
+
+
+def remove_garbage(store: Store) -> list[tuple[Path, int]]:
+    """Remove what `find_garbage` finds."""
+    gone = find_garbage(store)
+    for path, _ in gone:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
-        gone.append((path, size))
     return gone
 
 

@@ -6,6 +6,7 @@ processes writing it at once write the same bytes to the same places, and the na
 after the hash has been checked, so no lock is relied on.
 """
 
+import math
 import os
 import random
 import threading
@@ -31,6 +32,8 @@ LONGEST_WAIT = 60.0
 NAP = 0.2
 PACE_WINDOW = 60.0  # seconds
 SLOWEST_RATE = 1000  # bytes a second, on average over a window
+CONNECT_TIMEOUT = 4.0
+CONNECT_PATIENCE = 5.0  # seconds after which no other try is made to reach a Hub that was not reached
 LONGEST_ANSWER = 120.0  # seconds for the list of a repository's files
 BUSY = (408, 425, 429, 500, 502, 503, 504)
 T = TypeVar("T")
@@ -38,11 +41,12 @@ OnBytes = Callable[[int], None]  # bytes on disk so far; less than before when a
 
 
 class RetryLater(Exception):
-    """A failure that may pass; carries what to say if it does not, and how long the Hub asks to wait."""
+    """A failure that may pass; carries what to say if it does not, how long the Hub asks to wait, and whether there
+    was a connection at all."""
 
-    def __init__(self, said: str, wait: float | None = None) -> None:
+    def __init__(self, said: str, wait: float | None = None, connected: bool = True) -> None:
         super().__init__(said)
-        self.wait = wait
+        self.wait, self.connected = wait, connected
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,11 @@ class Hub:
 
     def commit(self, repo: str, revision: str | None) -> Commit:
         """Ask what a revision (None: the main branch) is and holds."""
-        found: Commit = self._patiently(repo, lambda: within(LONGEST_ANSWER, lambda: self._commit(repo, revision)))
+        found: Commit = self._patiently(
+            repo,
+            lambda: within(LONGEST_ANSWER, lambda: self._commit(repo, revision)),
+            patience=CONNECT_PATIENCE,
+        )
         return found
 
     def _commit(self, repo: str, revision: str | None) -> Commit:
@@ -125,7 +133,8 @@ class Hub:
         from huggingface_hub import get_session
 
         asked = self._headers() | {"Accept-Encoding": "identity"} | headers
-        return get_session().stream(method, url, headers=asked, timeout=timeout, follow_redirects=True)
+        each = (min(timeout, CONNECT_TIMEOUT), timeout, timeout, timeout)  # connect, read, write, wait for a free one
+        return get_session().stream(method, url, headers=asked, timeout=each, follow_redirects=True)
 
     def _patiently(
         self,
@@ -133,10 +142,12 @@ class Hub:
         once: Callable[[], Any],
         held: Callable[[], int] = lambda: 0,
         awake: Callable[[], None] = lambda: None,
+        patience: float = math.inf,
     ) -> Any:
         """Try again, with growing pauses, as long as it may help; progress gives new patience.
 
-        `awake` is called all through a pause, and ends it by raising.
+        Without a connection no try is begun after `patience` seconds. `awake` is called all through a pause, and
+        ends it by raising.
         """
         failed, before = 0, held()
         began, first = time.monotonic(), before
@@ -147,7 +158,8 @@ class Hub:
                 slow = _trickles(held() - first, time.monotonic() - began)
                 failed = failed + 1 if held() <= before or slow else 1
                 before = max(before, held())
-                if failed >= self.tries:
+                waited = not error.connected and time.monotonic() - began > patience
+                if failed >= self.tries or waited:
                     raise WeightsError(f"{repo}: {error}: try again later, what is here is kept") from error
                 _sleep(self._wait(failed, error.wait), awake)
 
@@ -170,7 +182,9 @@ class Hub:
         except (ValueError, http.InvalidURL) as error:  # a login page, or an endpoint that is no url
             raise self._not_understood() from error
         except http.HTTPError as error:
-            raise RetryLater(f"{self.shown} cannot be reached or broke off ({type(error).__name__})") from error
+            said = f"{self.shown} cannot be reached or broke off ({type(error).__name__})"
+            connected = not isinstance(error, (http.ConnectError, http.ConnectTimeout))
+            raise RetryLater(said, connected=connected) from error
 
     def _not_understood(self) -> WeightsError:
         said = f"{self.shown} does not answer like the Hub (a login page?)"

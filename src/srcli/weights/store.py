@@ -12,10 +12,11 @@ from pathlib import Path, PurePosixPath
 
 from srcli.errors import WeightsError
 from srcli.files import expand_user, path_exists
+from srcli.imaging.printable import format_bytes
 from srcli.messages import Tell
 from srcli.weights import local
 from srcli.weights.cache import Repo
-from srcli.weights.hub import Hub, find_hub, is_offline
+from srcli.weights.hub import Hub, RetryLater, find_hub, is_offline
 from srcli.weights.listing import Commit
 from srcli.weights.local import Located
 from srcli.weights.lock import HUB_NAME, Entry, find_entry, read_lock
@@ -196,17 +197,23 @@ class Store:
     def commit(self, entry: Entry) -> Commit:
         """Ask what the entry's revision (its branch, until one is known) holds."""
         if self.offline or is_offline():
-            said = f"{entry.name} is not here and the network is forbidden"
-            raise WeightsError(f"{said}: run srcli models pull {entry.name} where there is one")
+            said = f"{self._needs(entry)} and the network is forbidden"
+            raise WeightsError(f"{said}: run srcli models pull {entry.name} where there is one, or give a file")
         try:
             server = self._server(entry)
             if isinstance(server, RawFiles):
                 return server.listed(entry.origin or "", entry.revision or "", entry.files)
             return server.commit(entry.repo or "", entry.revision or entry.branch or None)
         except WeightsError as error:
-            if not entry.mirrors:
-                raise
-            raise WeightsError(f"{error}; or give a copy a name of its own: {', '.join(entry.mirrors)}") from error
+            unreached = isinstance(error.__cause__, RetryLater)
+            said = f"{self._needs(entry)}; {error}, or give a file" if unreached else str(error)
+            if entry.mirrors:
+                said += f"; or give a copy a name of its own: {', '.join(entry.mirrors)}"
+            raise WeightsError(said) from error
+
+    def _needs(self, entry: Entry) -> str:
+        size = self.lacking_size([entry.name]) if entry.name in self.lock() else 0
+        return f"{entry.name} needs {format_bytes(size) if size else 'files'} from the Hub"
 
     def against(self, entry: Entry, commit: Commit, parts: Sequence[str] = ()) -> PullPlan:
         """Hold a commit against the lock."""
