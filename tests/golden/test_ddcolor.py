@@ -13,7 +13,7 @@ from tests.golden.ddcolor_tiny import MODEL, network
 from torch import Tensor, nn
 
 from srcli.engines.ddcolor.engine import DDColorEngine, paint, prepare_input
-from srcli.engines.ddcolor.weights import build_network
+from srcli.engines.ddcolor.weights import build_ddcolor
 from srcli.engines.runtime.device import Device
 from srcli.imaging.chroma import lab_to_rgb, levels_to_unit, rgb_to_lab
 from srcli.models.ddcolor import (
@@ -139,4 +139,4 @@ def test_full_size_keys(case: Case) -> None:
     shape = Shape.from_state(state)
     assert shape == SHAPES[case.name]
     got = {name: tensor.shape for name, tensor in convert_official(state).items()}
-    assert got == {name: tensor.shape for name, tensor in build_network(shape).state_dict().items()}
+    assert got == {name: tensor.shape for name, tensor in build_ddcolor(shape).state_dict().items()}

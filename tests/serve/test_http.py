@@ -1,4 +1,4 @@
-"""Jobs over HTTP: from a picture to its result, and everything that a server must refuse or survive."""
+"""Jobs over HTTP: from a picture to its result, and everything that a server must answer_error or survive."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from starlette.testclient import TestClient
 from srcli.errors import InputError
 from srcli.serve import jobs as jobs_module
 from srcli.serve.app import create_app
-from srcli.serve.guard import TooLarge, TooSlow, _limited
+from srcli.serve.guard import BodyTooLarge, BodyTooSlow, _limited
 from srcli.serve.jobs import CANCELLED, DONE, FAILED, QUEUED, JobRecord, JobStore
 from srcli.serve.naming import clean_name
 from srcli.serve.orders import parse_options, parse_order
-from srcli.serve.run import address
-from srcli.serve.settings import Limits, ServerSettings, is_loopback
-from srcli.serve.worker import Worker, share_done
+from srcli.serve.run import format_address
+from srcli.serve.settings import ServerLimits, ServerSettings, is_loopback
+from srcli.serve.worker import JobWorker, share_done
 
 TOKEN = "a-token-of-the-tests"
 KEY = {"authorization": f"Bearer {TOKEN}"}
 
 
-class IdleWorker(Worker):
+class IdleWorker(JobWorker):
     """Does jobs when a test says so."""
 
     def start(self) -> None:
@@ -42,7 +42,7 @@ class Bench:
     """A server without a network, and a client of it."""
 
     def __init__(self, folder, **limits):
-        self.settings = ServerSettings(folder=folder, token=TOKEN, port=80, limits=Limits(**limits))
+        self.settings = ServerSettings(folder=folder, token=TOKEN, port=80, limits=ServerLimits(**limits))
         self.store = JobStore(folder, self.settings.limits.jobs)
         self.worker = IdleWorker(self.store, self.settings)
         app = create_app(self.settings, self.store, self.worker)
@@ -269,7 +269,7 @@ def test_the_printed_address_lets_a_browser_in(bench):
     page = bench.client.get("/")
     assert "Drop pictures" in page.text
     assert "default-src 'none'" in page.headers["content-security-policy"]
-    assert address(ServerSettings(folder=bench.settings.folder, token=TOKEN, host="::1")).startswith(
+    assert format_address(ServerSettings(folder=bench.settings.folder, token=TOKEN, host="::1")).startswith(
         "http://[::1]:8765/"
     )
 
@@ -392,14 +392,14 @@ async def drain(receive, count):
 
 
 def test_a_body_without_a_length_is_counted():
-    receive = _limited(receive_pieces(piece(b"abc"), piece(b"def")), Limits(body=5))
-    with pytest.raises(TooLarge):
+    receive = _limited(receive_pieces(piece(b"abc"), piece(b"def")), ServerLimits(body=5))
+    with pytest.raises(BodyTooLarge):
         asyncio.run(drain(receive, 2))
 
 
 def test_a_body_that_stops_is_not_waited_for():
-    receive = _limited(receive_pieces(piece(b"abc")), Limits(silence=0.01))
-    with pytest.raises(TooSlow):
+    receive = _limited(receive_pieces(piece(b"abc")), ServerLimits(silence=0.01))
+    with pytest.raises(BodyTooSlow):
         asyncio.run(drain(receive, 2))
 
 

@@ -106,6 +106,27 @@ def test_functions_are_short_and_files_are_not_long():
     assert [p.name for p in FILES if len(p.read_text(encoding="utf-8").splitlines()) > 400] == []
 
 
+def public_names(*kinds: type) -> Iterator[tuple[str, str]]:
+    """Names that a module defines at its top and does not keep to itself, and the module."""
+    for path in FILES:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, kinds) and not node.name.startswith("_"):
+                yield node.name, str(path.relative_to(ROOT))
+
+
+def test_a_function_or_class_has_its_name_for_itself():
+    places: dict[str, list[str]] = {}
+    for name, place in public_names(ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef):
+        places.setdefault(name, []).append(place)
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}
+
+
+def test_functions_are_named_for_what_they_do():
+    """One word says too little: at most one public function in twenty."""
+    names = [name for name, _ in public_names(ast.FunctionDef, ast.AsyncFunctionDef)]
+    assert len([name for name in names if "_" not in name]) <= len(names) / 20
+
+
 DOCS = ROOT.parents[1] / "docs" / "architecture.md"
 
 

@@ -43,7 +43,7 @@ Values = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Found:
+class ConfiguredValue:
     """A setting, and where it stands."""
 
     command: str  # "" for all commands
@@ -67,7 +67,7 @@ def chosen_file(path: Path | None) -> Path | None:
 def use_config(ctx: typer.Context, path: Path | None) -> Path | None:
     """What `--config` does: the file's settings become the command's defaults."""
     if not ctx.resilient_parsing and (file := chosen_file(path)) is not None:
-        ctx.default_map = settings_for(read_config(file), str(ctx.command.name))
+        ctx.default_map = settings_for(read_settings_file(file), str(ctx.command.name))
     return path
 
 
@@ -77,7 +77,7 @@ def settings_for(config: Values, command: str) -> dict[str, Any]:
     return {BY_NAME[name][1].parameter: value for name, value in (common | config.get(command, {})).items()}
 
 
-def read_config(path: Path) -> Values:
+def read_settings_file(path: Path) -> Values:
     """The settings in a file, by their flags; those of single commands in tables."""
     try:
         given = tomllib.loads(read_regular(path, LARGEST).decode("utf-8"))
@@ -133,15 +133,15 @@ def print_settings(
         print(f"{found.name} = {json.dumps(found.value)}" + (f"  # {found.source}" if found.source != NAME else ""))
 
 
-def find_settings(file: Path | None) -> Iterator[Found]:
+def find_settings(file: Path | None) -> Iterator[ConfiguredValue]:
     """All that is set, first for all commands; a variable goes over a file."""
-    config = read_config(file) if file else {}
+    config = read_settings_file(file) if file else {}
     variables = {name: os.environ.get(option.variable) for name, (_, option) in BY_NAME.items()}
     for command in ("", *TASKS):
         given = config.get(command, {}) if command else {k: v for k, v in config.items() if k not in TASKS}
         for name, value in given.items():
             if not variables[name]:
-                yield Found(command, name, value, NAME)
+                yield ConfiguredValue(command, name, value, NAME)
         for name, text in variables.items() if not command else ():
             if text:
-                yield Found(command, name, text, BY_NAME[name][1].variable)
+                yield ConfiguredValue(command, name, text, BY_NAME[name][1].variable)

@@ -21,7 +21,7 @@ _XMP_OVERHEAD = 29
 def write_png(prepared: PreparedOutput, file: IO[bytes], quality: int | None) -> None:
     """Pillow's writer is faster, but holds the file in memory, and knows no 16-bit colour."""
     if prepared.pixels.dtype == np.uint16 or prepared.pixels.nbytes >= SPILL_BYTES:
-        png_writer.write_png(prepared, file)
+        png_writer.stream_png(prepared, file)
         return
     info, level = png_writer.collect_text(prepared), png_writer.LEVEL
     _save(prepared, file, "PNG", pnginfo=info, exif=prepared.exif, compress_level=level, **_profile(prepared))

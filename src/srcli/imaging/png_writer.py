@@ -41,7 +41,7 @@ def collect_text(ready: PreparedOutput) -> PngInfo:
     return info
 
 
-def write_png(ready: PreparedOutput, file: IO[bytes]) -> None:
+def stream_png(ready: PreparedOutput, file: IO[bytes]) -> None:
     """A file of either depth, which is never whole in memory."""
     width, height = ready.size
     depth = ready.pixels.dtype.itemsize

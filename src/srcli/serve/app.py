@@ -28,12 +28,12 @@ from starlette.routing import Route
 from srcli.engines.registry import all_engines
 from srcli.errors import InputError, SrcliError
 from srcli.imaging.formats import writable_formats
-from srcli.serve.guard import Guard, TooLarge, TooSlow, refuse
+from srcli.serve.guard import BodyTooLarge, BodyTooSlow, Guard, answer_error
 from srcli.serve.jobs import DONE, ENDED, JobRecord, JobStore
 from srcli.serve.naming import download_name
 from srcli.serve.orders import parse_order
 from srcli.serve.settings import ServerSettings
-from srcli.serve.worker import Worker, write_comparison
+from srcli.serve.worker import JobWorker, write_job_comparison
 from srcli.weights.store import Store
 
 PARTS = {"/": "page.html", "/page.js": "page.js", "/page.css": "page.css", "/v1/openapi.json": "openapi.json"}
@@ -42,7 +42,7 @@ PIECE = 1 << 20
 LOOK_EVERY = 0.2  # seconds between looks for news
 
 
-def create_app(settings: ServerSettings, store: JobStore, worker: Worker) -> Starlette:
+def create_app(settings: ServerSettings, store: JobStore, worker: JobWorker) -> Starlette:
     """The application. Its worker starts and ends with it."""
 
     @asynccontextmanager
@@ -69,8 +69,8 @@ def create_app(settings: ServerSettings, store: JobStore, worker: Worker) -> Sta
     handlers: dict[Any, Any] = {
         InputError: _answer(400, "input"),
         SrcliError: _answer(500, "failed"),
-        TooLarge: _answer(413, "too-large", "the body is larger than this server takes"),
-        TooSlow: _answer(408, "too-slow", "the body did not come in time"),
+        BodyTooLarge: _answer(413, "too-large", "the body is larger than this server takes"),
+        BodyTooSlow: _answer(408, "too-slow", "the body did not come in time"),
         ClientDisconnect: _answer(400, "disconnected", "the client left"),
         HTTPException: _answer_http,
         OSError: _answer_machine,
@@ -85,18 +85,18 @@ def create_app(settings: ServerSettings, store: JobStore, worker: Worker) -> Sta
 
 def _answer(status: int, kind: str, message: str | None = None) -> Any:
     async def handle(request: Request, error: Exception) -> Response:
-        return refuse(status, kind, message or str(error))
+        return answer_error(status, kind, message or str(error))
 
     return handle
 
 
 async def _answer_http(request: Request, error: HTTPException) -> Response:
-    return refuse(error.status_code, "http", error.detail)
+    return answer_error(error.status_code, "http", error.detail)
 
 
 async def _answer_machine(request: Request, error: OSError) -> Response:
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return refuse(507 if full else 500, "machine", f"the server's disk: {error.strerror}")
+    return answer_error(507 if full else 500, "machine", f"the server's disk: {error.strerror}")
 
 
 class Server:
@@ -120,12 +120,12 @@ class Server:
         )
 
     async def list_jobs(self, request: Request) -> Response:
-        return JSONResponse({"jobs": [describe(job) for job in self._store.all()]})
+        return JSONResponse({"jobs": [describe_job(job) for job in self._store.all()]})
 
     async def create_job(self, request: Request) -> Response:
         async with request.form(max_files=2, max_fields=8) as form:
             job = await self._take(form)
-        return JSONResponse(describe(job), 201, {"location": f"/v1/jobs/{job.id}"})
+        return JSONResponse(describe_job(job), 201, {"location": f"/v1/jobs/{job.id}"})
 
     async def _take(self, form: FormData) -> JobRecord:
         files = {name: value for name, value in form.multi_items() if isinstance(value, UploadFile)}
@@ -153,7 +153,7 @@ class Server:
         return job
 
     async def show_job(self, request: Request) -> Response:
-        return JSONResponse(describe(self._find(request)))
+        return JSONResponse(describe_job(self._find(request)))
 
     async def delete_job(self, request: Request) -> Response:
         """A job that waits or runs is cancelled; one that has ended is removed with its files."""
@@ -166,12 +166,14 @@ class Server:
 
     async def send_result(self, request: Request) -> Response:
         job = self._find_done(request)
-        return FileResponse(self._store.result_path(job), headers={"content-disposition": attach(download_name(job))})
+        return FileResponse(
+            self._store.result_path(job), headers={"content-disposition": name_attachment(download_name(job))}
+        )
 
     async def send_comparison(self, request: Request) -> Response:
         """The page of `srcli compare`, which brings its policy, for the script inside it, in its own head."""
         job = self._find_done(request)
-        page = await run_in_threadpool(write_comparison, self._store, job)
+        page = await run_in_threadpool(write_job_comparison, self._store, job)
         policy = "base-uri 'none'; frame-ancestors 'none'"
         return FileResponse(page, media_type="text/html", headers={"content-security-policy": policy})
 
@@ -180,7 +182,7 @@ class Server:
         if not jobs:
             raise HTTPException(404, "no job is done")
         path = await run_in_threadpool(_pack, self._store, jobs)
-        headers = {"content-disposition": attach("srcli-results.zip")}
+        headers = {"content-disposition": name_attachment("srcli-results.zip")}
         return FileResponse(path, headers=headers, background=BackgroundTask(path.unlink, missing_ok=True))
 
     async def stream_all(self, request: Request) -> Response:
@@ -194,7 +196,7 @@ class Server:
         async for _ in _ticks(request):
             if self._store.version != seen:
                 seen = self._store.version
-                yield _event({"jobs": [describe(job) for job in self._store.all()]})
+                yield _event({"jobs": [describe_job(job) for job in self._store.all()]})
 
     async def _news_of_one(self, request: Request, name: str) -> AsyncIterator[str]:
         last = None
@@ -204,19 +206,19 @@ class Server:
                 return
             if job != last:
                 last = job
-                yield _event(describe(job))
+                yield _event(describe_job(job))
             if job.status in ENDED:
                 return
 
 
-def describe(job: JobRecord) -> dict[str, Any]:
+def describe_job(job: JobRecord) -> dict[str, Any]:
     """A job as clients see it."""
     shown = asdict(job)
     shown["download"] = f"/v1/jobs/{job.id}/result" if job.status == DONE else None
     return shown
 
 
-def attach(name: str) -> str:
+def name_attachment(name: str) -> str:
     """A header that has browsers save the answer under a name."""
     return f"attachment; filename*=UTF-8''{quote(name)}"
 

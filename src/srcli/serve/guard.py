@@ -15,7 +15,7 @@ from urllib.parse import parse_qs
 from starlette.responses import JSONResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from srcli.serve.settings import Limits, ServerSettings
+from srcli.serve.settings import ServerLimits, ServerSettings
 
 LOCAL_NAMES = ("127.0.0.1", "localhost", "[::1]")
 SAFE_METHODS = ("GET", "HEAD")
@@ -31,11 +31,11 @@ HEADERS = {
 }
 
 
-class TooLarge(Exception):
+class BodyTooLarge(Exception):
     """The body is larger than allowed."""
 
 
-class TooSlow(Exception):
+class BodyTooSlow(Exception):
     """The client went silent in the middle of a body."""
 
 
@@ -67,18 +67,18 @@ class Guard:
 
     def _refusal(self, scope: Scope, headers: Mapping[str, str]) -> JSONResponse | RedirectResponse | None:
         if not self._names_us(headers.get("host", "")):
-            return refuse(421, "host", "this server does not answer to that name")
+            return answer_error(421, "host", "this server does not answer to that name")
         if scope["method"] not in SAFE_METHODS and not _is_own(headers):
-            return refuse(403, "origin", "another site sent this")
+            return answer_error(403, "origin", "another site sent this")
         given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
         if scope["path"] == "/" and self._is_token(given):
             return self._let_in()
         if not self._is_token(self._carried(headers)):
-            return refuse(401, "token", "open the address that srcli serve printed, or send its token")
+            return answer_error(401, "token", "open the address that srcli serve printed, or send its token")
         if int_or_none(headers.get("content-length")) is not None:
             length = int_or_none(headers.get("content-length")) or 0
             if length > self._settings.limits.body:
-                return refuse(413, "too-large", f"at most {self._settings.limits.body} bytes are taken")
+                return answer_error(413, "too-large", f"at most {self._settings.limits.body} bytes are taken")
         return None
 
     def _names_us(self, host: str) -> bool:
@@ -105,7 +105,7 @@ class Guard:
         return answer
 
 
-def refuse(status: int, kind: str, message: str) -> JSONResponse:
+def answer_error(status: int, kind: str, message: str) -> JSONResponse:
     """An error as every client gets it."""
     return JSONResponse({"error": {"kind": kind, "message": message}}, status)
 
@@ -122,7 +122,7 @@ def _is_own(headers: Mapping[str, str]) -> bool:
     return origin is None or origin.partition("://")[2] == headers.get("host")
 
 
-def _limited(receive: Receive, limits: Limits) -> Receive:
+def _limited(receive: Receive, limits: ServerLimits) -> Receive:
     """The body, counted, and with an end to the wait for each piece of it."""
     seen, whole = 0, False
 
@@ -133,11 +133,11 @@ def _limited(receive: Receive, limits: Limits) -> Receive:
         try:
             message = await asyncio.wait_for(receive(), limits.silence)
         except TimeoutError as error:
-            raise TooSlow from error
+            raise BodyTooSlow from error
         seen += len(message.get("body", b""))
         whole = not message.get("more_body", False)
         if seen > limits.body:
-            raise TooLarge
+            raise BodyTooLarge
         return message
 
     return receive_limited

@@ -14,7 +14,7 @@ from srcli.serve.settings import ServerSettings
 
 
 def run_server(settings: ServerSettings, announce: Callable[[str], None]) -> None:
-    """Listen, announce the address with its token, and answer until SIGINT or SIGTERM. Raises MachineError."""
+    """Listen, announce the format_address with its token, and answer until SIGINT or SIGTERM. Raises MachineError."""
     try:
         import uvicorn
 
@@ -22,13 +22,13 @@ def run_server(settings: ServerSettings, announce: Callable[[str], None]) -> Non
     except ImportError as error:
         raise InputError(f"the server needs more packages ({error.name}): pip install 'srcli[web]'") from error
     from srcli.serve.jobs import JobStore
-    from srcli.serve.worker import Worker
+    from srcli.serve.worker import JobWorker
 
     listener = _listen(settings)
     settings = replace(settings, port=listener.getsockname()[1])
     store = JobStore(settings.folder, settings.limits.jobs)
-    app = create_app(settings, store, Worker(store, settings))
-    announce(address(settings))
+    app = create_app(settings, store, JobWorker(store, settings))
+    announce(format_address(settings))
     config = uvicorn.Config(
         app,
         log_level="critical",
@@ -45,7 +45,7 @@ def run_server(settings: ServerSettings, announce: Callable[[str], None]) -> Non
     os._exit(0)
 
 
-def address(settings: ServerSettings) -> str:
+def format_address(settings: ServerSettings) -> str:
     """What to open in a browser."""
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     return f"http://{host}:{settings.port}/?token={settings.token}"

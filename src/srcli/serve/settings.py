@@ -14,7 +14,7 @@ LEAST_TOKEN = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class ServerLimits:
     """What one client may ask for. Sizes are in bytes, times in seconds."""
 
     body: int = 512 * MIB
@@ -34,7 +34,7 @@ class ServerSettings:
     host: str = "127.0.0.1"
     port: int = 8765
     device: DeviceChoice = field(default_factory=DeviceChoice)
-    limits: Limits = field(default_factory=Limits)
+    limits: ServerLimits = field(default_factory=ServerLimits)
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:

@@ -25,7 +25,7 @@ class Cancelled(Exception):
     """The job was cancelled while it ran."""
 
 
-class Worker:
+class JobWorker:
     """Runs jobs of a store until the process ends."""
 
     def __init__(self, store: JobStore, settings: ServerSettings) -> None:
@@ -138,7 +138,7 @@ def share_done(stage: str, done: int, total: int) -> float:
     return min(0.99, shares.get(stage, 0.0))
 
 
-def write_comparison(store: JobStore, job: JobRecord) -> Path:
+def write_job_comparison(store: JobStore, job: JobRecord) -> Path:
     """The page that lays a result over its source, made once."""
     page = store.place(job) / "compare.html"
     if not page.exists():

@@ -27,7 +27,7 @@ SAYS_V = ("v", "v_prediction", "v-prediction", "velocity")
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundFamily:
     """What a header shows; `family` names the base it is or fits ("any" where the file cannot tell)."""
 
     kind: str
@@ -41,18 +41,18 @@ class Found:
         return f"{self.family} {self.kind}{extra.get(self.channels, f', {self.channels} channels')}"
 
 
-def detect_family(path: Path) -> Found:
+def detect_family(path: Path) -> FoundFamily:
     """Read the family of a safetensors file from its header."""
     return detect_header(read_header(path))
 
 
-def detect_header(header: Header) -> Found:
+def detect_header(header: Header) -> FoundFamily:
     """Name kind, family, key layout, input channels and (where the file says so) the prediction type."""
     kind, layout = _kind(header)
-    return Found(kind, _family(header, kind), layout, _channels(header), _prediction(header))
+    return FoundFamily(kind, _family(header, kind), layout, _channels(header), _prediction(header))
 
 
-def require_family(found: Found, path: Path, *, kind: str, family: str, channels: int = 4) -> None:
+def require_family(found: FoundFamily, path: Path, *, kind: str, family: str, channels: int = 4) -> None:
     """Refuse a file of another kind, family or input before anything is loaded."""
     fits = found.family in (family, "any") and found.channels == channels
     if found.kind != kind or not fits:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from srcli.errors import WeightsError
-from srcli.weights.families import LDM_TEXT, LDM_UNET, LDM_VAE, Found, detect_family, require_family
+from srcli.weights.families import LDM_TEXT, LDM_UNET, LDM_VAE, FoundFamily, detect_family, require_family
 from srcli.weights.open import load_into, load_state, read_config
 
 HF_TEXT = LDM_TEXT + "transformer."
@@ -26,7 +26,7 @@ class Single:
     """A single file's parts under diffusers' names; a part that the file lacks is None."""
 
     source: Path
-    found: Found
+    found: FoundFamily
     unet: StateDict
     vae: StateDict | None
     text: StateDict | None

@@ -19,7 +19,7 @@ VALUES = 1200  # in the network's precision for each pixel that it is shown
 CANVAS = 30  # bytes for each pixel of the result: the picture, RGB in fp32 and its levels
 
 
-def forecast(choice: ModelChoice, job: Job, size: Size, device: Device) -> Forecast:
+def forecast_ddcolor(choice: ModelChoice, job: Job, size: Size, device: Device) -> Forecast:
     """The plan for a picture of this size."""
     tiny, target, side = choice.variant in (None, TINY), job.target(*size), job.sampling.process_size or SIDE
     weights = PARAMETERS[tiny] * device.dtype.itemsize

@@ -25,7 +25,7 @@ SIDE = 512  # of the square that the network is shown
 QUERIES = "decoder.color_decoder.query_feat.weight"
 
 
-def entry_name(variant: str | None) -> str:
+def ddcolor_entry(variant: str | None) -> str:
     """The variant's entry of weights.lock; the tiny one where none was named."""
     if (variant or TINY) not in ENTRIES:
         raise InputError(f"`variant` {variant!r} is unknown to the ddcolor engine: choose one of {', '.join(ENTRIES)}")
@@ -39,13 +39,13 @@ def _load(choice: ModelChoice, device: Device, store: Store) -> Engine:
 
 
 def _forecast(choice: ModelChoice, job: Job, size: Size, device: Device) -> Forecast:
-    from srcli.engines.ddcolor.forecast import forecast
+    from srcli.engines.ddcolor.forecast import forecast_ddcolor
 
-    return forecast(choice, job, size, device)
+    return forecast_ddcolor(choice, job, size, device)
 
 
 def _entries(choice: ModelChoice) -> tuple[str, ...]:
-    return (entry_name(choice.variant),)
+    return (ddcolor_entry(choice.variant),)
 
 
 def _recognizes(evidence: AdapterEvidence) -> bool:
@@ -55,7 +55,7 @@ def _recognizes(evidence: AdapterEvidence) -> bool:
 def _resolve(choice: ModelChoice, store: Store) -> ModelChoice:
     """With the first variant whose weights are here. A file of the user's own says itself what it is."""
     if choice.variant is not None:
-        entry_name(choice.variant)
+        ddcolor_entry(choice.variant)
     elif choice.adapter is None:
         here = (variant for variant, entry in ENTRIES.items() if store.has(entry))
         return replace(choice, variant=next(here, TINY))

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from srcli.engines.ddcolor.spec import ARTISTIC, LARGE, TINY, entry_name
+from srcli.engines.ddcolor.spec import ARTISTIC, LARGE, TINY, ddcolor_entry
 from srcli.errors import WeightsError
 from srcli.models.ddcolor import LARGE_SHAPE, TINY_SHAPE, DDColor, Shape, convert_official
 from srcli.settings import ModelChoice
@@ -29,7 +29,9 @@ class Loaded:
 
 def open_network(choice: ModelChoice, store: Store) -> Loaded:
     """The chosen variant, or the file that was named, which must be of the variant that was named."""
-    located = store.resolve(choice.adapter or entry_name(choice.variant), "adapter", allow_pickle=choice.allow_pickle)
+    located = store.resolve(
+        choice.adapter or ddcolor_entry(choice.variant), "adapter", allow_pickle=choice.allow_pickle
+    )
     network = read_network(located.only_file())
     if choice.variant is not None and network.shape != SHAPES[choice.variant]:
         widths = ", ".join(map(str, network.shape.widths))
@@ -41,7 +43,7 @@ def open_network(choice: ModelChoice, store: Store) -> Loaded:
 def read_network(path: Path) -> DDColor:
     """The network in a file, in fp32. Every tensor is needed or one of those known to be unused."""
     state = load_state(path)
-    network = build_network(read_shape(state, path))
+    network = build_ddcolor(read_ddcolor_shape(state, path))
     load_into(network, _in_fp32(convert_official(state)), path)
     return network.requires_grad_(False).eval()
 
@@ -50,12 +52,12 @@ def _in_fp32(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
 
 
-def build_network(shape: Shape) -> DDColor:
+def build_ddcolor(shape: Shape) -> DDColor:
     with torch.device("meta"):
         return DDColor(shape)
 
 
-def read_shape(state: Mapping[str, Tensor], path: Path) -> Shape:
+def read_ddcolor_shape(state: Mapping[str, Tensor], path: Path) -> Shape:
     try:
         return Shape.from_state(state)
     except (KeyError, IndexError) as error:

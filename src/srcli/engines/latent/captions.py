@@ -42,7 +42,7 @@ class CaptionReader(Protocol):
 
 
 @dataclass(frozen=True)
-class Caption:
+class Captioner:
     """BLIP."""
 
     net: Any
@@ -50,7 +50,7 @@ class Caption:
     tokenizer: Any
 
     @classmethod
-    def open(cls, folder: Path, device: Device) -> Caption:
+    def open(cls, folder: Path, device: Device) -> Captioner:
         from transformers import AutoTokenizer, BlipForConditionalGeneration, BlipImageProcessor
 
         net = _placed(load_component(BlipForConditionalGeneration, folder), device)
@@ -105,8 +105,8 @@ class Detect:
         return ", ".join(f"{count} {label}" for label, count in labels.most_common())
 
 
-READERS: Mapping[str, type[Caption] | type[Classify] | type[Detect]] = {
-    "caption": Caption,
+READERS: Mapping[str, type[Captioner] | type[Classify] | type[Detect]] = {
+    "caption": Captioner,
     "classify": Classify,
     "detect": Detect,
 }

@@ -47,7 +47,7 @@ class ManualEngine:
         return {}
 
 
-def forecast(job: Job, size: Size, device: Device) -> Forecast:
+def forecast_hints(job: Job, size: Size, device: Device) -> Forecast:
     """The plan for a picture of this size."""
     width, height = job.target(*size)
     work = PIXEL * width * height

@@ -21,9 +21,9 @@ def _load(choice: ModelChoice, device: Device, store: Store) -> Engine:
 
 
 def _forecast(choice: ModelChoice, job: Job, size: Size, device: Device) -> Forecast:
-    from srcli.engines.manual.engine import forecast
+    from srcli.engines.manual.engine import forecast_hints
 
-    return forecast(job, size, device)
+    return forecast_hints(job, size, device)
 
 
 SPEC = EngineSpec(

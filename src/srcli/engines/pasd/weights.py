@@ -31,7 +31,7 @@ from srcli.models.paca import LightPaca, Paca, PixelAware
 from srcli.models.stock import build_stock
 from srcli.settings import ModelChoice
 from srcli.weights.blend import blend_unet
-from srcli.weights.families import Found, detect_family
+from srcli.weights.families import FoundFamily, detect_family
 from srcli.weights.local import Located
 from srcli.weights.open import load_into, read_config
 from srcli.weights.parts import weight_files
@@ -62,7 +62,7 @@ class PasdAdapter:
     def unet_files(self) -> list[Path]:
         return weight_files(self.folder / "unet")
 
-    def found(self) -> Found:
+    def found(self) -> FoundFamily:
         """Which form and family it is, from the file's header alone."""
         found = detect_family(self.unet_files[0])
         if found.kind not in FORMS:

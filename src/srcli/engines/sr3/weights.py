@@ -38,12 +38,12 @@ def open_checkpoint(name: str, store: Store, allow_pickle: bool = False) -> SR3C
     located = store.resolve(name, "adapter", allow_pickle=allow_pickle)
     path = located.only_file()
     state, config = load_state(path), read_config_beside(Path(name))
-    unet = build_network(path, state, config)
+    unet = build_sr3_network(path, state, config)
     table = find_betas(config, state, unet.shape.variant)
     return SR3Checkpoint(unet, table, factor_of(config), located.provenance())
 
 
-def build_network(path: Path, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> SR3UNet:
+def build_sr3_network(path: Path, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> SR3UNet:
     """The network, after its configuration if there is one, else after the shapes of its weights."""
     own = weights_of(state)
     if "downs.0.weight" not in own:

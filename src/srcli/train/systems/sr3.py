@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from srcli.engines.sr3.spec import PREFIX, STEPS
-from srcli.engines.sr3.weights import ENDS, build_network
+from srcli.engines.sr3.weights import ENDS, build_sr3_network
 from srcli.errors import InputError
 from srcli.files import expand_user, is_file
 from srcli.models.sr3_unet import SR3Shape, SR3UNet
@@ -116,7 +116,7 @@ class SR3System:
         if settings.start is not None:
             located = store.resolve(settings.start, "adapter", allow_pickle=allow_pickle)
             path = located.only_file()
-            return cls(settings, build_network(path, load_state(path), config).float(), located.provenance())
+            return cls(settings, build_sr3_network(path, load_state(path), config).float(), located.provenance())
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             unet = initialize_orthogonally(SR3UNet(SR3Shape.from_config(config["model"])))
