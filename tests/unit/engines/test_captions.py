@@ -18,7 +18,7 @@ from transformers import (
     ResNetForImageClassification,
 )
 
-from srcli.engines.latent.captions import NO_CAPTIONER, Caption, Classify, Describer, Detect, tensor_to_pixels
+from srcli.engines.latent.captions import NO_CAPTIONER, Captioner, Classify, Describer, Detect, tensor_to_pixels
 from srcli.engines.runtime.device import Device
 from srcli.errors import WeightsError
 from srcli.weights.store import Store
@@ -92,7 +92,7 @@ def detr(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_blip_says_words_of_its_own(blip: Path) -> None:
-    said = Caption.open(blip, CPU).read(PICTURE)
+    said = Captioner.open(blip, CPU).read(PICTURE)
     assert said
     assert set(said.split()) <= set(WORDS)
 
@@ -131,7 +131,7 @@ def test_a_captioner_that_is_asked_for_and_missing_is_an_error() -> None:
 
 def test_a_folder_that_is_no_captioner(tmp_path: Path) -> None:
     with pytest.raises(WeightsError):
-        Caption.open(tmp_path, CPU)
+        Captioner.open(tmp_path, CPU)
 
 
 def test_levels_are_rounded() -> None:
