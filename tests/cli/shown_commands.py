@@ -119,7 +119,10 @@ def furnish(folder: Path) -> None:
             (picture.resize((48, 32)) if name in MEASURED else picture).save(folder / name / each)
     for name in FILES:
         picture.save(folder / name)
-    picture.convert("L").save(folder / "grandmother.png")
+    for name in ("grandmother.png", "portrait.png"):
+        picture.convert("L").save(folder / name)
+    for name in ("portrait-strokes.png", "another-portrait.jpg"):
+        picture.save(folder / name)
     (folder / "masks").mkdir()
     mask = Image.new("L", picture.size)
     mask.paste(255, (8, 8, 14, 10))
