@@ -10,7 +10,7 @@ import pytest
 from tests.cli.shown_commands import NEEDS, PAGES, ROOT, fences, furnish, run, shown
 
 # What a line may begin with that is not run here: installing, and other people's programs.
-NOT_RUN = ("make", "uv", "pipx", "pip", "docker", "git", "cd", ".", "export", "ray")
+NOT_RUN = ("make", "uv", "pipx", "pip", "docker", "git", "cd", ".", "export", "ray", "curl")
 by_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 
 
