@@ -19,7 +19,7 @@ for module in ("fcntl", "resource", "termios", "tty", "pwd", "grp", "syslog"):
 lacking = "fork geteuid getuid killpg nice posix_fallocate pread pwrite sched_getaffinity sysconf sysconf_names"
 for name in (*lacking.split(), "O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_DIRECTORY"):
     delattr(os, name)
-for name in ("SIGHUP", "setitimer", "alarm"):
+for name in ("SIGHUP", "setitimer", "alarm", "pthread_sigmask"):
     delattr(signal, name)
 for name in ("MADV_DONTNEED", "MAP_ANONYMOUS", "MAP_PRIVATE"):
     delattr(mmap, name)

@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 from dataclasses import dataclass, field, replace
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from queue import SimpleQueue
@@ -67,7 +68,7 @@ class ProcessBackend:
             name="srcli-worker",
             daemon=True,
         )
-        process.start()
+        start_isolated(process)
         there.close()
         self._processes[seat] = one = _Process(process, here)
         threading.Thread(target=one.send_all, daemon=True).start()
@@ -116,11 +117,29 @@ def _receive_all(pipe: Connection, inbox: SimpleQueue[Picture]) -> None:
         os._exit(0)  # the run has ended or was killed
 
 
+def start_isolated(process: BaseProcess) -> None:
+    """Start a process that no signal to the whole group can end before it calls `isolate_process`."""
+    if not hasattr(signal, "pthread_sigmask"):
+        process.start()
+        return
+    resource_tracker.ensure_running()  # it takes the block away when it starts
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _group_signals())
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _group_signals() -> list[signal.Signals]:
+    return [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
 def isolate_process() -> None:
     """Ignore signals, which only the run reacts to, and send stdout to stderr, since stdout is for results."""
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    for number in _group_signals():
+        signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _group_signals())
     with contextlib.suppress(OSError):
         os.dup2(2, 1)
 

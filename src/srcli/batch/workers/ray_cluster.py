@@ -21,7 +21,7 @@ from typing import Any
 
 from srcli.batch.settings import BatchSettings, PipelineFactory, RunOptions
 from srcli.batch.workers.pool import Events
-from srcli.batch.workers.processes import GONE, isolate_process
+from srcli.batch.workers.processes import GONE, isolate_process, start_isolated
 from srcli.batch.workers.worker import Reply, Worker
 from srcli.errors import InputError, MachineError
 from srcli.imaging.picture import Picture
@@ -42,7 +42,7 @@ class RayBackend:
         context = multiprocessing.get_context("spawn")
         self._pipe, there = context.Pipe()
         self._process = context.Process(target=run_gateway, args=(there, settings), name="srcli-ray", daemon=True)
-        self._process.start()
+        start_isolated(self._process)
         there.close()
         try:
             found = self._pipe.recv()
