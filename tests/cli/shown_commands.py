@@ -21,6 +21,7 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 NEEDS = {
     "weights": 4,
     "a cluster": None,
+    "a browser": None,
     "large pictures": None,
 }  # what a line may be marked to need, and how it ends without that
 SMALLER = {"30x20cm@300dpi": "5x3mm@300dpi", "--workers 4": "--workers 1"}  # so that a test takes no time
