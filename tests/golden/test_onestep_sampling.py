@@ -124,7 +124,7 @@ def truncated(rgb: Tensor) -> Tensor:
 @each_group("onestep", "o08_color*", lambda case: case.groups("result_u8"))
 def test_colours(case: Case, part: str, kind: str) -> None:
     given = case.under(part)
-    got = getattr(colorfix, kind)(picture(given["result_u8"]), picture(given["source_u8"]))
+    got = getattr(colorfix, f"fix_colors_by_{kind}")(picture(given["result_u8"]), picture(given["source_u8"]))
     assert off_by(got, given[f"{kind}_float"]) <= COLOUR
     assert close(truncated(got), given[f"{kind}_u8"])
 
