@@ -70,7 +70,7 @@ def test_the_speed_of_a_machine_is_measured_once(srcli: Srcli, album: Path, meas
 def test_colorize_is_planned_before_its_weights_are_here(srcli: Srcli, album: Path, measured: list[object]) -> None:
     result = srcli("colorize", album / "a.png", "--device", "cpu", "--explain")
     assert result.exit_code == 0
-    assert "by pasd on cpu" in result.stdout and "srcli models pull pasd-light-color" in result.stderr
+    assert "by ddcolor on cpu" in result.stdout and "srcli models pull ddcolor-tiny" in result.stderr
     assert srcli("colorize", album / "a.png", "--device", "cpu").exit_code == 4
 
 
