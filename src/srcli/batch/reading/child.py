@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import tempfile
 import warnings
 from pathlib import Path
 
+from srcli.batch.group_signals import ignore_group_signals
 from srcli.batch.reading.protocol import ReadRequest, Refusal, receive_message, send_message
 from srcli.batch.settings import InputOptions
 from srcli.errors import SrcliError
@@ -31,9 +31,7 @@ def answer_requests() -> None:
     os.dup2(0, 1)
     os.dup2(0, 2)
     # Signals reach the whole process group, but only the run reacts to them; this process ends with it.
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    ignore_group_signals()
     warnings.simplefilter("ignore")
     tempfile.gettempdir()  # is found by writing a file, which the limits below forbid
     with contextlib.suppress(EOFError, BrokenPipeError):

@@ -14,6 +14,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, BinaryIO, cast
 
 import srcli
+from srcli.batch.group_signals import block_group_signals
 from srcli.batch.planning.inputs import open_stdin
 from srcli.batch.reading.protocol import ProtocolError, ReadRequest, Refusal, receive_message, send_message
 from srcli.batch.settings import NOTHING_BESIDE, STDIO, InputOptions, SidePictures
@@ -156,7 +157,8 @@ def _spawn() -> subprocess.Popen[bytes]:
     command = [sys.executable, "-P", "-m", "srcli.batch.reading.child"]
     home = os.pathsep.join(filter(None, [str(Path(srcli.__file__).parents[1]), os.environ.get("PYTHONPATH")]))
     environment = os.environ | {"PYTHONPATH": home}
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+    with block_group_signals():
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
 
 
 class Stdin:

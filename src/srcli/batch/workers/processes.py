@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from queue import SimpleQueue
 
+from srcli.batch.group_signals import block_group_signals, ignore_group_signals
 from srcli.batch.settings import BatchSettings, PipelineFactory
 from srcli.batch.workers.pool import Events
 from srcli.batch.workers.worker import Worker
@@ -119,27 +120,15 @@ def _receive_all(pipe: Connection, inbox: SimpleQueue[Picture]) -> None:
 
 def start_isolated(process: BaseProcess) -> None:
     """Start a process that no signal to the whole group can end before it calls `isolate_process`."""
-    if not hasattr(signal, "pthread_sigmask"):
+    if hasattr(signal, "pthread_sigmask"):
+        resource_tracker.ensure_running()  # it takes the block away when it starts
+    with block_group_signals():
         process.start()
-        return
-    resource_tracker.ensure_running()  # it takes the block away when it starts
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _group_signals())
-    try:
-        process.start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _group_signals() -> list[signal.Signals]:
-    return [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 def isolate_process() -> None:
     """Ignore signals, which only the run reacts to, and send stdout to stderr, since stdout is for results."""
-    for number in _group_signals():
-        signal.signal(number, signal.SIG_IGN)
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _group_signals())
+    ignore_group_signals()
     with contextlib.suppress(OSError):
         os.dup2(2, 1)
 
