@@ -38,8 +38,9 @@ def write_preview(plan: PreviewPlan, tell: Tell) -> None:
     """One row a picture: the target, and what a model would be shown of it. Raises InputError, MachineError."""
     if plan.out.suffix.lower() != ".png":
         raise InputError(f"--out {plan.out} must end in .png: the sheet is a PNG")
-    found = survey_pictures(plan.data)
-    found.report(tell, 1)
+    least = plan.side // 2 + 1  # reflection cannot fill more than the picture's own side
+    found = survey_pictures(plan.data, least)
+    found.report(tell, least)
     order = np.random.default_rng(plan.seed).permutation(len(found.usable))
     rows = list[tuple[Levels, Levels]]()
     for index in order.tolist():

@@ -138,6 +138,12 @@ def test_preview_writes_a_sheet_and_names_what_it_left_out(tmp_path) -> None:
     assert sheet.read_bytes() == first
 
 
+def test_preview_of_pictures_too_small_to_be_filled_by_reflection_is_refused(tmp_path) -> None:
+    Image.new("RGB", (24, 16)).save(tmp_path / "tiny.png")
+    done = CliRunner().invoke(train_app, ["preview", "--data", str(tmp_path), "--out", str(tmp_path / "s.png")])
+    assert isinstance(done.exception, InputError) and "129" in str(done.exception)
+
+
 def test_preview_of_an_empty_folder_is_refused(tmp_path) -> None:
     done = CliRunner().invoke(train_app, ["preview", "--data", str(tmp_path), "--out", str(tmp_path / "s.png")])
     assert isinstance(done.exception, InputError)
