@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from srcli.cli import app
+from srcli.files import open_guard, try_lock
 
 
 @pytest.mark.parametrize(
@@ -33,6 +34,13 @@ def test_a_port_in_use_is_named(tmp_path):
         port = str(taken.getsockname()[1])
         done = CliRunner().invoke(app, ["serve", "--folder", str(tmp_path / "jobs"), "--port", port])
     assert done.exit_code == 5 and f"cannot listen on 127.0.0.1:{port}" in done.stderr
+
+
+def test_two_servers_do_not_share_a_folder(tmp_path):
+    with open_guard(tmp_path / ".srcli-lock") as lock:
+        assert try_lock(lock.fileno())
+        done = CliRunner().invoke(app, ["serve", "--folder", str(tmp_path), "--port", "0"])
+    assert done.exit_code == 2 and "belongs to a server that runs" in done.stderr
 
 
 def test_without_its_packages_it_says_which_extra(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Jobs over HTTP: from a picture to its result, and everything that a server must answer_error or survive."""
+"""Jobs over HTTP: from a picture to its result, and everything that a server must refuse or survive."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from srcli.serve.app import create_app
 from srcli.serve.guard import BodyTooLarge, BodyTooSlow, _limited
 from srcli.serve.jobs import CANCELLED, DONE, FAILED, QUEUED, JobRecord, JobStore
 from srcli.serve.naming import clean_name
-from srcli.serve.orders import parse_options, parse_order
+from srcli.serve.options import parse_options
+from srcli.serve.orders import parse_order
 from srcli.serve.run import format_address
 from srcli.serve.settings import ServerLimits, ServerSettings, is_loopback
 from srcli.serve.worker import JobWorker, share_done
@@ -224,6 +225,36 @@ def test_a_result_that_cannot_be_written_fails_its_job(bench, monkeypatch):
     assert bench.see(job)["status"] == FAILED
 
 
+def test_a_job_whose_folder_is_gone_fails_alone(bench):
+    lost, next_one = bench.send().json(), bench.send(options='{"scale": 1}').json()
+    shutil.rmtree(bench.settings.folder / lost["id"])
+    bench.worker.do_next()
+    bench.worker.do_next()
+    assert [bench.see(job)["status"] for job in (lost, next_one)] == [FAILED, DONE]
+
+
+def test_records_that_are_none_and_tuples_survive_a_restart(open_bench, tmp_path):
+    first = open_bench(tmp_path)
+    job = first.send(options='{"fit": [48, 48]}').json()
+    first.worker.do_next()
+    odd = tmp_path / "odd"
+    odd.mkdir()
+    record = json.loads((tmp_path / job["id"] / "job.json").read_text())
+    (odd / "job.json").write_text(json.dumps(record | {"id": "odd", "created": "x"}))
+    second = open_bench(tmp_path)
+    assert [kept.id for kept in second.store.all()] == [job["id"]]
+    assert second.client.get(second.see(job)["download"]).status_code == 200
+    assert second.client.get("/v1/results.zip").status_code == 200
+
+
+def test_two_removals_are_as_good_as_one(bench):
+    job = bench.send().json()
+    bench.store.cancel(job["id"])
+    bench.store.remove(job["id"])
+    bench.store.remove(job["id"])
+    assert bench.store.all() == []
+
+
 def test_the_queue_has_an_end(open_bench, tmp_path):
     bench = open_bench(tmp_path, jobs=1)
     bench.send()
@@ -238,6 +269,7 @@ def test_the_queue_has_an_end(open_bench, tmp_path):
         ({"authorization": "Bearer wrong"}, 401),
         ({"authorization": "", "cookie": f"srcli_80={TOKEN}"}, 200),
         ({"authorization": "", "cookie": f"srcli_81={TOKEN}"}, 401),
+        ({"authorization": "", "cookie": f'other={{"a":1}}; srcli_80={TOKEN}'}, 200),
         ({"host": "evil.example"}, 421),
         ({"host": "127.0.0.1.evil.example:80"}, 421),
         ({"host": "localhost:80"}, 200),
@@ -337,6 +369,9 @@ def test_bodies_that_are_no_forms_are_refused(bench, body, kind):
         ({"options": '{"guidance_interval": [0.1]}'}, "a list of two numbers"),
         ({"options": '{"prompt": 1}'}, "give text"),
         ({"options": " " * 30_000}, "too long"),
+        ({"options": '{"prompt": "\\ud800"}'}, "no text"),
+        ({"options": '{"\\ud800": 1}'}, "no text"),
+        ({"options": '{"scale": ' + "9" * 400 + "}"}, "give a number"),
     ],
 )
 def test_orders_are_checked_before_anything_is_kept(bench, fields, words):
@@ -418,7 +453,7 @@ def test_progress_only_grows(bench):
 
 
 def test_what_a_server_may_be_told(tmp_path):
-    for wrong in ({"port": 70000}, {"token": "short"}):
+    for wrong in ({"port": 70000}, {"token": "short"}, {"token": "größe" * 4}):
         with pytest.raises(InputError):
             ServerSettings(**({"folder": tmp_path, "token": TOKEN} | wrong))
     assert is_loopback("127.3.4.5") and is_loopback("::1") and is_loopback("localhost")

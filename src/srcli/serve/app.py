@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import quote
 
 from starlette.applications import Starlette
@@ -74,6 +74,7 @@ def create_app(settings: ServerSettings, store: JobStore, worker: JobWorker) -> 
         ClientDisconnect: _answer(400, "disconnected", "the client left"),
         HTTPException: _answer_http,
         OSError: _answer_machine,
+        RuntimeError: _answer(500, "unexpected", "the server cannot send this"),
     }
     return Starlette(
         routes=routes,
@@ -232,14 +233,24 @@ async def _save(upload: UploadFile, path: Path) -> None:
 def _pack(store: JobStore, jobs: list[JobRecord]) -> Path:
     """All results in one file. They are compressed already."""
     with tempfile.NamedTemporaryFile(dir=store.folder, prefix=".zip-", suffix=".zip", delete=False) as file:
-        taken: dict[str, int] = {}
-        with zipfile.ZipFile(file, "w") as archive:
-            for job in jobs:
-                name = download_name(job)
-                taken[name] = number = taken.get(name, 0) + 1
-                stem, dot, suffix = name.rpartition(".")
-                archive.write(store.result_path(job), name if number == 1 else f"{stem}_{number}{dot}{suffix}")
+        try:
+            _fill_zip(file, store, jobs)
+        except BaseException:
+            Path(file.name).unlink(missing_ok=True)
+            raise
     return Path(file.name)
+
+
+def _fill_zip(file: IO[bytes], store: JobStore, jobs: list[JobRecord]) -> None:
+    taken: dict[str, int] = {}
+    with zipfile.ZipFile(file, "w") as archive:
+        for job in jobs:
+            if not store.result_path(job).is_file():  # removed in the meantime
+                continue
+            name = download_name(job)
+            taken[name] = number = taken.get(name, 0) + 1
+            stem, dot, suffix = name.rpartition(".")
+            archive.write(store.result_path(job), name if number == 1 else f"{stem}_{number}{dot}{suffix}")
 
 
 async def _ticks(request: Request) -> AsyncIterator[None]:

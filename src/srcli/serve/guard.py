@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Mapping
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs
 
+from starlette.requests import cookie_parser
 from starlette.responses import JSONResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -75,25 +75,20 @@ class Guard:
             return self._let_in()
         if not self._is_token(self._carried(headers)):
             return answer_error(401, "token", "open the address that srcli serve printed, or send its token")
-        if int_or_none(headers.get("content-length")) is not None:
-            length = int_or_none(headers.get("content-length")) or 0
-            if length > self._settings.limits.body:
-                return answer_error(413, "too-large", f"at most {self._settings.limits.body} bytes are taken")
+        if (parse_length(headers.get("content-length")) or 0) > self._settings.limits.body:
+            return answer_error(413, "too-large", f"at most {self._settings.limits.body} bytes are taken")
         return None
 
     def _names_us(self, host: str) -> bool:
         """On loopback only our own names; elsewhere nobody can know the names, and the token stands alone."""
-        return not self._settings.on_loopback or host.rsplit(":", 1)[0].lower() in LOCAL_NAMES
+        name = host.rsplit(":", 1)[0].lower()
+        return not self._settings.on_loopback or name in (*LOCAL_NAMES, self._settings.host.lower())
 
     def _carried(self, headers: Mapping[str, str]) -> str:
         scheme, _, value = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
             return value.strip()
-        try:
-            found = SimpleCookie(headers.get("cookie", "")).get(self.cookie)
-        except CookieError:
-            return ""
-        return found.value if found else ""
+        return cookie_parser(headers.get("cookie", "")).get(self.cookie, "")
 
     def _is_token(self, given: str) -> bool:
         return secrets.compare_digest(given.encode(), self._settings.token.encode())
@@ -110,7 +105,7 @@ def answer_error(status: int, kind: str, message: str) -> JSONResponse:
     return JSONResponse({"error": {"kind": kind, "message": message}}, status)
 
 
-def int_or_none(text: str | None) -> int | None:
+def parse_length(text: str | None) -> int | None:
     return int(text) if text is not None and text.isascii() and text.isdigit() else None
 
 

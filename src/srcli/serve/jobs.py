@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import secrets
 import shutil
 import threading
@@ -15,7 +16,9 @@ from typing import Any
 
 from srcli.errors import InputError
 from srcli.files import make_folder, read_regular, replace_file
+from srcli.serve.options import parse_options
 
+log = logging.getLogger(__name__)
 QUEUED, RUNNING, DONE, FAILED, CANCELLED = "queued", "running", "done", "failed", "cancelled"
 ENDED = (DONE, FAILED, CANCELLED)
 RECORD, SOURCE, MASK = "job.json", "source", "mask"
@@ -59,8 +62,8 @@ class JobStore:
         """Jobs of an earlier run. What was begun and not ended is to be done again."""
         found = []
         for path in self.folder.glob(f"*/{RECORD}"):
-            with suppress(OSError, ValueError, TypeError):  # not ours, or damaged: left alone
-                job = JobRecord(**json.loads(read_regular(path, LARGEST_RECORD)))
+            with suppress(OSError, ValueError, TypeError, InputError):  # not ours, or damaged: left alone
+                job = parse_record(read_regular(path, LARGEST_RECORD))
                 if job.id == path.parent.name:
                     found.append(job if job.status in ENDED else replace(job, status=QUEUED, progress=0.0, stage=""))
         return found
@@ -123,12 +126,18 @@ class JobStore:
     def remove(self, name: str) -> None:
         """Forget a job, with its files."""
         with self._changed:
-            job = self._jobs.pop(name)
+            job = self._jobs.pop(name, None)
             self.version += 1
+        if job is None:  # somebody else was quicker
+            return
         shutil.rmtree(self.place(job), ignore_errors=True)
 
     def _keep(self, job: JobRecord) -> JobRecord:
-        self._write(job)
+        """On a full disk the record on it is older than the job: after a restart the job is done again."""
+        try:
+            self._write(job)
+        except OSError as error:
+            log.warning(f"the record of job {job.id} cannot be written ({error.strerror})")
         return self._put(job)
 
     def _put(self, job: JobRecord) -> JobRecord:
@@ -140,6 +149,18 @@ class JobStore:
     def _write(self, job: JobRecord) -> None:
         with replace_file(self.place(job) / RECORD) as fresh:
             fresh.write_text(json.dumps(asdict(job)), encoding="utf-8")
+
+
+def parse_record(text: bytes) -> JobRecord:
+    """A record as it was written. Raises ValueError, TypeError or InputError where it cannot be one."""
+    fields = json.loads(text)
+    job = JobRecord(**fields)
+    options = parse_options(json.dumps(dict(job.options)))  # JSON knows no tuples
+    if not isinstance(job.created, int | float) or (
+        job.status == DONE and not {"source", "result"} <= job.sizes.keys()
+    ):
+        raise ValueError("not a record")
+    return replace(job, options=options)
 
 
 def _sweep(folder: Path) -> None:

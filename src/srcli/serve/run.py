@@ -8,13 +8,16 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from typing import IO
+from urllib.parse import quote
 
-from srcli.errors import InputError, MachineError
+from srcli.errors import InputError, MachineError, SrcliError
+from srcli.files import make_folder, open_guard, try_lock
 from srcli.serve.settings import ServerSettings
 
 
 def run_server(settings: ServerSettings, announce: Callable[[str], None]) -> None:
-    """Listen, announce the format_address with its token, and answer until SIGINT or SIGTERM. Raises MachineError."""
+    """Listen, announce the address with its token, and answer until SIGINT or SIGTERM. Raises MachineError."""
     try:
         import uvicorn
 
@@ -25,6 +28,11 @@ def run_server(settings: ServerSettings, announce: Callable[[str], None]) -> Non
     from srcli.serve.worker import JobWorker
 
     listener = _listen(settings)
+    try:
+        lock = _lock(settings)
+    except SrcliError:
+        listener.close()
+        raise
     settings = replace(settings, port=listener.getsockname()[1])
     store = JobStore(settings.folder, settings.limits.jobs)
     app = create_app(settings, store, JobWorker(store, settings))
@@ -40,6 +48,7 @@ def run_server(settings: ServerSettings, announce: Callable[[str], None]) -> Non
     )
     with suppress(KeyboardInterrupt):  # the way to end a server; a job that runs is begun anew next time
         uvicorn.Server(config).run(sockets=[listener])
+    lock.close()
     # The interpreter cannot end under a worker deep in a network. What is on disk is whole at any time.
     sys.stdout.flush()
     os._exit(0)
@@ -48,7 +57,17 @@ def run_server(settings: ServerSettings, announce: Callable[[str], None]) -> Non
 def format_address(settings: ServerSettings) -> str:
     """What to open in a browser."""
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return f"http://{host}:{settings.port}/?token={settings.token}"
+    return f"http://{host}:{settings.port}/?token={quote(settings.token, safe='')}"
+
+
+def _lock(settings: ServerSettings) -> IO[bytes]:
+    """Two servers on one folder would do each job twice. Raises InputError."""
+    make_folder(settings.folder)
+    lock = open_guard(settings.folder / ".srcli-lock")
+    if not try_lock(lock.fileno()):
+        lock.close()
+        raise InputError(f"{settings.folder} belongs to a server that runs: give another --folder")
+    return lock
 
 
 def _listen(settings: ServerSettings) -> socket.socket:

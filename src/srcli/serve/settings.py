@@ -39,6 +39,8 @@ class ServerSettings:
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
             raise InputError(f"--port {self.port} is out of range: give a number from 0 to 65535")
+        if not all("!" <= c <= "~" and c not in '",;\\\\' for c in self.token):
+            raise InputError("--token must be letters, digits and simple signs: it travels in headers")
         if len(self.token) < LEAST_TOKEN:
             raise InputError(f"--token is too short: give {LEAST_TOKEN} characters or more")
 

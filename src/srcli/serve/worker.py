@@ -47,7 +47,7 @@ class JobWorker:
     def _run(self) -> None:
         import srcli.pipeline  # noqa: F401  # takes seconds: better now than in the first job
 
-        while True:
+        while not self._ending:
             self.do_next()
 
     def do_next(self) -> None:

@@ -1,0 +1,65 @@
+"""The options of one picture as they come in JSON, each checked for its type."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from srcli.api import PictureOptions
+from srcli.errors import InputError
+
+LONGEST_OPTIONS = 20_000
+
+
+def parse_options(text: str) -> dict[str, Any]:
+    """The options of one picture from a JSON object, each of its type. Raises InputError."""
+    if len(text) > LONGEST_OPTIONS:
+        raise InputError("`options` is too long")
+    refuse_surrogates("options", text)
+    try:
+        given = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"`options` is no JSON: {error}") from error
+    if not isinstance(given, dict):
+        raise InputError("`options` must be a JSON object")
+    refuse_surrogates("options", json.dumps(given, ensure_ascii=False))
+    types = get_type_hints(PictureOptions)
+    if unknown := sorted(given.keys() - types.keys()):
+        raise InputError(f"`{unknown[0]}` is no option: choose from {', '.join(types)}")
+    return {name: _value(name, value, types[name]) for name, value in given.items()}
+
+
+def _value(name: str, value: Any, wanted: Any) -> Any:
+    if wanted is float and _is_finite(value):
+        return float(value)
+    if get_origin(wanted) is Literal:
+        if value in get_args(wanted):
+            return value
+        raise InputError(f"`{name}` {value!r} is unknown: choose one of {', '.join(get_args(wanted))}")
+    if parts := get_args(wanted):
+        if isinstance(value, list) and len(value) == len(parts):
+            return tuple(_value(name, one, part) for one, part in zip(value, parts, strict=True))
+    elif wanted is not float and type(value) is wanted:
+        return value
+    raise InputError(f"`{name}` {value!r} is not of its type: give {_describe(wanted)}")
+
+
+def _describe(wanted: Any) -> str:
+    words = {float: "a number", int: "a whole number", str: "text", bool: "true or false"}
+    return words.get(wanted, "a list of two numbers")
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # an integer that no float holds
+        return False
+
+
+def refuse_surrogates(name: str, text: str) -> None:
+    """Half of a pair cannot be written as UTF-8, so no answer could name it. Raises InputError."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"`{name}` holds characters that are no text") from error
