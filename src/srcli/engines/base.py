@@ -266,3 +266,21 @@ class Engine(Protocol):
     def provenance(self) -> Mapping[str, str]:
         """The models it is made of, with their hashes and licences, for the output's metadata."""
         ...
+
+
+class WholePicture:
+    """What an engine has in common with others that take a picture whole, in the result's size, and sample nothing."""
+
+    factor: int = 1
+    block: int | None = None
+    halo: int = 0
+    supported_savings: Collection[str] = ()
+
+    def passes(self, size: Size, target: Size) -> list[Size]:
+        return [target]
+
+    def working_size(self, size: Size, target: Size, request: Request) -> Size:
+        return target
+
+    def layout(self, height: int, width: int, sampling: Sampling) -> tuple[list[Tile], int] | None:
+        return None

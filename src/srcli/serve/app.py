@@ -113,9 +113,10 @@ class Server:
 
     async def list_choices(self, request: Request) -> Response:
         """What a job may ask for, on this machine."""
-        here = set(await run_in_threadpool(Store(offline=True).here))
+        store = Store(offline=True)
+        here = set(await run_in_threadpool(store.here))
         engines = {name: {"title": spec.title, "tasks": sorted(spec.tasks)} for name, spec in all_engines().items()}
-        bases = [name for name in Store(offline=True).bases() if name in here]
+        bases = [name for name in store.bases() if name in here]
         return JSONResponse(
             {"engines": engines, "bases": bases, "formats": [row.name.lower() for row in writable_formats()]}
         )

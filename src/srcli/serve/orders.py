@@ -21,7 +21,8 @@ def parse_order(name: str, fields: Mapping[str, str]) -> JobRecord:
     if unknown := sorted(set(fields) - set(FIELDS)):
         raise InputError(f"`{unknown[0]}` is no field: choose from {', '.join(FIELDS)}")
     refuse_surrogates("image", name)
-    task = find_task(fields.get("task", "upscale"))
+    word = fields.get("task", "upscale")
+    task = find_task(word)
     options = parse_options(fields.get("options") or "{}")
     make_job(task, options)
     engine, base = fields.get("engine") or "auto", fields.get("base") or None
@@ -35,7 +36,7 @@ def parse_order(name: str, fields: Mapping[str, str]) -> JobRecord:
     return JobRecord(
         id="",
         name=clean_name(name),
-        task=fields.get("task", "upscale"),
+        task=word,
         engine=engine,
         base=base,
         format=given or None,

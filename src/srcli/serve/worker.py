@@ -12,7 +12,7 @@ from srcli.api import Pipeline, Result
 from srcli.batch.reading.reader import PictureReader
 from srcli.batch.settings import InputOptions, SidePictures
 from srcli.compare.run import Comparison, build_comparison
-from srcli.errors import MachineError, PictureError, SrcliError
+from srcli.errors import MachineError, SrcliError
 from srcli.imaging.picture import Picture
 from srcli.serve.jobs import CANCELLED, DONE, FAILED, MASK, SOURCE, JobRecord, JobStore
 from srcli.serve.naming import name_result
@@ -71,22 +71,20 @@ class JobWorker:
 
     def _do(self, job: JobRecord) -> None:
         picture = self._read(job)
-        self._store.update(job.id, stage="loading", sizes={"source": (picture.width, picture.height)})
+        sizes = {"source": (picture.width, picture.height)}
+        self._store.update(job.id, stage="loading", sizes=sizes)
         result = self._make(job, picture)
         self._check(job)
         name = name_result(job, picture)
         target = self._store.place(job) / "result" / name
         result.save(target)
-        sizes = {"source": (picture.width, picture.height), "result": (result.picture.width, result.picture.height)}
+        sizes = sizes | {"result": (result.picture.width, result.picture.height)}
         self._store.update(job.id, keep=True, status=DONE, stage="", progress=1.0, result=name, sizes=sizes)
 
     def _read(self, job: JobRecord) -> Picture:
         """In a process of its own, which a bad file may kill."""
         place = self._store.place(job)
-        try:
-            return self._reader.read(place / SOURCE, sides=SidePictures(mask=place / MASK if job.has_mask else None))
-        except PictureError as error:
-            raise PictureError(str(error).replace(str(place / SOURCE), job.name), error.kind) from error
+        return self._reader.read(place / SOURCE, sides=SidePictures(mask=place / MASK if job.has_mask else None))
 
     def _make(self, job: JobRecord, picture: Picture) -> Result:
         pipeline = self._pipeline(job)
@@ -135,7 +133,7 @@ def share_done(stage: str, done: int, total: int) -> float:
         "sampling": 0.1 + 0.8 * part,
         "finishing": 0.5 if total == 1 else part,
     }
-    return min(0.99, shares.get(stage, 0.0))
+    return min(0.99, shares[stage])
 
 
 def write_job_comparison(store: JobStore, job: JobRecord) -> Path:

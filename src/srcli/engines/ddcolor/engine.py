@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import cv2
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from srcli.engines.base import Canvas, EngineSpec, Request, Size
+from srcli.engines.base import Canvas, EngineSpec, Request, WholePicture
 from srcli.engines.ddcolor.spec import SIDE, SPEC
 from srcli.engines.ddcolor.weights import open_network
 from srcli.engines.runtime.device import Device
@@ -18,8 +18,7 @@ from srcli.imaging.bands import split_rows
 from srcli.imaging.chroma import ChromaField, Floats, lab_to_rgb, levels_to_unit, rgb_to_lab
 from srcli.imaging.picture import PixelArray
 from srcli.models.ddcolor import UNIT, DDColor
-from srcli.sampling.tiling import Tile
-from srcli.settings import JOINT, ModelChoice, Sampling
+from srcli.settings import JOINT, ModelChoice
 from srcli.weights.store import Store
 
 
@@ -32,28 +31,14 @@ def load(choice: ModelChoice, device: Device, store: Store) -> DDColorEngine:
 
 
 @dataclass(frozen=True)
-class DDColorEngine:
-    """Colour for a grey picture of any size."""
+class DDColorEngine(WholePicture):
+    """Colour for a grey picture of any size, enlarged along the edges of the result."""
 
     network: DDColor
     device: Device
     made_of: Mapping[str, str]
     variant: str | None = None
     spec: EngineSpec = SPEC
-    factor: int = 1
-    block: int | None = None
-    halo: int = 0
-    supported_savings: Collection[str] = ()
-
-    def passes(self, size: Size, target: Size) -> list[Size]:
-        return [target]
-
-    def working_size(self, size: Size, target: Size, request: Request) -> Size:
-        """That of the result, along whose edges colour is enlarged."""
-        return target
-
-    def layout(self, height: int, width: int, sampling: Sampling) -> tuple[list[Tile], int] | None:
-        return None
 
     def prepare(self, hint: Tensor, request: Request) -> Canvas:
         """The network runs here; what is left for the end is the enlargement of its colour."""
