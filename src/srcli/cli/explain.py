@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from srcli.batch.journal.previous_runs import PreviousRuns
@@ -36,6 +36,7 @@ class Planned:
     item: Item
     size: tuple[int, int]
     cost: Forecast
+    findings: Mapping[str, float] = field(default_factory=dict)  # of the picture; empty where nobody looked
 
     @property
     def pixels(self) -> int:
@@ -126,11 +127,24 @@ class Forecaster:
     def _forecast(self, item: Item) -> Planned | Outcome:
         from srcli.engines.forecast import forecast_run
 
+        run = self.settings.factory.choice, self.settings.job
         try:
             size = self.readers.size(item.path)
-            return Planned(item, size, forecast_run(self.settings.factory.choice, self.settings.job, size, self.device))
+            cost = forecast_run(*run, size, self.device)
+            return Planned(item, size, cost, {} if self.decide else self._inspect(item))
         except PictureError as error:
             return outcome_of_error(item.path, error)
+
+    def _inspect(self, item: Item) -> Mapping[str, float]:
+        """Reads the picture only for an engine that has something to say of it."""
+        from srcli.engines.forecast import inspect_picture
+        from srcli.engines.registry import find_engine
+
+        choice = self.settings.factory.choice
+        if find_engine(choice.engine).inspect is None:
+            return {}
+        pixels = self.readers.read(item.path, frame=item.found.frame).pixels
+        return inspect_picture(choice, self.settings.job, pixels, self.device)
 
 
 def explain_run(settings: BatchSettings, as_json: bool) -> int:
@@ -141,7 +155,8 @@ def explain_run(settings: BatchSettings, as_json: bool) -> int:
             print_error(str(planned.message))
             continue
         facts = planned.cost.fields(forecaster.device, forecaster.speed)
-        _say_plan({"input": printable(planned.item.path), **facts}, as_json)
+        found = {name: round(value, 2) for name, value in planned.findings.items()}
+        _say_plan({"input": printable(planned.item.path), **facts, **({"found": found} if found else {})}, as_json)
     _say_totals(forecaster, as_json)
     return forecaster.totals.exit_code
 
@@ -193,6 +208,9 @@ def _say_plan(plan: dict[str, object], as_json: bool) -> None:
     if plan["host_memory_gib"]:
         memory += f", {plan['host_memory_gib']} GiB of host memory"
     print(f"  about {memory} and {format_duration(float(str(plan['seconds'])))}", flush=True)
+    if isinstance(found := plan.get("found"), dict):
+        levels = ", ".join(f"{name} {value:.2f}" for name, value in found.items())
+        print(f"  damage, 0 none to 1 heavy: {levels}", flush=True)
 
 
 def _say_totals(forecaster: Forecaster, as_json: bool) -> None:

@@ -136,6 +136,8 @@ class EngineSpec:
     recognizes: Callable[[AdapterEvidence], bool] = _recognize_none
     resolve: Callable[[ModelChoice, Store], ModelChoice] = _keep_choice
     check: Callable[[Sampling], None] = _accept_sampling
+    # What the engine finds in a picture, (H, W, 3) levels, for `--explain`: only where looking takes but a moment.
+    inspect: Callable[[ModelChoice, Job, Device, NDArray[Any]], Mapping[str, float]] | None = None
 
     def profile_of(self, variant: str | None) -> VariantProfile:
         """The defaults that go with a variant."""

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
+
+from numpy.typing import NDArray
 
 from srcli.engines.base import Size
 from srcli.engines.registry import find_engine
@@ -10,6 +14,12 @@ from srcli.engines.runtime.device import Device
 from srcli.engines.runtime.forecast import Forecast
 from srcli.settings import ModelChoice
 from srcli.tasks import Job
+
+
+def inspect_picture(choice: ModelChoice, job: Job, pixels: NDArray[Any], device: Device) -> Mapping[str, float]:
+    """What the engine finds in a picture, by name; nothing where finding out would take a run."""
+    inspect = find_engine(choice.engine).inspect
+    return inspect(choice, job, device, pixels) if inspect else {}
 
 
 def forecast_run(choice: ModelChoice, job: Job, size: Size, device: Device) -> Forecast:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -110,8 +111,19 @@ def test_the_command_prints_plans_and_writes_nothing(tmp_path):
     assert done.exit_code == 3
     said = json.loads(done.stdout)
     assert (said["event"], said["result"], said["engine"], said["steps"]) == ("plan", "256x192", "builtin", 1)
+    assert said["found"].keys() == {"blur", "noise", "colour noise", "JPEG"}
     assert "b.png" in done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png"]
+
+
+def test_the_plan_names_the_damage_that_was_found_or_told(tmp_path):
+    noise = np.random.default_rng(0).normal(0, 10, (64, 64))
+    Image.fromarray((128 + noise).astype(np.uint8)).save(tmp_path / "noisy.png")
+    words = ["upscale", str(tmp_path / "noisy.png"), "--engine", "builtin", "--explain"]
+    found = CliRunner().invoke(app, [*words, "--json"])
+    assert json.loads(found.stdout)["found"]["noise"] > 0.3
+    told = CliRunner().invoke(app, [*words, "--damage", "none"])
+    assert "heavy: blur 0.00, noise 0.00, colour noise 0.00, JPEG 0.00" in told.stdout
 
 
 def test_the_command_plans_what_a_run_would_do(tmp_path):

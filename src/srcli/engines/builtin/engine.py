@@ -22,8 +22,10 @@ from srcli.errors import WeightsError
 from srcli.files import expand_user, hash_file
 from srcli.models.builtin import DAMAGES, Builtin
 from srcli.sampling.hint import pixels_to_tensor, to_unit_float
+from srcli.sampling.noise import NoiseField
 from srcli.sampling.tiling import Tile
 from srcli.settings import ModelChoice, Sampling
+from srcli.tasks import Job
 from srcli.weights.local import root_of
 from srcli.weights.lock import read_lock
 from srcli.weights.places import packaged_lock
@@ -46,6 +48,12 @@ def load_builtin(choice: ModelChoice, device: Device) -> BuiltinEngine:
         path, digest = find_packaged(entry_name(choice.variant))
     model = read_model(path).to(device.torch, device.dtype)
     return BuiltinEngine(model, device, digest, block=block_side(device))
+
+
+def inspect_damage(choice: ModelChoice, job: Job, device: Device, pixels: NDArray[Any]) -> Mapping[str, float]:
+    """The damage that a run would find in the picture, or was told of."""
+    request = Request(job.task, SPEC.complete_sampling(job.sampling, choice.variant), job.prompt, NoiseField(job.seed))
+    return load_builtin(choice, device).survey(pixels, request).findings
 
 
 def block_memory_need(device: Device) -> PixelMemoryNeed:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from srcli.engines.base import AdapterEvidence, Engine, EngineSpec, Preset, Size, TaskSupport, VariantProfile
 from srcli.settings import ModelChoice, Sampling
 from srcli.tasks import RESTORE, UPSCALE, Job
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from srcli.engines.runtime.device import Device
     from srcli.engines.runtime.forecast import Forecast
     from srcli.weights.store import Store
@@ -33,6 +36,12 @@ def _forecast(choice: ModelChoice, job: Job, size: Size, device: Device) -> Fore
     from srcli.engines.builtin.forecast import forecast_builtin
 
     return forecast_builtin(job, size, device)
+
+
+def _inspect(choice: ModelChoice, job: Job, device: Device, pixels: NDArray[Any]) -> Mapping[str, float]:
+    from srcli.engines.builtin.engine import inspect_damage
+
+    return inspect_damage(choice, job, device, pixels)
 
 
 def _entries(choice: ModelChoice) -> tuple[str, ...]:
@@ -65,4 +74,5 @@ SPEC = EngineSpec(
     forecast=_forecast,
     entries=_entries,
     recognizes=_recognizes,
+    inspect=_inspect,
 )
