@@ -15,6 +15,7 @@ from srcli.models.builtin import UPSCALE
 from srcli.train.builtin.damage import (
     HEAVY_DAMAGE,
     LIGHT_DAMAGE,
+    add_raw_noise,
     measure_damage,
     quantize_to_uint8,
     reduce_antialiased,
@@ -25,8 +26,8 @@ from srcli.train.builtin.operations import Pixels
 from srcli.train.builtin.photos import Photographs
 from srcli.train.builtin.teachers import Teacher
 
-CLEAN, LIGHT, HEAVY = range(3)
-SHARES = {CLEAN: 0.34, LIGHT: 0.31, HEAVY: 0.35}
+CLEAN, LIGHT, HEAVY, RAW = range(4)
+SHARES = {CLEAN: 0.3, LIGHT: 0.25, HEAVY: 0.3, RAW: 0.15}
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,11 @@ class BankMaker:
         return answers.float()
 
     def _spoil(self, kind: int, sharp: Tensor, draws: SeededDraws) -> Tensor:
-        if kind != CLEAN:
-            return spoil_pictures(sharp, LIGHT_DAMAGE if kind == LIGHT else HEAVY_DAMAGE, draws)
-        return reduce_antialiased(sharp) if draws.uniform("reduce.u") < 0.75 else reduce_somehow(sharp, draws)
+        if kind == CLEAN:
+            return reduce_antialiased(sharp) if draws.uniform("reduce.u") < 0.75 else reduce_somehow(sharp, draws)
+        if kind == RAW:
+            return add_raw_noise(sharp, draws)
+        return spoil_pictures(sharp, LIGHT_DAMAGE if kind == LIGHT else HEAVY_DAMAGE, draws)
 
     def fill(self, batch: int, most: int, seconds: float, draws: SeededDraws, tell: Callable[[str], None]) -> Bank:
         """As many samples as the time allows, `most` at most."""

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from srcli.degrade.chain import MODES, degrade_pictures
 from srcli.degrade.draws import Draws
+from srcli.degrade.operations import gaussian_noise
 from srcli.degrade.presets import REALESRGAN
 from srcli.degrade.settings import BlurKernels, Degradation, DegradationStage
 from srcli.models.builtin import UPSCALE
@@ -36,6 +37,9 @@ LIGHT_DAMAGE = Degradation(
 HEAVY_DAMAGE = replace(REALESRGAN, first=replace(REALESRGAN.first, factor=(0.25, 1.5)), sharpen_target=False)
 """What a picture meets on its way through the world."""
 
+RAW_SIGMA, RAW_GRAY = (0.0, 50.0), 0.4
+"""Noise of files that were never stored as JPEG: strength in 8-bit levels, and the share of it without colour."""
+
 
 def reduce_antialiased(sharp: Tensor, factor: int = UPSCALE, mode: str = "bicubic") -> Tensor:
     """The usual reduction of super-resolution test sets: bicubic with a kernel widened by the factor."""
@@ -52,6 +56,11 @@ def reduce_somehow(sharp: Tensor, draws: Draws) -> Tensor:
 def spoil_pictures(sharp: Tensor, settings: Degradation, draws: Draws) -> Tensor:
     """Sharp (N, 3, 4h, 4w) to spoiled (N, 3, h, w), in 0..1."""
     return degrade_pictures(sharp, settings, draws).degraded
+
+
+def add_raw_noise(sharp: Tensor, draws: Draws) -> Tensor:
+    """Sharp (N, 3, 4h, 4w) to a reduction (N, 3, h, w) with white noise, as a sensor leaves it."""
+    return gaussian_noise(reduce_antialiased(sharp), draws, "raw", RAW_SIGMA, RAW_GRAY)
 
 
 def quantize_to_uint8(pictures: Tensor) -> Tensor:
