@@ -13,7 +13,7 @@ WORKDIR /srcli
 COPY scripts/install-torch scripts/install-torch
 RUN scripts/install-torch python "$TORCH"
 
-COPY pyproject.toml README.md LICENSE weights.lock ./
+COPY pyproject.toml README.md LICENSE NOTICE weights.lock ./
 COPY src src
 # hadolint ignore=DL3013
 RUN pip install ".[heif,formats]" && mkdir -p /weights && chmod 777 /weights

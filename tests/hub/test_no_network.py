@@ -20,6 +20,7 @@ from tests.cli.conftest import QUICK
 from tests.hub.server import Hub
 
 TINY = Path(__file__).parents[1] / "golden" / "pasd" / "tiny"
+SINGLE = TINY.parent / "personalized" / "ldm_checkpoint_fp16.safetensors"
 KINDS = {"base": "base", "pasd": "adapter", "pasd_light": "adapter"}
 COMMANDS = {
     "upscale": ("tiny-pasd", "--scale", "1.5"),
@@ -70,6 +71,12 @@ def test_pasd_opens_from_what_was_pulled_with_every_socket_refused(gone: None) -
     weights = {name for name in engine.provenance() if name.startswith("tiny-")}
     assert "tiny-base/vae/diffusion_pytorch_model.safetensors" in weights
     assert Store().has("tiny-pasd")
+
+
+def test_a_single_file_takes_what_it_lacks_from_a_base_that_is_here(gone: None) -> None:
+    choice = ModelChoice(engine="pasd", adapter="tiny-pasd", base=str(SINGLE))
+    _, engine = load_engine(choice, DeviceChoice(device="cpu", dtype="float32"))
+    assert any(name.startswith(SINGLE.name) for name in engine.provenance())
 
 
 def test_all_four_commands_run_from_what_was_pulled_with_every_socket_refused(

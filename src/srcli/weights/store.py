@@ -166,6 +166,18 @@ class Store:
         """Names to choose a base model from."""
         return [name for name, entry in self.lock().items() if entry.kind == "base" and not entry.form_of]
 
+    def find_base(self, family: str, parts: Sequence[str], usual: str) -> str | None:
+        """The base of this family, `usual` before others, of which all these parts are here."""
+        entries = [entry for entry in self.lock().values() if entry.kind == "base" and entry.family == family]
+        ordered = sorted(entries, key=lambda entry: entry.name != usual)
+        return next((entry.name for entry in ordered if self.has_parts(entry, parts)), None)
+
+    def has_parts(self, entry: Entry, parts: Sequence[str]) -> bool:
+        """Tell whether an entry has each of these parts, and all their files are here."""
+        if not self.is_here(entry, parts):
+            return False
+        return all(any(is_wanted(entry, path, (part,)) for path in entry.files) for part in parts)
+
     def is_here(self, entry: Entry, parts: Sequence[str] = ()) -> bool:
         """Tell whether the files of one entry lie here, all locked."""
         if entry.yours:

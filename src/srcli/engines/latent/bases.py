@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from srcli.weights.families import detect_family, require_family
 from srcli.weights.local import Located
 from srcli.weights.lora import merge_lora, read_lora
 from srcli.weights.open import library_errors, load_component, load_into, load_state, read_config
+from srcli.weights.packaged import FOLDER as PACKAGED
+from srcli.weights.packaged import load_clip_tokenizer, packaged_base
 from srcli.weights.parts import weight_files
 from srcli.weights.single import load_text, open_single
 from srcli.weights.store import Store
@@ -69,23 +71,42 @@ def open_text_encoder(folder: Path, family: str) -> nn.Module:
 
 
 def open_file(
-    located: Located, path: Path, store: Store, lender: str, family: str, dtype: torch.dtype | None = None
+    located: Located, path: Path, store: Store, usual: str, family: str, dtype: torch.dtype | None = None
 ) -> Base:
-    """A single file has no configurations, and may lack parts: the usual base, `lender`, lends them."""
+    """A single file has no configurations, and may lack parts: `find_lender` says who lends them."""
     require_family(detect_family(path), path, kind="checkpoint", family=family)
-    lent = store.resolve(lender, "base", LENT)
+    lent = find_lender(store, usual, family)
     single = open_single(path, lent.folder, family, dtype)
-    if single.lacking:
-        lent = store.resolve(lender, "base", (*LENT, *single.lacking))
+    weights = find_lender(store, usual, family, single.lacking) if single.lacking else lent
     return Base(
-        vae_model(lent, single.vae, path),
-        text_model(lent, single.text, path),
+        vae_model(lent if single.vae else weights, single.vae, path),
+        text_model(lent if single.text else weights, single.text, path),
         load_tokenizer(lent.part("tokenizer")),
-        checked_schedule(read_config(lent.part("scheduler"), SCHEDULE), lent.part("scheduler")),
+        read_single_schedule(lent, single.found.prediction),
         single.unet,
         path,
         located.provenance(),
     )
+
+
+def find_lender(store: Store, usual: str, family: str, weights: Sequence[str] = ()) -> Located:
+    """What lends a single file its configurations, or the `weights` that it lacks.
+
+    Configurations of known families are in the package. All else comes from the usual base, or from another of the
+    family that is here; where none is, the usual base is pulled.
+    """
+    packaged = packaged_base(family)
+    if packaged and not weights:
+        return packaged
+    parts = tuple(weights) if packaged else (*LENT, *weights)
+    return store.resolve(store.find_base(family, parts, usual) or usual, "base", parts)
+
+
+def read_single_schedule(lent: Located, prediction: str | None) -> Mapping[str, Any]:
+    """The family's noise schedule, with what the file itself says that it predicts."""
+    folder = lent.part("scheduler")
+    schedule = checked_schedule(read_config(folder, SCHEDULE), folder)
+    return {**schedule, "prediction_type": prediction} if prediction else schedule
 
 
 def vae_model(lent: Located, state: State | None, source: Path) -> AutoencoderKL:
@@ -101,9 +122,13 @@ def text_model(lent: Located, state: State | None, source: Path) -> nn.Module:
         own: nn.Module = load_component(CLIPTextModel, lent.part("text_encoder"))
         return own
     config = CLIPTextConfig.from_pretrained(lent.part("text_encoder"), local_files_only=True)
-    net: nn.Module = CLIPTextModel(config)
-    load_text(net, state, source)
-    return net
+    with torch.device("meta"):
+        net: nn.Module = CLIPTextModel(config)
+    for module in net.modules():
+        if hasattr(module, "position_ids"):  # counted, not stored
+            module.position_ids = torch.arange(config.max_position_embeddings)[None]
+    load_text(net, {name: tensor.float() for name, tensor in state.items()}, source)
+    return net.eval()
 
 
 def merge_loras(
@@ -135,6 +160,8 @@ def dtype_to_read(choice: ModelChoice, dtype: torch.dtype | None) -> torch.dtype
 
 
 def load_tokenizer(folder: Path) -> Any:
+    if folder.is_relative_to(PACKAGED):
+        return load_clip_tokenizer(folder)
     with library_errors(folder, "get the base model again"):
         return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
 

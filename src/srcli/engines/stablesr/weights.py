@@ -17,6 +17,7 @@ from srcli.engines.latent.bases import (
     Base,
     State,
     dtype_to_read,
+    find_lender,
     load_tokenizer,
     merge_loras,
     open_file,
@@ -48,7 +49,6 @@ from srcli.weights.single import OPEN_CLIP, convert_open_clip, convert_unet, con
 from srcli.weights.store import Store
 
 Net = TypeVar("Net", bound=nn.Module)
-LENT = ("unet/config.json", "vae/config.json", "text_encoder/config.json", "tokenizer")
 ENCODER = "structcond_stage_model."
 
 
@@ -190,16 +190,17 @@ def _chosen_base(
     """The base that was named, else the variant's usual one."""
     located = store.resolve(choice.base or usual, "base", allow_pickle=choice.allow_pickle)
     if located.file is not None:
-        lent = store.resolve(LENDER, "base", LENT)
-        base = open_file(located, located.file, store, LENDER, _family(located.file), dtype)
-        return base, read_config(lent.part("unet"))
+        family = _family(located.file)
+        base = open_file(located, located.file, store, LENDER, family, dtype)
+        return base, read_config(find_lender(store, LENDER, family).part("unet"))
     folder = located.part("unet")
     return open_folder(located, _family(folder), True, dtype), read_config(folder)
 
 
 def _own_base(adapter: StableSRAdapter, store: Store, dtype: torch.dtype | None) -> tuple[Base, Mapping[str, Any]]:
     """The base inside a whole checkpoint, under the usual base's configurations."""
-    lent, path = store.resolve(LENDER, "base", LENT), adapter.path
+    path = adapter.path
+    lent = find_lender(store, LENDER, _family(path))
     configs = {name: read_config(lent.part(name)) for name in ("unet", "vae", "text_encoder")}
     vae = convert_vae(path, adapter.part(LDM_VAE), configs["vae"])
     text = convert_open_clip(path, adapter.part(OPEN_CLIP), configs["text_encoder"])

@@ -10,7 +10,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-from srcli.engines.latent.bases import OUTER, Base, open_file, open_folder
+from srcli.engines.latent.bases import OUTER, Base, find_lender, open_file, open_folder
 from srcli.errors import WeightsError
 from srcli.models.stock import build_stock
 from srcli.weights.families import detect_family
@@ -38,7 +38,7 @@ def open_frozen(name: str, family: str, store: Store, allow_pickle: bool = False
     if located.file is not None:
         found = family
         base = open_file(located, located.file, store, family, family)
-        config = read_config(store.resolve(family, "base", ("unet/config.json",)).part("unet"))
+        config = read_config(find_lender(store, family, family).part("unet"))
     else:
         found = detect_family(weight_files(located.part("unet"))[0]).family
         if found != family and not found.startswith(PLAIN):

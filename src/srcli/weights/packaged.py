@@ -1,0 +1,46 @@
+"""Stable Diffusion 1.5 and 2.1 without their weights: configurations, and CLIP's vocabulary, inside the package.
+
+With them a single file opens with no other download. `data/bases/NAME` is laid out as diffusers does; the vocabulary
+follows from CLIP's merges, which all bases share.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from srcli.weights.local import Located
+from srcli.weights.open import read_config
+
+FOLDER = Path(__file__).resolve().parent.parent / "data" / "bases"
+MERGES = FOLDER / "merges.txt"
+SPECIAL = ("<|startoftext|>", "<|endoftext|>")
+WORD_END = "</w>"
+
+
+def packaged_base(family: str) -> Located | None:
+    """The configurations of a family's base as a folder in diffusers' layout; None for a family without."""
+    if family not in ("sd15", "sd21"):
+        return None
+    return Located(family, "base", family, "apache-2.0", FOLDER / family, {}, {})
+
+
+def load_clip_tokenizer(folder: Path) -> Any:
+    """CLIP's tokenizer, with the padding that a base's configuration in `folder` names."""
+    from transformers import CLIPTokenizer
+
+    config = read_config(folder, "tokenizer_config.json")
+    merges = [(left, right) for left, _, right in (line.partition(" ") for line in read_merges())]
+    vocabulary = {word: index for index, word in enumerate(list_words(merges))}
+    return CLIPTokenizer(vocabulary, merges, pad_token=config["pad_token"], model_max_length=config["model_max_length"])
+
+
+def read_merges() -> list[str]:
+    """The pairs of tokens that CLIP joins, the most frequent first. The file's first line is its version."""
+    return MERGES.read_text(encoding="utf-8").rstrip("\n").split("\n")[1:]
+
+
+def list_words(merges: list[tuple[str, str]]) -> list[str]:
+    """CLIP's vocabulary in the order of its numbers: bytes, bytes that end a word, merged tokens, special tokens."""
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    letters = list(bytes_to_unicode().values())
+    return [*letters, *(letter + WORD_END for letter in letters), *(a + b for a, b in merges), *SPECIAL]
