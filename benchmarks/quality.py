@@ -63,9 +63,14 @@ def _spoil(sharp: Pixels, rng: np.random.Generator, **ranges: tuple[float, float
 
     soft = np.asarray(cv2.GaussianBlur(sharp, (0, 0), rng.uniform(*ranges["blur"])), np.uint8)
     small = reduce_bicubic(soft, UPSCALE)
-    noisy = np.clip(np.rint(small + rng.normal(0, rng.uniform(*ranges["noise"]), small.shape)), 0, 255)
+    noisy = small + rng.normal(0, rng.uniform(*ranges["noise"]), small.shape)
+    return store_as_jpeg(noisy, int(rng.uniform(*ranges["quality"])))
+
+
+def store_as_jpeg(levels: NDArray[np.floating], quality: int) -> Pixels:
+    """What is left of levels after they were a JPEG file."""
     stored = io.BytesIO()
-    Image.fromarray(noisy.astype(np.uint8)).save(stored, "JPEG", quality=int(rng.uniform(*ranges["quality"])))
+    Image.fromarray(np.clip(np.rint(levels), 0, 255).astype(np.uint8)).save(stored, "JPEG", quality=quality)
     return np.asarray(Image.open(stored))
 
 

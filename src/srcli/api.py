@@ -44,6 +44,7 @@ from srcli.settings import (
     size_in_bytes,
 )
 from srcli.tasks import COLORIZE, RESTORE, STYLIZE, UPSCALE, Job, Task
+from srcli.uncertainty.map import map_uncertainty
 
 if TYPE_CHECKING:
     from srcli.pipeline import EnginePipeline
@@ -85,6 +86,8 @@ class PictureOptions(TypedDict, total=False):
     overlap: int
     tiny_vae: bool
     consistent: bool
+    map: bool
+    map_seeds: int
     saturation: float
 
 
@@ -94,6 +97,7 @@ class Result:
 
     picture: Picture
     provenance: Mapping[str, object]
+    map: NDArray[np.uint8] | None = None  # (height, width): 255 where the result is most surely a guess
 
     @property
     def pixels(self) -> NDArray[np.uint8] | NDArray[np.uint16]:
@@ -130,7 +134,7 @@ class Pipeline:
     def __init__(self, models: ModelChoice, device: DeviceChoice) -> None:
         self._models, self._device = models, device
         self._loaded: EnginePipeline | None = None
-        self._choices: dict[tuple[str, Sampling, Prompt, bool], ModelChoice] = {}
+        self._choices: dict[tuple[object, ...], ModelChoice] = {}
 
     @classmethod
     def load(
@@ -219,14 +223,18 @@ class Pipeline:
         guided = picture.strokes is not None or picture.reference is not None
         job = replace(make_job(task, options), guided=guided)
         pipeline = self._load(job)
-        made = pipeline.run(picture, job, on_progress or (lambda stage, done, total: None))
-        return Result(made, pipeline.made(job, picture))
+        follow = on_progress or (lambda stage, done, total: None)
+        made = pipeline.run(picture, job, follow)
+        if not job.mapped:
+            return Result(made, pipeline.made(job, picture))
+        found = map_uncertainty(pipeline, picture, job, made, follow)
+        return Result(made, pipeline.made(job, picture) | {"map": found.facts}, found.levels)
 
     def _load(self, job: Job) -> EnginePipeline:
         """What is loaded, if it is what this job needs; else what it needs, in its place."""
         from srcli.pipeline import EnginePipeline
 
-        key = job.task.name, job.sampling, job.prompt, job.guided
+        key = job.task.name, job.sampling, job.prompt, job.guided, job.mapped, job.map_seeds
         if key not in self._choices:
             self._choices[key] = settle_choice(self._models, self._device, job)
         if self._loaded is None or self._loaded.choice != self._choices[key]:
@@ -256,8 +264,8 @@ def make_job(task: Task, options: Mapping[str, Any]) -> Job:
         caption=options.get("caption", Prompt().caption),
     )
     size, sampling = Size(**pick(Size)), Sampling(**pick(Sampling))
-    rest = {name: options[name] for name in ("seed", "consistent", "saturation") if name in options}
-    return Job(task=task, size=size, sampling=sampling, prompt=prompt, **rest)
+    rest = {name: options[name] for name in ("seed", "consistent", "saturation", "map_seeds") if name in options}
+    return Job(task=task, size=size, sampling=sampling, prompt=prompt, mapped=bool(options.get("map")), **rest)
 
 
 def read_source(image: PictureSource) -> Picture:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from srcli import __version__
 from srcli.engines.base import Canvas, Engine, Request, Size, Surveyor
+from srcli.engines.calibration import OtherVersions
 from srcli.engines.load import load_engine, load_preview
 from srcli.engines.runtime.device import Device
 from srcli.engines.runtime.memory_budget import spare_host_memory
@@ -81,6 +82,10 @@ class EnginePipeline:
         )
         recipe = __version__, torch.__version__, str(self.device), torch.get_num_threads(), made_by, job
         return ResumeState(find_resume_folder(hash_picture(picture.pixels, *recipe)), picture.name)
+
+    def other_versions(self, job: Job) -> OtherVersions:
+        """What else the picture may become, for a map of uncertainty."""
+        return self.engine.spec.other_versions(job)
 
     def run(
         self, picture: Picture, job: Job, on_progress: OnProgress = _silent, kept: ResumeState | None = None

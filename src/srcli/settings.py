@@ -27,6 +27,9 @@ SEED = 0
 MAX_SEED = 2**63 - 1
 MAX_SCALE = 64.0
 MAX_SATURATION = 4.0
+MAP_SEEDS = 4  # results that a map of uncertainty is made of, with the one that is kept
+MAX_MAP_SEEDS = 64
+MAP_SUFFIX = "_map.png"  # added to the result's name
 MAX_PIXELS = 250_000_000  # of an input: beyond it, a small file that claims more is rather an attack
 
 
@@ -117,6 +120,8 @@ ENGINE_OPTIONS: Mapping[str, str] = MappingProxyType(
         "negative": "negative_prompt",
         "caption": "caption",
         "preview": "preview",
+        "mapped": "map",
+        "map_seeds": "map_seeds",
         "compiled": "compile",
     }
 )

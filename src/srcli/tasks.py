@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from srcli.errors import InputError
-from srcli.settings import MAX_SATURATION, MAX_SEED, SEED, ColorFix, Prompt, Sampling, Size
+from srcli.settings import MAX_MAP_SEEDS, MAX_SATURATION, MAX_SEED, SEED, ColorFix, Prompt, Sampling, Size
 
 CLEAN_PROMPT = "clean, high-resolution, 8k"
 NEGATIVE_PROMPT = "blurry, dotted, noise, raster lines, unclear, lowres, over-smoothed"
@@ -70,6 +70,8 @@ class Job:
     consistent: bool = False  # the result, reduced again, is the input
     saturation: float = 1.0  # of the colour that is given, times
     guided: bool = False  # strokes or a reference come with the pictures
+    mapped: bool = False  # a map of uncertainty is made too
+    map_seeds: int | None = None  # results it is made of, where the engine samples; None: MAP_SEEDS
 
     def __post_init__(self) -> None:
         if self.consistent and self.task is not UPSCALE:
@@ -82,6 +84,10 @@ class Job:
             raise InputError(
                 f"`saturation` {self.saturation:g} is out of range: give a number from 0 to {MAX_SATURATION:g}"
             )
+        if self.map_seeds is not None and not self.mapped:
+            raise InputError("`map_seeds` goes with `map`: give both, or neither")
+        if self.map_seeds is not None and not 2 <= self.map_seeds <= MAX_MAP_SEEDS:
+            raise InputError(f"`map_seeds` {self.map_seeds} is out of range: give a number from 2 to {MAX_MAP_SEEDS}")
         if not 0 <= self.seed <= MAX_SEED:
             raise InputError(f"`seed` {self.seed} is out of range: give a number from 0 to {MAX_SEED}")
 

@@ -14,6 +14,7 @@ from srcli.batch.listener import Listener
 from srcli.batch.report import Outcome, Report
 from srcli.batch.run import run_batch
 from srcli.batch.settings import BatchSettings, InputOptions, OutputOptions, PipelineFactory, RunOptions
+from srcli.engines.calibration import OtherVersions, vary_seed
 from srcli.imaging.picture import Picture
 from srcli.settings import DeviceChoice, ModelChoice, Size
 from srcli.tasks import UPSCALE, Job
@@ -32,6 +33,9 @@ class Repeat:
 
     def unfinished(self, picture: Picture, job: Job) -> None:
         """It is fast enough to begin anew."""
+
+    def other_versions(self, job: Job) -> OtherVersions:
+        return vary_seed(job)
 
     def run(self, picture: Picture, job: Job, on_progress, kept: None) -> Picture:
         self.before(picture)
@@ -107,7 +111,7 @@ def settings_for(
         names = kind.__dataclass_fields__
         return kind(**fixed, **{k: v for k, v in more.items() if k in names})
 
-    job = Job(task=UPSCALE, size=more.get("size") or Size(scale=scale), seed=seed)
+    job = Job(task=UPSCALE, size=more.get("size") or Size(scale=scale), seed=seed, mapped="map" in more)
     options = part(InputOptions, inputs=tuple(str(i) for i in inputs))
     return BatchSettings(options, part(OutputOptions), part(RunOptions), job, who or factory())
 

@@ -12,6 +12,9 @@ from skimage import data
 from typer.testing import CliRunner
 
 from srcli.cli import app
+from srcli.compare.layers import tint_guesses
+from srcli.imaging.picture import Picture
+from srcli.imaging.write import write_picture
 
 
 def call(*words):
@@ -68,6 +71,30 @@ def test_folders_make_an_index_a_page_each_and_a_sheet(scene):
 def test_a_sheet_alone_writes_no_page(scene):
     assert call("compare", "a/p_x4.png", "b/p_x4.webp", "--sheet", "s.png").stdout == "s.png\n"
     assert not (scene / "compare.html").exists()
+
+
+def put_map(path, size, **made):
+    how = {"is_map": True, "input_sha256": "of-p", "map": {"versions": 2}} | made
+    write_picture(Picture(pixels=np.full((*size, 3), 255, np.uint8), grey=True), path, made=how)
+
+
+def test_a_map_beside_a_result_is_a_picture_of_the_page(scene):
+    """One that is no map, of another picture or of another size is none."""
+    result = Picture(pixels=np.full((40, 30, 3), 90, np.uint8))
+    for name in ("ours", "none", "other", "size"):
+        write_picture(result, scene / f"{name}.png", made={"tool": "srcli", "input_sha256": "of-p"})
+    put_map(scene / "ours_map.png", (40, 30))
+    put_map(scene / "none_map.png", (40, 30), is_map=False)
+    put_map(scene / "other_map.png", (40, 30), input_sha256="of-q")
+    put_map(scene / "size_map.png", (20, 30))
+    assert call("compare", "ours.png", "none.png", "other.png", "size.png").exit_code == 0
+    names = [p["name"] for p in page_data((scene / "compare.html").read_text())["pictures"]]
+    assert names == ["ours.png", "none.png", "other.png", "size.png", "ours.png: guessed"]
+
+
+def test_what_is_certain_is_grey_and_what_is_a_guess_orange():
+    tinted = tint_guesses(np.full((1, 2, 3), (30, 60, 90), np.uint8), np.array([[0, 255]], np.uint8))
+    assert tinted.tolist() == [[[36, 36, 36], [255, 96, 0]]]
 
 
 def test_one_picture_against_its_reference(scene):

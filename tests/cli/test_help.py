@@ -26,7 +26,7 @@ OTHERS = ("doctor", "report", "evaluate", "degrade", "compare", "models list", "
 # Fields that are no options: the inputs are arguments, a job is put together, and the rest is internal.
 NOT_OFFERED = {
     InputOptions: {"inputs"},
-    Job: {"task", "size", "sampling", "prompt", "guided"},
+    Job: {"task", "size", "sampling", "prompt", "guided", "mapped"},
     Sampling: {"tiny_vae"},
     RunOptions: {"ahead"},
 }

@@ -25,6 +25,7 @@ ROOMS = (
     "evaluate",
     "batch",
     "api",
+    "uncertainty",
     "pipeline",
     "train",
     "degrade",

@@ -17,6 +17,7 @@ from srcli.batch.journal.writer import JournalWriter
 from srcli.batch.listener import Listener
 from srcli.batch.planning.decide import Decider
 from srcli.batch.planning.inputs import InputFinder
+from srcli.batch.planning.map_files import MapNamer
 from srcli.batch.planning.output_names import OutputNamer, OwnOutputs, least_factor
 from srcli.batch.planning.plan import BatchPlan, Item
 from srcli.batch.planning.preflight import check_folders, check_output_space
@@ -78,6 +79,7 @@ class _Run:
         self.readers = ReaderPool(settings.input, settings.run.timeout)
         stack.callback(self.readers.close)
         self.writer, self.previous = ResultWriter(settings.output, settings.job), PreviousRuns()
+        self.maps = MapNamer.from_settings(settings)
         self.journal: JournalWriter | None = None
 
     def go(self) -> Report:
@@ -110,6 +112,7 @@ class _Run:
         if STDIO in settings.input.inputs and settings.output.path is None:
             raise InputError("a picture from stdin has no folder for its result: give -o FILE, or -o - for stdout")
         plan.place(namer, settings.output.on_exists == "rename", settings.input)
+        check_folders(self.maps.folders(plan), "--map")
         if settings.preview:
             check_preview_file(settings.preview, settings, plan, self.readers.provenance)
         if own:
@@ -160,7 +163,7 @@ class _Run:
         on_exists = settings.output.on_exists
         confirm = self.journal.confirmed if self.journal else None
         provenance = self.readers.provenance
-        decider = Decider(plan, settings.input, self.previous, self.recipe, on_exists, provenance, confirm)
+        decider = Decider(plan, settings.input, self.previous, self.recipe, on_exists, provenance, confirm, self.maps)
         return map(decider.decide, plan)
 
     def read(self, item: Item) -> Picture:

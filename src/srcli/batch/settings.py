@@ -101,6 +101,7 @@ class OutputOptions:
     strip: bool = False
     strip_gps: bool = False
     preview: str | None = None  # a file that shows the picture while it is made
+    map: str | None = None  # a file for the map of uncertainty, or a folder for such
 
     @property
     def saving(self) -> SaveOptions:

@@ -22,6 +22,7 @@ from srcli.imaging.printable import printable
 from srcli.imaging.write import write_picture
 from srcli.tasks import Job
 
+MAP_FACTS = ("tool", "task", "engine", "models", "seed", "scale", "map", "input_sha256")
 OnWhole = Callable[[str], None] | None
 
 
@@ -47,6 +48,7 @@ class ResultWriter:
         target = item.target
         kind = self._format(target, made.picture).name
         how = made.how | {"key": key}
+        self._write_map(item, made)
         if target == Path(STDIO):
             notes = write_picture(made.picture, sys.stdout.buffer, format=kind, saving=self.output.saving, made=how)
         else:
@@ -59,12 +61,16 @@ class ResultWriter:
         notes = (*made.picture.notes, *notes)
         return Outcome(item.path, DONE, target, seconds=seconds, size=size, notes=notes, frame=item.found.frame)
 
+    def _write_map(self, item: Item, made: ComputedPicture) -> None:
+        """Before the result, so that where there is a result its map is there too."""
+        if item.map is None or made.map is None:
+            return
+        _make_folder(item.map.parent, "--map")
+        how = {name: value for name, value in made.how.items() if name in MAP_FACTS} | {"is_map": True}
+        write_picture(made.map.as_picture(), item.map, made=how)
+
     def _clear(self, item: Item) -> None:
-        try:
-            create_folder(item.target.parent)
-        except OSError as error:
-            text = f"the folder {printable(item.target.parent)} cannot be created ({error.strerror}): give another -o"
-            raise MachineError(text) from error
+        _make_folder(item.target.parent, "-o")
         if item.replace and path_exists(item.target) and not os.access(item.target, os.W_OK):
             raise PictureError(f"{printable(item.target)} is write-protected: it was not overwritten", "read-only")
         if not item.replace and path_or_link_exists(item.target):
@@ -77,3 +83,11 @@ class ResultWriter:
         if target == Path(STDIO):
             return format_of_name("result" + usual_suffix(FORMATS[picture.format]))
         return format_of_name(target)
+
+
+def _make_folder(folder: Path, option: str) -> None:
+    try:
+        create_folder(folder)
+    except OSError as error:
+        text = f"the folder {printable(folder)} cannot be created ({error.strerror}): give another {option}"
+        raise MachineError(text) from error

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from srcli.batch.journal.previous_runs import PreviousRuns
 from srcli.batch.planning.decide import Decider
+from srcli.batch.planning.map_files import MapNamer
 from srcli.batch.planning.output_names import OutputNamer
 from srcli.batch.planning.plan import BatchPlan, Item
 from srcli.batch.reading.reader import ReaderPool
@@ -122,7 +123,9 @@ class Forecaster:
 
     def _decider(self, plan: BatchPlan, previous: PreviousRuns) -> Decider:
         settings, recipe = self.settings, self.settings.recipe() if self.decide else ""
-        return Decider(plan, settings.input, previous, recipe, settings.output.on_exists, self.readers.provenance)
+        on_exists, provenance = settings.output.on_exists, self.readers.provenance
+        maps = MapNamer.from_settings(settings)
+        return Decider(plan, settings.input, previous, recipe, on_exists, provenance, maps=maps)
 
     def _forecast(self, item: Item) -> Planned | Outcome:
         from srcli.engines.forecast import forecast_run

@@ -17,7 +17,7 @@ import typer
 from srcli.batch.settings import InputOptions, OutputOptions, RunOptions
 from srcli.cli import complete
 from srcli.errors import InputError
-from srcli.settings import DeviceChoice, LoraChoice, ModelChoice, Prompt, Sampling, Size, size_in_bytes
+from srcli.settings import MAP_SEEDS, DeviceChoice, LoraChoice, ModelChoice, Prompt, Sampling, Size, size_in_bytes
 from srcli.target_sizes import parse_fit
 from srcli.tasks import TASKS, Job
 
@@ -125,6 +125,7 @@ OPTIONS: Mapping[type, tuple[Option, ...]] = {
         Option("strip", "Drop the source's metadata."),
         Option("strip_gps", "Drop the place from the metadata."),
         Option("preview", "Picture file that shows the result while it is made.", value="FILE"),
+        Option("map", "PNG that shows where the result is a guess; or a folder for such.", value="PATH", like="mapped"),
     ),
     InputOptions: (
         Option("recursive", "Folders within folders too.", alias="-r", common=EVERY),
@@ -231,6 +232,7 @@ OPTIONS: Mapping[type, tuple[Option, ...]] = {
     ),
     Job: (
         Option("seed", "Same seed, same picture.", common=("stylize",)),
+        Option("map_seeds", "Results that the map compares.", default=str(MAP_SEEDS)),
         Option("consistent", "Reduced again, the result is the input.", tasks=("upscale",)),
         Option("saturation", "Times stronger colour; 0 is grey.", tasks=COLORED),
     ),

@@ -79,7 +79,8 @@ def _run(task: Task, values: Mapping[str, Any]) -> None:
     prompt = collect(Prompt, values, text=_prompt(command.prompt_file, values["prompt"]))
     size, sampling = collect(Size, values), collect(Sampling, values)
     guided = bool(input_options.hint or input_options.reference)
-    job = collect(Job, values, task=task, size=size, sampling=sampling, prompt=prompt, guided=guided)
+    more = {"guided": guided, "mapped": output_options.map is not None}
+    job = collect(Job, values, task=task, size=size, sampling=sampling, prompt=prompt, **more)
     wish, device = collect(ModelChoice, values), collect(DeviceChoice, values)
     # What only a run needs is loaded by a run: help and usage errors answer at once.
     from srcli.cli.console import choose_listener

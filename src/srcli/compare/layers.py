@@ -16,7 +16,10 @@ from srcli.imaging.picture import Picture
 from srcli.imaging.printable import printable
 from srcli.imaging.provenance import read_provenance
 from srcli.imaging.read import read_picture
+from srcli.settings import MAP_SUFFIX
 
+DIMMED = 0.6  # of the brightness of what is under a map
+GUESSED = (255, 96, 0)  # the color of what is a guess
 SAME_SHAPE = 0.02  # largest difference of two aspect ratios that are laid over each other
 
 
@@ -37,6 +40,28 @@ def read_layer(path: Path, name: str, max_pixels: int) -> Layer:
     """Bytes in sRGB, transparency on white."""
     picture = read_picture(path, max_pixels=max_pixels)
     return Layer(name, to_opaque_bytes(picture), picture_facts(path, picture))
+
+
+def read_map_of(path: Path, result: Layer, max_pixels: int) -> Layer | None:
+    """The map of uncertainty beside a result, laid over it; None where there is none of this very result's input."""
+    place = path.with_name(path.stem + MAP_SUFFIX)
+    made = read_provenance(place) or {}
+    if not made.get("is_map") or made.get("input_sha256") != result.facts.get("input_sha256"):
+        return None
+    found = read_picture(place, max_pixels=max_pixels)
+    if found.pixels.shape != result.pixels.shape:
+        return None
+    return Layer(f"{result.name}: guessed", tint_guesses(result.pixels, np.asarray(found.pixels[..., 0], np.uint8)))
+
+
+def tint_guesses(pixels: Levels, guessed: Levels) -> Levels:
+    """The picture in dim grey, and the more orange the likelier a place is a guess."""
+    out = np.empty_like(pixels)
+    for rows in split_rows(*pixels.shape[:2]):
+        grey = pixels[rows].mean(2, keepdims=True) * DIMMED
+        share = guessed[rows, :, None].astype(np.float32) / 255
+        out[rows] = np.rint(grey * (1 - share) + np.array(GUESSED, np.float32) * share)
+    return out
 
 
 def to_opaque_bytes(picture: Picture) -> Levels:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
-from srcli.compare.layers import Layer, check_shapes, read_layer
+from srcli.compare.layers import Layer, check_shapes, read_layer, read_map_of
 from srcli.compare.page import IndexItem, PageTable, make_thumbnail, write_index, write_page
 from srcli.compare.sheet import Crop, draw_sheet, find_crops
 from srcli.errors import InputError, PictureError
@@ -158,13 +158,22 @@ def _compare_motif(motif: Motif, names: list[str], wanted: Comparison, done: Gat
         target = wanted.page / f"{motif.name}.html" if wanted.is_of_folders else wanted.page
         refuse_existing(target, wanted.overwrite)
         make_folder(target.parent)
-        write_page(target, _page_title(motif, names, wanted), layers, _motif_tables(rows, names, wanted.metrics))
+        maps = _read_maps(motif, layers, wanted)
+        tables = _motif_tables(rows, names, wanted.metrics)
+        write_page(target, _page_title(motif, names, wanted), [*layers, *maps], tables)
         done.written.append(target)
         done.items.append(_index_item(motif, layers[0], rows, wanted))
     if wanted.sheet is not None:
         done.crops += find_crops(motif.name, layers, wanted.side, 1 if wanted.is_of_folders else wanted.crops)
     if rows:
         done.rows.append(rows)
+
+
+def _read_maps(motif: Motif, layers: list[Layer], wanted: Comparison) -> list[Layer]:
+    """The maps of uncertainty that lie beside the results."""
+    results = zip(motif.paths, layers, strict=True)
+    found = (read_map_of(path, layer, wanted.max_pixels) for path, layer in results)
+    return [layer for layer in found if layer is not None]
 
 
 def refuse_existing(target: Path, overwrite: bool) -> None:

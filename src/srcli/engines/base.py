@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from srcli.engines.calibration import OtherVersions, vary_seed
 from srcli.engines.runtime.oom_fallback import MemorySavings
 from srcli.errors import InputError
 from srcli.settings import ENGINE_OPTIONS, QUALITIES, LoraChoice, ModelChoice, Prompt, Sampling, unused_option
@@ -138,6 +139,7 @@ class EngineSpec:
     check: Callable[[Sampling], None] = _accept_sampling
     # What the engine finds in a picture, (H, W, 3) levels, for `--explain`: only where looking takes but a moment.
     inspect: Callable[[ModelChoice, Job, Device, NDArray[Any]], Mapping[str, float]] | None = None
+    other_versions: Callable[[Job], OtherVersions] = vary_seed  # for a map of uncertainty; takes the option "mapped"
 
     def profile_of(self, variant: str | None) -> VariantProfile:
         """The defaults that go with a variant."""

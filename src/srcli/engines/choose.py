@@ -63,10 +63,10 @@ def settle_choice(
 
     `only_here`: weights that nobody named must be on this disk; else those that would be pulled are taken, for a plan.
     """
-    asked = job.prompt, device, *others
+    asked = job, job.prompt, device, *others
     choice = choose_engine(job.task, wish, device, job.sampling, asked, guided=job.guided, only_here=only_here)
     spec = find_engine(choice.engine)
-    spec.refuse_unused(wish, device, job.prompt, *others)
+    spec.refuse_unused(wish, device, job, job.prompt, *others)
     spec.complete_sampling(job.sampling, choice.variant)
     return choice
 

@@ -26,4 +26,5 @@ def forecast_run(choice: ModelChoice, job: Job, size: Size, device: Device) -> F
     """The plan for a picture of this size. TooLarge where no plan fits into the device's budget."""
     spec = find_engine(choice.engine)
     complete = spec.complete_sampling(job.sampling, choice.variant)
-    return spec.forecast(choice, replace(job, sampling=complete), size, device)
+    cost = spec.forecast(choice, replace(job, sampling=complete), size, device)
+    return replace(cost, flop=cost.flop * (1 + len(spec.other_versions(job).jobs))) if job.mapped else cost

@@ -9,6 +9,7 @@ from typing import Any
 
 from srcli.batch.journal.file import STARTED, result_key
 from srcli.batch.journal.previous_runs import Attempt, PreviousRuns
+from srcli.batch.planning.map_files import MapNamer, find_map_conflict
 from srcli.batch.planning.output_names import numbered_names
 from srcli.batch.planning.plan import BatchPlan, Item
 from srcli.batch.report import ALL_FAILED, DONE, FAILED, SKIPPED, Outcome
@@ -31,9 +32,14 @@ class Decider:
     on_exists: str
     read_provenance: Callable[[Path], dict[str, Any] | None]
     confirm: Callable[[Item], None] | None = None  # called when a result turns out to be finished
+    maps: MapNamer = MapNamer()
 
     def decide(self, item: Item) -> Item | Outcome:
         """Return the item if there is work to do, else its outcome."""
+        decided = self._decide_result(item)
+        return decided if isinstance(decided, Outcome) else self._decide_map(decided)
+
+    def _decide_result(self, item: Item) -> Item | Outcome:
         if item.found.problem:
             kind, message = item.found.problem
             return _failed(item, kind, message)
@@ -49,11 +55,25 @@ class Decider:
             return outcome
         return self._resolve_conflict(item) if path_or_link_exists(item.target) else item
 
+    def _decide_map(self, item: Item) -> Item | Outcome:
+        path = self.maps.path(item)
+        if path is None:
+            return item
+        overwrite = self.on_exists == "overwrite"
+        why = find_map_conflict(path, item, self.plan, overwrite, self.read_provenance)
+        return replace(item, map=path) if why is None else _failed(item, "exists", why)
+
+    def _lacks_map(self, item: Item) -> bool:
+        path = self.maps.path(item)
+        return path is not None and not path_or_link_exists(path)
+
     def _as_before(self, item: Item, attempt: Attempt) -> Outcome | None:
         if attempt.kind == CRASH and attempt.has_same_input(item.path):
             text = f"{printable(item.path)} crashed its decoder in an earlier run and was not opened:"
             text += " save it again with another program"
             return _failed(item, CRASH, text)
+        if self._lacks_map(item):
+            return None
         if attempt.status in (DONE, STARTED) and attempt.has_result() and attempt.has_same_input(item.path):
             if attempt.status == STARTED and self.confirm:
                 self.confirm(item)  # the run was killed after the result was renamed into place
@@ -76,6 +96,8 @@ class Decider:
         if provenance is not None and self.previous.wrote(item.target, item.path):
             return replace(item, replace=True)  # the journal alone is not trusted: it may come from someone else
         if provenance is not None and _is_result_of(item, provenance):
+            if self._lacks_map(item):
+                return replace(item, replace=True)
             return Outcome(item.path, SKIPPED, item.target, UP_TO_DATE, frame=item.found.frame)
         if self.on_exists == "rename":
             return self._renamed(item)

@@ -38,7 +38,7 @@ class OutputNamer:
         if self.streams:
             return Path(STDIO)
         if self.file:
-            return self.file.with_name(self.file.stem + _number(item) + self.file.suffix)
+            return self.file.with_name(self.file.stem + frame_suffix(item) + self.file.suffix)
         name = self._name(item)
         if len(os.fsencode(name)) > NAME_MAX:
             raise PictureError(f"the result's name would exceed {NAME_MAX} bytes: rename the input", "name-too-long")
@@ -64,7 +64,7 @@ class OutputNamer:
 
     def _name(self, item: FoundFile) -> str:
         path = Path("stdin") if item.path == Path(STDIO) else item.path
-        return path.stem + _number(item) + self._suffix(item) + output_suffix(path, self._output.format)
+        return path.stem + frame_suffix(item) + self._suffix(item) + output_suffix(path, self._output.format)
 
     def _suffix(self, item: FoundFile) -> str:
         if self._output.suffix is not None:
@@ -79,7 +79,7 @@ class OutputNamer:
         return self._job.factor(*self._measure(item.path))
 
 
-def _number(item: FoundFile) -> str:
+def frame_suffix(item: FoundFile) -> str:
     return f"_p{item.frame:03}" if item.frame else ""
 
 

@@ -42,6 +42,7 @@ class Item:
     replace: bool = False  # whether an existing target may be overwritten
     sides: SidePictures = NOTHING_BESIDE
     recipe: str = ""  # of its result
+    map: Path | None = None  # where the map of uncertainty goes
 
     @property
     def path(self) -> Path:

@@ -15,6 +15,7 @@ from srcli.tasks import Job
 if TYPE_CHECKING:
     from srcli.pipeline import EnginePipeline
     from srcli.sampling.unfinished import ResumeState
+    from srcli.uncertainty.map import UncertaintyMap
 
 LOADING = "loading"
 OnPictureStep = Callable[[str, int, int], None]  # stage, done, total; an exception it raises ends the picture
@@ -27,13 +28,15 @@ class ComputedPicture:
     picture: Picture
     how: dict[str, object]
     seconds: float
-    kept: ResumeState | None = None  # state to resume from, until the result is written
+    kept: tuple[ResumeState | None, ...] = ()  # state to resume from, until the result is written
+    map: UncertaintyMap | None = None
 
     def settled(self) -> ComputedPicture:
         """Drop the state for resuming, once the result is written or sent to the writer."""
-        if self.kept is not None:
-            self.kept.drop()
-        return replace(self, kept=None)
+        for state in self.kept:
+            if state is not None:
+                state.drop()
+        return replace(self, kept=())
 
 
 class RunFailed(Exception):
@@ -75,8 +78,22 @@ def compute_picture(pipeline: EnginePipeline, picture: Picture, job: Job, on_ste
     try:
         kept = pipeline.unfinished(picture, job)
         result = pipeline.run(picture, job, on_step, kept)
-        return ComputedPicture(result, pipeline.made(job, picture), time.perf_counter() - began, kept)
+        found = _find_map(pipeline, picture, job, result, on_step)
+        how = pipeline.made(job, picture) | ({"map": found.facts} if found else {})
+        states = (kept, *(found.kept if found else ()))
+        found = found and replace(found, kept=())
+        return ComputedPicture(result, how, time.perf_counter() - began, states, found)
     except SrcliError as error:
         if isinstance(error, (PictureError, MachineError)):
             raise
         raise RunFailed from error
+
+
+def _find_map(
+    pipeline: EnginePipeline, picture: Picture, job: Job, result: Picture, on_step: OnPictureStep
+) -> UncertaintyMap | None:
+    if not job.mapped:
+        return None
+    from srcli.uncertainty.map import map_uncertainty
+
+    return map_uncertainty(pipeline, picture, job, result, on_step)

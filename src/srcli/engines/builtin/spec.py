@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from srcli.engines.base import AdapterEvidence, Engine, EngineSpec, Preset, Size, TaskSupport, VariantProfile
+from srcli.engines.calibration import Calibration, OtherVersions, without_map
 from srcli.settings import ModelChoice, Sampling
 from srcli.tasks import RESTORE, UPSCALE, Job
 
@@ -16,6 +18,11 @@ if TYPE_CHECKING:
     from srcli.engines.runtime.forecast import Forecast
     from srcli.weights.store import Store
 
+# By benchmarks/map_calibration.py, on held-out photographs: docs/evaluate.md says how well they hold.
+MAP_CALIBRATIONS = {
+    UPSCALE.name: Calibration(offset=-3.723, spread=1.46, added=1.118),
+    RESTORE.name: Calibration(offset=-7.863, spread=6.899, added=0.889),
+}
 FIDELITY = 0.5  # of the default: between the faithful and the crisp end
 # What `--damage` tells the network: blur, noise, colour noise, JPEG; medians of its training pairs.
 DAMAGE_PRESETS = {
@@ -58,6 +65,14 @@ def _recognizes(evidence: AdapterEvidence) -> bool:
     return any({"shape", "task"} <= header.metadata.keys() for header in evidence.headers)
 
 
+def _other_end(job: Job) -> OtherVersions:
+    """The end of its range that is farther from the result: what the two disagree about, the input leaves open."""
+    fidelity = SPEC.complete_sampling(job.sampling, None).fidelity or 0.0
+    other = 0.0 if fidelity >= FIDELITY else 1.0
+    job_of_end = replace(without_map(job), sampling=replace(job.sampling, fidelity=other))
+    return OtherVersions(jobs=(job_of_end,), share=abs(fidelity - other), calibration=MAP_CALIBRATIONS[job.task.name])
+
+
 SPEC = EngineSpec(
     name="builtin",
     title="the built-in engine",
@@ -68,11 +83,12 @@ SPEC = EngineSpec(
         defaults=Sampling(fidelity=FIDELITY, damage="auto"),
         presets={"draft": Preset(sampling=Sampling(fidelity=1.0))},
     ),
-    options=frozenset({"adapter"}),
+    options=frozenset({"adapter", "mapped"}),
     needs_accelerator=False,
     load=_load,
     forecast=_forecast,
     entries=_entries,
     recognizes=_recognizes,
     inspect=_inspect,
+    other_versions=_other_end,
 )

@@ -130,7 +130,21 @@ SPEC = EngineSpec(
     tasks={UPSCALE.name: TaskSupport(rank=10, optional=True), RESTORE.name: TaskSupport()},
     profile=_profile(fidelity=0.5),
     variants={"osediff": _profile(), "osediff-face": _profile(color_fix="none"), GDPO: _profile()},
-    options=frozenset({"variant", "base", "adapter", "loras", "lora_alpha", "text", "caption", "preview", "compiled"}),
+    options=frozenset(
+        {
+            "variant",
+            "base",
+            "adapter",
+            "loras",
+            "lora_alpha",
+            "text",
+            "caption",
+            "preview",
+            "compiled",
+            "mapped",
+            "map_seeds",
+        }
+    ),
     unset=frozenset({"tile", "overlap", "process_size"}),
     load=_load,
     forecast=_forecast,

@@ -46,7 +46,7 @@ SPEC = EngineSpec(
     needs="your checkpoint",
     tasks={UPSCALE.name: TaskSupport()},
     profile=VariantProfile(defaults=Sampling(steps=STEPS), presets={"draft": Preset(sampling=Sampling(steps=250))}),
-    options=frozenset({"adapter"}),
+    options=frozenset({"adapter", "mapped", "map_seeds"}),
     unset=frozenset({"tile", "overlap"}),
     load=_load,
     forecast=_forecast,

@@ -130,7 +130,9 @@ SPEC = EngineSpec(
         presets={"draft": Preset(sampling=Sampling(steps=50)), "best": Preset(sampling=Sampling(steps=400))},
     ),
     variants={"turbo": VariantProfile(defaults=Sampling(steps=4, fidelity=0.5, scheduler="ddpm", color_fix="adain"))},
-    options=frozenset({"variant", "base", "adapter", "loras", "lora_alpha", "text", "preview", "compiled"}),
+    options=frozenset(
+        {"variant", "base", "adapter", "loras", "lora_alpha", "text", "preview", "compiled", "mapped", "map_seeds"}
+    ),
     unset=frozenset({"tile", "overlap", "process_size"}),
     load=_load,
     forecast=_forecast,

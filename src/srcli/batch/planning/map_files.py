@@ -1,0 +1,81 @@
+"""Names of the maps of uncertainty, and the check that none takes another file's place."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from srcli.batch.planning.output_names import frame_suffix
+from srcli.batch.planning.plan import BatchPlan, Item
+from srcli.batch.settings import STDIO, BatchSettings
+from srcli.errors import InputError
+from srcli.files import hash_file, is_dir, path_exists, path_or_link_exists, same_file
+from srcli.imaging.printable import printable
+from srcli.settings import MAP_SUFFIX
+
+ReadProvenance = Callable[[Path], dict[str, Any] | None]
+
+
+@dataclass(frozen=True, slots=True)
+class MapNamer:
+    """Where the map of a result goes: into the one file, or into a folder as RESULT_map.png."""
+
+    file: Path | None = None
+    folder: Path | None = None
+
+    @classmethod
+    def from_settings(cls, settings: BatchSettings) -> MapNamer:
+        """Raises InputError where `--map` names neither a folder nor a PNG file that is enough."""
+        text = settings.output.map
+        if text is None:
+            return cls()
+        path = Path(text)
+        if text.endswith(("/", os.sep)) or is_dir(path) or (not path.suffix and not path_exists(path)):
+            return cls(folder=path)
+        if path.suffix.lower() != ".png":
+            raise InputError(f"--map {printable(path)} is neither a folder nor a PNG file: end it in .png, or in /")
+        named = settings.input.inputs
+        if settings.input.listed is not None or len(named) > 1 or is_dir(Path(named[0])):
+            raise InputError(f"--map {printable(path)} is one file, but there are several inputs: give a folder")
+        return cls(file=path)
+
+    def path(self, item: Item) -> Path | None:
+        """Of a picture whose result has its final name."""
+        if self.file is not None:
+            return self.file.with_name(self.file.stem + frame_suffix(item.found) + self.file.suffix)
+        if self.folder is None:
+            return None
+        named = Path("stdin") if item.path == Path(STDIO) else item.path
+        stem = named.stem if item.target == Path(STDIO) else item.target.stem
+        inside = Path() if item.path == Path(STDIO) else item.path.parent.relative_to(item.found.root)
+        return self.folder / inside / (stem + MAP_SUFFIX)
+
+    def folders(self, items: Iterable[Item]) -> Iterable[Path]:
+        """Those that maps go to."""
+        return (path.parent for item in items if not item.found.problem and (path := self.path(item)) is not None)
+
+
+def find_map_conflict(
+    path: Path, item: Item, plan: BatchPlan, overwrite: bool, provenance: ReadProvenance
+) -> str | None:
+    """Why a map cannot be written there, if it cannot. An earlier map of the same picture may be replaced."""
+    if plan.has(path) or any(same_file(path, side) for side in item.sides.given().values()):
+        return f"the map {printable(path)} would replace an input: give another --map"
+    if (other := plan.claim(path, item.path)) is not None:
+        return (
+            f"the map {printable(path)} would replace what {printable(other)} gives: give another --map, or rename one"
+        )
+    if path_or_link_exists(path) and not overwrite and not _is_map_of(path, item, provenance):
+        return f"the map {printable(path)} exists: give --overwrite to replace it, or another --map"
+    return None
+
+
+def _is_map_of(path: Path, item: Item, provenance: ReadProvenance) -> bool:
+    made = provenance(path) or {}
+    try:
+        return bool(made.get("is_map")) and made.get("input_sha256") == hash_file(item.path)
+    except OSError:
+        return False

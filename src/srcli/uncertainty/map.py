@@ -1,0 +1,147 @@
+"""The map: for each pixel of a result the probability that it is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from srcli.engines.calibration import ERROR_LEVELS, OtherVersions, Plane
+from srcli.imaging.bands import split_rows
+from srcli.imaging.picture import Picture
+from srcli.imaging.spill import allocate_array, evict_pages
+from srcli.metrics.matlab import matlab_rows
+from srcli.sampling.unfinished import OnProgress, ResumeState
+from srcli.tasks import Job
+
+if TYPE_CHECKING:
+    from srcli.pipeline import EnginePipeline
+
+MAPPING = "mapping"  # the stage of progress
+ERROR_WINDOW = 5  # pixels a side over which an error is a mean
+SPREAD_WINDOW = 11  # pixels a side over which versions are compared
+Levels = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class UncertaintyMap:
+    """Bytes (H, W), 255 for certainly wrong; and what must be known to read them."""
+
+    levels: NDArray[np.uint8]
+    facts: Mapping[str, object]
+    kept: tuple[ResumeState | None, ...] = ()  # of the versions, until the result is written
+
+    def as_picture(self) -> Picture:
+        """As it is written: grey, with no memory taken for three channels."""
+        return Picture(pixels=np.broadcast_to(self.levels[:, :, None], (*self.levels.shape, 3)), grey=True)
+
+
+def map_uncertainty(
+    pipeline: EnginePipeline, picture: Picture, job: Job, result: Picture, on_progress: OnProgress
+) -> UncertaintyMap:
+    """Make the other versions of a result, and read from their spread how likely each place is wrong."""
+    spread = measure_spread(pipeline, picture, job, result, on_progress)
+    calibration = spread.versions.calibration
+    levels = allocate_array(spread.squares.shape, np.uint8)
+    for rows in split_rows(*levels.shape):
+        around = spread.around(rows)
+        if calibration is None:
+            found = exceed_as_draws(around)
+        else:
+            found = calibration.find_probability(around, measure_added(picture.pixels, result.pixels, rows))
+        levels[rows] = np.rint(255 * found)
+        evict_pages(levels)
+    return UncertaintyMap(levels, describe_map(spread.versions), spread.kept)
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """How far versions of one result are apart."""
+
+    versions: OtherVersions
+    squares: Plane  # (H, W): squared differences from the result in levels of 255, summed over the versions
+    kept: tuple[ResumeState | None, ...]
+
+    def around(self, rows: slice) -> Plane:
+        """Their standard deviation in levels, meaned around each pixel of some rows."""
+        # Two draws differ by twice the variance of one.
+        share = 1 / (2 * len(self.versions.jobs) * self.versions.share**2)
+        found = mean_over_window(
+            lambda seen: np.sqrt(self.squares[seen] * share), rows, len(self.squares), SPREAD_WINDOW
+        )
+        evict_pages(self.squares)
+        return found
+
+
+def measure_spread(
+    pipeline: EnginePipeline, picture: Picture, job: Job, result: Picture, on_progress: OnProgress
+) -> Spread:
+    """Make the other versions, one after the other; only sums are kept of them."""
+    versions, kept = pipeline.other_versions(job), list[ResumeState | None]()
+    squares = allocate_array(result.pixels.shape[:2], np.float32)
+    squares[:] = 0
+    for index, other in enumerate(versions.jobs):
+        kept.append(pipeline.unfinished(picture, other))
+        follow = _follow(on_progress, index, len(versions.jobs))
+        _add_squares(squares, result.pixels, pipeline.run(picture, other, follow, kept[-1]).pixels)
+    return Spread(versions, squares, tuple(kept))
+
+
+def _follow(on_progress: OnProgress, index: int, count: int) -> OnProgress:
+    """Progress of one version; what is called may raise to end it."""
+    return lambda stage, done, total: on_progress(MAPPING, index, count)
+
+
+def describe_map(versions: OtherVersions) -> dict[str, object]:
+    """For the metadata of map and result."""
+    return {
+        "value": f"probability of a mean error above {ERROR_LEVELS:g} of 255 levels, 255 for 1",
+        "versions": len(versions.jobs) + 1,
+        "calibrated": versions.calibration is not None,
+    }
+
+
+def _add_squares(squares: Plane, result: Levels, version: Levels) -> None:
+    """Add the squared difference of two versions, in levels of 255, meaned over the channels."""
+    scale = 255 / np.iinfo(result.dtype).max
+    for rows in split_rows(*squares.shape):
+        gap = (result[rows].astype(np.float32) - version[rows]) * scale
+        squares[rows] += (gap**2).mean(2)
+        evict_pages(squares)
+
+
+def exceed_as_draws(spread: Plane) -> Plane:
+    """The probability that result and truth are further apart than ERROR_LEVELS, if both are draws of this spread."""
+    ratio = torch.from_numpy(ERROR_LEVELS / (2 * np.maximum(spread, 1e-6)))
+    return np.asarray(torch.erfc(ratio).numpy())
+
+
+def measure_added(source: Levels, result: Levels, rows: slice) -> Plane:
+    """How far the result is from the input as MATLAB's bicubic enlarges it, in levels of 255 around each pixel."""
+    height, width = result.shape[:2]
+    top = np.iinfo(result.dtype).max
+
+    def find_difference(seen: slice) -> Plane:
+        enlarged = matlab_rows(source, (width, height), seen).clip(0, top)
+        return np.asarray(np.abs(result[seen] - enlarged).mean(2) * (255 / top), np.float32)
+
+    return mean_over_window(find_difference, rows, height, ERROR_WINDOW)
+
+
+def mean_over_window(plane_of: Callable[[slice], Plane], rows: slice, height: int, side: int) -> Plane:
+    """Means over squares, for some rows of a plane that is at hand in pieces; edges are reflected."""
+    seen = slice(max(0, rows.start - side // 2), min(height, rows.stop + side // 2))
+    means = cv2.blur(plane_of(seen), (side, side), borderType=cv2.BORDER_REFLECT)
+    return np.asarray(means[rows.start - seen.start : rows.stop - seen.start], np.float32)
+
+
+def measure_error(result: Levels, truth: Levels) -> Plane:
+    """What the map foretells: the mean difference from the truth around each pixel, in levels of 255."""
+    scale = 255 / np.iinfo(result.dtype).max
+    gap = np.abs(result.astype(np.float32) - truth).mean(2) * scale
+    return np.asarray(cv2.blur(gap, (ERROR_WINDOW, ERROR_WINDOW), borderType=cv2.BORDER_REFLECT), np.float32)
