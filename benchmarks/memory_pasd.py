@@ -24,7 +24,7 @@ from benchmarks.tables import MIB, peak
 from srcli.engines.pasd.engine import PasdEngine, load_pasd
 from srcli.engines.runtime.device import Device
 from srcli.models.control import control_net
-from srcli.models.paca import Paca
+from srcli.models.patches.paca import Paca
 from srcli.models.stock import build_stock
 from srcli.settings import ModelChoice
 from srcli.weights.store import Store

@@ -25,9 +25,10 @@ from srcli.engines.onestep.denoiser import OneStepDenoiser, Strengths
 from srcli.engines.runtime.device import Device, fast_bfloat16
 from srcli.engines.runtime.memory_budget import AMPLE
 from srcli.engines.runtime.placement import place_step_networks
-from srcli.models.low_rank import LowRank
+from srcli.models.patches.install import install
+from srcli.models.patches.low_rank import LowRank
+from srcli.models.patches.text_kv_cache import TextKvCache
 from srcli.models.stock import build_stock
-from srcli.models.text_kv_cache import cache_text_kv
 from srcli.models.tiny_vae import decode_tiny, encode_tiny
 
 VAE = {
@@ -52,7 +53,7 @@ def low_rank(unet: UNet2DConditionModel) -> LowRank:
         if isinstance(layer, nn.Linear | nn.Conv2d) and not any(part in name for part in LEFT_OUT)
     }
     beside = LowRank(unet, {name: _halves(layer.weight) for name, layer in layers.items()})
-    beside.attach(unet)
+    install([unet], beside)
     return beside
 
 
@@ -73,7 +74,7 @@ def ours(small: bool, device: Device, side: int) -> Works:
         for net in (vae, tiny):
             fill(net, Device(device.torch, torch.float32))
     beside = low_rank(unet)
-    cache_text_kv(unet)
+    install([unet], TextKvCache())
     if not counting:
         place_step_networks([unet], device, AMPLE)
     x = torch.randn(1, 4, side // FACTOR, side // FACTOR, device=device.torch)

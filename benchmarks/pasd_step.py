@@ -24,9 +24,10 @@ from srcli.engines.latent.schedulers import apply_guidance
 from srcli.engines.pasd.sampling import SHOWN, Nets, PasdDenoiser
 from srcli.engines.runtime.device import Device, fast_bfloat16
 from srcli.models.control import control_net
-from srcli.models.paca import Paca
+from srcli.models.patches.install import install
+from srcli.models.patches.paca import Paca
+from srcli.models.patches.text_kv_cache import TextKvCache
 from srcli.models.stock import build_stock
-from srcli.models.text_kv_cache import cache_text_kv
 
 SD15 = {
     "attention_head_dim": 8,
@@ -46,12 +47,12 @@ def networks(config: dict, device: Device) -> Nets:
     unet, control = build_stock(UNet2DConditionModel, config), control_net(config, ())
     with torch.device("meta"):
         paca = Paca(config)
-    paca.attach(unet)
+    install([unet], paca)
     if device.torch.type != "meta":
         for net in (unet, paca, control):
             fill(net, device)
     for net in (unet, control):
-        cache_text_kv(net)
+        install([net], TextKvCache())
     return Nets(unet, paca, control, device)
 
 

@@ -20,10 +20,11 @@ from benchmarks.pasd_step import SD15, SMALL, T, denoiser, embedded_again, input
 from benchmarks.tables import apart, seconds, table
 from srcli.engines.pasd.sampling import PasdDenoiser
 from srcli.engines.runtime.device import Device, fast_bfloat16
-from srcli.models.attention import by_rows
-from srcli.models.packed import pack_layers
-from srcli.models.shared_cfg_prefix import SharedCfgPrefix
-from srcli.models.text_kv_cache import cache_text_kv
+from srcli.models.patches.install import install
+from srcli.models.patches.packed import PackedLayers
+from srcli.models.patches.row_attention import RowAttention
+from srcli.models.patches.shared_cfg_prefix import SharedCfgPrefix
+from srcli.models.patches.text_kv_cache import TextKvCache
 
 Step = Callable[[Tensor, Tensor], Tensor]
 PLAIN = "plain: stock layers, both texts in one call"
@@ -37,16 +38,15 @@ def stages(led: PasdDenoiser) -> Iterator[tuple[str, Step]]:
     for net in (nets.unet, nets.control):
         net.set_attn_processor(AttnProcessor2_0())
     yield PLAIN, lambda x, hint: embedded_again(led, x, hint)
-    for net in (nets.unet, nets.control):
-        cache_text_kv(net)
+    install((nets.unet, nets.control), TextKvCache())
     yield "the picture's embedding and the texts' keys kept", lambda x, hint: led(x, T, hint)
-    for net in every:
-        by_rows(net)
+    install(every, RowAttention())
     yield "attention by rows", lambda x, hint: led(x, T, hint)
-    for net in every:
-        pack_layers(net)
+    install(every, PackedLayers())
     yield PACKED, lambda x, hint: led(x, T, hint)
-    shared = replace(led, nets=replace(nets, prefix=SharedCfgPrefix(nets.unet, nets.control)))
+    prefix = SharedCfgPrefix()
+    install((nets.unet, nets.control), prefix)
+    shared = replace(led, nets=replace(nets, prefix=prefix))
     yield "layers before the first text shared by the halves", lambda x, hint: shared(x, T, hint)
 
 

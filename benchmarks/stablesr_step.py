@@ -26,9 +26,10 @@ from srcli.engines.runtime.memory_budget import AMPLE
 from srcli.engines.runtime.placement import place_step_networks
 from srcli.engines.stablesr.engine import StableSRDenoiser
 from srcli.engines.stablesr.forecast import count_stablesr_flop, limit_tiles
-from srcli.models.spade import Modulation
+from srcli.models.patches.install import install
+from srcli.models.patches.spade import Modulation
+from srcli.models.patches.text_kv_cache import TextKvCache
 from srcli.models.stock import build_stock
-from srcli.models.text_kv_cache import cache_text_kv
 from srcli.models.time_encoder import TimeEncoder, TimeEncoderShape
 from srcli.sampling.layout import find_cheapest_tiles
 from srcli.sampling.sampler import Tiled
@@ -67,7 +68,7 @@ class Step:
                 TimeEncoderShape() if config is SD21 else TimeEncoderShape(widths=(32, 32, 64, 64), first=32, out=32)
             )
             modulation = Modulation(unet, encoder.shape.out)
-        modulation.attach(unet)
+        install([unet], modulation)
         if device.torch.type != "meta":
             for net in (unet, encoder, modulation):
                 fill(net, device)
@@ -86,7 +87,7 @@ class Step:
 
     def settled(self, device: Device) -> None:
         """From stock networks to what the engine makes of them."""
-        cache_text_kv(self.led.unet)
+        install([self.led.unet], TextKvCache())
         place_step_networks((self.led.unet, self.led.encoder, self.led.modulation), device, AMPLE)
 
     def encoded(self) -> list[Tensor]:
@@ -128,7 +129,7 @@ def flop(work: Callable[[], object]) -> float:
 def counts(config: dict, side: int) -> dict[str, float]:
     step = Step.of(config, Device(torch.device("meta"), torch.float32), side)
     plain = {PLAIN: flop(step.plain)}
-    cache_text_kv(step.led.unet)
+    install([step.led.unet], TextKvCache())
     return plain | {name: flop(work) for name, work in works(step).items()}
 
 

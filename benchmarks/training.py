@@ -23,7 +23,8 @@ from benchmarks.tables import MIB, apart, peak, seconds, table
 from srcli.degrade.chain import degrade_pictures
 from srcli.degrade.draws import SeededDraws
 from srcli.degrade.presets import PRESETS
-from srcli.models.spade import Modulation
+from srcli.models.patches.install import install
+from srcli.models.patches.spade import Modulation
 from srcli.models.time_encoder import TimeEncoder, TimeEncoderShape
 from srcli.train.estimate import estimate_step
 from srcli.train.systems.base import OptimizerSettings, Phase
@@ -60,7 +61,7 @@ def pasd_step(widths: list[int], light: bool) -> PasdStep:
     narrow = [max(32, width * 2 // 5) for width in widths]  # 128 of 320
     vae = AutoencoderKL(**(VAE | {"block_out_channels": [width // 32 * 32 for width in narrow]})).requires_grad_(False)
     paca = new_paca(config, light)
-    paca.attach(unet)
+    install([unet], paca)
     return PasdStep(new_control(unet), paca, unet, vae, ALPHAS, "epsilon")
 
 
@@ -68,7 +69,7 @@ def stablesr_step(widths: list[int]) -> StableSRStep:
     unet = UNet2DConditionModel(**(SD21 | {"block_out_channels": widths})).requires_grad_(False)
     vae = AutoencoderKL(**VAE).requires_grad_(False)
     modulation, encoder = Modulation(unet, TimeEncoderShape().out), TimeEncoder(TimeEncoderShape())
-    modulation.attach(unet)
+    install([unet], modulation)
     return StableSRStep(encoder, modulation, unet, vae, ALPHAS, "epsilon")
 
 

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from benchmarks.tables import MIB, apart, peak, table
 from srcli.models.banded_vae import decode_in_bands, encode_in_bands
-from srcli.models.packed import pack_layers
+from srcli.models.patches.install import install
+from srcli.models.patches.packed import PackedLayers
 from srcli.models.row_bands import Bands, Spilling
 from srcli.threads import default_threads
 
@@ -36,7 +37,8 @@ def network(divide: int, way: str) -> Net:
     if way == TAESD:
         narrow = [64 // divide] * 4
         tiny = AutoencoderTiny(encoder_block_out_channels=narrow, decoder_block_out_channels=narrow)
-        return pack_layers(tiny.eval().requires_grad_(False))
+        install([tiny.eval().requires_grad_(False)], PackedLayers())
+        return tiny
     widths = [width // divide for width in (128, 256, 512, 512)]
     return AutoencoderKL(
         block_out_channels=widths,

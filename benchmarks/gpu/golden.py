@@ -20,11 +20,12 @@ from srcli.engines.runtime.device import Device
 from srcli.engines.runtime.placement import place_network
 from srcli.models import time_encoder
 from srcli.models.control import control_net
-from srcli.models.paca import LightPaca, Paca
-from srcli.models.shared_cfg_prefix import SharedCfgPrefix
+from srcli.models.patches.install import install
+from srcli.models.patches.paca import LightPaca, Paca
+from srcli.models.patches.shared_cfg_prefix import SharedCfgPrefix
+from srcli.models.patches.text_kv_cache import TextKvCache
 from srcli.models.sr3_unet import SR3Shape, SR3UNet, weights_of
 from srcli.models.stock import build_stock
-from srcli.models.text_kv_cache import cache_text_kv
 
 COLUMNS = ["vectors", "precision", "largest difference / largest value", "values"]
 LIMIT = 1e-4  # in float32; the tests hold a CPU to 2e-5
@@ -96,12 +97,10 @@ def pasd(path: Path, device: Device) -> Pairs:
     own = paca.state_dict().keys()
     load(unet, {key: v for key, v in state.items() if key not in own}, device)
     load(paca, {key: v for key, v in state.items() if key in own}, device)
-    paca.attach(unet)
+    install([unet], paca)
     config, state = opened(tiny / kind / "controlnet")
     control = load(control_net(config, state), state, device)
-    for net in (unet, control):
-        cache_text_kv(net)
-    SharedCfgPrefix(unet, control)
+    install((unet, control), TextKvCache(), SharedCfgPrefix())
     where = device.torch, device.dtype
     x, text = given["sample"].to(*where), given["encoder_hidden_states"].to(*where)
     hint = (given["controlnet_cond_u8"].float() / 255).to(*where)

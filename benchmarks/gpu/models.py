@@ -34,8 +34,9 @@ from srcli.engines.stablesr.weights import StableSRNetworks
 from srcli.imaging.picture import Picture
 from srcli.models.cfw import Wrapping
 from srcli.models.control import control_net
-from srcli.models.paca import Paca
-from srcli.models.spade import Modulation
+from srcli.models.patches.install import install
+from srcli.models.patches.paca import Paca
+from srcli.models.patches.spade import Modulation
 from srcli.models.sr3_unet import SR3Shape, build_sr3_unet
 from srcli.models.stock import build_stock
 from srcli.models.time_encoder import TimeEncoder, TimeEncoderShape
@@ -142,7 +143,7 @@ def pasd_loaded(sizes: Sizes, where: torch.device = CPU, dtype: torch.dtype = to
     unet, control = build_stock(UNet2DConditionModel, config), control_net(config, ())
     with torch.device("meta"):
         paca = Paca(config)
-    paca.attach(unet)
+    install([unet], paca)
     for net in (unet, paca, control):
         filled(net, where, dtype)
     return PasdNetworks(unet, paca, control, base(sizes, config["cross_attention_dim"], where, dtype), SCHEDULE, {})
@@ -154,7 +155,7 @@ def stablesr_loaded(sizes: Sizes, where: torch.device = CPU, dtype: torch.dtype 
     with torch.device("meta"):
         encoder, modulation = TimeEncoder(sizes.encoder), Modulation(unet, sizes.encoder.out)
         wrapping = Wrapping({1: widths[1], 2: widths[2]}, sizes.growth, 2)
-    modulation.attach(unet)
+    install([unet], modulation)
     for net in (unet, encoder, modulation, wrapping):
         filled(net, where, dtype)
     variant = replace(VARIANTS["512"], process=sizes.process)

@@ -20,10 +20,11 @@ from srcli.engines.pasd.sampling import BOTH, Nets, PasdDenoiser
 from srcli.engines.runtime.device import Device, allow_tf32
 from srcli.engines.runtime.placement import BYTES_A_LATENT, place_network
 from srcli.models.banded_vae import decode_in_bands
-from srcli.models.compiled import Compiled
+from srcli.models.patches.compiled import Compiled
+from srcli.models.patches.install import install
+from srcli.models.patches.shared_cfg_prefix import SharedCfgPrefix
+from srcli.models.patches.text_kv_cache import TextKvCache
 from srcli.models.row_bands import Bands
-from srcli.models.shared_cfg_prefix import SharedCfgPrefix
-from srcli.models.text_kv_cache import cache_text_kv
 from srcli.sampling.tiling import Tile
 
 # The first that can; cuDNN has no kernel for the widest heads.
@@ -54,13 +55,13 @@ def inputs(device: Device, side: int, batch: int) -> tuple[Tensor, Tensor, list[
 def led(bench: Bench, device: Device) -> PasdDenoiser:
     """The engine's own denoiser, as it is placed on this device."""
     loaded = pasd_loaded(bench.sizes, CPU if bench.small else device.torch, device.dtype)
-    for net in (loaded.unet, loaded.control):
-        cache_text_kv(net)
     steps = loaded.unet, loaded.paca, loaded.control
     for net in steps:
         place_network(net, device)
+    prefix = SharedCfgPrefix()
+    install((loaded.unet, loaded.control), TextKvCache(), prefix)
     text = torch.randn(2, 77, bench.sizes.pasd["cross_attention_dim"], generator=torch.Generator().manual_seed(0))
-    return denoiser(Nets(*steps, device, SharedCfgPrefix(loaded.unet, loaded.control)), text.to(device.torch))
+    return denoiser(Nets(*steps, device, prefix), text.to(device.torch))
 
 
 def half(bench: Bench) -> Device:
@@ -244,7 +245,7 @@ def compiled(bench: Bench) -> Iterator[Row | Failed]:
 
 
 def by_parts(nets: Nets) -> None:
-    Compiled((nets.unet, nets.paca, nets.control))
+    install((nets.unet, nets.paca, nets.control), Compiled())
 
 
 def whole(nets: Nets) -> None:

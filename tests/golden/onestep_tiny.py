@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from srcli.engines.onestep.denoiser import OneStepDenoiser, Strengths
-from srcli.models.low_rank import LowRank
+from srcli.models.patches.install import install
+from srcli.models.patches.low_rank import LowRank
 from srcli.models.stock import build_stock
 from srcli.weights.one_step import (
     OSEDIFF_KIND,
@@ -72,7 +73,7 @@ def semantic(root: Path) -> LowRank:
     """PiSA-SR's semantic part beside the merged UNet."""
     net = unet(root, PISA_KIND)
     beside = LowRank(net, adapter(root, PISA_KIND).changes[SEMANTIC].halves())
-    beside.attach(net)
+    install([net], beside)
     return beside
 
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from srcli.models.control import control_net
-from srcli.models.paca import LightPaca, Paca, PixelAware
+from srcli.models.patches.install import install
+from srcli.models.patches.paca import LightPaca, Paca, PixelAware
 from srcli.models.stock import build_stock
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -55,7 +56,7 @@ def nets(root: Path, kind: str) -> Nets:
     own = paca.state_dict().keys()
     filled(unet, {k: v for k, v in state.items() if k not in own})
     filled(paca, {k: v for k, v in state.items() if k in own})
-    paca.attach(unet)
+    install([unet], paca)
     return Nets(unet, paca, control(root, kind))
 
 

@@ -14,7 +14,9 @@ from tests.golden.cases import ROOT
 from torch import Tensor
 
 from srcli.engines.stablesr.engine import StableSRDenoiser
-from srcli.models import cfw, spade, stock, time_encoder
+from srcli.models import cfw, stock, time_encoder
+from srcli.models.patches import spade
+from srcli.models.patches.install import install
 from srcli.weights.open import load_into
 from srcli.weights.single import convert_unet, convert_vae
 
@@ -88,7 +90,7 @@ def assemble(
     encoder = put(time_encoder.build_time_encoder(own[0]), own[0], source)
     modulation = put(spade.build_modulation(unet, own[1]), own[1], source)
     wrapping = put(cfw.build_cfw(own[2]), own[2], source)
-    modulation.attach(unet)
+    install([unet], modulation)
     for module in (unet, vae, encoder, modulation, wrapping):
         module.eval().requires_grad_(False)
     return StableSR(unet, vae, encoder, modulation, wrapping)

@@ -7,7 +7,7 @@ from diffusers import UNet2DConditionModel
 from tests.golden.cases import Case, each
 
 from srcli.models.control import control_net
-from srcli.models.paca import LightPaca, Paca
+from srcli.models.patches.paca import LightPaca, Paca
 from srcli.models.stock import build_stock
 
 

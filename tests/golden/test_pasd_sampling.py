@@ -15,7 +15,8 @@ from srcli.engines.latent.prompts import TextEncoder
 from srcli.engines.latent.schedulers import build_scheduler, guided_steps
 from srcli.engines.pasd.sampling import BOTH, Nets, PasdDenoiser, draw_initial_latents
 from srcli.engines.runtime.device import Device
-from srcli.models.text_kv_cache import cache_text_kv
+from srcli.models.patches.install import install
+from srcli.models.patches.text_kv_cache import TextKvCache
 from srcli.sampling.noise import AGAIN, POSTERIOR, START, NoiseField
 from srcli.sampling.sampler import Tiled, run_sampler
 from srcli.sampling.tiling import Tile, gaussian_weight, lay_grid
@@ -94,7 +95,7 @@ def denoiser(case: Case, timesteps: Tensor) -> PasdDenoiser:
     notes, given = case.notes, case.tensors
     parts = nets(case.root, notes["kind"])
     for net in (parts.unet, parts.control):
-        cache_text_kv(net)
+        install([net], TextKvCache())
     text = torch.cat([given["negative_prompt_embeds"], given["prompt_embeds"]])
     guidance, strength = float(notes["guidance_scale"]), float(notes["conditioning_scale"])
     return PasdDenoiser(Nets(*parts, FP32), text, guidance, strength, guided_steps(timesteps, None))

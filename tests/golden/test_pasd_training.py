@@ -15,6 +15,7 @@ from tests.golden.pasd_models import nets, opened, text_parts, vae
 from tests.golden.trained import check_gradients, check_norms, check_weights
 from torch import Tensor, nn
 
+from srcli.models.patches.install import install
 from srcli.models.stock import build_stock
 from srcli.train.pairs import enlarge_small, grey_condition
 from srcli.train.systems.diffusion import cumulated_alphas
@@ -32,7 +33,7 @@ def step_of(case: Case) -> PasdStep:
     for module in unet.modules():
         module._forward_hooks.clear()
         module._forward_pre_hooks.clear()
-    paca.attach(unet)
+    install([unet], paca)
     paca.requires_grad_(True)
     control.requires_grad_(True)
     folder = "base" if case.notes["prediction"] == "eps" else "pasd_color"
@@ -166,7 +167,7 @@ def test_a_zero_start_changes_nothing(light: bool) -> None:
     x, t, text = torch.randn(1, 4, 8, 8), torch.tensor([7]), torch.randn(1, 77, 32)
     plain = unet(x, t, text).sample
     paca, control = new_paca(unet.config, light, zero=True), new_control(unet, (8, 12, 16, 24))
-    paca.attach(unet)
+    install([unet], paca)
     with torch.no_grad():
         down, middle = control(x, t, text, torch.rand(1, 3, 64, 64), return_dict=False)
         with paca.attending(down):

@@ -23,8 +23,8 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from srcli.models.banded_vae import decode_in_bands, encode_in_bands
 from srcli.models.cfw import keep_features
+from srcli.models.patches.spade import our_path
 from srcli.models.row_bands import Bands
-from srcli.models.spade import our_path
 from srcli.models.time_encoder import embed_step
 from srcli.weights.single import convert_open_clip
 

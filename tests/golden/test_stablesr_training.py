@@ -5,7 +5,7 @@ from tests.golden.stablesr_tiny import UNET, led, tiny
 from torch import nn
 from torch.nn.functional import mse_loss
 
-from srcli.models.spade import our_path
+from srcli.models.patches.spade import our_path
 from srcli.sampling.ancestral import compute_sqrt_alpha_bar, scaled_linear
 
 LOSS, GRADIENT = 1e-5, 1e-3

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from srcli.models import lpips as lpips_model
 from srcli.models.cfw import Wrapping
+from srcli.models.patches.install import install
+from srcli.models.patches.spade import Modulation, our_path
 from srcli.models.patchgan import PatchGan, initialize_weights
-from srcli.models.spade import Modulation, our_path
 from srcli.models.time_encoder import TimeEncoder
 from srcli.sampling.ancestral import scaled_linear
 from srcli.train.systems.cfw_step import (
@@ -40,7 +41,7 @@ def diffusion_step(case: Case) -> StableSRStep:
     unet, encoder, modulation = (copy.deepcopy(net) for net in (model.unet, model.encoder, model.modulation))
     for module in unet.modules():
         module._forward_hooks.clear()
-    modulation.attach(unet)
+    install([unet], modulation)
     for net in (encoder, modulation):
         net.requires_grad_(True)
     alphas = (1 - scaled_linear()).cumprod(0).float()

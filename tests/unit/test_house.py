@@ -87,6 +87,15 @@ def test_models_never_read_a_file(path):
     assert called & OPENERS == set()
 
 
+CHANGES = re.compile(r"register_forward_|\.forward = |[\"']forward[\"']\]|\.set_(attn_)?processor\(|\.patch_layers\(")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_networks_are_changed_by_patches_alone(path):
+    if path.parent != ROOT / "models" / "patches":
+        assert CHANGES.findall(path.read_text(encoding="utf-8")) == []
+
+
 def test_the_command_line_loads_no_heavy_library():
     code = "import sys, srcli.cli; print(*(m for m in ('torch', 'diffusers', 'transformers') if m in sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

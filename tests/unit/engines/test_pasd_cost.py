@@ -12,8 +12,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from srcli.engines.pasd.forecast import DEEP, EMBEDDED, count_pasd_flop, outer_cost
 from srcli.models.control import control_net
-from srcli.models.deepcache import capture_deep_features, count_outer_residuals, run_outer_layers
-from srcli.models.paca import Paca
+from srcli.models.patches.deepcache import DeepFeatures, count_outer_residuals, run_outer_layers
+from srcli.models.patches.install import install
+from srcli.models.patches.paca import Paca
 from srcli.models.stock import build_stock
 from srcli.sampling.layout import Limits, find_cheapest_tiles
 from srcli.sampling.tiling import Tile, lay_grid
@@ -32,12 +33,13 @@ def test_the_cost_model_is_what_the_full_networks_compute(side):
     control = control_net(read("pasd_controlnet.config"), read("pasd_controlnet.keys"))
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counted:
         paca = Paca(read("pasd_unet.config"))
-        paca.attach(unet)
+        install([unet], paca)
         x, t, text, hint = torch.empty(1, 4, side, side), torch.tensor([5]), torch.empty(1, 77, 768), 8 * side
         down, mid = control(x, t, text, torch.empty(1, 3, hint, hint), return_dict=False)
-        with paca.attending(down), capture_deep_features(unet) as deep:
+        features = DeepFeatures()
+        with paca.attending(down), install([unet], features):
             unet(x, t, text, down_block_additional_residuals=down, mid_block_additional_residual=mid)
-        whole = counted.get_total_flops()
+        whole, deep = counted.get_total_flops(), features.found
         with paca.attending(down):
             run_outer_layers(unet, x, t, text, deep[0], down)
     assert count_pasd_flop(side * side) == pytest.approx(whole, rel=0.005)

@@ -11,10 +11,11 @@ from tests.golden.pasd_models import nets as official
 
 from srcli.engines.pasd.sampling import Nets, PasdDenoiser
 from srcli.engines.runtime.device import Device
-from srcli.models.attention import by_rows, compute_attention
-from srcli.models.packed import can_pack, pack_layers
-from srcli.models.shared_cfg_prefix import SharedCfgPrefix
-from srcli.models.text_kv_cache import cache_text_kv
+from srcli.models.patches.install import install
+from srcli.models.patches.packed import PackedLayers, can_pack
+from srcli.models.patches.row_attention import RowAttention, compute_attention
+from srcli.models.patches.shared_cfg_prefix import SharedCfgPrefix
+from srcli.models.patches.text_kv_cache import TextKvCache
 from srcli.sampling.sampler import Tiled
 from srcli.sampling.tiling import Tile
 
@@ -49,8 +50,9 @@ def run(led: PasdDenoiser) -> torch.Tensor:
 @pytest.mark.parametrize("kind", KINDS)
 def test_shared_layers_compute_the_same(kind):
     plain, saving = made(kind), made(kind)
-    nets = saving.nets
-    shared = Nets(nets.unet, nets.paca, nets.control, nets.device, SharedCfgPrefix(nets.unet, nets.control))
+    nets, prefix = saving.nets, SharedCfgPrefix()
+    install([nets.unet, nets.control], prefix)
+    shared = Nets(nets.unet, nets.paca, nets.control, nets.device, prefix)
     result = run(PasdDenoiser(shared, saving.text, saving.guidance, saving.strength, saving.guided_at))
     torch.testing.assert_close(result, run(plain), **CLOSE)
 
@@ -59,7 +61,8 @@ def test_the_second_half_is_worked_out_again_where_halves_may_differ():
     nets = made("pasd").nets
     x, seen = torch.cat([inputs()[0], -inputs()[0]]), []
     nets.unet.conv_in.register_forward_hook(lambda _layer, _args, out: seen.append(out))
-    prefix = SharedCfgPrefix(nets.unet)
+    prefix = SharedCfgPrefix()
+    install([nets.unet], prefix)
     with torch.inference_mode():
         nets.unet.conv_in(x)
         with prefix.equal_halves():
@@ -72,8 +75,7 @@ def test_the_second_half_is_worked_out_again_where_halves_may_differ():
 @pytest.mark.parametrize("kind", KINDS)
 def test_remembered_texts_give_the_same_bits(kind):
     plain, saving = made(kind), made(kind)
-    for net in (saving.nets.unet, saving.nets.control):
-        cache_text_kv(net)
+    install([saving.nets.unet, saving.nets.control], TextKvCache())
     assert torch.equal(run(saving), run(plain))
     assert torch.equal(run(saving), run(plain))
 
@@ -88,8 +90,7 @@ def test_a_kept_embedding_gives_the_same_bits():
 @pytest.mark.parametrize("kind", KINDS)
 def test_packed_weights_compute_the_same(kind):
     plain, saving = made(kind), made(kind)
-    for net in (saving.nets.unet, saving.nets.paca, saving.nets.control):
-        pack_layers(net)
+    install([saving.nets.unet, saving.nets.paca, saving.nets.control], PackedLayers())
     expected = run(plain)
     torch.testing.assert_close(run(saving), expected, **CLOSE)
     torch.testing.assert_close(run(saving), expected, **CLOSE)
@@ -98,7 +99,7 @@ def test_packed_weights_compute_the_same(kind):
 @pytest.mark.skipif(not can_pack(), reason="this torch has no oneDNN")
 def test_packing_gives_the_plain_weights_up():
     led = made("pasd")
-    pack_layers(led.nets.unet)
+    install([led.nets.unet], PackedLayers())
     run(led)
     assert led.nets.unet.conv_in.weight is None
     assert led.nets.unet.mid_block.resnets[0].conv1.weight is None
@@ -106,10 +107,9 @@ def test_packing_gives_the_plain_weights_up():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_attention_by_rows_computes_the_same(kind, monkeypatch):
-    monkeypatch.setattr("srcli.models.attention.FEW", 1)
+    monkeypatch.setattr("srcli.models.patches.row_attention.FEW", 1)
     plain, saving = made(kind), made(kind)
-    for net in (saving.nets.unet, saving.nets.paca, saving.nets.control):
-        by_rows(net)
+    install([saving.nets.unet, saving.nets.paca, saving.nets.control], RowAttention())
     torch.testing.assert_close(run(saving), run(plain), **CLOSE)
 
 

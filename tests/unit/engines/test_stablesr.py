@@ -19,7 +19,7 @@ from srcli.engines.stablesr.spec import SPEC
 from srcli.engines.stablesr.weights import build_from_weights, open_stablesr
 from srcli.errors import InputError, WeightsError
 from srcli.imaging.picture import Picture
-from srcli.models import spade
+from srcli.models.patches import spade
 from srcli.pipeline import EnginePipeline
 from srcli.sampling.tiling import filled_up
 from srcli.settings import ModelChoice, Prompt, Sampling, Size

@@ -14,7 +14,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from srcli.engines.runtime.placement import BYTES_A_LATENT
 from srcli.engines.stablesr.engine import StableSRDenoiser
 from srcli.engines.stablesr.forecast import count_stablesr_flop
-from srcli.models import spade, time_encoder
+from srcli.models import time_encoder
+from srcli.models.patches import spade
+from srcli.models.patches.install import install
 from srcli.models.stock import build_stock
 
 MANIFEST = HERE / "stablesr" / "manifest"
@@ -29,7 +31,7 @@ def test_the_cost_model_is_what_the_full_networks_compute(side):
     unet = build_stock(UNet2DConditionModel, unet_config(config["unet_config"]["params"]))
     modulation = spade.build_modulation(unet, spade.modulation_state(under(state, UNET)))
     encoder = time_encoder.build_time_encoder(under(state, "structcond_stage_model."))
-    modulation.attach(unet)
+    install([unet], modulation)
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counted:
         x, t = torch.empty(1, 4, side, side), torch.tensor(5)
         StableSRDenoiser(unet, encoder, modulation, torch.empty(1, 77, 1024))(x, t, x)

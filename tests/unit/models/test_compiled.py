@@ -10,8 +10,9 @@ from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
-from srcli.models.compiled import Compiled, find_compilable
-from srcli.models.text_kv_cache import TextKvCache
+from srcli.models.patches.compiled import Compiled, find_compilable
+from srcli.models.patches.install import install
+from srcli.models.patches.text_kv_cache import TextKvProcessor
 
 
 class Net(nn.Module):
@@ -23,7 +24,7 @@ class Net(nn.Module):
         self.plain, self.hooked = (ResnetBlock2D(in_channels=32, temb_channels=8) for _ in range(2))
         self.hooked.conv2.register_forward_hook(lambda _site, _args, out: 3 * out)
         self.text = BasicTransformerBlock(32, 2, 16, cross_attention_dim=8)
-        self.text.attn2.set_processor(TextKvCache())
+        self.text.attn2.set_processor(TextKvProcessor())
         self.requires_grad_(False)
 
     def forward(self, x: Tensor, text: Tensor) -> Tensor:
@@ -52,7 +53,7 @@ def test_compiled_parts_give_the_same_and_another_text_compiles_nothing_anew(sai
         return graph.forward
 
     quick = deepcopy(plain)
-    Compiled([quick], backend)
+    install([quick], Compiled(backend))
     for seed in (1, 1, 2):
         given = inputs(seed)
         torch.testing.assert_close(quick(*given), plain(*given), rtol=1e-6, atol=1e-6)
@@ -64,7 +65,7 @@ def test_compiled_parts_give_the_same_and_another_text_compiles_nothing_anew(sai
 
 def test_a_part_with_a_hook_inside_is_left_out():
     net = Net()
-    assert list(find_compilable([net])) == [net.plain, net.text]
+    assert list(find_compilable(net)) == [net.plain, net.text]
 
 
 @torch.inference_mode()
@@ -76,7 +77,7 @@ def test_what_fails_in_compiling_is_said_once_and_the_result_is_the_same(said):
         raise RuntimeError("no\ncompiler here")
 
     quick, given = deepcopy(plain), inputs(1)
-    Compiled([quick], backend)
+    install([quick], Compiled(backend))
     assert torch.equal(quick(*given), plain(*given))
     assert torch.equal(quick(*given), plain(*given))
     assert len(tried) == len(said) == 1
@@ -90,7 +91,7 @@ def test_memory_that_runs_out_is_left_to_others(said):
     def backend(_graph, _inputs):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    Compiled([quick], backend)
+    install([quick], Compiled(backend))
     with pytest.raises(Exception, match="out of memory"):
         quick(*inputs(1))
     assert not said

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from srcli.models.control import control_net
-from srcli.models.paca import LightPaca, Paca, PixelAware
+from srcli.models.patches.install import install
+from srcli.models.patches.paca import LightPaca, Paca, PixelAware
 from srcli.models.stock import build_stock, skip_widths
 
 CONFIG = {
@@ -66,7 +67,7 @@ def test_with_its_outputs_at_zero_the_result_is_the_bases_own(
     x, text = torch.randn(batch, 4, height, width), torch.randn(batch, 5, 8)
     own = unet(x, 7, text).sample
     loud, mute = adapter(form), quiet(adapter(form))
-    mute.attach(unet), loud.attach(unet)
+    install([unet], mute, loud)
     torch.testing.assert_close(led(unet, mute, x, text, 0.0), own)
     assert not torch.allclose(led(unet, mute, x, text, 1.0), own)
     assert not torch.allclose(led(unet, loud, x, text, 0.0), own)
@@ -76,9 +77,9 @@ def test_with_its_outputs_at_zero_the_result_is_the_bases_own(
 def test_two_adapters_in_one_base_do_not_meet(unet: UNet2DConditionModel) -> None:
     x, text = torch.randn(1, 4, 4, 4), torch.randn(1, 5, 8)
     first = adapter(Paca)
-    first.attach(unet)
+    install([unet], first)
     before = led(unet, first, x, text, 1.0)
-    adapter(LightPaca).attach(unet)
+    install([unet], adapter(LightPaca))
     torch.testing.assert_close(led(unet, first, x, text, 1.0), before)
 
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from srcli.models import sr3_unet, time_encoder
-from srcli.models.shared_cfg_prefix import SharedCfgPrefix
+from srcli.models.patches.install import install
+from srcli.models.patches.shared_cfg_prefix import SharedCfgPrefix
 
 
 @pytest.mark.parametrize("side", [1, 2])
@@ -37,7 +38,8 @@ def test_rows_of_attention_are_aligned_also_where_there_is_one_position(kind, si
 def test_the_shared_prefix_keeps_channels_last():
     net = nn.Module()
     net.conv_in, net.down_blocks = nn.Conv2d(4, 8, 3, padding=1).to(memory_format=torch.channels_last), [nn.Module()]
-    prefix = SharedCfgPrefix(net)
+    prefix = SharedCfgPrefix()
+    install([net], prefix)
     x = torch.randn(1, 4, 6, 6).to(memory_format=torch.channels_last)
     both = torch.cat([x, x])
     with prefix.equal_halves():

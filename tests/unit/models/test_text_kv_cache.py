@@ -7,19 +7,20 @@ from diffusers import UNet2DConditionModel
 from tests.unit.models.test_paca import CONFIG, random
 from torch import nn
 
+from srcli.models.patches.install import install
+from srcli.models.patches.text_kv_cache import TextKvCache, TextKvProcessor
 from srcli.models.stock import build_stock
-from srcli.models.text_kv_cache import TextKvCache, cache_text_kv
 
 
-def memories(net: nn.Module) -> list[TextKvCache]:
-    return [processor for processor in net.attn_processors.values() if isinstance(processor, TextKvCache)]
+def memories(net: nn.Module) -> list[TextKvProcessor]:
+    return [processor for processor in net.attn_processors.values() if isinstance(processor, TextKvProcessor)]
 
 
 def test_the_numbers_are_the_stock_ones() -> None:
     unet = random(build_stock(UNet2DConditionModel, CONFIG))
     x, text, other = torch.randn(2, 4, 5, 6), torch.randn(2, 7, 8), torch.randn(2, 9, 8)
     stock = [unet(x, 3, t).sample for t in (text, other)]
-    cache_text_kv(unet)
+    install([unet], TextKvCache())
     for _ in range(2):
         assert torch.equal(unet(x, 3, text).sample, stock[0])
         assert torch.equal(unet(x, 3, other).sample, stock[1])
@@ -27,7 +28,7 @@ def test_the_numbers_are_the_stock_ones() -> None:
 
 def test_keys_and_values_are_worked_out_once_and_go_with_the_text() -> None:
     unet = random(build_stock(UNet2DConditionModel, CONFIG))
-    cache_text_kv(unet)
+    install([unet], TextKvCache())
     calls = []
     for name, layer in unet.named_modules():
         if name.endswith(("attn2.to_k", "attn2.to_v")):

@@ -11,7 +11,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
-from srcli.models.low_rank import LowRank
+from srcli.models.patches.low_rank import LowRank
 from srcli.sampling.tiling import Tile
 
 

@@ -18,7 +18,8 @@ from srcli.engines.latent.prompt_cache import PromptEncoder
 from srcli.engines.onestep.spec import BASE, GDPO, PISA, VARIANTS, OneStepVariant, find_onestep_variant
 from srcli.engines.runtime.device import Device
 from srcli.errors import WeightsError
-from srcli.models.low_rank import LowRank
+from srcli.models.patches.install import install
+from srcli.models.patches.low_rank import LowRank
 from srcli.models.stock import build_stock
 from srcli.settings import ModelChoice
 from srcli.weights.families import detect_family, family_of_width, require_family
@@ -105,7 +106,7 @@ def _open_merged(base: Located, adapter: OneStepAdapter) -> tuple[UNet2DConditio
         for part in (PIXEL, SEMANTIC):
             apply_changes(adapter.changes[part], unet, "unet")
         beside = LowRank(unet, adapter.changes[SEMANTIC].halves())
-        beside.attach(unet)
+        install([unet], beside)
         return unet, vae, beside
     apply_changes(adapter.changes[UNET_PART], unet, "unet")
     apply_changes(adapter.changes[VAE_PART], vae.float(), "vae")

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from srcli.engines.latent.schedulers import apply_guidance, diffuse_latents, scale_initial_latents
 from srcli.engines.runtime.device import Device
-from srcli.models.deepcache import capture_deep_features, count_outer_residuals, run_outer_layers
-from srcli.models.paca import PixelAware
-from srcli.models.shared_cfg_prefix import SharedCfgPrefix
+from srcli.models.patches.deepcache import DeepFeatures, count_outer_residuals, run_outer_layers
+from srcli.models.patches.install import install
+from srcli.models.patches.paca import PixelAware
+from srcli.models.patches.shared_cfg_prefix import SharedCfgPrefix
 from srcli.sampling.hint import to_unit_float
 from srcli.sampling.noise import AGAIN, START, NoiseField
 from srcli.sampling.tiling import Tile
@@ -95,9 +96,10 @@ class PasdDenoiser:
         key, kept = (where and tuple(where), texts.start, texts.stop), self._kept(self.feature_source_step[float(t)])
         if key in kept:
             return self._around(kept[key], given, here, text).to(x.dtype)
-        with capture_deep_features(self.nets.unet) as found:
+        deep = DeepFeatures()
+        with install([self.nets.unet], deep):
             out, down = self._whole(given, here, text, embedding)
-        kept[key] = Deep.of(found[0], down[: count_outer_residuals(self.nets.unet)])
+        kept[key] = Deep.of(deep.found[0], down[: count_outer_residuals(self.nets.unet)])
         return out.to(x.dtype)
 
     def _kept(self, feature_source_step: float) -> dict[tuple[object, ...], Deep]:

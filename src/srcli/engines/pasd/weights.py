@@ -27,7 +27,8 @@ from srcli.engines.latent.schedulers import ends_in_noise
 from srcli.engines.pasd.spec import BASE, COLOR, adapter_name
 from srcli.errors import WeightsError
 from srcli.models.control import control_net
-from srcli.models.paca import LightPaca, Paca, PixelAware
+from srcli.models.patches.install import install
+from srcli.models.patches.paca import LightPaca, Paca, PixelAware
 from srcli.models.stock import build_stock
 from srcli.settings import ModelChoice
 from srcli.weights.blend import blend_unet
@@ -115,7 +116,7 @@ def open_pasd(choice: ModelChoice, store: Store, dtype: torch.dtype | None = Non
     schedule = adapter.schedule()
     if choice.variant == COLOR:
         _check_color_schedule(adapter, schedule)
-    paca.attach(unet)
+    install([unet], paca)
     return PasdNetworks(unet, paca, open_control(adapter, dtype), base, schedule or base.schedule, made_of)
 
 

@@ -12,7 +12,8 @@ from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 from srcli.engines.runtime.device import Device
 from srcli.engines.runtime.memory_budget import Placement
 from srcli.engines.runtime.oom_fallback import MemorySavings
-from srcli.models.compiled import Compiled
+from srcli.models.patches.compiled import Compiled
+from srcli.models.patches.install import install
 from srcli.weights.places import find_places
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ class DeferredCompile:
             return
         _keep()
         log.info("compiling from here on: a tile's shape that is new takes minutes, once")
-        Compiled(self._nets)
+        install(self._nets, Compiled())
 
 
 def _keep() -> None:

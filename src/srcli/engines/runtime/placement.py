@@ -12,8 +12,9 @@ from torch import nn
 
 from srcli.engines.runtime.device import Device
 from srcli.engines.runtime.memory_budget import MemoryNeed, Placement, count_weight_bytes
-from srcli.models.attention import by_rows
-from srcli.models.packed import pack_layers
+from srcli.models.patches.install import install
+from srcli.models.patches.packed import PackedLayers
+from srcli.models.patches.row_attention import RowAttention
 
 BYTES_A_LATENT = 1 << 16  # activations of both halves of a guided call, in half precision
 
@@ -49,8 +50,7 @@ def place_step_networks(nets: Iterable[nn.Module], device: Device, placement: Pl
     for net in nets:
         place_network(net, device, placement=placement)
         if device.torch.type == "cpu":
-            by_rows(net)
-            pack_layers(net)
+            install([net], RowAttention(), PackedLayers())
 
 
 @contextmanager

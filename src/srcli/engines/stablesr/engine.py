@@ -27,8 +27,9 @@ from srcli.engines.stablesr.spec import SPEC
 from srcli.engines.stablesr.weights import StableSRNetworks, open_stablesr
 from srcli.models.banded_vae import After
 from srcli.models.cfw import keep_features
-from srcli.models.spade import Modulation
-from srcli.models.text_kv_cache import cache_text_kv
+from srcli.models.patches.install import install
+from srcli.models.patches.spade import Modulation
+from srcli.models.patches.text_kv_cache import TextKvCache
 from srcli.models.time_encoder import TimeEncoder
 from srcli.sampling.ancestral import Ancestral, scaled_linear
 from srcli.sampling.hint import to_unit_float
@@ -100,11 +101,11 @@ class StableSREngine:
 
     @classmethod
     def of(cls, loaded: StableSRNetworks, device: Device) -> StableSREngine:
-        cache_text_kv(loaded.unet)
         steps, base = (loaded.unet, loaded.encoder, loaded.modulation), loaded.base
         need = network_memory_need("StableSR", steps, (base.vae, base.text_encoder), device.dtype)
         placement = plan_placement(need, device)
         place_step_networks(steps, device, placement)
+        install([loaded.unet], TextKvCache())
         texts = TextEncoder.of(base.tokenizer, base.text_encoder, device, placement)
         return cls(loaded, Codec.of(base.vae, need.beside(placement, device), placement), texts, device, placement)
 

@@ -37,7 +37,9 @@ from srcli.engines.stablesr.spec import (
     find_stablesr_variant,
 )
 from srcli.errors import WeightsError
-from srcli.models import cfw, spade, time_encoder
+from srcli.models import cfw, time_encoder
+from srcli.models.patches import spade
+from srcli.models.patches.install import install
 from srcli.models.stock import build_stock
 from srcli.settings import ModelChoice
 from srcli.weights.families import LDM_UNET, LDM_VAE, detect_family
@@ -152,7 +154,7 @@ def open_stablesr(choice: ModelChoice, store: Store, dtype: torch.dtype | None =
     modulation = load_into(build_from_weights(adapter.path, spade.build_modulation, unet, state), state, adapter.path)
     loras = merge_loras(choice, store, unet, base.text_encoder, _family(adapter.path if own else base.source))
     unet.to(dtype=dtype)
-    modulation.attach(unet)
+    install([unet], modulation)
     fusion = FusionLayers(adapter.fusion, choice, store)
     made_of = {**adapter.located.provenance(), **base.made_of, **loras}
     return StableSRNetworks(unet, encoder, modulation, base, variant, fusion, made_of)

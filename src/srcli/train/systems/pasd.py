@@ -16,7 +16,8 @@ from srcli.engines.latent.bases import read_tensors
 from srcli.engines.latent.schedulers import build_scheduler
 from srcli.engines.pasd.weights import FORMS, PasdAdapter, net_config, open_control
 from srcli.errors import InputError, WeightsError
-from srcli.models.paca import PixelAware
+from srcli.models.patches.install import install
+from srcli.models.patches.paca import PixelAware
 from srcli.settings import ModelChoice
 from srcli.train.pairs import DegradedPairs, GrayPairs, PairMaker
 from srcli.train.systems.base import Batch, OptimizerSettings, Phase, SampleNoise
@@ -68,7 +69,7 @@ class PasdSystem:
         base = frozen.base
         self._schedule = base.schedule
         self._prompts = FrozenPromptEncoder(base.tokenizer, base.text_encoder)
-        paca.attach(frozen.unet)
+        install([frozen.unet], paca)
         for net in (paca, control):
             net.requires_grad_(True).train()
         if settings.checkpointing:

@@ -9,7 +9,7 @@ from diffusers import ControlNetModel, UNet2DConditionModel
 from torch import nn
 
 from srcli.models.control import Conditioning
-from srcli.models.paca import LightPaca, Paca, PixelAware
+from srcli.models.patches.paca import LightPaca, Paca, PixelAware
 from srcli.models.rrdb import initialize_rrdb
 
 EMBEDDING_WIDTHS = (16, 32, 96, 256)

@@ -13,7 +13,7 @@ from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, l1_loss, mse_loss
 
-from srcli.models.paca import PixelAware
+from srcli.models.patches.paca import PixelAware
 from srcli.train.systems.diffusion import add_noise, prediction_target, sample_latents
 
 COLOR_WEIGHT = 0.003
@@ -44,7 +44,7 @@ class PasdStep(nn.Module):
         prediction: str,
         color_weight: float = 0.0,
     ) -> None:
-        """`paca` is attached to `unet` already. A `color_weight` above 0 rewards colourful predictions (colorizing)."""
+        """`paca` is installed in `unet` already. A `color_weight` above 0 rewards colourful predictions (colorizing)."""
         super().__init__()
         self.control, self.paca = control, paca
         self._frozen = (unet, vae)

@@ -14,7 +14,9 @@ from srcli.degrade.settings import Degradation
 from srcli.engines.latent.schedulers import build_scheduler
 from srcli.engines.stablesr.weights import ENCODER, StableSRAdapter
 from srcli.errors import InputError
-from srcli.models import spade, time_encoder
+from srcli.models import time_encoder
+from srcli.models.patches import spade
+from srcli.models.patches.install import install
 from srcli.settings import ModelChoice
 from srcli.train.pairs import DegradedPairs, PairMaker
 from srcli.train.systems.base import Batch, OptimizerSettings, Phase, SampleNoise
@@ -67,7 +69,7 @@ class StableSRSystem:
         prediction = str(base.schedule.get("prediction_type", "epsilon"))
         self._schedule = {**SCHEDULE, "prediction_type": prediction}
         self._prompts = FrozenPromptEncoder(base.tokenizer, base.text_encoder)
-        modulation.attach(frozen.unet)
+        install([frozen.unet], modulation)
         for net in (encoder, modulation):
             net.requires_grad_(True).train()
         if settings.checkpointing:

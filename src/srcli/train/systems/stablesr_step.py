@@ -10,7 +10,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from srcli.models.spade import Modulation
+from srcli.models.patches.spade import Modulation
 from srcli.models.time_encoder import TimeAttention, TimeEncoder, TimeResidualBlock
 from srcli.train.systems.diffusion import add_noise, prediction_target, sample_latents
 

@@ -1,4 +1,4 @@
-"""What both halves of a guided batch have in common: all that comes before the first attention to a text."""
+"""Computes once what both halves of a guided batch share: everything before the first attention to a text."""
 
 from __future__ import annotations
 
@@ -7,18 +7,21 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from diffusers import ControlNetModel, UNet2DConditionModel
 from torch import Tensor, nn
+
+from srcli.models.patches.changes import Undo, replace_forward
 
 
 class SharedCfgPrefix:
-    """The first layers of some networks, which work on one half of a batch while its halves are known to be equal."""
+    """Lets the first layers work on one half of a batch while both halves are known to be equal."""
 
-    def __init__(self, *nets: UNet2DConditionModel | ControlNetModel) -> None:
+    def __init__(self) -> None:
         self.twice = False
-        for net in nets:
-            for layer in _before_text(net):
-                layer.forward = self._once(layer.forward)
+
+    def patch_layers(self, net: nn.Module) -> Iterator[Undo]:
+        """Wrap the layers before the first text attention of a UNet or ControlNet."""
+        for layer in _before_text(net):
+            yield replace_forward(layer, self._once(layer.forward))
 
     @contextmanager
     def equal_halves(self) -> Iterator[None]:
@@ -40,11 +43,11 @@ class SharedCfgPrefix:
 
 
 def _first(value: Any) -> Any:
-    """The first half of a batch; what is no batch stays."""
+    """The first half of a batch; other values stay as they are."""
     return value[: len(value) // 2] if isinstance(value, Tensor) and value.ndim > 1 else value
 
 
-def _before_text(net: UNet2DConditionModel | ControlNetModel) -> list[nn.Module]:
+def _before_text(net: Any) -> list[nn.Module]:
     block = net.down_blocks[0]
     if not getattr(block, "attentions", None):
         return [net.conv_in]

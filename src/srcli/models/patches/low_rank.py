@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, linear
 
+from srcli.models.patches.changes import Undo
+
 
 class LowRankLayer(nn.Module):
     """What one layer's change adds to its output: up(down(x))."""
@@ -38,10 +40,10 @@ class LowRank(nn.Module):
         layers = (LowRankLayer(net.get_submodule(path), *halves[path]) for path in self._paths)
         self.layers = nn.ModuleList(layers)
 
-    def attach(self, net: nn.Module) -> None:
+    def patch_layers(self, net: nn.Module) -> Iterator[Undo]:
         """Let the network's layers add the changes."""
         for path, change in zip(self._paths, self.layers, strict=True):
-            net.get_submodule(path).register_forward_hook(self._adding(change))
+            yield net.get_submodule(path).register_forward_hook(self._adding(change)).remove
 
     @contextmanager
     def at(self, strengths: Tensor) -> Iterator[None]:

@@ -16,6 +16,8 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
+from srcli.models.patches.changes import Undo
+
 HIDDEN = 128
 PER_BLOCK = 3  # official indices that one diffusers block holds
 ROOTS = {"input_blocks": "down_blocks", "middle_block": "mid_block", "output_blocks": "up_blocks"}
@@ -58,11 +60,11 @@ class Modulation(nn.Module):
         finally:
             self._maps = None
 
-    def attach(self, unet: UNet2DConditionModel) -> None:
-        """Enter `unet`, for good."""
+    def patch_layers(self, net: nn.Module) -> Iterator[Undo]:
+        """Follow the second convolution of each residual block of a UNet."""
         for path, level in self.sites.items():
-            spade = self.get_submodule(f"{path}.spade")
-            unet.get_submodule(f"{path}.conv2").register_forward_hook(partial(self._modulate, spade, level))
+            hook = partial(self._modulate, self.get_submodule(f"{path}.spade"), level)
+            yield net.get_submodule(f"{path}.conv2").register_forward_hook(hook).remove
 
     def _modulate(self, spade: nn.Module, level: int, _site: nn.Module, _args: object, out: Tensor) -> Any:
         return out if self._maps is None else spade(out, self._maps[level])

@@ -6,15 +6,16 @@ forward hooks, so one of them fits under any base, and its `state_dict()` is tha
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from diffusers import Transformer2DModel, UNet2DConditionModel
+from diffusers import Transformer2DModel
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
+from srcli.models.patches.changes import Undo
 from srcli.models.stock import heads_by_level, skip_widths
 
 
@@ -36,8 +37,8 @@ class PixelAware(nn.Module):
         finally:
             self._residuals = None
 
-    def attach(self, unet: UNet2DConditionModel) -> None:
-        """Enter `unet`, for good."""
+    def patch_layers(self, net: nn.Module) -> Iterator[Undo]:
+        """Follow the decoder layers of a UNet."""
         raise NotImplementedError
 
     def _context(self, index: int) -> Tensor | None:
@@ -55,13 +56,14 @@ class Paca(PixelAware):
             block.pixel_attentions = nn.ModuleList(_transformer(config, width, count, context) for context in widths)
             self.up_blocks.append(block)
 
-    def attach(self, unet: UNet2DConditionModel) -> None:
-        index = _count(unet)
-        for block, own in zip(unet.up_blocks, self.up_blocks, strict=True):
+    def patch_layers(self, net: nn.Module) -> Iterator[Undo]:
+        blocks: Any = net.up_blocks
+        index = _count(blocks)
+        for block, own in zip(blocks, self.up_blocks, strict=True):
             sites = getattr(block, "attentions", block.resnets)
             for site, attention in zip(sites, own.pixel_attentions, strict=True):
                 index -= 1
-                site.register_forward_hook(partial(self._attend, attention, index))
+                yield site.register_forward_hook(partial(self._attend, attention, index)).remove
 
     def _attend(self, attention: nn.Module, index: int, _site: nn.Module, _args: object, out: Any) -> Any:
         context = self._context(index)
@@ -85,16 +87,17 @@ class LightPaca(PixelAware):
                 block.attentions = nn.ModuleList(_Extra(width, count, context, linear) for context in widths)
             self.up_blocks.append(block)
 
-    def attach(self, unet: UNet2DConditionModel) -> None:
-        index = _count(unet)
-        for block, own in zip(unet.up_blocks, self.up_blocks, strict=True):
+    def patch_layers(self, net: nn.Module) -> Iterator[Undo]:
+        blocks: Any = net.up_blocks
+        index = _count(blocks)
+        for block, own in zip(blocks, self.up_blocks, strict=True):
             extras = getattr(own, "attentions", [None] * len(block.resnets))
             for layer, extra in enumerate(extras):
                 index -= 1
                 if extra is not None:
                     inner = block.attentions[layer].transformer_blocks[0]
-                    inner.norm2.register_forward_pre_hook(partial(self._remember, extra))
-                    inner.attn2.register_forward_hook(partial(self._attend, extra, index))
+                    yield inner.norm2.register_forward_pre_hook(partial(self._remember, extra)).remove
+                    yield inner.attn2.register_forward_hook(partial(self._attend, extra, index)).remove
 
     def _remember(self, extra: _Extra, _norm: nn.Module, args: tuple[Tensor, ...]) -> None:
         """Text attention's output lacks the hidden state that it is added to."""
@@ -131,9 +134,9 @@ class _Extra(nn.Module):
         return text + extra
 
 
-def _count(unet: UNet2DConditionModel) -> int:
-    """Residuals, one for each decoder layer: the last one comes first."""
-    return sum(len(block.resnets) for block in unet.up_blocks)
+def _count(blocks: Iterable[Any]) -> int:
+    """How many residuals these decoder blocks take, one for each layer; the first layer takes the last of them."""
+    return sum(len(block.resnets) for block in blocks)
 
 
 def _levels(config: Mapping[str, Any]) -> Iterator[tuple[list[int], int, int]]:

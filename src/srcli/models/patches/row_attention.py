@@ -1,11 +1,12 @@
-"""Attention of a picture's tokens on a CPU, some rows at a time, by oneDNN.
+"""Computes attention between a picture's tokens on a CPU with oneDNN, some rows at a time.
 
-The library's own kernel takes a third longer there in fp32, and two thirds longer in bf16. Scores and softmax stay
+torch's own kernel takes a third longer there in fp32, and two thirds longer in bf16. Scores and softmax stay
 in fp32, as in that kernel.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -13,10 +14,11 @@ from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from srcli.models.packed import apply_packed_linear, can_pack, pack_linear_weight
+from srcli.models.patches.changes import Undo, replace_processor
+from srcli.models.patches.packed import apply_packed_linear, can_pack, pack_linear_weight
 
-SCORES = 1 << 19  # so many at once stay in a core's own cache, also where others press on the shared one
-FEW = 512  # keys; with fewer the library is as fast
+SCORES = 1 << 19  # computed at once: as many as stay in a core's own cache
+FEW = 512  # keys; with no more than these torch is as fast
 
 
 def compute_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -38,7 +40,7 @@ def _rows(out: Tensor, query: Tensor, key: Tensor, value: Tensor) -> None:
         part.copy_(apply_packed_linear(apply_packed_linear(rows, keys).softmax(-1).to(value.dtype), values))
 
 
-class ByRows:
+class RowAttentionProcessor:
     """An attention processor for plain self and cross attention between pictures."""
 
     def __call__(
@@ -55,11 +57,14 @@ class ByRows:
         return out
 
 
-def by_rows(net: nn.Module) -> None:
-    """Let every attention of the network that has the library's own processor attend by rows."""
-    for module in net.modules():
-        if isinstance(module, Attention) and isinstance(module.processor, AttnProcessor2_0):
-            module.set_processor(ByRows())
+class RowAttention:
+    """Lets every attention that still has the stock processor compute by rows."""
+
+    def patch_layers(self, net: nn.Module) -> Iterator[Undo]:
+        """Replace the stock processors of a network."""
+        for module in net.modules():
+            if isinstance(module, Attention) and isinstance(module.processor, AttnProcessor2_0):
+                yield replace_processor(module, RowAttentionProcessor())
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:

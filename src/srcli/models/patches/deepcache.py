@@ -1,4 +1,4 @@
-"""The outermost layers of a UNet around what its deeper ones found at an earlier step (DeepCache, Ma et al. 2023).
+"""Runs only the outermost layers of a UNet, around deep features of an earlier step (DeepCache, Ma et al. 2023).
 
 Deep features change slowly from step to step; the outermost encoder and decoder blocks keep up with the canvas.
 """
@@ -6,31 +6,32 @@ Deep features change slowly from step to step; the outermost encoder and decoder
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
+from srcli.models.patches.changes import Undo
+
 
 def count_outer_residuals(unet: UNet2DConditionModel) -> int:
-    """ControlNet residuals that the outermost layers take: the first ones."""
+    """How many of the ControlNet's residuals, from the first on, the outermost layers take."""
     return len(unet.up_blocks[-1].resnets)
 
 
-@contextmanager
-def capture_deep_features(unet: UNet2DConditionModel) -> Iterator[list[Tensor]]:
-    """What enters the last decoder block while the whole network runs within."""
-    found: list[Tensor] = []
+class DeepFeatures:
+    """Captures what enters the last decoder block whenever the whole UNet runs."""
 
-    def see(block: nn.Module, args: tuple[Any, ...], given: dict[str, Any]) -> None:
-        found.append(given["hidden_states"])
+    def __init__(self) -> None:
+        self.found: list[Tensor] = []
 
-    hook = unet.up_blocks[-1].register_forward_pre_hook(see, with_kwargs=True)
-    try:
-        yield found
-    finally:
-        hook.remove()
+    def patch_layers(self, net: nn.Module) -> Iterator[Undo]:
+        """Look at the input of a UNet's last decoder block."""
+        blocks: Any = net.up_blocks
+        yield blocks[-1].register_forward_pre_hook(self._capture, with_kwargs=True).remove
+
+    def _capture(self, _block: nn.Module, _args: tuple[Any, ...], given: dict[str, Any]) -> None:
+        self.found.append(given["hidden_states"])
 
 
 def run_outer_layers(

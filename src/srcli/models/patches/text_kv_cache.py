@@ -1,22 +1,22 @@
-"""Text attention that works out a text's keys and values once, not once a step."""
+"""Computes the keys and values of a text once, not at every step."""
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
 from typing import Any
 
 import torch
-from diffusers import ControlNetModel, UNet2DConditionModel
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from srcli.models.attention import split_heads
+from srcli.models.patches.changes import Undo, replace_processor
+from srcli.models.patches.row_attention import split_heads
 
-TEXT = ".attn2.processor"
+TEXT = ".attn2"
 
 
-class TextKvCache:
+class TextKvProcessor:
     """An attention processor that keeps the keys and values of each text for as long as the text is held."""
 
     def __init__(self) -> None:
@@ -37,8 +37,11 @@ class TextKvCache:
         return self._kept[text]
 
 
-def cache_text_kv(net: UNet2DConditionModel | ControlNetModel) -> None:
-    """Give every text attention of the network a memory; a text tensor must not be changed in place after."""
-    for name in net.attn_processors:
-        if name.endswith(TEXT):
-            net.get_submodule(name.removesuffix(".processor")).set_processor(TextKvCache())
+class TextKvCache:
+    """Gives every text attention a cache; a text's tensor must not be changed in place afterwards."""
+
+    def patch_layers(self, net: nn.Module) -> Iterator[Undo]:
+        """Replace the processors of a UNet's or ControlNet's text attention."""
+        for name, layer in net.named_modules():
+            if name.endswith(TEXT):
+                yield replace_processor(layer, TextKvProcessor())

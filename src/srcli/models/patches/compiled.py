@@ -1,0 +1,75 @@
+"""Compiles the blocks that networks repeat, one by one; the code between them stays as it is.
+
+Larger parts would be cut into pieces at each cached text and each hook. A block with a hook inside is left out: the
+compiler uses one code for all blocks of a kind, and does not check whether their hooks are the same.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.resnet import ResnetBlock2D
+from torch import nn
+
+from srcli.memory import is_out_of_memory
+from srcli.models.patches.changes import Undo, replace_forward
+from srcli.models.patches.spade import Spade
+from srcli.models.time_encoder import TimeResidualBlock
+
+PARTS = (BasicTransformerBlock, ResnetBlock2D, Spade, TimeResidualBlock)
+log = logging.getLogger(__name__)
+
+FORMS = 64  # compiled variants of one kind of block: widths times shapes of tiles and batches
+CompilerBackend = str | Callable[..., Any]
+
+
+def find_compilable(net: nn.Module) -> Iterator[nn.Module]:
+    """The blocks that are worth compiling and can be compiled."""
+    for layer in net.modules():
+        if isinstance(layer, PARTS) and not any(_hooked(inner) for inner in layer.modules() if inner is not layer):
+            yield layer
+
+
+def _hooked(layer: nn.Module) -> bool:
+    return bool(layer._forward_hooks or layer._forward_pre_hooks)
+
+
+class Compiled:
+    """Compiles each block at its first call. After a failure, which is logged once, all blocks run uncompiled."""
+
+    def __init__(self, backend: CompilerBackend = "inductor") -> None:
+        torch._dynamo.config.recompile_limit = FORMS  # in this thread, which has to be the one that computes
+        for name in ("torch._dynamo", "torch._inductor"):  # real failures are raised, not logged
+            logging.getLogger(name).setLevel(logging.ERROR)
+        self.failed = False
+        self._backend = backend
+
+    def patch_layers(self, net: nn.Module) -> Iterator[Undo]:
+        """Compile the blocks of a network."""
+        for block in list(find_compilable(net)):
+            yield replace_forward(block, self._or_plain(block.forward))
+
+    def _or_plain(self, plain: Callable[..., Any]) -> Callable[..., Any]:
+        quick = torch.compile(plain, dynamic=False, backend=self._backend)
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            if self.failed:
+                return plain(*args, **kwargs)
+            try:
+                return quick(*args, **kwargs)
+            except Exception as error:
+                if is_out_of_memory(error):
+                    raise
+                self._give_up(error)
+            return plain(*args, **kwargs)
+
+        return run
+
+    def _give_up(self, error: Exception) -> None:
+        self.failed = True
+        reason = " ".join(str(error).split())[:200]
+        log.warning(f"compiling failed, so it goes on without ({type(error).__name__}: {reason})")
