@@ -28,7 +28,7 @@ from srcli.batch.listener import Listener
 from srcli.batch.report import Outcome, Report, Tally
 from srcli.batch.run import run_batch
 from srcli.batch.settings import BatchSettings, InputOptions, OutputOptions, PipelineFactory, RunOptions
-from srcli.settings import DeviceChoice, ModelChoice, Size
+from srcli.settings import DeviceChoice, ModelChoice, TargetSize
 from srcli.tasks import UPSCALE, Job
 
 WARM = 10  # pictures after which memory is looked at: allocators and caches have filled by then
@@ -90,7 +90,7 @@ def batch(folder: Path, **options: object) -> Clock:
     clock = Clock()
     factory = PipelineFactory(ModelChoice(engine="builtin"), DeviceChoice(device="cpu", dtype="float32", threads=1))
     with tempfile.TemporaryDirectory() as out:
-        job = Job(task=UPSCALE, size=Size(scale=4))
+        job = Job(task=UPSCALE, size=TargetSize(scale=4))
         run_batch(
             BatchSettings(
                 InputOptions(inputs=(str(folder),)),

@@ -31,7 +31,7 @@ from srcli.metrics.edges import compute_gmsd
 from srcli.metrics.sample import Sample
 from srcli.metrics.similarity import compute_psnr
 from srcli.pipeline import EnginePipeline
-from srcli.settings import DeviceChoice, LoraChoice, ModelChoice, Sampling, Size
+from srcli.settings import DeviceChoice, LoraChoice, ModelChoice, Sampling, TargetSize
 from srcli.tasks import UPSCALE, Job
 from srcli.weights.store import Store
 
@@ -124,7 +124,7 @@ def run(given: argparse.Namespace, name: str, way: Way) -> tuple[np.ndarray, flo
     sampling = replace(way[1], quality=way[0], process_size=given.process_size)
     source = read_picture(given.picture)
     began = time.process_time()
-    result = line.run(source, Job(task=UPSCALE, size=Size(scale=given.scale), sampling=sampling))
+    result = line.run(source, Job(task=UPSCALE, size=TargetSize(scale=given.scale), sampling=sampling))
     return result.pixels, time.process_time() - began
 
 

@@ -27,7 +27,7 @@ from srcli.engines.choose import settle_choice
 from srcli.imaging.picture import Picture
 from srcli.metrics.matlab import reduce_bicubic
 from srcli.pipeline import EnginePipeline
-from srcli.settings import DeviceChoice, ModelChoice, Size
+from srcli.settings import DeviceChoice, ModelChoice, TargetSize
 from srcli.tasks import RESTORE, UPSCALE, Job, Task
 from srcli.uncertainty.map import exceed_as_draws, measure_added, measure_error, measure_spread
 
@@ -73,7 +73,9 @@ def find_cases(
         for scale in scales:
             for kind in SPOILS:
                 if (small := spoil(truth, scale, kind, index)) is not None:
-                    yield run_case(pipeline, replace(job, size=Size(scale=scale)), Picture(pixels=small), truth, index)
+                    yield run_case(
+                        pipeline, replace(job, size=TargetSize(scale=scale)), Picture(pixels=small), truth, index
+                    )
 
 
 def run_case(pipeline: EnginePipeline, job: Job, picture: Picture, truth: Pixels, index: int) -> Case:

@@ -28,7 +28,7 @@ from srcli.imaging.picture import Picture
 from srcli.metrics.matlab import reduce_bicubic
 from srcli.metrics.registry import METRICS
 from srcli.metrics.sample import Sample
-from srcli.models.builtin import UPSCALE
+from srcli.models.builtin import UPSCALE_FACTOR
 from srcli.pipeline import EnginePipeline
 from srcli.settings import DeviceChoice, Sampling
 from srcli.tasks import UPSCALE as ENLARGE
@@ -47,7 +47,7 @@ ENDS = {"faithful, --fidelity 1": 1.0, "default": None, "crisp, --fidelity 0": 0
 
 
 def reduce_cleanly(sharp: Pixels, seed: int) -> Pixels:
-    return reduce_bicubic(sharp, UPSCALE)
+    return reduce_bicubic(sharp, UPSCALE_FACTOR)
 
 
 def degrade(sharp: Pixels, seed: int) -> Pixels:
@@ -62,7 +62,7 @@ def _spoil(sharp: Pixels, rng: np.random.Generator, **ranges: tuple[float, float
     import cv2
 
     soft = np.asarray(cv2.GaussianBlur(sharp, (0, 0), rng.uniform(*ranges["blur"])), np.uint8)
-    small = reduce_bicubic(soft, UPSCALE)
+    small = reduce_bicubic(soft, UPSCALE_FACTOR)
     noisy = small + rng.normal(0, rng.uniform(*ranges["noise"]), small.shape)
     return store_as_jpeg(noisy, int(rng.uniform(*ranges["quality"])))
 
@@ -78,7 +78,7 @@ KINDS = {"clean": reduce_cleanly, "degraded": degrade, "heavy": degrade_heavily}
 
 
 def cut_middle(photo: Pixels, most: int) -> Pixels:
-    height, width = (min(most, side // UPSCALE * UPSCALE) for side in photo.shape[:2])
+    height, width = (min(most, side // UPSCALE_FACTOR * UPSCALE_FACTOR) for side in photo.shape[:2])
     top, left = (photo.shape[0] - height) // 2, (photo.shape[1] - width) // 2
     return np.ascontiguousarray(photo[top : top + height, left : left + width])
 
@@ -92,7 +92,7 @@ def read_pictures(folder: Path, held_out: bool, most: int) -> list[Pixels]:
 def resize_by(method: Image.Resampling) -> Method:
     def enlarge(small: Pixels) -> Pixels:
         height, width = small.shape[:2]
-        return np.asarray(Image.fromarray(small).resize((UPSCALE * width, UPSCALE * height), method))
+        return np.asarray(Image.fromarray(small).resize((UPSCALE_FACTOR * width, UPSCALE_FACTOR * height), method))
 
     return enlarge
 
@@ -131,7 +131,7 @@ def list_methods(given: argparse.Namespace) -> dict[str, Method]:
 
 
 def measure(result: Pixels, truth: Pixels, features: FeatureNetwork | None) -> dict[str, float]:
-    sample = Sample(result, truth, border=UPSCALE)
+    sample = Sample(result, truth, border=UPSCALE_FACTOR)
     found = {name: METRICS[name].measure(sample) for name in MEASURES}
     if features is not None:
         with torch.inference_mode():
@@ -157,7 +157,7 @@ def make_sheet(rows: list[list[Pixels]]) -> Image.Image:
 def report(pictures: list[Pixels], methods: dict[str, Method], given: argparse.Namespace) -> Iterator[str]:
     features = FeatureNetwork(given.features) if given.features else None
     every = max(1, len(pictures) // given.rows)
-    yield f"{len(pictures)} pictures, central {given.side}x{given.side} at most, x{UPSCALE}"
+    yield f"{len(pictures)} pictures, central {given.side}x{given.side} at most, x{UPSCALE_FACTOR}"
     for kind, spoil in KINDS.items():
         scores: dict[str, list[dict[str, float]]] = {name: [] for name in methods}
         rows = []

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from diffusers import DDIMScheduler
 
-from srcli.engines.base import Canvas, EngineSpec, Request, Size
+from srcli.engines.base import Canvas, EngineSpec, PixelSize, Request
 from srcli.engines.builtin.spec import SPEC
 from srcli.engines.runtime.device import Device
 from srcli.engines.runtime.oom_fallback import ALL_SAVINGS, MemorySavings
@@ -39,13 +39,13 @@ class PassThrough:
     halo: int = 4
     supported_savings: Collection[str] = ALL_SAVINGS
     change: Callable[[torch.Tensor], torch.Tensor] = lambda rgb: rgb
-    seen: tuple[Size, ...] = ()
+    seen: tuple[PixelSize, ...] = ()
     fits: Callable[[MemorySavings], bool] = lambda savings: True
 
-    def passes(self, size: Size, target: Size) -> list[Size]:
+    def passes(self, size: PixelSize, target: PixelSize) -> list[PixelSize]:
         return [target]
 
-    def working_size(self, size: Size, target: Size, request: Request) -> Size:
+    def working_size(self, size: PixelSize, target: PixelSize, request: Request) -> PixelSize:
         return size if self.factor > 1 else target
 
     def layout(self, height, width, sampling):

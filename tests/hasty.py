@@ -28,14 +28,14 @@ def apart(kill: int) -> int:
         return os.waitpid(child, 0)[1]
     load, keep, left = builtin.load_builtin, unfinished.ResumeState.keep, kill
 
-    def fatal(self: unfinished.ResumeState, what: str, state: unfinished.State) -> None:
+    def fatal(self: unfinished.ResumeState, what: str, state: unfinished.SavedState) -> None:
         nonlocal left
         keep(self, what, state)
         left -= 1
         if left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    unfinished.AFTER = unfinished.EVERY = 0.0
+    unfinished.FIRST_SAVE_AFTER = unfinished.SAVE_INTERVAL = 0.0
     unfinished.ResumeState.keep = fatal
     builtin.load_builtin = lambda *given: replace(load(*given), block=BLOCK)
     cli.main()

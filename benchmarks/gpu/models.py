@@ -20,16 +20,16 @@ from srcli.engines.latent.bases import Base
 from srcli.engines.latent.captions import Describer
 from srcli.engines.latent.prompt_cache import PromptEncoder
 from srcli.engines.onestep.engine import OneStepEngine
-from srcli.engines.onestep.spec import VARIANTS as ONE_STEP_VARIANTS
+from srcli.engines.onestep.spec import ONESTEP_VARIANTS as ONE_STEP_VARIANTS
 from srcli.engines.onestep.weights import OneStepNetworks
 from srcli.engines.pasd.engine import PasdEngine
 from srcli.engines.pasd.weights import PasdNetworks
 from srcli.engines.runtime.device import Device
 from srcli.engines.sr3.engine import SR3Engine
-from srcli.engines.sr3.spec import STEPS
-from srcli.engines.sr3.weights import ENDS
+from srcli.engines.sr3.spec import SR3_STEPS
+from srcli.engines.sr3.weights import BETA_ENDS
 from srcli.engines.stablesr.engine import StableSREngine
-from srcli.engines.stablesr.spec import VARIANTS
+from srcli.engines.stablesr.spec import STABLESR_VARIANTS
 from srcli.engines.stablesr.weights import StableSRNetworks
 from srcli.imaging.picture import Picture
 from srcli.models.cfw import Wrapping
@@ -158,7 +158,7 @@ def stablesr_loaded(sizes: Sizes, where: torch.device = CPU, dtype: torch.dtype 
     install([unet], modulation)
     for net in (unet, encoder, modulation, wrapping):
         filled(net, where, dtype)
-    variant = replace(VARIANTS["512"], process=sizes.process)
+    variant = replace(STABLESR_VARIANTS["512"], process=sizes.process)
     whole = base(sizes, config["cross_attention_dim"], where, dtype)
     return StableSRNetworks(unet, encoder, modulation, whole, variant, SimpleNamespace(net=wrapping, made_of={}), {})
 
@@ -187,7 +187,7 @@ def engine(name: str, sizes: Sizes, device: Device, where: torch.device = CPU) -
         return OneStepEngine.of(onestep_loaded(sizes, device, where, drawn), device, Describer(store, device), store)
     if name == "sr3":
         unet = filled(build_sr3_unet(sizes.sr3), where).to(device.torch)
-        return SR3Engine(unet, make_betas("linear", STEPS, *ENDS["sr3"]), 4, device, {})
+        return SR3Engine(unet, make_betas("linear", SR3_STEPS, *BETA_ENDS["sr3"]), 4, device, {})
     return load_builtin(ModelChoice(engine="builtin"), device)
 
 

@@ -19,7 +19,7 @@ from srcli.engines.latent.preview import Preview
 from srcli.engines.runtime.device import Device
 from srcli.pipeline import EnginePipeline
 from srcli.sampling import unfinished
-from srcli.settings import Prompt, Sampling, Size
+from srcli.settings import Prompt, Sampling, TargetSize
 from srcli.tasks import COLORIZE, UPSCALE, Job
 
 COLUMNS = ["run", "precision", "levels off", "% of values off", "PSNR, dB", "s"]
@@ -42,7 +42,9 @@ class Case:
 
     @property
     def job(self) -> Job:
-        return Job(task=self.task, size=Size(scale=self.scale), sampling=self.sampling, prompt=Prompt(caption="none"))
+        return Job(
+            task=self.task, size=TargetSize(scale=self.scale), sampling=self.sampling, prompt=Prompt(caption="none")
+        )
 
 
 SCHEDULERS = [
@@ -127,8 +129,8 @@ def resumed(device: Device) -> list[str]:
         if stage == "sampling" and done == 2:
             raise KeyboardInterrupt
 
-    waits = unfinished.AFTER, unfinished.EVERY
-    unfinished.AFTER = unfinished.EVERY = 0.0
+    waits = unfinished.FIRST_SAVE_AFTER, unfinished.SAVE_INTERVAL
+    unfinished.FIRST_SAVE_AFTER = unfinished.SAVE_INTERVAL = 0.0
     try:
         with TemporaryDirectory() as folder, heard() as told:
             kept = unfinished.ResumeState(Path(folder) / "kept" / "one", "one")
@@ -138,7 +140,7 @@ def resumed(device: Device) -> list[str]:
                 again = unfinished.ResumeState(Path(folder) / "kept" / "one", "one")
                 got = made.run(picture, case.job, kept=again).pixels
     finally:
-        unfinished.AFTER, unfinished.EVERY = waits
+        unfinished.FIRST_SAVE_AFTER, unfinished.SAVE_INTERVAL = waits
     if not any("resuming" in text for text in told):
         raise AssertionError(f"nothing was taken up again: {told}")
     off = levels_off(got, truth)

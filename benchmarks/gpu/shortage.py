@@ -20,7 +20,7 @@ from srcli.engines.runtime.memory_budget import MOST_LATENTS, MemoryNeed, Placem
 from srcli.imaging.picture import Picture
 from srcli.memory import release_memory
 from srcli.pipeline import EnginePipeline
-from srcli.settings import Prompt, Sampling, Size
+from srcli.settings import Prompt, Sampling, TargetSize
 from srcli.tasks import UPSCALE, Job
 
 Levels = NDArray[np.uint8]
@@ -32,7 +32,7 @@ def rows(bench: Bench) -> Iterator[Row | Failed]:
     device = bench.at(torch.float32 if bench.small else torch.float16)
     side, tile = (96, 8) if bench.small else (1024, 64)
     asked = Sampling(steps=2, process_size=side, tile=tile, overlap=tile // 2)
-    job = Job(task=UPSCALE, size=Size(scale=2), sampling=asked, prompt=Prompt(caption="none"))
+    job = Job(task=UPSCALE, size=TargetSize(scale=2), sampling=asked, prompt=Prompt(caption="none"))
     picture = photo(side // 2, side // 2)
     truth: list[Levels] = []
     plain = line(bench, device)

@@ -17,7 +17,7 @@ from srcli.engines.runtime.device import Device
 from srcli.imaging.picture import Picture
 from srcli.memory import release_memory
 from srcli.pipeline import EnginePipeline
-from srcli.settings import Prompt, Sampling, Size
+from srcli.settings import Prompt, Sampling, TargetSize
 from srcli.tasks import UPSCALE, Job
 
 COLUMNS = ["run", "steps", "prepare, s", "a step, ms", "finish, s", "all, s", "GiB of weights", "GiB besides"]
@@ -78,7 +78,7 @@ def rows(bench: Bench) -> Iterator[Row | Failed]:
         if bench.small:
             side = 32
             sampling = SMALL.get(name, Sampling(steps=3))
-        job = Job(task=UPSCALE, size=Size(scale=scale), sampling=sampling, prompt=Prompt(caption="none"))
+        job = Job(task=UPSCALE, size=TargetSize(scale=scale), sampling=sampling, prompt=Prompt(caption="none"))
         title = f"{name}, {how}, {side} to {side * scale}"
         yield attempt(title, partial(once, bench, device, held, name, job, photo(side, side)))
 

@@ -40,7 +40,6 @@ from srcli.settings import (
     Quality,
     Sampling,
     SchedulerName,
-    Size,
     size_in_bytes,
 )
 from srcli.tasks import COLORIZE, RESTORE, STYLIZE, UPSCALE, Job, Task
@@ -263,7 +262,7 @@ def make_job(task: Task, options: Mapping[str, Any]) -> Job:
         negative=options.get("negative_prompt"),
         caption=options.get("caption", Prompt().caption),
     )
-    size, sampling = Size(**pick(Size)), Sampling(**pick(Sampling))
+    size, sampling = TargetSize(**pick(TargetSize)), Sampling(**pick(Sampling))
     rest = {name: options[name] for name in ("seed", "consistent", "saturation", "map_seeds") if name in options}
     return Job(task=task, size=size, sampling=sampling, prompt=prompt, mapped=bool(options.get("map")), **rest)
 

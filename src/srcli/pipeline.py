@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from srcli import __version__
-from srcli.engines.base import Canvas, Engine, Request, Size, Surveyor
+from srcli.engines.base import Canvas, Engine, PixelSize, Request, Surveyor
 from srcli.engines.calibration import OtherVersions
 from srcli.engines.load import load_engine, load_preview
 from srcli.engines.runtime.device import Device
@@ -158,7 +158,7 @@ class EnginePipeline:
             sampling = replace(sampling, color_fix=job.task.color_fix)
         return Request(job.task, sampling, job.prompt, NoiseField(job.seed))
 
-    def _pass(self, pixels: PixelArray, target: Size, request: Request, stretch: BlockProgress) -> PixelArray:
+    def _pass(self, pixels: PixelArray, target: PixelSize, request: Request, stretch: BlockProgress) -> PixelArray:
         """The engine's result for the whole picture, in the engine's own size."""
         height, width = pixels.shape[:2]
         hint = resize_array(pixels, self.engine.working_size((width, height), target, request))
@@ -249,7 +249,7 @@ def _view(pixels: PixelArray, tile: tuple[int, int, int, int], factor: int) -> P
     return pixels[top : top + height, left : left + width]
 
 
-def _levels(tile: Tile, rgb_of: colorfix.Rows, dtype: np.dtype[np.unsignedinteger]) -> PixelArray:
+def _levels(tile: Tile, rgb_of: colorfix.ReadRows, dtype: np.dtype[np.unsignedinteger]) -> PixelArray:
     """This part of rows in 0..1 as (H, W, 3) levels, rounded. NaN is an error: as a level it would be black."""
     out, top = np.empty((tile.height, tile.width, 3), dtype), float(np.iinfo(dtype).max)
     for rows in split_rows(tile.height, tile.width):

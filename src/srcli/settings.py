@@ -207,7 +207,7 @@ def size_in_bytes(text: str | None) -> int | None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Size:
+class TargetSize:
     """How large the result shall be: one of these, or the task's own scale."""
 
     scale: float | None = None

@@ -26,7 +26,7 @@ MILLIMETRES: Mapping[str, float] = MappingProxyType({"mm": 1.0, "cm": 10.0, "in"
 INCH = 25.4
 NUMBER = r"(\d+(?:\.\d+)?)"
 LOWEST_DPI, HIGHEST_DPI = 10, 4800
-MOST = 1_000_000  # pixels of a side: more is a slip of the finger
+MAX_SIDE = 1_000_000  # pixels of a side: more is a slip of the finger
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ def parse_box(text: str) -> Box:
     if not LOWEST_DPI <= float(dpi[1]) <= HIGHEST_DPI:
         raise InputError(f"`to` {text!r} is out of range: print with {LOWEST_DPI} to {HIGHEST_DPI} dpi")
     short, long = sorted(round(side / INCH * float(dpi[1])) for side in paper)
-    if not 0 < short <= long <= MOST:
+    if not 0 < short <= long <= MAX_SIDE:
         raise InputError(f"`to` {text!r} is out of range: {long}x{short} pixels")
     return Box(long, short, float(dpi[1]))
 

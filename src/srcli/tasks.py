@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from srcli.errors import InputError
-from srcli.settings import MAX_MAP_SEEDS, MAX_SATURATION, MAX_SEED, SEED, ColorFix, Prompt, Sampling, Size
+from srcli.settings import MAX_MAP_SEEDS, MAX_SATURATION, MAX_SEED, SEED, ColorFix, Prompt, Sampling, TargetSize
 
 CLEAN_PROMPT = "clean, high-resolution, 8k"
 NEGATIVE_PROMPT = "blurry, dotted, noise, raster lines, unclear, lowres, over-smoothed"
@@ -63,7 +63,7 @@ class Job:
     """A task with all its settings: what one run of the program does to every picture."""
 
     task: Task
-    size: Size = Size()
+    size: TargetSize = TargetSize()
     sampling: Sampling = Sampling()
     prompt: Prompt = Prompt()
     seed: int = SEED

@@ -16,7 +16,7 @@ from srcli.batch.run import run_batch
 from srcli.batch.settings import BatchSettings, InputOptions, OutputOptions, PipelineFactory, RunOptions
 from srcli.engines.calibration import OtherVersions, vary_seed
 from srcli.imaging.picture import Picture
-from srcli.settings import DeviceChoice, ModelChoice, Size
+from srcli.settings import DeviceChoice, ModelChoice
 from srcli.tasks import UPSCALE, Job
 
 
@@ -111,7 +111,7 @@ def settings_for(
         names = kind.__dataclass_fields__
         return kind(**fixed, **{k: v for k, v in more.items() if k in names})
 
-    job = Job(task=UPSCALE, size=more.get("size") or Size(scale=scale), seed=seed, mapped="map" in more)
+    job = Job(task=UPSCALE, size=more.get("size") or TargetSize(scale=scale), seed=seed, mapped="map" in more)
     options = part(InputOptions, inputs=tuple(str(i) for i in inputs))
     return BatchSettings(options, part(OutputOptions), part(RunOptions), job, who or factory())
 

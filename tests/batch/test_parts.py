@@ -27,7 +27,7 @@ from srcli.batch.settings import InputOptions, OutputOptions, PipelineFactory, R
 from srcli.errors import InputError, MachineError, PictureError
 from srcli.imaging.icc import IccProfile
 from srcli.imaging.picture import Picture
-from srcli.settings import DeviceChoice, LoraChoice, ModelChoice, Size
+from srcli.settings import DeviceChoice, LoraChoice, ModelChoice, TargetSize
 from srcli.weights.lock import Entry, File
 from srcli.weights.overlay import write_entry
 from srcli.weights.places import find_places
@@ -130,7 +130,7 @@ def target(given: str, **more: object) -> str:
         ("in/a", {}, "in/a_x2.png"),
         ("in/a.png", {"format": "jpeg"}, "in/a_x2.jpg"),
         ("in/a.png", {"suffix": "-big"}, "in/a-big.png"),
-        ("in/a.png", {"size": Size(width=400)}, "in/a_x4.png"),
+        ("in/a.png", {"size": TargetSize(width=400)}, "in/a_x4.png"),
         ("in/a.png", {"path": "out/"}, "out/a_x2.png"),
         ("in/a.png", {"path": "result.webp"}, "result.webp"),
         ("in/a.png", {"path": "-"}, "-"),
@@ -158,9 +158,9 @@ def test_a_name_and_a_format_that_agree_are_taken(path: str, format: str) -> Non
 
 def test_a_result_of_stdin_has_a_name_where_its_factor_is_known() -> None:
     assert target("-", path="out/") == "out/stdin_x2.png"
-    assert target("-", path="a.png", size=Size(width=400)) == "a.png"
+    assert target("-", path="a.png", size=TargetSize(width=400)) == "a.png"
     with pytest.raises(InputError, match="-o FILE"):
-        target("-", path="out/", size=Size(width=400))
+        target("-", path="out/", size=TargetSize(width=400))
 
 
 def test_one_file_cannot_take_a_folder(tmp_path: Path) -> None:

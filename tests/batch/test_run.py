@@ -11,7 +11,7 @@ from PIL import Image
 
 from srcli.batch.journal.previous_runs import summarize_journal
 from srcli.errors import InputError, MachineError, WeightsError
-from srcli.settings import Size
+from srcli.settings import TargetSize
 from tests.batch.fakes import Repeat, draw, factory, go
 from tests.batch.hostile import hostile, install
 
@@ -369,7 +369,7 @@ def test_a_kill_before_a_changed_picture_took_its_place_leaves_the_old_result_ou
 @pytest.mark.parametrize("size", [{"width": 100}, {"long_side": 90}])
 def test_a_run_in_which_nothing_can_be_named_reports_each(tmp_path: Path, size: dict[str, int]) -> None:
     (tmp_path / "notes.jpg").write_text("no picture")
-    heard = go(tmp_path / "notes.jpg", size=Size(**size))
+    heard = go(tmp_path / "notes.jpg", size=TargetSize(**size))
     assert heard.fate() == {"notes.jpg": "not-a-picture"}
     assert heard.report.exit_code == 1
 

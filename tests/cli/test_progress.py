@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from srcli.cli.progress import PictureProgress
+from srcli.batch.progress import PictureProgress
 
 Event = tuple[str, int, int]
 

@@ -16,8 +16,8 @@ from srcli.models.stock import build_stock
 from srcli.weights.one_step import (
     OSEDIFF_KIND,
     PISA_KIND,
-    PIXEL,
-    SEMANTIC,
+    PIXEL_PART,
+    SEMANTIC_PART,
     UNET_PART,
     VAE_PART,
     OneStepAdapter,
@@ -55,7 +55,7 @@ def folder(root: Path, kind: str) -> Path:
 def unet(root: Path, kind: str, parts: tuple[str, ...] | None = None) -> UNet2DConditionModel:
     """The UNet with these parts of its adapter merged in; all of them unless told otherwise."""
     net = opened(folder(root, kind) / "unet", UNet2DConditionModel)
-    for part in parts or {OSEDIFF_KIND: (UNET_PART,), PISA_KIND: (PIXEL, SEMANTIC)}.get(kind, ()):
+    for part in parts or {OSEDIFF_KIND: (UNET_PART,), PISA_KIND: (PIXEL_PART, SEMANTIC_PART)}.get(kind, ()):
         apply_changes(adapter(root, kind).changes[part], net, "unet")
     return net
 
@@ -72,7 +72,7 @@ def vae(root: Path, kind: str) -> AutoencoderKL:
 def semantic(root: Path) -> LowRank:
     """PiSA-SR's semantic part beside the merged UNet."""
     net = unet(root, PISA_KIND)
-    beside = LowRank(net, adapter(root, PISA_KIND).changes[SEMANTIC].halves())
+    beside = LowRank(net, adapter(root, PISA_KIND).changes[SEMANTIC_PART].halves())
     install([net], beside)
     return beside
 

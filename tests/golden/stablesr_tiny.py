@@ -85,7 +85,7 @@ def assemble(
     own = [
         under(state, ENCODER),
         spade.modulation_state(under(state, UNET)),
-        {key: v for key, v in under(extra, "decoder.").items() if key.startswith(cfw.PREFIX)},
+        {key: v for key, v in under(extra, "decoder.").items() if key.startswith(cfw.FUSION_PREFIX)},
     ]
     encoder = put(time_encoder.build_time_encoder(own[0]), own[0], source)
     modulation = put(spade.build_modulation(unet, own[1]), own[1], source)

@@ -20,8 +20,8 @@ from srcli.weights.one_step import (
     LORA_ALPHA,
     OSEDIFF_KIND,
     PISA_KIND,
-    PIXEL,
-    SEMANTIC,
+    PIXEL_PART,
+    SEMANTIC_PART,
     flat_part,
     read_changes,
 )
@@ -57,7 +57,7 @@ def test_osediff_merged(case: Case) -> None:
 
 @each("onestep", "o01_merged.pisa_sr*")
 def test_pisa_merged(case: Case) -> None:
-    parts = {"pix": (PIXEL,), "both": (PIXEL, SEMANTIC)}
+    parts = {"pix": (PIXEL_PART,), "both": (PIXEL_PART, SEMANTIC_PART)}
     for name, want in case.tensors.items():
         merged, _, weight = name.partition(".")
         assert off_by(unet(case.root, PISA_KIND, parts[merged]).state_dict()[weight], want) <= MERGED, name

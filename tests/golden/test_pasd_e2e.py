@@ -23,8 +23,8 @@ from srcli.imaging.color import compute_luminance, transplant_luma
 from srcli.imaging.picture import Picture
 from srcli.imaging.resize import resize_array
 from srcli.pipeline import EnginePipeline
-from srcli.sampling.noise import AGAIN, POSTERIOR, START, NoiseField
-from srcli.settings import ModelChoice, Prompt, Sampling, Size
+from srcli.sampling.noise import EXTRA_NOISE, POSTERIOR_NOISE, START_NOISE, NoiseField
+from srcli.settings import ModelChoice, Prompt, Sampling, TargetSize
 from srcli.tasks import COLORIZE, UPSCALE, Job
 from srcli.weights.store import Store
 
@@ -69,10 +69,10 @@ def choice(case: Case, folder: Path) -> ModelChoice:
 @pytest.fixture
 def pipeline(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EnginePipeline:
     """The official program's own models, and the draws that it made."""
-    names = {POSTERIOR: "posterior_noise", START: "noise1", AGAIN: "noise2"}
+    names = {POSTERIOR_NOISE: "posterior_noise", START_NOISE: "noise1", EXTRA_NOISE: "noise2"}
     draws = tuple((step, case.tensors[name]) for step, name in names.items() if name in case.tensors)
     if option(case, "init_latent_with_noise"):  # then nothing else is drawn, and the input's latents are not used
-        draws = ((POSTERIOR, torch.zeros_like(case.tensors["noise1"])), *draws)
+        draws = ((POSTERIOR_NOISE, torch.zeros_like(case.tensors["noise1"])), *draws)
         pure = lambda z, made, noise, level: draw_initial_latents(z, made, noise, None)  # noqa: E731
         monkeypatch.setattr("srcli.engines.pasd.engine.draw_initial_latents", pure)
     monkeypatch.setattr("srcli.pipeline.NoiseField", lambda seed: Recorded(seed, draws=draws))
@@ -99,10 +99,10 @@ def job(case: Case, pipeline: EnginePipeline, color_fix: str, scale: float) -> J
     text = case.notes["prompt"]
     if not grey(case):
         prompt = Prompt(text=text, negative=case.notes["negative_prompt"], caption="none")
-        return Job(task=UPSCALE, size=Size(scale=scale), sampling=sampling, prompt=prompt)
+        return Job(task=UPSCALE, size=TargetSize(scale=scale), sampling=sampling, prompt=prompt)
     prompt = Prompt(text=text and f"{text},", caption="none")  # the official prompt ends in a comma
     task = replace(COLORIZE, keep_luma=False)
-    return Job(task=task, size=Size(scale=1), sampling=sampling, prompt=prompt)
+    return Job(task=task, size=TargetSize(scale=1), sampling=sampling, prompt=prompt)
 
 
 @each("pasd", "i_e2e*")

@@ -17,7 +17,7 @@ from srcli.engines.pasd.sampling import BOTH, Nets, PasdDenoiser, draw_initial_l
 from srcli.engines.runtime.device import Device
 from srcli.models.patches.install import install
 from srcli.models.patches.text_kv_cache import TextKvCache
-from srcli.sampling.noise import AGAIN, POSTERIOR, START, NoiseField
+from srcli.sampling.noise import EXTRA_NOISE, POSTERIOR_NOISE, START_NOISE, NoiseField
 from srcli.sampling.sampler import Tiled, run_sampler
 from srcli.sampling.tiling import Tile, gaussian_weight, lay_grid
 from srcli.settings import Tiling
@@ -45,7 +45,7 @@ class Recorded(NoiseField):
 
 
 def recorded(given: dict[str, Tensor]) -> Recorded:
-    names = {POSTERIOR: "posterior_noise", START: "noise1", AGAIN: "noise2"}
+    names = {POSTERIOR_NOISE: "posterior_noise", START_NOISE: "noise1", EXTRA_NOISE: "noise2"}
     return Recorded(0, draws=tuple((step, given[name]) for step, name in names.items() if name in given))
 
 
@@ -75,7 +75,7 @@ def test_first_latents(case: Case, part: str) -> None:
     codec = Codec.of(vae(case.root), FP32)
     mean, deviation = codec.posterior(picture(given["image_u8"]))
     noise = recorded(given)
-    z = codec.encode(picture(given["image_u8"]), noise.draw(mean.shape, POSTERIOR))
+    z = codec.encode(picture(given["image_u8"]), noise.draw(mean.shape, POSTERIOR_NOISE))
     official = told["semantics"].startswith("official")
     got = draw_initial_latents(z, made, noise, told["added_noise_level"], official)
     assert off_by(mean, given["posterior_mean"]) <= 1e-5
@@ -105,7 +105,7 @@ def first(case: Case, codec: Codec, made: object) -> Tensor:
     noise, shape = recorded(dict(case.tensors)), case.tensors["noise1"].shape
     if case.notes["init_latent_with_noise"] == "True":
         return draw_initial_latents(torch.zeros(shape), made, noise, None)
-    z = codec.encode(picture(case.tensors["image_u8"]), noise.draw(shape, POSTERIOR))
+    z = codec.encode(picture(case.tensors["image_u8"]), noise.draw(shape, POSTERIOR_NOISE))
     official = case.notes["add_noise"].startswith("as pinned")
     return draw_initial_latents(z, made, noise, int(case.notes["added_noise_level"]), official)
 

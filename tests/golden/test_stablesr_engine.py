@@ -19,8 +19,8 @@ from srcli.engines.runtime.memory_budget import AMPLE
 from srcli.engines.runtime.oom_fallback import MemorySavings
 from srcli.engines.stablesr import engine as stablesr
 from srcli.engines.stablesr.spec import SPEC
-from srcli.engines.stablesr.weights import VARIANTS, StableSRNetworks
-from srcli.sampling.noise import POSTERIOR, START
+from srcli.engines.stablesr.weights import STABLESR_VARIANTS, StableSRNetworks
+from srcli.sampling.noise import POSTERIOR_NOISE, START_NOISE
 from srcli.sampling.sampler import Tiled, run_sampler
 from srcli.settings import Prompt, Sampling
 from srcli.tasks import UPSCALE
@@ -35,7 +35,7 @@ class Given:
     tensors: dict[str, Tensor]
 
     def draw(self, shape: tuple[int, ...], step: int = 0) -> Tensor:
-        named = {POSTERIOR: "z_noise", START: "x_noise"}
+        named = {POSTERIOR_NOISE: "z_noise", START_NOISE: "x_noise"}
         found = self.tensors[named[step]] if step in named else self.tensors["step_noise"][step - 1]
         assert found.shape == tuple(shape)
         return found
@@ -64,7 +64,7 @@ class Fusion:
 def engine(nets: Nets, context: Tensor) -> stablesr.StableSREngine:
     base = Base(nets.vae, None, None, {}, None, "tiny", {})
     loaded = StableSRNetworks(
-        nets.unet, nets.encoder, nets.modulation, base, VARIANTS["512"], Fusion(nets.wrapping), {}
+        nets.unet, nets.encoder, nets.modulation, base, STABLESR_VARIANTS["512"], Fusion(nets.wrapping), {}
     )
     return stablesr.StableSREngine(loaded, Codec.of(nets.vae, CPU), Told(context), CPU, AMPLE)
 

@@ -20,13 +20,13 @@ from srcli.errors import InputError
 from srcli.serve import jobs as jobs_module
 from srcli.serve.app import create_app
 from srcli.serve.guard import BodyTooLarge, BodyTooSlow, _limited
-from srcli.serve.jobs import CANCELLED, DONE, FAILED, QUEUED, JobRecord, JobStore
+from srcli.serve.jobs import JOB_CANCELLED, JOB_DONE, JOB_FAILED, JOB_QUEUED, JobRecord, JobStore
 from srcli.serve.naming import clean_name
 from srcli.serve.options import parse_options
 from srcli.serve.orders import parse_order
 from srcli.serve.run import format_address
 from srcli.serve.settings import ServerLimits, ServerSettings, is_loopback
-from srcli.serve.worker import JobWorker, share_done
+from srcli.serve.worker import JobWorker
 
 TOKEN = "a-token-of-the-tests"
 KEY = {"authorization": f"Bearer {TOKEN}"}
@@ -98,11 +98,11 @@ def test_a_picture_becomes_a_result_that_keeps_what_it_was(bench):
     assert answer.status_code == 201
     job = answer.json()
     assert answer.headers["location"] == f"/v1/jobs/{job['id']}"
-    assert (job["status"], job["name"], job["progress"]) == (QUEUED, "my cat.jpg", 0)
+    assert (job["status"], job["name"], job["progress"]) == (JOB_QUEUED, "my cat.jpg", 0)
     assert bench.client.get(f"/v1/jobs/{job['id']}/result").status_code == 409
     bench.worker.do_next()
     done = bench.see(job)
-    assert (done["status"], done["progress"], done["sizes"]) == (DONE, 1, {"source": [24, 16], "result": [48, 32]})
+    assert (done["status"], done["progress"], done["sizes"]) == (JOB_DONE, 1, {"source": [24, 16], "result": [48, 32]})
     result = bench.client.get(done["download"])
     assert result.headers["content-disposition"] == "attachment; filename*=UTF-8''my%20cat_x2.jpg"
     with Image.open(io.BytesIO(result.content)) as picture:
@@ -112,7 +112,7 @@ def test_a_picture_becomes_a_result_that_keeps_what_it_was(bench):
     page = bench.client.get(f"/v1/jobs/{job['id']}/compare")
     assert page.status_code == 200 and "default-src 'none'; script-src 'sha256-" in page.text
     events = bench.client.get(f"/v1/jobs/{job['id']}/events").text
-    assert json.loads(events.removeprefix("data: "))["status"] == DONE
+    assert json.loads(events.removeprefix("data: "))["status"] == JOB_DONE
 
 
 def test_a_mask_mends_and_a_format_is_kept(bench):
@@ -149,9 +149,9 @@ def test_a_file_that_is_no_picture_fails_alone(bench):
     bench.worker.do_next()
     bench.worker.do_next()
     failed = bench.see(bad)
-    assert (failed["status"], failed["kind"]) == (FAILED, "not-a-picture")
+    assert (failed["status"], failed["kind"]) == (JOB_FAILED, "not-a-picture")
     assert failed["message"].startswith("evil.png") and str(bench.settings.folder) not in failed["message"]
-    assert bench.see(good)["status"] == DONE
+    assert bench.see(good)["status"] == JOB_DONE
 
 
 def test_a_mask_of_another_size_is_named(bench):
@@ -164,13 +164,13 @@ def test_an_engine_without_weights_says_how_to_get_them(bench):
     job = bench.send(engine="pasd").json()
     bench.worker.do_next()
     failed = bench.see(job)
-    assert failed["status"] == FAILED and "srcli models pull" in failed["message"]
+    assert failed["status"] == JOB_FAILED and "srcli models pull" in failed["message"]
 
 
 def test_jobs_end_when_they_are_deleted(bench):
     job = bench.send().json()
     assert bench.client.delete(f"/v1/jobs/{job['id']}").status_code == 204
-    assert bench.see(job)["status"] == CANCELLED
+    assert bench.see(job)["status"] == JOB_CANCELLED
     assert bench.client.delete(f"/v1/jobs/{job['id']}").status_code == 204
     assert bench.client.get(f"/v1/jobs/{job['id']}").status_code == 404
     assert bench.files() == []
@@ -180,16 +180,15 @@ def test_jobs_end_when_they_are_deleted(bench):
 def test_a_running_job_stops_between_its_blocks(bench, monkeypatch, remove):
     job = bench.send(options='{"scale": 1}').json()
 
-    def cancel_at_once(stage, done, total):
+    def cancel_at_once(self, stage, done, total):
         bench.store.cancel(job["id"])
         if remove:
             bench.store.remove(job["id"])
-        return 0.5
 
-    monkeypatch.setattr("srcli.serve.worker.share_done", cancel_at_once)
+    monkeypatch.setattr("srcli.serve.worker.PictureProgress.move", cancel_at_once)
     bench.worker.do_next()
     assert not [name for name in bench.files() if "result" in name]
-    assert remove or bench.see(job)["status"] == CANCELLED
+    assert remove or bench.see(job)["status"] == JOB_CANCELLED
 
 
 def test_a_restart_goes_on_with_the_queue(open_bench, tmp_path):
@@ -201,11 +200,11 @@ def test_a_restart_goes_on_with_the_queue(open_bench, tmp_path):
     (tmp_path / "odd").mkdir()
     (tmp_path / "odd" / "job.json").write_text("[1]")
     second = open_bench(tmp_path)
-    assert [job.status for job in second.store.all()] == [DONE, QUEUED, QUEUED]
+    assert [job.status for job in second.store.all()] == [JOB_DONE, JOB_QUEUED, JOB_QUEUED]
     assert not (tmp_path / ".upload-x").exists()
     second.worker.do_next()
     second.worker.do_next()
-    assert [second.see(job)["status"] for job in (done, begun, waiting)] == [DONE] * 3
+    assert [second.see(job)["status"] for job in (done, begun, waiting)] == [JOB_DONE] * 3
 
 
 def test_a_full_disk_leaves_nothing_behind(bench, monkeypatch):
@@ -222,7 +221,7 @@ def test_a_result_that_cannot_be_written_fails_its_job(bench, monkeypatch):
     job = bench.send(options='{"scale": 1}').json()
     shutil.rmtree(bench.settings.folder / job["id"] / "result")
     bench.worker.do_next()
-    assert bench.see(job)["status"] == FAILED
+    assert bench.see(job)["status"] == JOB_FAILED
 
 
 def test_a_job_whose_folder_is_gone_fails_alone(bench):
@@ -230,7 +229,7 @@ def test_a_job_whose_folder_is_gone_fails_alone(bench):
     shutil.rmtree(bench.settings.folder / lost["id"])
     bench.worker.do_next()
     bench.worker.do_next()
-    assert [bench.see(job)["status"] for job in (lost, next_one)] == [FAILED, DONE]
+    assert [bench.see(job)["status"] for job in (lost, next_one)] == [JOB_FAILED, JOB_DONE]
 
 
 def test_records_that_are_none_and_tuples_survive_a_restart(open_bench, tmp_path):
@@ -449,7 +448,6 @@ def test_progress_only_grows(bench):
     bench.store.update(job.id, progress=0.7)
     bench.store.update(job.id, progress=0.2)
     assert bench.store.get(job.id).progress == 0.7
-    assert 0 <= share_done("preparing", 0, 1) < share_done("sampling", 1, 2) < share_done("sampling", 2, 2) < 1
 
 
 def test_what_a_server_may_be_told(tmp_path):

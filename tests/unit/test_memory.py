@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from srcli.engines.runtime.oom_fallback import STEPS, MemorySavings, OomFallback
+from srcli.engines.runtime.oom_fallback import SAVING_STEPS, MemorySavings, OomFallback
 from srcli.errors import MachineError, PictureError, TooLarge
 from srcli.memory import is_out_of_memory
 
@@ -30,15 +30,15 @@ class Allocator:
         return savings
 
 
-@pytest.mark.parametrize("steps", range(len(STEPS) + 1))
+@pytest.mark.parametrize("steps", range(len(SAVING_STEPS) + 1))
 def test_each_step_is_taken_when_the_ones_before_did_not_do(steps: int, said: list[str]) -> None:
     oom_fallback, work = OomFallback(), Allocator(steps, torch.OutOfMemoryError("CUDA out of memory."))
     reached = oom_fallback.run(work)
     assert len(work.asked) == steps + 1
     assert [line.removeprefix("out of memory: going on with ") for line in said] == [
-        words for _, words, _ in STEPS[:steps]
+        words for _, words, _ in SAVING_STEPS[:steps]
     ]
-    assert reached == replace(MemorySavings(), **{name: value for name, _, value in STEPS[:steps]})
+    assert reached == replace(MemorySavings(), **{name: value for name, _, value in SAVING_STEPS[:steps]})
 
 
 def test_steps_that_mean_nothing_to_an_engine_are_not_taken(said: list[str]) -> None:
@@ -51,7 +51,7 @@ def test_steps_that_mean_nothing_to_an_engine_are_not_taken(said: list[str]) -> 
 
 def test_steps_add_up() -> None:
     last = MemorySavings()
-    for name, _, value in STEPS:
+    for name, _, value in SAVING_STEPS:
         assert getattr(last, name) != value
         last = replace(last, **{name: value})
     assert last == MemorySavings(share=0.0, split_guidance=True, band=0.25, tile=0.75, offload=True)

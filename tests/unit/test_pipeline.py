@@ -15,7 +15,7 @@ from srcli.errors import InputError, MachineError, PictureError
 from srcli.imaging.picture import Picture
 from srcli.metrics.matlab import matlab_bicubic
 from srcli.pipeline import EnginePipeline
-from srcli.settings import Sampling, Size
+from srcli.settings import Sampling, TargetSize
 from srcli.tasks import COLORIZE, RESTORE, UPSCALE, Job
 
 
@@ -35,11 +35,11 @@ def test_a_pass_through_at_scale_one_changes_no_pixel(dtype):
 @pytest.mark.parametrize(
     ("size", "expected"),
     [
-        (Size(scale=2.5), (75, 50)),
-        (Size(width=61), (61, 41)),
-        (Size(height=7), (10, 7)),
-        (Size(long_side=3), (3, 2)),
-        (Size(), (120, 80)),
+        (TargetSize(scale=2.5), (75, 50)),
+        (TargetSize(width=61), (61, 41)),
+        (TargetSize(height=7), (10, 7)),
+        (TargetSize(long_side=3), (3, 2)),
+        (TargetSize(), (120, 80)),
     ],
 )
 def test_the_result_has_exactly_the_size_asked_for(size, expected):
@@ -48,13 +48,13 @@ def test_the_result_has_exactly_the_size_asked_for(size, expected):
 
 
 def test_a_strip_one_pixel_wide_comes_out_one_strip():
-    result = pipeline().run(picture(1, 40), Job(task=UPSCALE, size=Size(scale=3)))
+    result = pipeline().run(picture(1, 40), Job(task=UPSCALE, size=TargetSize(scale=3)))
     assert (result.width, result.height) == (120, 3)
 
 
 def test_blocks_join_to_what_one_piece_gives():
     source = picture(70, 90)
-    job = Job(task=UPSCALE, size=Size(scale=2))
+    job = Job(task=UPSCALE, size=TargetSize(scale=2))
     whole = pipeline(factor=2).run(source, job)
     cut = pipeline(factor=2, block=32).run(source, job)
     assert np.array_equal(cut.pixels, whole.pixels)
@@ -182,7 +182,7 @@ def test_what_cannot_be_consistent_is_refused_or_told(caplog):
     with pytest.raises(InputError, match="`consistent` goes with upscale: restore-old-photo"):
         Job(task=RESTORE, consistent=True)
     with pytest.raises(PictureError, match="larger than the input"):
-        pipeline().run(picture(), Job(task=UPSCALE, size=Size(scale=0.5), consistent=True))
+        pipeline().run(picture(), Job(task=UPSCALE, size=TargetSize(scale=0.5), consistent=True))
     pipeline(factor=4).run(picture(), Job(task=UPSCALE))
     assert caplog.messages == []
     squares = np.asarray(np.indices((20, 30)).sum(0)[..., None].repeat(3, 2) % 2 * 255, np.uint8)

@@ -27,7 +27,7 @@ from srcli.sampling import unfinished
 from srcli.sampling.noise import NoiseField
 from srcli.sampling.sampler import run_sampler
 from srcli.sampling.unfinished import BlockProgress, ResumeState, remove_stale
-from srcli.settings import DeviceChoice, ModelChoice, Sampling, Size
+from srcli.settings import DeviceChoice, ModelChoice, Sampling, TargetSize
 from srcli.tasks import RESTORE, UPSCALE, Job
 
 ROOT = Path(__file__).parents[2]
@@ -44,8 +44,8 @@ class Ended(Exception):
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything is worth keeping."""
-    monkeypatch.setattr(unfinished, "AFTER", 0.0)
-    monkeypatch.setattr(unfinished, "EVERY", 0.0)
+    monkeypatch.setattr(unfinished, "FIRST_SAVE_AFTER", 0.0)
+    monkeypatch.setattr(unfinished, "SAVE_INTERVAL", 0.0)
 
 
 class Bent:
@@ -179,7 +179,7 @@ def test_a_result_that_was_not_written_is_not_made_again(dtype):
     "change",
     [
         lambda line, job, picture: (line, replace(job, seed=1), picture),
-        lambda line, job, picture: (line, replace(job, size=Size(scale=2)), picture),
+        lambda line, job, picture: (line, replace(job, size=TargetSize(scale=2)), picture),
         lambda line, job, picture: (replace(line, engine=replace(line.engine, spec=SR3)), job, picture),
         lambda line, job, picture: (replace(line, device=replace(CPU, dtype=torch.bfloat16)), job, picture),
         lambda line, job, picture: (replace(line, choice=replace(line.choice, blend=0.5)), job, picture),
@@ -277,7 +277,7 @@ def test_a_state_of_another_user_is_not_read(line):
 
 
 def test_a_picture_that_takes_a_moment_leaves_nothing(line, monkeypatch):
-    monkeypatch.setattr(unfinished, "AFTER", 60.0)
+    monkeypatch.setattr(unfinished, "FIRST_SAVE_AFTER", 60.0)
     assert not ended(line, 4)._folder.exists()
 
 
@@ -310,7 +310,7 @@ def command(source: Path, out: Path, choice: ModelChoice, sampling: Sampling) ->
 def undisturbed(choice: ModelChoice, sampling: Sampling) -> np.ndarray:
     whole = EnginePipeline.load(choice, DeviceChoice(device="cpu", dtype="float32", threads=1))
     cut = replace(whole, engine=replace(whole.engine, block=whole.engine.block and BLOCK))
-    return cut.run(PICTURE, Job(task=UPSCALE, size=Size(scale=1), sampling=sampling)).pixels
+    return cut.run(PICTURE, Job(task=UPSCALE, size=TargetSize(scale=1), sampling=sampling)).pixels
 
 
 @pytest.mark.parametrize("engine", RUNS)

@@ -11,7 +11,7 @@ from srcli.errors import InputError
 from srcli.imaging.exif import ExifBlock
 from srcli.imaging.metadata import set_density
 from srcli.imaging.picture import Metadata
-from srcli.settings import Size
+from srcli.settings import TargetSize
 from srcli.target_sizes import parse_box, parse_fit
 
 
@@ -30,11 +30,11 @@ from srcli.target_sizes import parse_box, parse_fit
     ],
 )
 def test_a_result_fits_what_it_is_for(text, picture, result):
-    assert Size(to=text).of(*picture, default=4) == result
+    assert TargetSize(to=text).of(*picture, default=4) == result
 
 
 def test_a_print_has_a_density_and_a_screen_has_none():
-    assert (Size(to="a4@150").dpi, Size(to="4k").dpi, Size(scale=2).dpi) == (150, None, None)
+    assert (TargetSize(to="a4@150").dpi, TargetSize(to="4k").dpi, TargetSize(scale=2).dpi) == (150, None, None)
 
 
 @pytest.mark.parametrize("text", ["5k", "a4", "a4@", "a9@300", "30x40@300", "30x40cm", "0x0cm@300", "a4@5", "a4@9999"])
@@ -44,19 +44,21 @@ def test_what_is_no_size_is_refused(text):
 
 
 def test_fit_keeps_the_form_and_does_not_turn():
-    assert Size(fit=(1920, 1080)).of(500, 1000, default=4) == (540, 1080)
+    assert TargetSize(fit=(1920, 1080)).of(500, 1000, default=4) == (540, 1080)
     assert parse_fit("1920x1080") == (1920, 1080)
     for text in ("1920", "x", "0x5x5", "a x b"):
         with pytest.raises(InputError, match="`fit`"):
             parse_fit(text)
     with pytest.raises(InputError, match="greater than 0"):
-        Size(fit=(0, 5))
+        TargetSize(fit=(0, 5))
 
 
 def test_two_sizes_exclude_each_other():
     with pytest.raises(InputError, match="exclude each other"):
-        Size(scale=2, to="4k")
-    assert [size.is_scale for size in (Size(), Size(scale=2), Size(to="4k"), Size(fit=(1, 1)))] == [1, 1, 0, 0]
+        TargetSize(scale=2, to="4k")
+    assert [
+        size.is_scale for size in (TargetSize(), TargetSize(scale=2), TargetSize(to="4k"), TargetSize(fit=(1, 1)))
+    ] == [1, 1, 0, 0]
 
 
 def test_the_density_is_written_where_exif_names_one():

@@ -15,9 +15,10 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column
 
+from srcli.batch.progress import NAME_WIDTH, format_left
 from srcli.batch.report import Outcome, Report, Tally
 from srcli.cli.console import JsonResults, PathResults, PlainListener
-from srcli.cli.progress import NAME_WIDTH, PixelSize, format_left
+from srcli.engines.base import PixelSize
 
 NARROW = 100  # columns, below which bars and names are shorter
 SHOW_CURSOR = b"\x1b[?25h\r\n"

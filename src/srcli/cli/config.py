@@ -20,20 +20,20 @@ from srcli.cli.options import OPTIONS, Option, choices
 from srcli.errors import InputError
 from srcli.files import path_exists, read_regular
 from srcli.imaging.printable import printable
-from srcli.settings import Size
+from srcli.settings import TargetSize
 from srcli.tasks import TASKS
 from srcli.weights.places import find_places
 
 config_app = typer.Typer(name="config", help="Your own settings: show what holds.", no_args_is_help=True)
 
-NAME, VARIABLE = "config.toml", "SRCLI_CONFIG"
+CONFIG_NAME, CONFIG_VARIABLE = "config.toml", "SRCLI_CONFIG"
 LARGEST = 1 << 20
 BY_NAME: Mapping[str, tuple[type, Option]] = {
     option.long.removeprefix("--"): (kind, option) for kind, options in OPTIONS.items() for option in options
 }
 # Options that exclude each other: what is typed takes the place of what a file or a variable says.
 RIVALS = (
-    tuple(option.parameter for option in OPTIONS[Size]),
+    tuple(option.parameter for option in OPTIONS[TargetSize]),
     ("on_exists", "overwrite", "skip_existing"),
     ("prompt", "prompt_file"),
 )
@@ -54,7 +54,7 @@ class ConfiguredValue:
 
 def user_file() -> Path:
     """Where the settings lie unless a path is given."""
-    return find_places().overlay.with_name(NAME)
+    return find_places().overlay.with_name(CONFIG_NAME)
 
 
 def chosen_file(path: Path | None) -> Path | None:
@@ -115,7 +115,9 @@ def settle_rivals(ctx: typer.Context, values: Values) -> Values:
 
 @config_app.command("show")
 def print_settings(
-    config: Annotated[Path | None, typer.Option(envvar=VARIABLE, help="Settings file, in place of your own.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(envvar=CONFIG_VARIABLE, help="Settings file, in place of your own.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     """Show the settings of your file and of SRCLI_* variables, which the command line goes over."""
@@ -130,7 +132,9 @@ def print_settings(
         if found.command != command:
             print(f"\n[{found.command}]")
             command = found.command
-        print(f"{found.name} = {json.dumps(found.value)}" + (f"  # {found.source}" if found.source != NAME else ""))
+        print(
+            f"{found.name} = {json.dumps(found.value)}" + (f"  # {found.source}" if found.source != CONFIG_NAME else "")
+        )
 
 
 def find_settings(file: Path | None) -> Iterator[ConfiguredValue]:
@@ -141,7 +145,7 @@ def find_settings(file: Path | None) -> Iterator[ConfiguredValue]:
         given = config.get(command, {}) if command else {k: v for k, v in config.items() if k not in TASKS}
         for name, value in given.items():
             if not variables[name]:
-                yield ConfiguredValue(command, name, value, NAME)
+                yield ConfiguredValue(command, name, value, CONFIG_NAME)
         for name, text in variables.items() if not command else ():
             if text:
                 yield ConfiguredValue(command, name, text, BY_NAME[name][1].variable)

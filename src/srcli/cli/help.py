@@ -18,11 +18,11 @@ from srcli.settings import AUTO, ModelChoice, Sampling
 from srcli.tasks import TASKS, Task
 
 NAMES = 25  # columns of the flags; longer ones have a line of their own
-TIED = "\xa0"  # a space at which no line is broken
+NO_BREAK_SPACE = "\xa0"  # a space at which no line is broken
 PLACEHOLDERS: Mapping[type, str] = {int: "N", float: "X"}
-CONFIG = "File with settings of your own; srcli config show tells which hold."
+CONFIG_HELP = "File with settings of your own; srcli config show tells which hold."
 ENDING = (
-    ("--config FILE", CONFIG),
+    ("--config FILE", CONFIG_HELP),
     ("-h, --help", "Show this help."),
     ("--help-all", "Show all options, and which engines take them."),
 )
@@ -116,7 +116,7 @@ def describe(settings: type, option: Option, task: Task, *, tell_engines: bool) 
         option.help,
         f"[{'|'.join(words)}]" if words else "",
         f"({', '.join(spec.name for spec in takers)})" if tell_engines and len(takers) < len(able) else "",
-        f"[default: {default}]".replace(" ", TIED) if default else "",
+        f"[default: {default}]".replace(" ", NO_BREAK_SPACE) if default else "",
     ]
     return " ".join(filter(None, parts))
 
@@ -159,4 +159,4 @@ def _row(names: str, text: str, width: int) -> Text:
     first, *others = wrap(text, max(20, width - NAMES), break_on_hyphens=False)
     gap = " " * (NAMES - 2 - len(names)) if len(names) + 4 <= NAMES else f"\n{' ' * NAMES}"
     lines = [first, *(f"{' ' * NAMES}{other}" for other in others)]
-    return Text.assemble("  ", (names, "cyan"), gap, "\n".join(lines).replace(TIED, " "))
+    return Text.assemble("  ", (names, "cyan"), gap, "\n".join(lines).replace(NO_BREAK_SPACE, " "))

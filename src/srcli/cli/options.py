@@ -17,13 +17,13 @@ import typer
 from srcli.batch.settings import InputOptions, OutputOptions, RunOptions
 from srcli.cli import complete
 from srcli.errors import InputError
-from srcli.settings import MAP_SEEDS, DeviceChoice, LoraChoice, ModelChoice, Prompt, Sampling, Size, size_in_bytes
+from srcli.settings import MAP_SEEDS, DeviceChoice, LoraChoice, ModelChoice, Prompt, Sampling, TargetSize, size_in_bytes
 from srcli.target_sizes import parse_fit
 from srcli.tasks import TASKS, Job
 
 Settings = TypeVar("Settings")
-EVERY = tuple(TASKS)
-COLORED = ("colorize",)
+ALL_TASKS = tuple(TASKS)
+COLOR_TASKS = ("colorize",)
 ENLARGE, REDRAW = ("upscale", "restore-old-photo"), ("stylize", "colorize")
 
 
@@ -52,7 +52,7 @@ class Option:
     alias: str = ""  # a second flag: short, or an older name
     value: str = ""  # the placeholder for what follows the flag
     default: str = ""  # in words, where the field's own default is None
-    tasks: tuple[str, ...] = EVERY  # that it goes with
+    tasks: tuple[str, ...] = ALL_TASKS  # that it goes with
     common: tuple[str, ...] = ()  # tasks whose short help shows it
     like: str = ""  # another field: the engines that take that one take this one
     type: Any = None  # of what is typed, where `parse` turns it into the field's own type
@@ -90,7 +90,7 @@ def _loras(texts: list[str]) -> tuple[LoraChoice, ...]:
 TOPICS: Mapping[type, str] = {
     InputOptions: "Input",
     OutputOptions: "Output",
-    Size: "Size",
+    TargetSize: "Size",
     ModelChoice: "Models",
     Prompt: "Prompt",
     Sampling: "Picture",
@@ -109,14 +109,14 @@ OPTIONS: Mapping[type, tuple[Option, ...]] = {
             alias="-o",
             value="PATH",
             default="beside each input",
-            common=EVERY,
+            common=ALL_TASKS,
         ),
         Option(
             "format",
             "png, jpeg, webp, tiff, ...",
             value="NAME",
             default="as the input",
-            common=EVERY,
+            common=ALL_TASKS,
             names=complete.complete_formats,
         ),
         Option("quality", "Of JPEG, WebP and AVIF files, 1 to 100.", flag="--file-quality", default="95, AVIF 90"),
@@ -128,7 +128,7 @@ OPTIONS: Mapping[type, tuple[Option, ...]] = {
         Option("map", "PNG that shows where the result is a guess; or a folder for such.", value="PATH", like="mapped"),
     ),
     InputOptions: (
-        Option("recursive", "Folders within folders too.", alias="-r", common=EVERY),
+        Option("recursive", "Folders within folders too.", alias="-r", common=ALL_TASKS),
         Option("listed", "Read the inputs' names from a file, or - for stdin.", flag="--from", value="FILE"),
         Option("null", "Names in that list end with NUL.", alias="-0"),
         Option("max_pixels", "Largest picture to open, in pixels."),
@@ -144,19 +144,19 @@ OPTIONS: Mapping[type, tuple[Option, ...]] = {
             "hint",
             "A copy with coloured strokes, or strokes on transparency; or a folder of such.",
             value="PATH",
-            tasks=COLORED,
-            common=COLORED,
+            tasks=COLOR_TASKS,
+            common=COLOR_TASKS,
         ),
         Option(
             "reference",
             "A picture whose colours it shall have; or a folder of such.",
             value="PATH",
-            tasks=COLORED,
-            common=COLORED,
+            tasks=COLOR_TASKS,
+            common=COLOR_TASKS,
         ),
     ),
-    Size: (
-        Option("scale", "Times larger.", alias="-s", default="{scale:g}", common=EVERY),
+    TargetSize: (
+        Option("scale", "Times larger.", alias="-s", default="{scale:g}", common=ALL_TASKS),
         Option("width", "Width of the result, in pixels."),
         Option("height", "Height of the result, in pixels."),
         Option("long_side", "Longer side of the result, in pixels."),
@@ -170,7 +170,7 @@ OPTIONS: Mapping[type, tuple[Option, ...]] = {
         ),
     ),
     ModelChoice: (
-        Option("engine", "Which models do it.", value="NAME", common=EVERY, names=complete.complete_engines),
+        Option("engine", "Which models do it.", value="NAME", common=ALL_TASKS, names=complete.complete_engines),
         Option("variant", "Variant of the engine's weights.", value="NAME"),
         Option(
             "base",
@@ -203,7 +203,7 @@ OPTIONS: Mapping[type, tuple[Option, ...]] = {
         Option("caption", "Who describes the picture besides the prompt."),
     ),
     Sampling: (
-        Option("quality", "Time against detail.", default="standard", common=EVERY),
+        Option("quality", "Time against detail.", default="standard", common=ALL_TASKS),
         Option("steps", "Sampling steps."),
         Option("guidance", "Guidance scale."),
         Option(
@@ -234,7 +234,7 @@ OPTIONS: Mapping[type, tuple[Option, ...]] = {
         Option("seed", "Same seed, same picture.", common=("stylize",)),
         Option("map_seeds", "Results that the map compares.", default=str(MAP_SEEDS)),
         Option("consistent", "Reduced again, the result is the input.", tasks=("upscale",)),
-        Option("saturation", "Times stronger colour; 0 is grey.", tasks=COLORED),
+        Option("saturation", "Times stronger colour; 0 is grey.", tasks=COLOR_TASKS),
     ),
     DeviceChoice: (
         Option("device", "auto, cpu, cuda[:N] or mps.", value="NAME", names=complete.complete_devices),
@@ -252,11 +252,11 @@ OPTIONS: Mapping[type, tuple[Option, ...]] = {
         Option("compiled", "On a GPU: compile for all pictures but the first.", flag="--compile"),
     ),
     CommandOptions: (
-        Option("overwrite", "Replace results that exist.", common=EVERY),
-        Option("skip_existing", "Leave results that exist.", common=EVERY),
+        Option("overwrite", "Replace results that exist.", common=ALL_TASKS),
+        Option("skip_existing", "Leave results that exist.", common=ALL_TASKS),
         Option("prompt_file", "Text file with the prompt.", value="FILE", like="text"),
-        Option("dry_run", "List what would be done, with pixels, time and disk.", common=EVERY),
-        Option("explain", "Print tiles, work, memory and time; do nothing.", common=EVERY),
+        Option("dry_run", "List what would be done, with pixels, time and disk.", common=ALL_TASKS),
+        Option("explain", "Print tiles, work, memory and time; do nothing.", common=ALL_TASKS),
         Option("as_json", "One JSON object a line on standard output.", flag="--json"),
         Option("print0", "Output paths end with NUL, as xargs -0 wants."),
         Option("quiet", "Errors only.", alias="-q"),

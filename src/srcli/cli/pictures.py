@@ -19,13 +19,13 @@ from srcli.batch.settings import (
     PipelineFactory,
     RunOptions,
 )
-from srcli.cli.config import VARIABLE, settle_rivals, use_config
-from srcli.cli.help import CONFIG, PictureCommand, show_all
+from srcli.cli.config import CONFIG_VARIABLE, settle_rivals, use_config
+from srcli.cli.help import CONFIG_HELP, PictureCommand, show_all
 from srcli.cli.options import CommandOptions, collect, signature
 from srcli.errors import InputError
 from srcli.files import path_exists
 from srcli.imaging.printable import printable
-from srcli.settings import DeviceChoice, ModelChoice, Prompt, Sampling, Size
+from srcli.settings import DeviceChoice, ModelChoice, Prompt, Sampling, TargetSize
 from srcli.tasks import COLORIZE, RESTORE, STYLIZE, UPSCALE, Job, Task
 
 # What a command takes besides the options of its settings.
@@ -33,7 +33,9 @@ MORE = {
     "ctx": (inspect.Parameter.empty, typer.Context),
     "config": (
         None,
-        Annotated[Path | None, typer.Option(envvar=VARIABLE, is_eager=True, callback=use_config, help=CONFIG)],
+        Annotated[
+            Path | None, typer.Option(envvar=CONFIG_VARIABLE, is_eager=True, callback=use_config, help=CONFIG_HELP)
+        ],
     ),
     "help_all": (
         False,
@@ -77,7 +79,7 @@ def _run(task: Task, values: Mapping[str, Any]) -> None:
     output_options = collect(OutputOptions, values, on_exists=_on_exists(command, values["on_exists"]))
     run_options = collect(RunOptions, values)
     prompt = collect(Prompt, values, text=_prompt(command.prompt_file, values["prompt"]))
-    size, sampling = collect(Size, values), collect(Sampling, values)
+    size, sampling = collect(TargetSize, values), collect(Sampling, values)
     guided = bool(input_options.hint or input_options.reference)
     more = {"guided": guided, "mapped": output_options.map is not None}
     job = collect(Job, values, task=task, size=size, sampling=sampling, prompt=prompt, **more)

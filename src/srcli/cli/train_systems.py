@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from srcli.weights.store import Store
 
 
-Degradation = Annotated[
+DegradationOption = Annotated[
     str,
     typer.Option(
         help="pasd, stablesr, realesrgan, old-photo, or a TOML file.", autocompletion=complete.complete_degradations
@@ -39,7 +39,7 @@ class PasdOptions:
     rrdb: Annotated[bool, typer.Option("--rrdb", help="Stronger clean-up first.")] = False
     zero: Annotated[bool, typer.Option("--zero", help="New layers begin without effect.")] = False
     side: Annotated[int, typer.Option(help="Side of a crop, in pixels.")] = 512
-    degradation: Degradation = "pasd"
+    degradation: DegradationOption = "pasd"
     drop_caption: Annotated[float, typer.Option(help="Share of captions that are left out.")] = 0.5
 
 
@@ -73,7 +73,7 @@ class StableSROptions:
     """Options of StableSR's training."""
 
     side: Annotated[int, typer.Option(help="Side of a crop, in pixels.")] = 512
-    degradation: Degradation = "stablesr"
+    degradation: DegradationOption = "stablesr"
 
 
 @add_options(TrainFlags, WeightFlags, OptimizerFlags, StableSROptions)
@@ -106,7 +106,7 @@ class CfwOptions:
     pairs: Annotated[int, typer.Option(min=0, help="Pairs to make; 0 takes those in --cache.")] = 10_000
     sampling_steps: Annotated[int, typer.Option(min=2, help="Steps for each pair's latents.")] = 200
     side: Annotated[int, typer.Option(help="Side of a crop, in pixels.")] = 512
-    degradation: Degradation = "stablesr"
+    degradation: DegradationOption = "stablesr"
     lpips: Annotated[str, typer.Option(help="LPIPS weights, or a CFW checkpoint with them.")] = "stablesr-cfw"
     adaptive: Annotated[bool, typer.Option("--adaptive", help="Weigh the discriminator by gradients.")] = False
 

@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from srcli.compare.tiles import Levels
 from srcli.errors import PictureError
 from srcli.imaging.bands import split_rows
-from srcli.imaging.picture import Picture
+from srcli.imaging.picture import Picture, Pixels8
 from srcli.imaging.printable import printable
 from srcli.imaging.provenance import read_provenance
 from srcli.imaging.read import read_picture
@@ -28,7 +27,7 @@ class Layer:
     """One picture as it is shown, and its facts by name."""
 
     name: str
-    pixels: Levels
+    pixels: Pixels8
     facts: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -54,7 +53,7 @@ def read_map_of(path: Path, result: Layer, max_pixels: int) -> Layer | None:
     return Layer(f"{result.name}: guessed", tint_guesses(result.pixels, np.asarray(found.pixels[..., 0], np.uint8)))
 
 
-def tint_guesses(pixels: Levels, guessed: Levels) -> Levels:
+def tint_guesses(pixels: Pixels8, guessed: Pixels8) -> Pixels8:
     """The picture in dim grey, and the more orange the likelier a place is a guess."""
     out = np.empty_like(pixels)
     for rows in split_rows(*pixels.shape[:2]):
@@ -64,7 +63,7 @@ def tint_guesses(pixels: Levels, guessed: Levels) -> Levels:
     return out
 
 
-def to_opaque_bytes(picture: Picture) -> Levels:
+def to_opaque_bytes(picture: Picture) -> Pixels8:
     top = np.iinfo(picture.pixels.dtype).max
     if picture.alpha is None and top == 255:
         return np.asarray(picture.pixels, np.uint8)

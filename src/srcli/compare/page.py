@@ -26,7 +26,7 @@ from srcli.imaging.printable import printable
 from srcli.imaging.resize import pillow_to_array
 
 THUMBNAIL = 480
-Rows = Sequence[Sequence[str]]
+TableRows = Sequence[Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class PageTable:
     """A table with its caption; the first row is the head. Cells from the second column on may be numbers."""
 
     caption: str
-    rows: Rows
+    rows: TableRows
     numbers: bool = False
 
 

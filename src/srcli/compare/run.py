@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
@@ -20,11 +20,11 @@ from srcli.imaging.picture import Picture
 from srcli.imaging.printable import printable
 from srcli.imaging.resize import pillow_to_array
 from srcli.imaging.write import write_picture
+from srcli.messages import Tell
 from srcli.metrics.registry import SOURCE, TRUTH, Metric, choose_metrics
 from srcli.settings import MAX_PIXELS
 
 INDEX = "index.html"
-Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from srcli.compare.layers import Layer
-from srcli.compare.tiles import Levels
+from srcli.imaging.picture import Pixels8
 from srcli.imaging.resize import resize_array
 from srcli.metrics.edges import compute_full_range_luma
 
-CELL = 16  # pixels of the grid on which places are sought
-TEXT, GAP = 22, 4
+GRID_CELL = 16  # pixels of the grid on which places are sought
+LABEL_HEIGHT, LABEL_GAP = 22, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Crop:
     """A square of one motif in all pictures, and how much the first two differ there."""
 
     motif: str
-    parts: tuple[Levels, ...]
+    parts: tuple[Pixels8, ...]
     difference: float
 
 
@@ -35,39 +35,39 @@ def find_crops(motif: str, layers: Sequence[Layer], side: int, count: int) -> li
     scores = _window_means(_difference_map(layers[0].pixels, _at_size(layers[1], (width, height))), side)
     crops = []
     for y, x in _peaks(scores, side, count):
-        top, left = min(y * CELL, height - side), min(x * CELL, width - side)
+        top, left = min(y * GRID_CELL, height - side), min(x * GRID_CELL, width - side)
         parts = tuple(_at_size(layer, (width, height))[top : top + side, left : left + side] for layer in layers)
         crops.append(Crop(motif, parts, float(scores[y, x])))
     return crops
 
 
-def _at_size(layer: Layer, size: tuple[int, int]) -> Levels:
+def _at_size(layer: Layer, size: tuple[int, int]) -> Pixels8:
     """Small pictures in blocks, for what is seen must be theirs."""
     return resize_array(layer.pixels, size, "nearest" if layer.size[0] < size[0] else "bicubic")
 
 
-def _difference_map(one: Levels, other: Levels) -> NDArray[np.float64]:
+def _difference_map(one: Pixels8, other: Pixels8) -> NDArray[np.float64]:
     """Mean squared difference of luma over the cells of a grid."""
     height, width = one.shape[:2]
-    out = np.empty((-(-height // CELL), -(-width // CELL)))
+    out = np.empty((-(-height // GRID_CELL), -(-width // GRID_CELL)))
     for row in range(out.shape[0]):
-        rows = slice(row * CELL, min((row + 1) * CELL, height))
+        rows = slice(row * GRID_CELL, min((row + 1) * GRID_CELL, height))
         columns = ((compute_full_range_luma(one[rows]) - compute_full_range_luma(other[rows])) ** 2).mean(0)
-        padded = np.pad(columns, (0, -width % CELL), mode="edge")
-        out[row] = padded.reshape(-1, CELL).mean(1)
+        padded = np.pad(columns, (0, -width % GRID_CELL), mode="edge")
+        out[row] = padded.reshape(-1, GRID_CELL).mean(1)
     return out
 
 
 def _window_means(cells: NDArray[np.float64], side: int) -> NDArray[np.float64]:
     """For each cell the mean over the square that begins there; only squares that fit."""
-    span = max(1, min(side // CELL, *cells.shape))
+    span = max(1, min(side // GRID_CELL, *cells.shape))
     means = cv2.blur(cells, (span, span), anchor=(0, 0), borderType=cv2.BORDER_REPLICATE)
     return np.asarray(means[: cells.shape[0] - span + 1, : cells.shape[1] - span + 1], np.float64)
 
 
 def _peaks(scores: NDArray[np.float64], side: int, count: int) -> Iterator[tuple[int, int]]:
     left = scores.copy()
-    span = -(-side // CELL)
+    span = -(-side // GRID_CELL)
     for _ in range(count):
         y, x = (int(i) for i in np.unravel_index(int(left.argmax()), left.shape))
         if not np.isfinite(left[y, x]):
@@ -79,16 +79,16 @@ def _peaks(scores: NDArray[np.float64], side: int, count: int) -> Iterator[tuple
 def draw_sheet(names: Sequence[str], crops: Sequence[Crop]) -> Image.Image:
     """A row a crop, a column a picture, names on top, the motif under each row."""
     side = max(crop.parts[0].shape[0] for crop in crops)
-    across, down = side + GAP, side + TEXT + GAP
-    sheet = Image.new("RGB", (len(names) * across - GAP, TEXT + len(crops) * down), "white")
+    across, down = side + LABEL_GAP, side + LABEL_HEIGHT + LABEL_GAP
+    sheet = Image.new("RGB", (len(names) * across - LABEL_GAP, LABEL_HEIGHT + len(crops) * down), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
     for x, name in enumerate(names):
         draw.text((x * across + 2, 3), _fitting(draw, font, name, side), "black", font)
         for y, crop in enumerate(crops):
-            sheet.paste(Image.fromarray(np.ascontiguousarray(crop.parts[x])), (x * across, TEXT + y * down))
+            sheet.paste(Image.fromarray(np.ascontiguousarray(crop.parts[x])), (x * across, LABEL_HEIGHT + y * down))
     for y, crop in enumerate(crops):
-        text = _fitting(draw, font, crop.motif, sheet.width - GAP)
-        draw.text((2, TEXT + y * down + side + 1), text, "#555555", font)
+        text = _fitting(draw, font, crop.motif, sheet.width - LABEL_GAP)
+        draw.text((2, LABEL_HEIGHT + y * down + side + 1), text, "#555555", font)
     return sheet
 
 

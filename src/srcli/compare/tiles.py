@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
+from srcli.imaging.picture import Pixels8
 from srcli.imaging.resize import resize_array
 
 TILE = 512
-Levels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +34,7 @@ def level_sizes(width: int, height: int) -> list[tuple[int, int]]:
     return sizes
 
 
-def cut_tiles(pixels: Levels) -> Iterator[PictureTile]:
+def cut_tiles(pixels: Pixels8) -> Iterator[PictureTile]:
     """All tiles of all levels, of RGB bytes."""
     for level, size in enumerate(level_sizes(pixels.shape[1], pixels.shape[0])):
         pixels = resize_array(pixels, size)
@@ -45,7 +44,7 @@ def cut_tiles(pixels: Levels) -> Iterator[PictureTile]:
                 yield PictureTile(level, row // TILE, column // TILE, encode_webp(part))
 
 
-def encode_webp(pixels: Levels) -> bytes:
+def encode_webp(pixels: Pixels8) -> bytes:
     """Lossless; the lowest effort, which is many times faster and hardly larger."""
     out = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(out, "WEBP", lossless=True, quality=0, method=0)

@@ -30,7 +30,7 @@ from srcli.errors import InputError
 MODES = {"area": 1.0, "bilinear": 1.0, "bicubic": 1.0}
 SMALLEST = 64
 """Pixels of a side that the wide kernels and the smallest factors leave something of."""
-Size = tuple[int, int]
+MapSize = tuple[int, int]
 
 
 class TrainingPair(NamedTuple):
@@ -120,7 +120,7 @@ def store_as_jpeg(x: Tensor, stage: DegradationStage, draws: Draws, name: str) -
     return compress_jpeg(x.clamp(0, 1), draws.uniforms(f"{name}.quality", len(x), *stage.jpeg))
 
 
-def last_stage(x: Tensor, settings: Degradation, kernels: Tensor, draws: Draws, size: Size) -> Tensor:
+def last_stage(x: Tensor, settings: Degradation, kernels: Tensor, draws: Draws, size: MapSize) -> Tensor:
     """Reduce to a scale-th of the target's size, filter, and JPEG, which comes last or first."""
     small = (size[0] // settings.scale, size[1] // settings.scale)
     if draws.uniform("s3.u_order") < 0.5:
@@ -157,5 +157,5 @@ def _crop_both(targets: Tensor, x: Tensor, settings: Degradation, draws: Draws) 
     return large, x[..., top : top + small, left : left + small]
 
 
-def _size(x: Tensor) -> Size:
+def _size(x: Tensor) -> MapSize:
     return x.shape[-2], x.shape[-1]

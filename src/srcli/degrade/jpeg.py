@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, pad
 
-BLOCK, MACROBLOCK = 8, 16
+DCT_BLOCK, MACROBLOCK = 8, 16
 LEAST_FACTOR = 1e-6
 """Of the tables; quality 100 would make it 0."""
 LUMA_TABLE = (
@@ -57,7 +57,7 @@ def _table_factor(quality: Tensor) -> Tensor:
 
 def _tables(like: Tensor) -> tuple[Tensor, Tensor]:
     luma = like.new_tensor(LUMA_TABLE).T
-    chroma = like.new_full((BLOCK, BLOCK), 99)
+    chroma = like.new_full((DCT_BLOCK, DCT_BLOCK), 99)
     chroma[:4, :4] = like.new_tensor(CHROMA_CORNER)
     return luma, chroma
 
@@ -69,7 +69,10 @@ def _convert(pictures: Tensor, matrix: tuple[tuple[float, ...], ...]) -> Tensor:
 def _quantise(planes: Tensor, table: Tensor, rounding: Round) -> Tensor:
     """Each 8x8 block through the cosine transform, rounded to multiples of the table, and back."""
     count, channels, height, width = planes.shape
-    blocks = planes.view(count, channels, height // BLOCK, BLOCK, width // BLOCK, BLOCK).transpose(3, 4) - 128
+    blocks = (
+        planes.view(count, channels, height // DCT_BLOCK, DCT_BLOCK, width // DCT_BLOCK, DCT_BLOCK).transpose(3, 4)
+        - 128
+    )
     basis = _cosines(planes)
     found = rounding(basis @ blocks @ basis.T / table) * table
     return (basis.T @ found @ basis + 128).transpose(3, 4).reshape(planes.shape)
@@ -77,7 +80,7 @@ def _quantise(planes: Tensor, table: Tensor, rounding: Round) -> Tensor:
 
 def _cosines(like: Tensor) -> Tensor:
     """The orthonormal DCT-II, one row a frequency."""
-    place = torch.arange(BLOCK, dtype=torch.float64)
-    rows = torch.cos((2 * place + 1) * place[:, None] * math.pi / (2 * BLOCK)) / 2
+    place = torch.arange(DCT_BLOCK, dtype=torch.float64)
+    rows = torch.cos((2 * place + 1) * place[:, None] * math.pi / (2 * DCT_BLOCK)) / 2
     rows[0] /= math.sqrt(2)
     return rows.to(like)

@@ -13,7 +13,7 @@ from torch.nn.functional import pad
 from srcli.degrade.draws import Draws
 from srcli.degrade.settings import SINC, BlurKernels
 
-FULL = 21
+KERNEL_SIDE = 21
 """Side that all kernels are padded to, so that one convolution serves a batch."""
 SMALL = 13
 """From this side on, a sinc kernel may also have a lower cutoff."""
@@ -40,7 +40,7 @@ def make_kernel(shape: KernelShape) -> Tensor:
 
 def pad_kernel(kernel: Tensor) -> Tensor:
     """Centred in a full-sized one, float32."""
-    return pad(kernel, [(FULL - kernel.shape[-1]) // 2] * 4).float()
+    return pad(kernel, [(KERNEL_SIDE - kernel.shape[-1]) // 2] * 4).float()
 
 
 def unit_pulse() -> Tensor:

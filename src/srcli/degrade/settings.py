@@ -10,8 +10,10 @@ from srcli.errors import InputError
 
 Range = tuple[float, float]
 SINC = "sinc"
-KINDS = ("iso", "aniso", "generalized_iso", "generalized_aniso", "plateau_iso", "plateau_aniso")
-USUAL_KINDS: Mapping[str, float] = MappingProxyType(dict(zip(KINDS, (0.45, 0.25, 0.12, 0.03, 0.12, 0.03), strict=True)))
+KERNEL_KINDS = ("iso", "aniso", "generalized_iso", "generalized_aniso", "plateau_iso", "plateau_aniso")
+USUAL_KINDS: Mapping[str, float] = MappingProxyType(
+    dict(zip(KERNEL_KINDS, (0.45, 0.25, 0.12, 0.03, 0.12, 0.03), strict=True))
+)
 RESIZE_DIRECTIONS = ("up", "down", "keep")
 RANDOM, BICUBIC, NONE = "random", "bicubic", "none"
 BACK = (RANDOM, BICUBIC, NONE)
@@ -33,7 +35,7 @@ class BlurKernels:
         check_fields(self)
         if not self.sizes or any(size % 2 == 0 or not 3 <= size <= 21 for size in self.sizes):
             raise InputError(f"kernel sizes {list(self.sizes)} must be odd numbers from 3 to 21")
-        check_weights("kinds", self.kinds, KINDS)
+        check_weights("kinds", self.kinds, KERNEL_KINDS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from srcli.weights.lock import Entry
     from srcli.weights.store import Store
 
-Size = tuple[int, int]  # width, height
+PixelSize = tuple[int, int]  # width, height
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +131,7 @@ class EngineSpec:
     unset: frozenset[str] = frozenset()  # fields of Sampling that it takes although they have no default
     needs_accelerator: bool = True  # without one, `auto` prefers any engine that needs none
     load: Callable[[ModelChoice, Device, Store], Engine]
-    forecast: Callable[[ModelChoice, Job, Size, Device], Forecast]  # job: with completed sampling
+    forecast: Callable[[ModelChoice, Job, PixelSize, Device], Forecast]  # job: with completed sampling
     entries: Callable[[ModelChoice], tuple[str, ...]] = _need_nothing  # of weights.lock, that the choice consists of
     shared_entries: tuple[str, ...] = ()  # others that it may open, as for configurations that a file lacks
     recognizes: Callable[[AdapterEvidence], bool] = _recognize_none
@@ -251,11 +251,11 @@ class Engine(Protocol):
         """Of its weights, where there are several."""
         ...
 
-    def passes(self, size: Size, target: Size) -> list[Size]:
+    def passes(self, size: PixelSize, target: PixelSize) -> list[PixelSize]:
         """Sizes of the results of successive passes; the last is `target`. Most engines need one."""
         ...
 
-    def working_size(self, size: Size, target: Size, request: Request) -> Size:
+    def working_size(self, size: PixelSize, target: PixelSize, request: Request) -> PixelSize:
         """Size of the hint that this engine wants, to make a result of `target` from a picture of `size`."""
         ...
 
@@ -280,10 +280,10 @@ class WholePicture:
     halo: int = 0
     supported_savings: Collection[str] = ()
 
-    def passes(self, size: Size, target: Size) -> list[Size]:
+    def passes(self, size: PixelSize, target: PixelSize) -> list[PixelSize]:
         return [target]
 
-    def working_size(self, size: Size, target: Size, request: Request) -> Size:
+    def working_size(self, size: PixelSize, target: PixelSize, request: Request) -> PixelSize:
         return target
 
     def layout(self, height: int, width: int, sampling: Sampling) -> tuple[list[Tile], int] | None:

@@ -20,7 +20,7 @@ from srcli.weights.parts import SUFFIX
 from srcli.weights.store import Store
 
 DEFAULT = Sampling()
-USUAL = (512, 512)  # pixels of the picture that "how long" is said for
+FORECAST_SIZE = (512, 512)  # pixels of the picture that "how long" is said for
 
 log = logging.getLogger(__name__)
 
@@ -204,7 +204,7 @@ def _estimate(spec: EngineSpec, task: Task, device: DeviceChoice) -> str:
 
     where = choose_device(replace(device, memory=None))
     choice = spec.resolve(_for_task(spec, task, ModelChoice()), Store(offline=True))
-    plan = forecast_run(choice, Job(task=task), USUAL, where)
+    plan = forecast_run(choice, Job(task=task), FORECAST_SIZE, where)
     duration = format_duration(plan.flop / known_speed(where))
     return f"about {duration} for a result of {plan.result[0]}x{plan.result[1]} here"
 

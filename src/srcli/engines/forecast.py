@@ -8,7 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from srcli.engines.base import Size
+from srcli.engines.base import PixelSize
 from srcli.engines.registry import find_engine
 from srcli.engines.runtime.device import Device
 from srcli.engines.runtime.forecast import Forecast
@@ -22,7 +22,7 @@ def inspect_picture(choice: ModelChoice, job: Job, pixels: NDArray[Any], device:
     return inspect(choice, job, device, pixels) if inspect else {}
 
 
-def forecast_run(choice: ModelChoice, job: Job, size: Size, device: Device) -> Forecast:
+def forecast_run(choice: ModelChoice, job: Job, size: PixelSize, device: Device) -> Forecast:
     """The plan for a picture of this size. TooLarge where no plan fits into the device's budget."""
     spec = find_engine(choice.engine)
     complete = spec.complete_sampling(job.sampling, choice.variant)

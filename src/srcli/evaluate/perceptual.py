@@ -23,9 +23,9 @@ from srcli.errors import WeightsError
 from srcli.evaluate.weighted import BACKBONE
 from srcli.metrics.registry import LOWER, TRUTH, Metric
 from srcli.metrics.sample import Sample
-from srcli.models.vgg16 import STAGES, Vgg16
+from srcli.models.vgg16 import VGG16_STAGES, Vgg16
 
-WIDTHS = [stage[-1] for stage in STAGES]
+WIDTHS = [stage[-1] for stage in VGG16_STAGES]
 _HEADS = {"lpips-vgg": "lpips_models/vgg.pth", "dists": "dists_models/weights.pt"}
 Distance = Callable[[Vgg16, dict[str, Tensor], Tensor, Tensor], Tensor]
 
@@ -91,7 +91,7 @@ class Perceptual:
         )
 
 
-PERCEPTUAL = (
+PERCEPTUAL_METRICS = (
     Perceptual("lpips-vgg", "LPIPS (VGG)", compute_lpips, "version 0.1, VGG-16, RGB at full size, border cropped"),
     Perceptual("dists", "DISTS", compute_dists, "VGG-16, RGB at full size (not resized to 256), border cropped"),
 )

@@ -7,26 +7,24 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from srcli.errors import InputError, PictureError
 from srcli.evaluate.pairs import ResultPair, pair_by_name
 from srcli.evaluate.weighted import choose_all_metrics
+from srcli.imaging.picture import AnyPixels
 from srcli.imaging.printable import printable
 from srcli.imaging.read import read_picture
+from srcli.messages import Tell
 from srcli.metrics.registry import SOURCE, TRUTH, Metric
 from srcli.metrics.sample import Sample
 from srcli.settings import MAX_PIXELS
 
 USUAL_SCALE = 4
-LEAST_SIDE = 16  # pixels that must be left within the border
+LEAST_COMPARED_SIDE = 16  # pixels that must be left within the border
 CROPPED = "compared over the size that both pictures have"
 FLATTENED = "transparency is left out of account"
-Levels = NDArray[Any]
-Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,7 +153,7 @@ def measure_pair(pair: ResultPair, metrics: tuple[Metric, ...], request: Evaluat
     border = request.border if request.border is not None else _scale(result, source)
     if truth is not None and truth.shape != result.shape:
         notes.append(CROPPED)
-    if min(result.shape[:2]) < 2 * border + LEAST_SIDE:
+    if min(result.shape[:2]) < 2 * border + LEAST_COMPARED_SIDE:
         raise PictureError(f"it is too small to measure within a border of {border}: lower --border", "size")
     sample = Sample(result, truth, source, border)
     place = sample.deviation.place if source is not None else None
@@ -163,11 +161,11 @@ def measure_pair(pair: ResultPair, metrics: tuple[Metric, ...], request: Evaluat
     return Row(pair.name, values, border, place, tuple(dict.fromkeys(notes)))
 
 
-def _scale(result: Levels, source: Levels | None) -> int:
+def _scale(result: AnyPixels, source: AnyPixels | None) -> int:
     return USUAL_SCALE if source is None else max(1, round(result.shape[1] / source.shape[1]))
 
 
-def read_rgb_levels(path: Path, max_pixels: int, notes: list[str]) -> Levels:
+def read_rgb_levels(path: Path, max_pixels: int, notes: list[str]) -> AnyPixels:
     """RGB levels in 0..255: bytes, or float32 of 16 bits."""
     picture = read_picture(path, max_pixels=max_pixels)
     if picture.alpha is not None:

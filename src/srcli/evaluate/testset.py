@@ -22,8 +22,8 @@ from srcli.imaging.read import read_picture
 from srcli.imaging.write import write_picture
 from srcli.metrics.matlab import reduce_bicubic
 
-Key = tuple[int, ...]
-Degrade = Callable[[NDArray[Any], Key], NDArray[Any]]
+SeedKey = tuple[int, ...]
+Degrade = Callable[[NDArray[Any], SeedKey], NDArray[Any]]
 _BICUBIC = re.compile(r"bicubic-x([1-9]\d?)")
 
 
@@ -49,7 +49,7 @@ def find_preset(name: str) -> Degrade:
     return lambda pixels, key: _run_chain(pixels, settings, key)
 
 
-def _run_chain(pixels: NDArray[Any], settings: Degradation, key: Key) -> NDArray[Any]:
+def _run_chain(pixels: NDArray[Any], settings: Degradation, key: SeedKey) -> NDArray[Any]:
     """The small picture that training would show a model, of the whole picture and at 8 bits."""
     import torch
 
@@ -83,12 +83,12 @@ def make_test_set(source: Path, folder: Path, preset: str, seed: int, overwrite:
             yield TestsetPicture(path, None, str(error))
 
 
-def key_of(name: str, seed: int) -> Key:
+def key_of(name: str, seed: int) -> SeedKey:
     """What random numbers follow from: seed and name, so that adding a picture changes no other."""
     return (seed, *hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest())
 
 
-def _degrade_file(source: Path, target: Path, degrade: Degrade, key: Key) -> None:
+def _degrade_file(source: Path, target: Path, degrade: Degrade, key: SeedKey) -> None:
     """Pixels in sRGB and nothing else: what the file said besides is true of the sharp picture."""
     picture = read_picture(source)
     small = degrade(picture.pixels, key)

@@ -45,8 +45,8 @@ def _load(names: tuple[str, ...]) -> tuple[Metric, ...]:
         return ()
     if missing := what_is_missing():
         raise WeightsError(f"{names[0]} needs {missing}")
-    from srcli.evaluate.perceptual import PERCEPTUAL, read_backbone
+    from srcli.evaluate.perceptual import PERCEPTUAL_METRICS, read_backbone
 
     (path,) = Store(offline=True).resolve(BACKBONE).files.values()
     backbone = read_backbone(path)
-    return tuple(kind.load(backbone) for kind in PERCEPTUAL if kind.name in names)
+    return tuple(kind.load(backbone) for kind in PERCEPTUAL_METRICS if kind.name in names)

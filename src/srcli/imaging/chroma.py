@@ -13,8 +13,8 @@ from srcli.imaging.picture import PixelArray
 from srcli.settings import JOINT, NEAREST
 
 Floats = NDArray[np.float32]
-WINDOW = (3, 3)  # of the field's own pixels, in which colour is a line over luminance
-SLACK = 4.0  # variance of L below which a window counts as flat
+CHROMA_WINDOW = (3, 3)  # of the field's own pixels, in which colour is a line over luminance
+FLAT_VARIANCE = 4.0  # variance of L below which a window counts as flat
 
 
 def levels_to_unit(levels: NDArray[Any]) -> Floats:
@@ -76,11 +76,11 @@ def _slope(lightness: Floats, ab: Floats) -> Floats:
     mean_l, mean_ab = _mean(lightness), _mean(ab)
     variance = _mean(lightness**2) - mean_l**2
     covariance = _mean(lightness * ab) - mean_l * mean_ab
-    return _mean(covariance / (variance + SLACK))
+    return _mean(covariance / (variance + FLAT_VARIANCE))
 
 
 def _mean(field: Floats) -> Floats:
-    mean: Floats = cv2.blur(field, WINDOW, borderType=cv2.BORDER_REPLICATE)
+    mean: Floats = cv2.blur(field, CHROMA_WINDOW, borderType=cv2.BORDER_REPLICATE)
     return mean.reshape(field.shape)
 
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Levels = NDArray[Any]  # (N, 3) of float32, 0 to 1
-Step = Callable[[Levels], Levels]
+UnitColors = NDArray[Any]  # (N, 3) of float32, 0 to 1
+CurveStep = Callable[[UnitColors], UnitColors]
 
 WHITE = np.array([0.9642, 1.0, 0.8249], np.float32)  # D50
 _XYZ_TOP = 1 + 32767 / 32768
@@ -27,9 +27,9 @@ TAGS = (b"A2B1", b"A2B0")  # relative colorimetric first
 class Tables:
     """Steps from RGB to the profile's own connection space, and from there to XYZ."""
 
-    steps: list[Step] = field(default_factory=list)
+    steps: list[CurveStep] = field(default_factory=list)
 
-    def convert(self, levels: Levels) -> Levels:
+    def convert(self, levels: UnitColors) -> UnitColors:
         """XYZ under D50, where black is 0: black points are matched as LittleCMS matches them."""
         for step in self.steps:
             levels = step(levels)
@@ -54,13 +54,13 @@ def read_tables(data: bytes, tags: dict[bytes, bytes], curve: Callable[[bytes], 
     return Tables([*steps, _black_to_zero(Tables(steps))])
 
 
-def _black_to_zero(way: Tables) -> Step:
+def _black_to_zero(way: Tables) -> CurveStep:
     """The darkest colour, as a grey of its lightness, becomes black."""
     darkest = float(np.clip(way.convert(np.zeros((1, 3), np.float32))[0, 1], 0, 0.184))  # L* at most 50
     return lambda xyz: (xyz - darkest * WHITE) / np.float32(1 - darkest)
 
 
-def _read_mft(tag: bytes) -> list[Step]:
+def _read_mft(tag: bytes) -> list[CurveStep]:
     grid, wide = tag[10], tag[:4] == b"mft2"
     if tag[:4] not in (b"mft1", b"mft2") or grid < 2:
         raise ValueError("is broken")
@@ -71,10 +71,10 @@ def _read_mft(tag: bytes) -> list[Step]:
     return [_curves(first.reshape(3, -1)), _table(table.reshape(grid, grid, grid, 3)), _curves(last.reshape(3, -1))]
 
 
-def _read_mab(tag: bytes, curve: Callable[[bytes], Any]) -> list[Step]:
+def _read_mab(tag: bytes, curve: Callable[[bytes], Any]) -> list[CurveStep]:
     """A curves, table, M curves, matrix, B curves: what is not there is left out."""
     b, matrix, m, table, a = struct.unpack_from(">5L", tag, 12)
-    steps: list[Step] = []
+    steps: list[CurveStep] = []
     if a and table:
         grid, wide = tuple(tag[table : table + 3]), tag[table + 16] == 2
         if min(grid) < 2 or max(grid) > _LARGEST_GRID:
@@ -102,21 +102,21 @@ def _three(tag: bytes, at: int, curve: Callable[[bytes], Any]) -> NDArray[np.flo
     return np.stack(found)
 
 
-def _curves(tables: NDArray[np.float32]) -> Step:
+def _curves(tables: NDArray[np.float32]) -> CurveStep:
     points = np.linspace(0, 1, tables.shape[1])
 
-    def apply(levels: Levels) -> Levels:
+    def apply(levels: UnitColors) -> UnitColors:
         found = [np.interp(levels[:, channel], points, tables[channel]) for channel in range(3)]
         return np.stack(found, -1).astype(np.float32)
 
     return apply
 
 
-def _table(grid: NDArray[np.float32]) -> Step:
+def _table(grid: NDArray[np.float32]) -> CurveStep:
     """Between the eight nearest points of a grid."""
     tops = np.array(grid.shape[:3]) - 1
 
-    def apply(levels: Levels) -> Levels:
+    def apply(levels: UnitColors) -> UnitColors:
         place = np.clip(levels, 0, 1) * tops.astype(np.float32)
         low = np.minimum(place.astype(np.int32), tops - 1)
         share = place - low
@@ -129,7 +129,7 @@ def _table(grid: NDArray[np.float32]) -> Step:
     return apply
 
 
-def _lab_to_xyz(levels: Levels) -> Levels:
+def _lab_to_xyz(levels: UnitColors) -> UnitColors:
     """From 0 to 1 in each: L* from 0 to 100, a* and b* from -128 to 127."""
     light, a, b = levels[:, 0] * 100, levels[:, 1] * 255 - 128, levels[:, 2] * 255 - 128
     y = (light + 16) / 116

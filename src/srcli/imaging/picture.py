@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from srcli.imaging.icc import IccProfile
 
-PixelArray = NDArray[np.uint8] | NDArray[np.uint16]
+Pixels8 = NDArray[np.uint8]
+PixelArray = Pixels8 | NDArray[np.uint16]
+AnyPixels = NDArray[Any]  # of 8 or 16 bits, where numpy loses track of which
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from srcli.imaging.reference import carry_colors
 from srcli.imaging.spread import spread_strokes
 from srcli.imaging.strokes import grid_size
 
-LEAST = 0.1  # of a and b: a smaller change is none
+LEAST_CHANGE = 0.1  # of a and b: a smaller change is none
 
 
 def recolor(picture: PixelArray, strokes: NDArray[np.uint8] | None, reference: NDArray[np.uint8] | None) -> PixelArray:
@@ -35,7 +35,7 @@ def _change_colors(picture: PixelArray, change: Floats) -> PixelArray:
     for rows in split_rows(*picture.shape[:2]):
         lab = rgb_to_lab(levels_to_unit(picture[rows]))
         added = field.rows(lab[..., 0], rows)
-        changed = np.abs(added).max(-1) > LEAST
+        changed = np.abs(added).max(-1) > LEAST_CHANGE
         lab[..., 1:] += added
         out[rows][changed] = np.rint(lab_to_rgb(lab)[changed] * top)
     return out

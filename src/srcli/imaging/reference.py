@@ -8,22 +8,22 @@ from numpy.typing import NDArray
 
 from srcli.imaging.chroma import Floats, levels_to_unit, rgb_to_lab
 
-SIDE = 192  # pixels of the longer side at which places are matched
+MATCHING_SIDE = 192  # pixels of the longer side at which places are matched
 SAMPLES = 600  # of the reference
 ALIKE = 8  # samples that a place's colour is the mean of
 TEXTURE = 5, 17  # pixels across, in which the deviation of L is texture
-WINDOW, SLACK = (13, 13), 16.0  # of the smoothing, along the edges of L
-COLORED = 2.0  # mean distance from grey that makes an answer one to go by
-ROWS = 4096  # matched at once
+SMOOTHING_WINDOW, SMOOTHING_SLACK = (13, 13), 16.0  # of the smoothing, along the edges of L
+LEAST_CHROMA = 2.0  # mean distance from grey that makes an answer one to go by
+MATCHED_AT_ONCE = 4096  # matched at once
 
 
 def carry_colors(lightness: Floats, ab: Floats, reference: NDArray[np.uint8]) -> Floats:
     """a and b for a picture of this L, and of this colour if it has any, from like places of the reference."""
-    share = min(1.0, SIDE / max(lightness.shape))
+    share = min(1.0, MATCHING_SIDE / max(lightness.shape))
     size = max(1, round(lightness.shape[1] * share)), max(1, round(lightness.shape[0] * share))
     small, known = (cv2.resize(x, size, interpolation=cv2.INTER_AREA) for x in (lightness, ab))
     lab = rgb_to_lab(levels_to_unit(reference))
-    chroma = lab[..., 1:] if float(np.abs(known).mean()) > COLORED else lab[..., :0]
+    chroma = lab[..., 1:] if float(np.abs(known).mean()) > LEAST_CHROMA else lab[..., :0]
     wanted = describe_places(small, known[..., : chroma.shape[2]])
     chosen = np.linspace(0, lab[..., 0].size - 1, min(SAMPLES, lab[..., 0].size)).astype(int)
     offered = describe_places(lab[..., 0], chroma)[chosen]
@@ -46,11 +46,11 @@ def describe_places(lightness: Floats, ab: Floats) -> Floats:
 def match_places(wanted: Floats, offered: Floats, colors: Floats) -> Floats:
     """The mean colour of those offered that are most like each place."""
     count, out = min(ALIKE, len(offered)), np.empty((len(wanted), 2), np.float32)
-    for begin in range(0, len(wanted), ROWS):
-        part = wanted[begin : begin + ROWS]
+    for begin in range(0, len(wanted), MATCHED_AT_ONCE):
+        part = wanted[begin : begin + MATCHED_AT_ONCE]
         far = (offered**2).sum(1) - 2 * part @ offered.T
         alike = np.argpartition(far, count - 1, 1)[:, :count]
-        out[begin : begin + ROWS] = colors[alike].mean(1)
+        out[begin : begin + MATCHED_AT_ONCE] = colors[alike].mean(1)
     return out
 
 
@@ -58,10 +58,10 @@ def _smooth(lightness: Floats, ab: Floats) -> Floats:
     """A guided filter: neighbours of like luminance come to have like colour."""
 
     def mean(x: Floats) -> Floats:
-        blurred: Floats = cv2.blur(x, WINDOW, borderType=cv2.BORDER_REPLICATE)
+        blurred: Floats = cv2.blur(x, SMOOTHING_WINDOW, borderType=cv2.BORDER_REPLICATE)
         return blurred.reshape(x.shape)
 
     guide = lightness[..., None]
     mean_l, mean_ab = mean(guide), mean(ab)
-    gain = (mean(guide * ab) - mean_l * mean_ab) / (mean(guide**2) - mean_l**2 + SLACK)
+    gain = (mean(guide * ab) - mean_l * mean_ab) / (mean(guide**2) - mean_l**2 + SMOOTHING_SLACK)
     return mean(gain) * guide + mean(mean_ab - gain * mean_l)

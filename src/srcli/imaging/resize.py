@@ -12,7 +12,7 @@ from PIL import Image
 
 from srcli.imaging.bands import split_rows
 
-AnyPixels = TypeVar("AnyPixels", bound=NDArray[Any])
+SamePixels = TypeVar("SamePixels", bound=NDArray[Any])
 
 RESIZE_FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -24,7 +24,7 @@ _REACH = {"nearest": 1, "bilinear": 1, "bicubic": 2, "lanczos": 3}
 _BAND = 1 << 21
 
 
-def resize_array(pixels: AnyPixels, size: tuple[int, int], method: str = "bicubic") -> AnyPixels:
+def resize_array(pixels: SamePixels, size: tuple[int, int], method: str = "bicubic") -> SamePixels:
     """The picture in another size (width, height). At 8 bits exactly what Pillow makes of it; 16 bits keep them."""
     height, width = pixels.shape[:2]
     if (width, height) == size:
@@ -70,7 +70,7 @@ def _plane(
     return np.asarray(np.rint(np.asarray(picture).clip(0, 65535)), np.uint16)
 
 
-def bleed_colour(pixels: AnyPixels, alpha: NDArray[Any]) -> AnyPixels:
+def bleed_colour(pixels: SamePixels, alpha: NDArray[Any]) -> SamePixels:
     """Carry the nearest visible colour into what is fully transparent, lest it enters the edges as a dark fringe."""
     hidden = alpha == 0
     if not hidden.any() or hidden.all():

@@ -15,9 +15,9 @@ from srcli.imaging.chroma import Floats
 COLORS = 16  # that are told apart
 BIN = 8.0  # of a and b, in which colours are the same, at first
 GRAIN = 1.0  # deviation of the blur under which L is looked at
-NOISE = 1.0  # of L: differences between neighbours below it, or below the picture's usual one, cost nothing
+LUMINANCE_NOISE = 1.0  # of L: differences between neighbours below it, or below the picture's usual one, cost nothing
 ACROSS = 6.0  # what it costs to cross a picture in which nothing changes
-REACH = 24.0  # cost at which a colour has faded away; it begins to fade at half of it
+FADING_COST = 24.0  # cost at which a colour has faded away; it begins to fade at half of it
 FALL = 4  # power of the distance by which a colour's share falls
 ROUNDS, CLOSE_ENOUGH = 40, 0.05
 
@@ -29,9 +29,9 @@ def spread_strokes(lightness: Floats, values: Floats, strokes: NDArray[np.bool_]
     distances[labels, *np.nonzero(strokes)] = 0
     distances = measure_ways(*_costs(lightness), distances)
     nearest = distances.min(0)
-    shares = ((nearest + NOISE) / (distances + NOISE)) ** FALL
+    shares = ((nearest + LUMINANCE_NOISE) / (distances + LUMINANCE_NOISE)) ** FALL
     blended = np.tensordot(shares, colors, (0, 0)) / shares.sum(0)[..., None]
-    confidence = np.clip(2 - 2 * nearest / REACH, 0, 1)
+    confidence = np.clip(2 - 2 * nearest / FADING_COST, 0, 1)
     return blended.astype(np.float32), confidence[..., None].astype(np.float32)
 
 
@@ -54,7 +54,7 @@ def _costs(lightness: Floats) -> tuple[Floats, Floats]:
     smooth = cv2.GaussianBlur(lightness, (0, 0), GRAIN, borderType=cv2.BORDER_REPLICATE)
     steps = [np.abs(np.diff(smooth, axis=axis)) for axis in (0, 1)]
     flat = np.concatenate([step.ravel() for step in steps])
-    usual = max(NOISE, float(np.median(flat))) if flat.size else NOISE
+    usual = max(LUMINANCE_NOISE, float(np.median(flat))) if flat.size else LUMINANCE_NOISE
     down, right = (np.maximum(step - usual, 0) + np.float32(ACROSS / sum(lightness.shape)) for step in steps)
     return down, right
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Float = NDArray[np.float64]
+from srcli.metrics.similarity import FloatArray
 
 _BT601 = np.array([0.299, 0.587, 0.114])
 _PREWITT = np.array([[1.0, 0, -1]] * 3) / 3
@@ -16,18 +16,18 @@ _GMSD_C = 170
 _LEAST = 1e-9  # lest a flat truth is divided by
 
 
-def compute_full_range_luma(rgb: NDArray[Any]) -> Float:
+def compute_full_range_luma(rgb: NDArray[Any]) -> FloatArray:
     """Y of BT.601 over the full range, 0..255."""
     return np.asarray(rgb @ _BT601, np.float64)
 
 
-def compute_gmsd(result: Float, truth: Float) -> float:
+def compute_gmsd(result: FloatArray, truth: FloatArray) -> float:
     """Gradient magnitude similarity deviation (Xue et al. 2014): how unevenly edges are wrong."""
     a, b = _gradient_magnitude(result), _gradient_magnitude(truth)
     return float(np.std((2 * a * b + _GMSD_C) / (a**2 + b**2 + _GMSD_C), ddof=1))
 
 
-def _gradient_magnitude(x: Float) -> Float:
+def _gradient_magnitude(x: FloatArray) -> FloatArray:
     """By Prewitt's operator at half the size; what lies outside counts as 0, as in the authors' program."""
     outside = cv2.BORDER_CONSTANT
     half = cv2.blur(x, (2, 2), anchor=(0, 0), borderType=outside)[::2, ::2]
@@ -35,12 +35,12 @@ def _gradient_magnitude(x: Float) -> Float:
     return np.asarray(np.hypot(dx, dy))
 
 
-def gradient_energy(x: Float) -> float:
+def gradient_energy(x: FloatArray) -> float:
     """Mean squared difference of neighbours, of rows and of columns."""
     return float(np.mean(np.diff(x, axis=0) ** 2) + np.mean(np.diff(x, axis=1) ** 2)) + _LEAST
 
 
-def band_energy(x: Float, low: float, high: float) -> float:
+def band_energy(x: FloatArray, low: float, high: float) -> float:
     """Spectral power between two radii, as shares of the Nyquist frequency."""
     window = np.outer(np.hanning(x.shape[0]), np.hanning(x.shape[1]))
     power = np.abs(np.fft.fft2((x - x.mean()) * window)) ** 2

@@ -13,9 +13,8 @@ from srcli.errors import PictureError
 from srcli.metrics.consistency import Deviation, measure_deviation
 from srcli.metrics.edges import compute_full_range_luma
 from srcli.metrics.matlab import matlab_y
-from srcli.metrics.similarity import crop_border
+from srcli.metrics.similarity import FloatArray, crop_border
 
-Float = NDArray[np.float64]
 CROPPED_AT_MOST = 8  # pixels of a side: what is lost when a picture is cropped to a multiple of the scale
 
 
@@ -37,18 +36,18 @@ class Sample:
         return crop_border(result, self.border), crop_border(truth, self.border)
 
     @cached_property
-    def rgb(self) -> tuple[Float, Float]:
+    def rgb(self) -> tuple[FloatArray, FloatArray]:
         result, truth = self.aligned
         return result.astype(np.float64), truth.astype(np.float64)
 
     @cached_property
-    def y(self) -> tuple[Float, Float]:
+    def y(self) -> tuple[FloatArray, FloatArray]:
         """MATLAB's luma of result and truth."""
         result, truth = self.aligned
         return matlab_y(result), matlab_y(truth)
 
     @cached_property
-    def luma(self) -> tuple[Float, Float]:
+    def luma(self) -> tuple[FloatArray, FloatArray]:
         """Full-range luma of result and truth."""
         result, truth = self.aligned
         return compute_full_range_luma(result), compute_full_range_luma(truth)

@@ -9,12 +9,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Float = NDArray[np.float64]
+FloatArray = NDArray[np.float64]
 
-WINDOW, SIGMA = 11, 1.5
+SSIM_WINDOW, SSIM_SIGMA = 11, 1.5
 _C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 _SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-MS_SSIM_LEAST_SIDE = WINDOW * 2 ** (len(_SCALE_WEIGHTS) - 1)
+MS_SSIM_LEAST_SIDE = SSIM_WINDOW * 2 ** (len(_SCALE_WEIGHTS) - 1)
 
 
 def crop_border(pixels: NDArray[Any], border: int) -> NDArray[Any]:
@@ -48,7 +48,7 @@ def ms_ssim(result: NDArray[Any], truth: NDArray[Any]) -> float:
     return product
 
 
-def _ssim_parts(a: Float, b: Float) -> tuple[Float, Float]:
+def _ssim_parts(a: FloatArray, b: FloatArray) -> tuple[FloatArray, FloatArray]:
     """SSIM's luminance term, and its contrast and structure terms multiplied."""
     mean_a, mean_b = _window_mean(a), _window_mean(b)
     var_a, var_b = _window_mean(a * a) - mean_a**2, _window_mean(b * b) - mean_b**2
@@ -57,11 +57,13 @@ def _ssim_parts(a: Float, b: Float) -> tuple[Float, Float]:
     return luminance, (2 * covariance + _C2) / (var_a + var_b + _C2)
 
 
-def _window_mean(x: Float) -> Float:
-    return np.asarray(crop_border(cv2.GaussianBlur(x, (WINDOW, WINDOW), SIGMA), WINDOW // 2), np.float64)
+def _window_mean(x: FloatArray) -> FloatArray:
+    return np.asarray(
+        crop_border(cv2.GaussianBlur(x, (SSIM_WINDOW, SSIM_WINDOW), SSIM_SIGMA), SSIM_WINDOW // 2), np.float64
+    )
 
 
-def _halved(x: Float) -> Float:
+def _halved(x: FloatArray) -> FloatArray:
     """Means of 2x2; an odd last row or column is left out."""
     height, width = (side // 2 * 2 for side in x.shape[:2])
     x = x[:height, :width]

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from srcli.models.row_bands import (
     Bands,
     ChannelMoments,
+    MapBands,
     Norm,
-    Rows,
     convolve_rows,
     downsample_rows,
     number_bands,
@@ -35,16 +35,16 @@ After = Callable[[int, Tensor], Tensor]  # level, its map before it is resampled
 class Stream:
     """A map whose bands are worked out each time they are asked for."""
 
-    rows: Callable[[], Rows]
+    rows: Callable[[], MapBands]
     height: int
     width: int
 
-    last: Callable[[], Rows] | None = None  # as `rows`, giving back the memory of what they are made of
+    last: Callable[[], MapBands] | None = None  # as `rows`, giving back the memory of what they are made of
 
     def norm(self, layer: nn.GroupNorm) -> Norm:
         return ChannelMoments(self.rows()).norm(layer)
 
-    def final(self) -> Rows:
+    def final(self) -> MapBands:
         """The bands, which nobody will ask for again."""
         return self.last() if self.last else self.rows()
 
@@ -121,7 +121,7 @@ class Banded:
             return x, x.map
         out = self.bands.new(self.like, layer.conv2.out_channels, x.height, x.width)
 
-        def rows() -> Rows:
+        def rows() -> MapBands:
             for top, part in number_bands(x.final()):
                 out[:, :, top : top + part.shape[2]] = part if skip is None else skip(part)
                 yield part

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-UPSCALE = 4
+UPSCALE_FACTOR = 4
 """Result pixels per cell. A cell is one input pixel, or `fold` x `fold` of them."""
 DETAIL_GAIN = 8.0
 DAMAGES = ("blur", "noise", "colour noise", "JPEG")
@@ -34,7 +34,7 @@ class BuiltinShape:
     @property
     def scale(self) -> int:
         """Result pixels per input pixel."""
-        return UPSCALE // self.fold
+        return UPSCALE_FACTOR // self.fold
 
 
 class Ends(NamedTuple):
@@ -70,12 +70,12 @@ class End(nn.Module):
     def __init__(self, width: int, blocks: int) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(ModulatedBlock(width) for _ in range(blocks))
-        self.out = _conv(width, 3 * UPSCALE**2)
+        self.out = _conv(width, 3 * UPSCALE_FACTOR**2)
 
     def forward(self, x: Tensor, film: list[tuple[Tensor, Tensor]]) -> Tensor:
         for block, (scale, shift) in zip(self.blocks, film, strict=True):
             x = block(x, scale, shift)
-        return F.pixel_shuffle(self.out(x), UPSCALE)
+        return F.pixel_shuffle(self.out(x), UPSCALE_FACTOR)
 
 
 class DamageEstimator(nn.Module):

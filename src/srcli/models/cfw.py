@@ -19,9 +19,9 @@ from srcli.models.banded_vae import After, run_resnet
 from srcli.models.row_bands import Bands
 from srcli.models.rrdb import Rrdb
 
-LEVELS = (1, 2)  # halvings of the picture at which features are taken and mixed in
-PREFIX = "fusion_layer_"  # of their names in the decoder of an official CFW checkpoint
-REACH = 5  # rows that a dense block sees to either side
+FUSED_LEVELS = (1, 2)  # halvings of the picture at which features are taken and mixed in
+FUSION_PREFIX = "fusion_layer_"  # of their names in the decoder of an official CFW checkpoint
+DENSE_BLOCK_REACH = 5  # rows that a dense block sees to either side
 
 
 class VaeResidualBlock(nn.Module):
@@ -84,15 +84,15 @@ class Wrapping(nn.Module):
 
     def __init__(self, widths: Mapping[int, int], growth: int, chains: int) -> None:
         super().__init__()
-        for level in LEVELS:
+        for level in FUSED_LEVELS:
             self.add_module(f"fusion_layer_{level}", Fusion(widths[level], growth, chains))
 
     def mixing(self, seen: Mapping[int, Tensor], weight: float, bands: Bands, device: torch.device) -> After:
         """What to do after a decoder's level: mix in `weight` of what the encoder left of the same size."""
 
         def mix(level: int, made: Tensor) -> Tensor:
-            halvings = len(LEVELS) + 1 - level
-            if halvings not in LEVELS:
+            halvings = len(FUSED_LEVELS) + 1 - level
+            if halvings not in FUSED_LEVELS:
                 return made
             self.to(device, made.dtype)  # the VAE may have been given more precision meanwhile
             return made.add_(self.fusion(halvings).run(seen[halvings], made, bands, device), alpha=weight)
@@ -107,7 +107,7 @@ def keep_features(seen: dict[int, Tensor]) -> After:
     """What to do after an encoder's level: keep the features that the decoder is to mix in."""
 
     def keep(level: int, found: Tensor) -> Tensor:
-        if level in LEVELS:
+        if level in FUSED_LEVELS:
             seen[level] = found
         return found
 
@@ -117,14 +117,14 @@ def keep_features(seen: dict[int, Tensor]) -> After:
 def _banded(part: nn.Module, x: Tensor, bands: Bands, device: torch.device) -> Tensor:
     out = torch.empty_like(x)
     for top, bottom in bands.cut(*x.shape[2:]):
-        first, last = max(0, top - REACH), min(x.shape[2], bottom + REACH)
+        first, last = max(0, top - DENSE_BLOCK_REACH), min(x.shape[2], bottom + DENSE_BLOCK_REACH)
         out[:, :, top:bottom] = part(x[:, :, first:last].to(device))[:, :, top - first : bottom - first]
     return out
 
 
 def build_cfw(state: Mapping[str, Tensor]) -> Wrapping:
     """The fusion layers that a state dict is for, without memory behind their weights."""
-    convs = {level: state[f"fusion_layer_{level}.encode_enc_3.conv1.weight"] for level in LEVELS}
+    convs = {level: state[f"fusion_layer_{level}.encode_enc_3.conv1.weight"] for level in FUSED_LEVELS}
     growth = state["fusion_layer_1.encode_enc_2.0.rdb1.conv1.weight"].shape[0]
     chains = len({key.split(".")[2] for key in state if key.startswith("fusion_layer_1.encode_enc_2.")})
     with torch.device("meta"):
@@ -134,10 +134,10 @@ def build_cfw(state: Mapping[str, Tensor]) -> Wrapping:
 def encoder_features(vae: AutoencoderKL, picture: Tensor) -> dict[int, Tensor]:
     """What the encoder knows of pictures in -1..1 at the levels that are mixed in."""
     x, seen = vae.encoder.conv_in(picture), dict[int, Tensor]()
-    for level, block in enumerate(vae.encoder.down_blocks[: max(LEVELS) + 1]):
+    for level, block in enumerate(vae.encoder.down_blocks[: max(FUSED_LEVELS) + 1]):
         for part in block.resnets:
             x = part(x, temb=None)
-        if level in LEVELS:
+        if level in FUSED_LEVELS:
             seen[level] = x
         for part in block.downsamplers or ():
             x = part(x)
@@ -150,10 +150,10 @@ def decode_with(vae: AutoencoderKL, wrapping: Wrapping, latent: Tensor, seen: Ma
     with torch.no_grad():
         x = decoder.mid_block(decoder.conv_in(vae.post_quant_conv(latent)))
     for level, block in enumerate(decoder.up_blocks):
-        halvings = len(LEVELS) + 1 - level
+        halvings = len(FUSED_LEVELS) + 1 - level
         for part in block.resnets:
             x = part(x, temb=None)
-        if halvings in LEVELS:
+        if halvings in FUSED_LEVELS:
             x = x + wrapping.fusion(halvings)(seen[halvings], x)
         for part in block.upsamplers or ():
             x = part(x)

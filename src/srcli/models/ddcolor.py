@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import ConvNextBackbone, ConvNextConfig
 
-HEADS = 8  # of attention: the one size that the weights do not show
-LEVELS = 3  # of the U-Net, which the queries look at
-STAGES = 4
-UNIT = 32  # sides of the input are multiples of it
+DDCOLOR_HEADS = 8  # of attention: the one size that the weights do not show
+QUERY_LEVELS = 3  # of the U-Net, which the queries look at
+ENCODER_STAGES = 4
+SIDE_MULTIPLE = 32  # sides of the input are multiples of it
 LAST_FACTOR = 4  # of the last shuffle, back to the size of the input
 BAND = 1 << 12  # pixels before the last shuffle that are taken at once
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
@@ -51,8 +51,8 @@ class Shape:
         """As the official file's tensors show it. KeyError or IndexError where it is another network's file."""
         queries = "decoder.color_decoder."
         return cls(
-            widths=tuple(state[f"encoder.arch.norm{i}.weight"].shape[0] for i in range(STAGES)),
-            depths=tuple(_count(state, rf"encoder\.arch\.stages\.{i}\.\d+\.gamma") for i in range(STAGES)),
+            widths=tuple(state[f"encoder.arch.norm{i}.weight"].shape[0] for i in range(ENCODER_STAGES)),
+            depths=tuple(_count(state, rf"encoder\.arch\.stages\.{i}\.\d+\.gamma") for i in range(ENCODER_STAGES)),
             features=state["decoder.layers.0.conv.0.weight_orig"].shape[0],
             hidden=state[f"{queries}query_feat.weight"].shape[1],
             feed_forward=state[f"{queries}transformer_ffn_layers.0.linear1.weight"].shape[0],
@@ -128,7 +128,7 @@ def normalize(rgb: Tensor) -> Tensor:
 
 def build_encoder(shape: Shape) -> ConvNextBackbone:
     """transformers' ConvNeXt. Each stage's features are normed for the U-Net, and go on to the next as they are."""
-    names = [f"stage{i + 1}" for i in range(STAGES)]
+    names = [f"stage{i + 1}" for i in range(ENCODER_STAGES)]
     config = ConvNextConfig(hidden_sizes=list(shape.widths), depths=list(shape.depths), out_features=names)
     return ConvNextBackbone(config)
 
@@ -184,7 +184,7 @@ class Decoder(nn.Module):
         features, widths = shape.features, shape.widths
         outer = (features, features, features // 2)
         inner = (widths[3], *outer[:-1])
-        self.layers = nn.ModuleList(UNetBlock(inner[i], widths[2 - i], outer[i], outer[i]) for i in range(LEVELS))
+        self.layers = nn.ModuleList(UNetBlock(inner[i], widths[2 - i], outer[i], outer[i]) for i in range(QUERY_LEVELS))
         self.last_shuf = Shuffle(outer[-1], outer[-1], LAST_FACTOR, normed=False)
         self.color_decoder = ColorDecoder(shape, outer)
 
@@ -205,7 +205,7 @@ class ColorDecoder(nn.Module):
         hidden = shape.hidden
         self.query_feat = nn.Embedding(shape.queries, hidden)
         self.query_embed = nn.Embedding(shape.queries, hidden)
-        self.level_embed = nn.Embedding(LEVELS, hidden)
+        self.level_embed = nn.Embedding(QUERY_LEVELS, hidden)
         self.input_proj = nn.ModuleList(nn.Conv2d(width, hidden, 1) for width in widths)
         layers = range(shape.layers)
         self.transformer_cross_attention_layers = nn.ModuleList(CrossAttention(hidden) for _ in layers)
@@ -224,7 +224,7 @@ class ColorDecoder(nn.Module):
             self.transformer_ffn_layers,
         )
         for index, (cross, own, feed_forward) in enumerate(zip(*stacks, strict=True)):
-            x = cross(x, place, *sources[index % LEVELS])
+            x = cross(x, place, *sources[index % QUERY_LEVELS])
             x = feed_forward(own(x, place))
         out: Tensor = self.color_embed(self.decoder_norm(x))
         return out
@@ -250,7 +250,7 @@ def encode_positions(height: int, width: int, channels: int) -> Tensor:
 class CrossAttention(nn.Module):
     def __init__(self, hidden: int) -> None:
         super().__init__()
-        self.multihead_attn = nn.MultiheadAttention(hidden, HEADS, batch_first=True)
+        self.multihead_attn = nn.MultiheadAttention(hidden, DDCOLOR_HEADS, batch_first=True)
         self.norm = nn.LayerNorm(hidden)
 
     def forward(self, x: Tensor, place: Tensor, keys: Tensor, values: Tensor) -> Tensor:
@@ -261,7 +261,7 @@ class CrossAttention(nn.Module):
 class SelfAttention(nn.Module):
     def __init__(self, hidden: int) -> None:
         super().__init__()
-        self.self_attn = nn.MultiheadAttention(hidden, HEADS, batch_first=True)
+        self.self_attn = nn.MultiheadAttention(hidden, DDCOLOR_HEADS, batch_first=True)
         self.norm = nn.LayerNorm(hidden)
 
     def forward(self, x: Tensor, place: Tensor) -> Tensor:

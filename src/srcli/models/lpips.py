@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
-STAGES = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))
+LPIPS_STAGES = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))
 """Places of the convolutions in VGG16's own list of layers, by stage; between them lie ReLUs, between stages pools."""
-LEAST = 1e-10
+NORM_FLOOR = 1e-10
 
 
 class Lpips(nn.Module):
@@ -26,7 +26,7 @@ class Lpips(nn.Module):
         self.scaling_layer.register_buffer("shift", torch.tensor(SHIFT).view(1, 3, 1, 1))
         self.scaling_layer.register_buffer("scale", torch.tensor(SCALE).view(1, 3, 1, 1))
         self.net, before = nn.Module(), 3
-        for index, (places, width) in enumerate(zip(STAGES, widths, strict=True)):
+        for index, (places, width) in enumerate(zip(LPIPS_STAGES, widths, strict=True)):
             self.net.add_module(f"slice{index + 1}", _stage(places, before, width, pool=index > 0))
             before = width
             weigh = nn.Module()
@@ -60,11 +60,11 @@ def _stage(places: tuple[int, ...], before: int, width: int, pool: bool) -> nn.S
 
 
 def _unit(features: Tensor) -> Tensor:
-    return features / (features.square().sum(1, keepdim=True).sqrt() + LEAST)
+    return features / (features.square().sum(1, keepdim=True).sqrt() + NORM_FLOOR)
 
 
 def build_lpips(state: Mapping[str, Tensor]) -> Lpips:
     """The network that a state dict is for, without memory behind its weights."""
-    widths = tuple(state[f"lin{index}.model.1.weight"].shape[1] for index in range(len(STAGES)))
+    widths = tuple(state[f"lin{index}.model.1.weight"].shape[1] for index in range(len(LPIPS_STAGES)))
     with torch.device("meta"):
         return Lpips(widths).eval()

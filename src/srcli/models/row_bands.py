@@ -18,7 +18,7 @@ from torch.nn.functional import conv2d, silu
 
 from srcli.imaging.spill import allocate_in_file, allocate_reclaimable, evict_pages, reclaim_start
 
-Rows = Iterator[Tensor]  # bands of one map, from its first row to its last
+MapBands = Iterator[Tensor]  # bands of one map, from its first row to its last
 SUMMED = 1 << 12  # values: of more, a sum in fp32 loses too many digits
 SWIFT = ("cpu", "cuda")  # devices on which torch has batch norm's own statistics
 
@@ -51,7 +51,7 @@ class Bands:
     def array(self, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
         return allocate_reclaimable(shape, dtype)
 
-    def rows(self, x: Tensor, device: torch.device, last: bool = False) -> Rows:
+    def rows(self, x: Tensor, device: torch.device, last: bool = False) -> MapBands:
         """A whole map's bands, on the device."""
         for top, bottom in self.cut(*x.shape[2:]):
             yield x[:, :, top:bottom].to(device)
@@ -107,7 +107,7 @@ class ChannelMoments:
             self._sizes.append(part.shape[2] * part.shape[3])
             self._found.append(torch.stack(found))
 
-    def watching(self, rows: Iterable[Tensor]) -> Rows:
+    def watching(self, rows: Iterable[Tensor]) -> MapBands:
         for part in rows:
             self.add(part)
             yield part
@@ -133,7 +133,7 @@ def _mean_and_variance(part: Tensor) -> Tensor:
     return torch.stack([mean, variance])
 
 
-def convolve_rows(conv: nn.Conv2d, rows: Iterable[Tensor], height: int, norm: Norm | None = None) -> Rows:
+def convolve_rows(conv: nn.Conv2d, rows: Iterable[Tensor], height: int, norm: Norm | None = None) -> MapBands:
     """A 3x3 convolution with zeros around the map. A row leaves when the one below it has come."""
     above, seen = None, 0
     for part in rows:
@@ -160,7 +160,7 @@ def _window(above: Tensor | None, part: Tensor, last: bool, norm: Norm | None) -
     return window
 
 
-def upsample_rows(conv: nn.Conv2d, x: Tensor, bands: Bands, device: torch.device, last: bool = False) -> Rows:
+def upsample_rows(conv: nn.Conv2d, x: Tensor, bands: Bands, device: torch.device, last: bool = False) -> MapBands:
     """Twice the size by repetition, then a 3x3 convolution.
 
     Of three rows (or columns) two are the same, so the two taps that meet them are added and four of nine remain.
@@ -183,7 +183,7 @@ def _merged(weight: Tensor, dim: int, phase: int) -> Tensor:
     return torch.stack([first, middle + last] if phase == 0 else [first + middle, last], dim)
 
 
-def downsample_rows(conv: nn.Conv2d, x: Tensor, bands: Bands, device: torch.device) -> Rows:
+def downsample_rows(conv: nn.Conv2d, x: Tensor, bands: Bands, device: torch.device) -> MapBands:
     """Half the size: a convolution of stride 2 that looks past the right and lower edges only."""
     height, width = x.shape[2] // 2, x.shape[3] // 2
     for top, bottom in bands.cut(height, 2 * width):

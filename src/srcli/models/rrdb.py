@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
-START = 0.1  # of Kaiming's weights
+INITIAL_GAIN = 0.1  # of Kaiming's weights
 
 
 class Dense(nn.Module):
@@ -46,6 +46,6 @@ def initialize_rrdb(module: nn.Module) -> None:
     """ESRGAN's start for all blocks inside: Kaiming's, a tenth as large, so that they begin near the identity."""
     for block in (part for part in module.modules() if isinstance(part, Dense)):
         for conv in (part for part in block.modules() if isinstance(part, nn.Conv2d)):
-            nn.init.kaiming_normal_(conv.weight).mul_(START)
+            nn.init.kaiming_normal_(conv.weight).mul_(INITIAL_GAIN)
             if conv.bias is not None:
                 conv.bias.zero_()

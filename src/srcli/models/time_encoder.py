@@ -14,7 +14,7 @@ from diffusers.models.embeddings import get_timestep_embedding
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-HEADS = 4
+TIME_ENCODER_HEADS = 4
 GROUPS = 32
 
 
@@ -73,7 +73,7 @@ class TimeAttention(nn.Module):
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         n, c = x.shape[:2]
         flat = x.flatten(2)
-        split = self.qkv(self.norm(flat)).view(n, HEADS, -1, flat.shape[-1]).transpose(2, 3)
+        split = self.qkv(self.norm(flat)).view(n, TIME_ENCODER_HEADS, -1, flat.shape[-1]).transpose(2, 3)
         # A copy whose rows are the channels: else attention falls back to a whole matrix of all pairs. `contiguous`
         # makes none where there is one position, and CUDA's kernels refuse the strides that are left then.
         q, k, v = split.clone(memory_format=torch.contiguous_format).chunk(3, dim=-1)

@@ -8,19 +8,19 @@ import torch
 from diffusers import AutoencoderTiny
 from torch import Tensor
 
-UNIT = 8  # pixels of a latent's side
-ROWS = 64  # latents of a band
-REACH = 24  # latents above and below a row that bear on it; it is all convolutions
+LATENT_PIXELS = 8  # pixels of a latent's side
+TINY_VAE_ROWS = 64  # latents of a band
+TINY_VAE_REACH = 24  # latents above and below a row that bear on it; it is all convolutions
 
 
 def encode_tiny(net: AutoencoderTiny, picture: Tensor) -> Tensor:
     """Scaled latents of a picture in -1..1, whose sides are multiples of 8."""
 
     def run(top: int, bottom: int) -> Tensor:
-        found: Tensor = net.encode(picture[:, :, top * UNIT : bottom * UNIT]).latents
+        found: Tensor = net.encode(picture[:, :, top * LATENT_PIXELS : bottom * LATENT_PIXELS]).latents
         return found
 
-    return _in_bands(run, picture.shape[2] // UNIT, 1)
+    return _in_bands(run, picture.shape[2] // LATENT_PIXELS, 1)
 
 
 def decode_tiny(net: AutoencoderTiny, latents: Tensor) -> Tensor:
@@ -30,18 +30,18 @@ def decode_tiny(net: AutoencoderTiny, latents: Tensor) -> Tensor:
         found: Tensor = net.decode(latents[:, :, top:bottom]).sample
         return found
 
-    return _in_bands(run, latents.shape[2], UNIT)
+    return _in_bands(run, latents.shape[2], LATENT_PIXELS)
 
 
 def _in_bands(run: Callable[[int, int], Tensor], height: int, factor: int) -> Tensor:
     """What `run` gives for all rows; it is asked for some at a time, with those around that bear on them."""
     parts = []
     for top, bottom in _bands(height):
-        first, last = max(0, top - REACH), min(height, bottom + REACH)
+        first, last = max(0, top - TINY_VAE_REACH), min(height, bottom + TINY_VAE_REACH)
         parts.append(run(first, last)[:, :, (top - first) * factor : (bottom - first) * factor])
     return torch.cat(parts, 2)
 
 
 def _bands(height: int) -> Iterator[tuple[int, int]]:
-    for top in range(0, height, ROWS):
-        yield top, min(top + ROWS, height)
+    for top in range(0, height, TINY_VAE_ROWS):
+        yield top, min(top + TINY_VAE_ROWS, height)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
+VGG16_STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 Pool = Callable[[Tensor], Tensor]
 
 
@@ -19,7 +19,7 @@ class Vgg16(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         width = 3
-        for stage in STAGES:
+        for stage in VGG16_STAGES:
             for wider in stage:
                 layers += [nn.Conv2d(width, wider, 3, padding=1), nn.ReLU()]
                 width = wider

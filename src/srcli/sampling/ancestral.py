@@ -11,8 +11,9 @@ from diffusers.schedulers.scheduling_ddpm import DDPMSchedulerOutput
 from torch import Tensor
 
 from srcli.errors import InputError
+from srcli.weights.families import EPSILON, VELOCITY
 
-LEAST = 1e-20  # keeps the logarithm of the last step's variance finite
+VARIANCE_MINIMUM = 1e-20  # keeps the logarithm of the last step's variance finite
 
 
 def make_betas(kind: str, steps: int, start: float = 1e-6, end: float = 1e-2) -> Tensor:
@@ -58,7 +59,7 @@ class Ancestral(DDPMScheduler):  # type: ignore[misc]
     In fp32 the smallest betas of SR3 (1e-6) vanish in 1 - alpha; and noise drawn inside cannot follow the canvas.
     """
 
-    def __init__(self, table: Tensor, prediction_type: str = "epsilon", clip: bool = False) -> None:
+    def __init__(self, table: Tensor, prediction_type: str = EPSILON, clip: bool = False) -> None:
         super().__init__(
             num_train_timesteps=len(table),
             trained_betas=table.tolist(),
@@ -94,13 +95,13 @@ class Ancestral(DDPMScheduler):  # type: ignore[misc]
         return Posterior(
             mean_clean=kept_before**0.5 * (1 - alpha) / rest,
             mean_now=alpha**0.5 * (1 - kept_before) / rest,
-            variance=max((1 - alpha) * (1 - kept_before) / rest, LEAST),
+            variance=max((1 - alpha) * (1 - kept_before) / rest, VARIANCE_MINIMUM),
         )
 
     def clean(self, prediction: Tensor, t: int, x: Tensor) -> Tensor:
         """The clean sample that a prediction speaks of."""
         kept = float(self.alphas_cumprod[t])
-        if self.config.prediction_type == "v_prediction":
+        if self.config.prediction_type == VELOCITY:
             found = kept**0.5 * x - (1 - kept) ** 0.5 * prediction
         else:
             found = (1 / kept) ** 0.5 * x - (1 / kept - 1) ** 0.5 * prediction

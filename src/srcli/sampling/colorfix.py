@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, pad
 
-Rows = Callable[[slice], Tensor]  # these rows of a picture, (1, 3, H, W) in 0..1
+ReadRows = Callable[[slice], Tensor]  # these rows of a picture, (1, 3, H, W) in 0..1
 Moments = tuple[Tensor, Tensor]  # mean and deviation of each channel
 
-LEVELS = 5
-REACH = 2**LEVELS - 1  # rows around that bear on a row's coarsest band
+WAVELET_LEVELS = 5
+WAVELET_REACH = 2**WAVELET_LEVELS - 1  # rows around that bear on a row's coarsest band
 BINOMIAL = (0.25, 0.5, 0.25)
-EPSILON = 1e-5  # on the variance, so that a flat picture has a deviation to divide by
+VARIANCE_FLOOR = 1e-5  # on the variance, so that a flat picture has a deviation to divide by
 
 
-def fix_colors(kind: str | None, result: Tensor, source: Rows) -> Rows:
+def fix_colors(kind: str | None, result: Tensor, source: ReadRows) -> ReadRows:
     """The result (1, 3, H, W) with the colours of `source`."""
     if kind in (None, "none"):
         return lambda rows: result[:, :, rows]
@@ -30,7 +30,7 @@ def fix_colors(kind: str | None, result: Tensor, source: Rows) -> Rows:
         return lambda rows: _moved(result[:, :, rows], own, wanted).clamp(0, 1)
 
     def rows_of_wavelet(rows: slice) -> Tensor:
-        seen = slice(max(0, rows.start - REACH), min(height, rows.stop + REACH))
+        seen = slice(max(0, rows.start - WAVELET_REACH), min(height, rows.stop + WAVELET_REACH))
         found = fix_colors_by_wavelet(result[:, :, seen], source(seen)).clamp(0, 1)
         return found[:, :, rows.start - seen.start : rows.stop - seen.start]
 
@@ -51,7 +51,7 @@ def blur_coarsest(picture: Tensor) -> Tensor:
     """The coarsest band: five binomial blurs, each twice as wide as the one before."""
     taps = torch.tensor(BINOMIAL, dtype=picture.dtype, device=picture.device)
     kernel = (taps[:, None] * taps).expand(picture.shape[1], 1, 3, 3).contiguous()
-    for level in range(LEVELS):
+    for level in range(WAVELET_LEVELS):
         reach = 2**level
         edged = pad(picture, (reach, reach, reach, reach), mode="replicate")
         picture = conv2d(edged, kernel, groups=picture.shape[1], dilation=reach)
@@ -64,4 +64,4 @@ def _moved(result: Tensor, own: Moments, wanted: Moments) -> Tensor:
 
 def _moments(picture: Tensor) -> Moments:
     variance, mean = torch.var_mean(picture, dim=(2, 3), keepdim=True)
-    return mean, (variance + EPSILON).sqrt()
+    return mean, (variance + VARIANCE_FLOOR).sqrt()

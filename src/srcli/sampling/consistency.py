@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from srcli.imaging.bands import split_rows
+from srcli.imaging.picture import AnyPixels
 from srcli.metrics.matlab import matlab_rows, matlab_rows_of_part, round_levels, rows_needed
 
-Levels = NDArray[Any]
 Correction = NDArray[np.float32]
 NEAR_ENOUGH = 1.0  # level
 MOST_ROUNDS = 40
 VISIBLE = 1.5  # levels: from here on the reduced result, rounded, is off by more than one
 
 
-def make_consistent(result: Levels, source: Levels) -> float:
+def make_consistent(result: AnyPixels, source: AnyPixels) -> float:
     """Change the result, in place, to the nearest picture that MATLAB's bicubic reduces to the source.
 
     Returns the largest deviation left, in levels. It is below one where the source can be met at all: pixels of black
@@ -41,7 +39,7 @@ def make_consistent(result: Levels, source: Levels) -> float:
     return worst
 
 
-def _find_lacking(result: Levels, correction: Correction, source: Levels) -> Correction:
+def _find_lacking(result: AnyPixels, correction: Correction, source: AnyPixels) -> Correction:
     """How much the source is above the reduced, corrected result."""
     size, height = (source.shape[1], source.shape[0]), result.shape[0]
     lacking = np.empty(source.shape, np.float32)
@@ -52,7 +50,7 @@ def _find_lacking(result: Levels, correction: Correction, source: Levels) -> Cor
     return lacking
 
 
-def _corrected(result: Levels, correction: Correction, rows: slice) -> Levels:
+def _corrected(result: AnyPixels, correction: Correction, rows: slice) -> AnyPixels:
     """Rows of the result with the enlarged correction: levels, as they will be written."""
     added = matlab_rows(correction, (result.shape[1], result.shape[0]), rows)
     return round_levels(result[rows] + added, result.dtype)

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-CELL = 64
+NOISE_CELL = 64
 # Steps for draws outside the loop, which counts from 1.
-POSTERIOR, START, AGAIN = -1, 0, -2
+POSTERIOR_NOISE, START_NOISE, EXTRA_NOISE = -1, 0, -2
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +31,12 @@ class NoiseField:
         """The same sheet seen from another corner."""
         return replace(self, top=self.top + top, left=self.left + left)
 
-    def draw(self, shape: tuple[int, ...] | torch.Size, step: int = START) -> Tensor:
+    def draw(self, shape: tuple[int, ...] | torch.Size, step: int = START_NOISE) -> Tensor:
         """Noise of `shape` (1, channels, height, width) in fp32."""
         _, channels, height, width = shape
         out = torch.empty(1, channels, height, width)
-        for cell_y in range(self.top // CELL, (self.top + height - 1) // CELL + 1):
-            for cell_x in range(self.left // CELL, (self.left + width - 1) // CELL + 1):
+        for cell_y in range(self.top // NOISE_CELL, (self.top + height - 1) // NOISE_CELL + 1):
+            for cell_x in range(self.left // NOISE_CELL, (self.left + width - 1) // NOISE_CELL + 1):
                 self._paste(out, step, cell_y, cell_x)
         return out
 
@@ -46,10 +46,10 @@ class NoiseField:
 
     def _paste(self, out: Tensor, step: int, cell_y: int, cell_x: int) -> None:
         generator = torch.Generator().manual_seed(self._key(step, cell_y, cell_x))
-        cell = torch.randn(out.shape[1], CELL, CELL, generator=generator)
-        y, x = cell_y * CELL - self.top, cell_x * CELL - self.left
-        rows = slice(max(y, 0), min(y + CELL, out.shape[2]))
-        columns = slice(max(x, 0), min(x + CELL, out.shape[3]))
+        cell = torch.randn(out.shape[1], NOISE_CELL, NOISE_CELL, generator=generator)
+        y, x = cell_y * NOISE_CELL - self.top, cell_x * NOISE_CELL - self.left
+        rows = slice(max(y, 0), min(y + NOISE_CELL, out.shape[2]))
+        columns = slice(max(x, 0), min(x + NOISE_CELL, out.shape[3]))
         out[0, :, rows, columns] = cell[:, rows.start - y : rows.stop - y, columns.start - x : columns.stop - x]
 
     def _key(self, step: int, y: int, x: int) -> int:

@@ -22,18 +22,18 @@ from torch import Tensor
 
 from srcli.errors import WeightsError
 from srcli.files import is_dir, is_own_folder, is_regular, open_own_file, replace_file
+from srcli.imaging.picture import AnyPixels
 from srcli.sampling.sampler import Scheduler
 from srcli.weights.places import find_places
 
 log = logging.getLogger(__name__)
 
-AFTER = 60.0  # seconds of work that are not worth keeping
-EVERY = 30.0  # seconds between two states of one sampling
-LASTING = 7 * 86400.0  # seconds after which nobody comes back for a picture
+FIRST_SAVE_AFTER = 60.0  # seconds of work that are not worth keeping
+SAVE_INTERVAL = 30.0  # seconds between two states of one sampling
+KEPT_SECONDS = 7 * 86400.0  # seconds after which nobody comes back for a picture
 
 STEP = "step"
-State = dict[str, Any]  # of tensors, numbers, texts, and lists and dicts of these
-Levels = NDArray[Any]
+SavedState = dict[str, Any]  # of tensors, numbers, texts, and lists and dicts of these
 OnProgress = Callable[[str, int, int], None]  # stage, done, of
 
 
@@ -42,10 +42,10 @@ class ResumeState:
 
     def __init__(self, folder: Path | None, name: str = "") -> None:
         self._folder, self._name = folder, name or "the picture"
-        self._from, self._last = time.monotonic() + AFTER, dict[str, float]()
+        self._from, self._last = time.monotonic() + FIRST_SAVE_AFTER, dict[str, float]()
         self._able = folder is not None
 
-    def find(self, what: str) -> State | None:
+    def find(self, what: str) -> SavedState | None:
         """What was kept under this name by a run that was ended."""
         if not self.has(what):
             return None
@@ -57,7 +57,7 @@ class ResumeState:
         if kept[:32] != self._seal(kept[32:]):
             log.warning(f"what was kept of {self._name} is damaged: doing that part again")
             return None
-        found: State = torch.load(io.BytesIO(kept[32:]), weights_only=True)
+        found: SavedState = torch.load(io.BytesIO(kept[32:]), weights_only=True)
         return found
 
     def has(self, what: str) -> bool:
@@ -70,7 +70,7 @@ class ResumeState:
         """Whether the picture has taken long, and this was not kept just now."""
         return self._able and time.monotonic() >= max(self._from, self._last.get(what, 0.0) + every)
 
-    def keep(self, what: str, state: State) -> None:
+    def keep(self, what: str, state: SavedState) -> None:
         self._last[what] = time.monotonic()
         try:
             self._write(what, state)
@@ -88,7 +88,7 @@ class ResumeState:
     def _file(self, what: str) -> Path:
         return (self._folder or Path()) / what
 
-    def _write(self, what: str, state: State) -> None:
+    def _write(self, what: str, state: SavedState) -> None:
         file, data = self._file(what), io.BytesIO()
         if not is_dir(file.parent):
             file.parent.mkdir(0o700, parents=True, exist_ok=True)  # a picture may be nobody else's business
@@ -119,7 +119,7 @@ def remove_stale(home: Path) -> None:
     """Remove what was left for long."""
     for folder in home.iterdir():
         with suppress(OSError):
-            if folder.stat().st_mtime < time.time() - LASTING:
+            if folder.stat().st_mtime < time.time() - KEPT_SECONDS:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -155,12 +155,12 @@ class BlockProgress:
             self.kept.resuming(f"block {done} of {count}")
         return parts
 
-    def levels(self) -> Levels | None:
+    def levels(self) -> AnyPixels | None:
         """This block, where it was done before."""
         found = self.kept.find(self.name)
         return None if found is None else found["levels"].numpy()
 
-    def keep_levels(self, levels: Levels) -> None:
+    def keep_levels(self, levels: AnyPixels) -> None:
         if self.kept.due(self.name):
             self.kept.keep(self.name, {"levels": torch.from_numpy(levels)})
 
@@ -175,7 +175,7 @@ class BlockProgress:
 
     def keep_step(self, done: int, x: Tensor, scheduler: Scheduler, tiles: str) -> None:
         """Schedulers of several steps look back at the ones before, so theirs is kept too; but nothing broken."""
-        if self.kept.due(STEP, EVERY) and bool(torch.isfinite(x).all()):
+        if self.kept.due(STEP, SAVE_INTERVAL) and bool(torch.isfinite(x).all()):
             memory = {name: value for name, value in vars(scheduler).items() if _plain(value)}
             self.kept.keep(STEP, {"at": [self.name, tiles], "done": done, "x": x, "scheduler": memory})
 

@@ -29,16 +29,16 @@ from srcli.engines.registry import all_engines
 from srcli.errors import InputError, SrcliError
 from srcli.imaging.formats import writable_formats
 from srcli.serve.guard import BodyTooLarge, BodyTooSlow, Guard, answer_error
-from srcli.serve.jobs import DONE, ENDED, JobRecord, JobStore
+from srcli.serve.jobs import ENDED, JOB_DONE, JobRecord, JobStore
 from srcli.serve.naming import download_name
 from srcli.serve.orders import parse_order
 from srcli.serve.settings import ServerSettings
 from srcli.serve.worker import JobWorker, write_job_comparison
 from srcli.weights.store import Store
 
-PARTS = {"/": "page.html", "/page.js": "page.js", "/page.css": "page.css", "/v1/openapi.json": "openapi.json"}
-KINDS = {"html": "text/html", "js": "text/javascript", "css": "text/css", "json": "application/json"}
-PIECE = 1 << 20
+PAGE_FILES = {"/": "page.html", "/page.js": "page.js", "/page.css": "page.css", "/v1/openapi.json": "openapi.json"}
+CONTENT_TYPES = {"html": "text/html", "js": "text/javascript", "css": "text/css", "json": "application/json"}
+CHUNK_BYTES = 1 << 20
 LOOK_EVERY = 0.2  # seconds between looks for news
 
 
@@ -52,7 +52,7 @@ def create_app(settings: ServerSettings, store: JobStore, worker: JobWorker) -> 
         worker.close()
 
     server = Server(store)
-    routes = [Route(path, server.send_part) for path in PARTS]
+    routes = [Route(path, server.send_part) for path in PAGE_FILES]
     routes.append(Route("/favicon.ico", lambda request: Response(status_code=204)))  # browsers ask by themselves
     routes += [
         Route("/v1/choices", server.list_choices),
@@ -107,9 +107,9 @@ class Server:
         self._store = store
 
     async def send_part(self, request: Request) -> Response:
-        name = PARTS[request.url.path]
+        name = PAGE_FILES[request.url.path]
         text = (resources.files("srcli.serve") / "page" / name).read_text(encoding="utf-8")
-        return Response(text, media_type=KINDS[name.rpartition(".")[2]])
+        return Response(text, media_type=CONTENT_TYPES[name.rpartition(".")[2]])
 
     async def list_choices(self, request: Request) -> Response:
         """What a job may ask for, on this machine."""
@@ -150,7 +150,7 @@ class Server:
 
     def _find_done(self, request: Request) -> JobRecord:
         job = self._find(request)
-        if job.status != DONE:
+        if job.status != JOB_DONE:
             raise HTTPException(409, f"the job is {job.status}")
         return job
 
@@ -180,7 +180,7 @@ class Server:
         return FileResponse(page, media_type="text/html", headers={"content-security-policy": policy})
 
     async def send_zip(self, request: Request) -> Response:
-        jobs = [job for job in self._store.all() if job.status == DONE]
+        jobs = [job for job in self._store.all() if job.status == JOB_DONE]
         if not jobs:
             raise HTTPException(404, "no job is done")
         path = await run_in_threadpool(_pack, self._store, jobs)
@@ -216,7 +216,7 @@ class Server:
 def describe_job(job: JobRecord) -> dict[str, Any]:
     """A job as clients see it."""
     shown = asdict(job)
-    shown["download"] = f"/v1/jobs/{job.id}/result" if job.status == DONE else None
+    shown["download"] = f"/v1/jobs/{job.id}/result" if job.status == JOB_DONE else None
     return shown
 
 
@@ -227,7 +227,7 @@ def name_attachment(name: str) -> str:
 
 async def _save(upload: UploadFile, path: Path) -> None:
     with path.open("wb") as file:
-        while piece := await upload.read(PIECE):
+        while piece := await upload.read(CHUNK_BYTES):
             await run_in_threadpool(file.write, piece)
 
 

@@ -19,10 +19,10 @@ from srcli.files import make_folder, read_regular, replace_file
 from srcli.serve.options import parse_options
 
 log = logging.getLogger(__name__)
-QUEUED, RUNNING, DONE, FAILED, CANCELLED = "queued", "running", "done", "failed", "cancelled"
-ENDED = (DONE, FAILED, CANCELLED)
-RECORD, SOURCE, MASK = "job.json", "source", "mask"
-LARGEST_RECORD = 1 << 20
+JOB_QUEUED, JOB_RUNNING, JOB_DONE, JOB_FAILED, JOB_CANCELLED = "queued", "running", "done", "failed", "cancelled"
+ENDED = (JOB_DONE, JOB_FAILED, JOB_CANCELLED)
+RECORD_FILE, SOURCE_FILE, MASK_FILE = "job.json", "source", "mask"
+MAX_JOB_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +37,7 @@ class JobRecord:
     format: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     has_mask: bool = False
-    status: str = QUEUED
+    status: str = JOB_QUEUED
     stage: str = ""
     progress: float = 0.0
     message: str = ""
@@ -61,11 +61,13 @@ class JobStore:
     def _found(self) -> list[JobRecord]:
         """Jobs of an earlier run. What was begun and not ended is to be done again."""
         found = []
-        for path in self.folder.glob(f"*/{RECORD}"):
+        for path in self.folder.glob(f"*/{RECORD_FILE}"):
             with suppress(OSError, ValueError, TypeError, InputError):  # not ours, or damaged: left alone
-                job = parse_record(read_regular(path, LARGEST_RECORD))
+                job = parse_record(read_regular(path, MAX_JOB_BYTES))
                 if job.id == path.parent.name:
-                    found.append(job if job.status in ENDED else replace(job, status=QUEUED, progress=0.0, stage=""))
+                    found.append(
+                        job if job.status in ENDED else replace(job, status=JOB_QUEUED, progress=0.0, stage="")
+                    )
         return found
 
     def place(self, job: JobRecord) -> Path:
@@ -84,9 +86,9 @@ class JobStore:
             place = self.place(job)
             make_folder(place / "result")
             try:
-                shutil.move(source, place / SOURCE)
+                shutil.move(source, place / SOURCE_FILE)
                 if mask is not None:
-                    shutil.move(mask, place / MASK)
+                    shutil.move(mask, place / MASK_FILE)
                 self._write(job)
             except OSError:
                 shutil.rmtree(place, ignore_errors=True)
@@ -104,9 +106,9 @@ class JobStore:
     def wait_for_next(self) -> JobRecord:
         """The oldest job that waits; from now on it is running."""
         with self._changed:
-            while not (waiting := [job for job in self._jobs.values() if job.status == QUEUED]):
+            while not (waiting := [job for job in self._jobs.values() if job.status == JOB_QUEUED]):
                 self._changed.wait()
-            return self._keep(replace(waiting[0], status=RUNNING))
+            return self._keep(replace(waiting[0], status=JOB_RUNNING))
 
     def update(self, name: str, *, keep: bool = False, **changes: Any) -> JobRecord | None:
         """Change a job that is still there and has not ended; `keep` writes its record too."""
@@ -121,7 +123,7 @@ class JobStore:
 
     def cancel(self, name: str) -> JobRecord | None:
         """End a job that waits or runs; the one who runs it finds that out."""
-        return self.update(name, keep=True, status=CANCELLED, message="cancelled")
+        return self.update(name, keep=True, status=JOB_CANCELLED, message="cancelled")
 
     def remove(self, name: str) -> None:
         """Forget a job, with its files."""
@@ -147,7 +149,7 @@ class JobStore:
         return job
 
     def _write(self, job: JobRecord) -> None:
-        with replace_file(self.place(job) / RECORD) as fresh:
+        with replace_file(self.place(job) / RECORD_FILE) as fresh:
             fresh.write_text(json.dumps(asdict(job)), encoding="utf-8")
 
 
@@ -157,7 +159,7 @@ def parse_record(text: bytes) -> JobRecord:
     job = JobRecord(**fields)
     options = parse_options(json.dumps(dict(job.options)))  # JSON knows no tuples
     if not isinstance(job.created, int | float) or (
-        job.status == DONE and not {"source", "result"} <= job.sizes.keys()
+        job.status == JOB_DONE and not {"source", "result"} <= job.sizes.keys()
     ):
         raise ValueError("not a record")
     return replace(job, options=options)

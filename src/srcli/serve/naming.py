@@ -10,7 +10,7 @@ from srcli.imaging.formats import writable_formats
 from srcli.imaging.picture import Picture
 from srcli.serve.jobs import JobRecord
 
-LONGEST_NAME = 120
+MAX_UPLOAD_NAME = 120
 
 
 def clean_name(text: str) -> str:
@@ -19,8 +19,8 @@ def clean_name(text: str) -> str:
     kept = "".join("_" if ord(c) < 32 or ord(c) == 127 or c in '<>:"|?*' else c for c in name).strip(" .")
     stem, dot, suffix = kept.rpartition(".")
     if not stem or len(suffix) > 8:
-        return kept[:LONGEST_NAME] or "picture"
-    return stem[:LONGEST_NAME] + dot + suffix
+        return kept[:MAX_UPLOAD_NAME] or "picture"
+    return stem[:MAX_UPLOAD_NAME] + dot + suffix
 
 
 def name_result(job: JobRecord, picture: Picture) -> str:

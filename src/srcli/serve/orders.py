@@ -13,13 +13,13 @@ from srcli.serve.naming import clean_name
 from srcli.serve.options import parse_options, refuse_surrogates
 from srcli.weights.store import Store
 
-FIELDS = ("task", "engine", "base", "format", "options")
+ORDER_FIELDS = ("task", "engine", "base", "format", "options")
 
 
 def parse_order(name: str, fields: Mapping[str, str]) -> JobRecord:
     """A job of a form's fields, without an identity yet. Raises InputError."""
-    if unknown := sorted(set(fields) - set(FIELDS)):
-        raise InputError(f"`{unknown[0]}` is no field: choose from {', '.join(FIELDS)}")
+    if unknown := sorted(set(fields) - set(ORDER_FIELDS)):
+        raise InputError(f"`{unknown[0]}` is no field: choose from {', '.join(ORDER_FIELDS)}")
     refuse_surrogates("image", name)
     word = fields.get("task", "upscale")
     task = find_task(word)

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from srcli.api import Pipeline, Result
+from srcli.batch.progress import PictureProgress
 from srcli.batch.reading.reader import PictureReader
 from srcli.batch.settings import InputOptions, SidePictures
 from srcli.compare.run import Comparison, build_comparison
 from srcli.errors import MachineError, SrcliError
 from srcli.imaging.picture import Picture
-from srcli.serve.jobs import CANCELLED, DONE, FAILED, MASK, SOURCE, JobRecord, JobStore
+from srcli.serve.jobs import JOB_CANCELLED, JOB_DONE, JOB_FAILED, MASK_FILE, SOURCE_FILE, JobRecord, JobStore
 from srcli.serve.naming import name_result
 from srcli.serve.settings import ServerSettings
 
@@ -66,8 +67,8 @@ class JobWorker:
             self._fail(job, f"{type(error).__name__}: {error}", "unexpected")
 
     def _fail(self, job: JobRecord, message: str, kind: str) -> None:
-        message = message.replace(str(self._store.place(job) / SOURCE), job.name)
-        self._store.update(job.id, keep=True, status=FAILED, message=message, kind=kind)
+        message = message.replace(str(self._store.place(job) / SOURCE_FILE), job.name)
+        self._store.update(job.id, keep=True, status=JOB_FAILED, message=message, kind=kind)
 
     def _do(self, job: JobRecord) -> None:
         picture = self._read(job)
@@ -79,28 +80,30 @@ class JobWorker:
         target = self._store.place(job) / "result" / name
         result.save(target)
         sizes = sizes | {"result": (result.picture.width, result.picture.height)}
-        self._store.update(job.id, keep=True, status=DONE, stage="", progress=1.0, result=name, sizes=sizes)
+        self._store.update(job.id, keep=True, status=JOB_DONE, stage="", progress=1.0, result=name, sizes=sizes)
 
     def _read(self, job: JobRecord) -> Picture:
         """In a process of its own, which a bad file may kill."""
         place = self._store.place(job)
-        return self._reader.read(place / SOURCE, sides=SidePictures(mask=place / MASK if job.has_mask else None))
+        return self._reader.read(
+            place / SOURCE_FILE, sides=SidePictures(mask=place / MASK_FILE if job.has_mask else None)
+        )
 
     def _make(self, job: JobRecord, picture: Picture) -> Result:
         pipeline = self._pipeline(job)
-        work = getattr(pipeline, job.task)
+        work, progress = getattr(pipeline, job.task), PictureProgress()
 
         def follow(stage: str, done: int, total: int) -> None:
             self._check(job)
-            if stage in STAGES:
-                self._store.update(job.id, stage=stage, progress=share_done(stage, done, total))
+            progress.move(stage, done, total)
+            self._store.update(job.id, stage=progress.stage, progress=progress.share)
 
         result: Result = work(picture, on_progress=follow, **job.options)
         return result
 
     def _check(self, job: JobRecord) -> None:
         now = self._store.get(job.id)
-        if self._ending or now is None or now.status == CANCELLED:
+        if self._ending or now is None or now.status == JOB_CANCELLED:
             raise Cancelled
 
     def _pipeline(self, job: JobRecord) -> Pipeline:
@@ -122,25 +125,11 @@ class JobWorker:
         return self._loaded[1]
 
 
-STAGES = ("preparing", "sampling", "finishing")  # not tiles and passes, which are only moments to stop at
-
-
-def share_done(stage: str, done: int, total: int) -> float:
-    """How far a picture is, roughly: blocks while they are prepared, steps while they are sampled."""
-    part = done / max(1, total)
-    shares = {
-        "preparing": 0.1 * part if total == 1 else part,
-        "sampling": 0.1 + 0.8 * part,
-        "finishing": 0.5 if total == 1 else part,
-    }
-    return min(0.99, shares[stage])
-
-
 def write_job_comparison(store: JobStore, job: JobRecord) -> Path:
     """The page that lays a result over its source, made once."""
     page = store.place(job) / "compare.html"
     if not page.exists():
-        pictures = Comparison(places=(store.result_path(job), store.place(job) / SOURCE), page=page)
+        pictures = Comparison(places=(store.result_path(job), store.place(job) / SOURCE_FILE), page=page)
         if build_comparison(pictures, log.warning).failed:
             raise MachineError("the two pictures cannot be compared")
     return page

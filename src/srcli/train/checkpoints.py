@@ -22,8 +22,8 @@ from torch import Tensor
 from srcli.errors import InputError, MachineError, WeightsError
 from srcli.files import UNFINISHED_PREFIX, is_dir, is_file, sync_folder
 
-NAME = re.compile(r"step-(\d{9})")
-WEIGHTS, OPTIMIZERS, STATE = "weights.safetensors", "optimizers.pt", "state.json"
+CHECKPOINT_NAME = re.compile(r"step-(\d{9})")
+WEIGHTS_PART, OPTIMIZERS_PART, STATE_PART = "weights.safetensors", "optimizers.pt", "state.json"
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,10 @@ def save_checkpoint(root: Path, checkpoint: Checkpoint, keep: int) -> Path:
     """Write a checkpoint below `root`, then remove all but the newest `keep`. Raises MachineError."""
     target = root / f"step-{checkpoint.step:09d}"
     with writing_folder(target) as fresh:
-        save_file({name: tensor.contiguous() for name, tensor in checkpoint.weights.items()}, fresh / WEIGHTS)
-        torch.save(dict(checkpoint.optimizers), fresh / OPTIMIZERS)
+        save_file({name: tensor.contiguous() for name, tensor in checkpoint.weights.items()}, fresh / WEIGHTS_PART)
+        torch.save(dict(checkpoint.optimizers), fresh / OPTIMIZERS_PART)
         state = {"step": checkpoint.step, "seconds": checkpoint.seconds, "settings": dict(checkpoint.settings)}
-        (fresh / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
+        (fresh / STATE_PART).write_text(json.dumps(state, indent=1), encoding="utf-8")
     for old in _folders(root)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return target
@@ -90,7 +90,7 @@ def remove_halves(root: Path) -> None:
 
 def _folders(root: Path) -> list[Path]:
     """Checkpoints, oldest first."""
-    return sorted(path for path in root.glob("step-*") if NAME.fullmatch(path.name)) if is_dir(root) else []
+    return sorted(path for path in root.glob("step-*") if CHECKPOINT_NAME.fullmatch(path.name)) if is_dir(root) else []
 
 
 def load_newest(root: Path, tell: Callable[[str], None]) -> Checkpoint | None:
@@ -107,9 +107,9 @@ def load_newest(root: Path, tell: Callable[[str], None]) -> Checkpoint | None:
 
 
 def _load(folder: Path) -> Checkpoint:
-    state = json.loads((folder / STATE).read_text(encoding="utf-8"))
-    weights = load_file(folder / WEIGHTS)
-    optimizers = torch.load(folder / OPTIMIZERS, map_location="cpu", weights_only=True)
+    state = json.loads((folder / STATE_PART).read_text(encoding="utf-8"))
+    weights = load_file(folder / WEIGHTS_PART)
+    optimizers = torch.load(folder / OPTIMIZERS_PART, map_location="cpu", weights_only=True)
     return Checkpoint(int(state["step"]), float(state["seconds"]), state["settings"], weights, optimizers)
 
 

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from srcli.train.systems.base import Phase
 
 T = TypeVar("T")
-GRADIENT, STATE = 4, 12  # bytes of a trained parameter: its gradient; itself and Adam's two moments
+GRADIENT_BYTES, STATE_BYTES = 4, 12  # bytes of a trained parameter: its gradient; itself and Adam's two moments
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class StepEstimate:
 
     def memory(self, frozen: int) -> int:
         """The peak: gradients come while what was kept for them goes."""
-        return frozen + STATE * self.trained + max(self.kept, GRADIENT * self.trained)
+        return frozen + STATE_BYTES * self.trained + max(self.kept, GRADIENT_BYTES * self.trained)
 
 
 def estimate_step(phases: Sequence[Phase], inputs: Any) -> StepEstimate:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,10 +17,10 @@ from srcli.files import is_dir, is_file
 from srcli.imaging.formats import is_format_suffix
 from srcli.imaging.printable import printable
 from srcli.imaging.read import read_picture, read_size
+from srcli.messages import Tell
 
 NAMED = 3  # problems that are told one by one
 MAX_CAPTION = 10_000  # bytes
-Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from srcli.degrade.chain import TrainingPair, degrade_pictures
@@ -16,10 +15,11 @@ from srcli.degrade.draws import SeededDraws
 from srcli.degrade.settings import Degradation
 from srcli.errors import InputError, MachineError, PictureError
 from srcli.files import replace_file
-from srcli.train.pictures import Tell, read_as_tensor, survey_pictures, to_levels
+from srcli.imaging.picture import Pixels8
+from srcli.messages import Tell
+from srcli.train.pictures import read_as_tensor, survey_pictures, to_levels
 
-GAP = 4
-Levels = NDArray[np.uint8]
+PREVIEW_GAP = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +42,7 @@ def write_preview(plan: PreviewPlan, tell: Tell) -> None:
     found = survey_pictures(plan.data, least)
     found.report(tell, least)
     order = np.random.default_rng(plan.seed).permutation(len(found.usable))
-    rows = list[tuple[Levels, Levels]]()
+    rows = list[tuple[Pixels8, Pixels8]]()
     for index in order.tolist():
         if len(rows) == plan.count:
             break
@@ -59,26 +59,26 @@ def write_preview(plan: PreviewPlan, tell: Tell) -> None:
     _write(make_sheet(rows), plan.out)
 
 
-def _row(pair: TrainingPair) -> tuple[Levels, Levels]:
+def _row(pair: TrainingPair) -> tuple[Pixels8, Pixels8]:
     target, degraded = (to_levels(part[0]) for part in pair)
     height, width = target.shape[:2]
     shown = Image.fromarray(degraded).resize((width, height), Image.Resampling.NEAREST)
     return target, np.asarray(shown)
 
 
-def make_sheet(rows: Sequence[Sequence[Levels]]) -> Levels:
+def make_sheet(rows: Sequence[Sequence[Pixels8]]) -> Pixels8:
     """Pictures of one size side by side, rows below each other, on white."""
     height, width = rows[0][0].shape[:2]
-    across, down = len(rows[0]) * (width + GAP) - GAP, len(rows) * (height + GAP) - GAP
+    across, down = len(rows[0]) * (width + PREVIEW_GAP) - PREVIEW_GAP, len(rows) * (height + PREVIEW_GAP) - PREVIEW_GAP
     sheet = np.full((down, across, 3), 255, np.uint8)
     for y, row in enumerate(rows):
         for x, cell in enumerate(row):
-            top, left = y * (height + GAP), x * (width + GAP)
+            top, left = y * (height + PREVIEW_GAP), x * (width + PREVIEW_GAP)
             sheet[top : top + height, left : left + width] = cell
     return sheet
 
 
-def _write(sheet: Levels, out: Path) -> None:
+def _write(sheet: Pixels8, out: Path) -> None:
     try:
         with replace_file(out) as fresh:
             Image.fromarray(sheet).save(fresh, "PNG")

@@ -13,17 +13,18 @@ from srcli import __version__
 from srcli.errors import InputError, MachineError
 from srcli.files import UNFINISHED_PREFIX, is_dir, is_file
 from srcli.imaging.printable import printable
+from srcli.messages import Tell
 from srcli.train.checkpoints import writing_folder
 from srcli.train.estimate import estimate_step
 from srcli.train.pairs import PairMaker
-from srcli.train.pictures import PictureFile, Tell, check_captions, survey_pictures
+from srcli.train.pictures import PictureFile, check_captions, survey_pictures
 from srcli.train.plan import TrainPlan
 from srcli.train.processes import Processes
 from srcli.train.systems.base import Batch, BatchSource, SampleNoise, System
 from srcli.train.trainer import Trainer
 from srcli.train.training_set import Share, TrainingSet
 from srcli.train.validating import Validation
-from srcli.train.watching import Progress, Watcher, open_board
+from srcli.train.watching import StepProgress, Watcher, open_board
 from srcli.train.writing import write_card
 
 MARK = "run.json"
@@ -66,7 +67,7 @@ def hold_out(files: Sequence[PictureFile], count: int) -> tuple[list[PictureFile
 
 
 def train_system(
-    plan: TrainPlan, system: System, sources: Sources, processes: Processes, tell: Tell, progress: Progress
+    plan: TrainPlan, system: System, sources: Sources, processes: Processes, tell: Tell, progress: StepProgress
 ) -> Path:
     """The whole run; returns the folder of the result. Raises Stopped, InputError, MachineError."""
     first = processes.first

@@ -16,7 +16,7 @@ from srcli.train.pictures import to_levels
 from srcli.train.preview import make_sheet
 from srcli.train.systems.base import Batch, SampleNoise, System
 
-NOISE = 1_000_000_000  # numbers of these batches, far from those of training
+FIRST_NOISE_NUMBER = 1_000_000_000  # numbers of these batches, far from those of training
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Validation:
         scores: dict[str, list[float]] = {"psnr": [], "ssim": [], "psnr_degraded": [], "ssim_degraded": []}
         rows = []
         for index, batch in enumerate(self.batches):
-            result = self.system.restore(batch, SampleNoise(self.seed, NOISE + index, batch.places))
+            result = self.system.restore(batch, SampleNoise(self.seed, FIRST_NOISE_NUMBER + index, batch.places))
             cells = [to_levels(part[0]) for part in (batch.degraded, result, batch.target)]
             for name, cell in (("", cells[1]), ("_degraded", cells[0])):
                 scores[f"psnr{name}"].append(compute_psnr(cell, cells[2]))

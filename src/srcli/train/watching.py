@@ -17,7 +17,7 @@ from srcli.train.plan import TrainPlan
 from srcli.train.processes import Processes
 
 LOG = "log.jsonl"
-Progress = Callable[[int, int, Mapping[str, float]], None]
+StepProgress = Callable[[int, int, Mapping[str, float]], None]
 """Step, steps, and the newest loss terms."""
 
 
@@ -27,7 +27,7 @@ class Watcher:
 
     out: Path
     tell: Callable[[str], None]
-    progress: Progress
+    progress: StepProgress
     board: Any = None
     _sums: dict[str, Tensor] = field(default_factory=dict)
     _count: int = 0

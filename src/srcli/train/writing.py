@@ -11,16 +11,16 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
-CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
+CONFIG_FILE, WEIGHTS_FILE = "config.json", "diffusion_pytorch_model.safetensors"
 
 
 def write_component(
-    folder: Path, state: Mapping[str, Tensor] | None, config: Mapping[str, Any], config_name: str = CONFIG
+    folder: Path, state: Mapping[str, Tensor] | None, config: Mapping[str, Any], config_name: str = CONFIG_FILE
 ) -> None:
     """A network's folder in diffusers' layout; without a state, its configuration alone."""
     folder.mkdir(parents=True, exist_ok=True)
     if state is not None:
-        write_tensors(folder / WEIGHTS, state)
+        write_tensors(folder / WEIGHTS_FILE, state)
     (folder / config_name).write_text(
         json.dumps(to_plain_json(config), indent=2, sort_keys=True) + "\n", encoding="utf-8"
     )

@@ -23,7 +23,8 @@ TEXT_WIDTH = (
     "attn2.processor.to_k_lora.down.weight",
 )
 ONE_STEP = ("osediff", "pisa-sr")
-SAYS_V = ("v", "v_prediction", "v-prediction", "velocity")
+EPSILON, VELOCITY = "epsilon", "v_prediction"  # what a diffusion network predicts, in diffusers' words
+SAYS_V = ("v", VELOCITY, "v-prediction", "velocity")
 
 
 @dataclass(frozen=True)
@@ -171,5 +172,5 @@ def _channels(header: Header) -> int:
 def _prediction(header: Header) -> str | None:
     said = header.metadata.get("modelspec.prediction_type", "").lower()
     if said in SAYS_V or "v_pred" in header.shapes:
-        return "v_prediction"
-    return "epsilon" if said in ("epsilon", "eps") else None
+        return VELOCITY
+    return EPSILON if said in (EPSILON, "eps") else None

@@ -21,7 +21,7 @@ ADDRESS = re.compile(r"(https://[\w.-]+(:\d+)?|http://(127\.0\.0\.1|localhost):\
 REVISION = BLOB = re.compile(r"[0-9a-f]{40}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 UNSAFE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")  # control characters, and what is no text in UTF-8
-LONGEST_NAME = 255
+MAX_PATH_PART = 255
 LARGEST_LOCK = 4 << 20
 LONGEST_LOCK_LINE = 16 << 10  # a dotted key costs the TOML reader the square of its parts
 LARGEST_SIZE = 1 << 50
@@ -99,7 +99,7 @@ class Entry:
         return self.origin is None and self.local is None and self.kind != "engine"
 
 
-FIELDS: Mapping[str, type] = {
+ENTRY_FIELDS: Mapping[str, type] = {
     "kind": str,
     "family": str,
     "license": str,
@@ -219,10 +219,10 @@ def _entry(where: _Text, name: str, table: Any) -> Entry:
 
 
 def _typed(where: _Text, name: str, key: str, value: Any) -> None:
-    if key not in FIELDS:
+    if key not in ENTRY_FIELDS:
         raise where.wrong(name, key, f"{name} has an unknown field {key!r}")
-    if type(value) is not FIELDS[key]:
-        raise where.wrong(name, key, f"{key!r} is not a {FIELDS[key].__name__}")
+    if type(value) is not ENTRY_FIELDS[key]:
+        raise where.wrong(name, key, f"{key!r} is not a {ENTRY_FIELDS[key].__name__}")
     if type(value) is int and not 0 <= value <= LARGEST_SIZE:
         raise where.wrong(name, key, f"{key!r} is no number of bytes")
     if isinstance(value, list) and not all(isinstance(item, str) for item in value):
@@ -249,7 +249,7 @@ def safe_path(path: str) -> bool:
     if not path or "\\" in path or ":" in path or len(path) > 1024 or UNSAFE.search(path):
         return False
     parts = path.split("/")
-    if any(part in ("", ".", "..") or len(part.encode()) > LONGEST_NAME for part in parts):
+    if any(part in ("", ".", "..") or len(part.encode()) > MAX_PATH_PART for part in parts):
         return False
     return not PurePosixPath(path).is_absolute()
 

@@ -25,7 +25,7 @@ from srcli.weights.open import load_state
 OSEDIFF_KIND, PISA_KIND = ONE_STEP
 LORA_ALPHA = 8.0
 REPLACED = "conv_in"  # the one layer that OSEDiff trained whole, before its low-rank change
-UNET_PART, VAE_PART, PIXEL, SEMANTIC = "unet", "vae", "pix.unet", "sem.unet"
+UNET_PART, VAE_PART, PIXEL_PART, SEMANTIC_PART = "unet", "vae", "pix.unet", "sem.unet"
 LORA_HALF = re.compile(r"(?P<module>.+)\.lora_(?P<half>[AB])\.(?P<adapter>\w+)\.weight")
 REPLACED_LAYER = re.compile(rf"(?P<module>{REPLACED})\.base_layer\.(?P<end>weight|bias)")
 
@@ -54,8 +54,8 @@ ADAPTER_PARTS: Mapping[str, tuple[AdapterPart, ...]] = {
         ),
     ),
     PISA_KIND: (
-        AdapterPart(PIXEL, "state_dict_unet", "lora_rank_unet_pix", _unet_lists("_pix"), "rank_pix"),
-        AdapterPart(SEMANTIC, "state_dict_unet", "lora_rank_unet_sem", _unet_lists("_sem"), "rank_sem"),
+        AdapterPart(PIXEL_PART, "state_dict_unet", "lora_rank_unet_pix", _unet_lists("_pix"), "rank_pix"),
+        AdapterPart(SEMANTIC_PART, "state_dict_unet", "lora_rank_unet_sem", _unet_lists("_sem"), "rank_sem"),
     ),
 }
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from srcli.errors import MachineError, WeightsError
 from srcli.files import open_guard, replace_file, wait_for_lock
-from srcli.weights.lock import ENTRY_NAME, FIELDS, SCHEMA, Entry, read_lock
+from srcli.weights.lock import ENTRY_FIELDS, ENTRY_NAME, SCHEMA, Entry, read_lock
 
 OVERLAY_HEADING = "# srcli's record of weights that this user added or pulled. Written by `srcli models`.\n"
 
@@ -90,7 +90,7 @@ def _table(entry: Entry) -> str:
     defaults = {item.name: item.default for item in fields(Entry)}
     name = entry.name if ENTRY_NAME.fullmatch(entry.name) and "." not in entry.name else _text(entry.name)
     lines = [f"\n[{name}]"]
-    for key in FIELDS:
+    for key in ENTRY_FIELDS:
         value = getattr(entry, key)
         if key != "files" and value != defaults[key]:
             lines.append(f"{key} = {_value(value)}")

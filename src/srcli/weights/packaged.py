@@ -10,8 +10,8 @@ from typing import Any
 from srcli.weights.local import Located
 from srcli.weights.open import read_config
 
-FOLDER = Path(__file__).resolve().parent.parent / "data" / "bases"
-MERGES = FOLDER / "merges.txt"
+PACKAGED_BASES = Path(__file__).resolve().parent.parent / "data" / "bases"
+MERGES = PACKAGED_BASES / "merges.txt"
 SPECIAL = ("<|startoftext|>", "<|endoftext|>")
 WORD_END = "</w>"
 
@@ -20,7 +20,7 @@ def packaged_base(family: str) -> Located | None:
     """The configurations of a family's base as a folder in diffusers' layout; None for a family without."""
     if family not in ("sd15", "sd21"):
         return None
-    return Located(family, "base", family, "apache-2.0", FOLDER / family, {}, {})
+    return Located(family, "base", family, "apache-2.0", PACKAGED_BASES / family, {}, {})
 
 
 def load_clip_tokenizer(folder: Path) -> Any:

@@ -18,7 +18,7 @@ from srcli.files import replace_file
 from srcli.weights.one_step import flatten_adapter, published_kind
 
 FIXED = (2, 10)
-TIED = 2  # tied weights appear twice, so tensors may take up to twice the bytes of their file
+TIED_FACTOR = 2  # tied weights appear twice, so tensors may take up to twice the bytes of their file
 WRAPPERS = ("state_dict", "params")  # under which training programs (Lightning, BasicSR) put the weights
 INERT = ("pytorch_lightning", "lightning", "lightning_fabric", "omegaconf", "numpy")
 
@@ -106,7 +106,7 @@ def _check_plain(path: Path, state: Mapping[str, Tensor]) -> None:
 def _check_size(path: Path, state: Mapping[str, Tensor]) -> None:
     """Refuse tensors that the file is too small for: a stride of 0 makes terabytes of a few bytes when copied."""
     claimed, held = sum(tensor.nbytes for tensor in state.values()), path.stat().st_size
-    if claimed > TIED * held:
+    if claimed > TIED_FACTOR * held:
         raise WeightsError(f"{path}: has {held:,} bytes and claims {claimed:,} bytes of weights: do not use it")
 
 

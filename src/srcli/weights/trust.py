@@ -18,7 +18,7 @@ from srcli.weights.lock import File
 Stamp = tuple[int, int, int]
 KeptHash = tuple[Stamp, str]
 SHA256_HEX = re.compile("[0-9a-f]{64}")
-LARGEST_RECORD = 64 << 20
+MAX_TRUST_BYTES = 64 << 20
 WRITING = threading.Lock()
 
 
@@ -57,7 +57,7 @@ class Stamps:
 
     def _read(self) -> dict[str, KeptHash]:
         try:
-            found = json.loads(read_regular(self.path, LARGEST_RECORD))
+            found = json.loads(read_regular(self.path, MAX_TRUST_BYTES))
         except (OSError, ValueError, RecursionError):
             return {}
         items = found.items() if isinstance(found, dict) else ()

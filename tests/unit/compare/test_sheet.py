@@ -6,7 +6,7 @@ import numpy as np
 from skimage import data
 
 from srcli.compare.layers import Layer
-from srcli.compare.sheet import GAP, TEXT, draw_sheet, find_crops
+from srcli.compare.sheet import LABEL_GAP, LABEL_HEIGHT, draw_sheet, find_crops
 
 
 def layers(*spots):
@@ -46,10 +46,10 @@ def test_all_pictures_are_cut_at_one_place_at_full_size():
     assert one.shape == other.shape == small.shape == (64, 64, 3)
     assert not np.array_equal(one, other)
     sheet = np.asarray(draw_sheet(["one", "other", "small"], [crop]))
-    assert sheet.shape[:2] == (TEXT + 64 + TEXT + GAP, 3 * (64 + GAP) - GAP)
+    assert sheet.shape[:2] == (LABEL_HEIGHT + 64 + LABEL_HEIGHT + LABEL_GAP, 3 * (64 + LABEL_GAP) - LABEL_GAP)
     for column, part in enumerate(crop.parts):
-        left = column * (64 + GAP)
-        assert np.array_equal(sheet[TEXT : TEXT + 64, left : left + 64], part)
+        left = column * (64 + LABEL_GAP)
+        assert np.array_equal(sheet[LABEL_HEIGHT : LABEL_HEIGHT + 64, left : left + 64], part)
 
 
 def test_pictures_smaller_than_a_crop_are_taken_whole():

@@ -163,8 +163,8 @@ def loaded(memory: float | None) -> builtin.BuiltinEngine:
 
 def test_the_builtin_engine_works_in_smaller_blocks_where_memory_is_short():
     sides = [loaded(memory).block for memory in (None, 2, 1, 0.6)]
-    assert sides[:2] == [builtin.BLOCK, builtin.BLOCK]
-    assert builtin.BLOCK > sides[2] > sides[3]
+    assert sides[:2] == [builtin.BLOCK_SIDE, builtin.BLOCK_SIDE]
+    assert builtin.BLOCK_SIDE > sides[2] > sides[3]
 
 
 def test_the_builtin_engine_refuses_less_than_its_smallest_block_takes():

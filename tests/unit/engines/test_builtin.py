@@ -18,7 +18,7 @@ from srcli.errors import WeightsError
 from srcli.files import hash_file
 from srcli.imaging.picture import Picture
 from srcli.imaging.read import read_picture
-from srcli.models.builtin import DAMAGES, UPSCALE, Builtin, BuiltinShape
+from srcli.models.builtin import DAMAGES, UPSCALE_FACTOR, Builtin, BuiltinShape
 from srcli.pipeline import EnginePipeline
 from srcli.sampling.blocks import cut_blocks
 from srcli.sampling.noise import NoiseField
@@ -57,7 +57,7 @@ def test_any_size_gives_exactly_the_factor(fold, size):
     engine, picture = make_engine(fold), torch.rand(1, 3, *size)
     rgb = draw(engine, picture, engine.survey(to_levels(picture), make_request()))
     assert rgb.shape == (1, 3, size[0] * engine.factor, size[1] * engine.factor)
-    assert engine.factor == UPSCALE // fold
+    assert engine.factor == UPSCALE_FACTOR // fold
     assert rgb.min() >= 0 and rgb.max() <= 1
 
 

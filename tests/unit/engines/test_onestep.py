@@ -28,8 +28,8 @@ from srcli.imaging.picture import Picture
 from srcli.models.tiny_vae import decode_tiny, encode_tiny
 from srcli.pipeline import EnginePipeline
 from srcli.sampling import unfinished
-from srcli.sampling.noise import POSTERIOR, START, NoiseField
-from srcli.settings import LoraChoice, ModelChoice, Prompt, Sampling, Size
+from srcli.sampling.noise import POSTERIOR_NOISE, START_NOISE, NoiseField
+from srcli.settings import LoraChoice, ModelChoice, Prompt, Sampling, TargetSize
 from srcli.tasks import RESTORE, UPSCALE, Job
 from srcli.weights.store import Store
 
@@ -77,7 +77,7 @@ SIZES = [(21, 27, 4), (35, 41, 4), (49, 49, 1.5), (8, 30, 4), (5, 40, 3.3), (70,
 def test_any_size_comes_out_exactly(
     line: EnginePipeline, height: int, width: int, scale: float, tile: int | None
 ) -> None:
-    job = Job(task=UPSCALE, size=Size(scale=scale), sampling=replace(SMALL, tile=tile), prompt=SILENT)
+    job = Job(task=UPSCALE, size=TargetSize(scale=scale), sampling=replace(SMALL, tile=tile), prompt=SILENT)
     result = line.run(picture(height, width), job)
     assert (result.height, result.width) == (round(height * scale), round(width * scale))
     assert np.ptp(result.pixels) > 0
@@ -97,8 +97,8 @@ class Ended(Exception):
 def test_a_run_that_ends_after_its_step_is_resumed(
     line: EnginePipeline, monkeypatch: pytest.MonkeyPatch, said: list[str]
 ) -> None:
-    monkeypatch.setattr(unfinished, "AFTER", 0.0)
-    monkeypatch.setattr(unfinished, "EVERY", 0.0)
+    monkeypatch.setattr(unfinished, "FIRST_SAVE_AFTER", 0.0)
+    monkeypatch.setattr(unfinished, "SAVE_INTERVAL", 0.0)
     source = replace(picture(24, 16), name="a.png")
     job = Job(task=UPSCALE, sampling=SMALL, prompt=SILENT)
     whole = line.run(source, job).pixels
@@ -149,11 +149,14 @@ def runs() -> list[Case]:
 def test_the_engine_is_the_official_program(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the prepared picture to levels before the colour fix; theirs are truncated, ours rounded."""
     given = case.tensors
-    draws = ((POSTERIOR, given["posterior_noise"]), *([(START, given["noise"])] if "noise" in given else []))
+    draws = (
+        (POSTERIOR_NOISE, given["posterior_noise"]),
+        *([(START_NOISE, given["noise"])] if "noise" in given else []),
+    )
     monkeypatch.setattr("srcli.pipeline.NoiseField", lambda seed: Recorded(seed, draws=draws))
     loaded, sampling = official(case)
     prompt = Prompt(text=case.notes["final_prompt"], caption="none")
-    job = Job(task=UPSCALE, size=Size(scale=1), sampling=sampling, prompt=prompt)
+    job = Job(task=UPSCALE, size=TargetSize(scale=1), sampling=sampling, prompt=prompt)
     got = pipeline(loaded).run(Picture(pixels=given["prepared_u8"].numpy()), job).pixels.astype(int)
     want = given["output_u8" if case.notes["align"] == "nofix" else "decoded_u8"].numpy().astype(int)
     assert set(np.unique(got - want)) <= {0, 1}

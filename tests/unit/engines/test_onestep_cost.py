@@ -21,7 +21,7 @@ from srcli.engines.onestep.forecast import count_onestep_flop
 from srcli.engines.runtime.device import Device
 from srcli.files import hash_file
 from srcli.models.stock import build_stock
-from srcli.settings import DeviceChoice, ModelChoice, Prompt, Sampling, Size
+from srcli.settings import DeviceChoice, ModelChoice, Prompt, Sampling, TargetSize
 from srcli.tasks import RESTORE, UPSCALE, Job
 from srcli.weights.lock import Entry, File
 from srcli.weights.overlay import write_entry
@@ -44,7 +44,7 @@ def test_the_cost_model_is_what_the_full_network_computes(side: int) -> None:
 
 def work(engine: str, variant: str | None = None, **sampling: object) -> float:
     """FLOP of one picture of 512x512."""
-    job = Job(task=UPSCALE, size=Size(scale=1), sampling=Sampling(process_size=512, **sampling))
+    job = Job(task=UPSCALE, size=TargetSize(scale=1), sampling=Sampling(process_size=512, **sampling))
     return forecast_run(ModelChoice(engine=engine, variant=variant), job, (512, 512), CPU).flop
 
 

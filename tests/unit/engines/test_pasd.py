@@ -22,7 +22,7 @@ from srcli.errors import WeightsError
 from srcli.imaging.color import compute_luminance
 from srcli.imaging.picture import Picture
 from srcli.pipeline import EnginePipeline
-from srcli.settings import LoraChoice, ModelChoice, Prompt, Sampling, Size
+from srcli.settings import LoraChoice, ModelChoice, Prompt, Sampling, TargetSize
 from srcli.tasks import COLORIZE, TASKS, UPSCALE, Job
 from srcli.weights.store import Store
 
@@ -58,7 +58,7 @@ def coloring() -> EnginePipeline:
 
 def job(task=UPSCALE, seed: int = 1, scale: float = 1, **sampling: object) -> Job:
     made = Sampling(**{"steps": 2, "process_size": 32} | sampling)
-    return Job(task=task, size=Size(scale=scale), sampling=made, prompt=Prompt(caption="none"), seed=seed)
+    return Job(task=task, size=TargetSize(scale=scale), sampling=made, prompt=Prompt(caption="none"), seed=seed)
 
 
 def copied(tmp_path: Path, kind: str = "pasd") -> Path:

@@ -20,7 +20,7 @@ from srcli.errors import WeightsError
 from srcli.imaging.picture import Picture
 from srcli.imaging.provenance import read_provenance
 from srcli.pipeline import EnginePipeline
-from srcli.settings import DeviceChoice, ModelChoice, Prompt, Sampling, Size
+from srcli.settings import DeviceChoice, ModelChoice, Prompt, Sampling, TargetSize
 from srcli.tasks import UPSCALE, Job
 from srcli.weights.store import Store
 
@@ -65,10 +65,10 @@ def line() -> EnginePipeline:
 def test_the_file_is_the_expected_latents_decoded_and_the_result_the_same(
     monkeypatch, line, shown, net, scheduler
 ) -> None:
-    monkeypatch.setattr(preview, "EVERY", 0.0)
-    monkeypatch.setattr(preview, "SHARE", float("inf"))
+    monkeypatch.setattr(preview, "PREVIEW_INTERVAL", 0.0)
+    monkeypatch.setattr(preview, "PREVIEW_TIME_SHARE", float("inf"))
     sampling = Sampling(steps=2, process_size=32, scheduler=scheduler)
-    job = Job(task=UPSCALE, size=Size(scale=1), sampling=sampling, prompt=Prompt(caption="none"))
+    job = Job(task=UPSCALE, size=TargetSize(scale=1), sampling=sampling, prompt=Prompt(caption="none"))
     plain = line.run(PICTURE, job).pixels
     assert np.array_equal(replace(line, preview=shown).run(PICTURE, job).pixels, plain)
     assert len(shown.seen) == 2
@@ -99,7 +99,7 @@ def test_what_takes_long_to_decode_is_shown_less_often(monkeypatch, shown) -> No
     now = iter([100.0, 102.0])
     monkeypatch.setattr(preview, "monotonic", lambda: next(now))
     shown._renew(torch.zeros(1, 4, 2, 2))
-    assert shown._due == 102 + 2 / preview.SHARE
+    assert shown._due == 102 + 2 / preview.PREVIEW_TIME_SHARE
 
 
 @pytest.mark.parametrize(("sides", "size"), [((24, 16), (192, 128)), ((128, 128), (512, 512)), ((1, 9000), (8, 48568))])

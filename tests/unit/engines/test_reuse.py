@@ -25,7 +25,7 @@ from srcli.pipeline import EnginePipeline
 from srcli.sampling import unfinished
 from srcli.sampling.sampler import Tiled
 from srcli.sampling.tiling import Tile
-from srcli.settings import ModelChoice, Sampling, Size
+from srcli.settings import ModelChoice, Sampling, TargetSize
 from srcli.tasks import UPSCALE, Job
 from srcli.weights.store import Store
 
@@ -132,7 +132,7 @@ def line() -> EnginePipeline:
 
 def job(**sampling: object) -> Job:
     asked = Sampling(**{"steps": 6, "process_size": 32, "tile": 4} | sampling)
-    return Job(task=UPSCALE, size=Size(scale=1), sampling=asked)
+    return Job(task=UPSCALE, size=TargetSize(scale=1), sampling=asked)
 
 
 @pytest.mark.parametrize("last", [1, 3, 5])
@@ -144,8 +144,8 @@ def test_a_run_that_is_resumed_between_two_fresh_steps_gives_the_same(monkeypatc
         if (stage, done) == ("sampling", last):
             raise Ended
 
-    monkeypatch.setattr(unfinished, "AFTER", 0.0)
-    monkeypatch.setattr(unfinished, "EVERY", 0.0)
+    monkeypatch.setattr(unfinished, "FIRST_SAVE_AFTER", 0.0)
+    monkeypatch.setattr(unfinished, "SAVE_INTERVAL", 0.0)
     made, asked = line(), job(reuse=2, guidance_interval=(0.0, 0.6))
     whole = made.run(PICTURE, asked).pixels
     assert not np.array_equal(whole, made.run(PICTURE, job(guidance_interval=(0.0, 0.6))).pixels)

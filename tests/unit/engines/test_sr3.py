@@ -22,7 +22,7 @@ from srcli.imaging.picture import Picture
 from srcli.models.sr3_unet import SR3Shape, SR3UNet
 from srcli.pipeline import EnginePipeline
 from srcli.sampling.ancestral import make_betas
-from srcli.settings import ModelChoice, Sampling, Size
+from srcli.settings import ModelChoice, Sampling, TargetSize
 from srcli.tasks import UPSCALE, Job
 from srcli.weights.store import Store
 
@@ -47,7 +47,7 @@ def picture(height: int, width: int) -> Picture:
 
 @pytest.mark.parametrize(("height", "width", "scale"), [(8, 8, 4), (7, 5, 3.3), (1, 9, 4), (6, 6, 16)])
 def test_any_size_comes_out_exactly(engine, height, width, scale):
-    job = Job(task=UPSCALE, size=Size(scale=scale), sampling=Sampling(steps=2))
+    job = Job(task=UPSCALE, size=TargetSize(scale=scale), sampling=Sampling(steps=2))
     result = EnginePipeline(engine, CPU).run(picture(height, width), job)
     assert (result.height, result.width) == (round(height * scale), round(width * scale))
     assert np.ptp(result.pixels) > 0

@@ -22,7 +22,7 @@ from srcli.imaging.picture import Picture
 from srcli.models.patches import spade
 from srcli.pipeline import EnginePipeline
 from srcli.sampling.tiling import filled_up
-from srcli.settings import ModelChoice, Prompt, Sampling, Size
+from srcli.settings import ModelChoice, Prompt, Sampling, TargetSize
 from srcli.tasks import RESTORE, UPSCALE, Job
 from srcli.weights.header import hash_weights
 from srcli.weights.lock import Entry, File
@@ -66,7 +66,7 @@ def picture(height: int, width: int) -> Picture:
 @pytest.mark.parametrize(("height", "width", "scale"), [(27, 36, 4), (9, 41, 3.3), (30, 17, 2), (1, 5, 4)])
 @pytest.mark.parametrize("tile", [None, 12])
 def test_any_size_comes_out_exactly(adapter, base, height, width, scale, tile):
-    job = Job(task=UPSCALE, size=Size(scale=scale), sampling=replace(QUICK, tile=tile))
+    job = Job(task=UPSCALE, size=TargetSize(scale=scale), sampling=replace(QUICK, tile=tile))
     result = pipeline(choice(adapter, base)).run(picture(height, width), job)
     assert (result.height, result.width) == (round(height * scale), round(width * scale))
     assert np.ptp(result.pixels) > 0

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from skimage import data
 
 from srcli.errors import WeightsError
-from srcli.evaluate.perceptual import PERCEPTUAL, read_backbone, read_heads
+from srcli.evaluate.perceptual import PERCEPTUAL_METRICS, read_backbone, read_heads
 from srcli.metrics.sample import Sample
 from srcli.models.vgg16 import Vgg16
 
@@ -32,7 +32,7 @@ def tensors(pair):
 
 
 def measured(name, vgg, pair):
-    (kind,) = (each for each in PERCEPTUAL if each.name == name)
+    (kind,) = (each for each in PERCEPTUAL_METRICS if each.name == name)
     return kind.load(vgg).measure(Sample(*pair))
 
 
@@ -57,7 +57,7 @@ def test_dists_is_that_of_torchmetrics(vgg, pair, monkeypatch):
     assert measured("dists", vgg, pair) == pytest.approx(want, abs=1e-4)
 
 
-@pytest.mark.parametrize("kind", PERCEPTUAL, ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", PERCEPTUAL_METRICS, ids=lambda kind: kind.name)
 def test_equal_pictures_have_no_distance(kind, vgg, pair):
     assert measured(kind.name, vgg, (pair[1], pair[1])) == pytest.approx(0, abs=1e-6)
 

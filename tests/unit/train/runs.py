@@ -70,7 +70,7 @@ def estimating_once() -> Iterator[None]:
 
 
 def read_weights(out: Path) -> dict[str, torch.Tensor]:
-    return load_file(max((out / "checkpoints").iterdir()) / checkpoints.WEIGHTS)
+    return load_file(max((out / "checkpoints").iterdir()) / checkpoints.WEIGHTS_PART)
 
 
 def same_weights(one: Path, other: Path) -> bool:

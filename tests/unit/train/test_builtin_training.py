@@ -16,7 +16,7 @@ from srcli.degrade.draws import SeededDraws
 from srcli.degrade.jpeg import compress_jpeg
 from srcli.engines.builtin.weights import read_model
 from srcli.errors import InputError, WeightsError
-from srcli.models.builtin import UPSCALE, BuiltinShape
+from srcli.models.builtin import UPSCALE_FACTOR, BuiltinShape
 from srcli.train.builtin.aging import add_scratches, make_old_print, print_picture
 from srcli.train.builtin.bank import BankMaker, make_aged_bank
 from srcli.train.builtin.damage import HEAVY_DAMAGE, LIGHT_DAMAGE, measure_damage, reduce_antialiased, spoil_pictures
@@ -217,7 +217,7 @@ def test_a_killed_training_ends_in_the_weights_of_an_unbroken_one(folder, tmp_pa
 def test_restoration_begins_with_an_enlarger(folder, tmp_path):
     up = run_builtin_training(make_plan(folder, tmp_path / "up"), False, lambda text: None)
     down = run_builtin_training(make_plan(folder, tmp_path / "r", task="restore", start=up), False, lambda text: None)
-    assert read_model(down).shape.scale == UPSCALE // 2
+    assert read_model(down).shape.scale == UPSCALE_FACTOR // 2
 
 
 def test_the_command_trains_and_prints_the_model(folder, tmp_path):

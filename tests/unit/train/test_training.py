@@ -113,7 +113,7 @@ def test_a_broken_checkpoint_is_passed_over(home: Home, tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert home.train("sr3", run, 2, "--save-every", "1").exit_code == 0
     newest = max((run / "checkpoints").iterdir())
-    (newest / checkpoints.WEIGHTS).write_bytes(b"cut off")
+    (newest / checkpoints.WEIGHTS_PART).write_bytes(b"cut off")
     again = home.train("sr3", run, 2, "--save-every", "1")
     assert again.exit_code == 0, again.output
     assert "cannot be read" in again.stderr and "going on from step 1" in again.stderr

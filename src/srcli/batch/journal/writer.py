@@ -13,7 +13,7 @@ from srcli.batch.settings import BatchSettings
 from srcli.batch.workers.base import ComputedPicture
 from srcli.files import hash_file
 
-Key = tuple[Path, int]  # a source, and which of its frames
+FrameKey = tuple[Path, int]  # a source, and which of its frames
 
 
 class JournalWriter:
@@ -23,9 +23,9 @@ class JournalWriter:
         self._recipe, self._seed, self._models = settings.recipe(), settings.job.seed, settings.lock
         self._journal = JournalFile(folder)
         self._lock = threading.Lock()
-        self._stamps: dict[Key, FileStamp] = {}
-        self._recipes: dict[Key, str] = {}
-        self._results: dict[Key, str] = {}  # SHA-256 of results that are about to be renamed into place
+        self._stamps: dict[FrameKey, FileStamp] = {}
+        self._recipes: dict[FrameKey, str] = {}
+        self._results: dict[FrameKey, str] = {}  # SHA-256 of results that are about to be renamed into place
         self.path = self._journal.path
         self._journal.begin(self._recipe, settings.result_settings(), pictures)
 
@@ -73,11 +73,11 @@ class JournalWriter:
             self._add(key, None, FAILED, None, **told)
             self._forget(key)
 
-    def _forget(self, key: Key) -> None:
+    def _forget(self, key: FrameKey) -> None:
         for kept in (self._stamps, self._recipes, self._results):
             kept.pop(key, None)
 
-    def _add(self, key: Key, target: Path | None, status: str, sha256: str | None, **told: object) -> None:
+    def _add(self, key: FrameKey, target: Path | None, status: str, sha256: str | None, **told: object) -> None:
         source, frame = key
         stamp = self._stamps.get(key)
         given = {"sha256": sha256, "stamp": stamp.fields() if stamp else None}

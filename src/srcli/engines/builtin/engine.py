@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from srcli.engines.base import Canvas, EngineSpec, Request, Size
+from srcli.engines.base import Canvas, EngineSpec, PixelSize, Request
 from srcli.engines.builtin.spec import DAMAGE_PRESETS, FIDELITY, LICENSE, SPEC, entry_name
 from srcli.engines.builtin.weights import read_model
 from srcli.engines.runtime.device import Device
@@ -30,12 +30,12 @@ from srcli.weights.local import root_of
 from srcli.weights.lock import read_lock
 from srcli.weights.places import packaged_lock
 
-BLOCK, HALO = 512, 64
+BLOCK_SIDE, HALO = 512, 64
 """Hint pixels. Cells within 28 of a result bear on it; restoration's cells are two pixels wide."""
-SMALLER = (BLOCK, 384, 256, 192, 128, 64)
+SMALLER = (BLOCK_SIDE, 384, 256, 192, 128, 64)
 FEATURES, RENDERED = 260, 150
 """Of a block: values in the network's precision for each pixel of the picture, and bytes of what is made of them."""
-PIECE, PIECES = 256, 4
+PIECE_SIDE, PIECES = 256, 4
 """Damage is estimated on at most 4x4 evenly spread pieces of this side."""
 
 
@@ -90,7 +90,7 @@ class BuiltinEngine:
     device: Device
     digest: str
     variant: str | None = None
-    block: int = BLOCK
+    block: int = BLOCK_SIDE
     halo: int = HALO
     supported_savings: Collection[str] = ()
     spec: EngineSpec = SPEC
@@ -99,14 +99,14 @@ class BuiltinEngine:
     def factor(self) -> int:
         return self.model.shape.scale
 
-    def passes(self, size: Size, target: Size) -> list[Size]:
+    def passes(self, size: PixelSize, target: PixelSize) -> list[PixelSize]:
         """Each pass enlarges by the model's factor at most; the last one gives `target`."""
         sizes = [target]
         while (wider := _before(sizes[0], self.factor))[0] > size[0] or wider[1] > size[1]:
             sizes.insert(0, wider)
         return sizes
 
-    def working_size(self, size: Size, target: Size, request: Request) -> Size:
+    def working_size(self, size: PixelSize, target: PixelSize, request: Request) -> PixelSize:
         """The picture itself: what is enlarged too far is reduced afterwards, which keeps all it shows."""
         return size
 
@@ -168,19 +168,25 @@ def _pieces(hint: NDArray[Any]) -> list[NDArray[Any]]:
         hint = np.pad(hint, (*pad, (0, 0)), mode="symmetric")
         height, width = hint.shape[:2]
     rows, columns = (_spread(side) for side in (height, width))
-    return [hint[r : r + PIECE, c : c + PIECE][: _even(height - r), : _even(width - c)] for r in rows for c in columns]
+    return [
+        hint[r : r + PIECE_SIDE, c : c + PIECE_SIDE][: _even(height - r), : _even(width - c)]
+        for r in rows
+        for c in columns
+    ]
 
 
 def _even(side: int) -> int:
-    return min(side, PIECE) // 2 * 2
+    return min(side, PIECE_SIDE) // 2 * 2
 
 
 def _spread(side: int) -> list[int]:
     """Where pieces begin along a side."""
-    count = min(PIECES, -(-side // PIECE))
-    return [round(index * (side - PIECE) / max(1, count - 1)) for index in range(count)] if side > PIECE else [0]
+    count = min(PIECES, -(-side // PIECE_SIDE))
+    return (
+        [round(index * (side - PIECE_SIDE) / max(1, count - 1)) for index in range(count)] if side > PIECE_SIDE else [0]
+    )
 
 
-def _before(size: Size, factor: int) -> Size:
+def _before(size: PixelSize, factor: int) -> PixelSize:
     """The smallest picture that one pass brings to `size`."""
     return -(-size[0] // factor), -(-size[1] // factor)

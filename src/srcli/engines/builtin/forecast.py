@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from srcli.engines.base import Size
+from srcli.engines.base import PixelSize
 from srcli.engines.builtin.engine import HALO, block_memory_need, block_side
 from srcli.engines.runtime.device import Device
 from srcli.engines.runtime.forecast import Forecast
@@ -13,17 +13,17 @@ from srcli.sampling.blocks import cut_blocks
 from srcli.tasks import Job
 
 # FLOP for each pixel of the picture; blocks overlap by about a half.
-FLOP, OVERLAPPING = 1.3e6, 1.5
+BUILTIN_FLOP, OVERLAPPING = 1.3e6, 1.5
 CHANNELS = 3  # of the picture and its result, a byte each
 
 
-def forecast_builtin(job: Job, size: Size, device: Device) -> Forecast:
+def forecast_builtin(job: Job, size: PixelSize, device: Device) -> Forecast:
     """The plan for a picture of this size."""
     target = job.target(*size)
     (width, height), flop = size, 0.0
     factor = max(target[0] / size[0], target[1] / size[1])
     while True:
-        flop += width * height * FLOP
+        flop += width * height * BUILTIN_FLOP
         if (factor := factor / 4) <= 1:
             break
         width, height = 4 * width, 4 * height

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from srcli.engines.base import AdapterEvidence, Engine, EngineSpec, Preset, Size, TaskSupport, VariantProfile
+from srcli.engines.base import AdapterEvidence, Engine, EngineSpec, PixelSize, Preset, TaskSupport, VariantProfile
 from srcli.engines.calibration import Calibration, OtherVersions, without_map
 from srcli.settings import ModelChoice, Sampling
 from srcli.tasks import RESTORE, UPSCALE, Job
@@ -39,7 +39,7 @@ def _load(choice: ModelChoice, device: Device, store: Store) -> Engine:
     return load_builtin(choice, device)
 
 
-def _forecast(choice: ModelChoice, job: Job, size: Size, device: Device) -> Forecast:
+def _forecast(choice: ModelChoice, job: Job, size: PixelSize, device: Device) -> Forecast:
     from srcli.engines.builtin.forecast import forecast_builtin
 
     return forecast_builtin(job, size, device)

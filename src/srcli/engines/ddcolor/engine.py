@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from srcli.engines.base import Canvas, EngineSpec, Request, WholePicture
-from srcli.engines.ddcolor.spec import SIDE, SPEC
+from srcli.engines.ddcolor.spec import NETWORK_SIDE, SPEC
 from srcli.engines.ddcolor.weights import open_network
 from srcli.engines.runtime.device import Device
 from srcli.imaging.bands import split_rows
 from srcli.imaging.chroma import ChromaField, Floats, lab_to_rgb, levels_to_unit, rgb_to_lab
 from srcli.imaging.picture import PixelArray
-from srcli.models.ddcolor import UNIT, DDColor
+from srcli.models.ddcolor import SIDE_MULTIPLE, DDColor
 from srcli.settings import JOINT, ModelChoice
 from srcli.weights.store import Store
 
@@ -43,7 +43,7 @@ class DDColorEngine(WholePicture):
     def prepare(self, hint: Tensor, request: Request) -> Canvas:
         """The network runs here; what is left for the end is the enlargement of its colour."""
         picture = hint[0].permute(1, 2, 0).numpy()
-        ab = self.predict(picture, request.sampling.process_size or SIDE)
+        ab = self.predict(picture, request.sampling.process_size or NETWORK_SIDE)
         method = request.sampling.chroma_upsampling or JOINT
         return Canvas(hint, hint, None, None, lambda _: paint(picture, ab, method))
 
@@ -60,7 +60,7 @@ class DDColorEngine(WholePicture):
 
 def prepare_input(picture: PixelArray, side: int) -> Floats:
     """What the network is shown: a square whatever the picture's aspect, L alone, as RGB in 0..1."""
-    side = -(-side // UNIT) * UNIT
+    side = -(-side // SIDE_MULTIPLE) * SIDE_MULTIPLE
     lab = rgb_to_lab(cv2.resize(levels_to_unit(picture), (side, side), interpolation=cv2.INTER_LINEAR))
     lab[..., 1:] = 0
     return lab_to_rgb(lab)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from srcli.engines.base import Size
-from srcli.engines.ddcolor.spec import SIDE, TINY
+from srcli.engines.base import PixelSize
+from srcli.engines.ddcolor.spec import NETWORK_SIDE, TINY_VARIANT
 from srcli.engines.runtime.device import Device
 from srcli.engines.runtime.forecast import Forecast
 from srcli.engines.runtime.memory_budget import PixelMemoryNeed
@@ -13,17 +13,21 @@ from srcli.settings import ModelChoice
 from srcli.tasks import Job
 
 # FLOP for each pixel that the network is shown, and parameters: tiny, the others.
-FLOP = {True: 193.0e9 / SIDE**2, False: 524.4e9 / SIDE**2}
+DDCOLOR_FLOP = {True: 193.0e9 / NETWORK_SIDE**2, False: 524.4e9 / NETWORK_SIDE**2}
 PARAMETERS = {True: 55_006_640, False: 227_869_328}
-VALUES = 1200  # in the network's precision for each pixel that it is shown
-CANVAS = 30  # bytes for each pixel of the result: the picture, RGB in fp32 and its levels
+VALUES_A_SHOWN_PIXEL = 1200  # in the network's precision for each pixel that it is shown
+DDCOLOR_CANVAS_BYTES = 30  # bytes for each pixel of the result: the picture, RGB in fp32 and its levels
 
 
-def forecast_ddcolor(choice: ModelChoice, job: Job, size: Size, device: Device) -> Forecast:
+def forecast_ddcolor(choice: ModelChoice, job: Job, size: PixelSize, device: Device) -> Forecast:
     """The plan for a picture of this size."""
-    tiny, target, side = choice.variant in (None, TINY), job.target(*size), job.sampling.process_size or SIDE
+    tiny, target, side = (
+        choice.variant in (None, TINY_VARIANT),
+        job.target(*size),
+        job.sampling.process_size or NETWORK_SIDE,
+    )
     weights = PARAMETERS[tiny] * device.dtype.itemsize
-    memory = PixelMemoryNeed("DDColor", VALUES * device.dtype.itemsize, weights).bytes(side**2)
-    canvas = CANVAS * target[0] * target[1]
-    plan = Forecast("ddcolor", target, 1, 1, None, 1, FLOP[tiny] * side**2, memory)
+    memory = PixelMemoryNeed("DDColor", VALUES_A_SHOWN_PIXEL * device.dtype.itemsize, weights).bytes(side**2)
+    canvas = DDCOLOR_CANVAS_BYTES * target[0] * target[1]
+    plan = Forecast("ddcolor", target, 1, 1, None, 1, DDCOLOR_FLOP[tiny] * side**2, memory)
     return replace(plan, host=canvas) if device.accelerated else replace(plan, memory=memory + canvas)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from srcli.engines.base import AdapterEvidence, Engine, EngineSpec, Size, TaskSupport, VariantProfile
+from srcli.engines.base import AdapterEvidence, Engine, EngineSpec, PixelSize, TaskSupport, VariantProfile
 from srcli.errors import InputError
 from srcli.settings import JOINT, ModelChoice, Sampling
 from srcli.tasks import COLORIZE, Job
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     from srcli.engines.runtime.forecast import Forecast
     from srcli.weights.store import Store
 
-TINY, LARGE, ARTISTIC = "tiny", "large", "artistic"
+TINY_VARIANT, LARGE_VARIANT, ARTISTIC_VARIANT = "tiny", "large", "artistic"
 ENTRIES: Mapping[str, str] = MappingProxyType(
-    {TINY: "ddcolor-tiny", LARGE: "ddcolor", ARTISTIC: "ddcolor-artistic"}
+    {TINY_VARIANT: "ddcolor-tiny", LARGE_VARIANT: "ddcolor", ARTISTIC_VARIANT: "ddcolor-artistic"}
 )  # of weights.lock
-SIDE = 512  # of the square that the network is shown
+NETWORK_SIDE = 512  # of the square that the network is shown
 QUERIES = "decoder.color_decoder.query_feat.weight"
 
 
 def ddcolor_entry(variant: str | None) -> str:
     """The variant's entry of weights.lock; the tiny one where none was named."""
-    if (variant or TINY) not in ENTRIES:
+    if (variant or TINY_VARIANT) not in ENTRIES:
         raise InputError(f"`variant` {variant!r} is unknown to the ddcolor engine: choose one of {', '.join(ENTRIES)}")
-    return ENTRIES[variant or TINY]
+    return ENTRIES[variant or TINY_VARIANT]
 
 
 def _load(choice: ModelChoice, device: Device, store: Store) -> Engine:
@@ -38,7 +38,7 @@ def _load(choice: ModelChoice, device: Device, store: Store) -> Engine:
     return load(choice, device, store)
 
 
-def _forecast(choice: ModelChoice, job: Job, size: Size, device: Device) -> Forecast:
+def _forecast(choice: ModelChoice, job: Job, size: PixelSize, device: Device) -> Forecast:
     from srcli.engines.ddcolor.forecast import forecast_ddcolor
 
     return forecast_ddcolor(choice, job, size, device)
@@ -58,7 +58,7 @@ def _resolve(choice: ModelChoice, store: Store) -> ModelChoice:
         ddcolor_entry(choice.variant)
     elif choice.adapter is None:
         here = (variant for variant, entry in ENTRIES.items() if store.has(entry))
-        return replace(choice, variant=next(here, TINY))
+        return replace(choice, variant=next(here, TINY_VARIANT))
     else:
         known = store.known_names(choice.adapter)
         return replace(choice, variant=next((v for v, entry in ENTRIES.items() if entry in known), None))
@@ -71,7 +71,7 @@ SPEC = EngineSpec(
     about="DDColor in one pass ([more](docs/color.md)), variants `tiny`, `large`, `artistic`",
     needs="220 MB of weights (`tiny`); seconds on a laptop",
     tasks={COLORIZE.name: TaskSupport(rank=50)},
-    profile=VariantProfile(defaults=Sampling(process_size=SIDE, chroma_upsampling=JOINT)),
+    profile=VariantProfile(defaults=Sampling(process_size=NETWORK_SIDE, chroma_upsampling=JOINT)),
     options=frozenset({"variant", "adapter"}),
     needs_accelerator=False,
     load=_load,

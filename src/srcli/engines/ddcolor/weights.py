@@ -9,14 +9,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from srcli.engines.ddcolor.spec import ARTISTIC, LARGE, TINY, ddcolor_entry
+from srcli.engines.ddcolor.spec import ARTISTIC_VARIANT, LARGE_VARIANT, TINY_VARIANT, ddcolor_entry
 from srcli.errors import WeightsError
 from srcli.models.ddcolor import LARGE_SHAPE, TINY_SHAPE, DDColor, Shape, convert_official
 from srcli.settings import ModelChoice
 from srcli.weights.open import load_into, load_state
 from srcli.weights.store import Store
 
-SHAPES = {TINY: TINY_SHAPE, LARGE: LARGE_SHAPE, ARTISTIC: LARGE_SHAPE}
+SHAPES = {TINY_VARIANT: TINY_SHAPE, LARGE_VARIANT: LARGE_SHAPE, ARTISTIC_VARIANT: LARGE_SHAPE}
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,26 +9,25 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from torch import Tensor, nn
+from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from srcli.errors import WeightsError
 from srcli.models.stock import build_stock
 from srcli.settings import ModelChoice
-from srcli.weights.families import detect_family, require_family
+from srcli.weights.families import EPSILON, VELOCITY, detect_family, require_family
 from srcli.weights.local import Located
 from srcli.weights.lora import merge_lora, read_lora
 from srcli.weights.open import library_errors, load_component, load_into, load_state, read_config
-from srcli.weights.packaged import FOLDER as PACKAGED
+from srcli.weights.packaged import PACKAGED_BASES as PACKAGED
 from srcli.weights.packaged import load_clip_tokenizer, packaged_base
 from srcli.weights.parts import weight_files
-from srcli.weights.single import load_text, open_single
+from srcli.weights.single import StateDict, load_text, open_single
 from srcli.weights.store import Store
 
-State = dict[str, Tensor]
 OUTER = ("vae", "text_encoder", "tokenizer", "scheduler")
-LENT = ("unet/config.json", "vae/config.json", "text_encoder/config.json", "tokenizer", "scheduler")
-SCHEDULE = "scheduler_config.json"
+LENT_PARTS = ("unet/config.json", "vae/config.json", "text_encoder/config.json", "tokenizer", "scheduler")
+SCHEDULE_FILE = "scheduler_config.json"
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Base:
     text_encoder: nn.Module
     tokenizer: Any
     schedule: Mapping[str, Any]
-    unet: State | None
+    unet: StateDict | None
     source: Path
     made_of: Mapping[str, str]
 
@@ -55,7 +54,7 @@ def open_folder(located: Located, family: str, with_unet: bool, dtype: torch.dty
         load_component(AutoencoderKL, located.part("vae")),
         open_text_encoder(located.part("text_encoder"), family),
         load_tokenizer(located.part("tokenizer")),
-        checked_schedule(read_config(located.part("scheduler"), SCHEDULE), located.part("scheduler")),
+        checked_schedule(read_config(located.part("scheduler"), SCHEDULE_FILE), located.part("scheduler")),
         unet,
         located.folder / "unet",
         located.provenance(),
@@ -98,25 +97,25 @@ def find_lender(store: Store, usual: str, family: str, weights: Sequence[str] = 
     packaged = packaged_base(family)
     if packaged and not weights:
         return packaged
-    parts = tuple(weights) if packaged else (*LENT, *weights)
+    parts = tuple(weights) if packaged else (*LENT_PARTS, *weights)
     return store.resolve(store.find_base(family, parts, usual) or usual, "base", parts)
 
 
 def read_single_schedule(lent: Located, prediction: str | None) -> Mapping[str, Any]:
     """The family's noise schedule, with what the file itself says that it predicts."""
     folder = lent.part("scheduler")
-    schedule = checked_schedule(read_config(folder, SCHEDULE), folder)
+    schedule = checked_schedule(read_config(folder, SCHEDULE_FILE), folder)
     return {**schedule, "prediction_type": prediction} if prediction else schedule
 
 
-def vae_model(lent: Located, state: State | None, source: Path) -> AutoencoderKL:
+def vae_model(lent: Located, state: StateDict | None, source: Path) -> AutoencoderKL:
     """A VAE from a single file's weights, or the lender's own."""
     if state is None:
         return load_component(AutoencoderKL, lent.part("vae"))
     return load_into(build_stock(AutoencoderKL, read_config(lent.part("vae"))), state, source)
 
 
-def text_model(lent: Located, state: State | None, source: Path) -> nn.Module:
+def text_model(lent: Located, state: StateDict | None, source: Path) -> nn.Module:
     """A text encoder from a single file's weights, or the lender's own."""
     if state is None:
         own: nn.Module = load_component(CLIPTextModel, lent.part("text_encoder"))
@@ -145,7 +144,7 @@ def merge_loras(
     return made_of
 
 
-def read_tensors(folder: Path, names: Collection[str] | None = None, dtype: torch.dtype | None = None) -> State:
+def read_tensors(folder: Path, names: Collection[str] | None = None, dtype: torch.dtype | None = None) -> StateDict:
     """A component's weights, or of these only `names`; one file or several. For `dtype` see `load_state`."""
     files = weight_files(folder)
     if len(files) == 1:
@@ -168,9 +167,9 @@ def load_tokenizer(folder: Path) -> Any:
 
 def checked_schedule(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The schedule, if it says what sampling needs to know."""
-    said = config.get("prediction_type", "epsilon")
-    if said not in ("epsilon", "v_prediction"):
+    said = config.get("prediction_type", EPSILON)
+    if said not in (EPSILON, VELOCITY):
         raise WeightsError(f"{folder}: predicts {said!r}, neither epsilon nor v_prediction: choose another")
     if not config.get("trained_betas") and not {"beta_start", "beta_end", "beta_schedule"} <= config.keys():
-        raise WeightsError(f"{folder}: its {SCHEDULE} gives no noise schedule: get the folder again")
+        raise WeightsError(f"{folder}: its {SCHEDULE_FILE} gives no noise schedule: get the folder again")
     return config

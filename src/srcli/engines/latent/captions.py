@@ -9,19 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from srcli.engines.runtime.device import Device
+from srcli.imaging.picture import Pixels8
 from srcli.sampling.hint import to_unit_float
 from srcli.weights.open import library_errors, load_component, silence_libraries
 from srcli.weights.store import Store
 
 log = logging.getLogger(__name__)
 
-Levels = NDArray[np.uint8]
 SURE_OF_KIND = 0.1  # below this a category is a guess
 SURE_OF_THING = 0.7
 WORDS = 30  # tokens of a caption
@@ -36,7 +34,7 @@ MODELS: Mapping[str, tuple[str, ...]] = {
 class CaptionReader(Protocol):
     """A model that says what a picture shows."""
 
-    def read(self, picture: Levels) -> str:
+    def read(self, picture: Pixels8) -> str:
         """In words; nothing where it is not sure."""
         ...
 
@@ -56,7 +54,7 @@ class Captioner:
         net = _placed(load_component(BlipForConditionalGeneration, folder), device)
         return cls(net, _opened(BlipImageProcessor, folder), _opened(AutoTokenizer, folder))
 
-    def read(self, picture: Levels) -> str:
+    def read(self, picture: Pixels8) -> str:
         pixels = self.processor(picture, return_tensors="pt").pixel_values.to(self.net.device, self.net.dtype)
         ids = self.net.generate(pixel_values=pixels, max_new_tokens=WORDS)
         return str(self.tokenizer.decode(ids[0], skip_special_tokens=True)).strip()
@@ -76,7 +74,7 @@ class Classify:
         net = _placed(load_component(AutoModelForImageClassification, folder), device)
         return cls(net, _opened(AutoImageProcessor, folder))
 
-    def read(self, picture: Levels) -> str:
+    def read(self, picture: Pixels8) -> str:
         pixels = self.processor(picture, return_tensors="pt").pixel_values.to(self.net.device, self.net.dtype)
         score, index = self.net(pixels).logits[0].float().softmax(0).max(0)
         if float(score) < SURE_OF_KIND:
@@ -98,7 +96,7 @@ class Detect:
         net = _placed(load_component(AutoModelForObjectDetection, folder), device)
         return cls(net, _opened(AutoImageProcessor, folder))
 
-    def read(self, picture: Levels) -> str:
+    def read(self, picture: Pixels8) -> str:
         pixels = self.processor(picture, return_tensors="pt").pixel_values.to(self.net.device, self.net.dtype)
         found = self.processor.post_process_object_detection(self.net(pixels), threshold=SURE_OF_THING)[0]
         labels = Counter(self.net.config.id2label[int(label)] for label in found["labels"])
@@ -146,7 +144,7 @@ class Describer:
         return self.store.has(name) and (self.allow_pickle or not pickled)
 
 
-def tensor_to_pixels(picture: Tensor) -> Levels:
+def tensor_to_pixels(picture: Tensor) -> Pixels8:
     if picture.dtype is torch.uint8:
         return picture[0].permute(1, 2, 0).numpy()
     return (to_unit_float(picture)[0].float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()

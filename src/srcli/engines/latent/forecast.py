@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from srcli.engines.base import Size
+from srcli.engines.base import PixelSize
 from srcli.engines.latent.codec import VALUES_A_PIXEL
 from srcli.engines.latent.schedulers import guided_steps
 from srcli.engines.runtime.device import Device
@@ -18,9 +18,11 @@ from srcli.sampling.layout import Cost, Limits, lay_tiles
 from srcli.sampling.tiling import Tile
 from srcli.settings import Sampling
 
-UNIT = 8  # pixels of a latent's side
-VAE, VAE_ATTENTION = 13.8e6, 4 * 512 * 2  # FLOP of encoding and decoding, a pixel; and a pair of latents
-CANVAS = 21  # bytes of a canvas pixel: the result in fp32, its levels twice, and the picture that conditions
+LATENT_SIDE = 8  # pixels of a latent's side
+VAE_FLOP, VAE_ATTENTION_FLOP = 13.8e6, 4 * 512 * 2  # FLOP of encoding and decoding, a pixel; and a pair of latents
+LATENT_CANVAS_BYTES = (
+    21  # bytes of a canvas pixel: the result in fp32, its levels twice, and the picture that conditions
+)
 
 Kept = Callable[[list[Tile]], int]  # bytes on the device that stay from step to step
 
@@ -45,16 +47,16 @@ class LatentNetworks:
         return MemoryNeed(self.title, int(self.steps * width), ends, BYTES_A_LATENT * width // 2, kept)
 
 
-def plan_tiles(networks: LatentNetworks, shown: Size, sampling: Sampling, limits: Limits) -> list[Tile]:
+def plan_tiles(networks: LatentNetworks, shown: PixelSize, sampling: Sampling, limits: Limits) -> list[Tile]:
     """Tiles of the canvas for a picture that the engine is shown in this size."""
-    canvas = max(1, shown[1] // UNIT), max(1, shown[0] // UNIT)
+    canvas = max(1, shown[1] // LATENT_SIDE), max(1, shown[0] // LATENT_SIDE)
     return lay_tiles(*canvas, sampling, networks.cost, limits) or [Tile(0, 0, *canvas)]
 
 
 def forecast_latent(
     networks: LatentNetworks,
     sampling: Sampling,
-    target: Size,
+    target: PixelSize,
     tiles: list[Tile],
     device: Device,
     kept: int = 0,
@@ -74,7 +76,7 @@ def forecast_latent(
         (tiles[0].width, tiles[0].height),
         at_once,
         count_predictions(sampling) * len(tiles) * (cost or networks.cost)(latents) + vae_work(canvas),
-        peak_memory(sampling_memory, canvas * UNIT**2, need.fixed(placement), device),
+        peak_memory(sampling_memory, canvas * LATENT_SIDE**2, need.fixed(placement), device),
     )
 
 
@@ -92,12 +94,12 @@ def count_predictions(sampling: Sampling) -> int:
 
 def vae_work(latents: int) -> float:
     """FLOP of encoding and decoding a canvas of so many latents."""
-    return VAE * latents * UNIT**2 + VAE_ATTENTION * latents**2
+    return VAE_FLOP * latents * LATENT_SIDE**2 + VAE_ATTENTION_FLOP * latents**2
 
 
 def peak_memory(sampling: int, pixels: int, fixed: int, device: Device) -> int:
     """Bytes at the peak, on a CPU mostly while the VAE decodes in fp32. Maps beyond the limit lie on the disk."""
     if device.accelerated:
         return sampling
-    peak = max(sampling, fixed + 4 * VALUES_A_PIXEL * pixels) + CANVAS * pixels
+    peak = max(sampling, fixed + 4 * VALUES_A_PIXEL * pixels) + LATENT_CANVAS_BYTES * pixels
     return min(peak, max(sampling, device.memory or peak))

@@ -24,10 +24,10 @@ from srcli.weights.store import Store
 
 log = logging.getLogger(__name__)
 
-WEIGHTS = "taesd"
-EVERY = 5.0  # seconds from one to the next
-SHARE = 0.05  # of the time that they may take
-MOST = 64 * 64  # latents of one: its maps want no more memory than a step's
+PREVIEW_DECODER = "taesd"
+PREVIEW_INTERVAL = 5.0  # seconds from one to the next
+PREVIEW_TIME_SHARE = 0.05  # of the time that they may take
+MAX_PREVIEW_LATENTS = 64 * 64  # latents of one: its maps want no more memory than a step's
 MADE = {"tool": f"srcli {__version__}", "preview": True}
 
 
@@ -39,7 +39,7 @@ class Preview:
 
     @classmethod
     def open(cls, file: Path, device: Device, store: Store) -> Preview:
-        net = load_component(AutoencoderTiny, store.resolve(WEIGHTS, "preview").folder)
+        net = load_component(AutoencoderTiny, store.resolve(PREVIEW_DECODER, "preview").folder)
         place_step_networks([net], device, AMPLE)
         return cls(file, net)
 
@@ -69,12 +69,12 @@ class Preview:
         self._file.parent.mkdir(parents=True, exist_ok=True)
         write_picture(Picture(pixels=tensor_to_pixels(self.decode(latents))), self._file, made=MADE)
         now = monotonic()
-        self._due = now + max(EVERY, (now - began) / SHARE)
+        self._due = now + max(PREVIEW_INTERVAL, (now - began) / PREVIEW_TIME_SHARE)
 
 
 def shrink_latents(latents: Tensor) -> Tensor:
     """No more than the most, in the same shape."""
-    factor = math.sqrt(MOST / latents[0, 0].numel())
+    factor = math.sqrt(MAX_PREVIEW_LATENTS / latents[0, 0].numel())
     if factor >= 1:
         return latents
     return interpolate(latents, [max(1, int(side * factor)) for side in latents.shape[2:]], mode="area")

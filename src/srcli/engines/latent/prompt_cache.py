@@ -25,7 +25,7 @@ from srcli.weights.open import load_state
 
 log = logging.getLogger(__name__)
 
-PARTS = ("text_encoder/", "tokenizer/")
+TEXT_PARTS = ("text_encoder/", "tokenizer/")
 FOLDER, KEY = "prompts", "embeddings"
 VISITING = replace(AMPLE, by_stage=True)  # the text encoder is on the device only while it works
 
@@ -44,7 +44,7 @@ class PromptEncoder:
     @classmethod
     def open(cls, base: Located, family: str, device: Device, cache: Path) -> PromptEncoder:
         """Of a base in diffusers' layout. What is kept serves these weights on this device in this precision only."""
-        hashes = sorted((path, digest) for path, digest in base.sha256.items() if path.startswith(PARTS))
+        hashes = sorted((path, digest) for path, digest in base.sha256.items() if path.startswith(TEXT_PARTS))
         made_by = json.dumps([hashes, str(device)]).encode()
         kept = cache / FOLDER / hashlib.sha256(made_by).hexdigest()[:16]
         return cls(load_tokenizer(base.part("tokenizer")), base.part("text_encoder"), family, device, kept)

@@ -15,7 +15,7 @@ from srcli.engines.runtime.oom_fallback import MemorySavings
 from srcli.engines.runtime.placement import on_device, place_network
 from srcli.tasks import Task
 
-ENDS = 2  # tokens that open and close each piece
+END_TOKENS = 2  # tokens that open and close each piece
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class TextEncoder:
     @property
     def length(self) -> int:
         """Words' tokens that one piece holds."""
-        return int(self.tokenizer.model_max_length) - ENDS
+        return int(self.tokenizer.model_max_length) - END_TOKENS
 
     def _piece(self, ids: list[int]) -> list[int]:
         ends = [self.tokenizer.eos_token_id] + [self.tokenizer.pad_token_id] * (self.length - len(ids))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from srcli.engines.base import Size
+from srcli.engines.base import PixelSize
 
 SLIMMEST = 16
 
 
-def ensure_short_side(size: Size, short: int) -> Size:
+def ensure_short_side(size: PixelSize, short: int) -> PixelSize:
     """At least `short` pixels on the short side, in the same shape."""
     if min(size) >= short:
         return size

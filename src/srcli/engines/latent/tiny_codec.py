@@ -11,7 +11,7 @@ from srcli.engines.runtime.device import Device
 from srcli.engines.runtime.memory_budget import Placement
 from srcli.engines.runtime.oom_fallback import MemorySavings
 from srcli.engines.runtime.placement import on_device, place_network
-from srcli.models.tiny_vae import UNIT, decode_tiny, encode_tiny
+from srcli.models.tiny_vae import LATENT_PIXELS, decode_tiny, encode_tiny
 from srcli.sampling.hint import to_unit_float
 from srcli.weights.open import load_component
 from srcli.weights.store import Store
@@ -26,7 +26,7 @@ class TinyCodec:
     net: AutoencoderTiny
     device: Device
     placement: Placement
-    factor: int = UNIT
+    factor: int = LATENT_PIXELS
 
     @classmethod
     def open(cls, store: Store, device: Device, placement: Placement) -> TinyCodec:

@@ -7,15 +7,15 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from srcli.engines.base import Canvas, EngineSpec, Request, Size, WholePicture
+from srcli.engines.base import Canvas, EngineSpec, PixelSize, Request, WholePicture
 from srcli.engines.manual.spec import SPEC
 from srcli.engines.runtime.device import Device
 from srcli.engines.runtime.forecast import Forecast
-from srcli.engines.runtime.memory_budget import PLAIN
+from srcli.engines.runtime.memory_budget import TORCH_BYTES
 from srcli.sampling.hint import to_unit_float
 from srcli.tasks import Job
 
-PIXEL = 30  # bytes for each pixel of the result, and FLOP
+MANUAL_PIXEL_COST = 30  # bytes for each pixel of the result, and FLOP
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class ManualEngine(WholePicture):
         return {}
 
 
-def forecast_hints(job: Job, size: Size, device: Device) -> Forecast:
+def forecast_hints(job: Job, size: PixelSize, device: Device) -> Forecast:
     """The plan for a picture of this size."""
     width, height = job.target(*size)
-    work = PIXEL * width * height
-    plan = Forecast("manual", (width, height), 1, 1, None, 1, work, PLAIN)
-    return replace(plan, host=work) if device.accelerated else replace(plan, memory=PLAIN + work)
+    work = MANUAL_PIXEL_COST * width * height
+    plan = Forecast("manual", (width, height), 1, 1, None, 1, work, TORCH_BYTES)
+    return replace(plan, host=work) if device.accelerated else replace(plan, memory=TORCH_BYTES + work)

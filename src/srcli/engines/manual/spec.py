@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from srcli.engines.base import Engine, EngineSpec, Size, TaskSupport, VariantProfile
+from srcli.engines.base import Engine, EngineSpec, PixelSize, TaskSupport, VariantProfile
 from srcli.settings import ModelChoice, Sampling
 from srcli.tasks import COLORIZE, Job
 
@@ -20,7 +20,7 @@ def _load(choice: ModelChoice, device: Device, store: Store) -> Engine:
     return ManualEngine()
 
 
-def _forecast(choice: ModelChoice, job: Job, size: Size, device: Device) -> Forecast:
+def _forecast(choice: ModelChoice, job: Job, size: PixelSize, device: Device) -> Forecast:
     from srcli.engines.manual.engine import forecast_hints
 
     return forecast_hints(job, size, device)

@@ -9,7 +9,7 @@ from functools import cached_property, partial
 
 from torch import Tensor
 
-from srcli.engines.base import Canvas, EngineSpec, Request, Size
+from srcli.engines.base import Canvas, EngineSpec, PixelSize, Request
 from srcli.engines.latent.captions import Describer
 from srcli.engines.latent.codec import Codec
 from srcli.engines.latent.prompts import join_phrases
@@ -17,7 +17,7 @@ from srcli.engines.latent.schedulers import diffuse_latents
 from srcli.engines.latent.sizes import ensure_short_side
 from srcli.engines.latent.tiny_codec import TinyCodec
 from srcli.engines.onestep.denoiser import OneStepDenoiser, Strengths
-from srcli.engines.onestep.forecast import LIMITS, count_onestep_flop
+from srcli.engines.onestep.forecast import ONESTEP_LIMITS, count_onestep_flop
 from srcli.engines.onestep.spec import PISA, PROCESS, SPEC, OneStepVariant
 from srcli.engines.onestep.weights import OneStepNetworks, open_onestep
 from srcli.engines.runtime.compiling import DeferredCompile
@@ -29,7 +29,7 @@ from srcli.models.patches.install import install
 from srcli.models.patches.text_kv_cache import TextKvCache
 from srcli.sampling.hint import to_unit_float
 from srcli.sampling.layout import lay_tiles
-from srcli.sampling.noise import POSTERIOR, START
+from srcli.sampling.noise import POSTERIOR_NOISE, START_NOISE
 from srcli.sampling.one_step import OneStep, alpha_bar
 from srcli.sampling.tiling import Tile, filled_up, gaussian_weight
 from srcli.settings import ModelChoice, Prompt, Sampling
@@ -139,17 +139,17 @@ class OneStepEngine:
     def _tiny(self) -> TinyCodec:
         return TinyCodec.open(self.store, self.device, self.placement)
 
-    def passes(self, size: Size, target: Size) -> list[Size]:
+    def passes(self, size: PixelSize, target: PixelSize) -> list[PixelSize]:
         return [target]
 
-    def working_size(self, size: Size, target: Size, request: Request) -> Size:
+    def working_size(self, size: PixelSize, target: PixelSize, request: Request) -> PixelSize:
         """As large as the result, and at least what the models were trained with."""
         return ensure_short_side(target, request.sampling.process_size or PROCESS)
 
     def layout(self, height: int, width: int, sampling: Sampling) -> tuple[list[Tile], int] | None:
         if sampling.tile is not None and height * width <= sampling.tile**2:  # as the official programs, by the area
             return None
-        tiles = lay_tiles(height, width, sampling, count_onestep_flop, LIMITS)
+        tiles = lay_tiles(height, width, sampling, count_onestep_flop, ONESTEP_LIMITS)
         if tiles is None:
             return None
         return tiles, max(1, self.placement.latents // (tiles[0].height * tiles[0].width))
@@ -182,10 +182,10 @@ class OneStepEngine:
         if request.sampling.tiny_vae and self._model.kind == PISA:  # the others' encoders were trained too
             z = self._tiny.with_less(request.savings).encode(whole)
         else:
-            z = self.codec.with_less(request.savings).encode(whole, request.noise.draw(shape, POSTERIOR))
+            z = self.codec.with_less(request.savings).encode(whole, request.noise.draw(shape, POSTERIOR_NOISE))
         if self._model.noise_timestep is None:
             return z
-        return diffuse_latents(z, request.noise.draw(shape, START).to(z), alpha_bar(self._model.noise_timestep))
+        return diffuse_latents(z, request.noise.draw(shape, START_NOISE).to(z), alpha_bar(self._model.noise_timestep))
 
     def _text(self, hint: Tensor, request: Request) -> Tensor:
         """Embeddings of what is seen, what the user says and what the model was trained to hear."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from srcli.engines.base import AdapterEvidence, Engine, EngineSpec, Preset, Size, TaskSupport, VariantProfile
+from srcli.engines.base import AdapterEvidence, Engine, EngineSpec, PixelSize, Preset, TaskSupport, VariantProfile
 from srcli.errors import InputError
 from srcli.files import expand_user, is_dir, is_file
 from srcli.settings import ColorFix, ModelChoice, Sampling
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from srcli.engines.runtime.forecast import Forecast
     from srcli.weights.store import Store
 
-FAMILY = "sd21"
-BASE = "sd21-base"
-TINY = "taesd"  # stands in for the VAE where a draft is wanted
+ONESTEP_FAMILY = "sd21"
+ONESTEP_BASE = "sd21-base"
+TINY_VAE = "taesd"  # stands in for the VAE where a draft is wanted
 OSEDIFF, PISA = ONE_STEP
 GDPO = "gdpo"
 PROCESS = 512  # pixels of the short side that all were trained with
@@ -51,26 +51,30 @@ class OneStepVariant:
     words: str = ""
 
 
-USUAL = "pisa"
-VARIANTS: Mapping[str, OneStepVariant] = MappingProxyType(
+ONESTEP_USUAL = "pisa"
+ONESTEP_VARIANTS: Mapping[str, OneStepVariant] = MappingProxyType(
     {
         variant.name: variant
         for variant in (
-            OneStepVariant(name=USUAL, adapter="pisa-sr", kind=PISA, timestep=1, residual=True, described=False),
+            OneStepVariant(
+                name=ONESTEP_USUAL, adapter="pisa-sr", kind=PISA, timestep=1, residual=True, described=False
+            ),
             OneStepVariant(name="osediff", adapter="osediff", kind=OSEDIFF, timestep=999, half_up=True),
             OneStepVariant(name="osediff-face", adapter="osediff-face", kind=OSEDIFF, timestep=999, half_up=True),
             OneStepVariant(name=GDPO, adapter="gdpo", kind=GDPO, timestep=100, noise_timestep=250, words=CLEAN_PROMPT),
         )
     }
 )
-ADAPTERS = tuple(variant.adapter for variant in VARIANTS.values())
+ONESTEP_ADAPTERS = tuple(variant.adapter for variant in ONESTEP_VARIANTS.values())
 
 
 def find_onestep_variant(name: str | None) -> OneStepVariant:
     """The variant that was asked for, else the usual one."""
-    if (name or USUAL) not in VARIANTS:
-        raise InputError(f"`variant` {name!r} is unknown to the onestep engine: choose one of {', '.join(VARIANTS)}")
-    return VARIANTS[name or USUAL]
+    if (name or ONESTEP_USUAL) not in ONESTEP_VARIANTS:
+        raise InputError(
+            f"`variant` {name!r} is unknown to the onestep engine: choose one of {', '.join(ONESTEP_VARIANTS)}"
+        )
+    return ONESTEP_VARIANTS[name or ONESTEP_USUAL]
 
 
 def _load(choice: ModelChoice, device: Device, store: Store) -> Engine:
@@ -79,19 +83,19 @@ def _load(choice: ModelChoice, device: Device, store: Store) -> Engine:
     return load_onestep(choice, device, store)
 
 
-def _forecast(choice: ModelChoice, job: Job, size: Size, device: Device) -> Forecast:
+def _forecast(choice: ModelChoice, job: Job, size: PixelSize, device: Device) -> Forecast:
     from srcli.engines.onestep.forecast import forecast_onestep
 
     return forecast_onestep(choice, job, size, device)
 
 
 def _entries(choice: ModelChoice) -> tuple[str, ...]:
-    return find_onestep_variant(choice.variant).adapter, choice.base or BASE
+    return find_onestep_variant(choice.variant).adapter, choice.base or ONESTEP_BASE
 
 
 def _recognizes(evidence: AdapterEvidence) -> bool:
     kinds = {detect_header(header).kind for header in evidence.headers}
-    return bool(kinds & {OSEDIFF, PISA}) or evidence.is_one_of(ADAPTERS)
+    return bool(kinds & {OSEDIFF, PISA}) or evidence.is_one_of(ONESTEP_ADAPTERS)
 
 
 def _resolve(choice: ModelChoice, store: Store) -> ModelChoice:
@@ -99,10 +103,10 @@ def _resolve(choice: ModelChoice, store: Store) -> ModelChoice:
     if choice.variant is not None:
         return replace(choice, variant=find_onestep_variant(choice.variant).name)
     if choice.adapter is None:
-        here = (v.name for v in VARIANTS.values() if store.opens(v.adapter, choice.allow_pickle))
-        return replace(choice, variant=next(here, USUAL))
+        here = (v.name for v in ONESTEP_VARIANTS.values() if store.opens(v.adapter, choice.allow_pickle))
+        return replace(choice, variant=next(here, ONESTEP_USUAL))
     known = store.known_names(choice.adapter)
-    named = next((v.name for v in VARIANTS.values() if v.adapter in known), None)
+    named = next((v.name for v in ONESTEP_VARIANTS.values() if v.adapter in known), None)
     return replace(choice, variant=named or _variant_of_file(expand_user(choice.adapter)))
 
 
@@ -113,7 +117,7 @@ def _variant_of_file(path: Path) -> str | None:
     if path.suffix != SUFFIX or not is_file(path):
         return None
     kind = detect_header(read_header(path)).kind
-    return next((variant.name for variant in VARIANTS.values() if variant.kind == kind), None)
+    return next((variant.name for variant in ONESTEP_VARIANTS.values() if variant.kind == kind), None)
 
 
 def _profile(fidelity: float | None = None, color_fix: ColorFix = "adain") -> VariantProfile:
@@ -149,7 +153,7 @@ SPEC = EngineSpec(
     load=_load,
     forecast=_forecast,
     entries=_entries,
-    shared_entries=(BASE, TINY),
+    shared_entries=(ONESTEP_BASE, TINY_VAE),
     recognizes=_recognizes,
     resolve=_resolve,
 )

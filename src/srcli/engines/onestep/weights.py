@@ -8,29 +8,37 @@ from dataclasses import dataclass
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from srcli.engines.latent.bases import (
-    SCHEDULE,
+    SCHEDULE_FILE,
     checked_schedule,
     merge_loras,
     open_text_encoder,
     read_tensors,
 )
 from srcli.engines.latent.prompt_cache import PromptEncoder
-from srcli.engines.onestep.spec import BASE, GDPO, PISA, VARIANTS, OneStepVariant, find_onestep_variant
+from srcli.engines.onestep.spec import GDPO, ONESTEP_BASE, ONESTEP_VARIANTS, PISA, OneStepVariant, find_onestep_variant
 from srcli.engines.runtime.device import Device
 from srcli.errors import WeightsError
 from srcli.models.patches.install import install
 from srcli.models.patches.low_rank import LowRank
 from srcli.models.stock import build_stock
 from srcli.settings import ModelChoice
-from srcli.weights.families import detect_family, family_of_width, require_family
+from srcli.weights.families import EPSILON, detect_family, family_of_width, require_family
 from srcli.weights.local import Located
-from srcli.weights.one_step import PIXEL, SEMANTIC, UNET_PART, VAE_PART, OneStepAdapter, apply_changes, read_adapter
+from srcli.weights.one_step import (
+    PIXEL_PART,
+    SEMANTIC_PART,
+    UNET_PART,
+    VAE_PART,
+    OneStepAdapter,
+    apply_changes,
+    read_adapter,
+)
 from srcli.weights.open import load_component, load_into, read_config
 from srcli.weights.parts import weight_files
 from srcli.weights.store import Store
 
-TEXT = ("text_encoder", "tokenizer")
-NETWORKS = ("unet", "vae")
+PROMPT_PARTS = ("text_encoder", "tokenizer")
+NETWORK_PARTS = ("unet", "vae")
 
 
 @dataclass(frozen=True)
@@ -51,8 +59,8 @@ def open_onestep(choice: ModelChoice, device: Device, store: Store) -> OneStepNe
     given = store.resolve(choice.adapter or usual.adapter, "adapter", allow_pickle=choice.allow_pickle)
     kind = _kind(given)
     variant = _variant(choice, given, kind)
-    parts = ("scheduler", *TEXT) if kind == GDPO else ("scheduler", *TEXT, *NETWORKS)
-    base = store.resolve(choice.base or BASE, "base", parts, choice.allow_pickle)
+    parts = ("scheduler", *PROMPT_PARTS) if kind == GDPO else ("scheduler", *PROMPT_PARTS, *NETWORK_PARTS)
+    base = store.resolve(choice.base or ONESTEP_BASE, "base", parts, choice.allow_pickle)
     _check_base(base)
     if kind == GDPO:
         unet, vae, semantic = *_open_networks(given, _family(given)), None
@@ -68,19 +76,19 @@ def open_onestep(choice: ModelChoice, device: Device, store: Store) -> OneStepNe
 
 def _kind(given: Located) -> str:
     """What the adapter says that it is."""
-    if all((given.folder / name).is_dir() for name in NETWORKS) and given.file is None:
+    if all((given.folder / name).is_dir() for name in NETWORK_PARTS) and given.file is None:
         return GDPO
     if given.file is None:
         raise WeightsError(f"{given.name}: holds no unet and vae, nor one file: choose a one-step adapter")
     found = detect_family(given.file)
-    if found.kind not in {variant.kind for variant in VARIANTS.values()}:
+    if found.kind not in {variant.kind for variant in ONESTEP_VARIANTS.values()}:
         raise WeightsError(f"{given.file}: this is {found}, and no OSEDiff or PiSA-SR adapter: choose another file")
     return found.kind
 
 
 def _variant(choice: ModelChoice, given: Located, kind: str) -> OneStepVariant:
     """The variant that was asked for, else that of the entry, else the first of this kind."""
-    fitting = [variant for variant in VARIANTS.values() if variant.kind == kind]
+    fitting = [variant for variant in ONESTEP_VARIANTS.values() if variant.kind == kind]
     if choice.variant is None:
         return next((variant for variant in fitting if variant.adapter == given.name), fitting[0])
     if (asked := find_onestep_variant(choice.variant)).kind != kind:
@@ -93,8 +101,8 @@ def _check_base(base: Located) -> None:
     if base.file is not None:
         raise WeightsError(f"{base.name} is a single file: choose a base model that is a diffusers folder")
     folder = base.part("scheduler")
-    said = checked_schedule(read_config(folder, SCHEDULE), folder).get("prediction_type", "epsilon")
-    if said != "epsilon":
+    said = checked_schedule(read_config(folder, SCHEDULE_FILE), folder).get("prediction_type", EPSILON)
+    if said != EPSILON:
         raise WeightsError(f"{base.name} predicts {said}, and one-step models need epsilon: choose SD 2.1-base")
 
 
@@ -103,9 +111,9 @@ def _open_merged(base: Located, adapter: OneStepAdapter) -> tuple[UNet2DConditio
     unet, vae = _open_networks(base, detect_family(adapter.source).family)
     unet.float()
     if adapter.kind == PISA:
-        for part in (PIXEL, SEMANTIC):
+        for part in (PIXEL_PART, SEMANTIC_PART):
             apply_changes(adapter.changes[part], unet, "unet")
-        beside = LowRank(unet, adapter.changes[SEMANTIC].halves())
+        beside = LowRank(unet, adapter.changes[SEMANTIC_PART].halves())
         install([unet], beside)
         return unet, vae, beside
     apply_changes(adapter.changes[UNET_PART], unet, "unet")

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from srcli.engines.base import Canvas, EngineSpec, Request, Size
+from srcli.engines.base import Canvas, EngineSpec, PixelSize, Request
 from srcli.engines.latent.captions import Describer
 from srcli.engines.latent.codec import Codec
 from srcli.engines.latent.prompts import TextEncoder, build_positive_prompt
@@ -29,7 +29,7 @@ from srcli.models.patches.install import install
 from srcli.models.patches.shared_cfg_prefix import SharedCfgPrefix
 from srcli.models.patches.text_kv_cache import TextKvCache
 from srcli.sampling.layout import Limits, lay_tiles
-from srcli.sampling.noise import POSTERIOR
+from srcli.sampling.noise import POSTERIOR_NOISE
 from srcli.sampling.tiling import Tile
 from srcli.settings import ModelChoice, Sampling
 from srcli.weights.store import Store
@@ -80,10 +80,10 @@ class PasdEngine:
     def _deferred_compile(self) -> DeferredCompile:
         return DeferredCompile((self.nets.unet, self.nets.paca, self.nets.control), self.nets.device, self.placement)
 
-    def passes(self, size: Size, target: Size) -> list[Size]:
+    def passes(self, size: PixelSize, target: PixelSize) -> list[PixelSize]:
         return [target]
 
-    def working_size(self, size: Size, target: Size, request: Request) -> Size:
+    def working_size(self, size: PixelSize, target: PixelSize, request: Request) -> PixelSize:
         """As large as the result, at least what PASD was tuned for, in whole latents; colours need no more."""
         least_side = request.sampling.process_size or 0
         width, height = grey_size(size, least_side) if request.task.grey_hint else ensure_short_side(target, least_side)
@@ -108,7 +108,7 @@ class PasdEngine:
         made = build_scheduler(str(sampling.scheduler), self.schedule, int(sampling.steps or 1))
         shape = (1, 4, hint.shape[2] // self.codec.factor, hint.shape[3] // self.codec.factor)
         codec = self.codec.with_less(request.savings)
-        z = codec.encode(hint, request.noise.draw(shape, POSTERIOR))
+        z = codec.encode(hint, request.noise.draw(shape, POSTERIOR_NOISE))
         led = PasdDenoiser(
             self.nets,
             self._text(hint, request),

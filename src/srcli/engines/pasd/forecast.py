@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import torch
 
-from srcli.engines.base import Size
+from srcli.engines.base import PixelSize
 from srcli.engines.latent.forecast import LatentNetworks, forecast_latent, plan_tiles
 from srcli.engines.latent.sizes import ensure_short_side
 from srcli.engines.runtime.device import Device
@@ -19,30 +19,34 @@ from srcli.settings import Sampling
 from srcli.tasks import Job
 
 # FLOP of one call as measured: linear in the tile's latents, and quadratic where attention is.
-LINEAR, QUADRATIC = 267e6, 18930.0
+PASD_LINEAR, PASD_QUADRATIC = 267e6, 18930.0
 OUTER_LINEAR, OUTER_QUADRATIC = 62e6, 14080.0  # of the outermost layers alone
 EMBEDDED = 320  # values of each latent that stay of the picture's embedding
 DEEP = 1600  # values of each latent that --reuse keeps for a text: what enters those layers, and three residuals
 
 
-def forecast_pasd(job: Job, size: Size, device: Device) -> Forecast:
+def forecast_pasd(job: Job, size: PixelSize, device: Device) -> Forecast:
     """The plan for a picture of this size."""
     sampling, target = job.sampling, job.target(*size)
     short = sampling.process_size or 512
     shown = grey_size(size, short) if job.task.grey_hint else ensure_short_side(target, short)
-    tiles = plan_tiles(NETWORKS, shown, sampling, Limits())
+    tiles = plan_tiles(PASD_NETWORKS, shown, sampling, Limits())
     cost = mean_cost(sampling) if sampling.reuse else None
-    plan = forecast_latent(NETWORKS, sampling, target, tiles, device, count_kept_bytes(tiles, sampling, device), cost)
+    plan = forecast_latent(
+        PASD_NETWORKS, sampling, target, tiles, device, count_kept_bytes(tiles, sampling, device), cost
+    )
     host = count_deep_feature_bytes(tiles, sampling, device.dtype) if sampling.reuse and device.accelerated else 0
     return replace(plan, host=host)
 
 
 def count_pasd_flop(latents: int) -> float:
     """FLOP of one prediction for a tile of so many latents."""
-    return LINEAR * latents + QUADRATIC * latents**2
+    return PASD_LINEAR * latents + PASD_QUADRATIC * latents**2
 
 
-NETWORKS = LatentNetworks(name="pasd", title="PASD", steps=1.469e9, vae=0.084e9, others=0.123e9, cost=count_pasd_flop)
+PASD_NETWORKS = LatentNetworks(
+    name="pasd", title="PASD", steps=1.469e9, vae=0.084e9, others=0.123e9, cost=count_pasd_flop
+)
 
 
 def outer_cost(latents: int) -> float:
@@ -71,7 +75,7 @@ def count_deep_feature_bytes(tiles: Sequence[Tile], sampling: Sampling, dtype: t
     return DEEP * texts * dtype.itemsize * sum(tile.height * tile.width for tile in tiles)
 
 
-def grey_size(size: Size, short: int) -> Size:
+def grey_size(size: PixelSize, short: int) -> PixelSize:
     """Exactly `short` pixels on the short side, unless the long one would pass twice that."""
     long = int(short * max(size) / min(size))
     if long > 2 * short:

@@ -18,7 +18,7 @@ from srcli.models.patches.install import install
 from srcli.models.patches.paca import PixelAware
 from srcli.models.patches.shared_cfg_prefix import SharedCfgPrefix
 from srcli.sampling.hint import to_unit_float
-from srcli.sampling.noise import AGAIN, START, NoiseField
+from srcli.sampling.noise import EXTRA_NOISE, START_NOISE, NoiseField
 from srcli.sampling.tiling import Tile
 
 # Of the two texts: what to keep away from, what to show.
@@ -168,11 +168,13 @@ def draw_initial_latents(
     Without a level the start is pure noise. `official` looks the level up among the steps, as the official program
     does with newer diffusers, and silently takes the last step where it is none of them.
     """
-    first = noise.draw(z.shape, START).to(z)
+    first = noise.draw(z.shape, START_NOISE).to(z)
     if level is None:
         return scale_initial_latents(scheduler, first)
     alphas = scheduler.alphas_cumprod
     if official and level not in [int(t) for t in scheduler.timesteps]:
         level = int(scheduler.timesteps[-1])
     once = diffuse_latents(z, first, alphas[int(scheduler.timesteps[0])])
-    return scale_initial_latents(scheduler, diffuse_latents(once, noise.draw(z.shape, AGAIN).to(z), alphas[level]))
+    return scale_initial_latents(
+        scheduler, diffuse_latents(once, noise.draw(z.shape, EXTRA_NOISE).to(z), alphas[level])
+    )

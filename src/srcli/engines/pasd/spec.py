@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from srcli.engines.base import AdapterEvidence, Engine, EngineSpec, Preset, Size, TaskSupport, VariantProfile
+from srcli.engines.base import AdapterEvidence, Engine, EngineSpec, PixelSize, Preset, TaskSupport, VariantProfile
 from srcli.settings import ENGINE_OPTIONS, LoraChoice, ModelChoice, Sampling
 from srcli.tasks import COLORIZE, RESTORE, STYLIZE, UPSCALE, Job
 from srcli.weights.families import detect_header
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from srcli.engines.runtime.forecast import Forecast
     from srcli.weights.store import Store
 
-FAMILY = "sd15"
-BASE = "sd15"  # the usual base model; it also lends what another one lacks
+PASD_FAMILY = "sd15"
+PASD_BASE = "sd15"  # the usual base model; it also lends what another one lacks
 COLOR = "light-color"
-ADAPTERS = ("pasd", "pasd-rrdb", "pasd-light", "pasd-light-rrdb", "pasd-light-color")
-KINDS = ("pasd-unet", "pasd-light-unet", "pasd-control")
+PASD_ADAPTERS = ("pasd", "pasd-rrdb", "pasd-light", "pasd-light-rrdb", "pasd-light-color")
+PASD_KINDS = ("pasd-unet", "pasd-light-unet", "pasd-control")
 
 
 def _load(choice: ModelChoice, device: Device, store: Store) -> Engine:
@@ -27,7 +27,7 @@ def _load(choice: ModelChoice, device: Device, store: Store) -> Engine:
     return load_pasd(choice, device, store)
 
 
-def _forecast(choice: ModelChoice, job: Job, size: Size, device: Device) -> Forecast:
+def _forecast(choice: ModelChoice, job: Job, size: PixelSize, device: Device) -> Forecast:
     from srcli.engines.pasd.forecast import forecast_pasd
 
     return forecast_pasd(job, size, device)
@@ -44,8 +44,8 @@ def _entries(choice: ModelChoice) -> tuple[str, ...]:
 
 def _recognizes(evidence: AdapterEvidence) -> bool:
     if evidence.headers:
-        return any(detect_header(header).kind in KINDS for header in evidence.headers)
-    return evidence.is_one_of(ADAPTERS) or evidence.is_added(FAMILY)
+        return any(detect_header(header).kind in PASD_KINDS for header in evidence.headers)
+    return evidence.is_one_of(PASD_ADAPTERS) or evidence.is_added(PASD_FAMILY)
 
 
 def _check(sampling: Sampling) -> None:
@@ -87,7 +87,7 @@ SPEC = EngineSpec(
     load=_load,
     forecast=_forecast,
     entries=_entries,
-    shared_entries=(BASE,),
+    shared_entries=(PASD_BASE,),
     recognizes=_recognizes,
     check=_check,
 )

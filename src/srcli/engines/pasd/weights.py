@@ -14,7 +14,7 @@ from diffusers import ControlNetModel, UNet2DConditionModel
 
 from srcli.engines.latent.bases import (
     OUTER,
-    SCHEDULE,
+    SCHEDULE_FILE,
     Base,
     checked_schedule,
     dtype_to_read,
@@ -24,7 +24,7 @@ from srcli.engines.latent.bases import (
     read_tensors,
 )
 from srcli.engines.latent.schedulers import ends_in_noise
-from srcli.engines.pasd.spec import BASE, COLOR, adapter_name
+from srcli.engines.pasd.spec import COLOR, PASD_BASE, adapter_name
 from srcli.errors import WeightsError
 from srcli.models.control import control_net
 from srcli.models.patches.install import install
@@ -38,9 +38,9 @@ from srcli.weights.open import load_into, read_config
 from srcli.weights.parts import weight_files
 from srcli.weights.store import Store
 
-FORMS: Mapping[str, type[Paca] | type[LightPaca]] = {"pasd-unet": Paca, "pasd-light-unet": LightPaca}
+PACA_FORMS: Mapping[str, type[Paca] | type[LightPaca]] = {"pasd-unet": Paca, "pasd-light-unet": LightPaca}
 NEEDED = {"attention_head_dim", "block_out_channels", "layers_per_block", "norm_num_groups", "cross_attention_dim"}
-EMBEDDING_WIDTHS = "conditioning_embedding_out_channels"
+EMBEDDING_WIDTHS_KEY = "conditioning_embedding_out_channels"
 log = logging.getLogger(__name__)
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
@@ -66,13 +66,13 @@ class PasdAdapter:
     def found(self) -> FoundFamily:
         """Which form and family it is, from the file's header alone."""
         found = detect_family(self.unet_files[0])
-        if found.kind not in FORMS:
+        if found.kind not in PACA_FORMS:
             raise WeightsError(f"{self.unet_files[0]}: this is {found} without PASD's attention: choose PASD's own")
         return found
 
     def paca(self) -> PixelAware:
         with torch.device("meta"):
-            return FORMS[self.found().kind](self.unet_config())
+            return PACA_FORMS[self.found().kind](self.unet_config())
 
     def unet_config(self) -> dict[str, Any]:
         return net_config(self.folder / "unet", NEEDED | {"up_block_types"})
@@ -81,7 +81,7 @@ class PasdAdapter:
         """The noise schedule that it was trained with, where it brings one: in its folder, or beside it."""
         for folder in (self.folder / "scheduler", self.folder.parent / "scheduler"):
             if folder.is_dir():
-                return checked_schedule(read_config(folder, SCHEDULE), folder)
+                return checked_schedule(read_config(folder, SCHEDULE_FILE), folder)
         return None
 
 
@@ -126,7 +126,7 @@ def _check_color_schedule(adapter: PasdAdapter, schedule: Mapping[str, Any] | No
         log.warning(f"{adapter.folder} brings no scheduler of its own: colours may come out pale")
     elif not ends_in_noise(schedule):
         raise WeightsError(
-            f"{adapter.folder}: its {SCHEDULE} does not end in pure noise (rescale_betas_zero_snr), "
+            f"{adapter.folder}: its {SCHEDULE_FILE} does not end in pure noise (rescale_betas_zero_snr), "
             "as colorizing needs: get the adapter's own scheduler folder"
         )
 
@@ -151,7 +151,7 @@ def open_unet_and_paca(
 
 def open_control(adapter: PasdAdapter, dtype: torch.dtype | None = None) -> ControlNetModel:
     folder = adapter.folder / "controlnet"
-    config, unet = net_config(folder, NEEDED | {EMBEDDING_WIDTHS}), adapter.unet_config()
+    config, unet = net_config(folder, NEEDED | {EMBEDDING_WIDTHS_KEY}), adapter.unet_config()
     for name in ("block_out_channels", "cross_attention_dim"):
         if config.get(name) != unet.get(name):
             raise WeightsError(f"{folder}: its {name} are not the UNet's beside it: get the whole adapter again")
@@ -169,16 +169,16 @@ def net_config(folder: Path, needed: Collection[str]) -> dict[str, Any]:
 
 def find_base(choice: ModelChoice, store: Store) -> Located:
     """The base model that was chosen; of the usual one all but its UNet."""
-    name = choice.base or BASE
-    return store.resolve(name, "base", OUTER if name == BASE else (), choice.allow_pickle)
+    name = choice.base or PASD_BASE
+    return store.resolve(name, "base", OUTER if name == PASD_BASE else (), choice.allow_pickle)
 
 
 def open_base(
     choice: ModelChoice, store: Store, located: Located, family: str, dtype: torch.dtype | None = None
 ) -> Base:
     if located.file is not None:
-        return open_file(located, located.file, store, BASE, family, dtype)
-    return open_folder(located, family, choice.base not in (None, BASE), dtype)
+        return open_file(located, located.file, store, PASD_BASE, family, dtype)
+    return open_folder(located, family, choice.base not in (None, PASD_BASE), dtype)
 
 
 def find_checkpoint_folder(folder: Path) -> Path:

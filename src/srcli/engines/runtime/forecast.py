@@ -13,13 +13,13 @@ from pathlib import Path
 import torch
 from torch.nn.functional import conv2d
 
-from srcli.engines.base import Size
+from srcli.engines.base import PixelSize
 from srcli.engines.runtime.device import Device
 from srcli.files import create_folder, replace_file
 from srcli.weights.places import find_places
 
 SPEEDS = "speeds.json"
-SHARE = {"cpu": 0.6, "cuda": 0.35, "mps": 0.35}  # of a convolution's speed that whole networks reach
+SPEED_SHARE = {"cpu": 0.6, "cuda": 0.35, "mps": 0.35}  # of a convolution's speed that whole networks reach
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +27,10 @@ class Forecast:
     """The plan of one picture."""
 
     engine: str
-    result: Size
+    result: PixelSize
     steps: int
     tiles: int
-    tile: Size | None  # of the canvas; None where there is no canvas to be cut
+    tile: PixelSize | None  # of the canvas; None where there is no canvas to be cut
     at_once: int
     flop: float
     memory: int
@@ -90,7 +90,7 @@ def measure_speed(device: Device) -> float:
     weight = torch.randn(320, 320, 3, 3, dtype=device.dtype, device=device.torch)
     flop = 2 * weight.numel() * x[:, 0].numel()
     best = min(_seconds(lambda: conv2d(x, weight, padding=1), device) for _ in range(4))
-    return flop / best * SHARE.get(device.torch.type, SHARE["cuda"])
+    return flop / best * SPEED_SHARE.get(device.torch.type, SPEED_SHARE["cuda"])
 
 
 def _seconds(work: Callable[[], object], device: Device) -> float:

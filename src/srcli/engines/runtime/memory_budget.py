@@ -13,11 +13,11 @@ from srcli.engines.runtime.device import Device
 from srcli.engines.runtime.oom_fallback import MemorySavings
 from srcli.errors import TooLarge
 from srcli.imaging.spill import SPILL_BYTES
+from srcli.memory import GIB
 
-GIB = 1 << 30
 CONTEXT = GIB // 2  # what torch itself and its libraries take, on any device
-PLAIN = 325 << 20  # of it, for an engine that needs torch alone, with the workspace of its convolutions
-SHARE = 0.8  # of what is left for activations; the rest is lost between blocks of memory
+TORCH_BYTES = 325 << 20  # of it, for an engine that needs torch alone, with the workspace of its convolutions
+ACTIVATION_SHARE = 0.8  # of what is left for activations; the rest is lost between blocks of memory
 CPU_LATENTS = 2 * 64 * 64  # of all tiles in a call on a CPU, where larger batches gain nothing
 MAIN = 0.75  # of memory, for an engine over pixels; the rest is left to the picture and its result
 MOST_LATENTS = 16 * 64 * 64
@@ -39,7 +39,7 @@ class MemoryNeed:
 
     def least(self, placement: Placement) -> int:
         """With one smallest tile in a call. A VAE that comes by stage wants no more than tiles do."""
-        tile = math.ceil(LEAST_LATENTS * self.latent / SHARE)
+        tile = math.ceil(LEAST_LATENTS * self.latent / ACTIVATION_SHARE)
         return self.fixed(placement) + (max(tile, self.ends) if placement.by_stage else tile)
 
     def fixed(self, placement: Placement) -> int:
@@ -49,7 +49,11 @@ class MemoryNeed:
 
     def latents(self, placement: Placement, memory: int | None) -> int:
         """Of all tiles in a call: as many as there is room for."""
-        free = placement.latents if memory is None else int(SHARE * (memory - self.fixed(placement)) / self.latent)
+        free = (
+            placement.latents
+            if memory is None
+            else int(ACTIVATION_SHARE * (memory - self.fixed(placement)) / self.latent)
+        )
         return min(placement.latents, free)
 
     def beside(self, placement: Placement, device: Device) -> Device:
@@ -58,7 +62,9 @@ class MemoryNeed:
 
     def bytes(self, placement: Placement) -> int:
         """At the largest."""
-        return max(self.least(placement), self.fixed(placement) + math.ceil(placement.latents * self.latent / SHARE))
+        return max(
+            self.least(placement), self.fixed(placement) + math.ceil(placement.latents * self.latent / ACTIVATION_SHARE)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +92,7 @@ class PixelMemoryNeed:
     weights: int = 0
 
     def bytes(self, pixels: int, kept: int = 0) -> int:
-        return PLAIN + self.weights + self.pixel * pixels + kept
+        return TORCH_BYTES + self.weights + self.pixel * pixels + kept
 
     def largest(self, sides: Iterable[int], around: int, device: Device) -> int:
         """The first of these falling sides whose square, with `around` on each edge, fits. TooLarge: none does."""

@@ -30,7 +30,7 @@ class MemorySavings:
 
 
 # What of Thrift changes, how that is said, and to what.
-STEPS: tuple[tuple[str, str, Any], ...] = (
+SAVING_STEPS: tuple[tuple[str, str, Any], ...] = (
     ("share", "half the tiles at once", 0.5),
     ("share", "one tile at a time", 0.0),
     ("split_guidance", "guidance in two calls", True),
@@ -38,7 +38,7 @@ STEPS: tuple[tuple[str, str, Any], ...] = (
     ("tile", "smaller tiles", 0.75),
     ("offload", "networks waiting in host memory", True),
 )
-ALL_SAVINGS = frozenset(name for name, _, _ in STEPS)
+ALL_SAVINGS = frozenset(name for name, _, _ in SAVING_STEPS)
 
 
 class OomFallback:
@@ -48,7 +48,7 @@ class OomFallback:
     """
 
     def __init__(self, able: Collection[str] = ALL_SAVINGS) -> None:
-        self._steps = [step for step in STEPS if step[0] in able]
+        self._steps = [step for step in SAVING_STEPS if step[0] in able]
         self._level = 0
         self.savings = MemorySavings()
 

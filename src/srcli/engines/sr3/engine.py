@@ -10,24 +10,24 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from srcli.engines.base import Canvas, EngineSpec, Request, Size
+from srcli.engines.base import Canvas, EngineSpec, PixelSize, Request
 from srcli.engines.runtime.device import Device
 from srcli.engines.runtime.memory_budget import PixelMemoryNeed, count_weight_bytes
-from srcli.engines.sr3.spec import SPEC, STEPS
+from srcli.engines.sr3.spec import SPEC, SR3_STEPS
 from srcli.engines.sr3.weights import open_checkpoint
 from srcli.errors import WeightsError
 from srcli.models.sr3_unet import SR3UNet
 from srcli.sampling.ancestral import Ancestral, compute_sqrt_alpha_bar
 from srcli.sampling.hint import to_unit_float
 from srcli.sampling.layout import Limits, lay_tiles
-from srcli.sampling.noise import START
+from srcli.sampling.noise import START_NOISE
 from srcli.sampling.tiling import Tile, filled_up
 from srcli.settings import ModelChoice, Sampling
 from srcli.weights.store import Store
 
-LIMITS = Limits(smallest=128, largest=512, step=32, overlap=32)
+SR3_LIMITS = Limits(smallest=128, largest=512, step=32, overlap=32)
 SIDES = (512, 448, 384, 320, 256, 192, 128)  # of the largest tile, as memory allows
-VALUES = 24  # of all maps at once, for each pixel of a tile and each channel of the first level
+SR3_VALUES = 24  # of all maps at once, for each pixel of a tile and each channel of the first level
 
 
 def load_sr3(choice: ModelChoice, device: Device, store: Store) -> SR3Engine:
@@ -36,13 +36,13 @@ def load_sr3(choice: ModelChoice, device: Device, store: Store) -> SR3Engine:
         raise WeightsError("SR3 has no weights of its own to pull: give a checkpoint, `adapter` FILE")
     checkpoint = open_checkpoint(choice.adapter, store, choice.allow_pickle)
     unet = checkpoint.unet.to(device.torch).requires_grad_(False)
-    limits = replace(LIMITS, largest=tile_memory_need(unet, device).largest(SIDES, 0, device))
+    limits = replace(SR3_LIMITS, largest=tile_memory_need(unet, device).largest(SIDES, 0, device))
     return SR3Engine(unet, checkpoint.betas, checkpoint.factor, device, checkpoint.made_of, limits)
 
 
 def tile_memory_need(unet: SR3UNet, device: Device) -> PixelMemoryNeed:
     """The memory that a tile takes."""
-    each = VALUES * unet.shape.inner_channel * device.dtype.itemsize
+    each = SR3_VALUES * unet.shape.inner_channel * device.dtype.itemsize
     return PixelMemoryNeed("SR3", each, count_weight_bytes([unet], torch.float32))
 
 
@@ -74,7 +74,7 @@ class SR3Engine:
     each: int
     device: Device
     made_of: Mapping[str, str]
-    limits: Limits = LIMITS
+    limits: Limits = SR3_LIMITS
     spec: EngineSpec = SPEC
     variant: str | None = None
     factor: int = 1
@@ -82,14 +82,14 @@ class SR3Engine:
     halo: int = 0
     supported_savings: Collection[str] = ("share", "tile")
 
-    def passes(self, size: Size, target: Size) -> list[Size]:
+    def passes(self, size: PixelSize, target: PixelSize) -> list[PixelSize]:
         """A cascade in equal steps, none larger than one of training."""
         scale = max(target[0] / size[0], target[1] / size[1], 1.0)
         count = max(1, math.ceil(math.log(scale) / math.log(self.each) - 1e-6))
         between = [scale ** (i / count) for i in range(1, count)]
         return [*((round(size[0] * s), round(size[1] * s)) for s in between), target]
 
-    def working_size(self, size: Size, target: Size, request: Request) -> Size:
+    def working_size(self, size: PixelSize, target: PixelSize, request: Request) -> PixelSize:
         return target
 
     def layout(self, height: int, width: int, sampling: Sampling) -> tuple[list[Tile], int] | None:
@@ -102,9 +102,9 @@ class SR3Engine:
 
     def prepare(self, hint: Tensor, request: Request) -> Canvas:
         made = Ancestral(self.table, clip=True)
-        made.set_timesteps(min(int(request.sampling.steps or STEPS), len(self.table)))
+        made.set_timesteps(min(int(request.sampling.steps or SR3_STEPS), len(self.table)))
         whole = filled_up(to_unit_float(hint).to(self.device.torch), self.unet.shape.factor) * 2 - 1
-        start = request.noise.draw(whole.shape, START).to(whole)
+        start = request.noise.draw(whole.shape, START_NOISE).to(whole)
         denoiser = Levelled(self.unet, compute_sqrt_alpha_bar(self.table), self.device)
         return Canvas(start, whole, denoiser, made, partial(_finish, (hint.shape[2], hint.shape[3])))
 

@@ -8,7 +8,7 @@ from functools import lru_cache
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from srcli.engines.base import Size
+from srcli.engines.base import PixelSize
 from srcli.engines.runtime.device import Device
 from srcli.engines.runtime.forecast import Forecast
 from srcli.engines.sr3.engine import SR3Engine, load_sr3, tile_memory_need
@@ -18,10 +18,10 @@ from srcli.settings import ModelChoice
 from srcli.tasks import Job
 from srcli.weights.store import Store
 
-CANVAS = 130  # bytes of all that is as large as the result, for each of its pixels
+SR3_CANVAS_BYTES = 130  # bytes of all that is as large as the result, for each of its pixels
 
 
-def forecast_sr3(choice: ModelChoice, job: Job, size: Size, device: Device) -> Forecast:
+def forecast_sr3(choice: ModelChoice, job: Job, size: PixelSize, device: Device) -> Forecast:
     """The plan for a picture of this size."""
     engine, sampling, target = _opened(choice, device), job.sampling, job.target(*size)
     steps, unit, flop = min(int(sampling.steps or 1), len(engine.table)), engine.unet.shape.factor, 0.0
@@ -30,7 +30,7 @@ def forecast_sr3(choice: ModelChoice, job: Job, size: Size, device: Device) -> F
         tiles, at_once = engine.layout(*canvas, sampling) or ([Tile(0, 0, *canvas)], 1)
         tile = tiles[0]
         flop += steps * len(tiles) * count_work(engine.unet, tile.height, tile.width)
-    memory = tile_memory_need(engine.unet, device).bytes(tile.height * tile.width, CANVAS * math.prod(canvas))
+    memory = tile_memory_need(engine.unet, device).bytes(tile.height * tile.width, SR3_CANVAS_BYTES * math.prod(canvas))
     return Forecast("sr3", target, steps, len(tiles), (tile.width, tile.height), at_once, flop, memory)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from srcli.engines.base import AdapterEvidence, Engine, EngineSpec, Preset, Size, TaskSupport, VariantProfile
+from srcli.engines.base import AdapterEvidence, Engine, EngineSpec, PixelSize, Preset, TaskSupport, VariantProfile
 from srcli.errors import InputError
 from srcli.settings import ModelChoice, Sampling
 from srcli.tasks import UPSCALE, Job
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from srcli.engines.runtime.forecast import Forecast
     from srcli.weights.store import Store
 
-STEPS = 2000
-PREFIX = "denoise_fn."  # of the network's names in a checkpoint
+SR3_STEPS = 2000
+SR3_PREFIX = "denoise_fn."  # of the network's names in a checkpoint
 
 
 def _load(choice: ModelChoice, device: Device, store: Store) -> Engine:
@@ -24,14 +24,14 @@ def _load(choice: ModelChoice, device: Device, store: Store) -> Engine:
     return load_sr3(choice, device, store)
 
 
-def _forecast(choice: ModelChoice, job: Job, size: Size, device: Device) -> Forecast:
+def _forecast(choice: ModelChoice, job: Job, size: PixelSize, device: Device) -> Forecast:
     from srcli.engines.sr3.forecast import forecast_sr3
 
     return forecast_sr3(choice, job, size, device)
 
 
 def _recognizes(evidence: AdapterEvidence) -> bool:
-    return any(f"{PREFIX}downs.0.weight" in header.shapes for header in evidence.headers)
+    return any(f"{SR3_PREFIX}downs.0.weight" in header.shapes for header in evidence.headers)
 
 
 def _check(sampling: Sampling) -> None:
@@ -45,7 +45,7 @@ SPEC = EngineSpec(
     about="SR3 as published, with a checkpoint of your own (`--adapter FILE`)",
     needs="your checkpoint",
     tasks={UPSCALE.name: TaskSupport()},
-    profile=VariantProfile(defaults=Sampling(steps=STEPS), presets={"draft": Preset(sampling=Sampling(steps=250))}),
+    profile=VariantProfile(defaults=Sampling(steps=SR3_STEPS), presets={"draft": Preset(sampling=Sampling(steps=250))}),
     options=frozenset({"adapter", "mapped", "map_seeds"}),
     unset=frozenset({"tile", "overlap"}),
     load=_load,

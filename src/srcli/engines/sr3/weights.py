@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from srcli.engines.sr3.spec import STEPS
+from srcli.engines.sr3.spec import SR3_STEPS
 from srcli.errors import WeightsError
 from srcli.models.sr3_unet import SR3Shape, SR3UNet, build_sr3_unet, weights_of
 from srcli.sampling.ancestral import make_betas
@@ -19,7 +19,7 @@ from srcli.weights.open import load_into, load_state
 from srcli.weights.store import Store
 
 # First and last beta of the published configurations.
-ENDS = {"sr3": (1e-6, 1e-2), "ddpm": (1e-4, 2e-2)}
+BETA_ENDS = {"sr3": (1e-6, 1e-2), "ddpm": (1e-4, 2e-2)}
 PUBLISHED_FACTOR = 8  # 16 -> 128 and 64 -> 512
 
 
@@ -80,7 +80,7 @@ def find_betas(config: Mapping[str, Any], state: Mapping[str, Tensor], variant: 
         return make_betas(said["schedule"], said["n_timestep"], said["linear_start"], said["linear_end"])
     kept = state.get("betas")
     if kept is None:
-        return make_betas("linear", STEPS, *ENDS[variant])
+        return make_betas("linear", SR3_STEPS, *BETA_ENDS[variant])
     straight = make_betas("linear", len(kept), float(kept[0]), float(kept[-1]))
     return straight if torch.allclose(straight, kept.double(), rtol=1e-3) else kept.double()
 

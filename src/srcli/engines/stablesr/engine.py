@@ -12,7 +12,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
-from srcli.engines.base import Canvas, EngineSpec, Request, Size
+from srcli.engines.base import Canvas, EngineSpec, PixelSize, Request
 from srcli.engines.latent.codec import Codec
 from srcli.engines.latent.prompts import TextEncoder
 from srcli.engines.latent.schedulers import build_scheduler, diffuse_latents, scale_initial_latents
@@ -34,7 +34,7 @@ from srcli.models.time_encoder import TimeEncoder
 from srcli.sampling.ancestral import Ancestral, scaled_linear
 from srcli.sampling.hint import to_unit_float
 from srcli.sampling.layout import lay_tiles
-from srcli.sampling.noise import POSTERIOR, START
+from srcli.sampling.noise import POSTERIOR_NOISE, START_NOISE
 from srcli.sampling.tiling import Tile, filled_up
 from srcli.settings import ModelChoice, Sampling
 from srcli.weights.store import Store
@@ -119,10 +119,10 @@ class StableSREngine:
             (self.loaded.unet, self.loaded.encoder, self.loaded.modulation), self.device, self.placement
         )
 
-    def passes(self, size: Size, target: Size) -> list[Size]:
+    def passes(self, size: PixelSize, target: PixelSize) -> list[PixelSize]:
         return [target]
 
-    def working_size(self, size: Size, target: Size, request: Request) -> Size:
+    def working_size(self, size: PixelSize, target: PixelSize, request: Request) -> PixelSize:
         """As large as the result, and at least what the model was trained with."""
         return ensure_short_side(target, request.sampling.process_size or self.loaded.variant.process)
 
@@ -142,9 +142,9 @@ class StableSREngine:
         whole = filled_up(to_unit_float(hint), self.codec.factor)
         shape = (1, 4, whole.shape[2] // self.codec.factor, whole.shape[3] // self.codec.factor)
         codec = self.codec.with_less(request.savings)
-        z = codec.encode(whole, request.noise.draw(shape, POSTERIOR), keep_features(seen) if fusion else None)
+        z = codec.encode(whole, request.noise.draw(shape, POSTERIOR_NOISE), keep_features(seen) if fusion else None)
         alpha = made.alphas_cumprod[int(made.timesteps[0])]
-        start = scale_initial_latents(made, diffuse_latents(z, request.noise.draw(shape, START).to(z), alpha))
+        start = scale_initial_latents(made, diffuse_latents(z, request.noise.draw(shape, START_NOISE).to(z), alpha))
         text = self._text(request)
         led = StableSRDenoiser(self.loaded.unet, self.loaded.encoder, self.loaded.modulation, text)
         mix = fusion and fusion.mixing(seen, weight, codec.bands, self.device.torch)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from srcli.engines.base import Size
-from srcli.engines.latent.forecast import UNIT, LatentNetworks, forecast_latent, plan_tiles
+from srcli.engines.base import PixelSize
+from srcli.engines.latent.forecast import LATENT_SIDE, LatentNetworks, forecast_latent, plan_tiles
 from srcli.engines.latent.sizes import ensure_short_side
 from srcli.engines.runtime.device import Device
 from srcli.engines.runtime.forecast import Forecast
@@ -13,16 +13,16 @@ from srcli.settings import ModelChoice
 from srcli.tasks import Job
 
 # FLOP of one call as counted at full size: linear in the tile's latents, and quadratic where attention is.
-LINEAR, QUADRATIC = 198e6, 9305.0
+STABLESR_LINEAR, STABLESR_QUADRATIC = 198e6, 9305.0
 OVERLAP = 16  # of neighbouring tiles, in latents, where the user names none
 
 
-def forecast_stablesr(choice: ModelChoice, job: Job, size: Size, device: Device) -> Forecast:
+def forecast_stablesr(choice: ModelChoice, job: Job, size: PixelSize, device: Device) -> Forecast:
     """The plan for a picture of this size."""
     target, variant = job.target(*size), find_stablesr_variant(choice.variant)
     shown = ensure_short_side(target, job.sampling.process_size or variant.process)
-    tiles = plan_tiles(NETWORKS, shown, job.sampling, limit_tiles(variant.process // UNIT))
-    return forecast_latent(NETWORKS, job.sampling, target, tiles, device)
+    tiles = plan_tiles(STABLESR_NETWORKS, shown, job.sampling, limit_tiles(variant.process // LATENT_SIDE))
+    return forecast_latent(STABLESR_NETWORKS, job.sampling, target, tiles, device)
 
 
 def limit_tiles(side: int) -> Limits:
@@ -32,9 +32,9 @@ def limit_tiles(side: int) -> Limits:
 
 def count_stablesr_flop(latents: int) -> float:
     """FLOP of one prediction for a tile of so many latents."""
-    return LINEAR * latents + QUADRATIC * latents**2
+    return STABLESR_LINEAR * latents + STABLESR_QUADRATIC * latents**2
 
 
-NETWORKS = LatentNetworks(
+STABLESR_NETWORKS = LatentNetworks(
     name="stablesr", title="StableSR", steps=1.0e9, vae=0.084e9, others=0.406e9, cost=count_stablesr_flop
 )

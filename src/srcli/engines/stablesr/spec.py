@@ -7,22 +7,21 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from srcli.engines.base import AdapterEvidence, Engine, EngineSpec, Preset, Size, TaskSupport, VariantProfile
+from srcli.engines.base import AdapterEvidence, Engine, EngineSpec, PixelSize, Preset, TaskSupport, VariantProfile
 from srcli.errors import InputError, WeightsError
 from srcli.settings import ModelChoice, Sampling
 from srcli.tasks import RESTORE, UPSCALE, Job
-from srcli.weights.families import detect_header
+from srcli.weights.families import EPSILON, VELOCITY, detect_header
 
 if TYPE_CHECKING:
     from srcli.engines.runtime.device import Device
     from srcli.engines.runtime.forecast import Forecast
     from srcli.weights.store import Store
 
-FAMILY = "sd21"
+STABLESR_FAMILY = "sd21"
 LENDER = "sd21-base"  # lends its configurations to a checkpoint that brings its own base
 FUSION = "stablesr-cfw"
-WHOLE, ADAPTER = KINDS = ("stablesr", "stablesr-adapter")
-EPSILON, VELOCITY = "epsilon", "v_prediction"
+WHOLE, ADAPTER = STABLESR_KINDS = ("stablesr", "stablesr-adapter")
 SCHEDULE_STEPS = 1000
 
 
@@ -37,22 +36,22 @@ class StableSRVariant:
     process: int = 512
 
 
-USUAL = "512"
-VARIANTS: Mapping[str, StableSRVariant] = MappingProxyType(
+STABLESR_USUAL = "512"
+STABLESR_VARIANTS: Mapping[str, StableSRVariant] = MappingProxyType(
     {
-        USUAL: StableSRVariant(name=USUAL, adapter="stablesr", base=LENDER),
+        STABLESR_USUAL: StableSRVariant(name=STABLESR_USUAL, adapter="stablesr", base=LENDER),
         "768v": StableSRVariant(name="768v", adapter="stablesr-768v", base="sd21", prediction=VELOCITY, process=768),
         "turbo": StableSRVariant(name="turbo", adapter="stablesr-turbo", base="sd-turbo"),
     }
 )
-ADAPTERS = tuple(variant.adapter for variant in VARIANTS.values())
+STABLESR_ADAPTERS = tuple(variant.adapter for variant in STABLESR_VARIANTS.values())
 
 
 def find_stablesr_variant(name: str | None) -> StableSRVariant:
     """The variant that was asked for, else the usual one."""
-    if (name or USUAL) not in VARIANTS:
-        raise InputError(f"`variant` {name!r} is unknown to StableSR: choose one of {', '.join(VARIANTS)}")
-    return VARIANTS[name or USUAL]
+    if (name or STABLESR_USUAL) not in STABLESR_VARIANTS:
+        raise InputError(f"`variant` {name!r} is unknown to StableSR: choose one of {', '.join(STABLESR_VARIANTS)}")
+    return STABLESR_VARIANTS[name or STABLESR_USUAL]
 
 
 def _load(choice: ModelChoice, device: Device, store: Store) -> Engine:
@@ -61,7 +60,7 @@ def _load(choice: ModelChoice, device: Device, store: Store) -> Engine:
     return load_stablesr(choice, device, store)
 
 
-def _forecast(choice: ModelChoice, job: Job, size: Size, device: Device) -> Forecast:
+def _forecast(choice: ModelChoice, job: Job, size: PixelSize, device: Device) -> Forecast:
     from srcli.engines.stablesr.forecast import forecast_stablesr
 
     return forecast_stablesr(choice, job, size, device)
@@ -74,8 +73,8 @@ def _entries(choice: ModelChoice) -> tuple[str, ...]:
 
 def _recognizes(evidence: AdapterEvidence) -> bool:
     if evidence.headers:
-        return any(detect_header(header).kind in KINDS for header in evidence.headers)
-    return evidence.is_one_of(ADAPTERS) or evidence.is_added(FAMILY)
+        return any(detect_header(header).kind in STABLESR_KINDS for header in evidence.headers)
+    return evidence.is_one_of(STABLESR_ADAPTERS) or evidence.is_added(STABLESR_FAMILY)
 
 
 def _resolve(choice: ModelChoice, store: Store) -> ModelChoice:
@@ -90,13 +89,13 @@ def _resolve(choice: ModelChoice, store: Store) -> ModelChoice:
 
 def variant_of_entry(names: tuple[str, ...]) -> str | None:
     """The variant whose adapter one of these entries of weights.lock is."""
-    return next((variant.name for variant in VARIANTS.values() if variant.adapter in names), None)
+    return next((variant.name for variant in STABLESR_VARIANTS.values() if variant.adapter in names), None)
 
 
 def _variant_for_base(base: str, store: Store) -> str | None:
     """The variant that goes with a base; None where that cannot be known yet."""
-    usual = next((variant.name for variant in VARIANTS.values() if variant.base == base), None)
-    return usual or {EPSILON: USUAL, VELOCITY: "768v"}.get(_prediction_of(base, store))
+    usual = next((variant.name for variant in STABLESR_VARIANTS.values() if variant.base == base), None)
+    return usual or {EPSILON: STABLESR_USUAL, VELOCITY: "768v"}.get(_prediction_of(base, store))
 
 
 def _prediction_of(base: str, store: Store) -> str:

@@ -15,7 +15,6 @@ from torch import nn
 
 from srcli.engines.latent.bases import (
     Base,
-    State,
     dtype_to_read,
     find_lender,
     load_tokenizer,
@@ -26,12 +25,10 @@ from srcli.engines.latent.bases import (
 )
 from srcli.engines.stablesr.spec import (
     ADAPTER,
-    EPSILON,
-    FAMILY,
     FUSION,
     LENDER,
-    VARIANTS,
-    VELOCITY,
+    STABLESR_FAMILY,
+    STABLESR_VARIANTS,
     WHOLE,
     StableSRVariant,
     find_stablesr_variant,
@@ -42,12 +39,12 @@ from srcli.models.patches import spade
 from srcli.models.patches.install import install
 from srcli.models.stock import build_stock
 from srcli.settings import ModelChoice
-from srcli.weights.families import LDM_UNET, LDM_VAE, detect_family
+from srcli.weights.families import EPSILON, LDM_UNET, LDM_VAE, VELOCITY, detect_family
 from srcli.weights.header import Header, read_header
 from srcli.weights.local import Located
 from srcli.weights.open import load_into, load_state, read_config
 from srcli.weights.parts import weight_files
-from srcli.weights.single import OPEN_CLIP, convert_open_clip, convert_unet, convert_vae
+from srcli.weights.single import OPEN_CLIP, StateDict, convert_open_clip, convert_unet, convert_vae
 from srcli.weights.store import Store
 
 Net = TypeVar("Net", bound=nn.Module)
@@ -80,7 +77,7 @@ class StableSRAdapter:
     def path(self) -> Path:
         return self.header.path
 
-    def part(self, prefix: str, modulation: bool = False, dtype: torch.dtype | None = None) -> State:
+    def part(self, prefix: str, modulation: bool = False, dtype: torch.dtype | None = None) -> StateDict:
         """The tensors under a prefix (removed): those of the modulation, or those that are not."""
         names = [name for name in self.header.under(prefix) if (".spade." in name) is modulation]
         return load_state(self.path, prefix, names, dtype)
@@ -113,7 +110,7 @@ class FusionLayers:
     @cached_property
     def net(self) -> cfw.Wrapping:
         path = self._path or self._pulled()
-        names = [name for name in read_header(path).under("decoder.") if name.startswith(cfw.PREFIX)]
+        names = [name for name in read_header(path).under("decoder.") if name.startswith(cfw.FUSION_PREFIX)]
         if not names:
             raise WeightsError(f"{path}: holds no fusion layers: run srcli models pull {FUSION}")
         state = load_state(path, "decoder.", names)
@@ -140,10 +137,10 @@ def open_stablesr(choice: ModelChoice, store: Store, dtype: torch.dtype | None =
     adapter = StableSRAdapter.find(choice, store)
     known, own = _known(choice, adapter), adapter.whole and not choice.base
     if own:
-        variant = known or VARIANTS["512"]
+        variant = known or STABLESR_VARIANTS["512"]
         base, config = _own_base(adapter, store, read_as)
     else:
-        base, config = _chosen_base(choice, (known or VARIANTS["512"]).base, store, read_as)
+        base, config = _chosen_base(choice, (known or STABLESR_VARIANTS["512"]).base, store, read_as)
         variant = _variant(known, str(base.schedule.get("prediction_type", EPSILON)))
     unet = load_into(build_stock(UNet2DConditionModel, config), base.unet or {}, base.source)
     encoder_state = load_state(adapter.path, ENCODER, dtype=dtype)
@@ -172,12 +169,12 @@ def _known(choice: ModelChoice, adapter: StableSRAdapter) -> StableSRVariant | N
     """The variant by its name, or by that of a file that weights.lock knows."""
     if choice.variant:
         return find_stablesr_variant(choice.variant)
-    return next((v for v in VARIANTS.values() if v.adapter == adapter.located.name), None)
+    return next((v for v in STABLESR_VARIANTS.values() if v.adapter == adapter.located.name), None)
 
 
 def _variant(known: StableSRVariant | None, said: str) -> StableSRVariant:
     """The variant that goes with what the base `said` that it predicts."""
-    variant = known or VARIANTS["768v" if said == VELOCITY else "512"]
+    variant = known or STABLESR_VARIANTS["768v" if said == VELOCITY else "512"]
     if said != variant.prediction:
         raise WeightsError(
             f"the base predicts {said} and StableSR {variant.name} needs {variant.prediction}: "
@@ -221,4 +218,4 @@ def _own_base(adapter: StableSRAdapter, store: Store, dtype: torch.dtype | None)
 def _family(path: Path) -> str:
     """What files must be of: Stable Diffusion 2.1's family, unless they are of no known one (small models)."""
     found = detect_family(weight_files(path)[0] if path.is_dir() else path).family
-    return found if found.startswith("width") else FAMILY
+    return found if found.startswith("width") else STABLESR_FAMILY

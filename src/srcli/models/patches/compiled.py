@@ -20,17 +20,19 @@ from srcli.models.patches.changes import Undo, replace_forward
 from srcli.models.patches.spade import Spade
 from srcli.models.time_encoder import TimeResidualBlock
 
-PARTS = (BasicTransformerBlock, ResnetBlock2D, Spade, TimeResidualBlock)
+COMPILED_BLOCKS = (BasicTransformerBlock, ResnetBlock2D, Spade, TimeResidualBlock)
 log = logging.getLogger(__name__)
 
-FORMS = 64  # compiled variants of one kind of block: widths times shapes of tiles and batches
+RECOMPILE_LIMIT = 64  # compiled variants of one kind of block: widths times shapes of tiles and batches
 CompilerBackend = str | Callable[..., Any]
 
 
 def find_compilable(net: nn.Module) -> Iterator[nn.Module]:
     """The blocks that are worth compiling and can be compiled."""
     for layer in net.modules():
-        if isinstance(layer, PARTS) and not any(_hooked(inner) for inner in layer.modules() if inner is not layer):
+        if isinstance(layer, COMPILED_BLOCKS) and not any(
+            _hooked(inner) for inner in layer.modules() if inner is not layer
+        ):
             yield layer
 
 
@@ -42,7 +44,7 @@ class Compiled:
     """Compiles each block at its first call. After a failure, which is logged once, all blocks run uncompiled."""
 
     def __init__(self, backend: CompilerBackend = "inductor") -> None:
-        torch._dynamo.config.recompile_limit = FORMS  # in this thread, which has to be the one that computes
+        torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT  # in this thread, which has to be the one that computes
         for name in ("torch._dynamo", "torch._inductor"):  # real failures are raised, not logged
             logging.getLogger(name).setLevel(logging.ERROR)
         self.failed = False

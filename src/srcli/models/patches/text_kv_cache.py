@@ -13,7 +13,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from srcli.models.patches.changes import Undo, replace_processor
 from srcli.models.patches.row_attention import split_heads
 
-TEXT = ".attn2"
+TEXT_ATTENTION = ".attn2"
 
 
 class TextKvProcessor:
@@ -43,5 +43,5 @@ class TextKvCache:
     def patch_layers(self, net: nn.Module) -> Iterator[Undo]:
         """Replace the processors of a UNet's or ControlNet's text attention."""
         for name, layer in net.named_modules():
-            if name.endswith(TEXT):
+            if name.endswith(TEXT_ATTENTION):
                 yield replace_processor(layer, TextKvProcessor())

@@ -5,8 +5,8 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from srcli.imaging.picture import Pixels8
 from srcli.train.builtin.operations import (
-    Pixels,
     add_camera_noise,
     blur_randomly,
     pick_filter,
@@ -18,7 +18,7 @@ from srcli.train.builtin.operations import (
 Plane = NDArray[np.float32]
 
 
-def print_picture(pixels: Pixels, rng: Generator) -> Pixels:
+def print_picture(pixels: Pixels8, rng: Generator) -> Pixels8:
     """A print of the picture, as it was when new: grey or toned, with the contrast of its paper."""
     weights = rng.dirichlet((2.0, 3.5, 1.0)).astype(np.float32)
     grey = np.asarray((pixels @ weights) / 255, np.float32) ** np.float32(rng.uniform(0.75, 1.35))
@@ -37,7 +37,7 @@ def _tinted(grey: Plane, rng: Generator) -> Plane:
     return np.asarray(flat * paper + middle * (4 * flat * (1 - flat)), np.float32)
 
 
-def add_grain(pixels: Pixels, rng: Generator) -> Pixels:
+def add_grain(pixels: Pixels8, rng: Generator) -> Pixels8:
     """Clumps of silver: noise with a size, strongest in the middle tones."""
     field = rng.standard_normal(pixels.shape[:2], dtype=np.float32)
     field = cv2.GaussianBlur(field, (0, 0), rng.uniform(0.4, 1.3))
@@ -47,7 +47,7 @@ def add_grain(pixels: Pixels, rng: Generator) -> Pixels:
     return round_to_uint8(pixels + (field * spread)[..., None].astype(np.float32))
 
 
-def add_scratches(pixels: Pixels, rng: Generator) -> Pixels:
+def add_scratches(pixels: Pixels8, rng: Generator) -> Pixels8:
     """Scratches, hairs, cracks and dust: light where the emulsion is gone, dark where something lies on it."""
     mask = np.zeros(pixels.shape[:2], np.uint8)
     height, width = pixels.shape[:2]
@@ -77,7 +77,7 @@ def _scratch(mask: NDArray[np.uint8], rng: Generator) -> None:
     cv2.polylines(mask, [points], False, 255, int(rng.choice([1, 1, 2, 3])), cv2.LINE_AA)
 
 
-def make_old_print(pixels: Pixels, scale: int, rng: Generator) -> Pixels:
+def make_old_print(pixels: Pixels8, scale: int, rng: Generator) -> Pixels8:
     """The scan of an old print, `scale` times smaller than the picture it is of."""
     height, width = (side // scale for side in pixels.shape[:2])
     if rng.random() < 0.8:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from srcli.degrade.draws import SeededDraws
-from srcli.models.builtin import UPSCALE
+from srcli.imaging.picture import Pixels8
+from srcli.models.builtin import UPSCALE_FACTOR
 from srcli.train.builtin.damage import (
     HEAVY_DAMAGE,
     LIGHT_DAMAGE,
@@ -22,12 +23,11 @@ from srcli.train.builtin.damage import (
     reduce_somehow,
     spoil_pictures,
 )
-from srcli.train.builtin.operations import Pixels
 from srcli.train.builtin.photos import Photographs
 from srcli.train.builtin.teachers import Teacher
 
-CLEAN, LIGHT, HEAVY, RAW = range(4)
-SHARES = {CLEAN: 0.3, LIGHT: 0.25, HEAVY: 0.3, RAW: 0.15}
+DAMAGE_NONE, DAMAGE_LIGHT, DAMAGE_HEAVY, DAMAGE_RAW = range(4)
+SHARES = {DAMAGE_NONE: 0.3, DAMAGE_LIGHT: 0.25, DAMAGE_HEAVY: 0.3, DAMAGE_RAW: 0.15}
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,11 @@ class BankMaker:
 
     def make(self, count: int, draws: SeededDraws) -> Bank:
         """`count` samples of one kind."""
-        sharp = self.photos.cut_patches(count, self.cells * UPSCALE, draws)
+        sharp = self.photos.cut_patches(count, self.cells * UPSCALE_FACTOR, draws)
         kind = draws.choice("kind", SHARES)
         spoiled = quantize_to_uint8(self._spoil(kind, sharp, draws))
         small = spoiled.float() / 255
-        teacher = self.clean if kind == CLEAN else self.damaged
+        teacher = self.clean if kind == DAMAGE_NONE else self.damaged
         answers = sharp if teacher is None else self._ask(teacher, small)
         damage = measure_damage(small, reduce_antialiased(sharp))
         kinds = torch.full((count,), kind, device=sharp.device)
@@ -81,11 +81,11 @@ class BankMaker:
         return answers.float()
 
     def _spoil(self, kind: int, sharp: Tensor, draws: SeededDraws) -> Tensor:
-        if kind == CLEAN:
+        if kind == DAMAGE_NONE:
             return reduce_antialiased(sharp) if draws.uniform("reduce.u") < 0.75 else reduce_somehow(sharp, draws)
-        if kind == RAW:
+        if kind == DAMAGE_RAW:
             return add_raw_noise(sharp, draws)
-        return spoil_pictures(sharp, LIGHT_DAMAGE if kind == LIGHT else HEAVY_DAMAGE, draws)
+        return spoil_pictures(sharp, LIGHT_DAMAGE if kind == DAMAGE_LIGHT else HEAVY_DAMAGE, draws)
 
     def fill(self, batch: int, most: int, seconds: float, draws: SeededDraws, tell: Callable[[str], None]) -> Bank:
         """As many samples as the time allows, `most` at most."""
@@ -98,7 +98,7 @@ class BankMaker:
         return Bank.join(parts)
 
 
-def make_aged_bank(batches: Sequence[tuple[Pixels, Pixels]], factor: int, device: torch.device) -> Bank:
+def make_aged_bank(batches: Sequence[tuple[Pixels8, Pixels8]], factor: int, device: torch.device) -> Bank:
     """Aged prints (N, h, w, 3) and what they were, `factor` times as large; the truth is the answer."""
     small, sharp = (
         torch.from_numpy(np.concatenate(part)).permute(0, 3, 1, 2).contiguous().to(device)
@@ -108,5 +108,5 @@ def make_aged_bank(batches: Sequence[tuple[Pixels, Pixels]], factor: int, device
         measure_damage(s.float() / 255, reduce_antialiased(t.float() / 255, factor))
         for s, t in zip(torch.split(small, 256), torch.split(sharp, 256), strict=True)
     ]
-    kinds = torch.full((len(small),), LIGHT, device=device)
+    kinds = torch.full((len(small),), DAMAGE_LIGHT, device=device)
     return Bank(small, sharp, sharp, torch.cat(damage), kinds)

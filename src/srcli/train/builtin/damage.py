@@ -13,7 +13,7 @@ from srcli.degrade.draws import Draws
 from srcli.degrade.operations import gaussian_noise
 from srcli.degrade.presets import REALESRGAN
 from srcli.degrade.settings import BlurKernels, Degradation, DegradationStage
-from srcli.models.builtin import UPSCALE
+from srcli.models.builtin import UPSCALE_FACTOR
 
 LUMA_WEIGHTS = (0.299, 0.587, 0.114)
 UNCHANGED = {"keep": 1.0}
@@ -41,7 +41,7 @@ RAW_SIGMA, RAW_GRAY = (0.0, 50.0), 0.4
 """Noise of files that were never stored as JPEG: strength in 8-bit levels, and the share of it without colour."""
 
 
-def reduce_antialiased(sharp: Tensor, factor: int = UPSCALE, mode: str = "bicubic") -> Tensor:
+def reduce_antialiased(sharp: Tensor, factor: int = UPSCALE_FACTOR, mode: str = "bicubic") -> Tensor:
     """The usual reduction of super-resolution test sets: bicubic with a kernel widened by the factor."""
     size = sharp.shape[-2] // factor, sharp.shape[-1] // factor
     return F.interpolate(sharp, size=size, mode=mode, antialias=True, align_corners=False)
@@ -49,7 +49,7 @@ def reduce_antialiased(sharp: Tensor, factor: int = UPSCALE, mode: str = "bicubi
 
 def reduce_somehow(sharp: Tensor, draws: Draws) -> Tensor:
     """The reduction of some program, which may alias."""
-    size = sharp.shape[-2] // UPSCALE, sharp.shape[-1] // UPSCALE
+    size = sharp.shape[-2] // UPSCALE_FACTOR, sharp.shape[-1] // UPSCALE_FACTOR
     return F.interpolate(sharp, size=size, mode=draws.choice("reduce.mode", MODES)).clamp(0, 1)
 
 

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.random import Generator
 from PIL import Image, ImageDraw, ImageFont
 
-from srcli.train.builtin.operations import Pixels, resize_pixels
+from srcli.imaging.picture import Pixels8
+from srcli.train.builtin.operations import resize_pixels
 
 FINER = 3
 """Patches are drawn this many times larger and reduced, so that edges are smooth."""
@@ -27,7 +28,7 @@ def draw_colour(rng: Generator) -> tuple[int, int, int]:
     return int(value[0]), int(value[1]), int(value[2])
 
 
-def draw_ground(side: int, rng: Generator) -> Pixels:
+def draw_ground(side: int, rng: Generator) -> Pixels8:
     """A plain or softly graded background."""
     corners = np.array([draw_colour(rng) for _ in range(4)], np.float32).reshape(2, 2, 3)
     if rng.random() < 0.6:
@@ -36,14 +37,14 @@ def draw_ground(side: int, rng: Generator) -> Pixels:
     return np.ascontiguousarray(np.clip(smooth, 0, 255).astype(np.uint8))
 
 
-def draw_lines(canvas: Pixels, rng: Generator) -> None:
+def draw_lines(canvas: Pixels8, rng: Generator) -> None:
     side = canvas.shape[0]
     for _ in range(int(rng.integers(2, 12))):
         start, end = (tuple(int(v) for v in rng.integers(-side // 4, side + side // 4, 2)) for _ in range(2))
         cv2.line(canvas, start, end, draw_colour(rng), int(rng.integers(2, 8 * FINER)))
 
 
-def draw_polygons(canvas: Pixels, rng: Generator) -> None:
+def draw_polygons(canvas: Pixels8, rng: Generator) -> None:
     side = canvas.shape[0]
     for _ in range(int(rng.integers(1, 6))):
         points = rng.integers(-side // 6, side + side // 6, (int(rng.integers(3, 6)), 2)).astype(np.int32)
@@ -55,7 +56,7 @@ def draw_polygons(canvas: Pixels, rng: Generator) -> None:
         )
 
 
-def draw_stripes(canvas: Pixels, rng: Generator) -> None:
+def draw_stripes(canvas: Pixels8, rng: Generator) -> None:
     """Parallel bars with a common period, as in facades, fences and blinds."""
     side, angle = canvas.shape[0], rng.uniform(0, np.pi)
     if rng.random() < 0.4:
@@ -69,7 +70,7 @@ def draw_stripes(canvas: Pixels, rng: Generator) -> None:
     canvas[phase < rng.uniform(0.15, 0.6)] = draw_colour(rng)
 
 
-def draw_words(canvas: Pixels, rng: Generator) -> None:
+def draw_words(canvas: Pixels8, rng: Generator) -> None:
     """Lettering in any font of the machine, turned a little; Hershey strokes where it has none."""
     picture = Image.fromarray(canvas)
     files, side = find_fonts(), canvas.shape[0]
@@ -89,7 +90,7 @@ def draw_words(canvas: Pixels, rng: Generator) -> None:
         canvas[:] = cv2.warpAffine(canvas, turn, (side, side), borderMode=cv2.BORDER_REFLECT)
 
 
-def draw_patch(side: int, rng: Generator) -> Pixels:
+def draw_patch(side: int, rng: Generator) -> Pixels8:
     """A patch of `side` x `side` with one to three of the above, sometimes under a little texture."""
     canvas = draw_ground(side * FINER, rng)
     makers = (draw_lines, draw_polygons, draw_stripes, draw_words, draw_words)

@@ -8,7 +8,8 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image
 
-Pixels = NDArray[np.uint8]
+from srcli.imaging.picture import Pixels8
+
 FILTERS = (
     Image.Resampling.BICUBIC,
     Image.Resampling.BOX,
@@ -18,21 +19,21 @@ FILTERS = (
 )
 
 
-def resize_pixels(pixels: Pixels, width: int, height: int, method: Image.Resampling = FILTERS[0]) -> Pixels:
+def resize_pixels(pixels: Pixels8, width: int, height: int, method: Image.Resampling = FILTERS[0]) -> Pixels8:
     return np.asarray(Image.fromarray(pixels).resize((width, height), method))
 
 
-def store_jpeg(pixels: Pixels, quality: int, subsampling: int = 2) -> Pixels:
+def store_jpeg(pixels: Pixels8, quality: int, subsampling: int = 2) -> Pixels8:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, subsampling=subsampling)
     return np.asarray(Image.open(buffer).convert("RGB"))
 
 
-def round_to_uint8(values: NDArray[np.float32]) -> Pixels:
+def round_to_uint8(values: NDArray[np.float32]) -> Pixels8:
     return np.asarray(np.clip(np.rint(values), 0, 255), np.uint8)
 
 
-def blur_randomly(pixels: Pixels, rng: Generator, low: float, high: float) -> Pixels:
+def blur_randomly(pixels: Pixels8, rng: Generator, low: float, high: float) -> Pixels8:
     """Gaussian blur, drawn out along a random direction two times in five."""
     sigma = rng.uniform(low, high)
     if rng.random() < 0.6:
@@ -45,7 +46,7 @@ def blur_randomly(pixels: Pixels, rng: Generator, low: float, high: float) -> Pi
     return np.asarray(cv2.filter2D(pixels, -1, kernel / kernel.sum()), np.uint8)
 
 
-def add_camera_noise(pixels: Pixels, rng: Generator, high: float) -> Pixels:
+def add_camera_noise(pixels: Pixels8, rng: Generator, high: float) -> Pixels8:
     """Noise of a camera: Gaussian, stronger in the light one time in three, the same on R, G and B two in five."""
     sigma = rng.uniform(0.5, high)
     channels = 1 if rng.random() < 0.4 else 3
@@ -59,5 +60,5 @@ def pick_filter(rng: Generator) -> Image.Resampling:
     return FILTERS[int(rng.integers(len(FILTERS)))]
 
 
-def store_any_jpeg(pixels: Pixels, rng: Generator, low: int, high: int) -> Pixels:
+def store_any_jpeg(pixels: Pixels8, rng: Generator, low: int, high: int) -> Pixels8:
     return store_jpeg(pixels, int(rng.integers(low, high + 1)), 2 if rng.random() < 0.7 else 0)

@@ -15,9 +15,9 @@ from torch.nn import functional as F
 
 from srcli.degrade.draws import SeededDraws
 from srcli.errors import PictureError
+from srcli.imaging.picture import Pixels8
 from srcli.imaging.read import read_picture
 from srcli.train.builtin.lettering import draw_patch
-from srcli.train.builtin.operations import Pixels
 
 DRAWN_SIDE = 384
 DRAWN_SHARE = 0.1
@@ -29,7 +29,7 @@ def is_held_out(path: Path) -> bool:
     return hashlib.sha256(path.name.encode()).digest()[0] % 10 == 0
 
 
-def decode_photo(path: Path) -> Pixels | None:
+def decode_photo(path: Path) -> Pixels8 | None:
     """The picture as 8-bit sRGB, upright, or None where it cannot be read."""
     try:
         pixels = read_picture(path, frames="first").pixels
@@ -38,7 +38,7 @@ def decode_photo(path: Path) -> Pixels | None:
     return pixels.astype(np.uint8) if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
 
 
-def draw_lettering(seed: int) -> Pixels:
+def draw_lettering(seed: int) -> Pixels8:
     """A drawn patch of lines, polygons, stripes or words."""
     return draw_patch(DRAWN_SIDE, np.random.default_rng((5, seed)))
 
@@ -51,7 +51,7 @@ class Photographs:
     drawn: Sequence[Tensor]
 
     @classmethod
-    def place(cls, photos: Sequence[Pixels], drawings: Sequence[Pixels], device: torch.device) -> Photographs:
+    def place(cls, photos: Sequence[Pixels8], drawings: Sequence[Pixels8], device: torch.device) -> Photographs:
         """On a device, where they stay."""
         return cls([_planes(p, device) for p in photos], [_planes(p, device) for p in drawings])
 
@@ -78,7 +78,7 @@ def _cut(pictures: Sequence[Tensor], count: int, side: int, draws: SeededDraws) 
     return torch.stack(cut).float() / 255
 
 
-def _planes(pixels: Pixels, device: torch.device) -> Tensor:
+def _planes(pixels: Pixels8, device: torch.device) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))).to(device)
 
 

@@ -20,11 +20,12 @@ from srcli.degrade.draws import SeededDraws
 from srcli.engines.builtin.weights import read_model, refold_model, write_model
 from srcli.errors import InputError, MachineError, WeightsError
 from srcli.files import replace_file
-from srcli.models.builtin import UPSCALE, Builtin, BuiltinShape
+from srcli.imaging.picture import Pixels8
+from srcli.messages import Tell
+from srcli.models.builtin import UPSCALE_FACTOR, Builtin, BuiltinShape
 from srcli.train.builtin.aging import make_old_print, print_picture
 from srcli.train.builtin.bank import Bank, BankMaker, make_aged_bank
 from srcli.train.builtin.features import FeatureNetwork
-from srcli.train.builtin.operations import Pixels
 from srcli.train.builtin.photos import Photographs, decode_photo, draw_lettering, is_held_out
 from srcli.train.builtin.teachers import Teacher, read_teacher
 from srcli.train.builtin.trainer import Training, TrainingStage
@@ -33,7 +34,6 @@ from srcli.train.pictures import survey_pictures
 if TYPE_CHECKING:
     from multiprocessing.context import ForkContext
 
-Tell = Callable[[str], None]
 FOLDS = {"upscale": 1, "restore": 2}
 BANK_SHARE = 0.18
 """Of the time, for making pairs; the stages share the rest."""
@@ -120,9 +120,9 @@ def _check(plan: BuiltinTrainPlan, resume: bool) -> None:
         raise MachineError(f"cannot make {plan.out} ({error.strerror}): give another --out") from error
 
 
-def _open_photos(plan: BuiltinTrainPlan, tell: Tell) -> list[Pixels]:
+def _open_photos(plan: BuiltinTrainPlan, tell: Tell) -> list[Pixels8]:
     """Every photograph that is not held out, decoded, in `jobs` processes where that is more than 0."""
-    least = (plan.cells + 8) * UPSCALE
+    least = (plan.cells + 8) * UPSCALE_FACTOR
     found = survey_pictures(plan.photos, least)
     found.report(tell, least)
     files = [picture.path for picture in found.usable]
@@ -151,18 +151,18 @@ def _map(function: Callable[[Any], Any], items: list[Any], jobs: int) -> list[An
 class Aging:
     """Makes aged prints in numpy; every draw follows from the seed and the batch's number."""
 
-    photos: list[Pixels]
+    photos: list[Pixels8]
     cells: int
     seed: int
 
-    def make_batch(self, number: int) -> tuple[Pixels, Pixels]:
+    def make_batch(self, number: int) -> tuple[Pixels8, Pixels8]:
         """Aged (n, 2c, 2c, 3) and true prints (n, 4c, 4c, 3)."""
         pairs = [self._make_pair(np.random.default_rng((self.seed, number, i))) for i in range(AGED_AT_ONCE)]
         small, sharp = (np.stack(part) for part in zip(*pairs, strict=True))
         return small, sharp
 
-    def _make_pair(self, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
-        side = self.cells * UPSCALE
+    def _make_pair(self, rng: np.random.Generator) -> tuple[Pixels8, Pixels8]:
+        side = self.cells * UPSCALE_FACTOR
         photo = self.photos[int(rng.integers(len(self.photos)))]
         top, left = (int(rng.integers(0, length - side + 1)) for length in photo.shape[:2])
         sharp = np.rot90(photo[top : top + side, left : left + side], int(rng.integers(4)))
@@ -173,14 +173,14 @@ class Aging:
 _aging_here: Aging | None = None  # set before workers are forked: they share the decoded photographs
 
 
-def _make_aged(number: int) -> tuple[Pixels, Pixels]:
+def _make_aged(number: int) -> tuple[Pixels8, Pixels8]:
     if _aging_here is None:
         raise MachineError("a worker started without photographs: report this as a defect")
     return _aging_here.make_batch(number)
 
 
 @contextmanager
-def _aging(plan: BuiltinTrainPlan, photos: list[Pixels]) -> Iterator[Iterator[tuple[Pixels, Pixels]]]:
+def _aging(plan: BuiltinTrainPlan, photos: list[Pixels8]) -> Iterator[Iterator[tuple[Pixels8, Pixels8]]]:
     """Aged batches without end, made ahead by workers that were forked before the device is touched."""
     global _aging_here
     _aging_here = Aging(photos, plan.cells, plan.seed)
@@ -194,14 +194,14 @@ def _aging(plan: BuiltinTrainPlan, photos: list[Pixels]) -> Iterator[Iterator[tu
 
 
 def _make_bank(
-    plan: BuiltinTrainPlan, photos: list[Pixels], aged: Iterator[tuple[Pixels, Pixels]], seconds: float, tell: Tell
+    plan: BuiltinTrainPlan, photos: list[Pixels8], aged: Iterator[tuple[Pixels8, Pixels8]], seconds: float, tell: Tell
 ) -> Bank:
     if plan.task == "restore":
         until, batches = time.monotonic() + seconds, [next(aged)]
         while time.monotonic() < until and (batch := next(aged, None)) is not None:
             batches.append(batch)
         tell(f"{len(batches) * AGED_AT_ONCE} aged pairs")
-        return make_aged_bank(batches, UPSCALE // FOLDS["restore"], plan.device)
+        return make_aged_bank(batches, UPSCALE_FACTOR // FOLDS["restore"], plan.device)
     drawings = _map(draw_lettering, list(range(min(800, max(1, plan.pairs // 16)))), plan.jobs)
     maker = BankMaker(
         Photographs.place(photos, drawings, plan.device),

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from srcli.models.builtin import UPSCALE
+from srcli.models.builtin import UPSCALE_FACTOR
 
 SPAN_MEAN = (0.4488, 0.4371, 0.4040)
 
@@ -38,8 +38,8 @@ class GeneralTeacher(Teacher):
         inner = x
         for index, slope in enumerate(self.slopes):
             inner = F.prelu(self.conv(index, inner), slope)
-        out: Tensor = F.pixel_shuffle(self.conv(len(self.weights) - 1, inner), UPSCALE)
-        return out + F.interpolate(x, scale_factor=float(UPSCALE))
+        out: Tensor = F.pixel_shuffle(self.conv(len(self.weights) - 1, inner), UPSCALE_FACTOR)
+        return out + F.interpolate(x, scale_factor=float(UPSCALE_FACTOR))
 
 
 class DenseTeacher(Teacher):
@@ -81,14 +81,14 @@ class SpanTeacher(Teacher):
             after_first = inner if block == 0 else after_first
         tail = 1 + 3 * blocks
         together = torch.cat((first, self.conv(tail, inner), after_first, within_last), 1)
-        return F.pixel_shuffle(self.conv(tail + 2, self.conv(tail + 1, together)), UPSCALE)
+        return F.pixel_shuffle(self.conv(tail + 2, self.conv(tail + 1, together)), UPSCALE_FACTOR)
 
 
-KINDS = {"general": GeneralTeacher, "dense": DenseTeacher, "span": SpanTeacher}
+TEACHER_KINDS = {"general": GeneralTeacher, "dense": DenseTeacher, "span": SpanTeacher}
 
 
 def read_teacher(kind: str, file: Path, device: torch.device, dtype: torch.dtype) -> Teacher:
     """A teacher ready to answer."""
-    teacher = KINDS[kind](load_file(file)).to(device, dtype)
+    teacher = TEACHER_KINDS[kind](load_file(file)).to(device, dtype)
     teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return teacher

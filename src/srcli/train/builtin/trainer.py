@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from srcli.errors import PictureError
 from srcli.models.builtin import Builtin
-from srcli.train.builtin.bank import CLEAN, Bank
+from srcli.train.builtin.bank import DAMAGE_NONE, Bank
 from srcli.train.builtin.features import FeatureNetwork, feature_distance
 from srcli.train.builtin.losses import Critic, balanced_gradient, critic_loss, drawn_loss, pixel_distance
 from srcli.train.builtin.photos import turn_all
@@ -90,7 +90,7 @@ class Training:
         which = int(torch.randint(8, (), generator=self.turns))
         spoiled, sharp, answers = turn_all(which, spoiled, sharp, answers)
         spoiled = spoiled.contiguous(memory_format=torch.channels_last)
-        clean = (kinds == CLEAN)[:, None, None, None]
+        clean = (kinds == DAMAGE_NONE)[:, None, None, None]
         judged = self._estimate(spoiled, damage, learn=not stage.crisp_only)
         known = self._chance(stage.batch, 0.5)[:, None]
         told = torch.where(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from srcli.engines.stablesr.spec import FUSION
 from srcli.errors import WeightsError
-from srcli.models.cfw import LEVELS, PREFIX, Wrapping, build_cfw
+from srcli.models.cfw import FUSED_LEVELS, FUSION_PREFIX, Wrapping, build_cfw
 from srcli.models.lpips import Lpips, build_lpips
 from srcli.models.patchgan import WIDTH, PatchGan, initialize_weights
 from srcli.models.rrdb import initialize_rrdb
@@ -25,10 +25,10 @@ from srcli.weights.header import read_header
 from srcli.weights.open import load_component, load_into, load_state
 from srcli.weights.store import Store
 
-FILE = "cfw.safetensors"
-DECODER, PERCEPTUAL = "decoder.", "loss.perceptual_loss."
-VAE = ("encoder.", DECODER, "quant_conv.", "post_quant_conv.")
-GROWTH, CHAINS = 32, 2
+CFW_FILE = "cfw.safetensors"
+DECODER_PREFIX, PERCEPTUAL_PREFIX = "decoder.", "loss.perceptual_loss."
+CFW_VAE_PREFIXES = ("encoder.", DECODER_PREFIX, "quant_conv.", "post_quant_conv.")
+CFW_GROWTH, CFW_CHAINS = 32, 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +40,7 @@ class CfwSettings:
     start: str | None = None
     adaptive: bool = False
     width: int = WIDTH
-    growth: int = GROWTH
+    growth: int = CFW_GROWTH
     optimizer: OptimizerSettings = OptimizerSettings(kind="adam", betas=(0.5, 0.9), decay=0.0)
 
 
@@ -118,8 +118,8 @@ class CfwSystem:
 
         The official program wants both in one file.
         """
-        state = {f"{DECODER}{name}": tensor for name, tensor in self._wrapping.state_dict().items()}
-        write_tensors(folder / FILE, {**_published_vae(self._published), **state})
+        state = {f"{DECODER_PREFIX}{name}": tensor for name, tensor in self._wrapping.state_dict().items()}
+        write_tensors(folder / CFW_FILE, {**_published_vae(self._published), **state})
 
     def made_of(self) -> Mapping[str, str]:
         return self._made_of
@@ -128,11 +128,11 @@ class CfwSystem:
         return bytes_of([self._vae, self._lpips])
 
 
-def new_wrapping(vae: AutoencoderKL, growth: int = GROWTH) -> Wrapping:
+def new_wrapping(vae: AutoencoderKL, growth: int = CFW_GROWTH) -> Wrapping:
     """Fusion layers for a VAE, as the official code begins them."""
-    widths = {level: vae.config.block_out_channels[level] for level in LEVELS}
-    wrapping = Wrapping(widths, growth, CHAINS)
-    for level in LEVELS:
+    widths = {level: vae.config.block_out_channels[level] for level in FUSED_LEVELS}
+    wrapping = Wrapping(widths, growth, CFW_CHAINS)
+    for level in FUSED_LEVELS:
         initialize_rrdb(wrapping.fusion(level).encode_enc_2)
     return wrapping
 
@@ -141,12 +141,14 @@ def _published_vae(path: Path | None) -> dict[str, Tensor]:
     """The VAE inside a published CFW checkpoint; nothing for a file that holds none."""
     if path is None:
         return {}
-    names = [name for name in read_header(path).shapes if name.startswith(VAE) and PREFIX not in name]
+    names = [
+        name for name in read_header(path).shapes if name.startswith(CFW_VAE_PREFIXES) and FUSION_PREFIX not in name
+    ]
     return load_state(path, names=names)
 
 
 def _open_lpips(path: Path) -> Lpips:
-    prefix = PERCEPTUAL if any(key.startswith(PERCEPTUAL) for key in read_header(path).shapes) else ""
+    prefix = PERCEPTUAL_PREFIX if any(key.startswith(PERCEPTUAL_PREFIX) for key in read_header(path).shapes) else ""
     state = load_state(path, prefix)
     if "lin0.model.1.weight" not in state:
         raise WeightsError(f"{path}: holds no LPIPS weights: pull {FUSION} again, or give --lpips FILE.safetensors")
@@ -155,8 +157,8 @@ def _open_lpips(path: Path) -> Lpips:
 
 def _open_wrapping(name: str, store: Store, allow_pickle: bool) -> Wrapping:
     path = store.resolve(name, allow_pickle=allow_pickle).only_file()
-    names = [key for key in read_header(path).under(DECODER) if key.startswith(PREFIX)]
-    state = load_state(path, DECODER, names)
+    names = [key for key in read_header(path).under(DECODER_PREFIX) if key.startswith(FUSION_PREFIX)]
+    state = load_state(path, DECODER_PREFIX, names)
     if not state:
         raise WeightsError(f"{path}: holds no fusion layers: choose a CFW file")
     return load_into(build_cfw(state), state, path).float()

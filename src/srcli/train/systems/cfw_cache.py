@@ -30,7 +30,7 @@ from srcli.train.training_set import Share, TrainingSet, shuffle_order
 
 TARGETS, INPUTS, LATENTS = "targets", "inputs", "latents"
 LATENT = "latent"
-Progress = Callable[[int, int], None]
+FillProgress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class LatentMaker:
 
 
 def fill_cache(
-    cache: Path, count: int, source: TrainingSet, make: LatentMaker, share: Share, progress: Progress
+    cache: Path, count: int, source: TrainingSet, make: LatentMaker, share: Share, progress: FillProgress
 ) -> None:
     """Make the pairs that are missing, of which each process makes its own. Raises MachineError."""
     try:

@@ -15,7 +15,7 @@ from srcli.models.lpips import Lpips
 from srcli.models.patchgan import PatchGan
 
 GAN_WEIGHT, GAN_START = 0.025, 501
-LEAST, MOST = 1e-4, 1e4
+LEAST_WEIGHT, MOST_WEIGHT = 1e-4, 1e4
 
 
 class CfwInputs(NamedTuple):
@@ -100,8 +100,8 @@ def hinge_loss(real: Tensor, fake: Tensor) -> Tensor:
 
 def adaptive_weight(reconstruction: Tensor, judged: Tensor) -> Tensor:
     """From both losses' gradients at the same weight."""
-    ratio: Tensor = reconstruction.norm() / (judged.norm() + LEAST)
-    return GAN_WEIGHT * ratio.clamp(0.0, MOST)
+    ratio: Tensor = reconstruction.norm() / (judged.norm() + LEAST_WEIGHT)
+    return GAN_WEIGHT * ratio.clamp(0.0, MOST_WEIGHT)
 
 
 def _gradient(loss: Tensor, weight: Tensor) -> Tensor:

@@ -9,9 +9,8 @@ import torch
 from diffusers import AutoencoderKL, DDPMScheduler
 from torch import Tensor
 
+from srcli.weights.families import EPSILON
 from srcli.weights.open import silence_libraries
-
-EPSILON, VELOCITY = "epsilon", "v_prediction"
 
 
 def cumulated_alphas(schedule: Mapping[str, Any]) -> Tensor:

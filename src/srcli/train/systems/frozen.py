@@ -18,7 +18,7 @@ from srcli.weights.open import load_into, read_config
 from srcli.weights.parts import weight_files
 from srcli.weights.store import Store
 
-PLAIN = "width"  # begins the family of a model of no published width
+WIDTH_FAMILY = "width"  # begins the family of a model of no published width
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def open_frozen(name: str, family: str, store: Store, allow_pickle: bool = False
         config = read_config(find_lender(store, family, family).part("unet"))
     else:
         found = detect_family(weight_files(located.part("unet"))[0]).family
-        if found != family and not found.startswith(PLAIN):
+        if found != family and not found.startswith(WIDTH_FAMILY):
             raise WeightsError(f"{name}: its UNet is {found}, and {family} is needed: choose another base model")
         base = open_folder(located, found, with_unet=True)
         config = read_config(located.part("unet"))

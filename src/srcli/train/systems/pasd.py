@@ -14,7 +14,7 @@ from torch import Tensor
 from srcli.degrade.settings import Degradation
 from srcli.engines.latent.bases import read_tensors
 from srcli.engines.latent.schedulers import build_scheduler
-from srcli.engines.pasd.weights import FORMS, PasdAdapter, net_config, open_control
+from srcli.engines.pasd.weights import PACA_FORMS, PasdAdapter, net_config, open_control
 from srcli.errors import InputError, WeightsError
 from srcli.models.patches.install import install
 from srcli.models.patches.paca import PixelAware
@@ -26,12 +26,13 @@ from srcli.train.systems.frozen import FrozenBase, FrozenPromptEncoder, bytes_of
 from srcli.train.systems.pasd_networks import EMBEDDING_WIDTHS, new_control, new_paca
 from srcli.train.systems.pasd_step import COLOR_WEIGHT, PasdInputs, PasdStep
 from srcli.train.writing import to_plain_json, write_component
+from srcli.weights.families import EPSILON
 from srcli.weights.open import load_into
 from srcli.weights.store import Store
 
-FULL, LIGHT = "full", "light"
-RESTORE, COLORIZE = "restore", "colorize"
-SAMPLING_STEPS = 20
+FULL_FORM, LIGHT_FORM = "full", "light"
+RESTORE_TASK, COLORIZE_TASK = "restore", "colorize"
+PASD_SAMPLING_STEPS = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,11 +40,11 @@ class PasdSettings:
     """`start` is an adapter to go on from; without one the new layers begin as the official code begins them."""
 
     base: str = "sd15"
-    form: str = FULL
+    form: str = FULL_FORM
     rrdb: bool = False
     zero: bool = False
     start: str | None = None
-    task: str = RESTORE
+    task: str = RESTORE_TASK
     side: int = 512
     degradation: Degradation
     optimizer: OptimizerSettings = OptimizerSettings(clip=1.0)
@@ -51,10 +52,10 @@ class PasdSettings:
     widths: tuple[int, ...] = EMBEDDING_WIDTHS
 
     def __post_init__(self) -> None:
-        if self.form not in (FULL, LIGHT):
-            raise InputError(f"--form {self.form!r} is unknown: choose {FULL} or {LIGHT}")
-        if self.task not in (RESTORE, COLORIZE):
-            raise InputError(f"--task {self.task!r} is unknown: choose {RESTORE} or {COLORIZE}")
+        if self.form not in (FULL_FORM, LIGHT_FORM):
+            raise InputError(f"--form {self.form!r} is unknown: choose {FULL_FORM} or {LIGHT_FORM}")
+        if self.task not in (RESTORE_TASK, COLORIZE_TASK):
+            raise InputError(f"--task {self.task!r} is unknown: choose {RESTORE_TASK} or {COLORIZE_TASK}")
         if self.side % 64:
             raise InputError(f"--side {self.side} must be a multiple of 64")
 
@@ -77,8 +78,8 @@ class PasdSystem:
             control.enable_gradient_checkpointing()
             frozen.unet.train()  # it checkpoints in this mode only; there is no dropout in it
         alphas = cumulated_alphas(self._schedule)
-        color = COLOR_WEIGHT if settings.task == COLORIZE else 0.0
-        prediction = str(self._schedule.get("prediction_type", "epsilon"))
+        color = COLOR_WEIGHT if settings.task == COLORIZE_TASK else 0.0
+        prediction = str(self._schedule.get("prediction_type", EPSILON))
         self._step = PasdStep(control, paca, frozen.unet, base.vae, alphas, prediction, color)
         self._device = torch.device("cpu")
 
@@ -91,7 +92,7 @@ class PasdSystem:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             control = new_control(frozen.unet, settings.widths, settings.rrdb)
-            paca = new_paca(frozen.config, settings.form == LIGHT, settings.zero)
+            paca = new_paca(frozen.config, settings.form == LIGHT_FORM, settings.zero)
         return cls(settings, frozen, paca, control)
 
     @property
@@ -100,7 +101,7 @@ class PasdSystem:
 
     @property
     def pairs(self) -> PairMaker:
-        if self.options.task == COLORIZE:
+        if self.options.task == COLORIZE_TASK:
             return GrayPairs(self.options.side)
         return DegradedPairs(self.options.side, self.options.degradation)
 
@@ -132,7 +133,7 @@ class PasdSystem:
     def restore(self, batch: Batch, noise: SampleNoise) -> Tensor:
         """Sampled from noise without guidance, as the network was trained."""
         x = noise.normals(latent_shape(self._frozen.base.vae, batch.target)).to(self._device)
-        made = build_scheduler("unipc", self._schedule, SAMPLING_STEPS)
+        made = build_scheduler("unipc", self._schedule, PASD_SAMPLING_STEPS)
         condition, text = batch.degraded.to(self._device), self._prompts(batch.captions)
         for t in made.timesteps:
             when = torch.full((len(x),), int(t), device=self._device)
@@ -169,10 +170,9 @@ def _opened(settings: PasdSettings, frozen: FrozenBase, store: Store) -> tuple[P
     found = adapter.found()
     if found.family != frozen.family:
         raise WeightsError(f"{settings.start}: is for {found.family}, and the base is {frozen.family}: choose another")
-    if (FORMS[found.kind].__name__ == "LightPaca") != (settings.form == LIGHT):
-        raise InputError(
-            f"--from {settings.start} is of another form: give --form {LIGHT if settings.form == FULL else FULL}"
-        )
+    if (PACA_FORMS[found.kind].__name__ == "LightPaca") != (settings.form == LIGHT_FORM):
+        other = LIGHT_FORM if settings.form == FULL_FORM else FULL_FORM
+        raise InputError(f"--from {settings.start} is of another form: give --form {other}")
     paca = adapter.paca()
     folder = adapter.folder / "unet"
     load_into(paca, read_tensors(folder, set(paca.state_dict())), folder)

@@ -44,7 +44,7 @@ class PasdStep(nn.Module):
         prediction: str,
         color_weight: float = 0.0,
     ) -> None:
-        """`paca` is installed in `unet` already. A `color_weight` above 0 rewards colourful predictions (colorizing)."""
+        """`paca` is installed in `unet` already. A `color_weight` above 0 rewards colourful predictions."""
         super().__init__()
         self.control, self.paca = control, paca
         self._frozen = (unet, vae)

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from srcli.engines.sr3.spec import PREFIX, STEPS
-from srcli.engines.sr3.weights import ENDS, build_sr3_network
+from srcli.engines.sr3.spec import SR3_PREFIX, SR3_STEPS
+from srcli.engines.sr3.weights import BETA_ENDS, build_sr3_network
 from srcli.errors import InputError
 from srcli.files import expand_user, is_file
 from srcli.models.sr3_unet import SR3Shape, SR3UNet
@@ -25,8 +25,8 @@ from srcli.train.writing import to_plain_json, write_tensors
 from srcli.weights.open import load_state
 from srcli.weights.store import Store
 
-FILE = "sr3.safetensors"
-SAMPLING_STEPS = 50
+SR3_FILE = "sr3.safetensors"
+SR3_SAMPLING_STEPS = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +42,7 @@ class SR3Size:
     inner: int = 64
     dropout: float = 0.0
     lr: float = 1e-4
-    steps: int = STEPS
+    steps: int = SR3_STEPS
 
 
 SIZES: Mapping[str, SR3Size] = MappingProxyType(
@@ -105,7 +105,7 @@ class SR3System:
     def __init__(self, settings: SR3Settings, unet: SR3UNet, made_of: Mapping[str, str]) -> None:
         self.options, self._unet, self._made_of = settings, unet.requires_grad_(True).train(), made_of
         self._step = SR3Step(unet)
-        self._table = make_betas("linear", settings.size.steps, *ENDS["sr3"])
+        self._table = make_betas("linear", settings.size.steps, *BETA_ENDS["sr3"])
         self._roots = compute_sqrt_alpha_bar(self._table).float()
         self._device = torch.device("cpu")
 
@@ -155,7 +155,7 @@ class SR3System:
     def restore(self, batch: Batch, noise: SampleNoise) -> Tensor:
         self._unet.eval()
         made = Ancestral(self._table, clip=True)
-        made.set_timesteps(min(SAMPLING_STEPS, len(self._table)))
+        made.set_timesteps(min(SR3_SAMPLING_STEPS, len(self._table)))
         condition = (batch.degraded * 2 - 1).to(self._device)
         x = noise.normals(condition.shape[1:]).to(self._device)
         for t in made.timesteps:
@@ -167,9 +167,11 @@ class SR3System:
 
     def write(self, folder: Path) -> None:
         """A checkpoint under the official names, with its configuration beside it."""
-        write_tensors(folder / FILE, {f"{PREFIX}{name}": tensor for name, tensor in self._unet.state_dict().items()})
+        write_tensors(
+            folder / SR3_FILE, {f"{SR3_PREFIX}{name}": tensor for name, tensor in self._unet.state_dict().items()}
+        )
         config = json.dumps(official_config(self.options.size), indent=1)
-        (folder / Path(FILE).with_suffix(".json")).write_text(config + "\n", encoding="utf-8")
+        (folder / Path(SR3_FILE).with_suffix(".json")).write_text(config + "\n", encoding="utf-8")
 
     def made_of(self) -> Mapping[str, str]:
         return self._made_of
@@ -180,7 +182,7 @@ class SR3System:
 
 def official_config(size: SR3Size) -> dict[str, Any]:
     """In the words of the official configuration, which the engine reads too."""
-    start, end = ENDS["sr3"]
+    start, end = BETA_ENDS["sr3"]
     schedule = {"schedule": "linear", "n_timestep": size.steps, "linear_start": start, "linear_end": end}
     unet = {
         "in_channel": 6,

@@ -24,15 +24,20 @@ from srcli.train.systems.diffusion import add_noise, cumulated_alphas, decode_la
 from srcli.train.systems.frozen import FrozenBase, FrozenPromptEncoder, bytes_of, open_frozen
 from srcli.train.systems.stablesr_step import StableSRInputs, StableSRStep, initialize_encoder
 from srcli.train.writing import to_plain_json, write_tensors
-from srcli.weights.families import LDM_UNET
+from srcli.weights.families import EPSILON, LDM_UNET
 from srcli.weights.open import load_into, load_state
 from srcli.weights.store import Store
 
-FILE = "stablesr.safetensors"
-SAMPLING_STEPS = 20
-LEAST_SIDE = 128  # at half of that, the deepest level has one place, and norms have nothing to work with
+STABLESR_FILE = "stablesr.safetensors"
+STABLESR_SAMPLING_STEPS = 20
+LEAST_TRAINED_SIDE = 128  # at half of that, the deepest level has one place, and norms have nothing to work with
 # What StableSR trains with, whatever the base says of its own.
-SCHEDULE = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+TRAINED_SCHEDULE = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,8 +53,8 @@ class StableSRSettings:
     encoder: time_encoder.TimeEncoderShape = time_encoder.TimeEncoderShape()
 
     def __post_init__(self) -> None:
-        if self.side % 64 or self.side < LEAST_SIDE:
-            raise InputError(f"--side {self.side} must be a multiple of 64, and {LEAST_SIDE} at least")
+        if self.side % 64 or self.side < LEAST_TRAINED_SIDE:
+            raise InputError(f"--side {self.side} must be a multiple of 64, and {LEAST_TRAINED_SIDE} at least")
 
 
 class StableSRSystem:
@@ -66,8 +71,8 @@ class StableSRSystem:
     ) -> None:
         self.options, self._frozen, self._encoder, self._modulation = settings, frozen, encoder, modulation
         base = frozen.base
-        prediction = str(base.schedule.get("prediction_type", "epsilon"))
-        self._schedule = {**SCHEDULE, "prediction_type": prediction}
+        prediction = str(base.schedule.get("prediction_type", EPSILON))
+        self._schedule = {**TRAINED_SCHEDULE, "prediction_type": prediction}
         self._prompts = FrozenPromptEncoder(base.tokenizer, base.text_encoder)
         install([frozen.unet], modulation)
         for net in (encoder, modulation):
@@ -117,7 +122,7 @@ class StableSRSystem:
     def inputs(self, batch: Batch, noise: SampleNoise, step: int) -> StableSRInputs:
         shape = latent_shape(self._frozen.base.vae, batch.target)
         first, second = noise.normals(shape), noise.normals(shape)
-        timesteps, gaussian = noise.integers(SCHEDULE["num_train_timesteps"]), noise.normals(shape)  # type: ignore[arg-type]
+        timesteps, gaussian = noise.integers(TRAINED_SCHEDULE["num_train_timesteps"]), noise.normals(shape)  # type: ignore[arg-type]
         given = (batch.target * 2 - 1, batch.degraded * 2 - 1, first, second, timesteps, gaussian)
         target, degraded, first, second, timesteps, gaussian = (part.to(self._device) for part in given)
         text = self._prompts([""])
@@ -130,7 +135,7 @@ class StableSRSystem:
         shape = latent_shape(vae, batch.target)
         degraded = (batch.degraded * 2 - 1).to(self._device)
         seen = sample_latents(vae, degraded, noise.normals(shape).to(self._device))
-        made = build_scheduler("ddim", self._schedule, SAMPLING_STEPS)
+        made = build_scheduler("ddim", self._schedule, STABLESR_SAMPLING_STEPS)
         last = made.alphas_cumprod[int(made.timesteps[0])].to(seen).expand(len(seen))
         x = add_noise(seen, noise.normals(shape).to(seen), last)
         for t in made.timesteps:
@@ -145,7 +150,7 @@ class StableSRSystem:
         state = {f"{ENCODER}{name}": tensor for name, tensor in self._encoder.state_dict().items()}
         for name, tensor in self._modulation.state_dict().items():
             state[f"{LDM_UNET}{spade.official_path(name)}"] = tensor
-        write_tensors(folder / FILE, state)
+        write_tensors(folder / STABLESR_FILE, state)
 
     def made_of(self) -> Mapping[str, str]:
         return self._frozen.base.made_of

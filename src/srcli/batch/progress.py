@@ -1,4 +1,4 @@
-"""Progress of a picture and of a batch, as shares that never decrease, and the estimated time left."""
+"""Progress of a picture and of a batch as a share that never decreases, and the estimated time left."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from dataclasses import dataclass, field
 
 from srcli.batch.report import Tally
 from srcli.batch.workers.base import LOADING
+from srcli.engines.base import PixelSize
 from srcli.imaging.printable import printable
 
 PREPARING, SAMPLING, TILES, PASS = "preparing", "sampling", "tiles", "pass"
 PREPARED, SAMPLED = 0.1, 0.85  # shares of a block's work done after these stages
 LEAST_SECONDS, LEAST_SHARE = 3.0, 0.04  # seconds and share of the work that an estimate of the time left needs
 NAME_WIDTH = 24
-GROWTH = 16  # pixels of one pass for each of the pass before: each side grows four times
-
-PixelSize = tuple[int, int]
+PASS_GROWTH = 16  # pixels of one pass for each of the pass before: each side grows four times
 
 
 @dataclass
@@ -69,7 +68,7 @@ class PictureProgress:
 
     def _begin_pass(self, index: int, count: int) -> None:
         """Each pass has the result of the one before for its input, and takes as many times longer."""
-        works = [GROWTH**number for number in range(count)]
+        works = [PASS_GROWTH**number for number in range(count)]
         self._before, self._within = sum(works[:index]) / sum(works), works[index] / sum(works)
         self._blocks, self._sampled = 1, False
 
