@@ -40,6 +40,7 @@ from srcli.settings import (
     Quality,
     Sampling,
     SchedulerName,
+    TargetSize,
     size_in_bytes,
 )
 from srcli.tasks import COLORIZE, RESTORE, STYLIZE, UPSCALE, Job, Task

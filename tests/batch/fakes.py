@@ -16,7 +16,7 @@ from srcli.batch.run import run_batch
 from srcli.batch.settings import BatchSettings, InputOptions, OutputOptions, PipelineFactory, RunOptions
 from srcli.engines.calibration import OtherVersions, vary_seed
 from srcli.imaging.picture import Picture
-from srcli.settings import DeviceChoice, ModelChoice
+from srcli.settings import DeviceChoice, ModelChoice, TargetSize
 from srcli.tasks import UPSCALE, Job
 
 

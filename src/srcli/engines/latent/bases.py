@@ -19,8 +19,7 @@ from srcli.weights.families import EPSILON, VELOCITY, detect_family, require_fam
 from srcli.weights.local import Located
 from srcli.weights.lora import merge_lora, read_lora
 from srcli.weights.open import library_errors, load_component, load_into, load_state, read_config
-from srcli.weights.packaged import PACKAGED_BASES as PACKAGED
-from srcli.weights.packaged import load_clip_tokenizer, packaged_base
+from srcli.weights.packaged import PACKAGED_BASES, load_clip_tokenizer, packaged_base
 from srcli.weights.parts import weight_files
 from srcli.weights.single import StateDict, load_text, open_single
 from srcli.weights.store import Store
@@ -159,7 +158,7 @@ def dtype_to_read(choice: ModelChoice, dtype: torch.dtype | None) -> torch.dtype
 
 
 def load_tokenizer(folder: Path) -> Any:
-    if folder.is_relative_to(PACKAGED):
+    if folder.is_relative_to(PACKAGED_BASES):
         return load_clip_tokenizer(folder)
     with library_errors(folder, "get the base model again"):
         return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
