@@ -15,7 +15,7 @@ from srcli.train.builtin.operations import (
     store_any_jpeg,
 )
 
-Plane = NDArray[np.float32]
+GreyPlane = NDArray[np.float32]
 
 
 def print_picture(pixels: Pixels8, rng: Generator) -> Pixels8:
@@ -26,7 +26,7 @@ def print_picture(pixels: Pixels8, rng: Generator) -> Pixels8:
     return round_to_uint8(255 * _tinted(np.asarray(black + (white - black) * grey, np.float32), rng))
 
 
-def _tinted(grey: Plane, rng: Generator) -> Plane:
+def _tinted(grey: GreyPlane, rng: Generator) -> GreyPlane:
     """Neutral half of the time; else brown, yellow or cold in the middle tones and towards white."""
     flat = np.repeat(grey[..., None], 3, axis=2)
     if rng.random() < 0.5:
