@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from srcli.cli import app, models
+from srcli.cli import app, downloads
 from srcli.cli.models import _wanted
 from srcli.weights.overlay import format_lock
 from tests.hub.conftest import ADAPTER, BASE, TENSORS, MakeStore
@@ -208,8 +208,8 @@ def test_what_is_here_is_listed_by_size_with_what_can_go(srcli, hub: Hub) -> Non
 @pytest.mark.parametrize(("answer", "code"), [("n\n", 4), ("y\n", 0)])
 def test_much_is_fetched_on_a_terminal_only_after_a_yes(srcli, hub: Hub, monkeypatch, answer: str, code: int) -> None:
     srcli("add", "tiny", BASE)
-    monkeypatch.setattr(models, "UNASKED", 0)
-    monkeypatch.setattr(models, "_on_a_terminal", lambda: True)
+    monkeypatch.setattr(downloads, "UNASKED", 0)
+    monkeypatch.setattr(downloads, "is_on_terminal", lambda: True)
     result = CliRunner().invoke(app, ["models", "pull", "tiny"], input=answer)
     assert (result.exit_code, "Fetch " in result.stderr) == (code, True)
     assert states(srcli("list", "--json"))["tiny"] == ("checked" if code == 0 else "no")
@@ -217,6 +217,6 @@ def test_much_is_fetched_on_a_terminal_only_after_a_yes(srcli, hub: Hub, monkeyp
 
 def test_yes_is_not_asked(srcli, hub: Hub, monkeypatch) -> None:
     srcli("add", "tiny", BASE)
-    monkeypatch.setattr(models, "UNASKED", 0)
-    monkeypatch.setattr(models, "_on_a_terminal", lambda: True)
+    monkeypatch.setattr(downloads, "UNASKED", 0)
+    monkeypatch.setattr(downloads, "is_on_terminal", lambda: True)
     assert "Fetch " not in srcli("pull", "tiny", "--yes").stderr

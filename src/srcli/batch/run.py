@@ -64,6 +64,22 @@ def plan_pictures(
     return plan, finder.left_out, own
 
 
+def has_work(settings: BatchSettings) -> bool:
+    """Whether any picture is to be made. Raises what would end a run before its first picture."""
+    if STDIO in settings.input.inputs:
+        return True
+    readers, previous = ReaderPool(settings.input), PreviousRuns()
+    try:
+        namer = OutputNamer(settings, readers.size)
+        plan, _, _ = plan_pictures(settings, namer, previous, readers)
+        plan.place(namer, settings.output.on_exists == "rename", settings.input)
+        given = settings.recipe(), settings.output.on_exists, readers.provenance
+        decider = Decider(plan, settings.input, previous, *given)
+        return any(isinstance(decider.decide(item), Item) for item in plan)
+    finally:
+        readers.close()
+
+
 def describe_own_results(count: int) -> str:
     """The message about earlier results that were found among the inputs."""
     return f"{format_count(count, 'result')} of earlier runs left out: name a file to include it"

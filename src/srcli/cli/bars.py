@@ -54,7 +54,7 @@ class BarListener(PlainListener):
     def step(self, source: Path, stage: str, done: int, total: int) -> None:
         self.picture.move(stage, done, total)
         if isinstance(self.results, JsonResults):
-            with self._aside():
+            with self.aside():
                 self.results.progressed(source, self.picture, self.batch)
         self._show()
 
@@ -67,15 +67,15 @@ class BarListener(PlainListener):
         super().finished(report)
 
     def tell_result(self, outcome: Outcome) -> None:
-        with self._aside():
+        with self.aside():
             super().tell_result(outcome)
 
     def line(self, text: str) -> None:
-        with self._aside():
+        with self.aside():
             super().line(text)
 
     def complain(self, text: str) -> None:
-        with self._aside():
+        with self.aside():
             super().complain(text)
 
     def cut_off(self) -> None:
@@ -92,8 +92,8 @@ class BarListener(PlainListener):
             self.progress.update(self._all, description=batch.describe(), completed=share, left=left, visible=True)
 
     @contextmanager
-    def _aside(self) -> Iterator[None]:
-        """Hide the bars while something is printed."""
+    def aside(self) -> Iterator[None]:
+        """Hide the bars while something else is on the terminal."""
         with self._turn:
             moving = self._live is not None
             self._hide()

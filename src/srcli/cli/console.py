@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import traceback
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from srcli.batch.listener import Listener
@@ -189,6 +190,10 @@ class PlainListener(Listener):
             self.line("interrupted: run the same command again to do what is left")
         if self.verbose and report.times:
             self.line("time went to " + ", ".join(f"{name} {spent:.1f} s" for name, spent in report.times.items()))
+
+    def aside(self) -> AbstractContextManager[None]:
+        """While something else uses the terminal."""
+        return nullcontext()
 
     def line(self, text: str) -> None:
         print_message("\n".join(printable(part) for part in text.rstrip().split("\n")))

@@ -1,33 +1,18 @@
-"""Output of `srcli models`: the table of weights, and the progress of a download."""
+"""The tables of `srcli models`."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 from rich.table import Table
 from rich.text import Text
 
 from srcli.imaging.printable import format_bytes, printable
 from srcli.weights import care
 from srcli.weights.lock import Entry
-
-if TYPE_CHECKING:
-    from srcli.weights.pull import OnPulled
 
 KIND_TITLES = {
     "engine": "built in",
@@ -135,36 +120,3 @@ def _legend(states: Mapping[str, str], console: Console) -> Text:
         if state in states.values():
             legend.append_text(_mark(state, console)).append(f" {meaning}   ", style="dim")
     return legend
-
-
-@contextmanager
-def show_download_progress(total: int) -> Iterator[OnPulled]:
-    """Show a progress bar for each file and for all together, on terminals only; yields the function to report to."""
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
-        yield _Tally(progress, total).report
-
-
-class _Tally:
-    """Updates the progress bars of a download."""
-
-    def __init__(self, progress: Progress, total: int) -> None:
-        self.progress = progress
-        self.all = progress.add_task("all", total=total, visible=total > 0)
-        self.tasks: dict[str, TaskID] = {}
-        self.seen: dict[str, int] = {}
-
-    def report(self, path: str, here: int, size: int) -> None:
-        if path not in self.tasks:
-            self.tasks[path] = self.progress.add_task(printable(path)[-40:], total=size, completed=here)
-            self.seen[path] = here
-            return
-        self.progress.update(self.tasks[path], completed=here, visible=here < size)
-        self.progress.update(self.all, advance=here - self.seen[path])
-        self.seen[path] = here

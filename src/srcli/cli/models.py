@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from srcli.cli import complete
 from srcli.cli.boundary import write_line
+from srcli.cli.downloads import bring_weights
 from srcli.engines.choose import refuse_no_adapter
 from srcli.errors import InputError, WeightsError
 from srcli.files import expand_user, path_exists
@@ -20,11 +19,6 @@ from srcli.imaging.printable import format_bytes, format_count, printable
 from srcli.weights import care
 from srcli.weights.lock import AddedKind, Entry, find_entry
 from srcli.weights.store import ANY, Store, describe_licence
-
-if TYPE_CHECKING:
-    from srcli.weights.pull import PullPlan
-
-UNASKED = 1_000_000_000  # bytes that are fetched without asking
 
 models_app = typer.Typer(
     name="models", help="The weights: list, info, pull, verify, add, lock, remove.", no_args_is_help=True
@@ -114,21 +108,8 @@ def pull_models(
             for remote in planned.lacking:
                 print(f"{entry.name}\t{remote.path}\t{remote.size}")
         return
-    _confirm(sum(planned.bytes for _, planned in plans), yes)
-    _bring(store, plans)
+    bring_weights(store, plans, yes=yes)
     _say(f"{', '.join(names)}: here and as locked")
-
-
-def _confirm(size: int, yes: bool) -> None:
-    """Ask on a terminal before much is fetched."""
-    if size <= UNASKED or yes or not _on_a_terminal():
-        return
-    if not typer.confirm(f"Fetch {format_bytes(size)}?", err=True):
-        raise WeightsError("nothing was fetched: give --yes to fetch without being asked")
-
-
-def _on_a_terminal() -> bool:
-    return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def _good(store: Store, entry: Entry, parts: Sequence[str]) -> bool:
@@ -155,27 +136,6 @@ def _wanted(store: Store, names: Sequence[str], alone: bool) -> list[tuple[Entry
             every = () if () in (before, parts) else tuple(sorted({*before, *parts}))
             wanted[entry.name] = (entry, every)
     return [(entry, parts) for entry, parts in wanted.values() if entry.origin is not None]
-
-
-def _bring(store: Store, plans: Sequence[tuple[Entry, PullPlan]]) -> None:
-    from srcli.cli.model_table import show_download_progress
-    from srcli.weights.pull import check_pull_space
-
-    check_pull_space([planned for _, planned in plans], store.places.hub)
-    for entry, planned in plans:
-        if planned.lacking:
-            _say(
-                f"{entry.name}: {len(planned.lacking)} files, {format_bytes(planned.bytes)};"
-                f" licence: {describe_licence(entry)}"
-            )
-    if len(plans) > 1:
-        _say(f"{format_bytes(sum(planned.bytes for _, planned in plans))} in all")
-    said: list[str] = []  # messages are printed after the bars are gone
-    with show_download_progress(sum(planned.bytes for _, planned in plans)) as report:
-        for entry, planned in plans:
-            replace(store, report=report, tell=said.append).fetch(entry, planned)
-    for line in said:
-        _say(line)
 
 
 @models_app.command("info")

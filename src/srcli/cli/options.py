@@ -40,6 +40,7 @@ class CommandOptions:
     print0: bool = False
     quiet: bool = False
     verbose: bool = False
+    yes: bool = False
 
 
 @dataclass(frozen=True)
@@ -261,6 +262,7 @@ OPTIONS: Mapping[type, tuple[Option, ...]] = {
         Option("print0", "Output paths end with NUL, as xargs -0 wants."),
         Option("quiet", "Errors only.", alias="-q"),
         Option("verbose", "Where time went; tracebacks.", alias="-v"),
+        Option("yes", "Fetch more than 1 GB without asking.", alias="-y"),
     ),
     RunOptions: (
         Option("workers", "Processes on this machine."),

@@ -102,8 +102,25 @@ def _run(task: Task, values: Mapping[str, Any]) -> None:
 
             plan = list_run if command.dry_run else explain_run
             raise typer.Exit(plan(settings, command.as_json))
+        with listener.aside():
+            bring_lacking(settings, command)
         report = run_batch(settings, listener)
     raise typer.Exit(report.exit_code)
+
+
+def bring_lacking(settings: BatchSettings, command: CommandOptions) -> None:
+    """Fetch the weights that are not here, unless there is nothing to do or the run cannot begin."""
+    from srcli.batch.run import has_work
+    from srcli.cli.downloads import bring_weights
+    from srcli.engines.required import find_lacking
+    from srcli.weights.store import Store
+
+    choice = settings.factory.choice
+    store = Store(offline=choice.offline)
+    lacking = find_lacking(choice, store)
+    if lacking and has_work(settings):
+        plans = [(entry, store.plan(entry, parts)) for entry, parts in lacking]
+        bring_weights(store, plans, yes=command.yes, quiet=command.quiet)
 
 
 def confirm_folder(path: str | None) -> None:
