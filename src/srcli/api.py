@@ -21,7 +21,7 @@ from PIL import Image
 
 from srcli.engines.choose import settle_choice
 from srcli.errors import InputError
-from srcli.imaging.inpaint import inpaint_damage
+from srcli.imaging.inpaint import Marks, mark_damage
 from srcli.imaging.picture import Picture
 from srcli.imaging.prepare_output import SaveOptions
 from srcli.imaging.read import read_picture
@@ -38,6 +38,7 @@ from srcli.settings import (
     ModelChoice,
     Prompt,
     Quality,
+    Repair,
     Sampling,
     SchedulerName,
     TargetSize,
@@ -89,6 +90,10 @@ class PictureOptions(TypedDict, total=False):
     map: bool
     map_seeds: int
     saturation: float
+    find_scratches: bool
+    mask_threshold: float
+    mask_side: int
+    mask_limit: float
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,11 @@ class Result:
     def pixels(self) -> NDArray[np.uint8] | NDArray[np.uint16]:
         """(height, width, 3) in sRGB, with as many bits as the source."""
         return self.picture.pixels
+
+    @property
+    def mask(self) -> Marks | None:
+        """(height, width) of the source: 255 where scratches were found."""
+        return self.picture.damage
 
     @property
     def image(self) -> Image.Image:
@@ -193,10 +203,10 @@ class Pipeline:
         on_progress: ProgressCallback | None = None,
         **options: Unpack[PictureOptions],
     ) -> Result:
-        """Mend an old photograph. `mask` shows its damage, white on black."""
+        """Mend an old photograph. `mask` shows its damage, white on black; with `find_scratches` it is looked for."""
         picture = read_source(image)
         if mask is not None:
-            picture = inpaint_damage(picture, read_source(mask))
+            picture = mark_damage(picture, read_source(mask))
         return self._run(RESTORE, picture, on_progress, options)
 
     def colorize(
@@ -223,6 +233,7 @@ class Pipeline:
         guided = picture.strokes is not None or picture.reference is not None
         job = replace(make_job(task, options), guided=guided)
         pipeline = self._load(job)
+        picture = pipeline.repair(picture, job)
         follow = on_progress or (lambda stage, done, total: None)
         made = pipeline.run(picture, job, follow)
         if not job.mapped:
@@ -239,7 +250,8 @@ class Pipeline:
             self._choices[key] = settle_choice(self._models, self._device, job)
         if self._loaded is None or self._loaded.choice != self._choices[key]:
             self._loaded = None  # both together may not fit into memory
-            self._loaded = EnginePipeline.load(self._choices[key], self._device)
+            self._loaded = EnginePipeline.load(self._choices[key], self._device, repair=job.repair)
+        self._loaded = self._loaded.with_finder(job.repair, self._device)
         return self._loaded
 
 
@@ -265,7 +277,8 @@ def make_job(task: Task, options: Mapping[str, Any]) -> Job:
     )
     size, sampling = TargetSize(**pick(TargetSize)), Sampling(**pick(Sampling))
     rest = {name: options[name] for name in ("seed", "consistent", "saturation", "map_seeds") if name in options}
-    return Job(task=task, size=size, sampling=sampling, prompt=prompt, mapped=bool(options.get("map")), **rest)
+    parts: dict[str, Any] = {"size": size, "sampling": sampling, "prompt": prompt, "repair": Repair(**pick(Repair))}
+    return Job(task=task, mapped=bool(options.get("map")), **parts, **rest)
 
 
 def read_source(image: PictureSource) -> Picture:

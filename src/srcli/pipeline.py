@@ -28,6 +28,8 @@ from srcli.imaging.picture import Picture, PixelArray
 from srcli.imaging.recolor import recolor
 from srcli.imaging.resize import resize_array
 from srcli.imaging.spill import allocate_array, evict_pages
+from srcli.repair.find_damage import DamageFinder, load_finder
+from srcli.repair.repair_picture import repair_picture
 from srcli.sampling import colorfix
 from srcli.sampling.blocks import Block, cut_blocks
 from srcli.sampling.consistency import VISIBLE, make_consistent
@@ -36,11 +38,13 @@ from srcli.sampling.noise import NoiseField
 from srcli.sampling.sampler import Tiled, run_sampler
 from srcli.sampling.tiling import Tile, gaussian_weight
 from srcli.sampling.unfinished import BlockProgress, OnProgress, ResumeState, find_resume_folder, hash_picture
-from srcli.settings import DeviceChoice, ModelChoice
+from srcli.settings import DeviceChoice, ModelChoice, Repair
 from srcli.tasks import Job
 
 if TYPE_CHECKING:
     from srcli.engines.latent.preview import Preview
+
+NO_REPAIR = Repair()
 
 log = logging.getLogger(__name__)
 
@@ -57,18 +61,32 @@ class EnginePipeline:
     device: Device
     choice: ModelChoice = ModelChoice()
     preview: Preview | None = None
+    finder: DamageFinder | None = None
 
     @classmethod
-    def load(cls, choice: ModelChoice, device: DeviceChoice, preview: Path | None = None) -> EnginePipeline:
-        # Before the engine, which takes minutes: what a preview lacks is said at once.
+    def load(
+        cls, choice: ModelChoice, device: DeviceChoice, preview: Path | None = None, repair: Repair = NO_REPAIR
+    ) -> EnginePipeline:
+        # Before the engine, which takes minutes: what a preview or the search for scratches lacks is said at once.
         shown = load_preview(preview, choice, device) if preview else None
+        finder = load_finder(repair, choice, device) if repair.find_scratches else None
         where, engine = load_engine(choice, device)
-        return cls(engine, where, choice, shown)
+        return cls(engine, where, choice, shown, finder)
 
     @cached_property
     def oom_fallback(self) -> OomFallback:
         """Down which memory's shortage leads; what did not fit for one picture is not tried for the next."""
         return OomFallback(self.engine.supported_savings)
+
+    def with_finder(self, repair: Repair, device: DeviceChoice) -> EnginePipeline:
+        """Able to look for scratches, where that is asked for."""
+        if self.finder is not None or not repair.find_scratches:
+            return self
+        return replace(self, finder=load_finder(repair, self.choice, device))
+
+    def repair(self, picture: Picture, job: Job) -> Picture:
+        """The picture with its damage mended, which is what `run`, `made` and `unfinished` are about."""
+        return repair_picture(picture, job.repair, self.finder)
 
     def unfinished(self, picture: Picture, job: Job) -> ResumeState:
         """Where a run keeps what it has done of this picture, and finds what another one did that was ended."""
@@ -131,6 +149,7 @@ class EnginePipeline:
             "prompt": job.prompt.text,
             **({"consistent": True} if job.consistent else {}),
             **({"saturation": job.saturation} if job.task.keep_luma else {}),
+            **({"repaired": dict(picture.repairs)} if picture.repairs else {}),
             **({"guided by": guides} if (guides := _guides(picture)) else {}),
             "device": self.device.torch.type,
             **({"thrift": asdict(self.oom_fallback.savings)} if self.oom_fallback.savings != MemorySavings() else {}),

@@ -107,6 +107,27 @@ class Sampling:
         return {f.name: v for f in fields(self) if f.name != "quality" and (v := getattr(self, f.name)) is not None}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repair:
+    """What is mended in a picture before an engine gets it."""
+
+    find_scratches: bool = False
+    mask_model: str = "scratch-detector"  # in weights.lock, or a file
+    mask_threshold: float = 0.4  # probability from which a place is taken for damaged
+    mask_side: int = 256  # pixels of the short side that the detector is shown
+    mask_limit: float = 25.0  # percent of the picture: where more was found, nothing is filled
+
+    def __post_init__(self) -> None:
+        _within("mask_threshold", self.mask_threshold, 0.01, 0.99)
+        _within("mask_side", self.mask_side, 64, 1024)
+        _within("mask_limit", self.mask_limit, 0, 100)
+        if self.mask_side % 16:
+            raise InputError(f"`mask_side` {self.mask_side} is no multiple of 16: try 256, or 512 for thin scratches")
+        for f in fields(self):
+            if f.name.startswith("mask_") and getattr(self, f.name) != f.default and not self.find_scratches:
+                raise InputError(f"`{f.name}` goes with `mask` auto: give both")
+
+
 # The options that mean nothing to some engines: the field of each, and its parameter.
 ENGINE_OPTIONS: Mapping[str, str] = MappingProxyType(
     {

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from srcli.errors import InputError
-from srcli.settings import MAX_MAP_SEEDS, MAX_SATURATION, MAX_SEED, SEED, ColorFix, Prompt, Sampling, TargetSize
+from srcli.settings import MAX_MAP_SEEDS, MAX_SATURATION, MAX_SEED, SEED, ColorFix, Prompt, Repair, Sampling, TargetSize
 
 CLEAN_PROMPT = "clean, high-resolution, 8k"
 NEGATIVE_PROMPT = "blurry, dotted, noise, raster lines, unclear, lowres, over-smoothed"
@@ -66,6 +66,7 @@ class Job:
     size: TargetSize = TargetSize()
     sampling: Sampling = Sampling()
     prompt: Prompt = Prompt()
+    repair: Repair = Repair()
     seed: int = SEED
     consistent: bool = False  # the result, reduced again, is the input
     saturation: float = 1.0  # of the colour that is given, times

@@ -16,6 +16,7 @@ from srcli.batch.run import run_batch
 from srcli.batch.settings import BatchSettings, InputOptions, OutputOptions, PipelineFactory, RunOptions
 from srcli.engines.calibration import OtherVersions, vary_seed
 from srcli.imaging.picture import Picture
+from srcli.repair.repair_picture import repair_picture
 from srcli.settings import DeviceChoice, ModelChoice, TargetSize
 from srcli.tasks import UPSCALE, Job
 
@@ -36,6 +37,9 @@ class Repeat:
 
     def other_versions(self, job: Job) -> OtherVersions:
         return vary_seed(job)
+
+    def repair(self, picture: Picture, job: Job) -> Picture:
+        return repair_picture(picture, job.repair, None)
 
     def run(self, picture: Picture, job: Job, on_progress, kept: None) -> Picture:
         self.before(picture)

@@ -16,7 +16,7 @@ from srcli.batch.settings import InputOptions, RunOptions
 from srcli.cli import app
 from srcli.cli.options import OPTIONS, choices
 from srcli.engines.registry import all_engines, engines_for
-from srcli.settings import Sampling
+from srcli.settings import Repair, Sampling
 from srcli.tasks import TASKS, Job
 
 ROOT = Path(__file__).parents[2]
@@ -26,7 +26,8 @@ OTHERS = ("doctor", "report", "evaluate", "degrade", "compare", "models list", "
 # Fields that are no options: the inputs are arguments, a job is put together, and the rest is internal.
 NOT_OFFERED = {
     InputOptions: {"inputs"},
-    Job: {"task", "size", "sampling", "prompt", "guided", "mapped"},
+    Job: {"task", "size", "sampling", "prompt", "repair", "guided", "mapped"},
+    Repair: {"find_scratches"},
     Sampling: {"tiny_vae"},
     RunOptions: {"ahead"},
 }

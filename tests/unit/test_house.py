@@ -27,6 +27,7 @@ ROOMS = (
     "api",
     "uncertainty",
     "pipeline",
+    "repair",
     "train",
     "degrade",
     "engines",

@@ -94,7 +94,8 @@ class _Run:
         self.stop, self.tally, self.recipe = stop, Tally(), settings.recipe()
         self.readers = ReaderPool(settings.input, settings.run.timeout)
         stack.callback(self.readers.close)
-        self.writer, self.previous = ResultWriter(settings.output, settings.job), PreviousRuns()
+        self.writer = ResultWriter(settings.output, settings.job, self.readers.provenance)
+        self.previous = PreviousRuns()
         self.maps = MapNamer.from_settings(settings)
         self.journal: JournalWriter | None = None
 

@@ -15,8 +15,8 @@ from srcli import __version__
 from srcli.errors import InputError
 from srcli.files import hash_file, is_dir, is_file, path_exists, same_file
 from srcli.messages import forward_messages
-from srcli.settings import MAX_PIXELS, DeviceChoice, Frames, ModelChoice, refuse_unknown
-from srcli.tasks import Job
+from srcli.settings import AUTO, MAX_PIXELS, DeviceChoice, Frames, ModelChoice, Repair, refuse_unknown
+from srcli.tasks import TASKS, Job
 
 if TYPE_CHECKING:
     from srcli.imaging.prepare_output import SaveOptions
@@ -27,6 +27,7 @@ LOCAL = "local"
 CAPTION_KINDS = ("captioner", "classifier", "detector")  # weights that describe a picture for its prompt
 LONGEST = 31_536_000  # largest --timeout in seconds that timers accept
 SIDE_ROLES = ("mask", "hint", "reference")
+MASK_ENDINGS = ("_mask", *(f"_{task.done}_mask" for task in TASKS.values() if task.done != "x"))
 OnExists = Literal["fail", "skip", "rename", "overwrite"]
 PREVIEWS = (".png", ".jpg", ".jpeg", ".webp")  # formats that any viewer shows and that hold our metadata
 
@@ -58,7 +59,7 @@ class InputOptions:
     max_pixels: int = MAX_PIXELS
     frames: Frames = "refuse"
     allow_truncated: bool = False
-    mask: str | None = None  # a picture that marks damage in white, or a folder of such
+    mask: str | None = None  # a picture that marks damage in white, or a folder of such; "auto": it is looked for
     hint: str | None = None  # a picture with coloured strokes, or a folder of such
     reference: str | None = None  # a picture whose colours are wanted, or a folder of such
 
@@ -67,26 +68,33 @@ class InputOptions:
             raise InputError("no picture named: give files, folders, - for stdin, or --from FILE")
         if self.inputs.count(STDIO) + (self.listed == STDIO) > 1:
             raise InputError("stdin was named twice: it can be read once")
-        for role in SIDE_ROLES:
-            self._check_side(role)
+        for role, named in self.named_sides().items():
+            self._check_side(role, named)
         if self.max_pixels < 1:
             raise InputError(f"--max-pixels {self.max_pixels} is out of range: give a positive number")
         refuse_unknown("frames", self.frames, Frames)
 
-    def _check_side(self, role: str) -> None:
-        named = getattr(self, role)
-        if named is not None and not path_exists(Path(named)):
+    def _check_side(self, role: str, named: Path) -> None:
+        if not path_exists(named):
             raise InputError(f"no such {role} {named}: give --{role} a picture, or a folder of pictures")
-        if named is not None and any(same_file(Path(named), Path(name)) for name in self.inputs):
+        if any(same_file(named, Path(name)) for name in self.inputs):
             raise InputError(f"the {role} {named} is itself an input: keep {role}s in a folder of their own")
+
+    @property
+    def finds_mask(self) -> bool:
+        """Whether damage is to be looked for. A file of that name is ./auto."""
+        return self.mask == AUTO
 
     def named_sides(self) -> dict[str, Path]:
         """By role, the pictures and folders that were given beside the inputs."""
-        return {role: Path(named) for role in SIDE_ROLES if (named := getattr(self, role)) is not None}
+        named = {role: getattr(self, role) for role in SIDE_ROLES if not (role == "mask" and self.finds_mask)}
+        return {role: Path(name) for role, name in named.items() if name is not None}
 
     def sides_for(self, path: Path, root: Path) -> SidePictures:
-        """Those of a picture: the single one, or NAME.png at the same place in the folder, or none."""
-        return SidePictures(**{role: _side_for(named, path, root) for role, named in self.named_sides().items()})
+        """Those of a picture: the single one, or NAME.png at the same place in the folder, or none. Masks may be called
+        as `--mask auto` calls those of results."""
+        named, endings = self.named_sides(), {"mask": ("", *MASK_ENDINGS)}
+        return SidePictures(**{role: _side_for(named[role], path, root, endings.get(role, ("",))) for role in named})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,6 +163,7 @@ class PipelineFactory:
 
     choice: ModelChoice
     device: DeviceChoice
+    repair: Repair = Repair()
 
     def load(self, tell: Callable[[str], None], preview: Path | None = None) -> EnginePipeline:
         from srcli.engines.runtime.device import choose_device, prepare_process
@@ -165,7 +174,7 @@ class PipelineFactory:
         if self.choice.offline:
             go_offline()
         prepare_process(choose_device(self.device), self.device.threads)
-        return EnginePipeline.load(self.choice, self.device, preview)
+        return EnginePipeline.load(self.choice, self.device, preview, self.repair)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +197,12 @@ class BatchSettings:
 
     @property
     def lock(self) -> str:
-        return lock_digest(self.factory.choice)
+        return lock_digest(self.factory.choice, self.detectors)
+
+    @property
+    def detectors(self) -> tuple[str, ...]:
+        """The weights that look for damage, if any do."""
+        return (self.job.repair.mask_model,) if self.job.repair.find_scratches else ()
 
     def result_settings(self) -> dict[str, object]:
         """All settings that affect the bytes of a result, besides its input and the pictures beside it."""
@@ -197,7 +211,7 @@ class BatchSettings:
             "job": asdict(self.job),
             "device": [self.factory.device.device, self.factory.device.dtype, self.factory.device.memory],
             "models": asdict(self.factory.choice) | {"offline": None},
-            "files": [stamp for path in _local(self.factory.choice) for stamp in _stamps(path)],
+            "files": [stamp for path in _local(self.factory.choice, self.detectors) for stamp in _stamps(path)],
             "lock": self.lock,
             "form": [
                 self.output.format,
@@ -214,9 +228,10 @@ class BatchSettings:
         return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _side_for(named: Path, path: Path, root: Path) -> Path | None:
-    side = named / path.parent.relative_to(root) / f"{path.stem}.png" if is_dir(named) else named
-    return side if is_file(side) and not same_file(side, path) else None
+def _side_for(named: Path, path: Path, root: Path, endings: tuple[str, ...]) -> Path | None:
+    folder = named / path.parent.relative_to(root) if is_dir(named) else None
+    sides = [folder / f"{path.stem}{ending}.png" for ending in endings] if folder else [named]
+    return next((side for side in sides if is_file(side) and not same_file(side, path)), None)
 
 
 def recipe_of_picture(recipe: str, sides: SidePictures, frame: int = 0) -> str:
@@ -232,8 +247,8 @@ def recipe_of_picture(recipe: str, sides: SidePictures, frame: int = 0) -> str:
     return recipe
 
 
-def lock_digest(choice: ModelChoice) -> str:
-    """Of all entries that may be opened for this choice. What a pull merely learned about one changes no picture."""
+def lock_digest(choice: ModelChoice, more: tuple[str, ...] = ()) -> str:
+    """Of `more` and all entries that may be opened for this choice. What a pull merely learned changes no picture."""
     from srcli.engines.registry import entries_of
     from srcli.weights.lock import HUB_NAME, read_lock
     from srcli.weights.overlay import read_overlay
@@ -243,7 +258,7 @@ def lock_digest(choice: ModelChoice) -> str:
     own = read_overlay(find_places().overlay)
     given = {name: entry for name, entry in own.items() if not entry.learned and not HUB_NAME.fullmatch(name)}
     lock = read_lock(packaged_lock()) | given
-    named = {choice.base, choice.adapter, *(lora.source for lora in choice.loras)}
+    named = {choice.base, choice.adapter, *(lora.source for lora in choice.loras), *more}
     opened = entries_of(choice)
     unasked = [e.name for e in lock.values() if e.name in opened or e.kind in CAPTION_KINDS]
     queue, used = [*unasked, *(name for name in named if name)], set[str]()
@@ -254,8 +269,8 @@ def lock_digest(choice: ModelChoice) -> str:
     return hashlib.sha256(repr([lock[name] for name in sorted(used)]).encode()).hexdigest()
 
 
-def _local(choice: ModelChoice) -> list[Path]:
-    names = [choice.base, choice.adapter, *(lora.source for lora in choice.loras)]
+def _local(choice: ModelChoice, more: tuple[str, ...]) -> list[Path]:
+    names = [choice.base, choice.adapter, *(lora.source for lora in choice.loras), *more]
     return [path for name in names if name and path_exists(path := Path(name))]
 
 

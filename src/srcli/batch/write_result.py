@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from srcli.batch.planning.plan import Item
 from srcli.batch.report import DONE, Outcome
@@ -17,6 +19,7 @@ from srcli.errors import InputError, MachineError, PictureError
 from srcli.files import create_folder, path_exists, path_or_link_exists
 from srcli.imaging.format_base import Format
 from srcli.imaging.formats import FORMATS, check_format_limits, format_of_name, parse_format, usual_suffix
+from srcli.imaging.mask_file import describe_found, encode_mask, mask_of_result, write_mask
 from srcli.imaging.picture import Picture
 from srcli.imaging.printable import printable
 from srcli.imaging.write import write_picture
@@ -32,6 +35,7 @@ class ResultWriter:
 
     output: OutputOptions
     job: Job
+    read_provenance: Callable[[Path], dict[str, Any] | None]
 
     def check(self, item: Item, picture: Picture) -> None:
         """Raise PictureError for a result that the target format cannot hold, before it is computed."""
@@ -47,18 +51,20 @@ class ResultWriter:
         began = time.perf_counter()
         target = item.target
         kind = self._format(target, made.picture).name
+        if target != Path(STDIO):
+            self._clear(item)
+        made, mask_notes = self._write_mask(target, made)
         how = made.how | {"key": key}
         self._write_map(item, made)
         if target == Path(STDIO):
             notes = write_picture(made.picture, sys.stdout.buffer, format=kind, saving=self.output.saving, made=how)
         else:
-            self._clear(item)
             notes = write_picture(
                 made.picture, target, format=kind, saving=self.output.saving, made=how, on_whole=on_whole
             )
         seconds = made.seconds + time.perf_counter() - began
         size = (made.picture.width, made.picture.height)
-        notes = (*made.picture.notes, *notes)
+        notes = (*made.picture.notes, *mask_notes, *notes)
         return Outcome(item.path, DONE, target, seconds=seconds, size=size, notes=notes, frame=item.found.frame)
 
     def _write_map(self, item: Item, made: ComputedPicture) -> None:
@@ -68,6 +74,20 @@ class ResultWriter:
         _make_folder(item.map.parent, "--map")
         how = {name: value for name, value in made.how.items() if name in MAP_FACTS} | {"is_map": True}
         write_picture(made.map.as_picture(), item.map, made=how)
+
+    def _write_mask(self, target: Path, made: ComputedPicture) -> tuple[ComputedPicture, tuple[str, ...]]:
+        """Write marks that were found, before the result, whose provenance names them; and what is said of them."""
+        facts = made.picture.repairs.get("damage")
+        if not self.job.repair.find_scratches or not isinstance(facts, dict):
+            return made, ()
+        path = None
+        if made.picture.damage is not None and target != Path(STDIO):
+            before = self.read_provenance(target) if path_exists(target) else None
+            content = encode_mask(made.picture.damage, made.how)
+            path = write_mask(target, content, mask_of_result(before))
+            facts = facts | {"file": printable(path.name), "sha256": hashlib.sha256(content).hexdigest()}
+            made = replace(made, how=made.how | {"repaired": dict(made.picture.repairs) | {"damage": facts}})
+        return made, (describe_found(facts, path),)
 
     def _clear(self, item: Item) -> None:
         _make_folder(item.target.parent, "-o")

@@ -23,6 +23,7 @@ KIND_TITLES = {
     "captioner": "captions and labels",
     "classifier": "captions and labels",
     "detector": "captions and labels",
+    "damage": "finding damage",
     "preview": "previews",
     "metric": "metrics",
 }

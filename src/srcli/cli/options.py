@@ -17,7 +17,17 @@ import typer
 from srcli.batch.settings import InputOptions, OutputOptions, RunOptions
 from srcli.cli import complete
 from srcli.errors import InputError
-from srcli.settings import MAP_SEEDS, DeviceChoice, LoraChoice, ModelChoice, Prompt, Sampling, TargetSize, size_in_bytes
+from srcli.settings import (
+    MAP_SEEDS,
+    DeviceChoice,
+    LoraChoice,
+    ModelChoice,
+    Prompt,
+    Repair,
+    Sampling,
+    TargetSize,
+    size_in_bytes,
+)
 from srcli.target_sizes import parse_fit
 from srcli.tasks import TASKS, Job
 
@@ -96,6 +106,7 @@ TOPICS: Mapping[type, str] = {
     Prompt: "Prompt",
     Sampling: "Picture",
     Job: "Picture",
+    Repair: "Repair",
     DeviceChoice: "Machine",
     RunOptions: "Run",
     CommandOptions: "Run",
@@ -137,7 +148,7 @@ OPTIONS: Mapping[type, tuple[Option, ...]] = {
         Option("allow_truncated", "Take what there is of a cut file."),
         Option(
             "mask",
-            "The damage, painted white on black; or a folder of such.",
+            "The damage, painted white on black; a folder of such; or auto: it is looked for.",
             value="PATH",
             common=("restore-old-photo",),
         ),
@@ -236,6 +247,12 @@ OPTIONS: Mapping[type, tuple[Option, ...]] = {
         Option("map_seeds", "Results that the map compares.", default=str(MAP_SEEDS)),
         Option("consistent", "Reduced again, the result is the input.", tasks=("upscale",)),
         Option("saturation", "Times stronger colour; 0 is grey.", tasks=COLOR_TASKS),
+    ),
+    Repair: (
+        Option("mask_limit", "With --mask auto: percent of the picture that may be filled unseen."),
+        Option("mask_threshold", "With --mask auto: from which probability on, 0.01 to 0.99."),
+        Option("mask_side", "With --mask auto: short side that the detector sees; 512 for thin scratches."),
+        Option("mask_model", "With --mask auto: the detector's weights, NAME or FILE.", value="NAME"),
     ),
     DeviceChoice: (
         Option("device", "auto, cpu, cuda[:N] or mps.", value="NAME", names=complete.complete_devices),

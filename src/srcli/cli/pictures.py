@@ -25,7 +25,7 @@ from srcli.cli.options import CommandOptions, collect, signature
 from srcli.errors import InputError
 from srcli.files import path_exists
 from srcli.imaging.printable import printable
-from srcli.settings import DeviceChoice, ModelChoice, Prompt, Sampling, TargetSize
+from srcli.settings import DeviceChoice, ModelChoice, Prompt, Repair, Sampling, TargetSize
 from srcli.tasks import COLORIZE, RESTORE, STYLIZE, UPSCALE, Job, Task
 
 # What a command takes besides the options of its settings.
@@ -81,8 +81,10 @@ def _run(task: Task, values: Mapping[str, Any]) -> None:
     prompt = collect(Prompt, values, text=_prompt(command.prompt_file, values["prompt"]))
     size, sampling = collect(TargetSize, values), collect(Sampling, values)
     guided = bool(input_options.hint or input_options.reference)
+    repair = collect(Repair, values, find_scratches=input_options.finds_mask)
+    parts = {"size": size, "sampling": sampling, "prompt": prompt, "repair": repair}
     more = {"guided": guided, "mapped": output_options.map is not None}
-    job = collect(Job, values, task=task, size=size, sampling=sampling, prompt=prompt, **more)
+    job = collect(Job, values, task=task, **parts, **more)
     wish, device = collect(ModelChoice, values), collect(DeviceChoice, values)
     # What only a run needs is loaded by a run: help and usage errors answer at once.
     from srcli.cli.console import choose_listener
@@ -96,7 +98,9 @@ def _run(task: Task, values: Mapping[str, Any]) -> None:
 
         planning = command.explain or command.dry_run
         choice = settle_choice(wish, device, job, output_options, only_here=not planning)
-        settings = BatchSettings(input_options, output_options, run_options, job, PipelineFactory(choice, device))
+        settings = BatchSettings(
+            input_options, output_options, run_options, job, PipelineFactory(choice, device, repair)
+        )
         if planning:
             from srcli.cli.explain import explain_run, list_run
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
@@ -14,8 +14,9 @@ from srcli.errors import InputError, PictureError
 from srcli.evaluate.pairs import ResultPair, find_partner, index_pictures
 from srcli.evaluate.run import Evaluation, EvaluationRequest, Method, Row, measure_pair, name_methods
 from srcli.evaluate.tables import difference_table, format_title, format_value, protocol_lines, summary_table
-from srcli.files import is_dir, make_folder, path_exists, same_file
+from srcli.files import is_dir, is_file, make_folder, path_exists, same_file
 from srcli.imaging.formats import format_of_name
+from srcli.imaging.mask_file import MASK_ENDING, name_mask
 from srcli.imaging.picture import Picture
 from srcli.imaging.printable import printable
 from srcli.imaging.resize import pillow_to_array
@@ -153,6 +154,7 @@ def match_names(names: Sequence[str], pictures: dict[str, Path]) -> dict[str, Pa
 def _compare_motif(motif: Motif, names: list[str], wanted: Comparison, done: Gathered, tell: Tell) -> None:
     layers = [read_layer(path, name, wanted.max_pixels) for path, name in zip(motif.paths, names, strict=True)]
     check_shapes(layers)
+    masks = list(_read_masks(motif, layers[0], wanted.max_pixels, tell))
     rows = _measure(motif, wanted, tell)
     if wanted.page is not None:
         target = wanted.page / f"{motif.name}.html" if wanted.is_of_folders else wanted.page
@@ -160,7 +162,7 @@ def _compare_motif(motif: Motif, names: list[str], wanted: Comparison, done: Gat
         make_folder(target.parent)
         maps = _read_maps(motif, layers, wanted)
         tables = _motif_tables(rows, names, wanted.metrics)
-        write_page(target, _page_title(motif, names, wanted), [*layers, *maps], tables)
+        write_page(target, _page_title(motif, names, wanted), [*layers, *maps, *masks], tables)
         done.written.append(target)
         done.items.append(_index_item(motif, layers[0], rows, wanted))
     if wanted.sheet is not None:
@@ -174,6 +176,17 @@ def _read_maps(motif: Motif, layers: list[Layer], wanted: Comparison) -> list[La
     results = zip(motif.paths, layers, strict=True)
     found = (read_map_of(path, layer, wanted.max_pixels) for path, layer in results)
     return [layer for layer in found if layer is not None]
+
+
+def _read_masks(motif: Motif, first: Layer, max_pixels: int, tell: Tell) -> Iterator[Layer]:
+    """The masks that `--mask auto` wrote beside these pictures."""
+    for path in filter(is_file, map(name_mask, motif.paths)):
+        try:
+            mask = read_layer(path, f"mask of {path.stem.removesuffix(MASK_ENDING)}", max_pixels)
+            check_shapes([first, mask])
+            yield mask
+        except PictureError as error:
+            tell(f"the mask is left out: {error}")
 
 
 def refuse_existing(target: Path, overwrite: bool) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from srcli.batch.planning.inputs import is_picture
 from srcli.errors import InputError
 from srcli.files import is_dir, path_exists, same_file
+from srcli.imaging.mask_file import MASK_ENDING
 from srcli.imaging.printable import printable
 
 _ADDED = re.compile(r"[-_. ].*|x\d.*")  # what programs put after a name: baby_x4, 0801x4, img_001_SRF_4_LR
@@ -32,7 +33,7 @@ def index_pictures(place: Path) -> dict[str, Path]:
     if not is_dir(place):
         return {place.stem: place}
     found: dict[str, Path] = {}
-    for path in sorted(_walk(place)):
+    for path in _without_masks(sorted(_walk(place))):
         name = path.relative_to(place).with_suffix("").as_posix()
         if name in found:
             raise InputError(f"{printable(found[name])} and {printable(path)} have one name: keep one of them")
@@ -47,6 +48,18 @@ def _walk(folder: Path) -> Iterator[Path]:
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
         if not hidden and not is_dir(path) and is_picture(path):
             yield path
+
+
+def _without_masks(paths: list[Path]) -> Iterator[Path]:
+    """All but the masks that lie beside their pictures."""
+    stems = {path.with_suffix("") for path in paths}
+    return (path for path in paths if (found := find_masked(path)) is None or found not in stems)
+
+
+def find_masked(path: Path) -> Path | None:
+    """The picture, without its extension, that a file is the mask of, by its name."""
+    stem = path.stem.removesuffix(MASK_ENDING)
+    return None if stem == path.stem else path.with_name(stem)
 
 
 def find_partner(name: str, candidates: Collection[str]) -> str | None:

@@ -36,6 +36,8 @@ class Picture:
     alpha: PixelArray | None = None  # (H, W)
     grey: bool = False  # the source had no colour
     profile: IccProfile | None = None  # the source's colour space, to go back to
+    damage: NDArray[np.uint8] | None = None  # (H, W): 255 where it is damaged, 0 elsewhere
+    repairs: Mapping[str, object] = field(default_factory=dict)  # what was mended before an engine got it
     strokes: NDArray[np.uint8] | None = None  # (h, w, 4) on a small grid: colours that were drawn on it, and where
     reference: NDArray[np.uint8] | None = None  # (h, w, 3): a small picture whose colours it shall have
     gamut: NDArray[np.uint16] | None = None  # what sRGB could not hold, in the source's size: `srcli.imaging.icc.lost`

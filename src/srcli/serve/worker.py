@@ -14,6 +14,7 @@ from srcli.batch.reading.reader import PictureReader
 from srcli.batch.settings import InputOptions, SidePictures
 from srcli.compare.run import Comparison, build_comparison
 from srcli.errors import MachineError, SrcliError
+from srcli.imaging.mask_file import encode_mask, write_mask
 from srcli.imaging.picture import Picture
 from srcli.serve.jobs import JOB_CANCELLED, JOB_DONE, JOB_FAILED, MASK_FILE, SOURCE_FILE, JobRecord, JobStore
 from srcli.serve.naming import name_result
@@ -78,6 +79,8 @@ class JobWorker:
         self._check(job)
         name = name_result(job, picture)
         target = self._store.place(job) / "result" / name
+        if result.mask is not None:
+            write_mask(target, encode_mask(result.mask, result.provenance), None)
         result.save(target)
         sizes = sizes | {"result": (result.picture.width, result.picture.height)}
         self._store.update(job.id, keep=True, status=JOB_DONE, stage="", progress=1.0, result=name, sizes=sizes)

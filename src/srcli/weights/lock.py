@@ -12,7 +12,9 @@ from srcli.errors import WeightsError
 from srcli.files import read_regular
 
 SCHEMA = 1
-ENTRY_KINDS = ("adapter", "base", "captioner", "classifier", "detector", "engine", "lora", "metric", "preview", "vae")
+ENTRY_KINDS = (
+    *("adapter", "base", "captioner", "classifier", "damage", "detector", "engine", "lora", "metric", "preview", "vae"),
+)
 AddedKind = Literal["base", "adapter", "lora", "vae", "captioner", "classifier", "detector"]  # by users
 ENTRY_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")

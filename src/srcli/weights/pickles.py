@@ -19,7 +19,7 @@ from srcli.weights.one_step import flatten_adapter, published_kind
 
 FIXED = (2, 10)
 TIED_FACTOR = 2  # tied weights appear twice, so tensors may take up to twice the bytes of their file
-WRAPPERS = ("state_dict", "params")  # under which training programs (Lightning, BasicSR) put the weights
+WRAPPERS = ("state_dict", "params", "model_state")  # under which training programs put the weights
 INERT = ("pytorch_lightning", "lightning", "lightning_fabric", "omegaconf", "numpy")
 
 

@@ -10,10 +10,16 @@ from PIL import Image
 from srcli.batch.reading.reader import PictureReader
 from srcli.batch.settings import InputOptions
 from srcli.errors import InputError, PictureError
-from srcli.imaging.inpaint import GROWN, inpaint_damage
+from srcli.imaging.inpaint import GROWTH, mark_damage
 from srcli.imaging.picture import Picture
+from srcli.repair.repair_picture import repair_picture
+from srcli.settings import Repair
 
 SIDE = 64
+
+
+def inpaint_damage(picture: Picture, mask: Picture) -> Picture:
+    return repair_picture(mark_damage(picture, mask), Repair(), None)
 
 
 def slope(dtype: type = np.uint8) -> np.ndarray:
@@ -38,7 +44,7 @@ def test_what_is_marked_is_filled_and_nothing_else_touched(dtype: type) -> None:
     assert result.dtype == dtype
     assert np.abs(result.astype(float) - whole)[marked].max() < 0.03 * np.iinfo(dtype).max
     far = np.ones((SIDE, SIDE), bool)
-    far[10 - GROWN : 50 + GROWN, 30 - GROWN : 33 + GROWN] = False
+    far[10 - GROWTH : 50 + GROWTH, 30 - GROWTH : 33 + GROWTH] = False
     assert np.array_equal(result[far], whole[far])
 
 
@@ -79,10 +85,11 @@ def test_the_reader_mends_by_a_file_and_by_a_folder(tmp_path: Path) -> None:
         reader = PictureReader(source)
         try:
             path = tmp_path / f"{name}.tif"
-            pixels = reader.read(path, sides=source.sides_for(path, tmp_path)).pixels
+            picture = reader.read(path, sides=source.sides_for(path, tmp_path))
         finally:
             reader.close()
-        assert (pixels[30, 31] < 250).all() == changed
+        assert (picture.damage is not None) == changed
+        assert (repair_picture(picture, Repair(), None).pixels[30, 31] < 250).all() == changed
 
 
 def _single(options: InputOptions, masks: Path) -> InputOptions:

@@ -12,7 +12,7 @@ from srcli.batch.group_signals import ignore_group_signals
 from srcli.batch.reading.protocol import ReadRequest, Refusal, receive_message, send_message
 from srcli.batch.settings import InputOptions
 from srcli.errors import SrcliError
-from srcli.imaging.inpaint import inpaint_damage
+from srcli.imaging.inpaint import mark_damage
 from srcli.imaging.picture import Picture
 from srcli.imaging.printable import printable
 from srcli.imaging.provenance import read_provenance
@@ -58,11 +58,11 @@ def _answer(request: ReadRequest) -> object:
         )
 
 
-WITH_SIDE = {"mask": inpaint_damage, "hint": add_strokes, "reference": add_reference}
+WITH_SIDE = {"mask": mark_damage, "hint": add_strokes, "reference": add_reference}
 
 
 def _picture(request: ReadRequest) -> Picture:
-    """Read the picture, fill in the damage that its mask marks, and add what leads its colour."""
+    """Read the picture, mark the damage that its mask shows, and add what leads its colour."""
     picture = _read(request.path if request.data is None else request.data, request.input, request.frame)
     for role, path in request.sides.given().items():
         picture = WITH_SIDE[role](picture, _read(path, request.input))

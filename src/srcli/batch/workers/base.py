@@ -76,6 +76,7 @@ def compute_picture(pipeline: EnginePipeline, picture: Picture, job: Job, on_ste
     """Run the pipeline on one picture. Raises RunFailed for a setting that the engine refuses."""
     began = time.perf_counter()
     try:
+        picture = pipeline.repair(picture, job)
         kept = pipeline.unfinished(picture, job)
         result = pipeline.run(picture, job, on_step, kept)
         found = _find_map(pipeline, picture, job, result, on_step)

@@ -1,0 +1,79 @@
+"""The file of marks that were found: NAME_mask.png beside a result, to be looked at, edited and given back."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator, Mapping
+from itertools import chain, count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from srcli.errors import MachineError
+from srcli.files import hash_file, is_regular, path_or_link_exists, replace_file
+from srcli.imaging.inpaint import Marks
+from srcli.imaging.picture import Picture
+from srcli.imaging.printable import printable
+from srcli.imaging.write import write_picture
+from srcli.messages import name_flags
+
+MASK_ENDING = "_mask"
+
+
+def name_mask(result: Path) -> Path:
+    """Where the mask of a result lies."""
+    return result.with_name(f"{result.stem}{MASK_ENDING}.png")
+
+
+def encode_mask(marks: Marks, how: Mapping[str, object]) -> bytes:
+    """The file's bytes: white where there is damage. The same marks make the same bytes."""
+    made = {"tool": how.get("tool"), "mask of": how.get("input_sha256")}
+    buffer = io.BytesIO()
+    write_picture(Picture(pixels=np.repeat(marks[:, :, None], 3, 2), grey=True), buffer, format="png", made=made)
+    return buffer.getvalue()
+
+
+def write_mask(result: Path, content: bytes, known: str | None) -> Path:
+    """Write the mask of a result. Returns its path, which has a number where a foreign or an edited file has the name.
+
+    `known`: the hash of the mask that an earlier run wrote for this result, which may be replaced.
+    """
+    plain, own = name_mask(result), (hashlib.sha256(content).hexdigest(), known)
+    free = (path for path in chain([plain], _numbered(plain)) if not path_or_link_exists(path) or _is_one(path, own))
+    path = next(free)
+    try:
+        with replace_file(path) as fresh:
+            fresh.write_bytes(content)
+    except OSError as error:
+        raise MachineError(f"{printable(path)} cannot be written ({error.strerror}): check the folder") from error
+    return path
+
+
+def _numbered(path: Path) -> Iterator[Path]:
+    return (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in count(2))
+
+
+def _is_one(path: Path, hashes: tuple[str | None, ...]) -> bool:
+    return is_regular(path) and hash_file(path) in hashes
+
+
+def mask_of_result(made: Mapping[str, Any] | None) -> str | None:
+    """The hash of the mask that was written with a result, from the result's provenance."""
+    repaired = (made or {}).get("repaired")
+    damage = repaired.get("damage") if isinstance(repaired, Mapping) else None
+    found = damage.get("sha256") if isinstance(damage, Mapping) else None
+    return found if isinstance(found, str) else None
+
+
+def describe_found(facts: Mapping[str, Any], path: Path | None) -> str:
+    """What the user is told of marks that were found."""
+    if not facts["percent"]:
+        return "no scratches were found"
+    marked = f"{facts['percent']:.2g} % was taken for scratches"
+    where = f", see {printable(path)}" if path else ""
+    if facts["filled"]:
+        return f"{marked} and filled{where}"
+    remedy = name_flags(f"correct the mask and give it as `mask`, or raise `mask_limit` {facts['limit']:g}")
+    return f"{marked}, too much to be filled unseen{where}: {remedy}"

@@ -1,0 +1,45 @@
+"""Mend a picture before an engine gets it, and note what was done."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from srcli.imaging.inpaint import Marks, fill_damage
+from srcli.imaging.picture import Picture
+from srcli.repair.find_damage import DamageFinder
+from srcli.settings import Repair
+
+
+def repair_picture(picture: Picture, repair: Repair, finder: DamageFinder | None) -> Picture:
+    """The mended picture. Marks that were found stay with it, to be written beside the result; given ones do not."""
+    if finder is not None and repair.find_scratches:
+        return _repair_found(picture, repair, finder)
+    if picture.damage is None:
+        return picture
+    facts = {"by": "hand", "percent": round(measure_share(picture.damage), 3), "filled": True}
+    filled = fill_damage(picture.pixels, picture.damage)
+    return replace(picture, pixels=filled, damage=None, repairs={"damage": facts})
+
+
+def _repair_found(picture: Picture, repair: Repair, finder: DamageFinder) -> Picture:
+    marks = finder.find(picture.pixels, repair)
+    share = measure_share(marks)
+    filled = 0 < share <= repair.mask_limit
+    facts = {
+        "by": "scratch detector",
+        "models": dict(finder.made_of),
+        "threshold": repair.mask_threshold,
+        "side": repair.mask_side,
+        "percent": round(share, 3),
+        "limit": repair.mask_limit,
+        "filled": filled,
+    }
+    pixels = fill_damage(picture.pixels, marks) if filled else picture.pixels
+    return replace(picture, pixels=pixels, damage=marks if share else None, repairs={"damage": facts})
+
+
+def measure_share(marks: Marks) -> float:
+    """Percent of the picture that is marked."""
+    return float(100 * np.count_nonzero(marks) / marks.size)
