@@ -104,6 +104,7 @@ def test_names_are_completed_from_the_registry_and_the_lock():
     assert {"anime", "sd15"} <= set(completed("stylize", "--base-model", ""))
     assert completed("stylize", "--base-model", "ghi") == ["ghibli"]
     assert "lcm-lora" in completed("stylize", "--lora", "")
+    assert {"light-rrdb", "turbo", "pisa", "tiny"} <= set(completed("upscale", "--variant", ""))
     assert "pasd-light" in completed("upscale", "--adapter", "pasd")
     assert {"png", "jpeg"} <= set(completed("upscale", "--format", ""))
     assert completed("upscale", "--to", "a4") == ["a4@300"]

@@ -16,6 +16,10 @@ def complete_engines(incomplete: str) -> list[str]:
     return _beginning((AUTO, *all_engines()), incomplete)
 
 
+def complete_variants(incomplete: str) -> list[str]:
+    return _beginning((name for spec in all_engines().values() for name in spec.variant_names), incomplete)
+
+
 def complete_target_sizes(incomplete: str) -> list[str]:
     return _beginning((*SCREENS, *(f"{paper}@300" for paper in PAPERS)), incomplete)
 

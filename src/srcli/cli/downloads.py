@@ -138,7 +138,7 @@ class _Lines:
             self.tell(self._line(now - self.began))
 
     def _line(self, seconds: float) -> str:
-        from srcli.cli.progress import format_left
+        from srcli.batch.progress import format_left
 
         speed = max(1.0, self.sum.came / seconds)
         left = format_left(max(0, self.total - self.sum.came) / speed)

@@ -230,5 +230,5 @@ def _say_totals(forecaster: Forecaster, as_json: bool) -> None:
     rest = [f"{count} {word}" for count, word in others if count]
     print(", ".join((f"{format_count(totals.done, 'picture')} to make", *rest)), end=": ")
     took = format_duration(totals.flop / forecaster.speed)
-    space = f"about {took} on {forecaster.device} and {format_bytes(round(totals.bytes))} of disk"
+    space = f"{took} on {forecaster.device} and about {format_bytes(round(totals.bytes))} of disk"
     print(f"{totals.pixels / MEGAPIXEL:,.1f} megapixels, {space}", flush=True)

@@ -134,7 +134,7 @@ OPTIONS: Mapping[type, tuple[Option, ...]] = {
         Option("quality", "Of JPEG, WebP and AVIF files, 1 to 100.", flag="--file-quality", default="95, AVIF 90"),
         Option("suffix", "What the result's name gets.", value="TEXT", default="_x4, _restored, ..."),
         Option("on_exists", "What to do where a result is already."),
-        Option("strip", "Drop the source's metadata."),
+        Option("strip", "Drop the source's metadata, but not its resolution."),
         Option("strip_gps", "Drop the place from the metadata."),
         Option("preview", "Picture file that shows the result while it is made.", value="FILE"),
         Option("map", "PNG that shows where the result is a guess; or a folder for such.", value="PATH", like="mapped"),
@@ -183,7 +183,7 @@ OPTIONS: Mapping[type, tuple[Option, ...]] = {
     ),
     ModelChoice: (
         Option("engine", "Which models do it.", value="NAME", common=ALL_TASKS, names=complete.complete_engines),
-        Option("variant", "Variant of the engine's weights.", value="NAME"),
+        Option("variant", "Variant of the engine's weights.", value="NAME", names=complete.complete_variants),
         Option(
             "base",
             "Base model, which is the style: NAME, FOLDER, FILE.safetensors or hub-id[@revision].",

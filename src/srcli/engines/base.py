@@ -127,6 +127,7 @@ class EngineSpec:
     tasks: Mapping[str, TaskSupport]  # by the name of the task
     profile: VariantProfile
     variants: Mapping[str, VariantProfile] = field(default_factory=dict)  # those whose profile is another
+    variant_names: tuple[str, ...] = ()  # all that `--variant` takes
     options: frozenset[str] = frozenset()  # names in settings.ENGINE_OPTIONS that mean something to it
     unset: frozenset[str] = frozenset()  # fields of Sampling that it takes although they have no default
     needs_accelerator: bool = True  # without one, `auto` prefers any engine that needs none

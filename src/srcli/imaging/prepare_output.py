@@ -30,7 +30,7 @@ class SaveOptions:
     """What of the source goes into the file, and how well it is kept."""
 
     quality: int | None = None  # of lossy formats, 1 to 100
-    strip: bool = False  # leave the source's metadata out
+    strip: bool = False  # leave the source's metadata out, but for its resolution
     strip_gps: bool = False
 
 
@@ -68,7 +68,7 @@ def prepare_output(picture: Picture, row: Format, saving: SaveOptions, made: Pro
     if not row.deep and pixels.dtype == np.uint16:
         notes.append(f"{row.name} holds 8 bits a channel: the picture's 16 were reduced")
         pixels, alpha = _shallow(pixels), None if alpha is None else _shallow(alpha)
-    metadata = Metadata() if saving.strip else picture.metadata if row.metadata else bare
+    metadata = picture.metadata if row.metadata and not saving.strip else bare
     if saving.strip_gps:
         metadata = _anywhere(metadata)
     size = (picture.width, picture.height)

@@ -68,7 +68,7 @@ class Spread:
     kept: tuple[ResumeState | None, ...]
 
     def around(self, rows: slice) -> Plane:
-        """Their standard deviation in levels, meaned around each pixel of some rows."""
+        """Their standard deviation in levels, averaged around each pixel of some rows."""
         # Two draws differ by twice the variance of one.
         share = 1 / (2 * len(self.versions.jobs) * self.versions.share**2)
         found = mean_over_window(
@@ -107,7 +107,7 @@ def describe_map(versions: OtherVersions) -> dict[str, object]:
 
 
 def _add_squares(squares: Plane, result: Levels, version: Levels) -> None:
-    """Add the squared difference of two versions, in levels of 255, meaned over the channels."""
+    """Add the squared difference of two versions, in levels of 255, averaged over the channels."""
     scale = 255 / np.iinfo(result.dtype).max
     for rows in split_rows(*squares.shape):
         gap = (result[rows].astype(np.float32) - version[rows]) * scale

@@ -137,3 +137,11 @@ def test_explain_refuses_what_sampling_would_refuse(tmp_path, options):
     Image.new("RGB", (8, 8), "red").save(tmp_path / "a.png")
     done = CliRunner().invoke(app, ["upscale", str(tmp_path / "a.png"), "--explain", "--engine", *options])
     assert (done.exit_code, "--steps" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("spec", [spec for spec in all_engines().values() if "variant" in spec.options])
+def test_every_variant_that_completes_has_an_entry(spec) -> None:
+    lock = Store(offline=True).lock()
+    assert spec.variant_names
+    for name in spec.variant_names:
+        assert spec.entries(ModelChoice(engine=spec.name, variant=name))[0] in lock

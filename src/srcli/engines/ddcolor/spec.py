@@ -72,6 +72,7 @@ SPEC = EngineSpec(
     needs="220 MB of weights (`tiny`); seconds on a laptop",
     tasks={COLORIZE.name: TaskSupport(rank=50)},
     profile=VariantProfile(defaults=Sampling(process_size=NETWORK_SIDE, chroma_upsampling=JOINT)),
+    variant_names=tuple(ENTRIES),
     options=frozenset({"variant", "adapter"}),
     needs_accelerator=False,
     load=_load,

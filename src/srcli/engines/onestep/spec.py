@@ -134,6 +134,7 @@ SPEC = EngineSpec(
     tasks={UPSCALE.name: TaskSupport(rank=10, optional=True), RESTORE.name: TaskSupport()},
     profile=_profile(fidelity=0.5),
     variants={"osediff": _profile(), "osediff-face": _profile(color_fix="none"), GDPO: _profile()},
+    variant_names=tuple(ONESTEP_VARIANTS),
     options=frozenset(
         {
             "variant",

@@ -82,6 +82,7 @@ SPEC = EngineSpec(
             "best": Preset(sampling=Sampling(steps=40)),
         },
     ),
+    variant_names=("full", "rrdb", "light", "light-rrdb", COLOR),
     options=frozenset(ENGINE_OPTIONS),
     unset=frozenset({"guidance_interval", "reuse", "tile", "overlap"}),
     load=_load,

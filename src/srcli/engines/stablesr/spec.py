@@ -129,6 +129,7 @@ SPEC = EngineSpec(
         presets={"draft": Preset(sampling=Sampling(steps=50)), "best": Preset(sampling=Sampling(steps=400))},
     ),
     variants={"turbo": VariantProfile(defaults=Sampling(steps=4, fidelity=0.5, scheduler="ddpm", color_fix="adain"))},
+    variant_names=tuple(STABLESR_VARIANTS),
     options=frozenset(
         {"variant", "base", "adapter", "loras", "lora_alpha", "text", "preview", "compiled", "mapped", "map_seeds"}
     ),
