@@ -16,7 +16,7 @@ from dataclasses import replace
 from srcli import cli
 from srcli.engines.builtin import engine as builtin
 from srcli.engines.pasd import engine as pasd  # noqa: F401  both processes have them from here
-from srcli.sampling import unfinished
+from srcli.sampling import resume
 
 BLOCK = 16
 
@@ -26,17 +26,17 @@ def apart(kill: int) -> int:
     child = os.fork()
     if child:
         return os.waitpid(child, 0)[1]
-    load, keep, left = builtin.load_builtin, unfinished.ResumeState.keep, kill
+    load, keep, left = builtin.load_builtin, resume.ResumeState.keep, kill
 
-    def fatal(self: unfinished.ResumeState, what: str, state: unfinished.SavedState) -> None:
+    def fatal(self: resume.ResumeState, what: str, state: resume.SavedState) -> None:
         nonlocal left
         keep(self, what, state)
         left -= 1
         if left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    unfinished.FIRST_SAVE_AFTER = unfinished.SAVE_INTERVAL = 0.0
-    unfinished.ResumeState.keep = fatal
+    resume.FIRST_SAVE_AFTER = resume.SAVE_INTERVAL = 0.0
+    resume.ResumeState.keep = fatal
     builtin.load_builtin = lambda *given: replace(load(*given), block=BLOCK)
     cli.main()
     sys.exit(0)

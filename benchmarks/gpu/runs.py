@@ -18,7 +18,7 @@ from benchmarks.gpu.report import Failed, Row, attempt
 from srcli.engines.latent.preview import Preview
 from srcli.engines.runtime.device import Device
 from srcli.pipeline import EnginePipeline
-from srcli.sampling import unfinished
+from srcli.sampling import resume
 from srcli.settings import Prompt, Sampling, TargetSize
 from srcli.tasks import COLORIZE, UPSCALE, Job
 
@@ -129,18 +129,18 @@ def resumed(device: Device) -> list[str]:
         if stage == "sampling" and done == 2:
             raise KeyboardInterrupt
 
-    waits = unfinished.FIRST_SAVE_AFTER, unfinished.SAVE_INTERVAL
-    unfinished.FIRST_SAVE_AFTER = unfinished.SAVE_INTERVAL = 0.0
+    waits = resume.FIRST_SAVE_AFTER, resume.SAVE_INTERVAL
+    resume.FIRST_SAVE_AFTER = resume.SAVE_INTERVAL = 0.0
     try:
         with TemporaryDirectory() as folder, heard() as told:
-            kept = unfinished.ResumeState(Path(folder) / "kept" / "one", "one")
+            kept = resume.ResumeState(Path(folder) / "kept" / "one", "one")
             try:
                 made.run(picture, case.job, ended, kept)
             except KeyboardInterrupt:
-                again = unfinished.ResumeState(Path(folder) / "kept" / "one", "one")
+                again = resume.ResumeState(Path(folder) / "kept" / "one", "one")
                 got = made.run(picture, case.job, kept=again).pixels
     finally:
-        unfinished.FIRST_SAVE_AFTER, unfinished.SAVE_INTERVAL = waits
+        resume.FIRST_SAVE_AFTER, resume.SAVE_INTERVAL = waits
     if not any("resuming" in text for text in told):
         raise AssertionError(f"nothing was taken up again: {told}")
     off = levels_off(got, truth)

@@ -237,9 +237,9 @@ class Pipeline:
         follow = on_progress or (lambda stage, done, total: None)
         made = pipeline.run(picture, job, follow)
         if not job.mapped:
-            return Result(made, pipeline.made(job, picture))
+            return Result(made, pipeline.provenance(job, picture))
         found = map_uncertainty(pipeline, picture, job, made, follow)
-        return Result(made, pipeline.made(job, picture) | {"map": found.facts}, found.levels)
+        return Result(made, pipeline.provenance(job, picture) | {"map": found.facts}, found.levels)
 
     def _load(self, job: Job) -> EnginePipeline:
         """What is loaded, if it is what this job needs; else what it needs, in its place."""

@@ -35,9 +35,9 @@ from srcli.sampling.blocks import Block, cut_blocks
 from srcli.sampling.consistency import VISIBLE, make_consistent
 from srcli.sampling.hint import pixels_to_tensor, to_unit_float
 from srcli.sampling.noise import NoiseField
+from srcli.sampling.resume import BlockProgress, OnProgress, ResumeState, find_resume_folder, hash_picture
 from srcli.sampling.sampler import Tiled, run_sampler
 from srcli.sampling.tiling import Tile, gaussian_weight
-from srcli.sampling.unfinished import BlockProgress, OnProgress, ResumeState, find_resume_folder, hash_picture
 from srcli.settings import DeviceChoice, ModelChoice, Repair
 from srcli.tasks import Job
 
@@ -85,10 +85,10 @@ class EnginePipeline:
         return replace(self, finder=load_finder(repair, self.choice, device))
 
     def repair(self, picture: Picture, job: Job) -> Picture:
-        """The picture with its damage mended, which is what `run`, `made` and `unfinished` are about."""
+        """The picture with its damage mended, which `run`, `provenance` and `resume_state` take."""
         return repair_picture(picture, job.repair, self.finder)
 
-    def unfinished(self, picture: Picture, job: Job) -> ResumeState:
+    def resume_state(self, picture: Picture, job: Job) -> ResumeState:
         """Where a run keeps what it has done of this picture, and finds what another one did that was ended."""
         engine = self.engine
         made_by = (
@@ -133,7 +133,7 @@ class EnginePipeline:
         result = replace(picture, pixels=pixels, alpha=alpha, grey=grey, metadata=metadata)
         return replace(result, strokes=None, reference=None)
 
-    def made(self, job: Job, picture: Picture) -> dict[str, object]:
+    def provenance(self, job: Job, picture: Picture) -> dict[str, object]:
         """How the result was made, for its metadata. Nothing in it tells of the user's machine or folders."""
         request = self._survey(picture.pixels, self._request(job))
         sampling, found = request.sampling, {name: round(value, 2) for name, value in request.findings.items()}

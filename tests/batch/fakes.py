@@ -32,7 +32,7 @@ class Repeat:
     seconds: float = 0.0
     before: Callable[[Picture], None] = do_nothing
 
-    def unfinished(self, picture: Picture, job: Job) -> None:
+    def resume_state(self, picture: Picture, job: Job) -> None:
         """It is fast enough to begin anew."""
 
     def other_versions(self, job: Job) -> OtherVersions:
@@ -54,7 +54,7 @@ class Repeat:
         pixels[0, 0] = job.seed % 256
         return replace(picture, pixels=pixels, alpha=None)
 
-    def made(self, job: Job, picture: Picture) -> dict[str, object]:
+    def provenance(self, job: Job, picture: Picture) -> dict[str, object]:
         return {"tool": "srcli test", "task": job.task.name, "seed": job.seed, "input_sha256": picture.sha256}
 
 

@@ -120,7 +120,7 @@ def test_a_setting_the_engine_does_not_know_is_refused():
 
 
 def test_made_tells_how_and_nothing_of_the_machine():
-    made = pipeline().made(Job(task=UPSCALE, seed=11), picture())
+    made = pipeline().provenance(Job(task=UPSCALE, seed=11), picture())
     assert made["seed"] == 11
     assert made["engine"] == "builtin"
     assert made["settings"] == {"fidelity": 0.5, "damage": "auto"}
@@ -175,7 +175,7 @@ def test_a_consistent_result_reduces_to_its_input_whatever_the_engine_made(dtype
     reduced = matlab_bicubic(result.pixels, (30, 24)).astype(int)
     assert np.abs(reduced - source.pixels).max() <= 1
     assert not np.array_equal(result.pixels, pipeline(factor=4).run(source, Job(task=UPSCALE)).pixels)
-    assert wild.made(Job(task=UPSCALE, consistent=True), source)["consistent"] is True
+    assert wild.provenance(Job(task=UPSCALE, consistent=True), source)["consistent"] is True
 
 
 def test_what_cannot_be_consistent_is_refused_or_told(caplog):

@@ -23,10 +23,10 @@ from srcli.engines.latent.schedulers import SCHEDULERS, build_scheduler
 from srcli.engines.sr3.spec import SPEC as SR3
 from srcli.imaging.picture import Picture
 from srcli.pipeline import EnginePipeline
-from srcli.sampling import unfinished
+from srcli.sampling import resume
 from srcli.sampling.noise import NoiseField
+from srcli.sampling.resume import BlockProgress, ResumeState, remove_stale
 from srcli.sampling.sampler import run_sampler
-from srcli.sampling.unfinished import BlockProgress, ResumeState, remove_stale
 from srcli.settings import DeviceChoice, ModelChoice, Sampling, TargetSize
 from srcli.tasks import RESTORE, UPSCALE, Job
 
@@ -44,8 +44,8 @@ class Ended(Exception):
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything is worth keeping."""
-    monkeypatch.setattr(unfinished, "FIRST_SAVE_AFTER", 0.0)
-    monkeypatch.setattr(unfinished, "SAVE_INTERVAL", 0.0)
+    monkeypatch.setattr(resume, "FIRST_SAVE_AFTER", 0.0)
+    monkeypatch.setattr(resume, "SAVE_INTERVAL", 0.0)
 
 
 class Bent:
@@ -111,7 +111,7 @@ def ended(line: EnginePipeline, blocks: int) -> ResumeState:
         if made.count("preparing") > blocks:
             raise Ended
 
-    kept = line.unfinished(PICTURE, JOB)
+    kept = line.resume_state(PICTURE, JOB)
     with pytest.raises(Ended):
         line.run(PICTURE, JOB, on_progress, kept)
     return kept
@@ -120,7 +120,7 @@ def ended(line: EnginePipeline, blocks: int) -> ResumeState:
 def again(line: EnginePipeline) -> tuple[np.ndarray, int]:
     """The result of another run, and how many blocks it had to do."""
     before = len(line.engine.seen)
-    result = line.run(PICTURE, JOB, kept=line.unfinished(PICTURE, JOB))
+    result = line.run(PICTURE, JOB, kept=line.resume_state(PICTURE, JOB))
     return result.pixels, len(line.engine.seen) - before
 
 
@@ -157,7 +157,7 @@ def test_memory_that_runs_out_costs_no_step_that_is_kept(monkeypatch, said, at, 
     whole = EnginePipeline(PassThrough(), CPU).run(PICTURE, JOB).pixels
     short, line, steps = Short(at), EnginePipeline(PassThrough(), CPU), []
     monkeypatch.setattr("tests.fakes.Nothing", lambda: short)
-    kept = line.unfinished(PICTURE, JOB)
+    kept = line.resume_state(PICTURE, JOB)
     pixels = line.run(PICTURE, JOB, lambda *step: steps.append(step), kept).pixels
     assert np.array_equal(pixels, whole)
     assert [done for stage, done, _ in steps if stage == "sampling" and done] == [1, *[1] * bool(resumed), 2]
@@ -168,9 +168,9 @@ def test_memory_that_runs_out_costs_no_step_that_is_kept(monkeypatch, said, at, 
 def test_a_result_that_was_not_written_is_not_made_again(dtype):
     line = EnginePipeline(PassThrough(), CPU)
     picture = replace(PICTURE, pixels=PICTURE.pixels.astype(dtype))
-    first = line.run(picture, JOB, kept=line.unfinished(picture, JOB))
+    first = line.run(picture, JOB, kept=line.resume_state(picture, JOB))
     again = EnginePipeline(PassThrough(change=torch.zeros_like), CPU)
-    second = again.run(picture, JOB, kept=again.unfinished(picture, JOB))
+    second = again.run(picture, JOB, kept=again.resume_state(picture, JOB))
     assert second.pixels.dtype == dtype
     assert np.array_equal(second.pixels, first.pixels)
 
@@ -188,8 +188,8 @@ def test_a_result_that_was_not_written_is_not_made_again(dtype):
 )
 def test_what_was_kept_is_for_this_picture_and_recipe_alone(line, change):
     line_, job, picture = change(line, JOB, PICTURE)
-    assert line_.unfinished(picture, job)._folder != line.unfinished(PICTURE, JOB)._folder
-    assert replace(line).unfinished(PICTURE, JOB)._folder == line.unfinished(PICTURE, JOB)._folder
+    assert line_.resume_state(picture, job)._folder != line.resume_state(PICTURE, JOB)._folder
+    assert replace(line).resume_state(PICTURE, JOB)._folder == line.resume_state(PICTURE, JOB)._folder
 
 
 @pytest.mark.parametrize("harm", [lambda data: data[:-9], lambda data: b"", lambda data: data[:60] + b"!" + data[61:]])
@@ -205,9 +205,9 @@ def test_a_damaged_state_is_said_and_done_again(line, said, harm):
 
 def test_a_state_of_another_picture_is_a_damaged_one(line, said):
     other = replace(PICTURE, pixels=255 - PICTURE.pixels)
-    line.run(other, JOB, kept=(kept := line.unfinished(other, JOB)))
+    line.run(other, JOB, kept=(kept := line.resume_state(other, JOB)))
     ended(line, 0)
-    kept._folder.rename(line.unfinished(PICTURE, JOB)._folder)
+    kept._folder.rename(line.resume_state(PICTURE, JOB)._folder)
     pixels, done = again(line)
     assert np.array_equal(pixels, line.run(PICTURE, JOB).pixels)
     assert done == 6
@@ -258,7 +258,7 @@ def test_what_is_no_file_of_ours_is_not_read(line, plant):
 
 
 def test_nothing_is_kept_behind_a_link(line, tmp_path, said):
-    folder = line.unfinished(PICTURE, JOB)._folder
+    folder = line.resume_state(PICTURE, JOB)._folder
     folder.parent.mkdir(parents=True)
     (tmp_path / "theirs").mkdir()
     folder.symlink_to(tmp_path / "theirs")
@@ -277,7 +277,7 @@ def test_a_state_of_another_user_is_not_read(line):
 
 
 def test_a_picture_that_takes_a_moment_leaves_nothing(line, monkeypatch):
-    monkeypatch.setattr(unfinished, "FIRST_SAVE_AFTER", 60.0)
+    monkeypatch.setattr(resume, "FIRST_SAVE_AFTER", 60.0)
     assert not ended(line, 4)._folder.exists()
 
 

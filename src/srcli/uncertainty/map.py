@@ -16,7 +16,7 @@ from srcli.imaging.bands import split_rows
 from srcli.imaging.picture import Picture
 from srcli.imaging.spill import allocate_array, evict_pages
 from srcli.metrics.matlab import matlab_rows
-from srcli.sampling.unfinished import OnProgress, ResumeState
+from srcli.sampling.resume import OnProgress, ResumeState
 from srcli.tasks import Job
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def measure_spread(
     squares = allocate_array(result.pixels.shape[:2], np.float32)
     squares[:] = 0
     for index, other in enumerate(versions.jobs):
-        kept.append(pipeline.unfinished(picture, other))
+        kept.append(pipeline.resume_state(picture, other))
         follow = _follow(on_progress, index, len(versions.jobs))
         _add_squares(squares, result.pixels, pipeline.run(picture, other, follow, kept[-1]).pixels)
     return Spread(versions, squares, tuple(kept))

@@ -27,7 +27,7 @@ from srcli.errors import InputError, WeightsError
 from srcli.imaging.picture import Picture
 from srcli.models.tiny_vae import decode_tiny, encode_tiny
 from srcli.pipeline import EnginePipeline
-from srcli.sampling import unfinished
+from srcli.sampling import resume
 from srcli.sampling.noise import POSTERIOR_NOISE, START_NOISE, NoiseField
 from srcli.settings import LoraChoice, ModelChoice, Prompt, Sampling, TargetSize
 from srcli.tasks import RESTORE, UPSCALE, Job
@@ -97,8 +97,8 @@ class Ended(Exception):
 def test_a_run_that_ends_after_its_step_is_resumed(
     line: EnginePipeline, monkeypatch: pytest.MonkeyPatch, said: list[str]
 ) -> None:
-    monkeypatch.setattr(unfinished, "FIRST_SAVE_AFTER", 0.0)
-    monkeypatch.setattr(unfinished, "SAVE_INTERVAL", 0.0)
+    monkeypatch.setattr(resume, "FIRST_SAVE_AFTER", 0.0)
+    monkeypatch.setattr(resume, "SAVE_INTERVAL", 0.0)
     source = replace(picture(24, 16), name="a.png")
     job = Job(task=UPSCALE, sampling=SMALL, prompt=SILENT)
     whole = line.run(source, job).pixels
@@ -108,9 +108,9 @@ def test_a_run_that_ends_after_its_step_is_resumed(
             raise Ended
 
     with pytest.raises(Ended):
-        line.run(source, job, end, line.unfinished(source, job))
+        line.run(source, job, end, line.resume_state(source, job))
     monkeypatch.setattr(OneStepDenoiser, "__call__", None)  # it is not called again
-    assert np.array_equal(line.run(source, job, kept=line.unfinished(source, job)).pixels, whole)
+    assert np.array_equal(line.run(source, job, kept=line.resume_state(source, job)).pixels, whole)
     assert said == ["resuming a.png after step 1 of 1"]
 
 
@@ -278,7 +278,7 @@ def test_a_draft_takes_the_tiny_vae(line: EnginePipeline, tmp_path: Path, monkey
     result = line.run(picture(21, 27), job)
     assert (result.height, result.width) == (84, 108)
     assert used == ([] if line.engine.variant == "pisa" else ["encode"])
-    assert line.made(job, picture(8, 8))["settings"]["tiny_vae"] is True
+    assert line.provenance(job, picture(8, 8))["settings"]["tiny_vae"] is True
 
 
 def test_the_tiny_vae_in_bands_is_that_in_one_piece() -> None:

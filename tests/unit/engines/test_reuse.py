@@ -22,7 +22,7 @@ from srcli.engines.stablesr.spec import SPEC as STABLESR
 from srcli.errors import InputError, TooLarge
 from srcli.imaging.picture import Picture
 from srcli.pipeline import EnginePipeline
-from srcli.sampling import unfinished
+from srcli.sampling import resume
 from srcli.sampling.sampler import Tiled
 from srcli.sampling.tiling import Tile
 from srcli.settings import ModelChoice, Sampling, TargetSize
@@ -144,14 +144,14 @@ def test_a_run_that_is_resumed_between_two_fresh_steps_gives_the_same(monkeypatc
         if (stage, done) == ("sampling", last):
             raise Ended
 
-    monkeypatch.setattr(unfinished, "FIRST_SAVE_AFTER", 0.0)
-    monkeypatch.setattr(unfinished, "SAVE_INTERVAL", 0.0)
+    monkeypatch.setattr(resume, "FIRST_SAVE_AFTER", 0.0)
+    monkeypatch.setattr(resume, "SAVE_INTERVAL", 0.0)
     made, asked = line(), job(reuse=2, guidance_interval=(0.0, 0.6))
     whole = made.run(PICTURE, asked).pixels
     assert not np.array_equal(whole, made.run(PICTURE, job(guidance_interval=(0.0, 0.6))).pixels)
     with pytest.raises(Ended):
-        made.run(PICTURE, asked, on_progress, made.unfinished(PICTURE, asked))
-    assert np.array_equal(made.run(PICTURE, asked, kept=made.unfinished(PICTURE, asked)).pixels, whole)
+        made.run(PICTURE, asked, on_progress, made.resume_state(PICTURE, asked))
+    assert np.array_equal(made.run(PICTURE, asked, kept=made.resume_state(PICTURE, asked)).pixels, whole)
 
 
 def test_the_forecast_knows_what_it_saves():

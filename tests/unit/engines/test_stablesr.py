@@ -91,9 +91,9 @@ def test_a_processs_second_picture_is_resumed_like_its_first(tmp_path, base):
     entry = Entry(name="stablesr-cfw", kind="vae", family="sd21", license="none", files=known, local=str(file))
     write_entry(Store(offline=True).places.overlay, entry)
     line, job = pipeline(choice(bare, base, offline=True)), Job(task=UPSCALE, sampling=QUICK)
-    before = line.unfinished(picture(18, 18), job)._folder
+    before = line.resume_state(picture(18, 18), job)._folder
     line.run(picture(18, 18), job)
-    assert line.unfinished(picture(18, 18), job)._folder == before
+    assert line.resume_state(picture(18, 18), job)._folder == before
 
 
 @pytest.mark.parametrize("name", ["ddim", "unipc", "dpm++", "euler"])

@@ -29,7 +29,7 @@ class Draws:
     def other_versions(self, job):
         return self.versions or vary_seed(job)
 
-    def unfinished(self, picture, job):
+    def resume_state(self, picture, job):
         return None
 
     def run(self, picture, job, on_progress=None, kept=None):

@@ -14,7 +14,7 @@ from srcli.tasks import Job
 
 if TYPE_CHECKING:
     from srcli.pipeline import EnginePipeline
-    from srcli.sampling.unfinished import ResumeState
+    from srcli.sampling.resume import ResumeState
     from srcli.uncertainty.map import UncertaintyMap
 
 LOADING = "loading"
@@ -77,10 +77,10 @@ def compute_picture(pipeline: EnginePipeline, picture: Picture, job: Job, on_ste
     began = time.perf_counter()
     try:
         picture = pipeline.repair(picture, job)
-        kept = pipeline.unfinished(picture, job)
+        kept = pipeline.resume_state(picture, job)
         result = pipeline.run(picture, job, on_step, kept)
         found = _find_map(pipeline, picture, job, result, on_step)
-        how = pipeline.made(job, picture) | ({"map": found.facts} if found else {})
+        how = pipeline.provenance(job, picture) | ({"map": found.facts} if found else {})
         states = (kept, *(found.kept if found else ()))
         found = found and replace(found, kept=())
         return ComputedPicture(result, how, time.perf_counter() - began, states, found)
