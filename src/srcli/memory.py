@@ -43,7 +43,9 @@ def tune_allocator() -> None:
 
     Left to itself the C library keeps pieces of up to 32 MiB for later ones, of other sizes, that do not fit.
     """
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # read by torch when it first allocates
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # both are read by torch when it first allocates
+    if sys.platform == "linux" and "PYTORCH_CUDA_ALLOC_CONF" not in os.environ:  # its older name
+        os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")  # tiles of other sizes fit again
     with suppress(OSError, TypeError, AttributeError):  # no C library by this name, or one that cannot
         ctypes.CDLL(None).mallopt(MMAP_THRESHOLD, LARGE_BLOCK)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import platform
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import torch
 
 from srcli.engines.runtime.oom_fallback import SAVING_STEPS, MemorySavings, OomFallback
 from srcli.errors import MachineError, PictureError, TooLarge
-from srcli.memory import is_out_of_memory
+from srcli.memory import is_out_of_memory, tune_allocator
 
 
 class Allocator:
@@ -153,3 +154,15 @@ def test_large_pieces_that_are_free_leave_the_process():
     )
     assert kept < 10
     assert left > 80
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no segments that grow")
+@pytest.mark.parametrize(("older", "set_by_us"), [(None, "expandable_segments:True"), ("backend:native", None)])
+def test_segments_grow_on_a_gpu_unless_the_user_set_something(monkeypatch, older, set_by_us):
+    monkeypatch.setenv("PYTORCH_ALLOC_CONF", "to be undone")
+    monkeypatch.delenv("PYTORCH_ALLOC_CONF")
+    monkeypatch.delenv("PYTORCH_CUDA_ALLOC_CONF", raising=False)
+    if older:
+        monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", older)
+    tune_allocator()
+    assert os.environ.get("PYTORCH_ALLOC_CONF") == set_by_us

@@ -19,6 +19,7 @@ CONTEXT = GIB // 2  # what torch itself and its libraries take, on any device
 TORCH_BYTES = 325 << 20  # of it, for an engine that needs torch alone, with the workspace of its convolutions
 ACTIVATION_SHARE = 0.8  # of what is left for activations; the rest is lost between blocks of memory
 CPU_LATENTS = 2 * 64 * 64  # of all tiles in a call on a CPU, where larger batches gain nothing
+MPS_ATTENTION = GIB // 2  # for scores in fp32, which torch holds there and nowhere else
 MAIN = 0.75  # of memory, for an engine over pixels; the rest is left to the picture and its result
 MOST_LATENTS = 16 * 64 * 64
 LEAST_LATENTS = 48 * 48  # the smallest tile that is planned
@@ -149,7 +150,7 @@ def _free(where: torch.device) -> int | None:
     if where.type == "cuda":
         return int(torch.cuda.mem_get_info(where)[0])
     if where.type == "mps":
-        return int(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
+        return int(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()) - MPS_ATTENTION
     return None
 
 

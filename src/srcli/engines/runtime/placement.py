@@ -46,11 +46,13 @@ def place_network(
 
 
 def place_step_networks(nets: Iterable[nn.Module], device: Device, placement: Placement) -> None:
-    """Place the networks of every step, and let them compute in the ways that are faster on a CPU."""
+    """Place the networks of every step, and let them compute in the ways that suit a CPU, or MPS."""
     for net in nets:
         place_network(net, device, placement=placement)
         if device.torch.type == "cpu":
             install([net], RowAttention(), PackedLayers())
+        elif device.torch.type == "mps":
+            install([net], RowAttention())
 
 
 @contextmanager

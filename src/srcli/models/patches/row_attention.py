@@ -1,7 +1,7 @@
-"""Computes attention between a picture's tokens on a CPU with oneDNN, some rows at a time.
+"""Computes attention between a picture's tokens some rows at a time: on a CPU with oneDNN, on MPS to bound its scores.
 
-torch's own kernel takes a third longer there in fp32, and two thirds longer in bf16. Scores and softmax stay
-in fp32, as in that kernel.
+torch's own kernel takes a third longer on a CPU in fp32, and two thirds longer in bf16. Scores and softmax stay
+in fp32, as in that kernel. On MPS torch may hold the scores of all rows at once.
 """
 
 from __future__ import annotations
@@ -18,11 +18,14 @@ from srcli.models.patches.changes import Undo, replace_processor
 from srcli.models.patches.packed import apply_packed_linear, can_pack, pack_linear_weight
 
 SCORES = 1 << 19  # computed at once: as many as stay in a core's own cache
+MPS_SCORES = 1 << 27  # computed at once on MPS
 FEW = 512  # keys; with no more than these torch is as fast
 
 
 def compute_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Softmax attention of (batch, heads, tokens, width)."""
+    if query.device.type == "mps":
+        return attend_in_parts(query, key, value, MPS_SCORES)
     if query.device.type != "cpu" or key.shape[2] <= FEW or not can_pack():
         return scaled_dot_product_attention(query, key, value)
     out = torch.empty_like(query, memory_format=torch.contiguous_format)
@@ -30,6 +33,14 @@ def compute_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     for one, q, k, v in zip(*(x.flatten(0, 1) for x in (out, query, key, value)), strict=True):
         _rows(one, q.float() * scale, k.float(), v)
     return out
+
+
+def attend_in_parts(query: Tensor, key: Tensor, value: Tensor, scores: int) -> Tensor:
+    """The same by torch's own kernel, with no more than so many scores at once."""
+    rows = max(1, scores // (query.shape[0] * query.shape[1] * key.shape[2]))
+    if rows >= query.shape[2]:
+        return scaled_dot_product_attention(query, key, value)
+    return torch.cat([scaled_dot_product_attention(part, key, value) for part in torch.split(query, rows, 2)], 2)
 
 
 def _rows(out: Tensor, query: Tensor, key: Tensor, value: Tensor) -> None:
