@@ -39,11 +39,22 @@ def helped(*words: str, columns: int = 80) -> str:
     return result.stdout
 
 
-@pytest.mark.parametrize("command", [*TASKS, *OTHERS])
+TRAININGS = [f"train {name}" for name in ("pasd", "stablesr", "cfw", "sr3", "builtin")]
+
+
+@pytest.mark.parametrize("command", [*TASKS, *OTHERS, *TRAININGS])
 def test_help_fits_one_screen(command):
     lines = helped(*command.split(), "--help").splitlines()
     assert len(lines) < 40
     assert max(map(len, lines)) <= 80
+
+
+def test_a_training_shows_common_options_and_all_on_demand():
+    rare = ("--optimizer-bits", "--save-every", "--lr")
+    short, whole = (helped("train", "pasd", which, columns=200) for which in ("--help", "--help-all"))
+    assert all(flag in short and flag in whole for flag in ("--data", "--out", "--base-model", "--help-all"))
+    assert all(flag in whole and flag not in short for flag in rare)
+    assert "--optimizer-bits" in helped("train", "pasd", "--help-all", columns=200)  # also after the short one
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=str)

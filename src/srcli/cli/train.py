@@ -10,6 +10,7 @@ import typer
 
 from srcli.cli import complete, train_systems
 from srcli.cli.boundary import print_message
+from srcli.cli.train_help import HelpAll, TrainCommand
 from srcli.errors import InputError
 from srcli.settings import DeviceChoice
 
@@ -22,10 +23,10 @@ for name, command in {
     "cfw": train_systems.train_cfw,
     "sr3": train_systems.train_sr3,
 }.items():
-    train_app.command(name)(command)
+    train_app.command(name, cls=TrainCommand)(command)
 
 
-@train_app.command("builtin")
+@train_app.command("builtin", cls=TrainCommand)
 def train_builtin(
     data: Annotated[Path, typer.Option(help="Folder of sharp photographs, searched with all its folders.")],
     out: Annotated[Path, typer.Option(help="Folder for the checkpoint, the losses and the model.")],
@@ -47,6 +48,7 @@ def train_builtin(
     ] = "auto",
     threads: Annotated[int, typer.Option(min=1, help="Threads of this process.")] = 1,
     jobs: Annotated[int, typer.Option(min=0, help="Other processes that decode and draw; 15 for a GPU.")] = 0,
+    help_all: HelpAll = False,
 ) -> None:
     """Train the built-in model. The model file is printed."""
     from srcli.engines.runtime.device import choose_device

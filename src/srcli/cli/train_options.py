@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_type_hints
 import typer
 
 from srcli.cli.complete import complete_train_devices
+from srcli.cli.train_help import HelpAll
 
 if TYPE_CHECKING:
     from srcli.train.plan import TrainPlan
@@ -24,8 +25,9 @@ def add_options(*groups: type) -> Callable[[Callable[..., None]], Callable[..., 
 
     def wrap(command: Callable[..., None]) -> Callable[..., None]:
         hints = {f.name: get_type_hints(g, include_extras=True)[f.name] for g in groups for f in fields(g)}
+        hints["help_all"] = HelpAll
 
-        def run(**values: object) -> None:
+        def run(help_all: bool = False, **values: object) -> None:
             command(*(group(**{f.name: values[f.name] for f in fields(group)}) for group in groups))
 
         run.__name__, run.__doc__, run.__annotations__ = command.__name__, command.__doc__, hints
@@ -35,6 +37,7 @@ def add_options(*groups: type) -> Callable[[Callable[..., None]], Callable[..., 
                 for group in groups
                 for f in fields(group)
             ]
+            + [inspect.Parameter("help_all", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=HelpAll)]
         )
         return run
 

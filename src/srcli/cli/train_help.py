@@ -1,0 +1,43 @@
+"""The help of the training commands: what most runs need with `--help`, everything with `--help-all`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperOption
+
+# What `--help` shows besides the options that must be given.
+COMMON_OPTIONS = frozenset(
+    {"budget", "task", "teachers", "resume", "batch", "base_model", "start", "form", "size", "degradation"}
+    | {"adapter", "device", "help_all"}
+)
+
+
+class TrainCommand(TyperCommand):
+    """A command with two helps."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        rare = [p for p in self.params if not (p.required or p.name in COMMON_OPTIONS)]
+        options = [p for p in rare if isinstance(p, TyperOption) and not p.hidden]
+        for option in options:
+            option.hidden = True
+        super().format_help(ctx, formatter)
+        for option in options:
+            option.hidden = False
+
+    def format_all(self, ctx: typer.Context) -> None:
+        super().format_help(ctx, ctx.make_formatter())
+
+
+def show_all_options(ctx: typer.Context, wanted: bool) -> None:
+    """What `--help-all` does."""
+    if wanted:
+        assert isinstance(ctx.command, TrainCommand)
+        ctx.command.format_all(ctx)
+        raise typer.Exit
+
+
+HelpAll = Annotated[
+    bool, typer.Option("--help-all", is_eager=True, callback=show_all_options, help="Show all options and exit.")
+]
