@@ -22,6 +22,7 @@ NEEDS = {
     "weights": 4,
     "a cluster": None,
     "a browser": None,
+    "Ctrl-C": None,
     "large pictures": None,
 }  # what a line may be marked to need, and how it ends without that
 SMALLER = {"30x20cm@300dpi": "5x3mm@300dpi", "--workers 4": "--workers 1"}  # so that a test takes no time

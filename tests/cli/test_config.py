@@ -24,7 +24,7 @@ def file(home: Path) -> Path:
 def taken(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What commands were given, in place of running them."""
     given: list[dict[str, Any]] = []
-    monkeypatch.setattr(pictures, "_run", lambda task, values: given.append(dict(values)))
+    monkeypatch.setattr(pictures, "run_task", lambda task, values: given.append(dict(values)))
     return given
 
 

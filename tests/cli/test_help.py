@@ -22,7 +22,7 @@ from srcli.tasks import TASKS, Job
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SHOWN = re.compile(r"```text\n\$ srcli ([^\n]*--help(?:-all)?)\n(.*?)```", re.DOTALL)
-OTHERS = ("doctor", "report", "evaluate", "degrade", "compare", "models list", "models pull", "models add")
+OTHERS = ("watch", "doctor", "report", "evaluate", "degrade", "compare", "models list", "models pull", "models add")
 # Fields that are no options: the inputs are arguments, a job is put together, and the rest is internal.
 NOT_OFFERED = {
     InputOptions: {"inputs"},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -39,17 +39,23 @@ if TYPE_CHECKING:
     from srcli.batch.workers.pool import WorkerBackend
 
 
-def run_batch(settings: BatchSettings, listener: Listener | None = None) -> Report:
-    """Process every picture. Raises errors that end the whole run; failures of single pictures are in the report."""
+Choose = Callable[[Path], bool]
+
+
+def run_batch(settings: BatchSettings, listener: Listener | None = None, only: Choose | None = None) -> Report:
+    """Process every picture. Raises errors that end the whole run; failures of single pictures are in the report.
+
+    `only`: which files of the folders that are named to take; with it there may be none.
+    """
     with ExitStack() as stack:
         stop = StopRequest()
         listener = listener or Listener()
         stack.enter_context(watch_signals(stop, listener.cut_off))
-        return _Run(settings, listener, stop, stack).go()
+        return _Run(settings, listener, stop, stack, only).go()
 
 
 def plan_pictures(
-    settings: BatchSettings, namer: OutputNamer, previous: PreviousRuns, readers: ReaderPool
+    settings: BatchSettings, namer: OutputNamer, previous: PreviousRuns, readers: ReaderPool, only: Choose | None = None
 ) -> tuple[BatchPlan, int, int]:
     """Return the plan, the number of files that are not pictures, and the number of earlier results left out."""
     for folder in namer.bases(settings.input) if settings.run.journal is not False else ():
@@ -57,7 +63,9 @@ def plan_pictures(
     finder = InputFinder(settings.input, namer.folder)
     plan = BatchPlan(finder)
     own = plan.leave_out(OwnOutputs(settings, previous.wrote, readers.provenance))
-    if (problem := plan.problem()) is not None:
+    if only is not None:
+        plan.leave_out(lambda path, has_source: not only(path))
+    elif (problem := plan.problem()) is not None:
         raise InputError(f"{problem}; {describe_own_results(own)}" if own else problem)
     if settings.input.frames == "all":
         plan.split_frames(readers.count_frames)
@@ -74,7 +82,7 @@ def has_work(settings: BatchSettings) -> bool:
         plan, _, _ = plan_pictures(settings, namer, previous, readers)
         plan.place(namer, settings.output.on_exists == "rename", settings.input)
         given = settings.recipe(), settings.output.on_exists, readers.provenance
-        decider = Decider(plan, settings.input, previous, *given)
+        decider = Decider(plan, settings.input, previous, *given, maps=MapNamer.from_settings(settings))
         return any(isinstance(decider.decide(item), Item) for item in plan)
     finally:
         readers.close()
@@ -88,8 +96,10 @@ def describe_own_results(count: int) -> str:
 class _Run:
     """The objects that one run consists of."""
 
-    def __init__(self, settings: BatchSettings, listener: Listener, stop: StopRequest, stack: ExitStack) -> None:
-        self.settings, self.listener, self.stack = settings, listener, stack
+    def __init__(
+        self, settings: BatchSettings, listener: Listener, stop: StopRequest, stack: ExitStack, only: Choose | None
+    ) -> None:
+        self.settings, self.listener, self.stack, self.only = settings, listener, stack, only
         self.began = time.perf_counter()
         self.stop, self.tally, self.recipe = stop, Tally(), settings.recipe()
         self.readers = ReaderPool(settings.input, settings.run.timeout)
@@ -123,7 +133,7 @@ class _Run:
         """Plan the run and check everything that would fail for all pictures, before a model is loaded."""
         settings = self.settings
         namer = OutputNamer(settings, self.readers.size)
-        plan, strangers, own = plan_pictures(settings, namer, self.previous, self.readers)
+        plan, strangers, own = plan_pictures(settings, namer, self.previous, self.readers, self.only)
         if len(plan) > 1 and (namer.streams or (namer.file and plan.count_files() > 1)):
             raise InputError(f"-o {settings.output.path} takes one picture, {len(plan)} were given: give a folder")
         if STDIO in settings.input.inputs and settings.output.path is None:
@@ -132,7 +142,7 @@ class _Run:
         check_folders(self.maps.folders(plan), "--map")
         if settings.preview:
             check_preview_file(settings.preview, settings, plan, self.readers.provenance)
-        if own:
+        if own and self.only is None:
             self.listener.note(describe_own_results(own))
         for role, named in settings.input.named_sides().items():
             self._tell_without(plan, role, named)
@@ -163,7 +173,7 @@ class _Run:
 
     def _open_journal(self, plan: BatchPlan, namer: OutputNamer) -> None:
         wanted = self.settings.run.journal
-        if not namer.streams and (len(plan) > 1 if wanted is None else wanted):
+        if len(plan) and not namer.streams and (len(plan) > 1 if wanted is None else wanted):
             self.journal = JournalWriter(self.settings, namer.base(next(iter(plan)).found), len(plan))
             self.stack.callback(self.journal.close)
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from srcli import __version__, messages
-from srcli.cli import compare, config, degrade, doctor, evaluate, models, pictures, report, serve, train
+from srcli.cli import compare, config, degrade, doctor, evaluate, models, pictures, report, serve, train, watch
 from srcli.cli.boundary import INTERRUPTED, ErrorBoundary, open_streams, print_error
 from srcli.threads import sleep_when_idle
 
@@ -40,6 +40,7 @@ def handle_root_options(
 
 
 pictures.add_picture_commands(app)
+watch.add_watch_command(app)
 COMMANDS: dict[str, Callable[..., None]] = {
     "doctor": doctor.print_diagnosis,
     "report": report.print_report,

@@ -67,7 +67,7 @@ def chosen_file(path: Path | None) -> Path | None:
 def use_config(ctx: typer.Context, path: Path | None) -> Path | None:
     """What `--config` does: the file's settings become the command's defaults."""
     if not ctx.resilient_parsing and (file := chosen_file(path)) is not None:
-        ctx.default_map = settings_for(read_settings_file(file), str(ctx.command.name))
+        ctx.default_map = settings_for(read_settings_file(file), str(ctx.params.get("task") or ctx.command.name))
     return path
 
 

@@ -30,6 +30,7 @@ EXAMPLES = {
     "upscale": ("scan.tif --scale 4", "album/ --recursive -o large/ --to a4@300"),
     "stylize": ("portrait.jpg --base-model anime", "portrait.jpg --base-model ghibli --strength 0.8 --seed 7"),
     "restore-old-photo": ("album/ -o restored/ --recursive", "print.tif --mask scratches.png --fidelity 0.8"),
+    "watch": ("inbox/ -o large/", "scans/ -o mended/ --task restore-old-photo --recursive"),
     "colorize": ("grandmother.png", 'street.tif --prompt "a red tram, green trees" --seed 7'),
 }
 
@@ -39,13 +40,31 @@ Sections = Mapping[str, Sequence[tuple[str, str]]]  # by heading: flags and what
 class PictureCommand(TyperCommand):
     """A command with two helps."""
 
+    own: Sequence[tuple[str, str]] = ()  # options of its own
+
+    def find_task(self, ctx: Any) -> Task:
+        return TASKS[str(self.name)]
+
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        task = TASKS[str(self.name)]
-        _print(self, ctx, {"Options": [*brief(task), *ENDING]}, task)
+        task = self.find_task(ctx)
+        _print(self, ctx, {"Options": [*self.own, *brief(task), *ENDING]}, task)
 
     def print_all(self, ctx: typer.Context) -> None:
-        task = TASKS[str(self.name)]
-        _print(self, ctx, {**by_engine(task), "Settings and help": ENDING}, task)
+        task = self.find_task(ctx)
+        own = {"Watching": self.own} if self.own else {}
+        _print(self, ctx, {**own, **by_engine(task), "Settings and help": ENDING}, task)
+
+
+class WatchCommand(PictureCommand):
+    """Takes the options of all tasks, and shows those of the one that is named."""
+
+    own = (
+        ("--task NAME", f"Which command does it. [{'|'.join(TASKS)}]"),
+        ("--every SECONDS", "Between two looks at the folders; what changes between them is not complete."),
+    )
+
+    def find_task(self, ctx: Any) -> Task:
+        return TASKS[str(ctx.params.get("task") or "upscale")]
 
 
 def show_all(ctx: typer.Context, wanted: bool) -> None:
@@ -146,8 +165,8 @@ def _print(command: PictureCommand, ctx: typer.Context, sections: Sections, task
     console.print(Text.assemble(("Usage: ", "bold"), f"{ctx.command_path} [OPTIONS] INPUT..."))
     console.print(f"\n{command.help}\n")
     console.print(Text("Examples:", "bold"))
-    for example in EXAMPLES[task.name]:
-        console.print(f"  srcli {task.name} {example}")
+    for example in EXAMPLES[str(command.name)]:
+        console.print(f"  srcli {command.name} {example}")
     for heading, rows in sections.items():
         console.print(Text(f"\n{heading}:", "bold"))
         for names, text in rows:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -27,6 +28,12 @@ from srcli.files import path_exists
 from srcli.imaging.printable import printable
 from srcli.settings import DeviceChoice, ModelChoice, Prompt, Repair, Sampling, TargetSize
 from srcli.tasks import COLORIZE, RESTORE, STYLIZE, UPSCALE, Job, Task
+
+if TYPE_CHECKING:
+    from srcli.cli.console import PlainListener
+
+    OpenListener = Callable[[], PlainListener]
+    RunSettings = Callable[[BatchSettings, PlainListener, OpenListener], int]
 
 # What a command takes besides the options of its settings.
 MORE = {
@@ -59,13 +66,16 @@ ABOUT: Mapping[Task, str] = {
 
 
 def _command(task: Task) -> Callable[..., None]:
-    """A function with a parameter for each option, as Typer reads them."""
-
     def run(ctx: typer.Context, config: Path | None = None, help_all: bool = False, **values: Any) -> None:
-        _run(task, settle_rivals(ctx, values))
+        run_task(task, settle_rivals(ctx, values))
 
+    return give_signature(run, MORE)
+
+
+def give_signature(run: Callable[..., None], others: Mapping[str, tuple[Any, Any]]) -> Callable[..., None]:
+    """Give a function a parameter for each option, as Typer reads them, and for others with default and annotation."""
     keyword = inspect.Parameter.KEYWORD_ONLY
-    more = [inspect.Parameter(name, keyword, default=default, annotation=a) for name, (default, a) in MORE.items()]
+    more = [inspect.Parameter(name, keyword, default=default, annotation=a) for name, (default, a) in others.items()]
     given = signature()
     whole = given.replace(parameters=[*given.parameters.values(), *more])
     run.__signature__ = whole  # type: ignore[attr-defined]
@@ -73,33 +83,34 @@ def _command(task: Task) -> Callable[..., None]:
     return run
 
 
-def _run(task: Task, values: Mapping[str, Any]) -> None:
+def run_once(settings: BatchSettings, listener: PlainListener, open_listener: OpenListener) -> int:
+    """One batch."""
+    from srcli.batch.run import run_batch
+
+    return run_batch(settings, listener).exit_code
+
+
+def run_task(task: Task, values: Mapping[str, Any], run: RunSettings = run_once) -> None:
+    """Turn a command's values into settings, and run them, or print what a run would do."""
     command = collect(CommandOptions, values)
     input_options = collect(InputOptions, values, inputs=tuple(values["inputs"] or ()))
     output_options = collect(OutputOptions, values, on_exists=_on_exists(command, values["on_exists"]))
-    run_options = collect(RunOptions, values)
-    prompt = collect(Prompt, values, text=_prompt(command.prompt_file, values["prompt"]))
-    size, sampling = collect(TargetSize, values), collect(Sampling, values)
-    guided = bool(input_options.hint or input_options.reference)
-    repair = collect(Repair, values, find_scratches=input_options.finds_mask)
-    parts = {"size": size, "sampling": sampling, "prompt": prompt, "repair": repair}
-    more = {"guided": guided, "mapped": output_options.map is not None}
-    job = collect(Job, values, task=task, **parts, **more)
+    run_options, job = collect(RunOptions, values), _collect_job(task, command, input_options, output_options, values)
     wish, device = collect(ModelChoice, values), collect(DeviceChoice, values)
     # What only a run needs is loaded by a run: help and usage errors answer at once.
     from srcli.cli.console import choose_listener
 
     to_stdout = output_options.path == STDIO
     told = {"as_json": command.as_json, "quiet": command.quiet, "verbose": command.verbose, "null": command.print0}
+    open_listener = partial(choose_listener, to_stdout=to_stdout, **told)
     confirm_folder(output_options.path)
-    with choose_listener(to_stdout=to_stdout, **told) as listener:
-        from srcli.batch.run import run_batch
+    with open_listener() as listener:
         from srcli.engines.choose import settle_choice
 
         planning = command.explain or command.dry_run
         choice = settle_choice(wish, device, job, output_options, only_here=not planning)
         settings = BatchSettings(
-            input_options, output_options, run_options, job, PipelineFactory(choice, device, repair)
+            input_options, output_options, run_options, job, PipelineFactory(choice, device, job.repair)
         )
         if planning:
             from srcli.cli.explain import explain_run, list_run
@@ -107,13 +118,27 @@ def _run(task: Task, values: Mapping[str, Any]) -> None:
             plan = list_run if command.dry_run else explain_run
             raise typer.Exit(plan(settings, command.as_json))
         with listener.aside():
-            bring_lacking(settings, command)
-        report = run_batch(settings, listener)
-    raise typer.Exit(report.exit_code)
+            bring_lacking(settings, command, surely=run is not run_once)
+        code = run(settings, listener, open_listener)
+    raise typer.Exit(code)
 
 
-def bring_lacking(settings: BatchSettings, command: CommandOptions) -> None:
-    """Fetch the weights that are not here, unless there is nothing to do or the run cannot begin."""
+def _collect_job(
+    task: Task, command: CommandOptions, given: InputOptions, output: OutputOptions, values: Mapping[str, Any]
+) -> Job:
+    prompt = collect(Prompt, values, text=_prompt(command.prompt_file, values["prompt"]))
+    repair = collect(Repair, values, find_scratches=given.finds_mask)
+    sizes, sampling = collect(TargetSize, values), collect(Sampling, values)
+    settings = {"size": sizes, "sampling": sampling, "prompt": prompt, "repair": repair}
+    more = {"guided": bool(given.hint or given.reference), "mapped": output.map is not None}
+    return collect(Job, values, task=task, **settings, **more)
+
+
+def bring_lacking(settings: BatchSettings, command: CommandOptions, *, surely: bool) -> None:
+    """Fetch the weights that are not here, unless there is nothing to do or the run cannot begin.
+
+    `surely`: there will be something to do.
+    """
     from srcli.batch.run import has_work
     from srcli.cli.downloads import bring_weights
     from srcli.engines.required import find_lacking
@@ -122,7 +147,7 @@ def bring_lacking(settings: BatchSettings, command: CommandOptions) -> None:
     choice = settings.factory.choice
     store = Store(offline=choice.offline)
     lacking = find_lacking(choice, store)
-    if lacking and has_work(settings):
+    if lacking and (surely or has_work(settings)):
         plans = [(entry, store.plan(entry, parts)) for entry, parts in lacking]
         bring_weights(store, plans, yes=command.yes, quiet=command.quiet)
 

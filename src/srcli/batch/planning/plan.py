@@ -32,6 +32,10 @@ CREATE TABLE taken (key BLOB PRIMARY KEY, path BLOB, source BLOB);
 """
 
 
+class SameTarget(InputError):
+    """Two inputs have one name for their results."""
+
+
 @dataclass(frozen=True, slots=True)
 class Item:
     """One planned picture."""
@@ -132,7 +136,7 @@ class BatchPlan:
                 return path
             if not rename:
                 both = f"{printable(other)} and {printable(item.path)} would both be written to {printable(target)}"
-                raise InputError(f"{both}: rename one, or give --on-exists rename")
+                raise SameTarget(f"{both}: rename one, or give --on-exists rename")
         raise InputError(f"{printable(target)} has no free number left")
 
     def problem(self) -> str | None:
