@@ -34,6 +34,7 @@ from srcli.settings import (
     Damage,
     DeviceChoice,
     Dtype,
+    Fill,
     LoraChoice,
     ModelChoice,
     Prompt,
@@ -94,6 +95,7 @@ class PictureOptions(TypedDict, total=False):
     mask_threshold: float
     mask_side: int
     mask_limit: float
+    fill: Fill
 
 
 @dataclass(frozen=True)

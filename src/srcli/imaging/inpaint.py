@@ -11,10 +11,13 @@ from numpy.typing import NDArray
 
 from srcli.errors import PictureError
 from srcli.imaging.color import compute_luminance
+from srcli.imaging.patch_fill import fill_from_patches
 from srcli.imaging.picture import Picture, PixelArray
+from srcli.settings import PATCHES, Fill
 
 GROWTH = 2  # pixels on all sides: a scratch's edge is softer than the stroke over it
-RADIUS = 4.0  # how far away the filling is taken from
+RADIUS = 4.0  # how far away a smooth filling is taken from
+FILL_PART, FILL_CONTEXT = 512, 96  # pixels a side that are filled at once, and that are looked at around them
 
 Marks = NDArray[np.uint8]  # (H, W): 255 where there is damage, 0 elsewhere
 
@@ -42,10 +45,38 @@ def grow_marks(marks: Marks, radius: int) -> Marks:
     return np.asarray(cv2.dilate(marks, kernel), np.uint8)
 
 
-def fill_damage(pixels: PixelArray, marks: Marks) -> PixelArray:
-    """The picture with marked places, and a little around them, filled in. Channel by channel, as OpenCV has it for 16
-    bits."""
-    holes = grow_marks(marks, GROWTH)
-    planes = (np.ascontiguousarray(plane) for plane in np.moveaxis(pixels, 2, 0))
-    filled: PixelArray = np.stack([cv2.inpaint(plane, holes, RADIUS, cv2.INPAINT_TELEA) for plane in planes], 2)
-    return filled
+def fill_damage(pixels: PixelArray, marks: Marks, method: Fill = PATCHES) -> PixelArray:
+    """The picture with marked places, and a little around them, filled in. Part by part, so that it takes little
+    memory; what is filled is there to be taken from for the next part."""
+    holes, out = grow_marks(marks, GROWTH), pixels.copy()
+    height, width = holes.shape
+    for top in range(0, height, FILL_PART):
+        for left in range(0, width, FILL_PART):
+            inner = slice(top, top + FILL_PART), slice(left, left + FILL_PART)
+            if holes[inner].any():
+                outer = _around(top, height), _around(left, width)
+                filled = _fill_part(out[outer], holes[outer], method, (top, left))
+                kept = filled[top - outer[0].start :, left - outer[1].start :][:FILL_PART, :FILL_PART]
+                marked = holes[inner] > 0
+                out[inner][marked] = kept[marked]
+                holes[inner] = 0
+    return out
+
+
+def _around(start: int, length: int) -> slice:
+    return slice(max(0, start - FILL_CONTEXT), min(length, start + FILL_PART + FILL_CONTEXT))
+
+
+def _fill_part(pixels: PixelArray, holes: Marks, method: Fill, place: tuple[int, int]) -> PixelArray:
+    """From patches, or smoothly where there is too little to take them from. One channel does for a grey picture."""
+    grey = bool((np.ptp(pixels, 2) == 0).all())
+    shown = pixels[..., :1] if grey else pixels
+    if method == PATCHES:
+        top = np.float32(np.iinfo(pixels.dtype).max)
+        filled = fill_from_patches(shown.astype(np.float32) / top, holes > 0, place)
+        if filled is not None:
+            levels = np.rint(filled.clip(0, 1) * top).astype(pixels.dtype)
+            return np.broadcast_to(levels, pixels.shape)
+    planes = (np.ascontiguousarray(plane) for plane in np.moveaxis(shown, 2, 0))
+    smooth = np.stack([cv2.inpaint(plane, holes, RADIUS, cv2.INPAINT_TELEA) for plane in planes], 2)
+    return np.broadcast_to(smooth, pixels.shape)

@@ -18,8 +18,8 @@ def repair_picture(picture: Picture, repair: Repair, finder: DamageFinder | None
         return _repair_found(picture, repair, finder)
     if picture.damage is None:
         return picture
-    facts = {"by": "hand", "percent": round(measure_share(picture.damage), 3), "filled": True}
-    filled = fill_damage(picture.pixels, picture.damage)
+    facts = {"by": "hand", "percent": round(measure_share(picture.damage), 3), "filled": True, "fill": repair.fill}
+    filled = fill_damage(picture.pixels, picture.damage, repair.fill)
     return replace(picture, pixels=filled, damage=None, repairs={"damage": facts})
 
 
@@ -35,8 +35,9 @@ def _repair_found(picture: Picture, repair: Repair, finder: DamageFinder) -> Pic
         "percent": round(share, 3),
         "limit": repair.mask_limit,
         "filled": filled,
+        "fill": repair.fill,
     }
-    pixels = fill_damage(picture.pixels, marks) if filled else picture.pixels
+    pixels = fill_damage(picture.pixels, marks, repair.fill) if filled else picture.pixels
     return replace(picture, pixels=pixels, damage=marks if share else None, repairs={"damage": facts})
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,10 +11,11 @@ from PIL import Image
 from srcli.batch.reading.reader import PictureReader
 from srcli.batch.settings import InputOptions
 from srcli.errors import InputError, PictureError
-from srcli.imaging.inpaint import GROWTH, mark_damage
+from srcli.imaging import inpaint
+from srcli.imaging.inpaint import GROWTH, fill_damage, mark_damage
 from srcli.imaging.picture import Picture
 from srcli.repair.repair_picture import repair_picture
-from srcli.settings import Repair
+from srcli.settings import Fill, Repair
 
 SIDE = 64
 
@@ -46,6 +48,41 @@ def test_what_is_marked_is_filled_and_nothing_else_touched(dtype: type) -> None:
     far = np.ones((SIDE, SIDE), bool)
     far[10 - GROWTH : 50 + GROWTH, 30 - GROWTH : 33 + GROWTH] = False
     assert np.array_equal(result[far], whole[far])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_pieces_of_the_picture_go_on_with_its_pattern(dtype: type) -> None:
+    """Where a smooth filling is grey."""
+    top, side = np.iinfo(dtype).max, 120
+    y, x = np.mgrid[0:side, 0:side]
+    stripes = np.repeat(((x + y) % 8 < 4)[..., None] * dtype(top), 3, 2)
+    marks = np.zeros((side, side), np.uint8)
+    marks[20:100, 55:62] = 255
+    off = {}
+    for method in get_args(Fill):
+        filled = fill_damage(np.where(marks[..., None] > 0, dtype(top // 2), stripes), marks, method)
+        assert filled.dtype == dtype
+        off[method] = np.abs(filled.astype(float) - stripes)[marks > 0].mean() / top
+    assert off["patches"] < 0.05 < 0.2 < off["smooth"]
+
+
+def test_a_filling_is_the_same_each_time_and_made_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = np.random.default_rng(0).integers(0, 255, (90, 130, 3)).astype(np.uint8)
+    marks = np.zeros((90, 130), np.uint8)
+    marks[:, 60:64] = marks[40:43] = 255
+    monkeypatch.setattr(inpaint, "FILL_PART", 64)
+    monkeypatch.setattr(inpaint, "FILL_CONTEXT", 24)
+    once, again = fill_damage(picture, marks), fill_damage(picture, marks)
+    np.testing.assert_array_equal(once, again)
+    far = inpaint.grow_marks(marks, GROWTH) == 0
+    np.testing.assert_array_equal(once[far], picture[far])
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 200), (40, 5), (12, 12)])
+def test_small_and_nearly_lost_pictures_are_filled_smoothly(size: tuple[int, int]) -> None:
+    picture, marks = np.full((*size, 3), 90, np.uint8), np.zeros(size, np.uint8)
+    marks[:, ::2] = 255
+    assert fill_damage(picture, marks).shape == picture.shape
 
 
 def test_a_black_mask_changes_nothing() -> None:
