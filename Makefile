@@ -49,9 +49,11 @@ site: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks
 
-# The program for a GPU, with small networks on whatever is here.
+# What is carried to a GPU, with small networks on whatever is here, and with no package but those that it names.
 gpu-small: $(VENV)/.dev
-	$(BIN)/python -m benchmarks.gpu --small --out out/gpu-small
+	$(BIN)/python -m benchmarks.gpu.pack --out out/gpu-pack
+	$(BIN)/python -m benchmarks.gpu.bare out/gpu-bare
+	OUT=$(CURDIR)/out/gpu-small PYTHON=$(CURDIR)/out/gpu-bare/bin/python bash out/gpu-pack/run.sh --small
 
 # One folder to carry to a machine with a GPU: PHOTOS and TEACHERS, where given, are for training.
 gpu-pack: $(VENV)/.dev

@@ -9,6 +9,7 @@ import time
 import pytest
 import torch
 from benchmarks import __main__ as bench
+from benchmarks.gpu.bare import NAMED, find_with_needed
 from benchmarks.gpu.golden import find_vectors
 from benchmarks.gpu.merge import merge
 from benchmarks.gpu.pack import pack
@@ -97,6 +98,12 @@ def test_a_pack_has_sources_the_vectors_of_each_engine_and_what_training_reads(t
     assert {path.name for path in out.iterdir()} == {"src", "benchmarks", "golden", "photos", "run.sh", "weights.lock"}
     assert [name.split()[0] for name, _ in find_vectors(out / "golden")] == ["pasd", "sr3", "stablesr"]
     assert not list(out.rglob("__pycache__"))
+
+
+def test_a_bare_environment_has_what_is_named_and_what_that_needs():
+    found = set(find_with_needed(NAMED))
+    assert {*NAMED, "huggingface-hub", "tokenizers"} <= found
+    assert not {"diffusers", "srcli", "scikit-image"} & found
 
 
 def test_a_pack_that_is_too_large_is_refused(tmp_path, monkeypatch):
