@@ -67,7 +67,7 @@ def test_adapters_of_one_system_are_refused_by_the_other(
     cases = (
         ("stablesr", base, TINY / "pasd", "not one StableSR model"),
         ("pasd", TINY / "base", adapter, "choose a PASD"),
-        ("sr3", None, TINY / "pasd", "choose one safetensors file"),
+        ("sr3", None, TINY / "pasd", "choose one of them"),
         ("sr3", None, adapter / "adapter.safetensors", "holds no SR3 network"),
     )
     for engine, under, given, said in cases:

@@ -40,10 +40,13 @@ class Located:
         return path
 
     def only_file(self) -> Path:
-        """Return the one file that these weights are; a folder is an error that says so."""
-        if self.file is None:
-            raise WeightsError(f"{self.name} is a folder: choose one safetensors file")
-        return self.file
+        """The one file that these weights are, or that their folder holds. Raises WeightsError where it holds more."""
+        if self.file is not None:
+            return self.file
+        held = [path for name, path in self.files.items() if name.endswith(SUFFIX)]
+        if len(held) != 1:
+            raise WeightsError(f"{self.name} is a folder of {len(held)} safetensors files: choose one of them")
+        return held[0]
 
     def provenance(self) -> dict[str, str]:
         """The weights' names and hashes, and the licence, for an output's metadata."""

@@ -36,6 +36,7 @@ class Home:
         self.lpips = tiny_bases.lpips_file(root / "lpips.safetensors")
         self.sr3 = tiny_bases.sr3_config(root / "sr3.json")
         self.data = tiny_bases.photographs(root / "data", 4, 128)
+        self.single = tiny_bases.photographs(root / "single", 1, 128)
 
     def options(self, system: str) -> list[str]:
         cached = ["--cache", str(self.root / "cache"), "--pairs", "2", "--sampling-steps", "2"]

@@ -37,7 +37,7 @@ def open_checkpoint(name: str, store: Store, allow_pickle: bool = False) -> SR3C
     """The checkpoint in this file, or of this name in weights.lock."""
     located = store.resolve(name, "adapter", allow_pickle=allow_pickle)
     path = located.only_file()
-    state, config = load_state(path), read_config_beside(Path(name))
+    state, config = load_state(path), read_config_beside(path if Path(name).is_dir() else Path(name))
     unet = build_sr3_network(path, state, config)
     table = find_betas(config, state, unet.shape.variant)
     return SR3Checkpoint(unet, table, factor_of(config), located.provenance())

@@ -19,10 +19,12 @@ GreyPlane = NDArray[np.float32]
 
 
 def print_picture(pixels: Pixels8, rng: Generator) -> Pixels8:
-    """A print of the picture, as it was when new: grey or toned, with the contrast of its paper."""
+    """A print of the picture, as it was when new: grey, toned or one time in four in colour, on a paper's contrast."""
+    black, white = rng.uniform(0, 0.22), rng.uniform(0.75, 1)
+    if rng.random() < 0.25:
+        return round_to_uint8(255 * black + np.float32(white - black) * pixels)
     weights = rng.dirichlet((2.0, 3.5, 1.0)).astype(np.float32)
     grey = np.asarray((pixels @ weights) / 255, np.float32) ** np.float32(rng.uniform(0.75, 1.35))
-    black, white = rng.uniform(0, 0.22), rng.uniform(0.75, 1)
     return round_to_uint8(255 * _tinted(np.asarray(black + (white - black) * grey, np.float32), rng))
 
 
@@ -89,6 +91,7 @@ def make_old_print(pixels: Pixels8, scale: int, rng: Generator) -> Pixels8:
         small = add_grain(small, rng)
     if rng.random() < 0.6:
         small = add_scratches(small, rng)
-    if rng.random() < 0.2:
-        small = add_camera_noise(small, rng, 6)
-    return store_any_jpeg(small, rng, 45, 96) if rng.random() < 0.7 else small
+    noisy = rng.random()
+    if noisy < 0.3:  # a careful scan's noise is weak, a dim one's strong
+        small = add_camera_noise(small, rng, 6 if noisy < 0.15 else 45)
+    return store_any_jpeg(small, rng, 45, 96) if rng.random() < 0.6 else small
