@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from srcli.engines.choose import settle_choice
-from srcli.errors import InputError
+from srcli.errors import InputError, unknown_word
 from srcli.imaging.inpaint import Marks, mark_damage
 from srcli.imaging.picture import Picture
 from srcli.imaging.prepare_output import SaveOptions
@@ -260,14 +260,20 @@ class Pipeline:
 def find_task(name: str) -> Task:
     """The task of this name."""
     if name not in TASKS_BY_METHOD:
-        raise InputError(f"`task` {name!r} is unknown: choose one of {', '.join(TASKS_BY_METHOD)}")
+        raise unknown_word("`task`", name, TASKS_BY_METHOD)
     return TASKS_BY_METHOD[name]
+
+
+def check_option_names(options: Mapping[str, Any]) -> None:
+    """Raises InputError for a name that is not among `PictureOptions`."""
+    known = PictureOptions.__annotations__
+    if unknown := sorted(options.keys() - known.keys()):
+        raise InputError(f"`{unknown[0]}` is not an option: choose from {', '.join(known)}")
 
 
 def make_job(task: Task, options: Mapping[str, Any]) -> Job:
     """A job from the options of one picture."""
-    if unknown := sorted(options.keys() - PictureOptions.__annotations__.keys()):
-        raise InputError(f"`{unknown[0]}` is no option: choose from {', '.join(PictureOptions.__annotations__)}")
+    check_option_names(options)
 
     def pick(settings: type) -> dict[str, Any]:
         return {f.name: options[f.name] for f in fields(settings) if f.name in options}

@@ -1,5 +1,9 @@
 """Failures that a user can act on. Each says what, then what to do, and carries its exit code."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+
 
 class SrcliError(Exception):
     """A failure with a remedy. Its text is one line: what happened, then what to do."""
@@ -19,6 +23,18 @@ class InputError(SrcliError):
     """The command line or a setting makes no sense."""
 
     exit_code = 2
+
+
+def unknown_word(what: str, value: str, choices: Iterable[str]) -> InputError:
+    """The error for a word that is none of the choices."""
+    return InputError(f"{what} {value!r} is unknown: choose one of {', '.join(choices)}")
+
+
+def check_range(what: str, value: float, low: float, high: float) -> None:
+    """Raises InputError for a number outside of these bounds. NaN lies outside of any."""
+    if not low <= value <= high:
+        value, low, high = (f"{x:g}" if isinstance(x, float) else x for x in (value, low, high))  # type: ignore[assignment]
+        raise InputError(f"{what} {value} is out of range: give a number from {low} to {high}")
 
 
 class WeightsError(SrcliError):

@@ -163,12 +163,14 @@ def create_folder(folder: Path) -> None:
         sync_folder(path.parent)
 
 
-def make_folder(folder: Path) -> None:
-    """Create a folder and its parents. Raises MachineError."""
+def make_folder(folder: Path, instead: str = "folder") -> None:
+    """Create a folder and its parents. Raises MachineError, which asks for another `instead`."""
     try:
         create_folder(folder)
     except OSError as error:
-        raise MachineError(f"{folder} cannot be created ({error.strerror}): give another folder") from error
+        raise MachineError(
+            f"the folder {folder} cannot be created ({error.strerror}): give another {instead}"
+        ) from error
 
 
 @contextmanager

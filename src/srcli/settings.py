@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
-from srcli.errors import InputError
+from srcli.errors import InputError, check_range, unknown_word
 from srcli.target_sizes import parse_box
 
 AUTO = "auto"
@@ -36,15 +36,14 @@ MAX_PIXELS = 250_000_000  # of an input: beyond it, a small file that claims mor
 
 
 def _within(parameter: str, value: float | None, low: float, high: float) -> None:
-    # NaN is within nothing, as it should be.
-    if value is not None and not low <= value <= high:
-        raise InputError(f"`{parameter}` {value:g} is out of range: give a number from {low:g} to {high:g}")
+    if value is not None:
+        check_range(f"`{parameter}`", value, low, high)
 
 
 def refuse_unknown(parameter: str, value: str | None, choices: Any) -> None:
     """An error where the value is none of a Literal's. The types say so too, but callers need not check theirs."""
     if value is not None and value not in get_args(choices):
-        raise InputError(f"`{parameter}` {value!r} is unknown: choose one of {', '.join(get_args(choices))}")
+        raise unknown_word(f"`{parameter}`", value, get_args(choices))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

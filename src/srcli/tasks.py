@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from srcli.errors import InputError
+from srcli.errors import InputError, check_range
 from srcli.settings import MAX_MAP_SEEDS, MAX_SATURATION, MAX_SEED, SEED, ColorFix, Prompt, Repair, Sampling, TargetSize
 
 CLEAN_PROMPT = "clean, high-resolution, 8k"
@@ -81,16 +81,12 @@ class Job:
             raise InputError(f"`saturation` goes with {COLORIZE.name}: {self.task.name} gives no colour")
         if self.guided and not self.task.keep_luma:
             raise InputError(f"`hint` and `reference` go with {COLORIZE.name}: {self.task.name} gives no colour")
-        if not 0 <= self.saturation <= MAX_SATURATION:
-            raise InputError(
-                f"`saturation` {self.saturation:g} is out of range: give a number from 0 to {MAX_SATURATION:g}"
-            )
+        check_range("`saturation`", self.saturation, 0, MAX_SATURATION)
         if self.map_seeds is not None and not self.mapped:
             raise InputError("`map_seeds` goes with `map`: give both, or neither")
-        if self.map_seeds is not None and not 2 <= self.map_seeds <= MAX_MAP_SEEDS:
-            raise InputError(f"`map_seeds` {self.map_seeds} is out of range: give a number from 2 to {MAX_MAP_SEEDS}")
-        if not 0 <= self.seed <= MAX_SEED:
-            raise InputError(f"`seed` {self.seed} is out of range: give a number from 0 to {MAX_SEED}")
+        if self.map_seeds is not None:
+            check_range("`map_seeds`", self.map_seeds, 2, MAX_MAP_SEEDS)
+        check_range("`seed`", self.seed, 0, MAX_SEED)
 
     def factor(self, width: int, height: int) -> float:
         return self.size.factor(width, height, self.task.scale)

@@ -364,7 +364,7 @@ def test_bodies_that_are_no_forms_are_refused(bench, body, kind):
         ({"options": '{"steps": true}'}, "give a whole number"),
         ({"options": '{"scale": NaN}'}, "give a number"),
         ({"options": '{"scale": 1e9}'}, "out of range"),
-        ({"options": '{"mask": "/etc/passwd"}'}, "`mask` is no option"),
+        ({"options": '{"mask": "/etc/passwd"}'}, "`mask` is not an option"),
         ({"options": '{"guidance_interval": [0.1]}'}, "a list of two numbers"),
         ({"options": '{"prompt": 1}'}, "give text"),
         ({"options": " " * 30_000}, "too long"),

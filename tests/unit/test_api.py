@@ -101,7 +101,7 @@ def test_progress_is_told(pipeline):
         ({"noise_level": 3}, "`noise_level` means nothing to the builtin engine"),
         ({"steps": 0}, "`steps` 0 is out of range"),
         ({"scale": -1.0}, "`scale` -1 must be greater than 0"),
-        ({"stepz": 3}, "`stepz` is no option: choose from scale, "),
+        ({"stepz": 3}, "`stepz` is not an option: choose from scale, "),
         ({"seed": -1}, "`seed` -1 is out of range"),
     ],
 )

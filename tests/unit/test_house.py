@@ -152,6 +152,23 @@ def test_functions_are_named_for_what_they_do():
     assert len([name for name in names if "_" not in name]) <= len(names) / 20
 
 
+def sentences(call: ast.Call) -> Iterator[str]:
+    """Longer pieces of the message that an error gets."""
+    name = call.func.id if isinstance(call.func, ast.Name) else getattr(call.func, "attr", "")
+    for node in (node for given in call.args for node in ast.walk(given)) if name.endswith("Error") else ():
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and len(node.value) > 25:
+            yield node.value
+
+
+def test_a_sentence_of_a_message_stands_in_one_place():
+    places: dict[str, list[str]] = {}
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            for text in sentences(node) if isinstance(node, ast.Call) else ():
+                places.setdefault(text.strip(), []).append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert {text: found for text, found in places.items() if len(found) > 1} == {}
+
+
 DOCS = ROOT.parents[1] / "docs" / "architecture.md"
 
 

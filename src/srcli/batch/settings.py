@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from srcli import __version__
-from srcli.errors import InputError
+from srcli.errors import InputError, check_range
 from srcli.files import hash_file, is_dir, is_file, path_exists, same_file
 from srcli.messages import forward_messages
 from srcli.settings import AUTO, MAX_PIXELS, DeviceChoice, Frames, ModelChoice, Repair, refuse_unknown
@@ -123,8 +123,8 @@ class OutputOptions:
         refuse_unknown("on_exists", self.on_exists, OnExists)
         if self.suffix is not None and ("/" in self.suffix or "\0" in self.suffix):
             raise InputError("--suffix contains a slash: leave it out")
-        if self.quality is not None and not 1 <= self.quality <= 100:
-            raise InputError(f"--file-quality {self.quality} is out of range: give a number from 1 to 100")
+        if self.quality is not None:
+            check_range("--file-quality", self.quality, 1, 100)
         if self.format is not None:
             from srcli.imaging.formats import parse_format
 
@@ -149,7 +149,7 @@ class RunOptions:
         if self.timeout is not None and not 0 < self.timeout <= LONGEST:
             raise InputError(f"--timeout {self.timeout:g} is out of range: give seconds, at most {LONGEST}")
         if self.workers < 1:
-            raise InputError(f"--workers {self.workers} is out of range: give at least 1")
+            raise InputError(f"--workers {self.workers} is too few: give at least 1")
 
     @property
     def cluster(self) -> str | None:

@@ -13,8 +13,8 @@ from typing import Any
 
 from srcli.batch.planning.plan import Item
 from srcli.batch.report import Outcome, outcome_of_error
-from srcli.batch.workers.base import LOADING, ComputedPicture, RunFailed, Workers
-from srcli.errors import MachineError, PictureError, TooLarge
+from srcli.batch.workers.base import LOADING, ComputedPicture, RunFailed, Workers, timed_out
+from srcli.errors import MachineError, TooLarge
 from srcli.imaging.picture import Picture
 from srcli.imaging.printable import printable
 
@@ -145,8 +145,7 @@ class Stages:
             if stage == LOADING:
                 flight.began_work = now
             elif self._timeout and now - flight.began_work > self._timeout:
-                text = f"{printable(flight.item.path)} took longer than {self._timeout:g} seconds: raise --timeout"
-                raise PictureError(text, "timeout")
+                raise timed_out(self._timeout, f"{printable(flight.item.path)} ")
             self._mail.put((flight, "step", (stage, done, total)))
 
         return on_step

@@ -15,8 +15,8 @@ from srcli.batch.planning.plan import Item
 from srcli.batch.report import DONE, Outcome
 from srcli.batch.settings import STDIO, OutputOptions
 from srcli.batch.workers.base import ComputedPicture
-from srcli.errors import InputError, MachineError, PictureError
-from srcli.files import create_folder, path_exists, path_or_link_exists
+from srcli.errors import InputError, PictureError
+from srcli.files import make_folder, path_exists, path_or_link_exists
 from srcli.imaging.format_base import Format
 from srcli.imaging.formats import FORMATS, check_format_limits, format_of_name, parse_format, usual_suffix
 from srcli.imaging.mask_file import describe_found, encode_mask, mask_of_result, write_mask
@@ -71,7 +71,7 @@ class ResultWriter:
         """Before the result, so that where there is a result its map is there too."""
         if item.map is None or made.map is None:
             return
-        _make_folder(item.map.parent, "--map")
+        make_folder(item.map.parent, "--map")
         how = {name: value for name, value in made.how.items() if name in MAP_FACTS} | {"is_map": True}
         write_picture(made.map.as_picture(), item.map, made=how)
 
@@ -90,7 +90,7 @@ class ResultWriter:
         return made, (describe_found(facts, path),)
 
     def _clear(self, item: Item) -> None:
-        _make_folder(item.target.parent, "-o")
+        make_folder(item.target.parent, "-o")
         if item.replace and path_exists(item.target) and not os.access(item.target, os.W_OK):
             raise PictureError(f"{printable(item.target)} is write-protected: it was not overwritten", "read-only")
         if not item.replace and path_or_link_exists(item.target):
@@ -103,11 +103,3 @@ class ResultWriter:
         if target == Path(STDIO):
             return format_of_name("result" + usual_suffix(FORMATS[picture.format]))
         return format_of_name(target)
-
-
-def _make_folder(folder: Path, option: str) -> None:
-    try:
-        create_folder(folder)
-    except OSError as error:
-        text = f"the folder {printable(folder)} cannot be created ({error.strerror}): give another {option}"
-        raise MachineError(text) from error

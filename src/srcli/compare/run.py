@@ -10,7 +10,7 @@ from urllib.parse import quote
 from srcli.compare.layers import Layer, check_shapes, read_layer, read_map_of
 from srcli.compare.page import IndexItem, PageTable, make_thumbnail, write_index, write_page
 from srcli.compare.sheet import Crop, draw_sheet, find_crops
-from srcli.errors import InputError, PictureError
+from srcli.errors import InputError, PictureError, check_range
 from srcli.evaluate.pairs import ResultPair, find_partner, index_pictures
 from srcli.evaluate.run import Evaluation, EvaluationRequest, Method, Row, measure_pair, name_methods
 from srcli.evaluate.tables import difference_table, format_title, format_value, protocol_lines, summary_table
@@ -47,8 +47,7 @@ class Comparison:
             raise InputError("nothing to compare with: name two pictures or folders, or give --reference")
         if len({is_dir(place) for place in self.all_places}) > 1:
             raise InputError("folders and single pictures cannot be mixed: name either")
-        if not 1 <= self.crops <= 100:
-            raise InputError(f"--crops {self.crops} is out of range: give a number from 1 to 100")
+        check_range("--crops", self.crops, 1, 100)
         if not 32 <= self.side <= 2048:
             raise InputError(f"--crop-side {self.side} is out of range: give pixels from 32 to 2048")
         for target in (self.page, self.sheet):

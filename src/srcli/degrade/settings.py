@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 
-from srcli.errors import InputError
+from srcli.errors import InputError, unknown_word
 
 Range = tuple[float, float]
 SINC = "sinc"
@@ -102,7 +102,7 @@ class Degradation:
         if not 1 <= self.scale <= 16:
             raise InputError(f"scale {self.scale} must lie between 1 and 16")
         if self.back not in BACK:
-            raise InputError(f"back {self.back!r} is unknown: choose one of {', '.join(BACK)}")
+            raise unknown_word("back", self.back, BACK)
 
 
 def check_fields(settings: object) -> None:

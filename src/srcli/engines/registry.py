@@ -6,7 +6,7 @@ from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 
 from srcli.engines.base import EngineSpec
-from srcli.errors import InputError
+from srcli.errors import InputError, unknown_word
 from srcli.settings import AUTO, ModelChoice
 from srcli.tasks import Task
 
@@ -39,8 +39,7 @@ def find_engine(name: str) -> EngineSpec:
     try:
         return all_engines()[name]
     except KeyError:
-        names = ", ".join((AUTO, *all_engines()))
-        raise InputError(f"`engine` {name!r} is unknown: choose one of {names}") from None
+        raise unknown_word("`engine`", name, (AUTO, *all_engines())) from None
 
 
 def engines_for(task: Task) -> list[EngineSpec]:

@@ -14,11 +14,12 @@ from typing import IO, Any
 
 import numpy as np
 
-from srcli.errors import MachineError, PictureError
+from srcli.errors import PictureError
 from srcli.imaging.bands import Array, split_rows
 from srcli.imaging.decode import Decoded, MissingPackage, ReadOptions, divide_by_alpha
 from srcli.imaging.format_base import Format
 from srcli.imaging.picture import Metadata
+from srcli.imaging.spill import no_room
 
 NUMBERS = ("uint8", "uint16", "half", "float", "double")
 TOP = 65535
@@ -146,8 +147,7 @@ def _named(file: IO[bytes], name: Path) -> Path:
         with name.open("wb") as copy:
             shutil.copyfileobj(file, copy)
     except OSError as error:
-        text = f"no room for a copy of the picture in {tempfile.gettempdir()} ({error.strerror})"
-        raise MachineError(f"{text}: free some space, or set TMPDIR to another folder") from error
+        raise no_room(f"a copy of the picture does not fit in {tempfile.gettempdir()} ({error.strerror})") from error
     return name
 
 

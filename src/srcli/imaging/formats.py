@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import PurePath
 
-from srcli.errors import InputError, PictureError
+from srcli.errors import InputError, PictureError, unknown_word
 from srcli.imaging.avif_reader import read_avif_deep
 from srcli.imaging.deep_formats import measure_deep, read_jpegxl, read_levels, read_light
 from srcli.imaging.format_base import Format
@@ -174,8 +174,7 @@ def parse_format(text: str) -> Format:
     for row in writable_formats():
         if word == row.name.lower() or f".{word}" in row.suffixes:
             return row
-    known = ", ".join(row.name.lower() for row in writable_formats())
-    raise InputError(f"`format` {text!r} is unknown: choose one of {known}")
+    raise unknown_word("`format`", text, (row.name.lower() for row in writable_formats()))
 
 
 def suffix_for(source: PurePath | str) -> str:

@@ -38,7 +38,12 @@ def allocate_in_file(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
             return np.frombuffer(mmap.mmap(file.fileno(), size), dtype).reshape(shape)
     except OSError as error:
         text = f"a result of {size >> 20} MiB does not fit in {folder or tempfile.gettempdir()} ({error.strerror})"
-        raise MachineError(f"{text}: free some space, or set TMPDIR to another folder") from error
+        raise no_room(text) from error
+
+
+def no_room(text: str) -> MachineError:
+    """The error for a temporary file that does not fit on its disk."""
+    return MachineError(f"{text}: free some space, or set TMPDIR to another folder")
 
 
 class _Memory(mmap.mmap):

@@ -10,7 +10,7 @@ from diffusers import DDPMScheduler
 from diffusers.schedulers.scheduling_ddpm import DDPMSchedulerOutput
 from torch import Tensor
 
-from srcli.errors import InputError
+from srcli.errors import InputError, check_range
 from srcli.weights.families import EPSILON, VELOCITY
 
 VARIANCE_MINIMUM = 1e-20  # keeps the logarithm of the last step's variance finite
@@ -78,8 +78,7 @@ class Ancestral(DDPMScheduler):  # type: ignore[misc]
         The stride is added up, as the official StableSR does; a rounded linspace differs for some odd numbers.
         """
         last = self.config.num_train_timesteps - 1
-        if not 2 <= num_inference_steps <= last + 1:
-            raise InputError(f"`steps` {num_inference_steps} is out of range: give a number from 2 to {last + 1}")
+        check_range("`steps`", num_inference_steps, 2, last + 1)
         steps, now = [0], 0.0
         for _ in range(num_inference_steps - 1):
             now += last / (num_inference_steps - 1)

@@ -6,8 +6,8 @@ import json
 import math
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from srcli.api import PictureOptions
-from srcli.errors import InputError
+from srcli.api import PictureOptions, check_option_names
+from srcli.errors import InputError, unknown_word
 
 LONGEST_OPTIONS = 20_000
 
@@ -25,8 +25,7 @@ def parse_options(text: str) -> dict[str, Any]:
         raise InputError("`options` must be a JSON object")
     refuse_surrogates("options", json.dumps(given, ensure_ascii=False))
     types = get_type_hints(PictureOptions)
-    if unknown := sorted(given.keys() - types.keys()):
-        raise InputError(f"`{unknown[0]}` is no option: choose from {', '.join(types)}")
+    check_option_names(given)
     return {name: _value(name, value, types[name]) for name, value in given.items()}
 
 
@@ -36,7 +35,7 @@ def _value(name: str, value: Any, wanted: Any) -> Any:
     if get_origin(wanted) is Literal:
         if value in get_args(wanted):
             return value
-        raise InputError(f"`{name}` {value!r} is unknown: choose one of {', '.join(get_args(wanted))}")
+        raise unknown_word(f"`{name}`", value, get_args(wanted))
     if parts := get_args(wanted):
         if isinstance(value, list) and len(value) == len(parts):
             return tuple(_value(name, one, part) for one, part in zip(value, parts, strict=True))

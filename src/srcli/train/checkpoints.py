@@ -64,11 +64,9 @@ def writing_folder(target: Path) -> Iterator[Path]:
         if is_dir(target):
             target.rename(old)
         fresh.rename(target)
-    except OSError as error:
-        reason = error.strerror or str(error)
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors have their own for a full disk
+        reason = getattr(error, "strerror", None) or error
         raise MachineError(f"{target} cannot be written ({reason}): make room; what was there is whole") from error
-    except (RuntimeError, SafetensorError) as error:  # torch and safetensors raise these for a full disk
-        raise MachineError(f"{target} cannot be written ({error}): make room; what was there is whole") from error
     finally:
         for leftover in (fresh, old):
             shutil.rmtree(leftover, ignore_errors=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from srcli.errors import InputError
+from srcli.errors import InputError, unknown_word
 
 CONSTANT, COSINE = "constant", "cosine"
 SCHEDULES = (CONSTANT, COSINE)
@@ -23,7 +23,7 @@ class Schedule:
 
     def __post_init__(self) -> None:
         if self.kind not in SCHEDULES:
-            raise InputError(f"--schedule {self.kind!r} is unknown: choose one of {', '.join(SCHEDULES)}")
+            raise unknown_word("--schedule", self.kind, SCHEDULES)
 
     def rate(self, step: int, steps: int) -> float:
         """For the update number `step`, counted from 0."""

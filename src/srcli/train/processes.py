@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from srcli.errors import InputError, MachineError
+from srcli.errors import MachineError, unknown_word
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 
@@ -28,7 +28,7 @@ class Processes:
         except ImportError as error:
             raise MachineError("training needs one more package: pip install 'srcli[train]'") from error
         if precision not in PRECISIONS:
-            raise InputError(f"--dtype {precision!r} is unknown: choose one of {', '.join(PRECISIONS)}")
+            raise unknown_word("--dtype", precision, PRECISIONS)
         cpu = cpu or not torch.cuda.is_available()
         half = precision == "bfloat16" or (precision == "auto" and not cpu and torch.cuda.is_bf16_supported())
         mixed = "bf16" if half else "no"

@@ -11,7 +11,7 @@ from typing import Any
 
 from srcli import __version__
 from srcli.errors import InputError, MachineError
-from srcli.files import UNFINISHED_PREFIX, is_dir, is_file
+from srcli.files import UNFINISHED_PREFIX, is_dir, is_file, make_folder
 from srcli.imaging.printable import printable
 from srcli.messages import Tell
 from srcli.train.checkpoints import writing_folder
@@ -103,11 +103,11 @@ def claim_folder(out: Path, name: str) -> None:
         return
     if is_dir(out) and any(not path.name.startswith(UNFINISHED_PREFIX) for path in out.iterdir()):
         raise InputError(f"{printable(out)} holds other things: give --out a new or empty folder")
+    make_folder(out, "--out")
     try:
-        out.mkdir(parents=True, exist_ok=True)
         mark.write_text(json.dumps({"system": name, "srcli": __version__}) + "\n", encoding="utf-8")
     except OSError as error:
-        raise MachineError(f"{printable(out)} cannot be made ({error.strerror}): give another --out") from error
+        raise MachineError(f"{printable(mark)} cannot be written ({error.strerror}): give another --out") from error
 
 
 def report_plan(plan: TrainPlan, system: System, sources: Sources, processes: Processes, tell: Tell) -> None:

@@ -128,7 +128,7 @@ def _brought(store: Store, known: Entry, target: str) -> Entry:
 def _own(store: Store, name: str, path: Path, kind: str) -> Entry:
     names = local.list_model_files(path)
     if not names:
-        raise WeightsError(f"{path}: holds no weights: choose a safetensors file or a diffusers folder")
+        raise local.no_weights_in(path)
     files = {item: path if path.is_file() else path / item for item in names}
     _encodable(path, files)
     locked = {item: File(item, file.stat().st_size, store.stamps.record(file)) for item, file in files.items()}

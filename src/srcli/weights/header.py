@@ -39,10 +39,15 @@ def read_header(path: Path) -> Header:
             shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
             dtypes = {name: part.get_dtype() for name, part in slices.items()}
             return Header(path, shapes, dtypes, file.metadata() or {})
-    except FileNotFoundError as error:
-        raise WeightsError(f"{path}: no such file: check the path") from error
     except (SafetensorError, OSError, UnicodeDecodeError, ValueError) as error:
-        raise WeightsError(f"{path}: {describe_file(path)}: get the file again") from error
+        raise unreadable_weights(path, error) from error
+
+
+def unreadable_weights(path: Path, error: Exception) -> WeightsError:
+    """The error for a file of weights that is missing, or is not what its name promises."""
+    if isinstance(error, FileNotFoundError):
+        return WeightsError(f"{path}: no such file: check the path")
+    return WeightsError(f"{path}: {describe_file(path)}: get the file again")
 
 
 def describe_file(path: Path) -> str:

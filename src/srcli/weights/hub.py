@@ -224,9 +224,12 @@ def within(seconds: float, work: Callable[[], T], moved: Callable[[], object] = 
             if settled.done():  # the work's own
                 raise
         if (now := moved()) == before:
-            said = f"the server sent nothing of use in {seconds:.0f} s"
-            raise WeightsError(f"{said}: try another network, what is here is kept")
+            raise _stalled("nothing of use", seconds)
         before = now
+
+
+def _stalled(brought: str, seconds: float) -> WeightsError:
+    return WeightsError(f"the server sent {brought} in {seconds:.0f} s: try another network, what is here is kept")
 
 
 def _settle(settled: "Future[T]", work: Callable[[], T]) -> None:
@@ -256,8 +259,7 @@ def require_pace(chunks: Iterator[bytes]) -> Iterator[bytes]:
         brought += len(chunk)
         if time.monotonic() - began > PACE_WINDOW:
             if _trickles(brought, time.monotonic() - began):
-                said = f"the server sent {brought:,} bytes in {PACE_WINDOW:.0f} s"
-                raise WeightsError(f"{said}: try another network, what is here is kept")
+                raise _stalled(f"{brought:,} bytes", PACE_WINDOW)
             began, brought = time.monotonic(), 0
 
 

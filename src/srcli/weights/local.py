@@ -116,12 +116,17 @@ def locate_path(
         paths = [name for name in paths if any(name == part or name.startswith(part + "/") for part in parts)]
     files = {name: path if is_file(path) else path / name for name in paths}
     if not files:
-        raise WeightsError(f"{path}: holds no weights: choose a safetensors file or a diffusers folder")
+        raise no_weights_in(path)
     hashes = {name: stamps.sha256(file) for name, file in files.items()}
     name = known_name(hashes, entries) or path.name
     found = Located(name, "base", "any", "the user's own file", folder_of(path), files, hashes, _only(path))
     found = convert_pickles(found, data, stamps, allow_pickle)
     return replace(found, family=family_of(found.folder if found.file is None else found.file))
+
+
+def no_weights_in(path: Path) -> WeightsError:
+    """The error for a file or folder without weights."""
+    return WeightsError(f"{path}: holds no weights: choose a safetensors file or a diffusers folder")
 
 
 def list_model_files(path: Path) -> list[str]:

@@ -133,7 +133,7 @@ class _Text:
     lines: list[str]
 
     def wrong(self, table: str, key: str, what: str) -> WeightsError:
-        return WeightsError(f"{self.path}:{self._line(table, key)}: {what}: correct that line or restore the file")
+        return _wrong_line(self.path, self._line(table, key), what)
 
     def _line(self, table: str, key: str) -> int:
         head = re.compile(rf"\[\s*{_quoted(table)}\s*(\.\s*files\s*)?\]")
@@ -190,7 +190,10 @@ def _syntax(path: Path, lines: list[str], said: str) -> WeightsError:
             return WeightsError(f"{path}:{number}: holds an unresolved merge: resolve it or restore the file")
     place = re.search(r"line (\d+)", said)
     number = int(place[1]) if place else max(1, len(lines))
-    what = said.split(" (at")[0]
+    return _wrong_line(path, number, said.split(" (at")[0])
+
+
+def _wrong_line(path: Path, number: int, what: str) -> WeightsError:
     return WeightsError(f"{path}:{number}: {what}: correct that line or restore the file")
 
 

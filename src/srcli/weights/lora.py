@@ -170,19 +170,21 @@ def merge_lora(lora: Lora, networks: Mapping[str, nn.Module], multiplier: float 
     return len(jobs)
 
 
+def _misfit(lora: Lora, what: str) -> WeightsError:
+    return WeightsError(f"{lora.source}: {what}: choose a LoRA made for this base model")
+
+
 def _jobs(lora: Lora, module: nn.Module, pairs: Mapping[str, LoraPair], part: str) -> list[tuple[Tensor, LoraPair]]:
     weights = _weights(module)
     jobs = []
     for name, pair in pairs.items():
         weight = weights.get(name, weights.get(name.removeprefix(OPTIONAL)))
         if weight is None:
-            raise WeightsError(f"{lora.source}: {name} is not in this {part}: choose a LoRA made for this base model")
+            raise _misfit(lora, f"{name} is not in this {part}")
         if not pair.fits(weight):
             made = f"{pair.up.shape[0]}x{pair.down[0].numel()}"
-            raise WeightsError(
-                f"{lora.source}: {name} changes a {made} weight and this {part} has "
-                f"{weight.shape[0]}x{weight[0].numel()}: choose a LoRA made for this base model"
-            )
+            here = f"{weight.shape[0]}x{weight[0].numel()}"
+            raise _misfit(lora, f"{name} changes a {made} weight and this {part} has {here}")
         jobs.append((weight, pair))
     return jobs
 

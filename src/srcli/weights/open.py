@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from srcli.errors import WeightsError
 from srcli.files import read_regular
-from srcli.weights.header import describe_file
+from srcli.weights.header import unreadable_weights
 from srcli.weights.parts import variant_of, weight_files
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -59,10 +59,8 @@ def load_state(
             if dtype is None:
                 return {key.removeprefix(prefix): file.get_tensor(key) for key in wanted}
         return {key.removeprefix(prefix): _copied(path, key, dtype) for key in wanted}
-    except FileNotFoundError as error:
-        raise WeightsError(f"{path}: no such file: check the path") from error
     except (SafetensorError, OSError, UnicodeDecodeError, ValueError) as error:
-        raise WeightsError(f"{path}: {describe_file(path)}: get the file again") from error
+        raise unreadable_weights(path, error) from error
 
 
 def _copied(path: Path, key: str, dtype: torch.dtype) -> Tensor:
@@ -111,10 +109,14 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:NAMES_SHOWN]) + rest
 
 
+def _wrong_file(source: Path | str, what: str) -> WeightsError:
+    return WeightsError(f"{source}: {what}: this is not the file for this model")
+
+
 def _whole(module: Module, source: Path | str) -> Module:
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
         if tensor.is_meta:
-            raise WeightsError(f"{source}: gives nothing for {name}: this is not the file for this model")
+            raise _wrong_file(source, f"gives nothing for {name}")
     return module
 
 
@@ -170,7 +172,7 @@ def _check_account(source: Path, account: Mapping[str, Any], allow: Allow) -> No
     shapes = [item[0] if isinstance(item, tuple) else str(item) for item in account["mismatched_keys"]]
     _refuse(source, missing, unexpected, sorted(shapes))
     if account["error_msgs"]:
-        raise WeightsError(f"{source}: {account['error_msgs'][0]}: this is not the file for this model")
+        raise _wrong_file(source, account["error_msgs"][0])
 
 
 def _line(error: Exception) -> str:

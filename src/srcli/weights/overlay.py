@@ -13,6 +13,9 @@ from srcli.weights.lock import ENTRY_FIELDS, ENTRY_NAME, SCHEMA, Entry, read_loc
 OVERLAY_HEADING = "# srcli's record of weights that this user added or pulled. Written by `srcli models`.\n"
 
 
+ELSEWHERE = ": set XDG_CONFIG_HOME to another folder"
+
+
 def read_overlay(path: Path) -> dict[str, Entry]:
     """Read the user's lock; none yet is an empty one, one that may not be read is an error."""
     try:
@@ -20,7 +23,7 @@ def read_overlay(path: Path) -> dict[str, Entry]:
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
-        raise WeightsError(f"{path}: cannot be read ({error.strerror}): set XDG_CONFIG_HOME elsewhere") from error
+        raise WeightsError(f"{path}: cannot be read ({error.strerror}){ELSEWHERE}") from error
     return read_lock(path)
 
 
@@ -72,7 +75,7 @@ def _alone(path: Path) -> Iterator[None]:
             wait_for_lock(guard.fileno())
             yield
     except OSError as error:
-        raise MachineError(f"{path}: cannot be written ({error.strerror}): set XDG_CONFIG_HOME elsewhere") from error
+        raise MachineError(f"{path}: cannot be written ({error.strerror}){ELSEWHERE}") from error
 
 
 def _write(path: Path, entries: Mapping[str, Entry]) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from srcli.errors import MachineError, WeightsError
 from srcli.files import replace_file
+from srcli.weights.header import unreadable_weights
 from srcli.weights.one_step import flatten_adapter, published_kind
 
 FIXED = (2, 10)
@@ -68,7 +69,7 @@ def _load(path: Path) -> Any:
         with torch.serialization.safe_globals(_inert_globals(path)):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=_zipped(path))
     except FileNotFoundError as error:
-        raise WeightsError(f"{path}: no such file: check the path") from error
+        raise unreadable_weights(path, error) from error
     except Exception as error:  # torch's reader raises nearly every kind on damaged files
         raise WeightsError(f"{path}: holds more than weights, or is damaged: use a safetensors file") from error
 

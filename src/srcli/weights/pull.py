@@ -106,16 +106,14 @@ def _paths(entry: Entry, commit: Commit) -> list[str]:
 def _agreed(entry: Entry, remote: Remote) -> File:
     """Join what the lock and the Hub know of a file; a contradiction is an error before anything is fetched."""
     known = entry.files.get(remote.path, File(remote.path))
+    differs = None
     if None not in (known.sha256, remote.sha256) and known.sha256 != remote.sha256:
-        raise WeightsError(
-            f"{remote.path} of {entry.repo} has sha256 {remote.sha256} on the Hub and the lock says {known.sha256}: "
-            "do not use it unless you know why it changed"
-        )
-    if known.size not in (None, remote.size):
-        raise WeightsError(
-            f"{remote.path} of {entry.repo} has {remote.size} bytes on the Hub and the lock says {known.size}: "
-            "do not use it unless you know why it changed"
-        )
+        differs = f"sha256 {remote.sha256} on the Hub and the lock says {known.sha256}"
+    elif known.size not in (None, remote.size):
+        differs = f"{remote.size} bytes on the Hub and the lock says {known.size}"
+    if differs:
+        text = f"{remote.path} of {entry.repo} has {differs}: do not use it unless you know why it changed"
+        raise WeightsError(text)
     return replace(known, size=remote.size, sha256=known.sha256 or remote.sha256)
 
 

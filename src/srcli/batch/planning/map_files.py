@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from srcli.batch.planning.output_names import frame_suffix
+from srcli.batch.planning.output_names import check_one_input, frame_suffix
 from srcli.batch.planning.plan import BatchPlan, Item
 from srcli.batch.settings import STDIO, BatchSettings
 from srcli.errors import InputError
@@ -37,9 +37,7 @@ class MapNamer:
             return cls(folder=path)
         if path.suffix.lower() != ".png":
             raise InputError(f"--map {printable(path)} is neither a folder nor a PNG file: end it in .png, or in /")
-        named = settings.input.inputs
-        if settings.input.listed is not None or len(named) > 1 or is_dir(Path(named[0])):
-            raise InputError(f"--map {printable(path)} is one file, but there are several inputs: give a folder")
+        check_one_input("--map", path, settings.input)
         return cls(file=path)
 
     def path(self, item: Item) -> Path | None:

@@ -121,9 +121,14 @@ def _single_file(given: InputOptions, output: OutputOptions) -> Path | None:
     if not path.suffix and not path_exists(path):
         return None
     _check_ending(path, output.format)
-    if given.listed is not None or len(given.inputs) > 1 or is_dir(Path(given.inputs[0])):
-        raise InputError(f"-o {printable(path)} is one file, but there are several inputs: give a folder")
+    check_one_input("-o", path, given)
     return path
+
+
+def check_one_input(flag: str, path: Path, given: InputOptions) -> None:
+    """Raises InputError where one file is to hold the results of several inputs."""
+    if given.listed is not None or len(given.inputs) > 1 or is_dir(Path(given.inputs[0])):
+        raise InputError(f"{flag} {printable(path)} is one file, but there are several inputs: give a folder")
 
 
 def _check_ending(path: Path, format: str | None) -> None:

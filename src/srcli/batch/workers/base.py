@@ -98,3 +98,8 @@ def _find_map(
     from srcli.uncertainty.map import map_uncertainty
 
     return map_uncertainty(pipeline, picture, job, result, on_step)
+
+
+def timed_out(seconds: float | None, name: str = "") -> PictureError:
+    """The error for a picture that took longer than `--timeout`."""
+    return PictureError(f"{name}took longer than {seconds:g} seconds: raise --timeout", "timeout")

@@ -15,7 +15,7 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Protocol
 
-from srcli.batch.workers.base import ComputedPicture, OnPictureStep, RunFailed
+from srcli.batch.workers.base import ComputedPicture, OnPictureStep, RunFailed, timed_out
 from srcli.batch.workers.worker import Reply
 from srcli.errors import MachineError, PictureError, SrcliError
 from srcli.imaging.picture import Picture
@@ -220,7 +220,7 @@ class WorkerPool:
     def _expire(self, seat: Seat, task: PictureTask) -> None:
         if task in seat.tasks:
             _remove(seat, task)
-            _fail(task, PictureError(f"took longer than {self._timeout:g} seconds: raise --timeout", "timeout"))
+            _fail(task, timed_out(self._timeout))
             self._replace(seat.number, blame=False)
 
     def _replace(self, number: int, blame: bool) -> None:

@@ -26,7 +26,12 @@ def write_model(path: Path, shape: BuiltinShape, state: Mapping[str, Tensor], ta
             save_file(halves, fresh, {"shape": json.dumps(asdict(shape)), "task": task})
             fresh.chmod(0o644)  # safetensors makes its files private
     except (OSError, SafetensorError) as error:
-        raise MachineError(f"cannot write {path} ({error}): free disk space, then --resume") from error
+        raise disk_is_full(path, error) from error
+
+
+def disk_is_full(path: Path, error: Exception) -> MachineError:
+    """The error for a file of a training that cannot be written."""
+    return MachineError(f"cannot write {path} ({error}): free disk space, then --resume")
 
 
 def read_model(path: Path) -> Builtin:

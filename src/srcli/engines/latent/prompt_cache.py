@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,8 +21,6 @@ from srcli.errors import WeightsError
 from srcli.files import is_file, replace_file
 from srcli.weights.local import Located
 from srcli.weights.open import load_state
-
-log = logging.getLogger(__name__)
 
 TEXT_PARTS = ("text_encoder/", "tokenizer/")
 FOLDER, KEY = "prompts", "embeddings"
@@ -59,8 +56,7 @@ class PromptEncoder:
         if file and (found := _read(file)) is not None:
             return found.to(self.device.torch)
         encoder = TextEncoder(self.tokenizer, self._net(), self.device, VISITING)
-        if (count := len(encoder.pieces(text))) > 1:
-            log.info(f"the prompt is longer than {encoder.length} tokens: it is read in {count} pieces")
+        encoder.report_pieces(text)
         made = encoder.encode([text])
         if file:
             _write(file, made)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +15,8 @@ from srcli.engines.runtime.memory_budget import AMPLE, Placement
 from srcli.engines.runtime.oom_fallback import MemorySavings
 from srcli.engines.runtime.placement import on_device, place_network
 from srcli.tasks import Task
+
+log = logging.getLogger(__name__)
 
 END_TOKENS = 2  # tokens that open and close each piece
 
@@ -53,6 +56,11 @@ class TextEncoder:
         ids = self.tokenizer(text, add_special_tokens=False, truncation=False, verbose=False).input_ids
         length = self.length
         return [self._piece(ids[i : i + length]) for i in range(0, max(len(ids), 1), length)]
+
+    def report_pieces(self, text: str) -> None:
+        """Log that a text is too long to be read at once, if it is."""
+        if (count := len(self.pieces(text))) > 1:
+            log.info(f"the prompt is longer than {self.length} tokens: it is read in {count} pieces")
 
     @property
     def length(self) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -33,8 +32,6 @@ from srcli.sampling.noise import POSTERIOR_NOISE
 from srcli.sampling.tiling import Tile
 from srcli.settings import ModelChoice, Sampling
 from srcli.weights.store import Store
-
-log = logging.getLogger(__name__)
 
 
 def load_pasd(choice: ModelChoice, device: Device, store: Store) -> PasdEngine:
@@ -131,8 +128,7 @@ class PasdEngine:
         shown = build_positive_prompt(task, prompt.text, caption)
         away = task.negative_prompt if prompt.negative is None else prompt.negative
         for text in (shown, away):
-            if (count := len(self.texts.pieces(text))) > 1:
-                log.info(f"the prompt is longer than {self.texts.length} tokens: it is read in {count} pieces")
+            self.texts.report_pieces(text)
         return self.texts.with_less(request.savings).encode([away, shown])
 
 

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from srcli.engines.base import AdapterEvidence, Engine, EngineSpec, PixelSize, Preset, TaskSupport, VariantProfile
-from srcli.errors import InputError, WeightsError
+from srcli.errors import InputError, WeightsError, check_range
 from srcli.settings import ModelChoice, Sampling
 from srcli.tasks import RESTORE, UPSCALE, Job
 from srcli.weights.families import EPSILON, VELOCITY, detect_header
@@ -114,8 +114,8 @@ def _check(sampling: Sampling) -> None:
         from srcli.engines.latent.schedulers import check_steps
 
         check_steps(str(sampling.scheduler), int(sampling.steps or 1))
-    elif not 2 <= int(sampling.steps or 0) <= SCHEDULE_STEPS:
-        raise InputError(f"`steps` {sampling.steps} is out of range: give a number from 2 to {SCHEDULE_STEPS}")
+    else:
+        check_range("`steps`", int(sampling.steps or 0), 2, SCHEDULE_STEPS)
 
 
 SPEC = EngineSpec(

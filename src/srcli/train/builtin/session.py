@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 from srcli.degrade.draws import SeededDraws
-from srcli.engines.builtin.weights import read_model, refold_model, write_model
-from srcli.errors import InputError, MachineError, WeightsError
+from srcli.engines.builtin.weights import disk_is_full, read_model, refold_model, write_model
+from srcli.errors import InputError, MachineError, WeightsError, unknown_word
 from srcli.files import replace_file
 from srcli.imaging.picture import Pixels8
 from srcli.messages import Tell
@@ -108,7 +108,7 @@ def run_builtin_training(plan: BuiltinTrainPlan, resume: bool, tell: Tell) -> Pa
 def _check(plan: BuiltinTrainPlan, resume: bool) -> None:
     """An --out that holds a training is continued only on demand; one that does not cannot be."""
     if plan.task not in FOLDS:
-        raise InputError(f"--task {plan.task!r} is unknown: choose one of {', '.join(FOLDS)}")
+        raise unknown_word("--task", plan.task, FOLDS)
     begun = plan.state_file.exists()
     if begun and not resume:
         raise InputError(f"{plan.out} already holds a training: add --resume or give another --out")
@@ -269,7 +269,7 @@ def _save(training: Training, plan: BuiltinTrainPlan) -> None:
         with replace_file(plan.state_file) as fresh, fresh.open("wb") as opened:
             torch.save(training.state(), opened)
     except (OSError, RuntimeError) as error:
-        raise MachineError(f"cannot save {plan.state_file} ({error}): free disk space, then --resume") from error
+        raise disk_is_full(plan.state_file, error) from error
     write_model(plan.model_file, training.model.shape, training.average.state_dict(), plan.task)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from srcli.engines.sr3.spec import SR3_PREFIX, SR3_STEPS
 from srcli.engines.sr3.weights import BETA_ENDS, build_sr3_network
-from srcli.errors import InputError
+from srcli.errors import InputError, unknown_word
 from srcli.files import expand_user, is_file
 from srcli.models.sr3_unet import SR3Shape, SR3UNet
 from srcli.sampling.ancestral import Ancestral, compute_sqrt_alpha_bar, make_betas
@@ -59,7 +59,7 @@ def find_size(name: str) -> SR3Size:
         return SIZES[name]
     path = expand_user(name)
     if not is_file(path):
-        raise InputError(f"--size {name!r} is unknown: choose one of {', '.join(SIZES)}, or give a JSON configuration")
+        raise unknown_word("--size", name, (*SIZES, "or give a JSON configuration"))
     try:
         return _read_size(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
