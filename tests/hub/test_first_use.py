@@ -103,6 +103,13 @@ def test_a_chosen_base_takes_the_place_of_the_one_that_the_adapter_needs(tmp_pat
     assert lacking(base=str(own), loras=(LoraChoice(source="lcm-lora"),)) == {"pasd": (), "lcm-lora": ()}
 
 
+def test_files_of_the_same_path_in_two_entries_are_told_apart() -> None:
+    seen: list[str] = []
+    for name in NAMES:
+        downloads.under_name(name, lambda path, here, size: seen.append(path))("unet/config.json", 1, 2)
+    assert seen == ["base/unet/config.json", "pasd/unet/config.json"]
+
+
 def test_without_a_terminal_a_line_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
     monkeypatch.setattr(downloads, "LINE_INTERVAL", 0.0)

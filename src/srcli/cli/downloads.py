@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from srcli.batch.progress import format_left, shorten_name
 from srcli.cli.boundary import print_message
 from srcli.errors import WeightsError
 from srcli.imaging.printable import format_bytes, printable
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from srcli.weights.pull import OnPulled, PullPlan
 
 UNASKED = 1_000_000_000  # bytes that are fetched without asking
+FILE_WIDTH = 32  # columns of a file's name
 LINE_INTERVAL = 30.0  # seconds between two lines of progress where there is no terminal
 
 Plans = Sequence[tuple[Entry, "PullPlan"]]
@@ -41,9 +44,14 @@ def bring_weights(store: Store, plans: Plans, *, yes: bool, quiet: bool = False)
     said: list[str] = []  # messages are printed after the bars are gone
     with show_download_progress(total, quiet=quiet) as report:
         for entry, planned in plans:
-            replace(store, report=report, tell=said.append).fetch(entry, planned)
+            replace(store, report=under_name(entry.name, report), tell=said.append).fetch(entry, planned)
     for line in said:
         tell(printable(line))
+
+
+def under_name(name: str, report: OnPulled) -> OnPulled:
+    """Files of two entries may have the same path."""
+    return lambda path, here, size: report(f"{name}/{path}", here, size)
 
 
 def _say_nothing(text: str) -> None:
@@ -81,15 +89,19 @@ def show_download_progress(total: int, *, quiet: bool = False) -> Iterator[OnPul
         return
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.table import Column
 
+    from srcli.cli.bars import NARROW
+
+    console = Console(stderr=True)
     columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
+        TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
+        BarColumn(bar_width=10 if console.width < NARROW else 24),
+        DownloadColumn(table_column=Column(no_wrap=True)),
+        TransferSpeedColumn(table_column=Column(no_wrap=True)),
+        TimeRemainingColumn(table_column=Column(no_wrap=True)),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with Progress(*columns, console=console, transient=True) as progress:
         yield _Bars(progress, total).report
 
 
@@ -99,12 +111,14 @@ class _Sum:
     def __init__(self) -> None:
         self.seen: dict[str, int] = {}
         self.came = 0
+        self._turn = threading.Lock()  # files come side by side
 
     def add(self, path: str, here: int) -> int:
         """The bytes that came since the last report of this file; what lay here before is not counted."""
-        came = here - self.seen.get(path, here)
-        self.seen[path] = here
-        self.came += came
+        with self._turn:
+            came = here - self.seen.get(path, here)
+            self.seen[path] = here
+            self.came += came
         return came
 
 
@@ -118,7 +132,8 @@ class _Bars:
 
     def report(self, path: str, here: int, size: int) -> None:
         if path not in self.tasks:
-            self.tasks[path] = self.progress.add_task(printable(path)[-40:], total=size, completed=here)
+            name = shorten_name(printable(path), FILE_WIDTH)
+            self.tasks[path] = self.progress.add_task(name, total=size, completed=here)
         self.progress.update(self.tasks[path], completed=here, visible=here < size)
         self.progress.update(self.all, advance=self.sum.add(path, here))
 
@@ -138,8 +153,6 @@ class _Lines:
             self.tell(self._line(now - self.began))
 
     def _line(self, seconds: float) -> str:
-        from srcli.batch.progress import format_left
-
         speed = max(1.0, self.sum.came / seconds)
         left = format_left(max(0, self.total - self.sum.came) / speed)
         came, total = format_bytes(self.sum.came), format_bytes(self.total)
