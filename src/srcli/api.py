@@ -46,10 +46,11 @@ from srcli.settings import (
     size_in_bytes,
 )
 from srcli.tasks import COLORIZE, RESTORE, STYLIZE, UPSCALE, Job, Task
-from srcli.uncertainty.map import map_uncertainty
+from srcli.uncertainty.map import map_uncertainty, write_map
 
 if TYPE_CHECKING:
     from srcli.pipeline import EnginePipeline
+    from srcli.sampling.resume import OnBlock
 
 PictureSource = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any] | Picture
 ProgressCallback = Callable[[str, int, int], None]  # stage, done, of
@@ -138,6 +139,12 @@ class Result:
         for note in write_picture(self.picture, Path(path), format=format, saving=saving, made=self.provenance):
             log.info(f"{path}: {note}")
 
+    def save_map(self, path: str | os.PathLike[str]) -> None:
+        """Write the map as a grey PNG."""
+        if self.map is None:
+            raise InputError("there is no map: ask for one with map=True")
+        write_map(self.map, self.provenance, Path(path))
+
 
 class Pipeline:
     """Loaded models, used for any number of pictures, one at a time. Another task, or a quality that needs other
@@ -146,6 +153,7 @@ class Pipeline:
     def __init__(self, models: ModelChoice, device: DeviceChoice) -> None:
         self._models, self._device = models, device
         self._loaded: EnginePipeline | None = None
+        self.on_block: OnBlock | None = None  # hears of each block of a result that is finished
         self._choices: dict[tuple[object, ...], ModelChoice] = {}
 
     @classmethod
@@ -237,11 +245,11 @@ class Pipeline:
         pipeline = self._load(job)
         picture = pipeline.repair(picture, job)
         follow = on_progress or (lambda stage, done, total: None)
-        made = pipeline.run(picture, job, follow)
+        made = pipeline.run(picture, job, follow, on_block=self.on_block)
         if not job.mapped:
             return Result(made, pipeline.provenance(job, picture))
         found = map_uncertainty(pipeline, picture, job, made, follow)
-        return Result(made, pipeline.provenance(job, picture) | {"map": found.facts}, found.levels)
+        return Result(made, pipeline.provenance(job, picture) | {"map": found.facts}, map=found.levels)
 
     def _load(self, job: Job) -> EnginePipeline:
         """What is loaded, if it is what this job needs; else what it needs, in its place."""

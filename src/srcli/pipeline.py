@@ -35,7 +35,7 @@ from srcli.sampling.blocks import Block, cut_blocks
 from srcli.sampling.consistency import VISIBLE, make_consistent
 from srcli.sampling.hint import pixels_to_tensor, to_unit_float
 from srcli.sampling.noise import NoiseField
-from srcli.sampling.resume import BlockProgress, OnProgress, ResumeState, find_resume_folder, hash_picture
+from srcli.sampling.resume import BlockProgress, OnBlock, OnProgress, ResumeState, find_resume_folder, hash_picture
 from srcli.sampling.sampler import Tiled, run_sampler
 from srcli.sampling.tiling import Tile, gaussian_weight
 from srcli.settings import DeviceChoice, ModelChoice, Repair
@@ -106,7 +106,12 @@ class EnginePipeline:
         return self.engine.spec.other_versions(job)
 
     def run(
-        self, picture: Picture, job: Job, on_progress: OnProgress = _silent, kept: ResumeState | None = None
+        self,
+        picture: Picture,
+        job: Job,
+        on_progress: OnProgress = _silent,
+        kept: ResumeState | None = None,
+        on_block: OnBlock | None = None,
     ) -> Picture:
         """Do the job to one picture; what must survive of it stays with the result."""
         target = job.target(picture.width, picture.height)
@@ -118,7 +123,7 @@ class EnginePipeline:
                 on_progress("pass", index, len(passes))
             # Another pass samples other detail, so it must not meet the noise of the one before.
             wanted = replace(request, noise=replace(request.noise, layer=index))
-            stretch = BlockProgress(on_progress, kept or ResumeState(None), index)
+            stretch = BlockProgress(on_progress, kept or ResumeState(None), index, on_block=on_block)
             pixels = resize_array(self._pass(pixels, size, wanted, stretch), size)
         if job.consistent:
             self._make_consistent(pixels, picture)
@@ -189,7 +194,9 @@ class EnginePipeline:
         )
         pieces = list(cut_blocks(height, width, self.engine.block, self.engine.halo))
         for block, part in zip(pieces, stretch.blocks(len(pieces)), strict=True):
-            _view(out, block.inner, factor)[:] = self._levels(hint, block, request, part)
+            _view(out, block.inner, factor)[:] = levels = self._levels(hint, block, request, part)
+            if part.on_block is not None:
+                part.on_block(levels, Tile(*(v * factor for v in block.inner)), (width * factor, height * factor))
             evict_pages(out)
         return out
 

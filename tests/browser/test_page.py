@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
 from typer.testing import CliRunner
 
 from srcli.cli import app
@@ -229,4 +230,4 @@ def test_folders_become_an_index_that_leads_to_pages(visit, driver, tmp_path):
     assert [image.get_property("naturalWidth") for image in images] == [200, 201]
     driver.find_elements("css selector", ".gallery a")[1].click()
     assert driver.current_url.endswith("p%20%231.html")
-    assert driver.find_element("id", "tag-first").text == "a"
+    WebDriverWait(driver, 20).until(lambda driver: driver.find_element("id", "tag-first").text == "a")

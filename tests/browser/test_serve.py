@@ -14,6 +14,7 @@ import pytest
 from PIL import Image, ImageCms
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 
 DROP = """
 const bytes = Uint8Array.from(atob(arguments[0]), (c) => c.charCodeAt(0));
@@ -45,8 +46,8 @@ def page(driver, server):
     return driver
 
 
-def photograph() -> bytes:
-    pixels = np.random.default_rng(2).integers(0, 255, (40, 60, 3), np.uint8)
+def photograph(size=(60, 40)) -> bytes:
+    pixels = np.random.default_rng(2).integers(0, 255, (size[1], size[0], 3), np.uint8)
     exif = Image.Exif()
     exif[0x10F] = "Camera"
     file = io.BytesIO()
@@ -117,6 +118,34 @@ def test_what_is_painted_is_mended(page):
     changed = np.abs(mended.astype(int) - plain).max(-1) > 40
     assert changed[18:22, 20:40].mean() > 0.5
     assert changed[32:].mean() < 0.05
+
+
+def test_escape_in_the_painter_sends_nothing(page):
+    choose(page, "task", "restore")
+    page.find_element(By.ID, "paint").click()
+    drop(page, photograph(), "escaped.jpg")
+    until(page.find_element(By.ID, "canvas").is_displayed)
+    ActionChains(page).send_keys(Keys.ESCAPE).perform()
+    until(lambda: "was not sent" in page.find_element(By.ID, "notice").text)
+    assert "escaped.jpg" not in page.find_element(By.ID, "queue").text
+
+
+def test_what_is_done_is_seen_and_what_is_guessed_can_be_compared(page):
+    """A picture of several blocks, which come one by one."""
+    choose(page, "scale", "2")
+    page.find_element(By.ID, "map").click()
+    drop(page, photograph((700, 40)), "long.jpg")
+    until(lambda: page.execute_script("const i = document.querySelector('img.preview'); return i && i.naturalWidth"))
+    row = row_of(page, "long.jpg", "done")
+    assert page.find_elements(By.CSS_SELECTOR, "img.preview") == []
+    page.get(row.find_element(By.LINK_TEXT, "Compare").get_attribute("href"))
+    assert any("guessed" in option.text for option in page.find_elements(By.CSS_SELECTOR, "#second option"))
+
+
+def test_a_page_of_a_server_that_has_ended_says_so(page):
+    page.delete_all_cookies()
+    page.execute_script("window.stop(); listen()")
+    until(lambda: "open the address that srcli serve printed last" in page.find_element(By.ID, "notice").text)
 
 
 def test_a_bad_file_is_named_and_removed(page):

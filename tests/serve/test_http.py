@@ -24,6 +24,7 @@ from srcli.serve.jobs import JOB_CANCELLED, JOB_DONE, JOB_FAILED, JOB_QUEUED, Jo
 from srcli.serve.naming import clean_name
 from srcli.serve.options import parse_options
 from srcli.serve.orders import parse_order
+from srcli.serve.protocol import make_protocol
 from srcli.serve.run import format_address
 from srcli.serve.settings import ServerLimits, ServerSettings, is_loopback
 from srcli.serve.worker import JobWorker
@@ -205,6 +206,59 @@ def test_a_restart_goes_on_with_the_queue(open_bench, tmp_path):
     second.worker.do_next()
     second.worker.do_next()
     assert [second.see(job)["status"] for job in (done, begun, waiting)] == [JOB_DONE] * 3
+
+
+def test_a_job_that_ends_the_server_twice_has_failed(open_bench, tmp_path):
+    """One that is ended in good order costs the job nothing."""
+    bench = open_bench(tmp_path)
+    job = bench.send().json()
+    for _ in range(3):
+        bench.store.wait_for_next()
+        bench.worker.close()
+        bench = open_bench(tmp_path)
+        assert bench.see(job)["attempts"] == 0
+    for status in (JOB_QUEUED, JOB_FAILED):
+        bench.store.wait_for_next()  # and the server dies
+        bench = open_bench(tmp_path)
+        assert bench.see(job)["status"] == status
+    assert "not tried again" in bench.see(job)["message"] and bench.see(job)["kind"] == "crash"
+
+
+def test_what_is_done_is_seen_while_the_rest_is_made(bench, monkeypatch):
+    from srcli.engines.builtin import engine
+
+    monkeypatch.setattr(engine, "SMALLER", (16,))
+    job = bench.send(draw((32, 16)), options='{"scale": 4}').json()
+    assert job["preview"] is None
+    looks = []
+    update = bench.store.update
+
+    def look(name, **changes):
+        changed = update(name, **changes)
+        if "previews" in changes:
+            looks.append(bench.client.get(bench.see(job)["preview"]))
+        return changed
+
+    monkeypatch.setattr(bench.store, "update", look)
+    bench.worker.do_next()
+    first, last = (np.asarray(Image.open(io.BytesIO(look.content))).astype(int) for look in (looks[0], looks[-1]))
+    assert len(looks) > 1 and {look.headers["content-type"] for look in looks} == {"image/jpeg"}
+    assert first.shape == (16, 32, 3)
+    assert np.abs(first - last)[:, :12].mean() < 3 < np.abs(first - last)[:, 20:].mean()
+    assert bench.see(job)["preview"] is None
+    assert bench.client.get(f"/v1/jobs/{job['id']}/preview").status_code == 404
+
+
+def test_a_map_is_kept_beside_the_result_and_shown_with_it(bench):
+    job, plain = (bench.send(options=options).json() for options in ('{"scale": 2, "map": true}', '{"scale": 2}'))
+    bench.worker.do_next()
+    bench.worker.do_next()
+    answer = bench.client.get(f"/v1/jobs/{job['id']}/map")
+    with Image.open(io.BytesIO(answer.content)) as found:
+        assert (found.mode, found.size) == ("L", (48, 32))
+    assert "a_x2_map.png" in answer.headers["content-disposition"]
+    assert "guessed" in bench.client.get(f"/v1/jobs/{job['id']}/compare").text
+    assert bench.client.get(f"/v1/jobs/{plain['id']}/map").status_code == 404
 
 
 def test_a_full_disk_leaves_nothing_behind(bench, monkeypatch):
@@ -435,6 +489,61 @@ def test_a_body_that_stops_is_not_waited_for():
     receive = _limited(receive_pieces(piece(b"abc")), ServerLimits(silence=0.01))
     with pytest.raises(BodyTooSlow):
         asyncio.run(drain(receive, 2))
+
+
+def test_a_body_in_drops_has_an_end_too():
+    async def drop():
+        await asyncio.sleep(0.02)
+        return piece(b"a")
+
+    with pytest.raises(BodyTooSlow):
+        asyncio.run(drain(_limited(drop, ServerLimits(silence=10, sending=0.05)), 20))
+
+
+class Transport:
+    """A connection that is closed or not."""
+
+    closed = False
+
+    def get_extra_info(self, name, default=None):
+        return default
+
+    def close(self):
+        self.closed = True
+
+    def is_closing(self):
+        return self.closed
+
+    def write(self, data):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("pieces", "closed"),
+    [
+        ([], True),
+        ([b"GET / HTTP/1.1\r\nHo"], True),
+        ([b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"], False),
+    ],
+)
+def test_a_connection_that_asks_for_nothing_is_closed(pieces, closed):
+    import uvicorn
+    from uvicorn.server import ServerState
+
+    async def answer(scope, receive, send):
+        await asyncio.sleep(10)
+
+    async def connect():
+        config = uvicorn.Config(answer, log_level="critical")
+        config.load()
+        connection = make_protocol(0.02)(config=config, server_state=ServerState(), app_state={})
+        connection.connection_made(transport := Transport())
+        for data in pieces:
+            connection.data_received(data)
+        await asyncio.sleep(0.1)
+        return transport.closed
+
+    assert asyncio.run(connect()) is closed
 
 
 def test_a_body_that_says_it_is_too_large_is_refused_unread(open_bench, tmp_path):

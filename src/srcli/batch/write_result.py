@@ -25,7 +25,6 @@ from srcli.imaging.printable import printable
 from srcli.imaging.write import write_picture
 from srcli.tasks import Job
 
-MAP_FACTS = ("tool", "task", "engine", "models", "seed", "scale", "map", "input_sha256")
 OnWhole = Callable[[str], None] | None
 
 
@@ -72,8 +71,9 @@ class ResultWriter:
         if item.map is None or made.map is None:
             return
         make_folder(item.map.parent, "--map")
-        how = {name: value for name, value in made.how.items() if name in MAP_FACTS} | {"is_map": True}
-        write_picture(made.map.as_picture(), item.map, made=how)
+        from srcli.uncertainty.map import write_map  # imports torch
+
+        write_map(made.map.levels, made.how, item.map)
 
     def _write_mask(self, target: Path, made: ComputedPicture) -> tuple[ComputedPicture, tuple[str, ...]]:
         """Write marks that were found, before the result, whose provenance names them; and what is said of them."""

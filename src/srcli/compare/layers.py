@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,9 @@ from srcli.imaging.bands import split_rows
 from srcli.imaging.picture import Picture, Pixels8
 from srcli.imaging.printable import printable
 from srcli.imaging.provenance import read_provenance
-from srcli.imaging.read import read_picture
 from srcli.settings import MAP_SUFFIX
 
+ReadPicture = Callable[[Path], Picture]
 DIMMED = 0.6  # of the brightness of what is under a map
 GUESSED = (255, 96, 0)  # the color of what is a guess
 SAME_SHAPE = 0.02  # largest difference of two aspect ratios that are laid over each other
@@ -35,19 +35,19 @@ class Layer:
         return int(self.pixels.shape[1]), int(self.pixels.shape[0])
 
 
-def read_layer(path: Path, name: str, max_pixels: int) -> Layer:
+def read_layer(path: Path, name: str, read: ReadPicture) -> Layer:
     """Bytes in sRGB, transparency on white."""
-    picture = read_picture(path, max_pixels=max_pixels)
+    picture = read(path)
     return Layer(name, to_opaque_bytes(picture), picture_facts(path, picture))
 
 
-def read_map_of(path: Path, result: Layer, max_pixels: int) -> Layer | None:
+def read_map_of(path: Path, result: Layer, read: ReadPicture) -> Layer | None:
     """The map of uncertainty beside a result, laid over it; None where there is none of this very result's input."""
     place = path.with_name(path.stem + MAP_SUFFIX)
     made = read_provenance(place) or {}
     if not made.get("is_map") or made.get("input_sha256") != result.facts.get("input_sha256"):
         return None
-    found = read_picture(place, max_pixels=max_pixels)
+    found = read(place)
     if found.pixels.shape != result.pixels.shape:
         return None
     return Layer(f"{result.name}: guessed", tint_guesses(result.pixels, np.asarray(found.pixels[..., 0], np.uint8)))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
-from srcli.compare.layers import Layer, check_shapes, read_layer, read_map_of
+from srcli.compare.layers import Layer, ReadPicture, check_shapes, read_layer, read_map_of
 from srcli.compare.page import IndexItem, PageTable, make_thumbnail, write_index, write_page
 from srcli.compare.sheet import Crop, draw_sheet, find_crops
 from srcli.errors import InputError, PictureError, check_range
@@ -19,6 +19,7 @@ from srcli.imaging.formats import format_of_name
 from srcli.imaging.mask_file import MASK_ENDING, name_mask
 from srcli.imaging.picture import Picture
 from srcli.imaging.printable import printable
+from srcli.imaging.read import read_picture
 from srcli.imaging.resize import pillow_to_array
 from srcli.imaging.write import write_picture
 from srcli.messages import Tell
@@ -41,6 +42,7 @@ class Comparison:
     side: int = 256
     overwrite: bool = False
     max_pixels: int = MAX_PIXELS
+    reader: ReadPicture | None = None  # None: in this process
 
     def __post_init__(self) -> None:
         if len(self.places) < 2 and self.reference is None and self.inputs is None:
@@ -53,6 +55,10 @@ class Comparison:
         for target in (self.page, self.sheet):
             if target is not None and any(same_file(target, place) for place in self.all_places):
                 raise InputError(f"{printable(target)} is one of the pictures: give another place for the result")
+
+    def read(self, path: Path) -> Picture:
+        """One of the pictures."""
+        return self.reader(path) if self.reader is not None else read_picture(path, max_pixels=self.max_pixels)
 
     @property
     def all_places(self) -> tuple[Path, ...]:
@@ -151,9 +157,9 @@ def match_names(names: Sequence[str], pictures: dict[str, Path]) -> dict[str, Pa
 
 
 def _compare_motif(motif: Motif, names: list[str], wanted: Comparison, done: Gathered, tell: Tell) -> None:
-    layers = [read_layer(path, name, wanted.max_pixels) for path, name in zip(motif.paths, names, strict=True)]
+    layers = [read_layer(path, name, wanted.read) for path, name in zip(motif.paths, names, strict=True)]
     check_shapes(layers)
-    masks = list(_read_masks(motif, layers[0], wanted.max_pixels, tell))
+    masks = list(_read_masks(motif, layers[0], wanted.read, tell))
     rows = _measure(motif, wanted, tell)
     if wanted.page is not None:
         target = wanted.page / f"{motif.name}.html" if wanted.is_of_folders else wanted.page
@@ -173,15 +179,15 @@ def _compare_motif(motif: Motif, names: list[str], wanted: Comparison, done: Gat
 def _read_maps(motif: Motif, layers: list[Layer], wanted: Comparison) -> list[Layer]:
     """The maps of uncertainty that lie beside the results."""
     results = zip(motif.paths, layers, strict=True)
-    found = (read_map_of(path, layer, wanted.max_pixels) for path, layer in results)
+    found = (read_map_of(path, layer, wanted.read) for path, layer in results)
     return [layer for layer in found if layer is not None]
 
 
-def _read_masks(motif: Motif, first: Layer, max_pixels: int, tell: Tell) -> Iterator[Layer]:
+def _read_masks(motif: Motif, first: Layer, read: ReadPicture, tell: Tell) -> Iterator[Layer]:
     """The masks that `--mask auto` wrote beside these pictures."""
     for path in filter(is_file, map(name_mask, motif.paths)):
         try:
-            mask = read_layer(path, f"mask of {path.stem.removesuffix(MASK_ENDING)}", max_pixels)
+            mask = read_layer(path, f"mask of {path.stem.removesuffix(MASK_ENDING)}", read)
             check_shapes([first, mask])
             yield mask
         except PictureError as error:

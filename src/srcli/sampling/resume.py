@@ -24,6 +24,7 @@ from srcli.errors import WeightsError
 from srcli.files import is_dir, is_own_folder, is_regular, open_own_file, replace_file
 from srcli.imaging.picture import AnyPixels
 from srcli.sampling.sampler import Scheduler
+from srcli.sampling.tiling import Tile
 from srcli.weights.places import find_places
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,8 @@ KEPT_SECONDS = 7 * 86400.0  # seconds after which nobody comes back for a pictur
 STEP = "step"
 SavedState = dict[str, Any]  # of tensors, numbers, texts, and lists and dicts of these
 OnProgress = Callable[[str, int, int], None]  # stage, done, of
+# Levels of a finished block, where it lies in the result of its pass, and width and height of that.
+OnBlock = Callable[[AnyPixels, Tile, tuple[int, int]], None]
 
 
 class ResumeState:
@@ -139,6 +142,7 @@ class BlockProgress:
     layer: int = 0
     index: int = 0
     count: int = 1
+    on_block: OnBlock | None = None
 
     @property
     def name(self) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
+import os
 import tempfile
 import zipfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from importlib import resources
@@ -16,7 +17,6 @@ from typing import IO, Any
 from urllib.parse import quote
 
 from starlette.applications import Starlette
-from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
@@ -30,10 +30,11 @@ from srcli.errors import InputError, SrcliError
 from srcli.imaging.formats import writable_formats
 from srcli.serve.guard import BodyTooLarge, BodyTooSlow, Guard, answer_error
 from srcli.serve.jobs import ENDED, JOB_DONE, JobRecord, JobStore
-from srcli.serve.naming import download_name
+from srcli.serve.naming import download_name, name_map
 from srcli.serve.orders import parse_order
-from srcli.serve.settings import ServerSettings
+from srcli.serve.settings import ServerLimits, ServerSettings
 from srcli.serve.worker import JobWorker, write_job_comparison
+from srcli.settings import MAP_SUFFIX
 from srcli.weights.store import Store
 
 PAGE_FILES = {"/": "page.html", "/page.js": "page.js", "/page.css": "page.css", "/v1/openapi.json": "openapi.json"}
@@ -51,7 +52,7 @@ def create_app(settings: ServerSettings, store: JobStore, worker: JobWorker) -> 
         yield
         worker.close()
 
-    server = Server(store)
+    server = Server(store, worker, settings.limits)
     routes = [Route(path, server.send_part) for path in PAGE_FILES]
     routes.append(Route("/favicon.ico", lambda request: Response(status_code=204)))  # browsers ask by themselves
     routes += [
@@ -64,6 +65,8 @@ def create_app(settings: ServerSettings, store: JobStore, worker: JobWorker) -> 
         Route("/v1/jobs/{id}", server.delete_job, methods=["DELETE"]),
         Route("/v1/jobs/{id}/events", server.stream_one),
         Route("/v1/jobs/{id}/result", server.send_result),
+        Route("/v1/jobs/{id}/preview", server.send_preview),
+        Route("/v1/jobs/{id}/map", server.send_map),
         Route("/v1/jobs/{id}/compare", server.send_comparison),
     ]
     handlers: dict[Any, Any] = {
@@ -103,8 +106,8 @@ async def _answer_machine(request: Request, error: OSError) -> Response:
 class Server:
     """What the routes do, on one store."""
 
-    def __init__(self, store: JobStore) -> None:
-        self._store = store
+    def __init__(self, store: JobStore, worker: JobWorker, limits: ServerLimits) -> None:
+        self._store, self._worker, self._limits = store, worker, limits
 
     async def send_part(self, request: Request) -> Response:
         name = PAGE_FILES[request.url.path]
@@ -172,10 +175,26 @@ class Server:
             self._store.result_path(job), headers={"content-disposition": name_attachment(download_name(job))}
         )
 
+    async def send_map(self, request: Request) -> Response:
+        """Where the result is a guess, for a job that asked for it."""
+        job = self._find_done(request)
+        result = self._store.result_path(job)
+        path = result.with_name(result.stem + MAP_SUFFIX)
+        if not path.is_file():
+            raise HTTPException(404, "the job did not ask for a map")
+        return FileResponse(path, headers={"content-disposition": name_attachment(name_map(job))})
+
+    async def send_preview(self, request: Request) -> Response:
+        """What is done of the job that runs, over its input."""
+        job = self._find(request)
+        if (shown := self._worker.preview) is None or shown[0] != job.id or job.status in ENDED:
+            raise HTTPException(404, "the job does not run")
+        return Response(await run_in_threadpool(shown[1].encode), media_type="image/jpeg")
+
     async def send_comparison(self, request: Request) -> Response:
         """The page of `srcli compare`, which brings its policy, for the script inside it, in its own head."""
         job = self._find_done(request)
-        page = await run_in_threadpool(write_job_comparison, self._store, job)
+        page = await run_in_threadpool(write_job_comparison, self._store, job, self._limits)
         policy = "base-uri 'none'; frame-ancestors 'none'"
         return FileResponse(page, media_type="text/html", headers={"content-security-policy": policy})
 
@@ -183,9 +202,10 @@ class Server:
         jobs = [job for job in self._store.all() if job.status == JOB_DONE]
         if not jobs:
             raise HTTPException(404, "no job is done")
-        path = await run_in_threadpool(_pack, self._store, jobs)
-        headers = {"content-disposition": name_attachment("srcli-results.zip")}
-        return FileResponse(path, headers=headers, background=BackgroundTask(path.unlink, missing_ok=True))
+        file = await run_in_threadpool(_pack, self._store, jobs)
+        headers = {"content-disposition": name_attachment("srcli-results.zip"), "content-length": str(file.tell())}
+        file.seek(0)
+        return StreamingResponse(_read_pieces(file), media_type="application/zip", headers=headers)
 
     async def stream_all(self, request: Request) -> Response:
         return _stream(self._news_of_all(request))
@@ -216,6 +236,7 @@ class Server:
 def describe_job(job: JobRecord) -> dict[str, Any]:
     """A job as clients see it."""
     shown = asdict(job)
+    shown["preview"] = f"/v1/jobs/{job.id}/preview?{job.previews}" if job.previews and job.status not in ENDED else None
     shown["download"] = f"/v1/jobs/{job.id}/result" if job.status == JOB_DONE else None
     return shown
 
@@ -231,15 +252,22 @@ async def _save(upload: UploadFile, path: Path) -> None:
             await run_in_threadpool(file.write, piece)
 
 
-def _pack(store: JobStore, jobs: list[JobRecord]) -> Path:
-    """All results in one file. They are compressed already."""
-    with tempfile.NamedTemporaryFile(dir=store.folder, prefix=".zip-", suffix=".zip", delete=False) as file:
-        try:
-            _fill_zip(file, store, jobs)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
-    return Path(file.name)
+def _pack(store: JobStore, jobs: list[JobRecord]) -> IO[bytes]:
+    """All results in one file, which goes when it is closed. They are compressed already."""
+    file = tempfile.TemporaryFile(dir=store.folder, prefix=".zip-")  # noqa: SIM115  # closed by who sends it
+    try:
+        _fill_zip(file, store, jobs)
+        file.seek(0, os.SEEK_END)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _read_pieces(file: IO[bytes]) -> Iterator[bytes]:
+    with file:
+        while piece := file.read(CHUNK_BYTES):
+            yield piece
 
 
 def _fill_zip(file: IO[bytes], store: JobStore, jobs: list[JobRecord]) -> None:

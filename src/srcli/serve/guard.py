@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import Mapping
 from urllib.parse import parse_qs
 
@@ -36,7 +37,7 @@ class BodyTooLarge(Exception):
 
 
 class BodyTooSlow(Exception):
-    """The client went silent in the middle of a body."""
+    """The client went silent in the middle of a body, or sends it in drops."""
 
 
 class Guard:
@@ -118,15 +119,15 @@ def _is_own(headers: Mapping[str, str]) -> bool:
 
 
 def _limited(receive: Receive, limits: ServerLimits) -> Receive:
-    """The body, counted, and with an end to the wait for each piece of it."""
-    seen, whole = 0, False
+    """The body, counted, and with an end to the wait for each piece and for all of it."""
+    seen, whole, until = 0, False, time.monotonic() + limits.sending
 
     async def receive_limited() -> Message:
         nonlocal seen, whole
         if whole:  # what follows is a disconnect, for which one may wait
             return await receive()
         try:
-            message = await asyncio.wait_for(receive(), limits.silence)
+            message = await asyncio.wait_for(receive(), min(limits.silence, until - time.monotonic()))
         except TimeoutError as error:
             raise BodyTooSlow from error
         seen += len(message.get("body", b""))

@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 JOB_QUEUED, JOB_RUNNING, JOB_DONE, JOB_FAILED, JOB_CANCELLED = "queued", "running", "done", "failed", "cancelled"
 ENDED = (JOB_DONE, JOB_FAILED, JOB_CANCELLED)
 RECORD_FILE, SOURCE_FILE, MASK_FILE = "job.json", "source", "mask"
+MOST_ATTEMPTS = 2
+CRASHED = "the server ended twice while it worked on this; it is not tried again"
 MAX_JOB_BYTES = 1 << 20
 
 
@@ -40,9 +42,11 @@ class JobRecord:
     status: str = JOB_QUEUED
     stage: str = ""
     progress: float = 0.0
+    previews: int = 0  # how often the picture of what is done was renewed
     message: str = ""
     kind: str = ""  # of the error
     created: float = 0.0
+    attempts: int = 0  # how often it was begun; a server that is ended in good order takes its own back
     result: str | None = None  # the result's file name
     sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # of "source" and "result"
 
@@ -65,9 +69,7 @@ class JobStore:
             with suppress(OSError, ValueError, TypeError, InputError):  # not ours, or damaged: left alone
                 job = parse_record(read_regular(path, MAX_JOB_BYTES))
                 if job.id == path.parent.name:
-                    found.append(
-                        job if job.status in ENDED else replace(job, status=JOB_QUEUED, progress=0.0, stage="")
-                    )
+                    found.append(_restart(job))
         return found
 
     def place(self, job: JobRecord) -> Path:
@@ -108,7 +110,7 @@ class JobStore:
         with self._changed:
             while not (waiting := [job for job in self._jobs.values() if job.status == JOB_QUEUED]):
                 self._changed.wait()
-            return self._keep(replace(waiting[0], status=JOB_RUNNING))
+            return self._keep(replace(waiting[0], status=JOB_RUNNING, attempts=waiting[0].attempts + 1))
 
     def update(self, name: str, *, keep: bool = False, **changes: Any) -> JobRecord | None:
         """Change a job that is still there and has not ended; `keep` writes its record too."""
@@ -120,6 +122,12 @@ class JobStore:
                 changes["progress"] = max(job.progress, changes["progress"])
             changed = replace(job, **changes)
             return self._keep(changed) if keep else self._put(changed)
+
+    def release(self) -> None:
+        """Give back the job that runs: the server ends in good order, and a later one begins the job anew."""
+        with self._changed:
+            for job in [job for job in self._jobs.values() if job.status == JOB_RUNNING]:
+                self._keep(replace(job, status=JOB_QUEUED, attempts=job.attempts - 1, progress=0.0, stage=""))
 
     def cancel(self, name: str) -> JobRecord | None:
         """End a job that waits or runs; the one who runs it finds that out."""
@@ -151,6 +159,15 @@ class JobStore:
     def _write(self, job: JobRecord) -> None:
         with replace_file(self.place(job) / RECORD_FILE) as fresh:
             fresh.write_text(json.dumps(asdict(job)), encoding="utf-8")
+
+
+def _restart(job: JobRecord) -> JobRecord:
+    """The job as a new server takes it over. One that servers died of is not tried for ever."""
+    if job.status in ENDED:
+        return job
+    if job.attempts >= MOST_ATTEMPTS:
+        return replace(job, status=JOB_FAILED, kind="crash", message=CRASHED)
+    return replace(job, status=JOB_QUEUED, progress=0.0, stage="")
 
 
 def parse_record(text: bytes) -> JobRecord:

@@ -9,6 +9,7 @@ from srcli.batch.planning.output_names import output_suffix
 from srcli.imaging.formats import writable_formats
 from srcli.imaging.picture import Picture
 from srcli.serve.jobs import JobRecord
+from srcli.settings import MAP_SUFFIX
 
 MAX_UPLOAD_NAME = 120
 
@@ -37,3 +38,8 @@ def download_name(job: JobRecord) -> str:
     order = make_job(find_task(job.task), dict(job.options))
     suffix = order.task.suffix(order.factor(width, height))
     return f"{PurePath(job.name).stem}{suffix}{PurePath(job.result or '').suffix}"
+
+
+def name_map(job: JobRecord) -> str:
+    """As the command line would call the map beside it."""
+    return PurePath(download_name(job)).stem + MAP_SUFFIX

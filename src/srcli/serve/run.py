@@ -22,6 +22,7 @@ def run_server(settings: ServerSettings, announce: Callable[[str], None]) -> Non
         import uvicorn
 
         from srcli.serve.app import create_app
+        from srcli.serve.protocol import make_protocol
     except ImportError as error:
         raise InputError(f"the server needs more packages ({error.name}): pip install 'srcli[web]'") from error
     from srcli.serve.jobs import JobStore
@@ -39,6 +40,7 @@ def run_server(settings: ServerSettings, announce: Callable[[str], None]) -> Non
     announce(format_address(settings))
     config = uvicorn.Config(
         app,
+        http=make_protocol(settings.limits.headers),
         log_level="critical",
         server_header=False,
         limit_concurrency=settings.limits.connections,

@@ -22,6 +22,8 @@ class ServerLimits:
     jobs: int = 500
     connections: int = 64
     silence: float = 30.0  # between two pieces of a body
+    sending: float = 1800.0  # for a whole body
+    headers: float = 20.0  # for the head of a request
     reading: float = 120.0  # for decoding one picture
 
 

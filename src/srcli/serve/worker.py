@@ -10,15 +10,18 @@ from typing import Any
 
 from srcli.api import Pipeline, Result
 from srcli.batch.progress import PictureProgress
-from srcli.batch.reading.reader import PictureReader
+from srcli.batch.reading.reader import PictureReader, ReaderPool
 from srcli.batch.settings import InputOptions, SidePictures
 from srcli.compare.run import Comparison, build_comparison
 from srcli.errors import MachineError, SrcliError
 from srcli.imaging.mask_file import encode_mask, write_mask
-from srcli.imaging.picture import Picture
+from srcli.imaging.picture import AnyPixels, Picture
+from srcli.sampling.tiling import Tile
 from srcli.serve.jobs import JOB_CANCELLED, JOB_DONE, JOB_FAILED, MASK_FILE, SOURCE_FILE, JobRecord, JobStore
 from srcli.serve.naming import name_result
-from srcli.serve.settings import ServerSettings
+from srcli.serve.preview import GrowingPreview
+from srcli.serve.settings import ServerLimits, ServerSettings
+from srcli.settings import MAP_SUFFIX
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +40,7 @@ class JobWorker:
         )
         self._loaded: tuple[tuple[Any, ...], Pipeline] | None = None
         self._ending = False
+        self.preview: tuple[str, GrowingPreview] | None = None  # of the job that runs, and its id
 
     def start(self) -> None:
         threading.Thread(target=self._run, name="srcli-worker", daemon=True).start()
@@ -45,6 +49,7 @@ class JobWorker:
         """Leave the job that runs at its next block or step; a later server begins it anew."""
         self._ending = True
         self._reader.drop()
+        self._store.release()
 
     def _run(self) -> None:
         import srcli.pipeline  # noqa: F401  # takes seconds: better now than in the first job
@@ -81,6 +86,8 @@ class JobWorker:
         target = self._store.place(job) / "result" / name
         if result.mask is not None:
             write_mask(target, encode_mask(result.mask, result.provenance), None)
+        if result.map is not None:
+            result.save_map(target.with_name(target.stem + MAP_SUFFIX))
         result.save(target)
         sizes = sizes | {"result": (result.picture.width, result.picture.height)}
         self._store.update(job.id, keep=True, status=JOB_DONE, stage="", progress=1.0, result=name, sizes=sizes)
@@ -94,7 +101,15 @@ class JobWorker:
 
     def _make(self, job: JobRecord, picture: Picture) -> Result:
         pipeline = self._pipeline(job)
-        work, progress = getattr(pipeline, job.task), PictureProgress()
+        work, progress, preview = getattr(pipeline, job.task), PictureProgress(), GrowingPreview(picture)
+        self.preview = job.id, preview
+
+        def show(levels: AnyPixels, place: Tile, whole: tuple[int, int]) -> None:
+            preview.add(levels, place, whole)
+            if (now := self._store.get(job.id)) is not None:
+                self._store.update(job.id, previews=now.previews + 1)
+
+        pipeline.on_block = show
 
         def follow(stage: str, done: int, total: int) -> None:
             self._check(job)
@@ -128,11 +143,16 @@ class JobWorker:
         return self._loaded[1]
 
 
-def write_job_comparison(store: JobStore, job: JobRecord) -> Path:
-    """The page that lays a result over its source, made once."""
+def write_job_comparison(store: JobStore, job: JobRecord, limits: ServerLimits) -> Path:
+    """The page that lays a result over its source, made once; decoding is done by another process."""
     page = store.place(job) / "compare.html"
     if not page.exists():
-        pictures = Comparison(places=(store.result_path(job), store.place(job) / SOURCE_FILE), page=page)
-        if build_comparison(pictures, log.warning).failed:
+        readers = ReaderPool(InputOptions(inputs=("-",), max_pixels=limits.pixels), timeout=limits.reading)
+        places = store.result_path(job), store.place(job) / SOURCE_FILE
+        try:
+            failed = build_comparison(Comparison(places=places, page=page, reader=readers.read), log.warning).failed
+        finally:
+            readers.close()
+        if failed:
             raise MachineError("the two pictures cannot be compared")
     return page

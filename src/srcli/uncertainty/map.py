@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -15,6 +16,7 @@ from srcli.engines.calibration import ERROR_LEVELS, OtherVersions, Plane
 from srcli.imaging.bands import split_rows
 from srcli.imaging.picture import Picture
 from srcli.imaging.spill import allocate_array, evict_pages
+from srcli.imaging.write import write_picture
 from srcli.metrics.matlab import matlab_rows
 from srcli.sampling.resume import OnProgress, ResumeState
 from srcli.tasks import Job
@@ -22,6 +24,7 @@ from srcli.tasks import Job
 if TYPE_CHECKING:
     from srcli.pipeline import EnginePipeline
 
+MAP_FACTS = ("tool", "task", "engine", "models", "seed", "scale", "map", "input_sha256")
 MAPPING = "mapping"  # the stage of progress
 ERROR_WINDOW = 5  # pixels a side over which an error is a mean
 SPREAD_WINDOW = 11  # pixels a side over which versions are compared
@@ -36,9 +39,12 @@ class UncertaintyMap:
     facts: Mapping[str, object]
     kept: tuple[ResumeState | None, ...] = ()  # of the versions, until the result is written
 
-    def as_picture(self) -> Picture:
-        """As it is written: grey, with no memory taken for three channels."""
-        return Picture(pixels=np.broadcast_to(self.levels[:, :, None], (*self.levels.shape, 3)), grey=True)
+
+def write_map(levels: NDArray[np.uint8], provenance: Mapping[str, object], path: Path) -> None:
+    """Write a map with what its result's provenance says of how it was made. Raises MachineError."""
+    pixels = np.broadcast_to(levels[:, :, None], (*levels.shape, 3))  # takes no memory for three channels
+    how = {name: value for name, value in provenance.items() if name in MAP_FACTS} | {"is_map": True}
+    write_picture(Picture(pixels=pixels, grey=True), path, made=how)
 
 
 def map_uncertainty(

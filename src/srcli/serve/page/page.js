@@ -48,12 +48,14 @@ function followTask() {
   engine.value = [...engine.options].some((option) => option.value === before) ? before : "auto";
   find("scale-row").hidden = task !== "upscale";
   find("fidelity-row").hidden = task === "stylize" || task === "colorize";
+  find("map-row").hidden = task === "colorize";
   find("base-row").hidden = task !== "stylize";
 }
 
 function options() {
   const task = find("task").value;
   const given = {};
+  if (find("map").checked && !find("map-row").hidden) given.map = true;
   if (task === "upscale") given.scale = Number(find("scale").value);
   if (!find("fidelity-row").hidden && find("fidelity").value !== "") given.fidelity = Number(find("fidelity").value);
   return given;
@@ -115,9 +117,11 @@ function makeRow(job) {
   name.className = "name";
   actions.className = "actions";
   name.textContent = job.name;
-  row.append(name, facts, actions);
+  const picture = document.createElement("div");
+  picture.className = "picture";
+  row.append(name, facts, actions, picture);
   find("queue").append(row);
-  return { row, name, facts, actions, shown: "" };
+  return { row, name, facts, actions, picture, shown: "", preview: "" };
 }
 
 function button(text, label, action) {
@@ -150,14 +154,30 @@ function showFacts(parts, job) {
     bar.setAttribute("aria-label", `${job.name}: ${job.status}`);
     const text = document.createElement("div");
     text.className = "facts";
+    showPreview(parts, job);
     text.textContent = job.status === "queued" ? "waits" : `${Math.floor(100 * job.progress)} % ${job.stage}`;
     parts.facts.replaceChildren(bar, text);
     return;
   }
+  parts.picture.replaceChildren();
   const text = document.createElement("div");
   text.className = job.status === "failed" ? "failed" : "facts";
   text.textContent = job.status === "done" ? `${sides(job.sizes.source)} to ${sides(job.sizes.result)}` : job.message;
   parts.facts.replaceChildren(text);
+}
+
+// What is done so far; a new picture replaces the old one only when it has come, so nothing flickers.
+function showPreview(parts, job) {
+  if (!job.preview || parts.preview === job.preview) return;
+  parts.preview = job.preview;
+  const image = new Image();
+  image.className = "preview";
+  image.alt = `${job.name}, as far as it is done`;
+  image.onload = () => {
+    if (parts.row.dataset.status !== "running") return;
+    parts.picture.replaceChildren(image);
+  };
+  image.src = job.preview;
 }
 
 function showActions(parts, job) {
@@ -255,9 +275,10 @@ async function paintMask(file) {
   const wanted = await new Promise((done) => {
     find("painted").onclick = () => done(true);
     find("unpainted").onclick = () => done(false);
-    dialog.oncancel = () => done(false);
+    dialog.oncancel = () => done(null);
   });
   dialog.close();
+  if (wanted === null) throw new Error("painting was given up, the picture was not sent");
   if (!wanted || !strokes.length) return null;
   const mask = document.createElement("canvas");
   mask.width = picture.width;
@@ -272,7 +293,15 @@ async function paintMask(file) {
 function listen() {
   const news = new EventSource("/v1/events");
   news.onmessage = (event) => show(JSON.parse(event.data).jobs);
-  news.onerror = () => say("The connection to srcli is lost; it is tried again.");
+  news.onerror = async () => {
+    const answer = await fetch("/v1/choices").catch(() => null);
+    if (!answer || answer.status !== 401) {
+      say("The connection to srcli is lost; it is tried again.");
+      return;
+    }
+    news.close();
+    say("This page belongs to a server that has ended: open the address that srcli serve printed last.");
+  };
   news.onopen = () => say("");
 }
 

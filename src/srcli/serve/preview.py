@@ -1,0 +1,50 @@
+"""A small picture of a job that runs: the input, and over it what is done of the result."""
+
+from __future__ import annotations
+
+import io
+import threading
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from srcli.imaging.picture import Picture
+from srcli.sampling.tiling import Tile
+
+PREVIEW_SIDE = 640  # pixels of the longer side
+
+
+class GrowingPreview:
+    """Grows block by block, in the thread of the job; others ask for it as a JPEG file."""
+
+    def __init__(self, picture: Picture) -> None:
+        share = min(1.0, PREVIEW_SIDE / max(picture.width, picture.height))
+        size = max(1, round(picture.width * share)), max(1, round(picture.height * share))
+        self._pixels = _shrink(picture.pixels, size)
+        self._lock = threading.Lock()
+
+    def add(self, levels: NDArray[Any], box: Tile, whole: tuple[int, int]) -> None:
+        """A block of a result of this whole size (width, height)."""
+        height, width = self._pixels.shape[:2]
+        across, down = width / whole[0], height / whole[1]
+        left, right = (round(x * across) for x in (box.left, box.left + box.width))
+        top, bottom = (round(y * down) for y in (box.top, box.top + box.height))
+        if right > left and bottom > top:
+            small = _shrink(levels, (right - left, bottom - top))
+            with self._lock:
+                self._pixels[top:bottom, left:right] = small
+
+    def encode(self) -> bytes:
+        with self._lock:
+            pixels = self._pixels.copy()
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, "JPEG", quality=85)
+        return file.getvalue()
+
+
+def _shrink(levels: NDArray[Any], size: tuple[int, int]) -> NDArray[np.uint8]:
+    small = np.asarray(cv2.resize(levels, size, interpolation=cv2.INTER_AREA))
+    return small if small.dtype == np.uint8 else (small >> 8).astype(np.uint8)
