@@ -1,4 +1,4 @@
-"""weights.lock: the registry of every weight srcli knows. A strict reader; nothing is ever repaired silently."""
+"""Reads weights.lock, the registry of all weights that srcli knows. Any deviation from its format is an error."""
 
 import re
 import tomllib
@@ -22,7 +22,7 @@ HUB_NAME = re.compile(rf"{HUB_ID.pattern}(@[\w./-]+)?")
 ADDRESS = re.compile(r"(https://[\w.-]+(:\d+)?|http://(127\.0\.0\.1|localhost):\d+)(/[\w.-]+)+")
 REVISION = BLOB = re.compile(r"[0-9a-f]{40}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
-UNSAFE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")  # control characters, and what is no text in UTF-8
+UNSAFE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")  # control characters, and code points that UTF-8 cannot encode
 MAX_PATH_PART = 255
 LARGEST_LOCK = 4 << 20
 LONGEST_LOCK_LINE = 16 << 10  # a dotted key costs the TOML reader the square of its parts
@@ -32,12 +32,12 @@ PICKLES = (".ckpt", ".bin", ".pt", ".pth", ".pkl")
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """One file of a repository; what is not known of it yet is None."""
+    """One file of a repository. Facts that are not known yet are None."""
 
     path: str
     size: int | None = None
     sha256: str | None = None
-    blob: str | None = None  # git's name for the content, where the file lies at an address and not on the Hub
+    blob: str | None = None  # git's SHA-1 of the content, for files at an address instead of the Hub
 
     @property
     def pickled(self) -> bool:
@@ -46,32 +46,32 @@ class File:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One weight under one name. `files` are exact; `include` (patterns) lets the first pull find them."""
+    """A named model: its files, or the patterns (`include`) by which the first pull finds them."""
 
     name: str
     kind: str
     family: str
     license: str
     title: str = ""
-    terms: str = ""  # what the licence asks of the user, in a few words
+    terms: str = ""  # short summary of what the licence requires of the user
     repo: str | None = None
     address: str | None = None  # of a git repository's raw files, in place of `repo`: ADDRESS/REVISION/PATH
     revision: str | None = None
-    branch: str = ""  # where a first pull looks for the revision; none is the main branch
-    folder: str = ""  # the part of the repository that is this weight
+    branch: str = ""  # branch whose head a first pull pins; empty: the main branch
+    folder: str = ""  # the folder of the repository that holds this model
     files: Mapping[str, File] = field(default_factory=dict)
-    include: tuple[str, ...] = ()  # patterns: which files of the repository, until a first pull lists them
+    include: tuple[str, ...] = ()  # glob patterns of its files, used until a first pull has listed them
     needs: tuple[str, ...] = ()  # other entries, or "entry/part of it"
     mirrors: tuple[str, ...] = ()
     about: int | None = None  # rough size in bytes, where the files' sizes are not known
     source: str = ""  # where a user gets a file that srcli may not fetch
     local: str | None = None  # the user's own file or folder
-    form_of: str = ""  # the entry that this is another form of; such forms are listed only when asked for
-    learned: bool = False  # written by a first pull: fills in a packaged entry
+    form_of: str = ""  # entry of which this is another form, such as another precision; not listed by default
+    learned: bool = False  # written by a first pull, to complete a packaged entry
 
     @property
     def size(self) -> int | None:
-        """Bytes in all, or the rough size; None if neither is known."""
+        """Total bytes of its files, else the rough size; None if neither is known."""
         sizes = [file.size for file in self.files.values()]
         if self.listed and None not in sizes:
             return sum(size for size in sizes if size is not None)
@@ -85,19 +85,19 @@ class Entry:
 
     @property
     def listed(self) -> bool:
-        """Whether `files` names them all, so that the Hub need not be asked."""
+        """Whether `files` is complete, so that the Hub need not be asked."""
         return bool(self.files) and not self.include
 
     @property
     def origin(self) -> str | None:
-        """What the cache keeps its files under: the repository, or the address; None for what is never fetched."""
+        """Where its files come from, which is also their key in the cache; None if they are never downloaded."""
         if self.address is None:
             return self.repo
         return self.address.partition("://")[2].replace(":", "-")
 
     @property
     def yours(self) -> bool:
-        """Whether the user must bring the file."""
+        """Whether the user must supply the file."""
         return self.origin is None and self.local is None and self.kind != "engine"
 
 
@@ -127,7 +127,7 @@ REQUIRED = ("kind", "family", "license")
 
 @dataclass(frozen=True)
 class _Text:
-    """A lock's text, to tell the line that an error is on."""
+    """The text of a lock file, to find the line that an error is on."""
 
     path: Path
     lines: list[str]
@@ -154,7 +154,7 @@ def _quoted(name: str) -> str:
 
 
 def read_lock(path: Path) -> dict[str, Entry]:
-    """Read a lock file. Anything out of order is an error with file and line."""
+    """Read a lock file. Raises WeightsError with file and line."""
     try:
         text = read_regular(path, LARGEST_LOCK).decode("utf-8")
     except OSError as error:
@@ -165,11 +165,11 @@ def read_lock(path: Path) -> dict[str, Entry]:
 
 
 def parse_lock(text: str, path: Path) -> dict[str, Entry]:
-    """Parse a lock's text; `path` is for messages."""
+    """Parse the text of a lock file; `path` is for messages."""
     lines = text.splitlines()
     for number, line in enumerate(lines, 1):
         if len(line) > LONGEST_LOCK_LINE:
-            raise WeightsError(f"{path}:{number}: longer than any line of a lock: restore the file")
+            raise WeightsError(f"{path}:{number}: the line is too long for a lock file: restore the file")
     try:
         tables = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
@@ -180,7 +180,7 @@ def parse_lock(text: str, path: Path) -> dict[str, Entry]:
     for entry in entries.values():
         _check(where, entry)
     if count != len(entries):
-        raise where.wrong("end", "entries", f"{len(entries)} entries stand here and {count} should")
+        raise where.wrong("end", "entries", f"{len(entries)} entries found, {count} expected")
     return entries
 
 
@@ -198,19 +198,19 @@ def _wrong_line(path: Path, number: int, what: str) -> WeightsError:
 
 
 def _framed(where: _Text, tables: dict[str, Any]) -> Any:
-    """Take away what frames the entries: the schema before them, their count (returned) after them."""
+    """Remove the schema and the [end] table; return the number of entries that the latter states."""
     schema, end = tables.pop("schema", None), tables.pop("end", None)
     if schema != SCHEMA:
-        raise where.wrong("", "", f"schema {schema!r} is not the {SCHEMA} that this srcli reads")
+        raise where.wrong("", "", f"schema is {schema!r}, and this version of srcli reads {SCHEMA}")
     if not isinstance(end, dict) or set(end) != {"entries"}:
         number = len(where.lines)
-        raise WeightsError(f"{where.path}:{number}: ends early, without its [end] table: restore the file")
+        raise WeightsError(f"{where.path}:{number}: incomplete, without its [end] table: restore the file")
     return end["entries"]
 
 
 def _entry(where: _Text, name: str, table: Any) -> Entry:
     if not (ENTRY_NAME.fullmatch(name) or HUB_NAME.fullmatch(name)):
-        raise where.wrong(name, "", f"{name!r} is no name for a weight")
+        raise where.wrong(name, "", f"{name!r} is not a valid name of a model")
     if not isinstance(table, dict):
         raise where.wrong(name, "", f"{name!r} is not a table")
     for key, value in table.items():
@@ -229,19 +229,19 @@ def _typed(where: _Text, name: str, key: str, value: Any) -> None:
     if type(value) is not ENTRY_FIELDS[key]:
         raise where.wrong(name, key, f"{key!r} is not a {ENTRY_FIELDS[key].__name__}")
     if type(value) is int and not 0 <= value <= LARGEST_SIZE:
-        raise where.wrong(name, key, f"{key!r} is no number of bytes")
+        raise where.wrong(name, key, f"{key!r} is not a number of bytes")
     if isinstance(value, list) and not all(isinstance(item, str) for item in value):
         raise where.wrong(name, key, f"{key!r} is not a list of strings")
 
 
 def _file(where: _Text, name: str, path: str, facts: Any) -> File:
     if not safe_path(path):
-        raise where.wrong(name, path, f"{path!r} leaves its folder or is no path")
+        raise where.wrong(name, path, f"{path!r} is not a relative path within its folder")
     if not isinstance(facts, dict) or facts.keys() - {"size", "sha256", "blob"}:
-        raise where.wrong(name, path, f"{path!r} takes size, sha256 and blob, nothing else")
+        raise where.wrong(name, path, f"{path!r} has a field other than size, sha256 and blob")
     size, sha256, blob = facts.get("size"), facts.get("sha256"), facts.get("blob")
     if size is not None and (type(size) is not int or not 0 <= size <= LARGEST_SIZE):
-        raise where.wrong(name, path, f"the size of {path!r} is no number of bytes")
+        raise where.wrong(name, path, f"the size of {path!r} is not a number of bytes")
     if sha256 is not None and not (isinstance(sha256, str) and SHA256.fullmatch(sha256)):
         raise where.wrong(name, path, f"the sha256 of {path!r} is not 64 hex digits")
     if blob is not None and not (isinstance(blob, str) and BLOB.fullmatch(blob)):
@@ -250,7 +250,7 @@ def _file(where: _Text, name: str, path: str, facts: Any) -> File:
 
 
 def safe_path(path: str) -> bool:
-    """Tell whether a file name from outside stays inside its folder on every system."""
+    """Return whether an untrusted relative path stays within its folder on every operating system."""
     if not path or "\\" in path or ":" in path or len(path) > 1024 or UNSAFE.search(path):
         return False
     parts = path.split("/")
@@ -261,37 +261,37 @@ def safe_path(path: str) -> bool:
 
 def _check(where: _Text, entry: Entry) -> None:
     if entry.kind not in ENTRY_KINDS:
-        raise where.wrong(entry.name, "kind", f"{entry.kind!r} is no kind (one of {', '.join(ENTRY_KINDS)})")
+        raise where.wrong(entry.name, "kind", f"{entry.kind!r} is not one of {', '.join(ENTRY_KINDS)}")
     if entry.repo is not None and not HUB_ID.fullmatch(entry.repo):
-        raise where.wrong(entry.name, "repo", f"{entry.repo!r} is no repository")
+        raise where.wrong(entry.name, "repo", f"{entry.repo!r} is not a repository name")
     if entry.revision is not None and not REVISION.fullmatch(entry.revision):
         raise where.wrong(entry.name, "revision", "the revision is not 40 hex digits")
     if entry.branch and not safe_path(entry.branch):
-        raise where.wrong(entry.name, "branch", f"{entry.branch!r} is no branch")
+        raise where.wrong(entry.name, "branch", f"{entry.branch!r} is not a branch name")
     if entry.folder and not safe_path(entry.folder):
-        raise where.wrong(entry.name, "folder", f"{entry.folder!r} leaves its repository or is no path")
+        raise where.wrong(entry.name, "folder", f"{entry.folder!r} is not a path within its repository")
     for pattern in entry.include:
         if not safe_path(pattern):
-            raise where.wrong(entry.name, "include", f"{pattern!r} leaves its repository or is no path")
+            raise where.wrong(entry.name, "include", f"{pattern!r} is not a pattern within its repository")
     if not entry.files and not entry.include:
-        raise where.wrong(entry.name, "", f"{entry.name} names no file")
+        raise where.wrong(entry.name, "", f"{entry.name} has neither files nor patterns")
     _check_address(where, entry)
     if entry.repo and not (entry.revision or entry.branch) and any(file.sha256 for file in entry.files.values()):
-        raise where.wrong(entry.name, "", f"{entry.name} has a hash, and neither a revision nor a branch that holds it")
+        raise where.wrong(entry.name, "", f"{entry.name} has a hash but neither a revision nor a branch")
 
 
 def _check_address(where: _Text, entry: Entry) -> None:
-    """A file at an address is pinned by commit and git's name for its content, since no one lists what lies there."""
+    """Files at an address need a commit and each file's git hash, because an address cannot be listed."""
     if entry.address is None:
         if blobs := [path for path, file in entry.files.items() if file.blob]:
-            raise where.wrong(entry.name, blobs[0], f"{blobs[0]!r} has a blob and {entry.name} no address")
+            raise where.wrong(entry.name, blobs[0], f"{blobs[0]!r} has a blob, but {entry.name} has no address")
         return
     if not ADDRESS.fullmatch(entry.address):
-        raise where.wrong(entry.name, "address", f"{entry.address!r} is no https address of a repository")
+        raise where.wrong(entry.name, "address", f"{entry.address!r} is not an https address of a repository")
     if entry.repo or entry.include or entry.branch or not entry.revision:
         raise where.wrong(entry.name, "address", "an address goes with a revision and files, and with nothing else")
     if lacking := [path for path, file in entry.files.items() if not file.blob]:
-        raise where.wrong(entry.name, lacking[0], f"{lacking[0]!r} of an address has no blob")
+        raise where.wrong(entry.name, lacking[0], f"{lacking[0]!r} has no blob, which files at an address need")
 
 
 def find_entry(lock: Mapping[str, Entry], name: str, kind: str = "") -> Entry:
