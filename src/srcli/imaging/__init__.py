@@ -1,1 +1,1 @@
-"""Pictures in and out with nothing lost: reading, writing, metadata, colour and size. Knows no torch."""
+"""Reads, converts and writes pictures with their metadata and colour profiles. Does not use torch."""

@@ -1,4 +1,4 @@
-"""AVIF of 10 and 12 bits a channel, of which Pillow keeps 8, by OpenCV."""
+"""Reads AVIF with 10 and 12 bits a channel by OpenCV, because Pillow reads 8 bits only."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from srcli.imaging.format_base import Format
 
 
 def read_avif_deep(file: IO[bytes], row: Format, options: ReadOptions) -> Decoded:
-    """Pixels of a file that Pillow has opened: its size and structure are sound. Raises PictureError."""
+    """Read the pixels of a file that Pillow has opened, so that its size is checked. Raises PictureError."""
     if options.place:
-        raise PictureError("OpenCV reads the first frame alone", "unsupported")
+        raise PictureError("OpenCV reads only the first frame", "unsupported")
     file.seek(0)
     data = np.frombuffer(file.read(), np.uint8)
     try:
         levels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)  # noqa: TID251  # nothing else gives all the bits
     except cv2.error as error:
-        raise PictureError("OpenCV does not read it", "damaged") from error
+        raise PictureError("OpenCV cannot read it", "damaged") from error
     if levels is None or levels.dtype != np.uint16:
-        raise PictureError("this OpenCV does not read its depth", "unsupported")
+        raise PictureError("this OpenCV cannot read its bit depth", "unsupported")
     bits = row.bits(data[:SNIFFED_BYTES].tobytes())
     if levels.ndim == 2:
         return Decoded(widen_levels(levels, bits), "L")

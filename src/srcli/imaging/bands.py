@@ -1,4 +1,4 @@
-"""Rows in groups: whole pictures are never held as numbers wider than their own."""
+"""Splits pictures into groups of rows, so that a whole picture is never held in a wider number type than its own."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ Array = NDArray[Any]  # pixels of any number type: rows, columns, and channels w
 
 
 def split_rows(height: int, width: int, pixels: int = 1 << 20) -> list[slice]:
-    """Rows in groups of about `pixels`."""
+    """Slices of rows with about `pixels` pixels each."""
     rows = max(1, pixels // max(1, width))
     return [slice(top, min(top + rows, height)) for top in range(0, height, rows)]

@@ -15,17 +15,17 @@ from srcli.imaging.exif import EXIF_IFD, GPS_IFD, INTEROP_IFD, UNITS, Directory,
 
 HEADER = 16
 LONG8 = 16
-MAX_DEPTH = 2  # levels of directories below the main one: what goes deeper goes in circles
+MAX_DEPTH = 2  # levels of directories below the main one; a deeper chain is circular
 _DIRECTORIES = (EXIF_IFD, GPS_IFD, INTEROP_IFD)
 
 
 def pack_header(offset: int) -> bytes:
-    """The file's first bytes, if its main directory is at `offset`."""
+    """The header of a file whose main directory is at `offset`."""
     return struct.pack("<2s3HQ", b"II", 43, 8, 0, offset)
 
 
 def pack_directories(block: ExifBlock, fields: Directory, start: int, depth: int = MAX_DEPTH) -> tuple[bytes, int]:
-    """The main directory and all below it, as bytes that will lie at `start`; and where the main one is."""
+    """Serialize the main directory and all below it for file offset `start`: bytes, and the main one's offset."""
     data, moved = b"", dict(fields)
     for tag in _DIRECTORIES:
         if tag in moved and (inner := _below(block, moved.pop(tag))) and depth:
@@ -37,12 +37,12 @@ def pack_directories(block: ExifBlock, fields: Directory, start: int, depth: int
 
 
 def offset_field(*values: int) -> Field:
-    """A field of places in the file."""
+    """A field that holds file offsets."""
     return Field(LONG8, len(values), struct.pack(f"<{len(values)}Q", *values))
 
 
 def _below(block: ExifBlock, entry: Field) -> Directory:
-    """The directory that a field points at; empty where it is damaged."""
+    """The directory that a field points to; empty if it is damaged."""
     try:
         return block.directory(block.number(entry.raw))[0]
     except ValueError:
@@ -64,7 +64,7 @@ def _packed(block: ExifBlock, fields: Directory, offset: int) -> bytes:
 
 
 def _value(block: ExifBlock, entry: Field) -> bytes:
-    """A field's value, little-endian."""
+    """A field's value as little-endian bytes."""
     if entry.kind == LONG8:
         return entry.raw
     raw = block.value(entry) if len(entry.raw) == 4 else entry.raw
@@ -73,7 +73,7 @@ def _value(block: ExifBlock, entry: Field) -> bytes:
 
 
 def _in_place(block: ExifBlock, entry: Field) -> int | None:
-    """Where a value lies already, if it can stay there."""
+    """The file offset of a value that can stay where it is, else None."""
     span = block.span(entry) if len(entry.raw) == 4 else None
     same = block.order == "<" or UNITS.get(entry.kind) == 1
     return span.start if span is not None and same and span.start >= HEADER else None

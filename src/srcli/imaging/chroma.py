@@ -1,4 +1,4 @@
-"""Colour apart from luminance: CIE Lab, and a small field of colour enlarged along a picture's edges."""
+"""CIE Lab conversion, and enlargement of a small colour field along the edges of a larger picture."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ FLAT_VARIANCE = 4.0  # variance of L below which a window counts as flat
 
 
 def levels_to_unit(levels: NDArray[Any]) -> Floats:
-    """8- or 16-bit levels in 0..1."""
+    """Convert 8- or 16-bit levels to 0..1."""
     return levels.astype(np.float32) / np.float32(np.iinfo(levels.dtype).max)
 
 
 def rgb_to_lab(rgb: Floats) -> Floats:
-    """sRGB in 0..1 as L in 0..100 and a, b. OpenCV's table is off the formula by up to 0.24 in L and 0.5 in a and b."""
+    """Convert sRGB in 0..1 to L (0..100), a, b. OpenCV deviates from the formula by up to 0.24 in L, 0.5 in a and b."""
     lab: Floats = cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_RGB2LAB)
     return lab
 
 
 def lab_to_rgb(lab: Floats) -> Floats:
-    """Lab as sRGB, clipped to 0..1."""
+    """Convert Lab to sRGB, clipped to 0..1."""
     rgb: Floats = cv2.cvtColor(np.ascontiguousarray(lab), cv2.COLOR_LAB2RGB)
     return rgb
 
 
 def reduce_picture(pixels: PixelArray, size: tuple[int, int]) -> Floats:
-    """Lab of the picture in a smaller size (width, height), each pixel the mean of those it stands for."""
+    """Lab of the picture reduced to `size` (width, height) by averaging."""
     return rgb_to_lab(levels_to_unit(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)))
 
 
@@ -65,7 +65,7 @@ class ChromaField:
         return cls(gain, ab - gain * lightness, (width, height))
 
     def rows(self, lightness: Floats, rows: slice) -> Floats:
-        """a and b of these rows of the picture, whose L is `lightness`."""
+        """Compute a and b for rows of the picture from their L (`lightness`)."""
         if self.method == NEAREST:
             return _nearest_rows(self.offset, self.size, rows)
         gain, offset = (_smooth_rows(field, self.size, rows) for field in (self.gain, self.offset))
@@ -85,7 +85,7 @@ def _mean(field: Floats) -> Floats:
 
 
 def _nearest_rows(field: Floats, size: tuple[int, int], rows: slice) -> Floats:
-    """As torch enlarges by nearest neighbour."""
+    """Nearest-neighbour indices as torch computes them."""
     height, width = field.shape[:2]
     row = np.arange(rows.start, rows.stop) * height // size[1]
     column = np.arange(size[0]) * width // size[0]
@@ -94,7 +94,7 @@ def _nearest_rows(field: Floats, size: tuple[int, int], rows: slice) -> Floats:
 
 
 def _smooth_rows(field: Floats, size: tuple[int, int], rows: slice) -> Floats:
-    """Bilinear, some rows of it, the same ones whichever are asked for together."""
+    """Enlarge bilinearly and return some rows; they do not depend on which other rows are requested."""
     height = field.shape[0]
     at = ((np.arange(rows.start, rows.stop) + 0.5) * height / size[1] - 0.5).clip(0, height - 1)
     above = at.astype(int)

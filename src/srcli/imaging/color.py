@@ -1,4 +1,4 @@
-"""Colour from one picture, luminance from another."""
+"""Combines the colour of one picture with the luminance of another."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from srcli.imaging.picture import PixelArray
 # BT.601 in 14-bit fixed point, as OpenCV has it. The weights sum to 2**14, so grey is its own luminance.
 _WEIGHTS = (4899, 9617, 1868)
 _SHIFT = 14
-SEEN_PART = 25  # colours differ by more than this part of the range
+SEEN_PART = 25  # channels differ visibly above the range divided by this
 
 
 def compute_luminance(pixels: NDArray[Any]) -> NDArray[np.int32]:
-    """Luminance of (..., 3) RGB levels, rounded to a level."""
+    """BT.601 luminance of (..., 3) RGB levels, rounded to a level."""
     red, green, blue = (pixels[..., c].astype(np.int32) * weight for c, weight in enumerate(_WEIGHTS))
     return (red + green + blue + (1 << _SHIFT - 1)) >> _SHIFT
 
@@ -36,7 +36,7 @@ def transplant_luma(colour: PixelArray, original: PixelArray, saturation: float 
 
 
 def has_color(pixels: PixelArray) -> bool:
-    """Whether any pixel has colour that is seen; what JPEG makes of a grey picture is none."""
+    """Whether any pixel has visible colour; the slight tints of a grey JPEG do not count."""
     least = np.iinfo(pixels.dtype).max / SEEN_PART
     return any(bool((np.ptp(pixels[rows], -1) > least).any()) for rows in split_rows(*pixels.shape[:2]))
 
@@ -61,7 +61,7 @@ def _transplanted(chroma: NDArray[np.int32], luma: NDArray[np.int32], top: int) 
 
 
 def _paled(chroma: NDArray[Any], luma: NDArray[Any], top: int) -> NDArray[Any]:
-    """Colours drawn towards grey until they fit, and then the levels that rounding lost."""
+    """Desaturate colours until they are in range, then correct the rounding error of the luminance."""
     room = np.where(chroma > 0, top - luma, luma)
     share = np.min(room / np.maximum(np.abs(chroma), 1), -1, keepdims=True, initial=1.0)
     colour: NDArray[Any] = luma + np.rint(chroma * share).astype(np.int32)

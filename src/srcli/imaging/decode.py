@@ -1,4 +1,4 @@
-"""A picture that Pillow has opened, as arrays in its own colour space and at its full depth."""
+"""Decodes a picture that Pillow has opened into arrays, in its own colour space and full bit depth."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from srcli.imaging.picture import Metadata
 from srcli.imaging.resize import pillow_to_array
 from srcli.settings import Frames
 
-SNIFFED_BYTES = 1 << 16  # bytes by which a file is known
+SNIFFED_BYTES = 1 << 16  # bytes from which the format is detected
 
 Reopen = Callable[[], ImageFile.ImageFile]
 
@@ -32,30 +32,30 @@ _BITS, _PHOTOMETRIC, _PLANAR, _EXTRA = 258, 262, 284, 338
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
-    """What a file may be, and how strictly it is read."""
+    """Limits and options for reading a file."""
 
     max_pixels: int
     frames: Frames = "refuse"
-    lenient: bool = False  # take what there is of a cut file
-    frame: int = 0  # which of several to take, from 1; 0: the only one
-    place: int = 0  # where in the file that is, from 0: a TIFF has more than pages
+    lenient: bool = False  # return the readable part of a truncated file
+    frame: int = 0  # frame or page to read, from 1; 0: the file has one
+    place: int = 0  # its index in the file, from 0; a TIFF also holds thumbnails and masks
 
 
 @dataclass
 class Decoded:
-    """Channels as stored: (H, W) grey, (H, W, 3) RGB or (H, W, 4) CMYK, and transparency. 8 or 16 bits."""
+    """Stored channels, 8 or 16 bits: (H, W) grey, (H, W, 3) RGB or (H, W, 4) CMYK, and alpha."""
 
     pixels: NDArray[Any]
     space: str  # L, RGB or CMYK
     alpha: NDArray[Any] | None = None
     profile: bytes = b""
     metadata: Metadata = Metadata()
-    orientation: int = 1  # by which the pixels are still to be turned, in EXIF's numbers
+    orientation: int = 1  # EXIF orientation that is not applied to the pixels yet
     notes: list[str] = field(default_factory=list)
 
 
 class BeyondPillow(PictureError):
-    """A sound picture whose numbers Pillow has no form for; OpenImageIO may read it."""
+    """A valid picture of a pixel type that Pillow does not support; OpenImageIO may read it."""
 
 
 class MissingPackage(PictureError):
@@ -67,7 +67,7 @@ class MissingPackage(PictureError):
 
 
 def decode_channels(picture: ImageFile.ImageFile, reopen: Reopen) -> Decoded:
-    """All of the picture's channels. `reopen` gives it once more, for the low bytes of 16-bit colour."""
+    """Decode all channels. `reopen` opens the file again, for the low bytes of 16-bit colour."""
     if picture.mode in ("I", "F"):
         return _wide(picture)
     if _is_deep(picture):
@@ -107,7 +107,7 @@ def _is_grey(picture: Image.Image) -> bool:
 
 
 def _split(channels: Array, grey: bool, notes: list[str]) -> Decoded:
-    """Colour and transparency apart."""
+    """Split the colour channels and alpha."""
     if channels.ndim == 2:
         return Decoded(channels, "L", notes=notes)
     alpha = np.ascontiguousarray(channels[..., -1]) if channels.shape[2] in (2, 4) else None
@@ -126,7 +126,7 @@ def _from_lab(picture: Image.Image) -> Image.Image:
 
 
 def _wide(picture: Image.Image) -> Decoded:
-    """32-bit modes: only the grey PPM's 16 bits fit what a picture is."""
+    """Decode 32-bit modes, of which only 16-bit grey PPM is a picture."""
     if picture.mode == "F":
         raise BeyondPillow(FLOATS, "unsupported")
     if picture.format != "PPM":
@@ -152,13 +152,13 @@ def _grey16(picture: Image.Image) -> Decoded:
 def _is_deep(picture: ImageFile.ImageFile) -> bool:
     if isinstance(picture, TiffImagePlugin.TiffImageFile):
         return picture.mode in ("RGB", "RGBA") and set(picture.tag_v2.get(_BITS, ())) == {16}
-    if picture.format != "PNG" or picture.tell():  # frames are blended with those before, in 8 bits
+    if picture.format != "PNG" or picture.tell():  # Pillow blends frames in 8 bits
         return False
     return any(";16" in str(tile.args) for tile in picture.tile) and picture.mode != "I;16"
 
 
 def _deep(picture: ImageFile.ImageFile, reopen: Reopen) -> Decoded:
-    """16-bit colour, from two readings of the same file."""
+    """Combine two readings of a file into 16-bit colour."""
     low = reopen()
     if picture.tile[0].args == "LA;16B":
         return _grey_alpha16(low)
@@ -180,7 +180,7 @@ def _deep(picture: ImageFile.ImageFile, reopen: Reopen) -> Decoded:
 
 
 def _order(picture: ImageFile.ImageFile) -> str:
-    """Byte order of the stored channels, as Pillow's raw modes name it."""
+    """Byte order of the stored channels in the notation of Pillow's raw modes."""
     if not isinstance(picture, TiffImagePlugin.TiffImageFile):
         return "B"
     if picture.tag_v2.get(_PLANAR) == 2 and picture.tile[0].codec_name != "raw":
@@ -194,7 +194,7 @@ def _with_raw(tile: Any, change: Callable[[str], str]) -> Any:
 
 
 def _byte(raw: str, order: str, high: bool) -> str:
-    """The raw mode that takes the high or the low byte of each 16-bit channel."""
+    """The raw mode that reads the high or the low byte of each 16-bit channel."""
     raw = f"{raw};16{order}" if len(raw) == 1 else raw.replace("RGBa", "RGBA")
     return raw if high else raw[:-1] + _OTHER[raw[-1]]
 
@@ -212,7 +212,7 @@ def _premultiplied(picture: Image.Image) -> bool:
 
 
 def widen_levels(levels: Array, bits: int) -> Array:
-    """Levels of so many bits over the whole range of 16."""
+    """Scale levels of `bits` bits to the full 16-bit range."""
     out = np.empty(levels.shape, np.uint16)
     for rows in split_rows(*levels.shape[:2]):
         out[rows] = (levels[rows].astype(np.uint32) * 65535 + (1 << (bits - 1))) // ((1 << bits) - 1)
@@ -220,7 +220,7 @@ def widen_levels(levels: Array, bits: int) -> Array:
 
 
 def divide_by_alpha(found: Decoded) -> None:
-    """Undo colour that was stored multiplied by its transparency."""
+    """Convert premultiplied colour to straight alpha."""
     if found.alpha is None:
         return
     for rows in split_rows(*found.pixels.shape[:2]):

@@ -1,4 +1,4 @@
-"""Formats and depths that Pillow cannot hold, read by OpenImageIO (`pip install 'srcli[formats]'`)."""
+"""Reads formats and bit depths that Pillow does not support by OpenImageIO (`pip install 'srcli[formats]'`)."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ HIGHEST = 2.0  # a screen's levels end at 1; what goes far beyond has another wh
 
 
 def read_levels(file: IO[bytes], row: Format, options: ReadOptions) -> Decoded:
-    """Pixels of a picture whose numbers are levels of a screen. Raises PictureError."""
+    """Read a picture of display-referred values. Raises PictureError."""
     return _read(file, row, options, linear=False)
 
 
 def read_light(file: IO[bytes], row: Format, options: ReadOptions) -> Decoded:
-    """Pixels of a picture whose numbers count light."""
+    """Read a picture of scene-linear values."""
     return _read(file, row, options, linear=True)
 
 
 def read_jpegxl(file: IO[bytes], row: Format, options: ReadOptions) -> Decoded:
-    """A JPEG XL with its metadata, which OpenImageIO does not give in their own bytes."""
+    """Read a JPEG XL with its metadata, of which OpenImageIO does not return the raw bytes."""
     found = read_levels(file, row, options)
     found.metadata = read_boxes(file)
     return found
@@ -72,7 +72,7 @@ def _read(file: IO[bytes], row: Format, options: ReadOptions, linear: bool) -> D
 
 
 def measure_deep(file: IO[bytes], row: Format, max_pixels: int | None) -> tuple[int, int]:
-    """Width and height of the upright picture, from its header."""
+    """Read width and height of the upright picture from the header."""
     with _opened(file, row) as source:
         spec = source.spec()
         check_spec(spec, max_pixels)
@@ -81,7 +81,7 @@ def measure_deep(file: IO[bytes], row: Format, max_pixels: int | None) -> tuple[
 
 
 def read_boxes(file: IO[bytes]) -> Metadata:
-    """EXIF and XMP of a JPEG XL container; a bare stream has none."""
+    """Read EXIF and XMP of a JPEG XL container; a bare codestream has none."""
     file.seek(0)
     found: dict[bytes, bytes] = {}
     while len(head := file.read(8)) == 8:
@@ -97,7 +97,7 @@ def read_boxes(file: IO[bytes]) -> Metadata:
 
 
 def check_spec(spec: Any, max_pixels: int | None) -> None:
-    """Refuse a picture by its header: too large, or of channels that are no colours."""
+    """Check the header. Raises PictureError if it is too large or has channels other than colours and alpha."""
     if max_pixels is not None and spec.width * spec.height > max_pixels:
         raise PictureError(f"it has {spec.width}x{spec.height} pixels: raise --max-pixels if you trust it", "too-large")
     if str(spec.format) not in NUMBERS:
@@ -134,7 +134,7 @@ def _opened(file: IO[bytes], row: Format) -> Iterator[Any]:
 
 
 def _named(file: IO[bytes], name: Path) -> Path:
-    """Give an open file a name that ends as the reader wants it; the path it had may be another file by now."""
+    """Give an open file a name with the suffix that the reader needs; its original path may be another file by now."""
     try:
         handle = Path(f"/proc/self/fd/{file.fileno()}")
     except io.UnsupportedOperation:
@@ -152,13 +152,13 @@ def _named(file: IO[bytes], name: Path) -> Path:
 
 
 def _type_of(spec: Any) -> str:
-    """Integers as they are, all others as floats of 32 bits."""
+    """Read integers as they are, and all other types as float32."""
     name = str(spec.format)
     return name if name in ("uint8", "uint16") else "float"
 
 
 def _decoded(channels: Array, spec: Any, linear: bool) -> Decoded:
-    """Grey or colour in 8 or 16 bits, and transparency apart."""
+    """Convert to grey or RGB in 8 or 16 bits, and split off alpha."""
     at, notes = spec.alpha_channel, list[str]()
     alpha = channels[..., at] if at >= 0 else None
     pixels = np.delete(channels, at, -1) if at >= 0 else channels
@@ -170,7 +170,7 @@ def _decoded(channels: Array, spec: Any, linear: bool) -> Decoded:
 
 
 def _to_levels(pixels: Array, alpha: Array | None, linear: bool, notes: list[str]) -> tuple[Array, Array | None]:
-    """16-bit levels of floating-point numbers: light through sRGB's curve, a screen's values as they are."""
+    """Convert floats to 16-bit levels; scene-linear values go through the sRGB curve."""
     if not np.isfinite(pixels).all() or not (alpha is None or np.isfinite(alpha).all()):
         raise PictureError("it holds NaN or infinite numbers: save it again without them", "unsupported")
     if not linear and (pixels.max() > HIGHEST or pixels.min() < 1 - HIGHEST):
@@ -182,7 +182,7 @@ def _to_levels(pixels: Array, alpha: Array | None, linear: bool, notes: list[str
     out = np.empty(pixels.shape, np.uint16)
     for rows in split_rows(*pixels.shape[:2]):
         band = pixels[rows]
-        if linear and alpha is not None:  # light is stored multiplied by its transparency
+        if linear and alpha is not None:  # linear formats store premultiplied alpha
             band = band / np.maximum(alpha[rows, :, None], 1e-6)
         band = np.clip(band, 0, 1)
         out[rows] = np.rint((_to_srgb_curve(band) if linear else band) * TOP)

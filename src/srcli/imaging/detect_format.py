@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes. What is not on the list never meets a decoder."""
+"""Detects the format of a file from its first bytes. Other files never reach a decoder."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _REFUSED: tuple[tuple[bytes, str, str], ...] = (
 
 
 def detect_format(head: bytes, name: str) -> Format:
-    """The format of a file that begins with `head`. Raises PictureError for what is no picture, or not read."""
+    """The format of a file that begins with `head`. Raises PictureError if it is not a picture that srcli reads."""
     if not head:
         raise PictureError(f"{name} is empty (often a failed download): fetch it again", "empty")
     for pattern, sentence, kind in _REFUSED[:-1]:

@@ -1,4 +1,4 @@
-"""EXIF blocks, edited without moving a byte that a maker's note may point at.
+"""Edits EXIF blocks without moving bytes, because maker notes contain offsets into the block.
 
 A changed directory is written anew behind the rest of the block; what it points at stays where it is.
 """
@@ -22,7 +22,7 @@ THUMBNAIL_TAG, THUMBNAIL_LENGTH = 0x201, 0x202
 
 BYTE, ASCII, SHORT, LONG, RATIONAL, UNDEFINED = 1, 2, 3, 4, 5, 7
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
-UNITS = _SIZES | {5: 4, 10: 4}  # bytes whose order is the machine's: a ratio is two numbers
+UNITS = _SIZES | {5: 4, 10: 4}  # bytes a number for byte swapping: a ratio is two numbers
 
 
 class Field(NamedTuple):
@@ -38,7 +38,7 @@ Directory = dict[int, Field]
 
 @dataclass
 class ExifBlock:
-    """A TIFF structure in memory whose directories can be read and written anew."""
+    """A TIFF structure in memory whose directories can be read and rewritten."""
 
     data: bytearray
     order: Literal["<", ">"]
@@ -47,7 +47,7 @@ class ExifBlock:
 
     @classmethod
     def parse(cls, data: bytes) -> ExifBlock:
-        """Raises ValueError for what is no EXIF."""
+        """Raises ValueError if it is not EXIF."""
         if data[:4] not in (b"II*\x00", b"MM\x00*") or len(data) < 8:
             raise ValueError("no TIFF header")
         block = cls(bytearray(data), "<" if data[:1] == b"I" else ">", {}, 0)
@@ -63,7 +63,7 @@ class ExifBlock:
         return struct.pack(self.order + pattern, *values)
 
     def directory(self, offset: int) -> tuple[Directory, int]:
-        """The fields at `offset` that lie within the block, and where the next directory is."""
+        """The valid fields of the directory at `offset`, and the offset of the next directory."""
         count = self.number(self.data[offset : offset + 2])
         end = offset + 2 + 12 * count
         if count > MAX_ENTRIES or end > len(self.data):
@@ -103,7 +103,7 @@ class ExifBlock:
         return Field(ASCII, len(raw), raw)
 
     def wipe(self, offset: int) -> None:
-        """Overwrite a directory and all it points at: what was taken out must not be found by carving."""
+        """Overwrite a directory and its values with zeros, so that removed data cannot be recovered."""
         fields, _ = self.directory(offset)
         for entry in fields.values():
             span = self.span(entry)
@@ -113,14 +113,14 @@ class ExifBlock:
         self.data[offset : offset + size] = bytes(len(self.data[offset : offset + size]))
 
     def put(self, fields: Mapping[int, Field]) -> int:
-        """Write a directory behind the block and return where it is."""
+        """Append a directory to the block and return its offset."""
         self.data += bytes(len(self.data) % 2)
         offset = len(self.data)
         self.data += self.packed(fields, offset)
         return offset
 
     def packed(self, fields: Mapping[int, Field], offset: int) -> bytes:
-        """A directory as bytes that will lie at `offset`, its new values behind it."""
+        """Serialize a directory for `offset`, followed by its new values."""
         at = offset + 2 + 12 * len(fields) + 4
         rows, values = [self.pack("H", len(fields))], b""
         for tag, (kind, length, raw) in sorted(fields.items()):
@@ -133,7 +133,7 @@ class ExifBlock:
 
 
 def read_orientation(data: bytes) -> int:
-    """How the picture must be turned, 1 to 8; 1 for whatever makes no sense."""
+    """The EXIF orientation, 1 to 8; 1 if it is missing or invalid."""
     try:
         block = ExifBlock.parse(data)
         value = block.number(block.value(block.main[ORIENTATION_TAG]))
@@ -169,7 +169,7 @@ def update_exif(
 
 
 def set_exif_density(data: bytes, dpi: float) -> bytes:
-    """The block with this resolution, if it names one."""
+    """Replace the resolution in a block that has one."""
     block = ExifBlock.parse(data)
     ratio = block.pack("LL", round(dpi * 1000), 1000)
     for tag, entry in ((X_DENSITY, Field(RATIONAL, 1, ratio)), (Y_DENSITY, Field(RATIONAL, 1, ratio))):
@@ -180,7 +180,7 @@ def set_exif_density(data: bytes, dpi: float) -> bytes:
 
 
 def pack_exif(block: ExifBlock) -> bytes:
-    """The block as bytes; empty if it says nothing."""
+    """Serialize the block; empty bytes if it has no fields."""
     if not block.main:
         return b""
     data = block.data + bytes(len(block.data) % 2)
@@ -222,7 +222,7 @@ def _drop_thumbnail(block: ExifBlock) -> None:
 
 
 def _sign(block: ExifBlock, main: Directory, details: Directory, tool: str, how: str) -> None:
-    """Say who made it; what the camera or the user wrote there before stays."""
+    """Append srcli to the software field and keep its previous text."""
     main[PROCESSED_BY] = block.text(tool)
     main.setdefault(SOFTWARE, block.text(tool))
     raw = b"ASCII\x00\x00\x00" + how.encode("ascii", "backslashreplace")

@@ -1,4 +1,4 @@
-"""What one row of the table of formats says."""
+"""The record type of the format table."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ Writer = Callable[[PreparedOutput, IO[bytes], int | None], None]  # from 1 to 10
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A format of files. What is left out is so in most formats."""
+    """A file format. Defaults are what holds for most formats."""
 
-    name: str  # Pillow's word, where it has one
-    suffixes: tuple[str, ...]  # the first is that of new files
-    magic: bytes  # a regular expression for how files begin
+    name: str  # Pillow's name where it has one
+    suffixes: tuple[str, ...]  # the first one is used for new files
+    magic: bytes  # regular expression for the first bytes
     _: KW_ONLY
     read: Reader = read_with_pillow
     measure: Measurer = measure_with_pillow
-    count: Counter | None = None  # None: a file is one picture
-    write: Writer | None = None  # None: it is only read
-    other_suffixes: tuple[str, ...] = ()  # that files have, and results never get
-    instead: str = ""  # the suffix of results of such pictures, if they are not written as they came
-    extra: str = ""  # of `pip install`, without which it is not read
-    longest: int = UNBOUNDED  # pixels of a side
-    largest: int = 2**62  # bytes of all pixels
-    quality: int | None = None  # from 1 to 100, where loss is chosen; None: it knows no loss
-    lossless: bytes | bool = False  # pixels were stored exactly: always, never, or where these bytes are in the head
+    count: Counter | None = None  # None: one picture a file
+    write: Writer | None = None  # None: read only
+    other_suffixes: tuple[str, ...] = ()  # accepted for inputs, never used for results
+    instead: str = ""  # suffix of results where the format itself is not written
+    extra: str = ""  # name of the extra of `pip install` that reads it
+    longest: int = UNBOUNDED  # largest side in pixels
+    largest: int = 2**62  # largest size of all pixels in bytes
+    quality: int | None = None  # default of lossy formats, 1 to 100; None: lossless only
+    lossless: bytes | bool = False  # whether files are lossless: always, never, or if these bytes are in the first ones
     alpha: bool = False
-    deep: bool = False  # it is written with 16 bits a channel
+    deep: bool = False  # can be written with 16 bits a channel
     cmyk: bool = False
-    metadata: bool = True  # it holds a colour profile and metadata
-    upright: bool = False  # its decoder turns the picture by itself
+    metadata: bool = True  # can hold a colour profile and metadata
+    upright: bool = False  # its decoder applies the orientation
     chatty: bool = False  # its decoder writes to stderr
-    bits: Callable[[bytes], int] = lambda head: 8  # of a channel, where Pillow would read only 8
-    read_deep: Reader | None = None  # reads what Pillow has no form for, and more than 8 bits; pixels only
-    explain: Callable[[bytes], PictureError | None] = lambda data: None  # why Pillow cannot open it
+    bits: Callable[[bytes], int] = lambda head: 8  # bits a channel, from the first bytes, where Pillow reads only 8
+    read_deep: Reader | None = None  # reads the pixels of what Pillow does not support
+    explain: Callable[[bytes], PictureError | None] = lambda data: None  # explains a file that Pillow cannot open

@@ -1,4 +1,4 @@
-"""Every format of files that is read or written: one row each, from which all else is read."""
+"""The table of all file formats that are read or written, one row each."""
 
 from __future__ import annotations
 
@@ -139,12 +139,12 @@ _ROWS = (
     ),
 )
 FORMATS = {row.name: row for row in _ROWS}
-# Files that are never read, and are taken from folders all the same, so that each is answered for.
+# Files that are never read but are taken from folders, so that each is reported.
 _REFUSED_SUFFIXES = RAW_SUFFIXES | {".cr3", ".crw", ".raf", ".raw", ".eps", ".svg", ".wmf", ".psd"}
 
 
 def writable_formats() -> list[Format]:
-    """Those that results are written in, by name."""
+    """Formats that results can be written in, by name."""
     return sorted((row for row in FORMATS.values() if row.write), key=lambda row: row.name)
 
 
@@ -154,7 +154,7 @@ def is_format_suffix(suffix: str) -> bool:
 
 
 def is_picture_suffix(suffix: str) -> bool:
-    """Whether files of this suffix are pictures, of whatever kind."""
+    """Whether files with this suffix are pictures, readable or not."""
     return suffix.lower() in _REFUSED_SUFFIXES or is_format_suffix(suffix)
 
 

@@ -1,4 +1,4 @@
-"""Profiles made of tables, which LittleCMS's binding takes 8 bits through: the way from RGB to XYZ in floating point.
+"""Converts RGB to XYZ by table-based ICC profiles in floating point, because Pillow's LittleCMS has 8 bits only.
 
 Of the ICC specification: `lut8Type` and `lut16Type` (mft1, mft2) and `lutAToBType` (mAB), from RGB to Lab or XYZ.
 """
@@ -55,7 +55,7 @@ def read_tables(data: bytes, tags: dict[bytes, bytes], curve: Callable[[bytes], 
 
 
 def _black_to_zero(way: Tables) -> CurveStep:
-    """The darkest colour, as a grey of its lightness, becomes black."""
+    """Black point compensation: map the darkest colour to black."""
     darkest = float(np.clip(way.convert(np.zeros((1, 3), np.float32))[0, 1], 0, 0.184))  # L* at most 50
     return lambda xyz: (xyz - darkest * WHITE) / np.float32(1 - darkest)
 
@@ -72,7 +72,7 @@ def _read_mft(tag: bytes) -> list[CurveStep]:
 
 
 def _read_mab(tag: bytes, curve: Callable[[bytes], Any]) -> list[CurveStep]:
-    """A curves, table, M curves, matrix, B curves: what is not there is left out."""
+    """The elements A curves, table, M curves, matrix and B curves, as far as present."""
     b, matrix, m, table, a = struct.unpack_from(">5L", tag, 12)
     steps: list[CurveStep] = []
     if a and table:
@@ -113,7 +113,7 @@ def _curves(tables: NDArray[np.float32]) -> CurveStep:
 
 
 def _table(grid: NDArray[np.float32]) -> CurveStep:
-    """Between the eight nearest points of a grid."""
+    """Interpolate trilinearly in a grid."""
     tops = np.array(grid.shape[:3]) - 1
 
     def apply(levels: UnitColors) -> UnitColors:

@@ -1,4 +1,4 @@
-"""IPTC-IIM records, in the wrappings that formats put round them."""
+"""Reads and wraps IPTC-IIM records for JPEG, TIFF and PNG."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RAW_PROFILE = "Raw profile type iptc"
 
 
 def extract_records(data: bytes) -> bytes:
-    """The IPTC part of Photoshop's image resources."""
+    """Extract the IPTC records from Photoshop image resources."""
     return next((body for number, body in _resources(data) if number == _RECORDS), b"")
 
 
@@ -30,12 +30,12 @@ def _resources(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def wrap_resource(records: bytes) -> bytes:
-    """The records as Photoshop's image resource."""
+    """Wrap the records as a Photoshop image resource."""
     return b"8BIM" + struct.pack(">HHL", _RECORDS, 0, len(records)) + records + bytes(len(records) % 2)
 
 
 def pack_segment(records: bytes) -> bytes:
-    """The records as a JPEG segment; none if they are too long for one."""
+    """Wrap the records as a JPEG segment; empty if they are too long for one."""
     body = _PHOTOSHOP + wrap_resource(records)
     if not records or len(body) > _SEGMENT:
         return b""
@@ -43,7 +43,7 @@ def pack_segment(records: bytes) -> bytes:
 
 
 def remove_place(records: bytes) -> bytes:
-    """The records but those that name a place. What follows a record that runs past the end goes too."""
+    """Remove records that name a place, and everything after a truncated record."""
     kept, at = b"", 0
     while records[at : at + 1] == b"\x1c" and at + 5 <= len(records):
         number, (size,), body = records[at + 1 : at + 3], struct.unpack_from(">H", records, at + 3), at + 5
@@ -59,7 +59,7 @@ def remove_place(records: bytes) -> bytes:
 
 
 def records_to_text(records: bytes) -> str:
-    """The records as the PNG text that ImageMagick and ExifTool read."""
+    """Format the records as the PNG text chunk that ImageMagick and ExifTool read."""
     body = wrap_resource(records)
     digits = body.hex()
     lines = [digits[at : at + 72] for at in range(0, len(digits), 72)]

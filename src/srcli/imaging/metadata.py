@@ -1,4 +1,4 @@
-"""What an opened file says besides its pixels."""
+"""Reads the metadata of an opened picture."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def collect_metadata(picture: Image.Image) -> tuple[Metadata, list[str]]:
 
 
 def set_density(metadata: Metadata, dpi: float) -> Metadata:
-    """The metadata of a print of so many dots an inch."""
+    """Set the resolution in dots per inch."""
     try:
         exif = set_exif_density(metadata.exif, dpi) if metadata.exif else b""
-    except ValueError:  # broken, which is noticed and said where it is written
+    except ValueError:  # damaged; the writer reports it
         exif = metadata.exif
     return replace(metadata, dpi=(dpi, dpi), exif=exif)
 

@@ -1,4 +1,4 @@
-"""A picture: its pixels as models see them, and all of the file that must survive."""
+"""A decoded picture: pixels in sRGB, and everything of the file that the result keeps."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ AnyPixels = NDArray[Any]  # of 8 or 16 bits, where numpy loses track of which
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metadata:
-    """What a file says about its picture, as bytes where other programs must find the same bytes again."""
+    """Metadata of a file. Blocks are kept as raw bytes so that other programs find them unchanged."""
 
     exif: bytes = b""  # a TIFF block, without the "Exif" prefix that JPEG puts before it
     xmp: bytes = b""
@@ -30,23 +30,23 @@ class Metadata:
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """Pixels in sRGB, upright, and what the file said besides."""
+    """An upright picture in sRGB, with the metadata of its file."""
 
     pixels: PixelArray  # (H, W, 3), also for a grey source
     alpha: PixelArray | None = None  # (H, W)
     grey: bool = False  # the source had no colour
-    profile: IccProfile | None = None  # the source's colour space, to go back to
+    profile: IccProfile | None = None  # colour space of the source; the result is converted back to it
     damage: NDArray[np.uint8] | None = None  # (H, W): 255 where it is damaged, 0 elsewhere
     repairs: Mapping[str, object] = field(default_factory=dict)  # what was mended before an engine got it
     strokes: NDArray[np.uint8] | None = None  # (h, w, 4) on a small grid: colours that were drawn on it, and where
-    reference: NDArray[np.uint8] | None = None  # (h, w, 3): a small picture whose colours it shall have
-    gamut: NDArray[np.uint16] | None = None  # what sRGB could not hold, in the source's size: `srcli.imaging.icc.lost`
+    reference: NDArray[np.uint8] | None = None  # (h, w, 3): reduced picture to take colours from
+    gamut: NDArray[np.uint16] | None = None  # out-of-gamut remainder in the source's size, see `imaging/icc.py`
     metadata: Metadata = Metadata()
-    format: str = "PNG"  # of the source, by content
-    lossless: bool = False  # the source's pixels were stored exactly
+    format: str = "PNG"  # of the source, detected from its content
+    lossless: bool = False  # the source was compressed without loss
     sha256: str = ""
-    name: str = ""  # by which the user knows it
-    notes: tuple[str, ...] = ()  # what the user should be told
+    name: str = ""  # shown in messages
+    notes: tuple[str, ...] = ()  # messages for the user
 
     @property
     def width(self) -> int:

@@ -1,4 +1,4 @@
-"""Files that Pillow opens. What it has no form for goes on to the deeper reader of the format, if there is one."""
+"""Reads files by Pillow. Pixel types that it does not support go to the `read_deep` reader of the format."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _LONGEST_HEADER = 1 << 26  # bytes of a refused file that are searched for the r
 
 
 def read_with_pillow(file: IO[bytes], row: Format, options: ReadOptions) -> Decoded:
-    """Decode an open file. Raises PictureError, or whatever Pillow makes of a damaged file."""
+    """Decode an open file. Raises PictureError, or any error that Pillow raises for damaged files."""
     file.seek(0)
     bits = row.bits(file.read(SNIFFED_BYTES))
     with pillow_limits(options.max_pixels, options.lenient) as caught, _hushed(row):
@@ -74,7 +74,7 @@ def _read_deep(
 ) -> Decoded:
     """The deeper reader's pixels with Pillow's metadata, as far as Pillow opens the file."""
     if row.read_deep is None:
-        raise PictureError("no reader knows its form", "unsupported")
+        raise PictureError("its pixel type is not supported", "unsupported")
     found = row.read_deep(file, row, options)
     if picture is not None:
         found.metadata = collect_metadata(picture)[0]
@@ -108,7 +108,7 @@ def _read_beyond(
 
 
 def measure_with_pillow(file: IO[bytes], row: Format, max_pixels: int | None) -> tuple[int, int]:
-    """Width and height of the upright picture, from its headers."""
+    """Read width and height of the upright picture from its headers."""
     with pillow_limits(max_pixels, False), open_with_pillow(file, row) as picture:
         turn = 1 if row.upright else exif.read_orientation(read_exif(picture))
         width, height = picture.size
@@ -134,7 +134,7 @@ def _reopen(file: IO[bytes], row: Format, place: int) -> ImageFile.ImageFile:
 
 @contextmanager
 def pillow_limits(max_pixels: int | None, lenient: bool) -> Iterator[list[warnings.WarningMessage]]:
-    """Pillow with our limits; what it warns of is recorded, decompression bombs are errors."""
+    """Set the pixel limit of Pillow, record its warnings, and turn decompression bombs into errors."""
     log = logging.getLogger("PIL")
     if not log.handlers:
         log.addHandler(logging.NullHandler())  # else Python prints what it says; what matters is raised as well
@@ -171,7 +171,7 @@ def _hushed(row: Format) -> Iterator[None]:
 
 
 def count_with_pillow(file: IO[bytes], row: Format) -> int:
-    """Pages or frames of a file."""
+    """Count the pages or frames of a file."""
     with pillow_limits(None, False), _hushed(row), open_with_pillow(file, row) as picture:
         return len(_find_frames(picture))
 
@@ -183,7 +183,7 @@ def _find_frames(picture: Image.Image) -> Sequence[int]:
 
 
 def _choose_frame(picture: Image.Image, options: ReadOptions) -> tuple[int, list[str]]:
-    """Where the frame to take is, and what to say of the others. Raises PictureError."""
+    """The index of the frame to read, and a note about the others. Raises PictureError."""
     frames = _find_frames(picture)
     word = "pages" if isinstance(picture, TiffImagePlugin.TiffImageFile) else "frames"
     if options.frame:

@@ -1,4 +1,4 @@
-"""Formats that Pillow writes: what each needs to be told, and what it has no place for."""
+"""Writes formats by Pillow: the options of each, and what its metadata cannot hold."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def write_ppm(prepared: PreparedOutput, file: IO[bytes], quality: int | None) ->
 
 
 def to_pillow(prepared: PreparedOutput) -> Image.Image:
-    """The channels as Pillow's picture, by bands."""
+    """Convert the channels to a Pillow image, by groups of rows."""
     colours = 1 if prepared.pixels.ndim == 2 else prepared.pixels.shape[2]
     mode = {1: "L", 3: "RGB", 4: "CMYK"}[colours] if prepared.alpha is None else {1: "LA", 3: "RGBA"}[colours]
     picture = Image.new(mode, prepared.size)

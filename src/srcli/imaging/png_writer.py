@@ -1,4 +1,4 @@
-"""PNG out: text fields for both depths, and the 16-bit colour that Pillow does not write."""
+"""Writes PNG: text chunks for both bit depths, and 16-bit colour, which Pillow cannot write."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from srcli.imaging.spill import evict_pages
 from srcli.imaging.tiff_writer import interleave_rows
 
 _COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
-LEVEL = 4  # of zlib: level 6 takes three times as long for 4 % less
-_DEEP_LEVEL = 1  # the low bytes of 16 bits are noise to it
+LEVEL = 4  # zlib level; 6 takes three times as long for 4 % fewer bytes
+_DEEP_LEVEL = 1  # the low bytes of 16-bit levels hardly compress
 
 
 def collect_text(ready: PreparedOutput) -> PngInfo:
-    """Text fields, the XMP packet, IPTC in ImageMagick's way, and how the picture was made."""
+    """Text chunks, the XMP packet, IPTC as ImageMagick writes it, and the provenance."""
     info = PngInfo()
     metadata = ready.metadata
     fields = dict(metadata.text)
