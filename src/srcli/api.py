@@ -43,6 +43,7 @@ from srcli.settings import (
     Sampling,
     SchedulerName,
     TargetSize,
+    Tone,
     size_in_bytes,
 )
 from srcli.tasks import COLORIZE, RESTORE, STYLIZE, UPSCALE, Job, Task
@@ -97,6 +98,7 @@ class PictureOptions(TypedDict, total=False):
     mask_side: int
     mask_limit: float
     fill: Fill
+    tone: Tone
 
 
 @dataclass(frozen=True)

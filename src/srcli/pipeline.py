@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -28,6 +29,7 @@ from srcli.imaging.picture import Picture, PixelArray
 from srcli.imaging.recolor import recolor
 from srcli.imaging.resize import resize_array
 from srcli.imaging.spill import allocate_array, evict_pages
+from srcli.imaging.xmp import parse_provenance
 from srcli.repair.find_damage import DamageFinder, load_finder
 from srcli.repair.repair_picture import repair_picture
 from srcli.sampling import colorfix
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from srcli.engines.latent.preview import Preview
 
 NO_REPAIR = Repair()
+LONGEST_HISTORY = 8000  # characters of the record of how a picture was made: a file's metadata are limited
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +89,7 @@ class EnginePipeline:
 
     def repair(self, picture: Picture, job: Job) -> Picture:
         """The picture with its damage mended, which `run`, `provenance` and `resume_state` take."""
-        return repair_picture(picture, job.repair, self.finder)
+        return repair_picture(picture, job.repair, self.finder, job.tone)
 
     def resume_state(self, picture: Picture, job: Job) -> ResumeState:
         """Where a run keeps what it has done of this picture, and finds what another one did that was ended."""
@@ -155,6 +158,7 @@ class EnginePipeline:
             **({"consistent": True} if job.consistent else {}),
             **({"saturation": job.saturation} if job.task.keep_luma else {}),
             **({"repaired": dict(picture.repairs)} if picture.repairs else {}),
+            **({"made from": before} if (before := _read_history(picture)) else {}),
             **({"guided by": guides} if (guides := _guides(picture)) else {}),
             "device": self.device.torch.type,
             **({"thrift": asdict(self.oom_fallback.savings)} if self.oom_fallback.savings != MemorySavings() else {}),
@@ -259,6 +263,12 @@ class EnginePipeline:
             smaller = replace(request.sampling, tile=max(1, int(side * request.savings.tile)), overlap=None)
             layout = self.engine.layout(height, width, smaller)
         return layout and (layout[0], request.savings.batch(layout[1]))
+
+
+def _read_history(picture: Picture) -> Mapping[str, object] | None:
+    """How the picture itself was made, if by srcli: what was restored first and coloured then is in one record."""
+    before = parse_provenance(picture.metadata.xmp)
+    return before if before and len(json.dumps(before)) <= LONGEST_HISTORY else None
 
 
 def _guides(picture: Picture) -> list[str]:

@@ -22,6 +22,7 @@ Caption = Literal["auto", "none", "classify", "detect", "caption"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Frames = Literal["refuse", "first", "all"]
 Fill = Literal["patches", "smooth"]
+Tone = Literal["auto", "none"]
 PATCHES: Fill = "patches"
 QUALITIES: tuple[Quality, ...] = get_args(Quality)
 
@@ -118,6 +119,7 @@ class Repair:
     mask_side: int = 256  # pixels of the short side that the detector is shown
     mask_limit: float = 25.0  # percent of the picture: where more was found, nothing is filled
     fill: Fill = PATCHES  # with pieces of the picture, or smoothly as Telea does
+    tone: Tone | None = None  # None: the task's own
 
     def __post_init__(self) -> None:
         _within("mask_threshold", self.mask_threshold, 0.01, 0.99)
@@ -126,6 +128,7 @@ class Repair:
         if self.mask_side % 16:
             raise InputError(f"`mask_side` {self.mask_side} is no multiple of 16: try 256, or 512 for thin scratches")
         refuse_unknown("fill", self.fill, Fill)
+        refuse_unknown("tone", self.tone, Tone)
         for f in fields(self):
             if f.name.startswith("mask_") and getattr(self, f.name) != f.default and not self.find_scratches:
                 raise InputError(f"`{f.name}` goes with `mask` auto: give both")

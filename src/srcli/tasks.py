@@ -7,7 +7,18 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from srcli.errors import InputError, check_range
-from srcli.settings import MAX_MAP_SEEDS, MAX_SATURATION, MAX_SEED, SEED, ColorFix, Prompt, Repair, Sampling, TargetSize
+from srcli.settings import (
+    MAX_MAP_SEEDS,
+    MAX_SATURATION,
+    MAX_SEED,
+    SEED,
+    ColorFix,
+    Prompt,
+    Repair,
+    Sampling,
+    TargetSize,
+    Tone,
+)
 
 CLEAN_PROMPT = "clean, high-resolution, 8k"
 NEGATIVE_PROMPT = "blurry, dotted, noise, raster lines, unclear, lowres, over-smoothed"
@@ -27,6 +38,7 @@ class Task:
     grey_hint: bool = False  # the model is shown luminance alone
     keep_luma: bool = False  # the result takes its luminance from the input
     color_fix: ColorFix | None = None  # None: the engine's own
+    tone: Tone = "none"  # what is done to a picture's tones where nothing is said
 
     def suffix(self, factor: float) -> str:
         """What the output's name gets: `_x4`, `_stylized`, ..."""
@@ -41,6 +53,7 @@ RESTORE = Task(
     name="restore-old-photo",
     done="restored",
     scale=1,
+    tone="auto",
 )
 
 COLORIZE = Task(
@@ -87,6 +100,11 @@ class Job:
         if self.map_seeds is not None:
             check_range("`map_seeds`", self.map_seeds, 2, MAX_MAP_SEEDS)
         check_range("`seed`", self.seed, 0, MAX_SEED)
+
+    @property
+    def tone(self) -> Tone:
+        """What is done to the tones of a picture."""
+        return self.repair.tone or self.task.tone
 
     def factor(self, width: int, height: int) -> float:
         return self.size.factor(width, height, self.task.scale)

@@ -150,6 +150,22 @@ class Forecaster:
         return inspect_picture(choice, self.settings.job, pixels, self.device)
 
 
+def name_stages(settings: BatchSettings, item: Item) -> list[str]:
+    """What is done to a picture, in order."""
+    job = settings.job
+    sides = settings.input.sides_for(item.path, item.found.root).given()
+    stages = {
+        "find scratches": job.repair.find_scratches,
+        f"fill damage ({job.repair.fill})": job.repair.find_scratches or "mask" in sides,
+        "correct tone": job.tone != "none",
+        f"{job.task.name} ({settings.factory.choice.engine})": True,
+        "reference": "reference" in sides,
+        "strokes": "hint" in sides,
+        "luminance of the source": job.task.keep_luma,
+    }
+    return [stage for stage, done in stages.items() if done]
+
+
 def explain_run(settings: BatchSettings, as_json: bool) -> int:
     """Print the plan of each picture, and what they add up to."""
     forecaster = Forecaster(settings, decide=False)
@@ -159,7 +175,8 @@ def explain_run(settings: BatchSettings, as_json: bool) -> int:
             continue
         facts = planned.cost.fields(forecaster.device, forecaster.speed)
         found = {name: round(value, 2) for name, value in planned.findings.items()}
-        _say_plan({"input": printable(planned.item.path), **facts, **({"found": found} if found else {})}, as_json)
+        facts |= {"stages": name_stages(settings, planned.item), **({"found": found} if found else {})}
+        _say_plan({"input": printable(planned.item.path), **facts}, as_json)
     _say_totals(forecaster, as_json)
     return forecaster.totals.exit_code
 
@@ -206,6 +223,7 @@ def _say_plan(plan: dict[str, object], as_json: bool) -> None:
     if plan["tile"]:
         tiles += f" of {plan['tile']}" + (f", {plan['tiles_at_once']} at once" if plan["tiles"] != 1 else "")
     print(f"{plan['input']}: {plan['result']} by {plan['engine']} on {plan['device']}")
+    print("  stages: " + ", ".join(map(str, plan["stages"] if isinstance(plan["stages"], list) else ())))
     print(f"  {tiles}; {steps}; {plan['tflop']:,} TFLOP")
     memory = f"{plan['memory_gib']} GiB of memory"
     if plan["host_memory_gib"]:

@@ -249,6 +249,12 @@ OPTIONS: Mapping[type, tuple[Option, ...]] = {
         Option("saturation", "Times stronger colour; 0 is grey.", tasks=COLOR_TASKS),
     ),
     Repair: (
+        Option(
+            "tone",
+            "Stretch faded tones and weaken a cast; toned prints stay toned.",
+            default="auto for restore-old-photo",
+            common=("restore-old-photo",),
+        ),
         Option("fill", "Damage is filled with pieces of the picture, or smoothly."),
         Option("mask_limit", "With --mask auto: percent of the picture that may be filled unseen."),
         Option("mask_threshold", "With --mask auto: from which probability on, 0.01 to 0.99."),

@@ -60,7 +60,7 @@ def add_picture_commands(app: typer.Typer) -> None:
 ABOUT: Mapping[Task, str] = {
     UPSCALE: "Enlarge pictures, and clean them on the way.",
     STYLIZE: "Redraw pictures in the manner of a base model.",
-    RESTORE: "Mend old photographs: grain, fading, scratches, blur.",
+    RESTORE: "Mend old photographs: grain, softness, faded tones, and scratches by a mask.",
     COLORIZE: "Give black and white photographs colour; their luminance stays as it is.",
 }
 
@@ -146,7 +146,7 @@ def bring_lacking(settings: BatchSettings, command: CommandOptions, *, surely: b
 
     choice = settings.factory.choice
     store = Store(offline=choice.offline)
-    lacking = find_lacking(choice, store)
+    lacking = find_lacking(choice, store, settings.detectors)
     if lacking and (surely or has_work(settings)):
         plans = [(entry, store.plan(entry, parts)) for entry, parts in lacking]
         bring_weights(store, plans, yes=command.yes, quiet=command.quiet)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from srcli.engines.registry import find_engine
 from srcli.files import expand_user, path_exists
@@ -13,18 +13,18 @@ from srcli.weights.store import Store
 Parts = tuple[str, ...]
 
 
-def find_lacking(choice: ModelChoice, store: Store) -> list[tuple[Entry, Parts]]:
-    """Entries that are not here, each with the parts needed of it (none: all); what the user named comes first."""
+def find_lacking(choice: ModelChoice, store: Store, more: Sequence[str] = ()) -> list[tuple[Entry, Parts]]:
+    """Entries of the choice and `more` that are not here, each with the parts needed of it (none: all)."""
     wanted: dict[str, tuple[Entry, set[str]]] = {}
-    for entry, parts in _list_needed(choice, store):
+    for entry, parts in _list_needed(choice, store, more):
         wanted.setdefault(entry.name, (entry, set()))[1].update(parts or ("",))
     found = [(entry, () if "" in parts else tuple(sorted(parts))) for entry, parts in wanted.values()]
     return [(entry, parts) for entry, parts in found if entry.origin and not store.is_here(entry, parts)]
 
 
-def _list_needed(choice: ModelChoice, store: Store) -> Iterator[tuple[Entry, Parts]]:
+def _list_needed(choice: ModelChoice, store: Store, more: Sequence[str]) -> Iterator[tuple[Entry, Parts]]:
     """Entries of the choice with what they need. A base that was chosen takes the place of any that one needs."""
-    families = [store.family(name) for name in _names(choice, store)]
+    families = [store.family(name) for name in _names(choice, store, more)]
     lent = {need.name for _, *needs in families for need, _ in needs}
     for (entry, parts), *needs in families:
         if entry.name != choice.base or entry.name not in lent:  # of a base that an adapter needs only those parts
@@ -34,12 +34,13 @@ def _list_needed(choice: ModelChoice, store: Store) -> Iterator[tuple[Entry, Par
                 yield need, need_parts
 
 
-def _names(choice: ModelChoice, store: Store) -> list[str]:
+def _names(choice: ModelChoice, store: Store, more: Sequence[str]) -> list[str]:
     """Names of the lock, and hub ids: the user's files and folders need nothing. Other words are refused."""
     lock = store.lock()
     usual = [name for name in find_engine(choice.engine).entries(choice) if not choice.adapter or name == choice.base]
     given = [(choice.base, "base"), (choice.adapter, "adapter"), *((name, "") for name in usual)]
     given += [(lora.source, "lora") for lora in choice.loras]
+    given += [(name, "damage") for name in more]
     found: dict[str, None] = {}
     for name, kind in given:
         if name and (name in lock or not path_exists(expand_user(name))):

@@ -8,11 +8,21 @@ import numpy as np
 
 from srcli.imaging.inpaint import Marks, fill_damage
 from srcli.imaging.picture import Picture
+from srcli.imaging.tone import correct_tone
 from srcli.repair.find_damage import DamageFinder
-from srcli.settings import Repair
+from srcli.settings import Repair, Tone
 
 
-def repair_picture(picture: Picture, repair: Repair, finder: DamageFinder | None) -> Picture:
+def repair_picture(picture: Picture, repair: Repair, finder: DamageFinder | None, tone: Tone = "none") -> Picture:
+    """The mended picture: damage first, then tones."""
+    mended = _repair_damage(picture, repair, finder)
+    if tone == "none":
+        return mended
+    pixels, curves = correct_tone(mended.pixels, mended.alpha)
+    return replace(mended, pixels=pixels, repairs={**mended.repairs, "tone": curves}) if curves else mended
+
+
+def _repair_damage(picture: Picture, repair: Repair, finder: DamageFinder | None) -> Picture:
     """The mended picture. Marks that were found stay with it, to be written beside the result; given ones do not."""
     if finder is not None and repair.find_scratches:
         return _repair_found(picture, repair, finder)
