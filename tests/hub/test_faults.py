@@ -331,6 +331,6 @@ def test_the_pauses_grow_and_differ() -> None:
 def test_a_listing_that_leads_out_of_the_cache_is_refused(make_store: MakeStore, hub: Hub) -> None:
     commit = hub.head(BASE) or ""
     hub.commits[BASE][commit] = hub.commits[BASE][commit] | {"vae/../../../../evil.json": b"{}"}
-    with pytest.raises(WeightsError, match="not a relative path within its folder"):
+    with pytest.raises(WeightsError, match="leaves its folder"):
         make_store().resolve(BASE)
     assert not list(make_store().places.hub.rglob("evil*"))
