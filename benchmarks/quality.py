@@ -2,11 +2,11 @@
 
 python -m benchmarks.quality FOLDER [--out DIR] [--weights FILE] [--held-out] [--teachers DIR] [--features FILE]
 
-Every sharp picture is reduced x4 in three ways, clean (MATLAB's bicubic), degraded (blur, noise of sigma 1.5-6, JPEG
-55-90) and heavy (noise of sigma 8-25, JPEG 40-85), with fixed seeds, and enlarged again. PSNR and SSIM are measured on
-Y without a border of 4 pixels. --held-out takes only the tenth that training leaves out, told by file name. --teachers
-adds published networks to compare with; --features, a feature network that training did not use, adds the distance
-of features.
+Every sharp picture is reduced x4 in four ways, with fixed seeds, and enlarged again: clean (MATLAB's bicubic), degraded
+(blur, noise of sigma 1.5-6, JPEG 55-90), heavy (noise of sigma 8-25, JPEG 40-85) and raw (coloured noise of sigma 5-30
+that was never stored as JPEG). PSNR and SSIM are measured on Y without a border of 4 pixels. --held-out takes only the
+tenth that training leaves out, told by file name. --teachers adds published networks to compare with; --features, a
+feature network that training did not use, adds the distance of features.
 """
 
 import argparse
@@ -58,6 +58,11 @@ def degrade_heavily(sharp: Pixels, seed: int) -> Pixels:
     return _spoil(sharp, np.random.default_rng((77, seed)), blur=(0.5, 2.5), noise=(8, 25), quality=(40, 85))
 
 
+def add_raw_noise(sharp: Pixels, seed: int) -> Pixels:
+    rng, small = np.random.default_rng((5, seed)), reduce_bicubic(sharp, UPSCALE_FACTOR)
+    return np.clip(np.rint(small + rng.normal(0, rng.uniform(5, 30), small.shape)), 0, 255).astype(np.uint8)
+
+
 def _spoil(sharp: Pixels, rng: np.random.Generator, **ranges: tuple[float, float]) -> Pixels:
     import cv2
 
@@ -74,7 +79,7 @@ def store_as_jpeg(levels: NDArray[np.floating], quality: int) -> Pixels:
     return np.asarray(Image.open(stored))
 
 
-KINDS = {"clean": reduce_cleanly, "degraded": degrade, "heavy": degrade_heavily}
+KINDS = {"clean": reduce_cleanly, "degraded": degrade, "heavy": degrade_heavily, "raw": add_raw_noise}
 
 
 def cut_middle(photo: Pixels, most: int) -> Pixels:

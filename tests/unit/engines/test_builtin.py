@@ -18,6 +18,7 @@ from srcli.errors import WeightsError
 from srcli.files import hash_file
 from srcli.imaging.picture import Picture
 from srcli.imaging.read import read_picture
+from srcli.metrics.matlab import reduce_bicubic
 from srcli.models.builtin import DAMAGES, UPSCALE_FACTOR, Builtin, BuiltinShape
 from srcli.pipeline import EnginePipeline
 from srcli.sampling.blocks import cut_blocks
@@ -167,6 +168,19 @@ def test_the_packaged_weights_are_small():
     files = list(folder.glob("builtin-*.safetensors"))
     assert len(files) == 2
     assert sum(f.stat().st_size for f in files) <= 6_000_000
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("task", [ENLARGE, RESTORE])
+def test_the_packaged_weights_take_noise_out_that_was_never_stored_as_jpeg(task, channels):
+    down, across = np.mgrid[:96, :96]
+    smooth = np.stack([60 + across, 90 + down, 200 - across], -1)
+    noise = np.random.default_rng(0).normal(0, 20, (96, 96, channels))
+    noisy = np.clip(np.rint(smooth + noise), 0, 255).astype(np.uint8)
+    engine = builtin.load_builtin(ModelChoice(variant="restore" if task is RESTORE else None), CPU)
+    result = EnginePipeline(engine, CPU).run(Picture(pixels=noisy), Job(task=task)).pixels
+    again = reduce_bicubic(np.asarray(result, np.uint8), 4) if task is ENLARGE else result
+    assert np.std(again.astype(float) - smooth) < 0.4 * np.std(noisy - smooth)
 
 
 @pytest.fixture(scope="module")
