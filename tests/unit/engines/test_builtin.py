@@ -180,7 +180,7 @@ def test_the_packaged_weights_take_noise_out_that_was_never_stored_as_jpeg(task,
     engine = builtin.load_builtin(ModelChoice(variant="restore" if task is RESTORE else None), CPU)
     result = EnginePipeline(engine, CPU).run(Picture(pixels=noisy), Job(task=task)).pixels
     again = reduce_bicubic(np.asarray(result, np.uint8), 4) if task is ENLARGE else result
-    assert np.std(again.astype(float) - smooth) < 0.4 * np.std(noisy - smooth)
+    assert np.std(again.astype(float) - smooth) < 0.5 * np.std(noisy - smooth)
 
 
 @pytest.fixture(scope="module")
