@@ -149,7 +149,7 @@ ONE = ("--engine", "pasd", "--steps", "1", "--process-size", "512")
 def test_one_is_one(tmp_path, options, line):
     Image.new("RGB", (64, 64), "red").save(tmp_path / "a.png")
     words = ["upscale", str(tmp_path / "a.png"), "--device", "cpu", "--explain", *options]
-    assert CliRunner().invoke(app, words).stdout.splitlines()[1].startswith(line)
+    assert CliRunner().invoke(app, words).stdout.splitlines()[2].startswith(line)
 
 
 def test_without_a_gpu_it_is_said_how_long_pasd_would_take(monkeypatch, said):
