@@ -90,11 +90,20 @@ def draw_words(canvas: Pixels8, rng: Generator) -> None:
         canvas[:] = cv2.warpAffine(canvas, turn, (side, side), borderMode=cv2.BORDER_REFLECT)
 
 
+def draw_waves(canvas: Pixels8, rng: Generator) -> None:
+    """Soft waves of colour, another in each channel, over everything."""
+    y, x = np.mgrid[: canvas.shape[0], : canvas.shape[1]].astype(np.float32) / canvas.shape[0]
+    for channel in range(3):
+        angle, waves = rng.uniform(0, 2 * np.pi), rng.uniform(2, 20) * 2 * np.pi
+        wave = np.sin(waves * (x * np.cos(angle) + y * np.sin(angle)))
+        canvas[..., channel] = np.clip(rng.uniform(80, 176) + rng.uniform(20, 70) * wave, 0, 255)
+
+
 def draw_patch(side: int, rng: Generator) -> Pixels8:
-    """A patch of `side` x `side` with one to three of the above, sometimes under a little texture."""
+    """A patch of `side` x `side`: none to three of the above on a plain ground, sometimes under a little texture."""
     canvas = draw_ground(side * FINER, rng)
-    makers = (draw_lines, draw_polygons, draw_stripes, draw_words, draw_words)
-    for index in rng.choice(len(makers), int(rng.integers(1, 4))):
+    makers = (draw_lines, draw_polygons, draw_stripes, draw_words, draw_words, draw_waves)
+    for index in rng.choice(len(makers), int(rng.integers(0, 4))):
         makers[index](canvas, rng)
     small = resize_pixels(canvas, side, side, Image.Resampling.BOX)
     if rng.random() < 0.3:

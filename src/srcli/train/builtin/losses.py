@@ -20,6 +20,11 @@ def pixel_distance(result: Tensor, target: Tensor, edges: float) -> Tensor:
     return (result - target).abs().mean() + edges * gradient_distance(result, target) + drift
 
 
+def colour_drift(result: Tensor, truth: Tensor) -> Tensor:
+    """L1 of means over 48x48 pixels. Teachers' answers drift in colour; the truth does not."""
+    return F.avg_pool2d(result - truth, min(48, truth.shape[-1])).abs().mean()
+
+
 class Critic(nn.Module):
     """Patch discriminator that also sees what the picture was made from; spectral norm keeps it tame."""
 

@@ -17,7 +17,7 @@ from srcli.errors import PictureError
 from srcli.models.builtin import Builtin
 from srcli.train.builtin.bank import DAMAGE_NONE, Bank
 from srcli.train.builtin.features import FeatureNetwork, feature_distance
-from srcli.train.builtin.losses import Critic, balanced_gradient, critic_loss, drawn_loss, pixel_distance
+from srcli.train.builtin.losses import Critic, balanced_gradient, colour_drift, critic_loss, drawn_loss, pixel_distance
 from srcli.train.builtin.photos import turn_all
 
 
@@ -42,6 +42,8 @@ class TrainingStage:
         return steps / self.steps if self.steps is not None else seconds / max(self.seconds, 1e-9)
 
 
+FAITHFUL_DRIFT, CRISP_DRIFT = 4.0, 0.7
+"""Weights of the drift of colours: beside the faithful end's loss, and as a share of the crisp end's gradient."""
 CRITIC_RATE, ESTIMATOR_RATE = 3e-4, 3e-3
 LEARNING = ("model", "average", "critic", "optimizer", "critic_optimizer", "estimator_optimizer")
 PLACE = ("step", "stage", "done", "seconds")
@@ -132,7 +134,9 @@ class Training:
         with self._half():
             ends = self.model(spoiled, told)
         taught = clean & self._chance(len(spoiled), 0.5)[:, None, None, None]
-        loss = pixel_distance(ends.faithful.float(), torch.where(taught, answers, sharp), 0.1)
+        faithful = ends.faithful.float()
+        loss = pixel_distance(faithful, torch.where(taught, answers, sharp), 0.1)
+        loss = loss + FAITHFUL_DRIFT * colour_drift(faithful, sharp)
         if self.step % 50 == 0:
             self.losses["faithful"] = float(loss.detach())
         return ends.crisp.float(), loss
@@ -162,19 +166,18 @@ class Training:
     ) -> Tensor:
         """The gradient at the crisp end's result."""
         pixel = pixel_distance(crisp, target, 0.5)
-        parts = [(1.0, pixel)]
+        parts = {"pixel": (1.0, pixel), "drift": (CRISP_DRIFT, colour_drift(crisp, sharp))}
         if stage.features and self.features is not None:
             with self._half():
-                parts.append((stage.features, feature_distance(self.features, crisp, sharp)))
+                parts["features"] = stage.features, feature_distance(self.features, crisp, sharp)
         if stage.critic:
             self._teach_critic(crisp.detach(), sharp, spoiled)
             with self._half():
                 verdicts = self.critic(sharp, spoiled).detach(), self.critic(crisp, spoiled)
-            parts.append((stage.critic, drawn_loss(*verdicts)))
+            parts["critic"] = stage.critic, drawn_loss(*verdicts)
         if self.step % 50 == 0:
-            names = ("pixel", "features" if stage.features else "critic", "critic")
-            self.losses |= {name: float(loss.detach()) for name, (_, loss) in zip(names, parts, strict=False)}
-        return balanced_gradient(crisp, parts)
+            self.losses |= {name: float(loss.detach()) for name, (_, loss) in parts.items()}
+        return balanced_gradient(crisp, list(parts.values()))
 
     def _teach_critic(self, crisp: Tensor, sharp: Tensor, spoiled: Tensor) -> None:
         with self._half():
