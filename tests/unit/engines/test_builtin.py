@@ -217,7 +217,7 @@ def enlarge(pipeline: EnginePipeline, pixels: np.ndarray, **sampling) -> np.ndar
 def test_no_colour_shifts(packaged, name, fidelity):
     pixels = make_test_pictures()[name]
     shift = enlarge(packaged, pixels, fidelity=fidelity).mean((0, 1)) - pixels.mean((0, 1))
-    assert np.abs(shift).max() <= (1 if fidelity else 2)  # levels
+    assert np.abs(shift).max() <= 1  # levels
 
 
 @pytest.mark.parametrize("name", ["flat", "black", "white"])
