@@ -69,7 +69,7 @@ def restore() -> Ways:
     reduce(photograph("rocket").crop((180, 60, 420, 300)), 0.8).save(stored, "JPEG", quality=22)
     source = Image.open(stored).convert("RGB")
     builtin, at = Pipeline.load("builtin"), (90, 120)
-    restored = Pipeline.load("builtin", task="restore").restore(source, scale=2.0)
+    restored = Pipeline.load("builtin", task="restore").restore(source, scale=2.0, tone="none")
     twice = source.resize((2 * source.width, 2 * source.height), Image.Resampling.BICUBIC)
     return [
         ("bicubic", crop(twice, at)),

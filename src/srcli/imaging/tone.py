@@ -15,7 +15,7 @@ BINS = 256
 TAIL = 0.005  # share of the pixels that may lie beyond black and beyond white
 TONE_BLACK, TONE_WHITE = 0.02, 0.98  # where those go; what lies beyond is pressed together, not cut off
 FLAT = 0.05  # a picture whose tones lie closer together has none to stretch
-FULL = 0.9  # one whose tones lie this far apart needs no stretching
+FULL = 0.75  # one whose tones lie this far apart has not faded: colours that lean, as at night, are its own
 MOST_GAIN = 2.0
 RISE, MOST_BENT = 0.3, 4.0  # least slope of the ends of a curve, and their highest power
 BALANCE = 0.5  # how far each channel goes from the common curve to its own
@@ -71,12 +71,12 @@ def measure_tones(pixels: PixelArray, alpha: PixelArray | None) -> Tones:
 
 
 def choose_curves(tones: Tones) -> Curves | None:
-    """Black and white of each channel; None where the picture is flat or good as it is."""
+    """Black and white of each channel; None where the picture is flat or has not faded."""
     if not tones.luminance.sum():
         return None
     common = _find_ends(tones.luminance)
     width = common[1] - common[0]
-    if width < FLAT:
+    if not FLAT <= width < FULL:
         return None
     if width * MOST_GAIN < TONE_WHITE - TONE_BLACK:  # widened evenly, so that a foggy picture stays a little foggy
         lack = (TONE_WHITE - TONE_BLACK) / MOST_GAIN - width
@@ -85,8 +85,6 @@ def choose_curves(tones: Tones) -> Curves | None:
     if tones.scatter > TONED:
         own = np.array([_find_ends(channel) for channel in tones.channels])
         curves += np.clip(BALANCE * (own - common), -MOST_SHIFT, MOST_SHIFT)
-    if width >= FULL and np.abs(curves - common).max() < 1 / BINS:
-        return None
     return curves if (curves[:, 1] - curves[:, 0] >= FLAT).all() else None
 
 
