@@ -251,6 +251,9 @@ class Pipeline:
         if not job.mapped:
             return Result(made, pipeline.provenance(job, picture))
         found = map_uncertainty(pipeline, picture, job, made, follow)
+        for state in found.kept:
+            if state is not None:
+                state.drop()
         return Result(made, pipeline.provenance(job, picture) | {"map": found.facts}, map=found.levels)
 
     def _load(self, job: Job) -> EnginePipeline:

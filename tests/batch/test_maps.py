@@ -72,6 +72,15 @@ def test_an_own_map_is_replaced_and_a_foreign_file_is_not(tmp_path: Path) -> Non
     assert again.fate() == {"a.png": "done"}
 
 
+def test_a_picture_that_was_replaced_gets_another_result_and_another_map(tmp_path: Path) -> None:
+    folder = f"{tmp_path / 'out'}/"
+    for seed in (0, 7):
+        draw(tmp_path / "a.png", seed=seed)
+        assert go(tmp_path / "a.png", path=folder, map=folder, journal=True).fate() == {"a.png": "done"}
+    result, made = (read_provenance(tmp_path / "out" / name) or {} for name in ("a_x2.png", "a_x2_map.png"))
+    assert result["input_sha256"] == made["input_sha256"]
+
+
 def test_the_map_of_another_picture_is_a_foreign_file(tmp_path: Path) -> None:
     one, two = draw(tmp_path / "a.png"), draw(tmp_path / "b.png", seed=1)
     go(one, map=f"{tmp_path}/m.png")
@@ -96,12 +105,17 @@ def test_two_results_of_one_stem_have_two_maps_or_a_failure(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("name", "why"), [("m.jpg", "neither a folder nor a PNG"), ("m.png", "is one file, but there are several inputs")]
+    ("name", "why"),
+    [
+        ("m.jpg", "neither a folder nor a PNG"),
+        ("m.png", "is one file, but there are several inputs"),
+        ("-", "standard"),
+    ],
 )
 def test_a_name_that_holds_no_maps_is_refused_before_the_run(tmp_path: Path, name: str, why: str) -> None:
     draw(tmp_path / "a.png")
     with pytest.raises(InputError, match=why):
-        go(tmp_path, map=str(tmp_path / name))
+        go(tmp_path, map=name if name == "-" else str(tmp_path / name))
 
 
 def test_a_failure_between_the_versions_leaves_neither(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -139,6 +139,17 @@ def test_the_exit_code_is_that_of_one_batch_over_all(inbox: Path, reports: list[
 def test_the_first_failure_ends_it_where_that_is_asked_for(inbox: Path) -> None:
     draw(inbox / "a.png")
     assert watch_folders(settings_for(inbox, fail_fast=True), EVERY, lambda *of: report_of(0, 1), print) == 1
+
+
+def test_a_first_failure_after_pictures_that_were_done_is_some_that_failed(inbox: Path) -> None:
+    left = [report_of(2), replace(report_of(0, 1), total=2)]
+
+    def run_round(settings: BatchSettings, only: Callable[[Path], bool]) -> Report:
+        draw(inbox / f"{len(left)}.png", seed=len(left))
+        return left.pop(0)
+
+    draw(inbox / "a.png")
+    assert watch_folders(settings_for(inbox, fail_fast=True), EVERY, run_round, print) == 3
 
 
 def test_a_file_is_complete_when_two_looks_find_it_the_same(inbox: Path) -> None:

@@ -37,7 +37,7 @@ def test_a_batch_needs_nothing_that_windows_lacks(tmp_path: Path, monkeypatch: p
         options = ("--json", "--device", "cpu", "--workers", workers, "--seed", seed)
         run = start(tmp_path / "in", *options, "-o", tmp_path / "out")
         said, stderr = run.communicate(timeout=120)
-        assert run.returncode == 3, stderr
+        assert run.returncode == 3, stderr.decode()
         assert b"Traceback" not in stderr, stderr
         events = [json.loads(line)["event"] for line in said.splitlines()]
         assert {name: events.count(name) for name in (fate, "failed", "finished")} == {

@@ -42,3 +42,6 @@ def test_a_settings_file_speaks_to_the_named_task(tmp_path, monkeypatch):
     words = [".", "--engine", "builtin", "--config", "c.toml", "--every", "0"]
     assert "--every 0" in call(*words).stderr
     assert "leave out --workers" in call("--task", "restore-old-photo", *words).stderr
+    assert "leave out --workers" in call(*words, "--task=restore-old-photo").stderr
+    (tmp_path / "c.toml").write_text("[upscale]\nworkers = 2\n")
+    assert "leave out --workers" in call(*words).stderr

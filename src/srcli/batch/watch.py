@@ -84,8 +84,10 @@ def watch_folders(settings: BatchSettings, interval: float, run_round: RunRound,
         while not stop.asked.is_set():
             for report in _run_rounds(settings, watch, run_round):
                 _add_report(tally, report)
+                if report.signal is not None and report.left:
+                    return report.exit_code
                 if report.signal is not None or (report.failed and settings.run.fail_fast):
-                    return report.exit_code if report.left else _exit_code(tally)
+                    return _exit_code(tally)
             stop.asked.wait(interval)
     return _exit_code(tally)
 

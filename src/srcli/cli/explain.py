@@ -20,6 +20,7 @@ from srcli.cli.boundary import print_error
 from srcli.errors import InputError, PictureError
 from srcli.imaging.formats import format_of_name
 from srcli.imaging.printable import format_bytes, format_count, printable
+from srcli.imaging.tone import correct_tone
 
 if TYPE_CHECKING:
     from srcli.engines.runtime.device import Device
@@ -146,8 +147,9 @@ class Forecaster:
         choice = self.settings.factory.choice
         if find_engine(choice.engine).inspect is None:
             return {}
-        pixels = self.readers.read(item.path, frame=item.found.frame).pixels
-        return inspect_picture(choice, self.settings.job, pixels, self.device)
+        picture = self.readers.read(item.path, frame=item.found.frame)
+        mended = picture.pixels if self.settings.job.tone == "none" else correct_tone(picture.pixels, picture.alpha)[0]
+        return inspect_picture(choice, self.settings.job, mended, self.device)
 
 
 def name_stages(settings: BatchSettings, item: Item) -> list[str]:

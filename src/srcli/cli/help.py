@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from textwrap import wrap
-from typing import Any
+from typing import Any, Literal
 
 import typer
 from rich.console import Console
@@ -55,6 +55,10 @@ class PictureCommand(TyperCommand):
         _print(self, ctx, {**own, **by_engine(task), "Settings and help": ENDING}, task)
 
 
+TaskName = Literal["upscale", "stylize", "restore-old-photo", "colorize"]
+USUAL_TASK: TaskName = "upscale"
+
+
 class WatchCommand(PictureCommand):
     """Takes the options of all tasks, and shows those of the one that is named."""
 
@@ -63,8 +67,22 @@ class WatchCommand(PictureCommand):
         ("--every SECONDS", "Between two looks at the folders; what changes between them is not complete."),
     )
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """`--task` first, wherever it was typed: which settings of a file hold depends on it."""
+        return super().parse_args(ctx, put_task_first(args))
+
     def find_task(self, ctx: Any) -> Task:
-        return TASKS[str(ctx.params.get("task") or "upscale")]
+        return TASKS[str(ctx.params["task"])]
+
+
+def put_task_first(args: list[str]) -> list[str]:
+    """The same arguments, with the task in front, the usual one if none is named."""
+    words = args[: args.index("--")] if "--" in args else args
+    for index, word in enumerate(words):
+        if word == "--task" or word.startswith("--task="):
+            end = index + (2 if word == "--task" else 1)
+            return [*args[index:end], *args[:index], *args[end:]]
+    return ["--task", USUAL_TASK, *args]
 
 
 def show_all(ctx: typer.Context, wanted: bool) -> None:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from srcli.cli.console import PlainListener
 
     OpenListener = Callable[[], PlainListener]
-    RunSettings = Callable[[BatchSettings, PlainListener, OpenListener], int]
+    RunSettings = Callable[[BatchSettings, OpenListener], int]
 
 # What a command takes besides the options of its settings.
 MORE = {
@@ -83,11 +83,12 @@ def give_signature(run: Callable[..., None], others: Mapping[str, tuple[Any, Any
     return run
 
 
-def run_once(settings: BatchSettings, listener: PlainListener, open_listener: OpenListener) -> int:
+def run_once(settings: BatchSettings, open_listener: OpenListener) -> int:
     """One batch."""
     from srcli.batch.run import run_batch
 
-    return run_batch(settings, listener).exit_code
+    with open_listener() as listener:
+        return run_batch(settings, listener).exit_code
 
 
 def run_task(task: Task, values: Mapping[str, Any], run: RunSettings = run_once) -> None:
@@ -119,8 +120,7 @@ def run_task(task: Task, values: Mapping[str, Any], run: RunSettings = run_once)
             raise typer.Exit(plan(settings, command.as_json))
         with listener.aside():
             bring_lacking(settings, command, surely=run is not run_once)
-        code = run(settings, listener, open_listener)
-    raise typer.Exit(code)
+    raise typer.Exit(run(settings, open_listener))
 
 
 def _collect_job(

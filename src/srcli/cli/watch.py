@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from srcli.cli.boundary import print_message
 from srcli.cli.config import settle_rivals
-from srcli.cli.help import WatchCommand
+from srcli.cli.help import USUAL_TASK, TaskName, WatchCommand
 from srcli.cli.pictures import MORE, give_signature, run_task
 from srcli.tasks import TASKS
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from srcli.cli.console import PlainListener
 
 LOOK_INTERVAL = 2.0  # seconds
-TaskName = Literal["upscale", "stylize", "restore-old-photo", "colorize"]
-USUAL_TASK: TaskName = "upscale"
 ABOUT_WATCH = "Watch folders, and do each picture once it is complete. Ctrl-C ends it."
 
 
@@ -38,8 +36,8 @@ def _make_command() -> Callable[..., None]:
         help_all: bool = False,
         **values: Any,
     ) -> None:
-        def watch(settings: BatchSettings, listener: PlainListener, open_listener: Callable[[], PlainListener]) -> int:
-            return _watch(settings, every, open_listener, quiet=listener.quiet)
+        def watch(settings: BatchSettings, open_listener: Callable[[], PlainListener]) -> int:
+            return _watch(settings, every, open_listener, quiet=values["quiet"])
 
         run_task(TASKS[task], settle_rivals(ctx, values), watch)
 

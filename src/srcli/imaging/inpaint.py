@@ -49,18 +49,26 @@ def fill_damage(pixels: PixelArray, marks: Marks, method: Fill = PATCHES) -> Pix
     """The picture with marked places, and a little around them, filled in. Part by part, so that it takes little
     memory; what is filled is there to be taken from for the next part."""
     holes, out = grow_marks(marks, GROWTH), pixels.copy()
+    if holes.all():
+        holes = marks.copy()
+    while holes.any() and not holes.all():
+        _fill_parts(out, holes, method)
+    return out
+
+
+def _fill_parts(out: PixelArray, holes: Marks, method: Fill) -> None:
+    """Fill every part in which something is left to fill from; others wait for what their neighbours become."""
     height, width = holes.shape
     for top in range(0, height, FILL_PART):
         for left in range(0, width, FILL_PART):
             inner = slice(top, top + FILL_PART), slice(left, left + FILL_PART)
-            if holes[inner].any():
-                outer = _around(top, height), _around(left, width)
+            outer = _around(top, height), _around(left, width)
+            if holes[inner].any() and not holes[outer].all():
                 filled = _fill_part(out[outer], holes[outer], method, (top, left))
                 kept = filled[top - outer[0].start :, left - outer[1].start :][:FILL_PART, :FILL_PART]
                 marked = holes[inner] > 0
                 out[inner][marked] = kept[marked]
                 holes[inner] = 0
-    return out
 
 
 def _around(start: int, length: int) -> slice:

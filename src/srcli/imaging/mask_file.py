@@ -31,7 +31,12 @@ def encode_mask(marks: Marks, how: Mapping[str, object]) -> bytes:
     """The file's bytes: white where there is damage. The same marks make the same bytes."""
     made = {"tool": how.get("tool"), "mask of": how.get("input_sha256")}
     buffer = io.BytesIO()
-    write_picture(Picture(pixels=np.repeat(marks[:, :, None], 3, 2), grey=True), buffer, format="png", made=made)
+    write_picture(
+        Picture(pixels=np.broadcast_to(marks[:, :, None], (*marks.shape, 3)), grey=True),
+        buffer,
+        format="png",
+        made=made,
+    )
     return buffer.getvalue()
 
 

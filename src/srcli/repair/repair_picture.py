@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from srcli.imaging.inpaint import Marks, fill_damage
 from srcli.imaging.picture import Picture
 from srcli.imaging.tone import correct_tone
-from srcli.repair.find_damage import DamageFinder
 from srcli.settings import Repair, Tone
+
+if TYPE_CHECKING:
+    from srcli.repair.find_damage import DamageFinder
 
 
 def repair_picture(picture: Picture, repair: Repair, finder: DamageFinder | None, tone: Tone = "none") -> Picture:

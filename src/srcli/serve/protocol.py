@@ -43,7 +43,7 @@ class PatientProtocol(H11Protocol):
             self.transport.close()
 
     def _is_answering(self) -> bool:
-        """Whether a request has come in whole and has not been answered yet."""
+        """Whether a request's head has come in and has not been answered yet. Slow bodies are cut elsewhere."""
         cycle: Any = self.cycle
         return cycle is not None and not cycle.response_complete
 

@@ -78,6 +78,23 @@ def test_a_filling_is_the_same_each_time_and_made_in_parts(monkeypatch: pytest.M
     np.testing.assert_array_equal(once[far], picture[far])
 
 
+@pytest.mark.parametrize("method", ["patches", "smooth"])
+def test_a_corner_larger_than_a_part_is_filled_from_what_lies_beyond(
+    monkeypatch: pytest.MonkeyPatch, method: Fill
+) -> None:
+    monkeypatch.setattr(inpaint, "FILL_PART", 32)
+    monkeypatch.setattr(inpaint, "FILL_CONTEXT", 8)
+    pixels, marks = np.full((140, 120, 3), 90, np.uint8), np.zeros((140, 120), np.uint8)
+    marks[:100, :80], pixels[:100, :80] = 255, 255
+    assert np.abs(inpaint.fill_damage(pixels, marks, method).astype(int) - 90).max() < 20  # of 165
+
+
+def test_a_mask_that_would_grow_over_everything_does_not_grow() -> None:
+    pixels, marks = np.full((40, 40, 3), 255, np.uint8), np.full((40, 40), 255, np.uint8)
+    marks[0, 0], pixels[0, 0] = 0, 90
+    assert np.abs(fill_damage(pixels, marks).astype(int) - 90).max() < 20  # of 165
+
+
 @pytest.mark.parametrize("size", [(1, 1), (3, 200), (40, 5), (12, 12)])
 def test_small_and_nearly_lost_pictures_are_filled_smoothly(size: tuple[int, int]) -> None:
     picture, marks = np.full((*size, 3), 90, np.uint8), np.zeros(size, np.uint8)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from itertools import combinations
 from typing import Any
@@ -194,3 +196,12 @@ def test_deep_features_are_captured_only_within() -> None:
 def test_every_kind_of_patch_has_its_place_in_the_order() -> None:
     assert all(any(issubclass(kind, known) for known in ORDER) for kind in MAKERS)
     assert all(any(issubclass(kind, known) for kind in MAKERS) for known in ORDER)
+
+
+def test_a_patched_network_is_let_go_like_any_other():
+    net = torch.nn.Sequential(torch.nn.Linear(4, 4))
+    install([net], PackedLayers())
+    seen = weakref.ref(net)
+    del net
+    gc.collect()
+    assert seen() is None

@@ -32,6 +32,8 @@ class MapNamer:
         text = settings.output.map
         if text is None:
             return cls()
+        if text == STDIO:
+            raise InputError("--map - cannot go to standard output: give a PNG file or a folder")
         path = Path(text)
         if text.endswith(("/", os.sep)) or is_dir(path) or (not path.suffix and not path_exists(path)):
             return cls(folder=path)
@@ -72,8 +74,14 @@ def find_map_conflict(
 
 
 def _is_map_of(path: Path, item: Item, provenance: ReadProvenance) -> bool:
+    """Whether it is the map of this picture, or of the result that will be replaced, whose picture may have changed."""
     made = provenance(path) or {}
+    if not made.get("is_map"):
+        return False
+    mapped = made.get("input_sha256")
+    if item.replace and mapped == (provenance(item.target) or {}).get("input_sha256"):
+        return True
     try:
-        return bool(made.get("is_map")) and made.get("input_sha256") == hash_file(item.path)
+        return bool(mapped == hash_file(item.path))
     except OSError:
         return False

@@ -127,7 +127,8 @@ def _single_file(given: InputOptions, output: OutputOptions) -> Path | None:
 
 def check_one_input(flag: str, path: Path, given: InputOptions) -> None:
     """Raises InputError where one file is to hold the results of several inputs."""
-    if given.listed is not None or len(given.inputs) > 1 or is_dir(Path(given.inputs[0])):
+    first = given.inputs[0] if given.inputs else STDIO
+    if given.listed is not None or len(given.inputs) > 1 or (first != STDIO and is_dir(Path(first))):
         raise InputError(f"{flag} {printable(path)} is one file, but there are several inputs: give a folder")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,11 @@ def load_builtin(choice: ModelChoice, device: Device) -> BuiltinEngine:
 def inspect_damage(choice: ModelChoice, job: Job, device: Device, pixels: NDArray[Any]) -> Mapping[str, float]:
     """The damage that a run would find in the picture, or was told of."""
     request = Request(job.task, SPEC.complete_sampling(job.sampling, choice.variant), job.prompt, NoiseField(job.seed))
-    return load_builtin(choice, device).survey(pixels, request).findings
+    return _load_once(choice, device).survey(pixels, request).findings
+
+
+_load_once = lru_cache(1)(load_builtin)
+"""For looking at many pictures one after the other."""
 
 
 def block_memory_need(device: Device) -> PixelMemoryNeed:

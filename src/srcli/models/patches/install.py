@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from types import TracebackType
-from weakref import WeakKeyDictionary
 
 from torch import nn
 
@@ -54,7 +53,13 @@ class _Installed:
             self.undo.pop()()
 
 
-_STACKS: MutableMapping[nn.Module, list[_Installed]] = WeakKeyDictionary()
+STACK = "_srcli_patches"
+"""A network's attribute that holds what is installed in it: kept anywhere else, it would keep the network alive."""
+
+
+def _installed_in(net: nn.Module) -> list[_Installed]:
+    found: list[_Installed] = net.__dict__.get(STACK, [])
+    return found
 
 
 class PatchHandle:
@@ -66,7 +71,7 @@ class PatchHandle:
     def remove(self) -> None:
         """Restore the networks as they would be without these patches."""
         for mine in self._installed:
-            _arrange(mine.net, [one for one in _STACKS[mine.net] if one is not mine])
+            _arrange(mine.net, [one for one in _installed_in(mine.net) if one is not mine])
         self._installed.clear()
 
     def __enter__(self) -> PatchHandle:
@@ -84,18 +89,18 @@ def install(nets: Iterable[nn.Module], *patches: Patch) -> PatchHandle:
     installed = []
     for net in nets:
         new = [_Installed(patch, net) for patch in patches]
-        _arrange(net, sorted(_STACKS.get(net, []) + new, key=lambda one: one.position))
+        _arrange(net, sorted(_installed_in(net) + new, key=lambda one: one.position))
         installed += new
     return PatchHandle(installed)
 
 
 def _arrange(net: nn.Module, wanted: list[_Installed]) -> None:
     """Change what is installed into `wanted`; what lies above the first difference is taken off and put on again."""
-    now = _STACKS.get(net, [])
+    now = _installed_in(net)
     pairs = enumerate(zip(now, wanted, strict=False))
     same = next((index for index, (one, other) in pairs if one is not other), min(len(now), len(wanted)))
     for one in reversed(now[same:]):
         one.take_back()
     for one in wanted[same:]:
         one.apply()
-    _STACKS[net] = wanted
+    net.__dict__[STACK] = wanted

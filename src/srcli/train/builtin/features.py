@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 REPEATS = {"lite0": (1, 2, 2, 3, 3, 4, 1), "lite1": (1, 3, 3, 4, 4, 5, 1), "lite2": (1, 3, 3, 4, 4, 5, 1)}
 STRIDES = (1, 2, 2, 2, 1, 2, 1)
-CHARBONNIER_EPSILON = 1e-3
+BATCH_NORM_EPSILON = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ def fold_efficientnet_lite(state: Mapping[str, Tensor], name: str, stages: int =
     layers: list[ConvLayer] = []
 
     def add(conv: str, norm: str, layer: ConvLayer) -> None:
-        gain = state[f"{norm}.weight"] / (state[f"{norm}.running_var"] + CHARBONNIER_EPSILON).sqrt()
+        gain = state[f"{norm}.weight"] / (state[f"{norm}.running_var"] + BATCH_NORM_EPSILON).sqrt()
         tensors[f"{len(layers):03d}.weight"] = state[f"{conv}.weight"] * gain[:, None, None, None]
         tensors[f"{len(layers):03d}.bias"] = state[f"{norm}.bias"] - state[f"{norm}.running_mean"] * gain
         layers.append(layer)
