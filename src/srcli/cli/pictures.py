@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from srcli.cli.console import PlainListener
 
     OpenListener = Callable[[], PlainListener]
-    RunSettings = Callable[[BatchSettings, OpenListener], int]
+    RunRounds = Callable[[BatchSettings, OpenListener], int]
 
 # What a command takes besides the options of its settings.
 MORE = {
@@ -83,16 +83,17 @@ def give_signature(run: Callable[..., None], others: Mapping[str, tuple[Any, Any
     return run
 
 
-def run_once(settings: BatchSettings, open_listener: OpenListener) -> int:
-    """One batch."""
+def _run_once(settings: BatchSettings, listener: PlainListener) -> int:
     from srcli.batch.run import run_batch
 
-    with open_listener() as listener:
-        return run_batch(settings, listener).exit_code
+    return run_batch(settings, listener).exit_code
 
 
-def run_task(task: Task, values: Mapping[str, Any], run: RunSettings = run_once) -> None:
-    """Turn a command's values into settings, and run them, or print what a run would do."""
+def run_task(task: Task, values: Mapping[str, Any], rounds: RunRounds | None = None) -> None:
+    """Turn a command's values into settings, and run them, or print what a run would do.
+
+    `rounds` runs batch after batch instead of one, and opens a display for each.
+    """
     command = collect(CommandOptions, values)
     input_options = collect(InputOptions, values, inputs=tuple(values["inputs"] or ()))
     output_options = collect(OutputOptions, values, on_exists=_on_exists(command, values["on_exists"]))
@@ -119,8 +120,10 @@ def run_task(task: Task, values: Mapping[str, Any], run: RunSettings = run_once)
             plan = list_run if command.dry_run else explain_run
             raise typer.Exit(plan(settings, command.as_json))
         with listener.aside():
-            bring_lacking(settings, command, surely=run is not run_once)
-    raise typer.Exit(run(settings, open_listener))
+            bring_lacking(settings, command, surely=rounds is not None)
+        if rounds is None:
+            raise typer.Exit(_run_once(settings, listener))
+    raise typer.Exit(rounds(settings, open_listener))
 
 
 def _collect_job(
