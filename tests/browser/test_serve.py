@@ -46,8 +46,12 @@ def page(driver, server):
     return driver
 
 
-def photograph(size=(60, 40)) -> bytes:
+def photograph(size=(60, 40), scratched=False) -> bytes:
+    """Noise; or tones from black to white with a black scratch in the middle."""
     pixels = np.random.default_rng(2).integers(0, 255, (size[1], size[0], 3), np.uint8)
+    if scratched:
+        pixels[:] = np.linspace(0, 255, size[0])[None, :, None]
+        pixels[18:22, 16:44] = 0
     exif = Image.Exif()
     exif[0x10F] = "Camera"
     file = io.BytesIO()
@@ -103,10 +107,10 @@ def test_a_dropped_picture_becomes_a_result_with_its_metadata(page):
 
 def test_what_is_painted_is_mended(page):
     choose(page, "task", "restore")
-    drop(page, photograph(), "plain.jpg")
+    drop(page, photograph(scratched=True), "plain.jpg")
     plain = np.array(download(page, row_of(page, "plain.jpg", "done")))
     page.find_element(By.ID, "paint").click()
-    drop(page, photograph(), "scratched.jpg")
+    drop(page, photograph(scratched=True), "scratched.jpg")
     canvas = page.find_element(By.ID, "canvas")
     until(canvas.is_displayed)
     page.execute_script("document.getElementById('brush').value = 6")
