@@ -5,12 +5,12 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import re
 import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import reduce
+from itertools import count
 from operator import or_
 from pathlib import Path
 from typing import IO
@@ -20,7 +20,6 @@ from filelock import lock_descriptor
 from srcli.errors import MachineError
 
 UNFINISHED_PREFIX = ".srcli-"  # prefix of a file that is still being written
-LEFTOVER = re.compile(re.escape(UNFINISHED_PREFIX) + "[0-9a-f]{8}")
 
 
 def expand_user(text: str) -> Path:
@@ -190,11 +189,9 @@ def replace_file(target: Path) -> Iterator[Path]:
     sync_folder(target.parent)
 
 
-def find_leftovers(folder: Path) -> Iterator[Path]:
-    """Temporary files of `replace_file` whose process was killed; other hidden files are not touched."""
-    return (
-        path for path in folder.glob(f"{UNFINISHED_PREFIX}*") if LEFTOVER.fullmatch(path.name) and not path.is_symlink()
-    )
+def numbered_names(path: Path) -> Iterator[Path]:
+    """Alternative names: NAME-2.EXT, NAME-3.EXT, ..."""
+    return (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in count(2))
 
 
 def sync_folder(folder: Path) -> None:

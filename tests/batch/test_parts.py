@@ -21,12 +21,13 @@ from PIL import PngImagePlugin
 from srcli.batch.journal.file import JournalFile, read_records
 from srcli.batch.planning import preflight
 from srcli.batch.planning.inputs import FoundFile, InputFinder, input_names
-from srcli.batch.planning.output_names import OutputNamer, OwnOutputs, numbered_names
+from srcli.batch.planning.output_names import OutputNamer, OwnOutputs
 from srcli.batch.planning.plan import BatchPlan
 from srcli.batch.reading import protocol
 from srcli.batch.reading.reader import PictureReader, ReaderPool
 from srcli.batch.settings import InputOptions, OutputOptions, PipelineFactory, RunOptions, lock_digest
 from srcli.errors import InputError, MachineError, PictureError
+from srcli.files import numbered_names
 from srcli.imaging.icc import IccProfile
 from srcli.imaging.picture import Picture
 from srcli.settings import DeviceChoice, LoraChoice, ModelChoice, TargetSize

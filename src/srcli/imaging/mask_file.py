@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator, Mapping
-from itertools import chain, count
+from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from srcli.errors import MachineError
-from srcli.files import hash_file, is_regular, path_or_link_exists, replace_file
+from srcli.files import hash_file, is_regular, numbered_names, path_or_link_exists, replace_file
 from srcli.imaging.inpaint import Marks
 from srcli.imaging.picture import Picture
 from srcli.imaging.printable import printable
@@ -46,7 +46,9 @@ def write_mask(result: Path, content: bytes, known: str | None) -> Path:
     `known`: the hash of the mask that an earlier run wrote for this result, which may be replaced.
     """
     plain, own = name_mask(result), (hashlib.sha256(content).hexdigest(), known)
-    free = (path for path in chain([plain], _numbered(plain)) if not path_or_link_exists(path) or _is_one(path, own))
+    free = (
+        path for path in chain([plain], numbered_names(plain)) if not path_or_link_exists(path) or _is_one(path, own)
+    )
     path = next(free)
     try:
         with replace_file(path) as fresh:
@@ -54,10 +56,6 @@ def write_mask(result: Path, content: bytes, known: str | None) -> Path:
     except OSError as error:
         raise MachineError(f"{printable(path)} cannot be written ({error.strerror}): check the folder") from error
     return path
-
-
-def _numbered(path: Path) -> Iterator[Path]:
-    return (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in count(2))
 
 
 def _is_one(path: Path, hashes: tuple[str | None, ...]) -> bool:

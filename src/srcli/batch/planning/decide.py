@@ -10,11 +10,10 @@ from typing import Any
 from srcli.batch.journal.file import STARTED, result_key
 from srcli.batch.journal.previous_runs import Attempt, PreviousRuns
 from srcli.batch.planning.map_files import MapNamer, find_map_conflict
-from srcli.batch.planning.output_names import numbered_names
 from srcli.batch.planning.plan import BatchPlan, Item
 from srcli.batch.report import ALL_FAILED, DONE, FAILED, SKIPPED, Outcome
 from srcli.batch.settings import STDIO, InputOptions, recipe_of_picture
-from srcli.files import hash_file, path_or_link_exists
+from srcli.files import hash_file, numbered_names, path_or_link_exists
 from srcli.imaging.printable import printable
 
 CRASH = "crash"

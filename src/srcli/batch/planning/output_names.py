@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Callable, Iterator
-from itertools import count
+from collections.abc import Callable
 from pathlib import Path
 
 from srcli.batch.planning.inputs import FoundFile
@@ -92,11 +91,6 @@ def least_factor(job: Job) -> float:
 def output_suffix(path: Path, format: str | None) -> str:
     """The suffix of the requested format; without one, the input's own or the nearest writable one."""
     return suffix_for(path) if format is None else parse_format(format).suffixes[0]
-
-
-def numbered_names(path: Path) -> Iterator[Path]:
-    """Alternative names: NAME-2.EXT, NAME-3.EXT, ..."""
-    return (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in count(2))
 
 
 def is_numbered_name(path: Path, plain: Path) -> bool:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from srcli.batch.planning.inputs import FoundFile
-from srcli.batch.planning.output_names import OutputNamer, fold_case, numbered_names
+from srcli.batch.planning.output_names import OutputNamer, fold_case
 from srcli.batch.settings import NOTHING_BESIDE, STDIO, InputOptions, SidePictures
 from srcli.errors import InputError, PictureError
-from srcli.files import path_exists, real_path, same_file
+from srcli.files import numbered_names, path_exists, real_path, same_file
 from srcli.imaging.printable import printable
 
 PAGE = 1000
