@@ -244,6 +244,7 @@ class Pipeline:
     ) -> Result:
         guided = picture.strokes is not None or picture.reference is not None
         job = replace(make_job(task, options), guided=guided)
+        job.repair.refuse_unused_fill(masked=picture.damage is not None)
         pipeline = self._load(job)
         picture = pipeline.repair(picture, job)
         follow = on_progress or (lambda stage, done, total: None)

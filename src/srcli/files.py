@@ -189,6 +189,11 @@ def replace_file(target: Path) -> Iterator[Path]:
     sync_folder(target.parent)
 
 
+def name_beside(result: Path, ending: str) -> Path:
+    """The PNG file that belongs to a result: NAME_map.png for NAME.jpg and the ending `_map`."""
+    return result.with_name(f"{result.stem}{ending}.png")
+
+
 def numbered_names(path: Path) -> Iterator[Path]:
     """Alternative names: NAME-2.EXT, NAME-3.EXT, ..."""
     return (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in count(2))

@@ -32,7 +32,7 @@ MAX_SCALE = 64.0
 MAX_SATURATION = 4.0
 MAP_SEEDS = 4  # results that a map of uncertainty is made of, with the one that is kept
 MAX_MAP_SEEDS = 64
-MAP_SUFFIX = "_map.png"  # added to the result's name
+MAP_ENDING, MASK_ENDING = "_map", "_mask"  # of the names of a result's map and mask, which are PNG files
 MAX_PIXELS = 250_000_000  # of an input: beyond it, a small file that claims more is rather an attack
 
 
@@ -132,6 +132,11 @@ class Repair:
         for f in fields(self):
             if f.name.startswith("mask_") and getattr(self, f.name) != f.default and not self.find_scratches:
                 raise InputError(f"`{f.name}` goes with `mask` auto: give both")
+
+    def refuse_unused_fill(self, *, masked: bool) -> None:
+        """Raises InputError where `fill` was chosen and no damage is marked. `masked`: masks come with the pictures."""
+        if self.fill != PATCHES and not (masked or self.find_scratches):
+            raise InputError(f"`fill` {self.fill} goes with `mask`: give both")
 
 
 # The options that mean nothing to some engines: the field of each, and its parameter.

@@ -42,6 +42,11 @@ def test_what_was_found_is_filled_told_and_written(srcli: Srcli, photo: Path) ->
     assert any(name.startswith("model") for name in made["models"])
 
 
+def test_how_to_fill_means_nothing_without_a_mask(srcli: Srcli, photo: Path) -> None:
+    done = srcli("restore-old-photo", photo, *RUN, "--fill", "smooth")
+    assert (done.exit_code, done.stderr) == (2, "srcli: --fill smooth goes with --mask: give both\n")
+
+
 def test_the_mask_can_be_given_back(srcli: Srcli, photo: Path) -> None:
     _, mask = mend(srcli, photo, *FEW)
     found = read_picture(photo.with_name("out.png")).pixels

@@ -18,7 +18,7 @@ from srcli.settings import LoraChoice, ModelChoice
 from srcli.weights.store import Store
 from tests.batch.fakes import draw
 from tests.cli.conftest import QUICK, TINY
-from tests.hub.server import Hub
+from tests.hub.server import Fault, Hub
 
 NAMES = {"base": "tiny-base", "pasd": "tiny-pasd"}
 WORDS = ("--engine", "pasd", "--base-model", "tiny-base", "--adapter", "tiny-pasd", "--caption", "none", *QUICK)
@@ -61,6 +61,26 @@ def test_nothing_is_fetched_for_a_run_that_cannot_begin_or_has_nothing_to_do(pho
     shutil.copy(photo, photo.with_name("photo_x4.png"))
     assert run("upscale", photo, *WORDS, "--skip-existing").exit_code == 0
     assert len(hub.asked) == before
+
+
+def test_the_users_own_files_are_looked_at_before_anything_is_fetched(photo: Path, hub: Hub) -> None:
+    before, text, words = len(hub.asked), photo.with_suffix(".safetensors"), ("upscale", photo, *WORDS)
+    text.write_text("no weights")
+    vae = TINY / "base" / "vae" / "diffusion_pytorch_model.safetensors"
+    for option, file, said in (
+        ("--base-model", text, "not a whole"),
+        ("--lora", text, "not a whole"),
+        ("--lora", vae, "vae"),
+    ):
+        done = run(*words, option, file)
+        assert done.exit_code == 4 and str(file) in done.stderr and said in done.stderr, done.stderr
+    assert len(hub.asked) == before
+
+
+def test_what_was_learned_is_told_although_a_later_entry_fails(photo: Path, hub: Hub) -> None:
+    hub.faults.append(Fault("wrong", "*controlnet*"))
+    failed = run("upscale", photo, *WORDS)
+    assert failed.exit_code == 4 and "tiny-base: 9 hashes learned" in failed.stderr, failed.stderr
 
 
 def test_without_a_network_the_user_s_own_word_comes_first(photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from srcli import __version__
 from srcli.errors import InputError, check_range
 from srcli.files import hash_file, is_dir, is_file, path_exists, same_file
 from srcli.messages import forward_messages
-from srcli.settings import AUTO, MAX_PIXELS, DeviceChoice, Frames, ModelChoice, Repair, refuse_unknown
+from srcli.settings import AUTO, MASK_ENDING, MAX_PIXELS, DeviceChoice, Frames, ModelChoice, Repair, refuse_unknown
 from srcli.tasks import TASKS, Job
 
 if TYPE_CHECKING:
@@ -25,9 +25,11 @@ if TYPE_CHECKING:
 STDIO = "-"
 LOCAL = "local"
 CAPTION_KINDS = ("captioner", "classifier", "detector")  # weights that describe a picture for its prompt
-LONGEST = 31_536_000  # largest --timeout in seconds that timers accept
+LEAST_TIMEOUT, MOST_TIMEOUT = 0.001, 31_536_000  # seconds; timers accept no more than a year
+MOST_WORKERS = 10_000
+MOST_PIXELS = 1 << 40  # largest --max-pixels: the reading process's memory limit follows from it
 SIDE_ROLES = ("mask", "hint", "reference")
-MASK_ENDINGS = ("_mask", *(f"_{task.done}_mask" for task in TASKS.values() if task.done != "x"))
+MASK_ENDINGS = (MASK_ENDING, *(f"_{task.done}{MASK_ENDING}" for task in TASKS.values() if task.done != "x"))
 OnExists = Literal["fail", "skip", "rename", "overwrite"]
 PREVIEWS = (".png", ".jpg", ".jpeg", ".webp")  # formats that any viewer shows and that hold our metadata
 
@@ -70,8 +72,7 @@ class InputOptions:
             raise InputError("stdin was named twice: it can be read once")
         for role, named in self.named_sides().items():
             self._check_side(role, named)
-        if self.max_pixels < 1:
-            raise InputError(f"--max-pixels {self.max_pixels} is out of range: give a positive number")
+        check_range("--max-pixels", self.max_pixels, 1, MOST_PIXELS)
         refuse_unknown("frames", self.frames, Frames)
 
     def _check_side(self, role: str, named: Path) -> None:
@@ -146,10 +147,9 @@ class RunOptions:
     ahead: int = 2  # pictures read before their turn, and results waiting to be written; 0: one thing at a time
 
     def __post_init__(self) -> None:
-        if self.timeout is not None and not 0 < self.timeout <= LONGEST:
-            raise InputError(f"--timeout {self.timeout:g} is out of range: give seconds, at most {LONGEST}")
-        if self.workers < 1:
-            raise InputError(f"--workers {self.workers} is too few: give at least 1")
+        if self.timeout is not None:
+            check_range("--timeout", self.timeout, LEAST_TIMEOUT, MOST_TIMEOUT)
+        check_range("--workers", self.workers, 1, MOST_WORKERS)
 
     @property
     def cluster(self) -> str | None:

@@ -9,22 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from srcli.batch.group_signals import GROUP_SIGNALS
 from srcli.batch.report import SIGNAL_EXIT
 from srcli.batch.stages import StopRequest
-
-WATCHED_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-
-
-@contextmanager
-def restore_signals() -> Iterator[None]:
-    """Restore the signal handlers afterwards, in case a library replaces them."""
-    before = {number: signal.getsignal(number) for number in WATCHED_SIGNALS}
-    try:
-        yield
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            for number, old in before.items():
-                signal.signal(number, old)
 
 
 @contextmanager
@@ -48,7 +35,7 @@ def watch_signals(stop: StopRequest, cut_off: Callable[[], None]) -> Iterator[No
         yield
         return
     # The parent process may have set one to be ignored, as nohup does.
-    before = {n: old for n in WATCHED_SIGNALS if (old := signal.getsignal(n)) is not signal.SIG_IGN}
+    before = {n: old for n in GROUP_SIGNALS if (old := signal.getsignal(n)) is not signal.SIG_IGN}
     for number in before:
         signal.signal(number, heard)
     try:

@@ -23,7 +23,6 @@ IN_A_ROW = 3  # consecutive machine failures that stop the run
 
 Read = Callable[[Item], Picture]
 Write = Callable[[Item, ComputedPicture], Outcome]
-StageProgress = tuple[str, int, int]
 
 
 @dataclass(eq=False, slots=True)

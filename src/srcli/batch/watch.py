@@ -18,7 +18,7 @@ from srcli.batch.report import Report, Tally
 from srcli.batch.settings import STDIO, BatchSettings, PipelineFactory
 from srcli.batch.signals import watch_signals
 from srcli.batch.stages import StopRequest
-from srcli.errors import InputError
+from srcli.errors import InputError, check_range
 from srcli.files import is_dir
 from srcli.imaging.printable import printable
 from srcli.messages import Tell, forward_messages
@@ -26,7 +26,7 @@ from srcli.messages import Tell, forward_messages
 if TYPE_CHECKING:
     from srcli.pipeline import EnginePipeline
 
-LEAST_INTERVAL, MOST_INTERVAL = 0.1, 3600.0
+LEAST_INTERVAL, MOST_INTERVAL = 0.1, 3600.0  # seconds
 RunRound = Callable[[BatchSettings, Callable[[Path], bool]], Report]  # settings, and which of their inputs are meant
 
 
@@ -118,8 +118,7 @@ def prepare_settings(settings: BatchSettings, interval: float) -> BatchSettings:
         raise InputError("watch does one picture after the other: leave out --workers and --ray")
     if settings.run.journal is False:
         raise InputError("the journal is what watch remembers by: leave out --no-journal")
-    if not LEAST_INTERVAL <= interval <= MOST_INTERVAL:
-        raise InputError(f"--every {interval:g} is out of range: give {LEAST_INTERVAL:g} to {MOST_INTERVAL:g} seconds")
+    check_range("--every", interval, LEAST_INTERVAL, MOST_INTERVAL)
     factory = settings.factory
     held = HeldFactory(factory.choice, factory.device, factory.repair, inner=factory)
     return replace(settings, run=replace(settings.run, journal=True), factory=held)

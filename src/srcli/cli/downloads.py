@@ -42,11 +42,13 @@ def bring_weights(store: Store, plans: Plans, *, yes: bool, quiet: bool = False)
     confirm_download(total, yes)
     check_pull_space([planned for _, planned in plans], store.places.hub)
     said: list[str] = []  # messages are printed after the bars are gone
-    with show_download_progress(total, quiet=quiet) as report:
-        for entry, planned in plans:
-            replace(store, report=under_name(entry.name, report), tell=said.append).fetch(entry, planned)
-    for line in said:
-        tell(printable(line))
+    try:
+        with show_download_progress(total, quiet=quiet) as report:
+            for entry, planned in plans:
+                replace(store, report=under_name(entry.name, report), tell=said.append).fetch(entry, planned)
+    finally:
+        for line in said:
+            tell(printable(line))
 
 
 def under_name(name: str, report: OnPulled) -> OnPulled:

@@ -255,7 +255,7 @@ OPTIONS: Mapping[type, tuple[Option, ...]] = {
             default="auto for restore-old-photo",
             common=("restore-old-photo",),
         ),
-        Option("fill", "Damage is filled with pieces of the picture, or smoothly."),
+        Option("fill", "With --mask: fill damage with pieces of the picture, or smoothly."),
         Option("mask_limit", "With --mask auto: percent of the picture that may be filled unseen."),
         Option("mask_threshold", "With --mask auto: from which probability on, 0.01 to 0.99."),
         Option("mask_side", "With --mask auto: short side that the detector sees; 512 for thin scratches."),

@@ -131,6 +131,7 @@ def _collect_job(
 ) -> Job:
     prompt = collect(Prompt, values, text=_prompt(command.prompt_file, values["prompt"]))
     repair = collect(Repair, values, find_scratches=given.finds_mask)
+    repair.refuse_unused_fill(masked=given.mask is not None)
     sizes, sampling = collect(TargetSize, values), collect(Sampling, values)
     settings = {"size": sizes, "sampling": sampling, "prompt": prompt, "repair": repair}
     more = {"guided": bool(given.hint or given.reference), "mapped": output.map is not None}
@@ -144,11 +145,12 @@ def bring_lacking(settings: BatchSettings, command: CommandOptions, *, surely: b
     """
     from srcli.batch.run import has_work
     from srcli.cli.downloads import bring_weights
-    from srcli.engines.required import find_lacking
+    from srcli.engines.required import check_local_files, find_lacking
     from srcli.weights.store import Store
 
     choice = settings.factory.choice
     store = Store(offline=choice.offline)
+    check_local_files(choice, store)
     lacking = find_lacking(choice, store, settings.detectors)
     if lacking and (surely or has_work(settings)):
         plans = [(entry, store.plan(entry, parts)) for entry, parts in lacking]

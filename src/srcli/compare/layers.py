@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from srcli.errors import PictureError
+from srcli.files import name_beside
 from srcli.imaging.bands import split_rows
 from srcli.imaging.picture import Picture, Pixels8
 from srcli.imaging.printable import printable
 from srcli.imaging.provenance import read_provenance
-from srcli.settings import MAP_SUFFIX
+from srcli.settings import MAP_ENDING
 
 ReadPicture = Callable[[Path], Picture]
 DIMMED = 0.6  # of the brightness of what is under a map
@@ -43,7 +44,7 @@ def read_layer(path: Path, name: str, read: ReadPicture) -> Layer:
 
 def read_map_of(path: Path, result: Layer, read: ReadPicture) -> Layer | None:
     """The map of uncertainty beside a result, laid over it; None where there is none of this very result's input."""
-    place = path.with_name(path.stem + MAP_SUFFIX)
+    place = name_beside(path, MAP_ENDING)
     made = read_provenance(place) or {}
     if not made.get("is_map") or made.get("input_sha256") != result.facts.get("input_sha256"):
         return None

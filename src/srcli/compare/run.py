@@ -14,9 +14,8 @@ from srcli.errors import InputError, PictureError, check_range
 from srcli.evaluate.pairs import ResultPair, find_partner, index_pictures
 from srcli.evaluate.run import Evaluation, EvaluationRequest, Method, Row, measure_pair, name_methods
 from srcli.evaluate.tables import difference_table, format_title, format_value, protocol_lines, summary_table
-from srcli.files import is_dir, is_file, make_folder, path_exists, same_file
+from srcli.files import is_dir, is_file, make_folder, name_beside, path_exists, same_file
 from srcli.imaging.formats import format_of_name
-from srcli.imaging.mask_file import MASK_ENDING, name_mask
 from srcli.imaging.picture import Picture
 from srcli.imaging.printable import printable
 from srcli.imaging.read import read_picture
@@ -24,7 +23,7 @@ from srcli.imaging.resize import pillow_to_array
 from srcli.imaging.write import write_picture
 from srcli.messages import Tell
 from srcli.metrics.registry import SOURCE, TRUTH, Metric, choose_metrics
-from srcli.settings import MAX_PIXELS
+from srcli.settings import MASK_ENDING, MAX_PIXELS
 
 INDEX = "index.html"
 
@@ -50,8 +49,7 @@ class Comparison:
         if len({is_dir(place) for place in self.all_places}) > 1:
             raise InputError("folders and single pictures cannot be mixed: name either")
         check_range("--crops", self.crops, 1, 100)
-        if not 32 <= self.side <= 2048:
-            raise InputError(f"--crop-side {self.side} is out of range: give pixels from 32 to 2048")
+        check_range("--crop-side", self.side, 32, 2048)
         for target in (self.page, self.sheet):
             if target is not None and any(same_file(target, place) for place in self.all_places):
                 raise InputError(f"{printable(target)} is one of the pictures: give another place for the result")
@@ -185,7 +183,9 @@ def _read_maps(motif: Motif, layers: list[Layer], wanted: Comparison) -> list[La
 
 def _read_masks(motif: Motif, first: Layer, read: ReadPicture, tell: Tell) -> Iterator[Layer]:
     """The masks that `--mask auto` wrote beside these pictures."""
-    for path in filter(is_file, map(name_mask, motif.paths)):
+    for path in (name_beside(path, MASK_ENDING) for path in motif.paths):
+        if not is_file(path):
+            continue
         try:
             mask = read_layer(path, f"mask of {path.stem.removesuffix(MASK_ENDING)}", read)
             check_shapes([first, mask])

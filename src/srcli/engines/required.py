@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from srcli.engines.registry import find_engine
-from srcli.files import expand_user, path_exists
+from srcli.errors import WeightsError
+from srcli.files import expand_user, is_dir, path_exists
 from srcli.settings import ModelChoice
-from srcli.weights.lock import HUB_NAME, Entry
+from srcli.weights.families import detect_family
+from srcli.weights.local import list_model_files, no_weights_in
+from srcli.weights.lock import HUB_NAME, PICKLES, Entry
 from srcli.weights.store import Store
 
 Parts = tuple[str, ...]
@@ -20,6 +23,19 @@ def find_lacking(choice: ModelChoice, store: Store, more: Sequence[str] = ()) ->
         wanted.setdefault(entry.name, (entry, set()))[1].update(parts or ("",))
     found = [(entry, () if "" in parts else tuple(sorted(parts))) for entry, parts in wanted.values()]
     return [(entry, parts) for entry, parts in found if entry.origin and not store.is_here(entry, parts)]
+
+
+def check_local_files(choice: ModelChoice, store: Store) -> None:
+    """Raises WeightsError for a base model or LoRA of the user's own that is something else, by its header alone."""
+    for name, kind in ((choice.base, "checkpoint"), *((lora.source, "lora") for lora in choice.loras)):
+        path = expand_user(name or "")
+        if not name or name in store.lock() or path.suffix in PICKLES or not path_exists(path):
+            continue
+        if is_dir(path):
+            if not list_model_files(path):
+                raise no_weights_in(path)
+        elif (found := detect_family(path)).kind != kind:
+            raise WeightsError(f"{path}: this is {found}, and a {kind} is needed: choose another file")
 
 
 def _list_needed(choice: ModelChoice, store: Store, more: Sequence[str]) -> Iterator[tuple[Entry, Parts]]:

@@ -10,8 +10,8 @@ from pathlib import Path
 from srcli.batch.planning.inputs import is_picture
 from srcli.errors import InputError
 from srcli.files import is_dir, path_exists, same_file
-from srcli.imaging.mask_file import MASK_ENDING
 from srcli.imaging.printable import printable
+from srcli.settings import MASK_ENDING
 
 _ADDED = re.compile(r"[-_. ].*|x\d.*")  # what programs put after a name: baby_x4, 0801x4, img_001_SRF_4_LR
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from srcli.errors import InputError, PictureError
+from srcli.errors import InputError, PictureError, check_range
 from srcli.evaluate.pairs import ResultPair, pair_by_name
 from srcli.evaluate.weighted import choose_all_metrics
 from srcli.imaging.picture import AnyPixels
@@ -41,10 +41,9 @@ class EvaluationRequest:
     max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
-        if self.border is not None and not 0 <= self.border <= 1000:
-            raise InputError(f"--border {self.border} is out of range: give pixels from 0 to 1000")
-        if self.jobs < 1:
-            raise InputError(f"--jobs {self.jobs} is out of range: give at least 1")
+        if self.border is not None:
+            check_range("--border", self.border, 0, 1000)
+        check_range("--jobs", self.jobs, 1, 1024)
 
 
 @dataclass(frozen=True, slots=True)

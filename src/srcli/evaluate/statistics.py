@@ -23,11 +23,6 @@ class Difference:
     high: float
     pictures: int
 
-    @property
-    def is_certain(self) -> bool:
-        """Whether the interval leaves out 0."""
-        return self.low > 0 or self.high < 0
-
 
 def mean_of_known(values: Sequence[float]) -> float:
     """Of those that could be found; NaN if none could."""

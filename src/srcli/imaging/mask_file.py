@@ -12,19 +12,13 @@ from typing import Any
 import numpy as np
 
 from srcli.errors import MachineError
-from srcli.files import hash_file, is_regular, numbered_names, path_or_link_exists, replace_file
+from srcli.files import hash_file, is_regular, name_beside, numbered_names, path_or_link_exists, replace_file
 from srcli.imaging.inpaint import Marks
 from srcli.imaging.picture import Picture
 from srcli.imaging.printable import printable
 from srcli.imaging.write import write_picture
 from srcli.messages import name_flags
-
-MASK_ENDING = "_mask"
-
-
-def name_mask(result: Path) -> Path:
-    """Where the mask of a result lies."""
-    return result.with_name(f"{result.stem}{MASK_ENDING}.png")
+from srcli.settings import MASK_ENDING
 
 
 def encode_mask(marks: Marks, how: Mapping[str, object]) -> bytes:
@@ -45,7 +39,7 @@ def write_mask(result: Path, content: bytes, known: str | None) -> Path:
 
     `known`: the hash of the mask that an earlier run wrote for this result, which may be replaced.
     """
-    plain, own = name_mask(result), (hashlib.sha256(content).hexdigest(), known)
+    plain, own = name_beside(result, MASK_ENDING), (hashlib.sha256(content).hexdigest(), known)
     free = (
         path for path in chain([plain], numbered_names(plain)) if not path_or_link_exists(path) or _is_one(path, own)
     )

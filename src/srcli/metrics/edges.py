@@ -38,12 +38,3 @@ def _gradient_magnitude(x: FloatArray) -> FloatArray:
 def gradient_energy(x: FloatArray) -> float:
     """Mean squared difference of neighbours, of rows and of columns."""
     return float(np.mean(np.diff(x, axis=0) ** 2) + np.mean(np.diff(x, axis=1) ** 2)) + _LEAST
-
-
-def band_energy(x: FloatArray, low: float, high: float) -> float:
-    """Spectral power between two radii, as shares of the Nyquist frequency."""
-    window = np.outer(np.hanning(x.shape[0]), np.hanning(x.shape[1]))
-    power = np.abs(np.fft.fft2((x - x.mean()) * window)) ** 2
-    rows, columns = (np.fft.fftfreq(side) * 2 for side in x.shape)
-    radius = np.hypot(rows[:, None], columns[None])
-    return float(power[(radius >= low) & (radius < high)].sum()) + _LEAST

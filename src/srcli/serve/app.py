@@ -27,6 +27,7 @@ from starlette.routing import Route
 
 from srcli.engines.registry import all_engines
 from srcli.errors import InputError, SrcliError
+from srcli.files import name_beside
 from srcli.imaging.formats import writable_formats
 from srcli.serve.guard import BodyTooLarge, BodyTooSlow, Guard, answer_error
 from srcli.serve.jobs import ENDED, JOB_DONE, JobRecord, JobStore
@@ -34,7 +35,7 @@ from srcli.serve.naming import download_name, name_map
 from srcli.serve.orders import parse_order
 from srcli.serve.settings import ServerLimits, ServerSettings
 from srcli.serve.worker import JobWorker, write_job_comparison
-from srcli.settings import MAP_SUFFIX
+from srcli.settings import MAP_ENDING
 from srcli.weights.store import Store
 
 PAGE_FILES = {"/": "page.html", "/page.js": "page.js", "/page.css": "page.css", "/v1/openapi.json": "openapi.json"}
@@ -178,8 +179,7 @@ class Server:
     async def send_map(self, request: Request) -> Response:
         """Where the result is a guess, for a job that asked for it."""
         job = self._find_done(request)
-        result = self._store.result_path(job)
-        path = result.with_name(result.stem + MAP_SUFFIX)
+        path = name_beside(self._store.result_path(job), MAP_ENDING)
         if not path.is_file():
             raise HTTPException(404, "the job did not ask for a map")
         return FileResponse(path, headers={"content-disposition": name_attachment(name_map(job))})

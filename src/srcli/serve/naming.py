@@ -6,10 +6,11 @@ from pathlib import Path, PurePath
 
 from srcli.api import find_task, make_job
 from srcli.batch.planning.output_names import output_suffix
+from srcli.files import name_beside
 from srcli.imaging.formats import writable_formats
 from srcli.imaging.picture import Picture
 from srcli.serve.jobs import JobRecord
-from srcli.settings import MAP_SUFFIX
+from srcli.settings import MAP_ENDING
 
 MAX_UPLOAD_NAME = 120
 
@@ -42,4 +43,4 @@ def download_name(job: JobRecord) -> str:
 
 def name_map(job: JobRecord) -> str:
     """As the command line would call the map beside it."""
-    return PurePath(download_name(job)).stem + MAP_SUFFIX
+    return name_beside(Path(download_name(job)), MAP_ENDING).name

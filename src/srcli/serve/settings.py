@@ -6,7 +6,7 @@ import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from srcli.errors import InputError
+from srcli.errors import InputError, check_range
 from srcli.settings import DeviceChoice
 
 MIB = 1 << 20
@@ -39,8 +39,7 @@ class ServerSettings:
     limits: ServerLimits = field(default_factory=ServerLimits)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.port <= 65535:
-            raise InputError(f"--port {self.port} is out of range: give a number from 0 to 65535")
+        check_range("--port", self.port, 0, 65535)
         if not all("!" <= c <= "~" and c not in '",;\\\\' for c in self.token):
             raise InputError("--token must be letters, digits and simple signs: it travels in headers")
         if len(self.token) < LEAST_TOKEN:

@@ -14,6 +14,7 @@ from srcli.batch.reading.reader import PictureReader, ReaderPool
 from srcli.batch.settings import InputOptions, SidePictures
 from srcli.compare.run import Comparison, build_comparison
 from srcli.errors import MachineError, SrcliError
+from srcli.files import name_beside
 from srcli.imaging.mask_file import encode_mask, write_mask
 from srcli.imaging.picture import AnyPixels, Picture
 from srcli.sampling.tiling import Tile
@@ -21,7 +22,7 @@ from srcli.serve.jobs import JOB_CANCELLED, JOB_DONE, JOB_FAILED, MASK_FILE, SOU
 from srcli.serve.naming import name_result
 from srcli.serve.preview import GrowingPreview
 from srcli.serve.settings import ServerLimits, ServerSettings
-from srcli.settings import MAP_SUFFIX
+from srcli.settings import MAP_ENDING
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ class JobWorker:
         if result.mask is not None:
             write_mask(target, encode_mask(result.mask, result.provenance), None)
         if result.map is not None:
-            result.save_map(target.with_name(target.stem + MAP_SUFFIX))
+            result.save_map(name_beside(target, MAP_ENDING))
         result.save(target)
         sizes = sizes | {"result": (result.picture.width, result.picture.height)}
         self._store.update(job.id, keep=True, status=JOB_DONE, stage="", progress=1.0, result=name, sizes=sizes)

@@ -26,7 +26,6 @@ def test_the_interval_of_a_bootstrap_is_that_of_the_normal_law_for_many_pictures
     assert found is not None
     assert found.mean == pytest.approx(gaps.mean())
     assert (found.low, found.high) == pytest.approx((gaps.mean() - reach, gaps.mean() + reach), abs=0.01)
-    assert found.is_certain == (abs(gaps.mean()) > reach)
 
 
 def test_the_interval_is_the_same_every_time_and_pairs_count():

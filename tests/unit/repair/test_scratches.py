@@ -14,7 +14,8 @@ from tests.golden.cases import HERE
 
 from srcli.engines.runtime.device import Device
 from srcli.errors import InputError
-from srcli.imaging.mask_file import describe_found, encode_mask, mask_of_result, name_mask, write_mask
+from srcli.files import name_beside
+from srcli.imaging.mask_file import describe_found, encode_mask, mask_of_result, write_mask
 from srcli.imaging.picture import Picture
 from srcli.models.scratch_detector import fold_norms
 from srcli.repair.find_damage import DamageFinder, read_detector, threshold_rows
@@ -82,11 +83,11 @@ def test_options_of_the_search_go_with_it() -> None:
 def test_a_foreign_mask_stays_and_an_own_one_is_replaced(tmp_path: Path) -> None:
     result = tmp_path / "a_restored.png"
     first, second = (encode_mask(np.full((4, 4), level, np.uint8), {"tool": "srcli"}) for level in (0, 255))
-    assert write_mask(result, first, None) == name_mask(result)
-    assert write_mask(result, first, None) == name_mask(result)
+    assert write_mask(result, first, None) == name_beside(result, "_mask")
+    assert write_mask(result, first, None) == name_beside(result, "_mask")
     assert write_mask(result, second, None) == tmp_path / "a_restored_mask-2.png"
     known = mask_of_result({"repaired": {"damage": {"sha256": hashlib.sha256(first).hexdigest()}}})
-    assert write_mask(result, second, known) == name_mask(result)
+    assert write_mask(result, second, known) == name_beside(result, "_mask")
     assert len(list(tmp_path.iterdir())) == 2
     for strange in (None, {}, {"repaired": 3}, {"repaired": {"damage": {"sha256": 4}}}):
         assert mask_of_result(strange) is None

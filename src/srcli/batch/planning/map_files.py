@@ -12,9 +12,9 @@ from srcli.batch.planning.output_names import check_one_input, frame_suffix
 from srcli.batch.planning.plan import BatchPlan, Item
 from srcli.batch.settings import STDIO, BatchSettings
 from srcli.errors import InputError
-from srcli.files import hash_file, is_dir, path_exists, path_or_link_exists, same_file
+from srcli.files import hash_file, is_dir, name_beside, path_exists, path_or_link_exists, same_file
 from srcli.imaging.printable import printable
-from srcli.settings import MAP_SUFFIX
+from srcli.settings import MAP_ENDING
 
 ReadProvenance = Callable[[Path], dict[str, Any] | None]
 
@@ -48,10 +48,11 @@ class MapNamer:
             return self.file.with_name(self.file.stem + frame_suffix(item.found) + self.file.suffix)
         if self.folder is None:
             return None
-        named = Path("stdin") if item.path == Path(STDIO) else item.path
-        stem = named.stem if item.target == Path(STDIO) else item.target.stem
-        inside = Path() if item.path == Path(STDIO) else item.path.parent.relative_to(item.found.root)
-        return self.folder / inside / (stem + MAP_SUFFIX)
+        from_stdin = item.path == Path(STDIO)
+        source = Path("stdin") if from_stdin else item.path
+        inside = Path() if from_stdin else item.path.parent.relative_to(item.found.root)
+        named = source if item.target == Path(STDIO) else item.target
+        return name_beside(self.folder / inside / named.name, MAP_ENDING)
 
     def folders(self, items: Iterable[Item]) -> Iterable[Path]:
         """Those that maps go to."""

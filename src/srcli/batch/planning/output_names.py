@@ -13,7 +13,7 @@ from srcli.errors import InputError, PictureError
 from srcli.files import is_dir, path_exists, same_file
 from srcli.imaging.formats import format_of_name, parse_format, suffix_for
 from srcli.imaging.printable import printable
-from srcli.settings import MAP_SUFFIX
+from srcli.settings import MAP_ENDING
 from srcli.tasks import TASKS, Job
 
 NAME_MAX = 255  # bytes, on every file system in common use
@@ -161,7 +161,7 @@ class OwnOutputs:
         return (has_source or (self._beside and self._has_result_name(path.stem))) and bool(self._provenance(path))
 
     def _has_result_name(self, stem: str) -> bool:
-        stem = stem.removesuffix(MAP_SUFFIX.removesuffix(".png"))
+        stem = stem.removesuffix(MAP_ENDING)
         head, _, number = stem.rpartition("-")
         stem = head if head and number.isdigit() else stem
         _, _, factor = stem.rpartition("_x")
