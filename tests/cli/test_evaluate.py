@@ -55,6 +55,7 @@ def test_all_that_can_be_found_as_json(scene):
     found = json.loads(done.stdout)
     assert done.exit_code == 0
     assert set(METRICS) <= set(found["methods"][0]["pictures"][0])
+    assert found["methods"][0]["mean"]["niqe"] is not None
     assert found["protocol"]["border"] == [4]
     cubic, blocks = found["methods"]
     assert (cubic["method"], blocks["method"]) == ("cubic", "blocks")
@@ -103,7 +104,7 @@ def test_pictures_of_other_sizes_fail(scene):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ((), "nothing to measure against"),
+        (("--metric", "psnr"), "psnr needs the reference: give --reference"),
         (("--json", "--csv", "-r", "hr"), "exclude each other"),
         (("-r", "cubic"), "is its own reference"),
         (("-r", "none"), "does not exist"),

@@ -69,7 +69,7 @@ class Comparison:
     @property
     def metrics(self) -> tuple[Metric, ...]:
         given = frozenset(w for w, place in ((TRUTH, self.reference), (SOURCE, self.inputs)) if place)
-        return choose_metrics((), given)
+        return choose_metrics((), given) if given else ()
 
 
 @dataclass(frozen=True, slots=True)

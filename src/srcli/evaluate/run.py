@@ -94,8 +94,6 @@ def evaluate_methods(request: EvaluationRequest, tell: Tell) -> Evaluation:
     """Measure all methods of a request. What goes wrong with one picture is told, and it is left out."""
     given = frozenset(w for w, place in ((TRUTH, request.reference), (SOURCE, request.inputs)) if place)
     metrics, absent = choose_all_metrics(request.metrics, given)
-    if not metrics:
-        raise InputError("nothing to measure against: give --reference FOLDER, or --input FOLDER")
     places = (request.results, *request.against)
     planned = [pair_by_name(place, request.reference, request.inputs) for place in places]
     methods = []

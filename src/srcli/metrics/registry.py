@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from srcli.errors import InputError
 from srcli.metrics.edges import compute_gmsd, gradient_energy
+from srcli.metrics.niqe import compute_niqe
 from srcli.metrics.sample import Sample
 from srcli.metrics.similarity import compute_psnr, compute_ssim, ms_ssim
 
@@ -94,6 +95,14 @@ _ALL = (
         needs=TRUTH,
         digits=3,
         protocol="mean squared difference of neighbours in full-range luma, as a share of the reference's",
+    ),
+    Metric(
+        name="niqe",
+        title="NIQE",
+        measure=lambda s: compute_niqe(s.result_y),
+        better=LOWER,
+        digits=3,
+        protocol="Y of BT.601 as MATLAB's rgb2ycbcr, rounded; the authors' model, blocks of 96x96, two scales",
     ),
     Metric(
         name="consistency",

@@ -47,6 +47,11 @@ class Sample:
         return matlab_y(result), matlab_y(truth)
 
     @cached_property
+    def result_y(self) -> FloatArray:
+        """MATLAB's luma of the result without the border, whether there is a truth or not."""
+        return matlab_y(crop_border(self.result, self.border))
+
+    @cached_property
     def luma(self) -> tuple[FloatArray, FloatArray]:
         """Full-range luma of result and truth."""
         result, truth = self.aligned

@@ -67,8 +67,8 @@ def test_consistency_sees_the_whole_result_whatever_the_truth_lacks(truth, sourc
 
 
 def test_without_names_all_that_can_be_found_is_chosen():
-    assert {m.needs for m in choose_metrics((), frozenset({TRUTH}))} == {TRUTH}
-    assert {m.needs for m in choose_metrics((), frozenset({TRUTH, SOURCE}))} == {TRUTH, SOURCE}
+    assert {m.needs for m in choose_metrics((), frozenset({TRUTH}))} == {TRUTH, None}
+    assert {m.needs for m in choose_metrics((), frozenset({TRUTH, SOURCE}))} == {TRUTH, SOURCE, None}
     assert [m.name for m in choose_metrics(("ssim", "psnr"), frozenset({TRUTH}))] == ["ssim", "psnr"]
 
 
