@@ -198,7 +198,10 @@ def home(tmp_path, monkeypatch):
 
 def test_metrics_whose_weights_are_not_here_say_how_to_get_them(scene, home):
     done = call("evaluate", scene / "cubic", "-r", scene / "hr", "--json")
-    assert json.loads(done.stdout)["absent"] == ["lpips-vgg, dists: not measured, needs srcli models pull vgg16"]
+    assert json.loads(done.stdout)["absent"] == [
+        "lpips-alex: not measured, needs srcli models pull alexnet",
+        "lpips-vgg, dists: not measured, needs srcli models pull vgg16",
+    ]
     asked = call("evaluate", scene / "cubic", "-r", scene / "hr", "--metric", "dists")
     assert (asked.exit_code, asked.stdout) == (4, "")
     assert asked.stderr == "srcli: dists needs srcli models pull vgg16\n"
@@ -214,11 +217,15 @@ def test_metrics_with_weights_are_measured_where_these_are_here(scene, monkeypat
     torch.manual_seed(0)
     save_file(Vgg16().state_dict(), scene / "model.safetensors")
     here = SimpleNamespace(files={"model.safetensors": scene / "model.safetensors"})
-    store = SimpleNamespace(has=lambda name: name == "vgg16", resolve=lambda name: here)
+    store = SimpleNamespace(
+        has=lambda name: True,
+        opens=lambda name, allow_pickle: name == "vgg16",
+        resolve=lambda name, allow_pickle: here,
+    )
     monkeypatch.setattr(weighted, "Store", lambda offline: store)
     done = call("evaluate", scene / "blocks", "--against", scene / "cubic", "-r", scene / "hr", "--json")
     found = json.loads(done.stdout)
-    assert found["absent"] == []
+    assert found["absent"] == ["lpips-alex: not measured, needs --allow-pickle once: its weights are a pickle"]
     assert all(0 < row[name] < 1 for row in found["methods"][0]["pictures"] for name in ("lpips-vgg", "dists"))
     alone = call("evaluate", scene / "blocks", "-r", scene / "hr", "--json", "--metric", "dists", "--metric", "psnr")
     assert set(json.loads(alone.stdout)["methods"][0]["mean"]) == {"psnr", "dists"}

@@ -29,6 +29,9 @@ def print_evaluation(
     as_csv: Annotated[bool, typer.Option("--csv", help="A line a picture.")] = False,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Markdown tables.")] = False,
     jobs: Annotated[int, typer.Option(help="Pictures measured at a time.")] = 2,
+    allow_pickle: Annotated[
+        bool, typer.Option("--allow-pickle", help="Convert a metric's weights that are a pickle.")
+    ] = False,
 ) -> None:
     """Measure results against references, inputs or another method, by the protocol of published tables."""
     if as_json + as_csv + as_markdown > 1:
@@ -44,6 +47,7 @@ def print_evaluation(
         metrics=tuple(metric or ()),
         border=border,
         jobs=jobs,
+        allow_pickle=allow_pickle,
     )
     found = evaluate_methods(request, print_error)
     if as_json:

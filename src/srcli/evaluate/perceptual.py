@@ -1,6 +1,6 @@
-"""Metrics with weights: LPIPS and DISTS on VGG-16.
+"""Metrics with weights: LPIPS on AlexNet and VGG-16, DISTS on VGG-16.
 
-The backbone is weights.lock's; the few weights that were fitted to people's judgements come with torchmetrics, the
+The backbones are weights.lock's; the few weights that were fitted to people's judgements come with torchmetrics, the
 extra `srcli[metrics]`. Neither is fetched unasked.
 """
 
@@ -20,21 +20,26 @@ from torch import Tensor
 from torch.nn.functional import conv2d
 
 from srcli.errors import WeightsError
-from srcli.evaluate.weighted import BACKBONE
 from srcli.metrics.registry import LOWER, TRUTH, Metric
 from srcli.metrics.sample import Sample
+from srcli.models.alexnet import AlexNet
 from srcli.models.vgg16 import VGG16_STAGES, Vgg16
 
 WIDTHS = [stage[-1] for stage in VGG16_STAGES]
-_HEADS = {"lpips-vgg": "lpips_models/vgg.pth", "dists": "dists_models/weights.pt"}
-Distance = Callable[[Vgg16, dict[str, Tensor], Tensor, Tensor], Tensor]
+_HEADS = {
+    "lpips-alex": "lpips_models/alex.pth",
+    "lpips-vgg": "lpips_models/vgg.pth",
+    "dists": "dists_models/weights.pt",
+}
+_NETWORKS: dict[str, type[AlexNet | Vgg16]] = {"alexnet": AlexNet, "vgg16": Vgg16}
+Distance = Callable[[Any, dict[str, Tensor], Tensor, Tensor], Tensor]
 
 
-def compute_lpips(vgg: Vgg16, heads: dict[str, Tensor], result: Tensor, truth: Tensor) -> Tensor:
+def compute_lpips(network: AlexNet | Vgg16, heads: dict[str, Tensor], result: Tensor, truth: Tensor) -> Tensor:
     """Zhang et al. 2018: weighted squared distances of normalised activations. RGB in 0..1, (1, 3, H, W)."""
     shift = torch.tensor([-0.030, -0.088, -0.188]).view(1, 3, 1, 1)
     scale = torch.tensor([0.458, 0.448, 0.450]).view(1, 3, 1, 1)
-    ours, theirs = (vgg((rgb * 2 - 1 - shift) / scale) for rgb in (result, truth))
+    ours, theirs = (network((rgb * 2 - 1 - shift) / scale) for rgb in (result, truth))
     total = torch.zeros(())
     for stage, (a, b) in enumerate(zip(ours, theirs, strict=True)):
         gap = (_normalized(a) - _normalized(b)) ** 2
@@ -84,7 +89,7 @@ class Perceptual:
     distance: Distance
     protocol: str
 
-    def load(self, backbone: Vgg16) -> Metric:
+    def load(self, backbone: AlexNet | Vgg16) -> Metric:
         measure = partial(_measure, self.distance, backbone, read_heads(self.name))
         return Metric(
             name=self.name, title=self.title, measure=measure, better=LOWER, protocol=self.protocol, needs=TRUTH
@@ -92,15 +97,16 @@ class Perceptual:
 
 
 PERCEPTUAL_METRICS = (
+    Perceptual("lpips-alex", "LPIPS (Alex)", compute_lpips, "version 0.1, AlexNet, RGB at full size, border cropped"),
     Perceptual("lpips-vgg", "LPIPS (VGG)", compute_lpips, "version 0.1, VGG-16, RGB at full size, border cropped"),
     Perceptual("dists", "DISTS", compute_dists, "VGG-16, RGB at full size (not resized to 256), border cropped"),
 )
 
 
-def _measure(distance: Distance, vgg: Vgg16, heads: dict[str, Tensor], sample: Sample) -> float:
+def _measure(distance: Distance, network: AlexNet | Vgg16, heads: dict[str, Tensor], sample: Sample) -> float:
     result, truth = (torch.from_numpy(rgb / 255).float().permute(2, 0, 1)[None] for rgb in sample.rgb)
     with torch.inference_mode():
-        return float(distance(vgg, heads, result, truth))
+        return float(distance(network, heads, result, truth))
 
 
 def read_heads(name: str) -> dict[str, Tensor]:
@@ -115,12 +121,13 @@ def read_heads(name: str) -> dict[str, Tensor]:
     return found
 
 
-def read_backbone(path: Path) -> Vgg16:
-    """VGG-16 from safetensors; a classifier's further layers are not read. Raises WeightsError."""
-    vgg = Vgg16()
+def read_backbone(name: str, path: Path) -> AlexNet | Vgg16:
+    """A network of weights.lock from safetensors; a classifier's further layers are not read. Raises WeightsError."""
+    network = _NETWORKS[name]()
     found: dict[str, Any] = {name: x for name, x in load_file(path).items() if name.startswith("features.")}
     try:
-        vgg.load_state_dict(found)
+        network.load_state_dict(found)
     except RuntimeError as error:
-        raise WeightsError(f"{path.name} is not VGG-16's: run srcli models verify {BACKBONE}") from error
-    return vgg.eval().requires_grad_(False)
+        raise WeightsError(f"{path.name} does not hold {name}: run srcli models verify {name}") from error
+    network.eval().requires_grad_(False)
+    return network

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from srcli.errors import InputError, PictureError, check_range
+from srcli.errors import PictureError, check_range
 from srcli.evaluate.pairs import ResultPair, pair_by_name
 from srcli.evaluate.weighted import choose_all_metrics
 from srcli.imaging.picture import AnyPixels
@@ -39,6 +39,7 @@ class EvaluationRequest:
     border: int | None = None  # None: the scale, where inputs tell it, else 4
     jobs: int = 2
     max_pixels: int = MAX_PIXELS
+    allow_pickle: bool = False  # of weights
 
     def __post_init__(self) -> None:
         if self.border is not None:
@@ -93,7 +94,7 @@ class Evaluation:
 def evaluate_methods(request: EvaluationRequest, tell: Tell) -> Evaluation:
     """Measure all methods of a request. What goes wrong with one picture is told, and it is left out."""
     given = frozenset(w for w, place in ((TRUTH, request.reference), (SOURCE, request.inputs)) if place)
-    metrics, absent = choose_all_metrics(request.metrics, given)
+    metrics, absent = choose_all_metrics(request.metrics, given, request.allow_pickle)
     places = (request.results, *request.against)
     planned = [pair_by_name(place, request.reference, request.inputs) for place in places]
     methods = []

@@ -2,51 +2,73 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.util import find_spec
+from itertools import groupby
+from types import MappingProxyType
 
 from srcli.errors import InputError, WeightsError
 from srcli.metrics.registry import METRICS, TRUTH, Metric, choose_metrics
 from srcli.weights.store import Store
 
-BACKBONE = "vgg16"
-WEIGHTED = ("lpips-vgg", "dists")
+BACKBONES: Mapping[str, str] = MappingProxyType({"lpips-alex": "alexnet", "lpips-vgg": "vgg16", "dists": "vgg16"})
+"""Names of metrics, and the entry of weights.lock that each needs."""
 
 
-def choose_all_metrics(names: tuple[str, ...], given: frozenset[str]) -> tuple[tuple[Metric, ...], tuple[str, ...]]:
+def choose_all_metrics(
+    names: tuple[str, ...], given: frozenset[str], allow_pickle: bool = False
+) -> tuple[tuple[Metric, ...], tuple[str, ...]]:
     """The metrics of these names, or all that can be found from what is given; and a line for each that is absent.
 
     Asked for by name, a metric whose weights are not here is an error. Raises InputError, WeightsError.
     """
-    weighted = tuple(name for name in names if name in WEIGHTED)
+    weighted = tuple(name for name in names if name in BACKBONES)
     if weighted and TRUTH not in given:
         raise InputError(f"{weighted[0]} needs the {TRUTH}: give --{TRUTH} FOLDER")
     if names:
-        plain = tuple(name for name in names if name not in WEIGHTED)
+        plain = tuple(name for name in names if name not in BACKBONES)
         if unknown := [name for name in plain if name not in METRICS]:
-            raise InputError(f"no metric named {unknown[0]!r}: choose of {', '.join((*METRICS, *WEIGHTED))}")
-        return (choose_metrics(plain, given) if plain else ()) + _load(weighted), ()
+            raise InputError(f"no metric named {unknown[0]!r}: choose of {', '.join((*METRICS, *BACKBONES))}")
+        for name in weighted:
+            if missing := what_is_missing(BACKBONES[name], allow_pickle):
+                raise WeightsError(f"{name} needs {missing}")
+        return (choose_metrics(plain, given) if plain else ()) + _load(weighted, allow_pickle), ()
     if TRUTH not in given:
         return choose_metrics((), given), ()
-    missing = what_is_missing()
-    absent = (f"{', '.join(WEIGHTED)}: not measured, needs {missing}",) if missing else ()
-    return choose_metrics((), given) + (() if missing else _load(WEIGHTED)), absent
+    here, absent = _sort_by_presence(allow_pickle)
+    return choose_metrics((), given) + _load(here, allow_pickle), absent
 
 
-def what_is_missing() -> str:
+def _sort_by_presence(allow_pickle: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The metrics with weights that can be measured, and a line for those that cannot."""
+    here: list[str] = []
+    absent = []
+    for backbone, group in groupby(BACKBONES, key=lambda name: BACKBONES[name]):
+        if missing := what_is_missing(backbone, allow_pickle):
+            absent.append(f"{', '.join(group)}: not measured, needs {missing}")
+        else:
+            here += group
+    return tuple(here), tuple(absent)
+
+
+def what_is_missing(backbone: str, allow_pickle: bool = False) -> str:
     """The commands that would bring what is not here; empty if all is."""
+    store = Store(offline=True)
     commands = [] if find_spec("torchmetrics") else ["pip install 'srcli[metrics]'"]
-    if not Store(offline=True).has(BACKBONE):
-        commands.append(f"srcli models pull {BACKBONE}")
+    if not store.has(backbone):
+        commands.append(f"srcli models pull {backbone}")
+    elif not store.opens(backbone, allow_pickle):
+        commands.append("--allow-pickle once: its weights are a pickle")
     return " and ".join(commands)
 
 
-def _load(names: tuple[str, ...]) -> tuple[Metric, ...]:
+def _load(names: tuple[str, ...], allow_pickle: bool) -> tuple[Metric, ...]:
     if not names:
         return ()
-    if missing := what_is_missing():
-        raise WeightsError(f"{names[0]} needs {missing}")
     from srcli.evaluate.perceptual import PERCEPTUAL_METRICS, read_backbone
 
-    (path,) = Store(offline=True).resolve(BACKBONE).files.values()
-    backbone = read_backbone(path)
-    return tuple(kind.load(backbone) for kind in PERCEPTUAL_METRICS if kind.name in names)
+    networks = {}
+    for backbone in {BACKBONES[name] for name in names}:
+        (path,) = Store(offline=True).resolve(backbone, allow_pickle=allow_pickle).files.values()
+        networks[backbone] = read_backbone(backbone, path)
+    return tuple(kind.load(networks[BACKBONES[kind.name]]) for kind in PERCEPTUAL_METRICS if kind.name in names)

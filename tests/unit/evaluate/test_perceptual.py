@@ -1,4 +1,4 @@
-"""LPIPS and DISTS against torchmetrics' own, both on one VGG-16 with random weights."""
+"""LPIPS and DISTS against torchmetrics' own, both on one network with random weights."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from skimage import data
 from srcli.errors import WeightsError
 from srcli.evaluate.perceptual import PERCEPTUAL_METRICS, read_backbone, read_heads
 from srcli.metrics.sample import Sample
+from srcli.models.alexnet import AlexNet
 from srcli.models.vgg16 import Vgg16
 
 
@@ -31,19 +32,27 @@ def tensors(pair):
     return [torch.from_numpy(picture / 255).float().permute(2, 0, 1)[None] for picture in pair]
 
 
-def measured(name, vgg, pair):
+@pytest.fixture(scope="module")
+def alexnet():
+    torch.manual_seed(0)
+    return AlexNet().eval()
+
+
+def measured(name, network, pair):
     (kind,) = (each for each in PERCEPTUAL_METRICS if each.name == name)
-    return kind.load(vgg).measure(Sample(*pair))
+    return kind.load(network).measure(Sample(*pair))
 
 
-def test_lpips_is_that_of_torchmetrics(vgg, pair, monkeypatch):
+@pytest.mark.parametrize(("net", "network"), [("vgg", "vgg"), ("alex", "alexnet")])
+def test_lpips_is_that_of_torchmetrics(net, network, request, pair, monkeypatch):
     from torchmetrics.functional.image import lpips as theirs
 
-    monkeypatch.setattr(theirs, "_get_tv_model_features", lambda net, pretrained: vgg.features)
+    network = request.getfixturevalue(network)
+    monkeypatch.setattr(theirs, "_get_tv_model_features", lambda net, pretrained: network.features)
     with torch.inference_mode():
-        want = theirs._LPIPS(net="vgg")(*tensors(pair), normalize=True).item()
+        want = theirs._LPIPS(net=net)(*tensors(pair), normalize=True).item()
     assert want > 0
-    assert measured("lpips-vgg", vgg, pair) == pytest.approx(want, abs=1e-4 * want)
+    assert measured(f"lpips-{net}", network, pair) == pytest.approx(want, abs=1e-4 * want)
 
 
 def test_dists_is_that_of_torchmetrics(vgg, pair, monkeypatch):
@@ -58,17 +67,18 @@ def test_dists_is_that_of_torchmetrics(vgg, pair, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", PERCEPTUAL_METRICS, ids=lambda kind: kind.name)
-def test_equal_pictures_have_no_distance(kind, vgg, pair):
-    assert measured(kind.name, vgg, (pair[1], pair[1])) == pytest.approx(0, abs=1e-6)
+def test_equal_pictures_have_no_distance(kind, vgg, alexnet, pair):
+    network = alexnet if kind.name == "lpips-alex" else vgg
+    assert measured(kind.name, network, (pair[1], pair[1])) == pytest.approx(0, abs=1e-6)
 
 
 def test_a_backbone_is_read_from_a_classifiers_file(vgg, tmp_path):
     save_file({**vgg.state_dict(), "head.fc.weight": torch.zeros(2, 2)}, tmp_path / "vgg.safetensors")
-    read = read_backbone(tmp_path / "vgg.safetensors")
+    read = read_backbone("vgg16", tmp_path / "vgg.safetensors")
     assert torch.equal(read.features[28].weight, vgg.features[28].weight)
     save_file({"features.0.weight": torch.zeros(2, 2)}, tmp_path / "other.safetensors")
-    with pytest.raises(WeightsError, match="other.safetensors is not VGG-16's"):
-        read_backbone(tmp_path / "other.safetensors")
+    with pytest.raises(WeightsError, match="other.safetensors does not hold alexnet: run srcli models verify alexnet"):
+        read_backbone("alexnet", tmp_path / "other.safetensors")
 
 
 def test_the_extra_is_asked_for_by_name(monkeypatch):
