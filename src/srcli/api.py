@@ -47,7 +47,7 @@ from srcli.settings import (
     size_in_bytes,
 )
 from srcli.tasks import COLORIZE, RESTORE, STYLIZE, UPSCALE, Job, Task
-from srcli.uncertainty.map import map_uncertainty, write_map
+from srcli.uncertainty.map import map_uncertainty, tell_versions, write_map
 
 if TYPE_CHECKING:
     from srcli.pipeline import EnginePipeline
@@ -248,6 +248,7 @@ class Pipeline:
         pipeline = self._load(job)
         picture = pipeline.repair(picture, job)
         follow = on_progress or (lambda stage, done, total: None)
+        tell_versions(pipeline, job, follow)
         made = pipeline.run(picture, job, follow, on_block=self.on_block)
         if not job.mapped:
             return Result(made, pipeline.provenance(job, picture))

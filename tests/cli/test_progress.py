@@ -49,6 +49,19 @@ def test_a_second_pass_is_most_of_the_work() -> None:
     assert max(first) < 1 / 17 <= second[-1] / 2
 
 
+def test_all_versions_of_a_map_move_it() -> None:
+    picture, ends, found = PictureProgress("a.png"), [], []
+    for version in range(3):
+        picture.move("version", version, 3)
+        for event in told(passes=2, blocks=2, steps=3, tiles=4):
+            picture.move(*event)
+            found.append(picture.share)
+        ends.append(picture.share)
+    assert found == sorted(found)
+    assert ends == pytest.approx([1 / 3, 2 / 3, 1], abs=0.05)
+    assert picture.describe() == "a.png mapping version 2/2 1/2"
+
+
 def test_tiles_move_a_step() -> None:
     found = shares(passes=1, blocks=1, steps=2, tiles=5)
     assert len(set(found[1:-1])) == len(found) - 2  # the first and the last step begin and end with the stage

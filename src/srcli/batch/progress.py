@@ -10,7 +10,8 @@ from srcli.batch.workers.base import LOADING
 from srcli.engines.base import PixelSize
 from srcli.imaging.printable import printable
 
-PREPARING, SAMPLING, TILES, PASS = "preparing", "sampling", "tiles", "pass"
+PREPARING, SAMPLING, TILES, PASS, VERSION = "preparing", "sampling", "tiles", "pass", "version"
+MAPPING = "mapping"  # the stage that is shown while other versions than the result are made
 PREPARED, SAMPLED = 0.1, 0.85  # shares of a block's work done after these stages
 LEAST_SECONDS, LEAST_SHARE = 3.0, 0.04  # seconds and share of the work that an estimate of the time left needs
 NAME_WIDTH = 24
@@ -32,6 +33,7 @@ class PictureProgress:
     _blocks: int = 1
     _before: float = 0.0  # share of the passes that are over
     _within: float = 1.0  # share of the pass in work
+    _version: tuple[int, int] = (0, 1)  # which run of how many: a map needs several
     _step: tuple[int, int] = (0, 1)
     _sampled: bool = False  # whether the previous stage was sampling
 
@@ -40,20 +42,29 @@ class PictureProgress:
         if stage == LOADING:
             self.began = time.monotonic()
             return done == 0
+        if stage == VERSION:
+            self._version = (done, total)
+            self._begin_pass(0, 1)
+            return False
         if stage == PASS:
             self._begin_pass(done, total)
             return False
         if stage == TILES:
-            self.detail = f"step {self._step[0] + 1}/{self._step[1]}, tile {done}/{total}"
+            self.detail = self._describe_version() + f"step {self._step[0] + 1}/{self._step[1]}, tile {done}/{total}"
             self._grow(SAMPLING, self._step[0] + done / total, self._step[1])
             return False
-        changed, self.stage = stage != self.stage, stage
-        self.detail = f"{done}/{total}" if total > 1 else ""
+        shown = MAPPING if self._version[0] else stage
+        changed, self.stage = shown != self.stage, shown
+        self.detail = self._describe_version() + (f"{done}/{total}" if total > 1 else "")
         if stage == PREPARING:
             self._blocks = total
         self._step = (done, total)
         self._grow(stage, done, total)
         return changed
+
+    def _describe_version(self) -> str:
+        index, count = self._version
+        return f"version {index}/{count - 1} " if index else ""
 
     def _grow(self, stage: str, done: float, total: int) -> None:
         whole, within = divmod(done / total * self._blocks, 1)
@@ -67,9 +78,11 @@ class PictureProgress:
         self._sampled = stage == SAMPLING
 
     def _begin_pass(self, index: int, count: int) -> None:
-        """Each pass has the result of the one before for its input, and takes as many times longer."""
+        """Each pass has the result of the one before for its input and takes longer accordingly; versions are alike."""
         works = [PASS_GROWTH**number for number in range(count)]
-        self._before, self._within = sum(works[:index]) / sum(works), works[index] / sum(works)
+        version, versions = self._version
+        self._before = (version + sum(works[:index]) / sum(works)) / versions
+        self._within = works[index] / sum(works) / versions
         self._blocks, self._sampled = 1, False
 
     def left(self) -> float | None:

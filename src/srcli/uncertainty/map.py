@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from srcli.pipeline import EnginePipeline
 
 MAP_FACTS = ("tool", "task", "engine", "models", "seed", "scale", "map", "input_sha256")
-MAPPING = "mapping"  # the stage of progress
+VERSION_STAGE = "version"  # told before each run: which, of how many
 ERROR_WINDOW = 5  # pixels a side over which an error is a mean
 SPREAD_WINDOW = 11  # pixels a side over which versions are compared
 Levels = NDArray[Any]
@@ -45,6 +45,12 @@ def write_map(levels: NDArray[np.uint8], provenance: Mapping[str, object], path:
     pixels = np.broadcast_to(levels[:, :, None], (*levels.shape, 3))  # takes no memory for three channels
     how = {name: value for name, value in provenance.items() if name in MAP_FACTS} | {"is_map": True}
     write_picture(Picture(pixels=pixels, grey=True), path, made=how)
+
+
+def tell_versions(pipeline: EnginePipeline, job: Job, on_progress: OnProgress) -> None:
+    """Say, before a result is made, how many runs it and its map take."""
+    if job.mapped:
+        on_progress(VERSION_STAGE, 0, len(pipeline.other_versions(job).jobs) + 1)
 
 
 def map_uncertainty(
@@ -93,14 +99,9 @@ def measure_spread(
     squares[:] = 0
     for index, other in enumerate(versions.jobs):
         kept.append(pipeline.resume_state(picture, other))
-        follow = _follow(on_progress, index, len(versions.jobs))
-        _add_squares(squares, result.pixels, pipeline.run(picture, other, follow, kept[-1]).pixels)
+        on_progress(VERSION_STAGE, index + 1, len(versions.jobs) + 1)
+        _add_squares(squares, result.pixels, pipeline.run(picture, other, on_progress, kept[-1]).pixels)
     return Spread(versions, squares, tuple(kept))
-
-
-def _follow(on_progress: OnProgress, index: int, count: int) -> OnProgress:
-    """Progress of one version; what is called may raise to end it."""
-    return lambda stage, done, total: on_progress(MAPPING, index, count)
 
 
 def describe_map(versions: OtherVersions) -> dict[str, object]:

@@ -78,8 +78,7 @@ def compute_picture(pipeline: EnginePipeline, picture: Picture, job: Job, on_ste
     try:
         picture = pipeline.repair(picture, job)
         kept = pipeline.resume_state(picture, job)
-        result = pipeline.run(picture, job, on_step, kept)
-        found = _find_map(pipeline, picture, job, result, on_step)
+        result, found = _run_with_map(pipeline, picture, job, on_step, kept)
         how = pipeline.provenance(job, picture) | ({"map": found.facts} if found else {})
         states = (kept, *(found.kept if found else ()))
         found = found and replace(found, kept=())
@@ -90,14 +89,17 @@ def compute_picture(pipeline: EnginePipeline, picture: Picture, job: Job, on_ste
         raise RunFailed from error
 
 
-def _find_map(
-    pipeline: EnginePipeline, picture: Picture, job: Job, result: Picture, on_step: OnPictureStep
-) -> UncertaintyMap | None:
+def _run_with_map(
+    pipeline: EnginePipeline, picture: Picture, job: Job, on_step: OnPictureStep, kept: ResumeState
+) -> tuple[Picture, UncertaintyMap | None]:
+    """The result, and the map where one is wanted."""
     if not job.mapped:
-        return None
-    from srcli.uncertainty.map import map_uncertainty
+        return pipeline.run(picture, job, on_step, kept), None
+    from srcli.uncertainty.map import map_uncertainty, tell_versions
 
-    return map_uncertainty(pipeline, picture, job, result, on_step)
+    tell_versions(pipeline, job, on_step)
+    result = pipeline.run(picture, job, on_step, kept)
+    return result, map_uncertainty(pipeline, picture, job, result, on_step)
 
 
 def timed_out(seconds: float | None, name: str = "") -> PictureError:
