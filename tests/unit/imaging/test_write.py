@@ -245,16 +245,17 @@ def test_pictures_larger_than_a_band(suffix, tmp_path, monkeypatch):
 
 
 MEMORY = """
-import resource, sys
+import sys
 import numpy as np
+from benchmarks.tables import peak
 from srcli.imaging.picture import Picture
 from srcli.imaging.write import write_picture
 from pathlib import Path
 pixels = np.zeros((3000, 8000, 3), np.uint8)
 pixels[::2] = 200
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
 write_picture(Picture(pixels=pixels), Path(sys.argv[1]))
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / pixels.size)
+print((peak() - before) / pixels.size)
 """
 
 

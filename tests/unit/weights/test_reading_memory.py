@@ -14,11 +14,10 @@ from srcli.weights.open import load_state
 
 MIB = 1 << 20
 PROGRAM = """
-import re, sys, torch
+import sys, torch
 from pathlib import Path
+from benchmarks.tables import peak
 from srcli.weights.open import load_state
-def peak():
-    return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) << 10
 load_state(Path(sys.argv[1]), names=["0"], dtype=torch.bfloat16)
 before = peak()
 state = load_state(Path(sys.argv[1]), dtype=getattr(torch, sys.argv[2]))
