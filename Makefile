@@ -21,8 +21,10 @@ demo: $(BIN)/srcli
 	mkdir -p out
 	@$(BIN)/python scripts/demo.py
 
+# A file's tests stay in one process, and files keep their order: long ones do not come last, when others are idle.
+# Containers often forbid Python to keep compiled modules; every process that a test starts would compile srcli anew.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # The commands on the lowest versions that pyproject.toml allows, in an environment of their own. PyTorch is the same
 # as everywhere: builds of its lowest version for the CPU are not on PyPI. Old libraries warn of what is new.

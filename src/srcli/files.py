@@ -15,8 +15,6 @@ from operator import or_
 from pathlib import Path
 from typing import IO
 
-from filelock import lock_descriptor
-
 from srcli.errors import MachineError
 
 UNFINISHED_PREFIX = ".srcli-"  # prefix of a file that is still being written
@@ -137,12 +135,16 @@ def _is_own(status: os.stat_result) -> bool:
 
 def wait_for_lock(file: int) -> None:
     """Lock an open file until it is closed, once nobody else has. Where there are no locks, all have it."""
+    from filelock import lock_descriptor  # imports asyncio, which every start of srcli would wait for
+
     with suppress(OSError):
         lock_descriptor(file)
 
 
 def try_lock(file: int) -> bool:
     """Lock an open file until it is closed; False if another process holds it. Without lock support, always True."""
+    from filelock import lock_descriptor
+
     try:
         return lock_descriptor(file, blocking=False)
     except OSError:
