@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmarks.tables import peak
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import PngImagePlugin
 
-from benchmarks.tables import peak
 from srcli.batch.journal.file import JournalFile, read_records
 from srcli.batch.planning import preflight
 from srcli.batch.planning.inputs import FoundFile, InputFinder, input_names

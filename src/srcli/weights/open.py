@@ -19,6 +19,7 @@ from srcli.weights.parts import variant_of, weight_files
 Module = TypeVar("Module", bound=nn.Module)
 NAMES_SHOWN = 3
 LARGEST_CONFIG = 4 << 20
+PAGES = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def load_state(
 
     Nothing else of the file is read. A name in `names` that the file lacks is an error. Without a `dtype` the tensors
     are a mapping of the file, which stays in memory until the last of them goes. With one, each is a copy of its own
-    in it (integers as they are), and no more than one tensor of the file is in memory besides.
+    in it (integers as they are), and no more than PAGES bytes of the file, or one tensor, are in memory besides.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -58,18 +59,24 @@ def load_state(
             wanted = keys if names is None else _chosen(path, keys, prefix, names)
             if dtype is None:
                 return {key.removeprefix(prefix): file.get_tensor(key) for key in wanted}
-        return {key.removeprefix(prefix): _copied(path, key, dtype) for key in wanted}
+        return {key.removeprefix(prefix): tensor for key, tensor in _read_copies(path, wanted, dtype)}
     except (SafetensorError, OSError, UnicodeDecodeError, ValueError) as error:
         raise unreadable_weights(path, error) from error
 
 
-def _copied(path: Path, key: str, dtype: torch.dtype) -> Tensor:
-    """One tensor, cast. Opening the file for each lets go of its pages, which one mapping would keep."""
+def _read_copies(path: Path, keys: Iterable[str], dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
+    """Tensors, cast. Opening the file again now and then lets go of its pages, which one mapping would keep."""
     from safetensors import safe_open
 
-    with safe_open(str(path), framework="pt") as file:
-        tensor: Tensor = file.get_tensor(key)
-    return tensor.to(dtype if tensor.is_floating_point() else tensor.dtype, copy=True)
+    left = list(keys)[::-1]
+    while left:
+        with safe_open(str(path), framework="pt") as file:
+            held = 0
+            while left and held < PAGES:
+                tensor: Tensor = file.get_tensor(left[-1])
+                held += tensor.nbytes
+                yield left.pop(), tensor.to(dtype if tensor.is_floating_point() else tensor.dtype, copy=True)
+        del tensor
 
 
 def _chosen(path: Path, keys: Collection[str], prefix: str, names: Collection[str]) -> list[str]:

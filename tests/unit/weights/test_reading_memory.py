@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import safetensors
 import torch
 from safetensors.torch import save_file
 
@@ -36,6 +37,16 @@ def test_the_peak_is_that_of_the_result_and_one_tensor(dtype: str, most: int, tm
         check=True,
     )
     assert int(done.stdout) < most * MIB
+
+
+def test_small_tensors_share_an_opening(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each opening reads the whole header: one for each of a thousand tensors would take seconds."""
+    save_file({str(number): torch.full((2,), float(number)) for number in range(100)}, tmp_path / "x.safetensors")
+    real, opened = safetensors.safe_open, list[str]()
+    monkeypatch.setattr(safetensors, "safe_open", lambda path, **more: opened.append(path) or real(path, **more))
+    state = load_state(tmp_path / "x.safetensors", dtype=torch.bfloat16)
+    assert {name: float(tensor[0]) for name, tensor in state.items()} == {str(n): float(n) for n in range(100)}
+    assert len(opened) == 2
 
 
 def test_floats_are_cast_integers_stay_and_each_tensor_is_its_own(tmp_path: Path) -> None:
