@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from srcli.engines.registry import find_engine
-from srcli.errors import WeightsError
 from srcli.files import expand_user, is_dir, path_exists
 from srcli.settings import ModelChoice
-from srcli.weights.families import detect_family
+from srcli.weights.families import detect_family, wrong_weights
 from srcli.weights.local import list_model_files, no_weights_in
 from srcli.weights.lock import HUB_NAME, PICKLES, Entry
 from srcli.weights.store import Store
@@ -35,7 +34,7 @@ def check_local_files(choice: ModelChoice, store: Store) -> None:
             if not list_model_files(path):
                 raise no_weights_in(path)
         elif (found := detect_family(path)).kind != kind:
-            raise WeightsError(f"{path}: this is {found}, and a {kind} is needed: choose another file")
+            raise wrong_weights(path, found, f"a {kind}")
 
 
 def _list_needed(choice: ModelChoice, store: Store, more: Sequence[str]) -> Iterator[tuple[Entry, Parts]]:

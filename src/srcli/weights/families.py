@@ -57,7 +57,11 @@ def require_family(found: FoundFamily, path: Path, *, kind: str, family: str, ch
     """Refuse a file of another kind, family or input before anything is loaded."""
     fits = found.family in (family, "any") and found.channels == channels
     if found.kind != kind or not fits:
-        raise WeightsError(f"{path}: this is {found}, and {family} {kind} is needed: choose another file")
+        raise wrong_weights(path, found, f"{family} {kind}")
+
+
+def wrong_weights(path: Path, found: FoundFamily, needed: str) -> WeightsError:
+    return WeightsError(f"{path}: this is {found}, and {needed} is needed: choose another file")
 
 
 def _kind(header: Header) -> tuple[str, str]:
