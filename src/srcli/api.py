@@ -1,8 +1,7 @@
-"""srcli as a library: load a pipeline, give it pictures. docs/api.md shows it at work.
+"""srcli as a library: load a pipeline and process pictures with it. See docs/api.md for examples.
 
-Nothing here changes what holds for the whole process: no allocator, no number of threads, no precision flags, no
-standard streams. Messages go to the logger `srcli`, and errors, which are `srcli.errors.SrcliError`, name parameters
-in backticks.
+Nothing here changes settings of the whole process: allocator, number of threads, precision flags, standard streams.
+Messages go to the logger `srcli`. Errors are `srcli.errors.SrcliError`, whose texts name parameters in backticks.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ from srcli.settings import (
     size_in_bytes,
 )
 from srcli.tasks import COLORIZE, RESTORE, STYLIZE, UPSCALE, Job, Task
-from srcli.uncertainty.map import map_uncertainty, tell_versions, write_map
+from srcli.uncertainty.map import map_uncertainty, report_versions, write_map
 
 if TYPE_CHECKING:
     from srcli.pipeline import EnginePipeline
@@ -61,7 +60,7 @@ log = logging.getLogger(__name__)
 
 
 class PictureOptions(TypedDict, total=False):
-    """What can be said of one picture. What is left out is the task's or the engine's default."""
+    """Options for one picture. Those left out have the defaults of the task or the engine."""
 
     scale: float
     width: int
@@ -103,11 +102,11 @@ class PictureOptions(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Result:
-    """A finished picture, and how it was made."""
+    """A result, and how it was made."""
 
     picture: Picture
     provenance: Mapping[str, object]
-    map: NDArray[np.uint8] | None = None  # (height, width): 255 where the result is most surely a guess
+    map: NDArray[np.uint8] | None = None  # (height, width); 255: the result is certainly a guess there
 
     @property
     def pixels(self) -> NDArray[np.uint8] | NDArray[np.uint16]:
@@ -116,12 +115,12 @@ class Result:
 
     @property
     def mask(self) -> Marks | None:
-        """(height, width) of the source: 255 where scratches were found."""
+        """(height, width) of the source; 255 where scratches were found."""
         return self.picture.damage
 
     @property
     def image(self) -> Image.Image:
-        """In 8 bits, with transparency where the source had some."""
+        """The result in 8 bits, with the source's transparency."""
         alpha = self.picture.alpha
         levels: NDArray[Any] = self.pixels if alpha is None else np.dstack([self.pixels, alpha])
         return Image.fromarray(np.round(levels / 257).astype(np.uint8) if levels.dtype == np.uint16 else levels)
@@ -135,8 +134,8 @@ class Result:
         strip: bool = False,
         strip_gps: bool = False,
     ) -> None:
-        """Write a file, whole or not at all, in the format of its suffix. The source's metadata and colour profile are
-        kept, and how the picture was made is added; `strip` leaves the source's metadata out, `strip_gps` its place."""
+        """Write a file atomically, in the format of its suffix, with the source's metadata and colour profile and with
+        the provenance of the result. `strip` leaves out the source's metadata, `strip_gps` its location."""
         saving = SaveOptions(quality=quality, strip=strip, strip_gps=strip_gps)
         for note in write_picture(self.picture, Path(path), format=format, saving=saving, made=self.provenance):
             log.info(f"{path}: {note}")
@@ -149,13 +148,13 @@ class Result:
 
 
 class Pipeline:
-    """Loaded models, used for any number of pictures, one at a time. Another task, or a quality that needs other
-    weights, replaces what is loaded."""
+    """Loaded models, for any number of pictures, one at a time. A task or quality that needs other weights replaces
+    the loaded ones."""
 
     def __init__(self, models: ModelChoice, device: DeviceChoice) -> None:
         self._models, self._device = models, device
         self._loaded: EnginePipeline | None = None
-        self.on_block: OnBlock | None = None  # hears of each block of a result that is finished
+        self.on_block: OnBlock | None = None  # called with each finished block of a result
         self._choices: dict[tuple[object, ...], ModelChoice] = {}
 
     @classmethod
@@ -174,8 +173,8 @@ class Pipeline:
         allow_pickle: bool = False,
         offline: bool = False,
     ) -> Pipeline:
-        """Load the models for a task. `engine` and the rest mean what the command line's options of these names mean;
-        weights that are missing are pulled if they are named, unless `offline`."""
+        """Load the models for a task. The parameters mean the same as the command line's options of these names.
+        Missing weights are pulled if they are named, unless `offline`."""
         models = ModelChoice(
             engine=engine,
             variant=variant,
@@ -192,19 +191,19 @@ class Pipeline:
 
     @property
     def engine(self) -> str:
-        """The name of the engine that is loaded."""
+        """The name of the loaded engine."""
         return self._loaded.choice.engine if self._loaded else self._models.engine
 
     def upscale(
         self, image: PictureSource, *, on_progress: ProgressCallback | None = None, **options: Unpack[PictureOptions]
     ) -> Result:
-        """Enlarge a picture, 4 times unless told otherwise, and clean it on the way."""
+        """Enlarge a picture, 4 times by default, and remove noise and artefacts."""
         return self._run(UPSCALE, read_source(image), on_progress, options)
 
     def stylize(
         self, image: PictureSource, *, on_progress: ProgressCallback | None = None, **options: Unpack[PictureOptions]
     ) -> Result:
-        """Redraw a picture in the manner of the base model that was loaded."""
+        """Redraw a picture in the style of the loaded base model."""
         return self._run(STYLIZE, read_source(image), on_progress, options)
 
     def restore(
@@ -215,7 +214,7 @@ class Pipeline:
         on_progress: ProgressCallback | None = None,
         **options: Unpack[PictureOptions],
     ) -> Result:
-        """Mend an old photograph. `mask` shows its damage, white on black; with `find_scratches` it is looked for."""
+        """Restore an old photograph. `mask` marks its damage, white on black; `find_scratches` finds it instead."""
         picture = read_source(image)
         if mask is not None:
             picture = mark_damage(picture, read_source(mask))
@@ -230,8 +229,8 @@ class Pipeline:
         on_progress: ProgressCallback | None = None,
         **options: Unpack[PictureOptions],
     ) -> Result:
-        """Give a black and white photograph colour; its luminance stays as it is. `hint` is a copy with coloured
-        strokes, or strokes on transparency; `reference` is a picture whose colours it shall have."""
+        """Colorize a black and white photograph; its luminance is unchanged. `hint` is a copy with coloured strokes, or
+        strokes on transparency; `reference` is a picture whose colours to use."""
         picture = read_source(image)
         if hint is not None:
             picture = add_strokes(picture, read_source(hint))
@@ -248,18 +247,17 @@ class Pipeline:
         pipeline = self._load(job)
         picture = pipeline.repair(picture, job)
         follow = on_progress or (lambda stage, done, total: None)
-        tell_versions(pipeline, job, follow)
-        made = pipeline.run(picture, job, follow, on_block=self.on_block)
+        report_versions(pipeline, job, follow)
+        result = pipeline.run(picture, job, follow, on_block=self.on_block)
         if not job.mapped:
-            return Result(made, pipeline.provenance(job, picture))
-        found = map_uncertainty(pipeline, picture, job, made, follow)
-        for state in found.kept:
-            if state is not None:
-                state.drop()
-        return Result(made, pipeline.provenance(job, picture) | {"map": found.facts}, map=found.levels)
+            return Result(result, pipeline.provenance(job, picture))
+        found = map_uncertainty(pipeline, picture, job, result, follow)
+        for state in found.resume_states:
+            state.drop()
+        return Result(result, pipeline.provenance(job, picture) | {"map": found.facts}, map=found.levels)
 
     def _load(self, job: Job) -> EnginePipeline:
-        """What is loaded, if it is what this job needs; else what it needs, in its place."""
+        """The pipeline for this job; it replaces the loaded one if that has other weights."""
         from srcli.pipeline import EnginePipeline
 
         key = job.task.name, job.sampling, job.prompt, job.guided, job.mapped, job.map_seeds
@@ -287,7 +285,7 @@ def check_option_names(options: Mapping[str, Any]) -> None:
 
 
 def make_job(task: Task, options: Mapping[str, Any]) -> Job:
-    """A job from the options of one picture."""
+    """The job for a task and the options of one picture."""
     check_option_names(options)
 
     def pick(settings: type) -> dict[str, Any]:
@@ -305,15 +303,15 @@ def make_job(task: Task, options: Mapping[str, Any]) -> Job:
 
 
 def read_source(image: PictureSource) -> Picture:
-    """The picture in a file, in the bytes of one, in a Pillow image, or in an array of levels."""
+    """The picture in a file, in a file's bytes, in a Pillow image, or in an array of levels."""
     if isinstance(image, Picture):
         picture = image
     elif isinstance(image, bytes):
         picture = read_picture(image, name="the picture")
     elif isinstance(image, Image.Image):
-        picture = read_picture(_encoded(image), name="the picture")
+        picture = read_picture(_encode_lossless(image), name="the picture")
     elif isinstance(image, np.ndarray):
-        picture = _picture_of(image)
+        picture = _picture_from_array(image)
     else:
         picture = read_picture(Path(image))
     for note in picture.notes:
@@ -321,8 +319,8 @@ def read_source(image: PictureSource) -> Picture:
     return picture
 
 
-def _encoded(image: Image.Image) -> bytes:
-    """As a file without loss, so that it is read as any other: profile, transparency, depth and metadata."""
+def _encode_lossless(image: Image.Image) -> bytes:
+    """Encode the image as a file, so that profile, transparency, depth and metadata are read as from any file."""
     buffer, extra = io.BytesIO(), {"icc_profile": image.info.get("icc_profile"), "exif": image.getexif()}
     try:
         image.save(buffer, "TIFF" if image.mode in ("CMYK", "LAB") else "PNG", **extra)
@@ -331,14 +329,16 @@ def _encoded(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _picture_of(levels: NDArray[Any]) -> Picture:
-    """(H, W), (H, W, 3) or (H, W, 4) of 8 or 16 bits, in sRGB."""
+def _picture_from_array(levels: NDArray[Any]) -> Picture:
+    """The picture of an array: (H, W), (H, W, 3) or (H, W, 4), 8 or 16 bits, sRGB."""
     shape = levels.shape
     if levels.dtype not in (np.uint8, np.uint16) or len(shape) not in (2, 3) or 0 in shape:
-        raise InputError(f"an array of {levels.dtype} and shape {shape} is no picture: give uint8 or uint16, (H, W, 3)")
+        raise InputError(
+            f"an array of {levels.dtype} and shape {shape} is not a picture: give uint8 or uint16, (H, W, 3)"
+        )
     if len(shape) == 2:
         return Picture(pixels=np.repeat(levels[:, :, None], 3, axis=2), grey=True, lossless=True)
     if shape[2] not in (3, 4):
-        raise InputError(f"an array with {shape[2]} channels is no picture: give 3 (RGB) or 4 (RGBA)")
+        raise InputError(f"an array with {shape[2]} channels is not a picture: give 3 (RGB) or 4 (RGBA)")
     alpha = np.ascontiguousarray(levels[:, :, 3]) if shape[2] == 4 else None
     return Picture(pixels=np.ascontiguousarray(levels[:, :, :3]), alpha=alpha, lossless=True)

@@ -49,5 +49,10 @@ class MachineError(SrcliError):
     exit_code = 5
 
 
+def unwritable_file(what: object, error: OSError, remedy: str) -> MachineError:
+    """The error for a file that cannot be written."""
+    return MachineError(f"{what} cannot be written ({error.strerror or error}): {remedy}")
+
+
 class TooLarge(MachineError):
     """One picture does not fit into memory; a smaller one may."""

@@ -1,4 +1,4 @@
-"""Process memory: recognize that it ran out, and give it back."""
+"""Process memory: recognize that it ran out, and return it to the system."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MMAP_THRESHOLD = -3  # glibc's number for it
 LARGE_BLOCK = 4 << 20
 GIB = 1 << 30
 
-OUT_OF_MEMORY_WORDS = (  # of errors that have no class of their own
+OUT_OF_MEMORY_WORDS = (  # in messages of errors that have no class of their own
     "out of memory",
     "alloc_failed",
     "bad_alloc",
@@ -24,7 +24,7 @@ OUT_OF_MEMORY_WORDS = (  # of errors that have no class of their own
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Libraries say it in many ways; accelerate's list of them misses some."""
+    """Whether an error means that memory ran out. Libraries report it in many ways; accelerate's list misses some."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     text = str(error).lower()
@@ -32,26 +32,26 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def measure_memory() -> int | None:
-    """Bytes of memory in this machine; None where the system does not say."""
+    """Bytes of memory in this machine; None if the system does not tell."""
     if "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", {}):
         return None
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def tune_allocator() -> None:
-    """Have every large piece of memory come from the system, in large pages, and go back when it is free.
+    """Allocate large blocks directly from the system, in large pages, so that freeing a block returns its memory.
 
-    Left to itself the C library keeps pieces of up to 32 MiB for later ones, of other sizes, that do not fit.
+    By default the C library keeps freed blocks of up to 32 MiB, into which later blocks of other sizes do not fit.
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # both are read by torch when it first allocates
     if sys.platform == "linux" and "PYTORCH_CUDA_ALLOC_CONF" not in os.environ:  # its older name
-        os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")  # tiles of other sizes fit again
-    with suppress(OSError, TypeError, AttributeError):  # no C library by this name, or one that cannot
+        os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")  # so that tiles of other sizes fit
+    with suppress(OSError, TypeError, AttributeError):  # no C library by this name, or one without mallopt
         ctypes.CDLL(None).mallopt(MMAP_THRESHOLD, LARGE_BLOCK)
 
 
 def release_memory() -> None:
-    """Give back what nobody holds any more."""
+    """Free unreachable objects, and the memory that torch keeps for later tensors."""
     gc.collect()
     torch = sys.modules.get("torch")
     if torch is None:

@@ -1,4 +1,4 @@
-"""Messages for the user: the package speaks through `logging`, and whoever runs it decides where that is heard."""
+"""Messages for the user go through `logging`; the application decides where they appear."""
 
 from __future__ import annotations
 
@@ -18,24 +18,23 @@ ROOT = logging.getLogger("srcli")
 class _Forward(logging.Handler):
     """Hands the text of each message to a function."""
 
-    def __init__(self, hear: Callable[[str], None]) -> None:
+    def __init__(self, receive: Callable[[str], None]) -> None:
         super().__init__()
-        self._hear = hear
+        self._receive = receive
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._hear(record.getMessage())
+        self._receive(record.getMessage())
 
 
-def forward_messages(hear: Callable[[str], None] | None) -> None:
-    """Send all messages of this process to `hear`, and to no earlier one. None: to nobody but the application's own
-    handlers, as at the start."""
+def forward_messages(receive: Callable[[str], None] | None) -> None:
+    """Send all messages of this process to `receive`, in place of an earlier function; None stops forwarding."""
     for handler in [handler for handler in ROOT.handlers if isinstance(handler, _Forward)]:
         ROOT.removeHandler(handler)
-    if hear is not None:
-        ROOT.addHandler(_Forward(hear))
+    if receive is not None:
+        ROOT.addHandler(_Forward(receive))
         ROOT.setLevel(logging.INFO)
 
 
 def name_flags(text: str) -> str:
-    """A message for the command line: parameters, which stand in backticks, by the names of their flags."""
+    """A message for the command line: parameter names, which are in backticks, become flags."""
     return PARAMETER.sub(lambda found: FLAGS.get(found[1], "--" + found[1].replace("_", "-")), text)

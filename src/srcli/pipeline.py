@@ -1,4 +1,4 @@
-"""One picture's way through a loaded engine. The four subcommands differ only in the job they bring."""
+"""Run a loaded engine on one picture. The four picture commands differ only in their job."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ log = logging.getLogger(__name__)
 
 
 def _silent(stage: str, done: int, total: int) -> None:
-    """Progress that nobody watches."""
+    """Ignore progress."""
 
 
 @dataclass(frozen=True)
 class EnginePipeline:
-    """Loaded models and the way a picture takes through them. Loaded once, used for every picture of a batch."""
+    """Loaded models, and how they process a picture. Loaded once, used for every picture of a batch."""
 
     engine: Engine
     device: Device
@@ -70,7 +70,7 @@ class EnginePipeline:
     def load(
         cls, choice: ModelChoice, device: DeviceChoice, preview: Path | None = None, repair: Repair = NO_REPAIR
     ) -> EnginePipeline:
-        # Before the engine, which takes minutes: what a preview or the search for scratches lacks is said at once.
+        # Before the engine, which may take minutes: errors of a preview or of the scratch detector come first.
         shown = load_preview(preview, choice, device) if preview else None
         finder = load_finder(repair, choice, device) if repair.find_scratches else None
         where, engine = load_engine(choice, device)
@@ -78,21 +78,21 @@ class EnginePipeline:
 
     @cached_property
     def oom_fallback(self) -> OomFallback:
-        """Down which memory's shortage leads; what did not fit for one picture is not tried for the next."""
+        """Memory savings to try when memory runs out; those that one picture needed stay on for the next."""
         return OomFallback(self.engine.supported_savings)
 
     def with_finder(self, repair: Repair, device: DeviceChoice) -> EnginePipeline:
-        """Able to look for scratches, where that is asked for."""
+        """The same pipeline, with the scratch detector if it is needed and not loaded yet."""
         if self.finder is not None or not repair.find_scratches:
             return self
         return replace(self, finder=load_finder(repair, self.choice, device))
 
     def repair(self, picture: Picture, job: Job) -> Picture:
-        """The picture with its damage mended, which `run`, `provenance` and `resume_state` take."""
+        """Repair the damage of a picture. `run`, `provenance` and `resume_state` take its result."""
         return repair_picture(picture, job.repair, self.finder, job.tone)
 
     def resume_state(self, picture: Picture, job: Job) -> ResumeState:
-        """Where a run keeps what it has done of this picture, and finds what another one did that was ended."""
+        """The saved state of this picture and job, from which an interrupted run is continued."""
         engine = self.engine
         made_by = (
             engine.spec.name,
@@ -105,7 +105,7 @@ class EnginePipeline:
         return ResumeState(find_resume_folder(hash_picture(picture.pixels, *recipe)), picture.name)
 
     def other_versions(self, job: Job) -> OtherVersions:
-        """What else the picture may become, for a map of uncertainty."""
+        """The jobs whose results a map of uncertainty compares."""
         return self.engine.spec.other_versions(job)
 
     def run(
@@ -116,25 +116,25 @@ class EnginePipeline:
         kept: ResumeState | None = None,
         on_block: OnBlock | None = None,
     ) -> Picture:
-        """Do the job to one picture; what must survive of it stays with the result."""
+        """Process one picture. The result keeps its metadata, transparency and colour profile."""
         target = job.target(picture.width, picture.height)
-        request = self._request(job)
-        pixels = self._grey_of(picture, job) if job.task.grey_hint else picture.pixels
+        request = self._make_request(job)
+        pixels = self._to_grey(picture, job) if job.task.grey_hint else picture.pixels
         passes = self.engine.passes((picture.width, picture.height), target)
         for index, size in enumerate(passes):
             if len(passes) > 1:
                 on_progress("pass", index, len(passes))
-            # Another pass samples other detail, so it must not meet the noise of the one before.
-            wanted = replace(request, noise=replace(request.noise, layer=index))
-            stretch = BlockProgress(on_progress, kept or ResumeState(None), index, on_block=on_block)
-            pixels = resize_array(self._pass(pixels, size, wanted, stretch), size)
+            # Another pass samples other detail, so it must not reuse the noise of the one before.
+            pass_request = replace(request, noise=replace(request.noise, layer=index))
+            progress = BlockProgress(on_progress, kept or ResumeState(None), index, on_block=on_block)
+            pixels = resize_array(self._run_pass(pixels, size, pass_request, progress), size)
         if job.consistent:
             self._make_consistent(pixels, picture)
         if picture.strokes is not None or picture.reference is not None:
             pixels = recolor(pixels, picture.strokes, picture.reference)
         if job.task.keep_luma:
             pixels = transplant_luma(pixels, resize_array(picture.pixels, target), job.saturation)
-        _refuse_blank(pixels, picture.pixels)
+        _check_not_blank(pixels, picture.pixels)
         alpha = None if picture.alpha is None else resize_array(picture.alpha, target)
         metadata = picture.metadata if job.size.dpi is None else set_density(picture.metadata, job.size.dpi)
         grey = picture.grey and not job.task.keep_luma
@@ -142,8 +142,8 @@ class EnginePipeline:
         return replace(result, strokes=None, reference=None)
 
     def provenance(self, job: Job, picture: Picture) -> dict[str, object]:
-        """How the result was made, for its metadata. Nothing in it tells of the user's machine or folders."""
-        request = self._survey(picture.pixels, self._request(job))
+        """How the result was made, for its metadata. It says nothing about the user's machine or folders."""
+        request = self._survey(picture.pixels, self._make_request(job))
         sampling, found = request.sampling, {name: round(value, 2) for name, value in request.findings.items()}
         return {
             "tool": f"srcli {__version__}",
@@ -152,14 +152,14 @@ class EnginePipeline:
             "models": dict(self.engine.provenance()),
             "seed": job.seed,
             "scale": round(job.factor(picture.width, picture.height), 4),
-            "settings": {name: value for name, value in _given(sampling).items() if value is not None},
+            "settings": sampling.given(),
             **({"found": found} if found else {}),
             "prompt": job.prompt.text,
             **({"consistent": True} if job.consistent else {}),
             **({"saturation": job.saturation} if job.task.keep_luma else {}),
             **({"repaired": dict(picture.repairs)} if picture.repairs else {}),
             **({"made from": before} if (before := _read_history(picture)) else {}),
-            **({"guided by": guides} if (guides := _guides(picture)) else {}),
+            **({"guided by": guides} if (guides := _name_guides(picture)) else {}),
             "device": self.device.torch.type,
             **({"thrift": asdict(self.oom_fallback.savings)} if self.oom_fallback.savings != MemorySavings() else {}),
             "dtype": str(self.device.dtype).removeprefix("torch."),
@@ -167,8 +167,8 @@ class EnginePipeline:
             "input_sha256": picture.sha256,
         }
 
-    def _grey_of(self, picture: Picture, job: Job) -> PixelArray:
-        """Luminance in all three channels."""
+    def _to_grey(self, picture: Picture, job: Job) -> PixelArray:
+        """The luminance, in all three channels."""
         if not picture.grey and has_color(picture.pixels):
             log.warning(f"{picture.name}: has colours, which {job.task.name} replaces: only its luminance is kept")
         return np.repeat(compute_luminance(picture.pixels).astype(picture.pixels.dtype)[:, :, None], 3, axis=2)
@@ -180,14 +180,14 @@ class EnginePipeline:
         if left >= VISIBLE:
             log.warning(f"{picture.name}: where it is black or white, the reduced result is off by {left:.1f} levels")
 
-    def _request(self, job: Job) -> Request:
+    def _make_request(self, job: Job) -> Request:
         sampling = self.engine.spec.complete_sampling(job.sampling, self.engine.variant)
         if job.sampling.color_fix is None and job.task.color_fix is not None:
             sampling = replace(sampling, color_fix=job.task.color_fix)
         return Request(job.task, sampling, job.prompt, NoiseField(job.seed))
 
-    def _pass(self, pixels: PixelArray, target: PixelSize, request: Request, stretch: BlockProgress) -> PixelArray:
-        """The engine's result for the whole picture, in the engine's own size."""
+    def _run_pass(self, pixels: PixelArray, target: PixelSize, request: Request, progress: BlockProgress) -> PixelArray:
+        """The engine's result for the whole picture, in the engine's working size."""
         height, width = pixels.shape[:2]
         hint = resize_array(pixels, self.engine.working_size((width, height), target, request))
         height, width = hint.shape[:2]
@@ -197,42 +197,42 @@ class EnginePipeline:
             (height * factor, width * factor, 3), hint.dtype, spare_host_memory(self.device) - pixels.nbytes
         )
         pieces = list(cut_blocks(height, width, self.engine.block, self.engine.halo))
-        for block, part in zip(pieces, stretch.blocks(len(pieces)), strict=True):
-            _view(out, block.inner, factor)[:] = levels = self._levels(hint, block, request, part)
+        for block, part in zip(pieces, progress.blocks(len(pieces)), strict=True):
+            _view(out, block.inner, factor)[:] = levels = self._block_levels(hint, block, request, part)
             if part.on_block is not None:
                 part.on_block(levels, Tile(*(v * factor for v in block.inner)), (width * factor, height * factor))
             evict_pages(out)
         return out
 
     def _survey(self, hint: PixelArray, request: Request) -> Request:
-        """The request with what the engine has to know of the whole picture."""
+        """The request, with what the engine measured in the whole picture."""
         return self.engine.survey(hint, request) if isinstance(self.engine, Surveyor) else request
 
-    def _levels(self, pixels: PixelArray, block: Block, request: Request, stretch: BlockProgress) -> PixelArray:
-        """A block's levels, which may be kept from before; with less at a time where memory runs out."""
-        if (kept := stretch.levels()) is not None:
+    def _block_levels(self, pixels: PixelArray, block: Block, request: Request, progress: BlockProgress) -> PixelArray:
+        """The levels of a block, saved or computed; when memory runs out, computed with more memory savings."""
+        if (kept := progress.levels()) is not None:
             return kept
-        made = self.oom_fallback.run(
-            lambda savings: self._block(pixels, block, replace(request, savings=savings), stretch)
+        levels = self.oom_fallback.run(
+            lambda savings: self._compute_block(pixels, block, replace(request, savings=savings), progress)
         )
-        stretch.keep_levels(made)
-        return made
+        progress.keep_levels(levels)
+        return levels
 
     @torch.inference_mode()
-    def _block(self, pixels: PixelArray, block: Block, request: Request, stretch: BlockProgress) -> PixelArray:
+    def _compute_block(self, pixels: PixelArray, block: Block, request: Request, progress: BlockProgress) -> PixelArray:
         hint = pixels_to_tensor(_view(pixels, block.outer, 1))
         request = replace(request, noise=request.noise.at(block.outer.top, block.outer.left))
-        stretch.tell("preparing", 0, 1)
+        progress.tell("preparing", 0, 1)
         canvas = self.engine.prepare(hint, request)
-        x = self._sample(canvas, request, stretch)
-        stretch.tell("finishing", 0, 1)
+        x = self._sample(canvas, request, progress)
+        progress.tell("finishing", 0, 1)
         rgb = canvas.finish(x)
         fixed = colorfix.fix_colors(
             request.sampling.color_fix, rgb, lambda rows: to_unit_float(hint[:, :, rows]).to(rgb)
         )
-        return _levels(Tile(*(v * self.engine.factor for v in block.inside)), fixed, pixels.dtype)
+        return _to_levels(Tile(*(v * self.engine.factor for v in block.inside)), fixed, pixels.dtype)
 
-    def _sample(self, canvas: Canvas, request: Request, stretch: BlockProgress) -> Tensor:
+    def _sample(self, canvas: Canvas, request: Request, progress: BlockProgress) -> Tensor:
         if canvas.denoiser is None or canvas.scheduler is None:
             return canvas.start
         scheduler = canvas.scheduler
@@ -241,22 +241,22 @@ class EnginePipeline:
         denoiser = canvas.denoiser
         if layout is not None:
             weight, device = canvas.tile_weight or gaussian_weight, canvas.start.device
-            denoiser = Tiled(denoiser, *layout, device, weight, partial(stretch.on_progress, "tiles"))
+            denoiser = Tiled(denoiser, *layout, device, weight, partial(progress.on_progress, "tiles"))
         tiles = repr(layout and layout[0])
-        x, begun = stretch.resumed(canvas.start, scheduler, tiles)
-        stretch.tell("sampling", begun, len(scheduler.timesteps))
+        x, begun = progress.resumed(canvas.start, scheduler, tiles)
+        progress.tell("sampling", begun, len(scheduler.timesteps))
 
         def on_step(done: int, total: int, x: Tensor, expected: Tensor) -> None:
-            if done % (request.sampling.reuse or 1) == 0:  # no step that comes after needs what earlier ones found
-                stretch.keep_step(done, x, scheduler, tiles)
+            if done % (request.sampling.reuse or 1) == 0:  # later steps need no intermediate results of earlier ones
+                progress.keep_step(done, x, scheduler, tiles)
             if self.preview:
                 self.preview.show(expected)
-            stretch.tell("sampling", done, total)
+            progress.tell("sampling", done, total)
 
         return run_sampler(denoiser, scheduler, x, canvas.hint, request.noise, on_step, begun)
 
     def _layout(self, height: int, width: int, request: Request) -> tuple[list[Tile], int] | None:
-        """The engine's tiles and how many share a call, made smaller and fewer by savings."""
+        """The engine's tiles and how many are computed at once; memory savings make both smaller."""
         layout = self.engine.layout(height, width, request.sampling)
         if request.savings.tile < 1:
             side = min(layout[0][0][2:]) if layout else max(height, width)
@@ -266,18 +266,14 @@ class EnginePipeline:
 
 
 def _read_history(picture: Picture) -> Mapping[str, object] | None:
-    """How the picture itself was made, if by srcli: what was restored first and coloured then is in one record."""
+    """How the source was made, if by srcli, so that one record holds all steps, as restore and then colorize."""
     before = parse_provenance(picture.metadata.xmp)
     return before if before and len(json.dumps(before)) <= LONGEST_HISTORY else None
 
 
-def _guides(picture: Picture) -> list[str]:
-    """What led its colour."""
+def _name_guides(picture: Picture) -> list[str]:
+    """What guided the colours."""
     return [name for name in ("strokes", "reference") if getattr(picture, name) is not None]
-
-
-def _given(sampling: object) -> Mapping[str, object]:
-    return {name: getattr(sampling, name) for name in sampling.__dataclass_fields__}  # type: ignore[attr-defined]
 
 
 def _view(pixels: PixelArray, tile: tuple[int, int, int, int], factor: int) -> PixelArray:
@@ -285,8 +281,8 @@ def _view(pixels: PixelArray, tile: tuple[int, int, int, int], factor: int) -> P
     return pixels[top : top + height, left : left + width]
 
 
-def _levels(tile: Tile, rgb_of: colorfix.ReadRows, dtype: np.dtype[np.unsignedinteger]) -> PixelArray:
-    """This part of rows in 0..1 as (H, W, 3) levels, rounded. NaN is an error: as a level it would be black."""
+def _to_levels(tile: Tile, rgb_of: colorfix.ReadRows, dtype: np.dtype[np.unsignedinteger]) -> PixelArray:
+    """Convert this tile of values in 0..1 to (H, W, 3) integer levels. NaN is an error: it would become black."""
     out, top = np.empty((tile.height, tile.width, 3), dtype), float(np.iinfo(dtype).max)
     for rows in split_rows(tile.height, tile.width):
         rgb = rgb_of(slice(tile.top + rows.start, tile.top + rows.stop))[..., tile.left : tile.left + tile.width]
@@ -296,11 +292,11 @@ def _levels(tile: Tile, rgb_of: colorfix.ReadRows, dtype: np.dtype[np.unsignedin
     return out
 
 
-def _refuse_blank(result: PixelArray, source: PixelArray) -> None:
-    """A single colour made of a picture is how a broken decoder shows itself."""
-    if result.size > 3 and _one_level(result) and not _one_level(source):
+def _check_not_blank(result: PixelArray, source: PixelArray) -> None:
+    """Raises PictureError if a picture became a single colour, as with a decoder that overflows."""
+    if result.size > 3 and _has_one_level(result) and not _has_one_level(source):
         raise PictureError("the model returned a blank picture: try `dtype` float32", "blank")
 
 
-def _one_level(pixels: PixelArray) -> bool:
+def _has_one_level(pixels: PixelArray) -> bool:
     return all(bool((pixels[rows] == pixels[0, 0, 0]).all()) for rows in split_rows(*pixels.shape[:2]))

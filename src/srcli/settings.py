@@ -1,4 +1,4 @@
-"""What a run is told: frozen, checked once. What an engine does by default stands in its own spec."""
+"""The settings of a run: frozen and checked once. Defaults of an engine are in its own spec."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ SEED = 0
 MAX_SEED = 2**63 - 1
 MAX_SCALE = 64.0
 MAX_SATURATION = 4.0
-MAP_SEEDS = 4  # results that a map of uncertainty is made of, with the one that is kept
+MAP_SEEDS = 4  # results that a map of uncertainty compares, including the one that is kept
 MAX_MAP_SEEDS = 64
 MAP_ENDING, MASK_ENDING = "_map", "_mask"  # of the names of a result's map and mask, which are PNG files
-MAX_PIXELS = 250_000_000  # of an input: beyond it, a small file that claims more is rather an attack
+MAX_PIXELS = 250_000_000  # of an input; a small file that claims more is more likely an attack
 
 
-def _within(parameter: str, value: float | None, low: float, high: float) -> None:
+def _check_optional(parameter: str, value: float | None, low: float, high: float) -> None:
     if value is not None:
         check_range(f"`{parameter}`", value, low, high)
 
 
 def refuse_unknown(parameter: str, value: str | None, choices: Any) -> None:
-    """An error where the value is none of a Literal's. The types say so too, but callers need not check theirs."""
+    """Raises InputError for a value that the Literal does not list, for callers that do not check types."""
     if value is not None and value not in get_args(choices):
         raise unknown_word(f"`{parameter}`", value, get_args(choices))
 
@@ -63,34 +63,34 @@ class Tiling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
-    """How a canvas is sampled. None means: whatever the engine does by default."""
+    """How a canvas is sampled. None: the engine's default."""
 
-    quality: Quality | None = None  # a preset, over which all that follows goes
+    quality: Quality | None = None  # a preset; all fields below override it
     steps: int | None = None
     guidance: float | None = None
-    guidance_interval: tuple[float, float] | None = None  # share of the steps, 0..1, that are guided
-    reuse: int | None = None  # steps that share the deep layers' work
+    guidance_interval: tuple[float, float] | None = None  # range of the steps that are guided, as shares in 0..1
+    reuse: int | None = None  # steps that share one result of the deep layers
     conditioning_scale: float | None = None
     noise_level: int | None = None
     fidelity: float | None = None
-    damage: Damage | None = None  # how damaged the picture is; "auto" is estimated
+    damage: Damage | None = None  # how damaged the picture is; "auto": estimate it
     scheduler: SchedulerName | None = None
     color_fix: ColorFix | None = None
-    chroma_upsampling: ChromaUpsampling | None = None  # of colour that is predicted small: along edges of luminance
-    process_size: int | None = None  # the hint's short side is at least this
+    chroma_upsampling: ChromaUpsampling | None = None  # how colour that was predicted at a small size is enlarged
+    process_size: int | None = None  # smallest short side of the hint, in pixels
     tile: int | None = None
     overlap: int | None = None
-    tiny_vae: bool | None = None  # a VAE of a few million weights in the base's place: what a draft may want
+    tiny_vae: bool | None = None  # decode with a VAE of a few million weights instead of the base's own
 
     def __post_init__(self) -> None:
         refuse_unknown("quality", self.quality, Quality)
-        _within("steps", self.steps, 1, 4000)
-        _within("guidance", self.guidance, 0, 50)
-        _within("reuse", self.reuse, 1, 10)
-        _within("conditioning_scale", self.conditioning_scale, 0, 4)
-        _within("noise_level", self.noise_level, 0, 999)
-        _within("fidelity", self.fidelity, 0, 1)
-        _within("process_size", self.process_size, 8, 8192)
+        _check_optional("steps", self.steps, 1, 4000)
+        _check_optional("guidance", self.guidance, 0, 50)
+        _check_optional("reuse", self.reuse, 1, 10)
+        _check_optional("conditioning_scale", self.conditioning_scale, 0, 4)
+        _check_optional("noise_level", self.noise_level, 0, 999)
+        _check_optional("fidelity", self.fidelity, 0, 1)
+        _check_optional("process_size", self.process_size, 8, 8192)
         refuse_unknown("damage", self.damage, Damage)
         refuse_unknown("scheduler", self.scheduler, SchedulerName)
         refuse_unknown("color_fix", self.color_fix, ColorFix)
@@ -105,28 +105,30 @@ class Sampling:
             raise InputError("`overlap` goes with `tile`: give both, or neither and let the layout be planned")
 
     def given(self) -> dict[str, Any]:
-        """Every field that is set, but for the quality."""
+        """All fields that are set, except the quality."""
         return {f.name: v for f in fields(self) if f.name != "quality" and (v := getattr(self, f.name)) is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repair:
-    """What is mended in a picture before an engine gets it."""
+    """What is repaired in a picture before an engine gets it."""
 
     find_scratches: bool = False
     mask_model: str = "scratch-detector"  # in weights.lock, or a file
-    mask_threshold: float = 0.4  # probability from which a place is taken for damaged
-    mask_side: int = 256  # pixels of the short side that the detector is shown
-    mask_limit: float = 25.0  # percent of the picture: where more was found, nothing is filled
-    fill: Fill = PATCHES  # with pieces of the picture, or smoothly as Telea does
+    mask_threshold: float = 0.4  # smallest probability that counts as damage
+    mask_side: int = 256  # short side, in pixels, of the picture that the detector sees
+    mask_limit: float = 25.0  # percent of the picture; if more is marked, nothing is filled
+    fill: Fill = PATCHES  # with pieces of the picture, or smoothly (Telea)
     tone: Tone | None = None  # None: the task's own
 
     def __post_init__(self) -> None:
-        _within("mask_threshold", self.mask_threshold, 0.01, 0.99)
-        _within("mask_side", self.mask_side, 64, 1024)
-        _within("mask_limit", self.mask_limit, 0, 100)
+        _check_optional("mask_threshold", self.mask_threshold, 0.01, 0.99)
+        _check_optional("mask_side", self.mask_side, 64, 1024)
+        _check_optional("mask_limit", self.mask_limit, 0, 100)
         if self.mask_side % 16:
-            raise InputError(f"`mask_side` {self.mask_side} is no multiple of 16: try 256, or 512 for thin scratches")
+            raise InputError(
+                f"`mask_side` {self.mask_side} is not a multiple of 16: try 256, or 512 for thin scratches"
+            )
         refuse_unknown("fill", self.fill, Fill)
         refuse_unknown("tone", self.tone, Tone)
         for f in fields(self):
@@ -139,7 +141,7 @@ class Repair:
             raise InputError(f"`fill` {self.fill} goes with `mask`: give both")
 
 
-# The options that mean nothing to some engines: the field of each, and its parameter.
+# Options that some engines do not use: field and parameter.
 ENGINE_OPTIONS: Mapping[str, str] = MappingProxyType(
     {
         "variant": "variant",
@@ -160,13 +162,13 @@ ENGINE_OPTIONS: Mapping[str, str] = MappingProxyType(
 
 
 def unused_option(parameter: str, engine: str) -> InputError:
-    """The error for an option that an engine has no use for: what is given is never ignored."""
+    """The error for an option that an engine does not use: no option is ignored silently."""
     return InputError(f"`{parameter}` means nothing to the {engine} engine: leave it out, or name another `engine`")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
-    """What the user says about the picture, and who else may describe it."""
+    """The user's description of the picture, and which model may describe it besides."""
 
     text: str = ""
     negative: str | None = None  # None: the task's own
@@ -178,13 +180,13 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoraChoice:
-    """A LoRA file (or a name in weights.lock) and the weight it enters with."""
+    """A LoRA file (or a name in weights.lock) and its weight."""
 
     source: str
     weight: float = 1.0
 
     def __post_init__(self) -> None:
-        _within("loras", self.weight, -10, 10)
+        _check_optional("loras", self.weight, -10, 10)
 
     @classmethod
     def parse(cls, text: str) -> LoraChoice:
@@ -210,44 +212,44 @@ class ModelChoice:
     offline: bool = False
 
     def __post_init__(self) -> None:
-        _within("blend", self.blend, 0, 1)
+        _check_optional("blend", self.blend, 0, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceChoice:
-    """Where to compute and in which precision; "auto" is decided when the machine is looked at."""
+    """Where to compute and in which precision; "auto" depends on the machine."""
 
     device: str = "auto"
     dtype: Dtype = "auto"
     threads: int | None = None
-    memory: int | None = None  # bytes of the device that may be used; None: what is free
-    compiled: bool = False  # networks of every step, from the second picture on
+    memory: int | None = None  # bytes of device memory that may be used; None: all that is free
+    compiled: bool = False  # compile the networks of each step, from the second picture on
 
     def __post_init__(self) -> None:
         refuse_unknown("dtype", self.dtype, Dtype)
-        _within("threads", self.threads, 1, 1024)
+        _check_optional("threads", self.threads, 1, 1024)
 
 
 def size_in_bytes(text: str | None) -> int | None:
-    """What `max_memory` means: a number of bytes, or of K, M, G or T (powers of 1024)."""
+    """Parse `max_memory`: a number of bytes, or of K, M, G or T (powers of 1024)."""
     if text is None:
         return None
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)i?B?", text.strip(), re.IGNORECASE)
     if found is None or not float(found[1]):
-        raise InputError(f"`max_memory` {text!r} is no size: give one like 4G or 800M")
+        raise InputError(f"`max_memory` {text!r} is not a size: give one like 4G or 800M")
     return int(float(found[1]) * 1024 ** " KMGT".index(found[2].upper() or " "))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetSize:
-    """How large the result shall be: one of these, or the task's own scale."""
+    """The size of the result: one of these, or the task's own scale."""
 
     scale: float | None = None
     width: int | None = None
     height: int | None = None
     long_side: int | None = None
-    fit: tuple[int, int] | None = None  # width and height that the result fits into
-    to: str | None = None  # a screen or a print that it fits into, either way round: 4k, a4@300, 30x40cm@300dpi
+    fit: tuple[int, int] | None = None  # largest width and height of the result
+    to: str | None = None  # a screen or print that it fits into, in either orientation: 4k, a4@300, 30x40cm@300dpi
 
     def __post_init__(self) -> None:
         given = {f.name: v for f in fields(self) if (v := getattr(self, f.name)) is not None}
@@ -265,16 +267,16 @@ class TargetSize:
 
     @property
     def is_scale(self) -> bool:
-        """Whether pictures of all sizes grow by one factor."""
+        """Whether all pictures are enlarged by the same factor."""
         return all(getattr(self, f.name) is None for f in fields(self) if f.name != "scale")
 
     @property
     def dpi(self) -> float | None:
-        """Of the print that was asked for."""
+        """The resolution, if `to` names a print."""
         return None if self.to is None else parse_box(self.to).dpi
 
     def factor(self, width: int, height: int, default: float) -> float:
-        """The enlargement that a picture of this size gets."""
+        """The enlargement of a picture of this size."""
         if self.width is not None:
             return self.width / width
         if self.height is not None:

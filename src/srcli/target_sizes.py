@@ -1,4 +1,4 @@
-"""Sizes by what a result is for: a screen, a sheet of paper, a print of so many centimetres."""
+"""Target sizes by use: a screen, a sheet of paper, a print with sides in mm, cm or inches."""
 
 from __future__ import annotations
 
@@ -26,30 +26,30 @@ MILLIMETRES: Mapping[str, float] = MappingProxyType({"mm": 1.0, "cm": 10.0, "in"
 INCH = 25.4
 NUMBER = r"(\d+(?:\.\d+)?)"
 LOWEST_DPI, HIGHEST_DPI = 10, 4800
-MAX_SIDE = 1_000_000  # pixels of a side: more is a slip of the finger
+MAX_SIDE = 1_000_000  # pixels; more is a typing error
 
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """Pixels that a result has to fit into, whichever way round; `dpi` is that of a print."""
+    """Pixels that a result must fit into, in either orientation; `dpi` is set for prints."""
 
     long: int
     short: int
     dpi: float | None = None
 
     def sides(self, width: int, height: int) -> tuple[int, int]:
-        """Turned as a picture of this size is."""
+        """Width and height of the box, in the orientation of a picture of this size."""
         return (self.long, self.short) if width >= height else (self.short, self.long)
 
 
 def parse_box(text: str) -> Box:
-    """What `to` means: 4k, 8k, a4@300, 30x40cm@300dpi."""
-    wanted = text.lower().replace(" ", "")
-    if wanted in SCREENS:
-        return Box(*SCREENS[wanted])
-    name, _, density = wanted.partition("@")
+    """Parse `to`: 4k, 8k, a4@300, 30x40cm@300dpi."""
+    word = text.lower().replace(" ", "")
+    if word in SCREENS:
+        return Box(*SCREENS[word])
+    name, _, density = word.partition("@")
     dpi = re.fullmatch(rf"{NUMBER}(dpi)?", density)
-    paper = PAPERS.get(name) or _sides(name)
+    paper = PAPERS.get(name) or _parse_sides(name)
     if paper is None or dpi is None:
         raise InputError(
             f"`to` {text!r} is unknown: give 4k, 8k, a paper such as a4@300, or a print such as 30x40cm@300dpi"
@@ -62,14 +62,14 @@ def parse_box(text: str) -> Box:
     return Box(long, short, float(dpi[1]))
 
 
-def _sides(text: str) -> tuple[float, float] | None:
+def _parse_sides(text: str) -> tuple[float, float] | None:
     found = re.fullmatch(rf"{NUMBER}x{NUMBER}(mm|cm|in)", text)
     return None if found is None else (float(found[1]) * MILLIMETRES[found[3]], float(found[2]) * MILLIMETRES[found[3]])
 
 
 def parse_fit(text: str) -> tuple[int, int]:
-    """What `fit` means on the command line: WIDTHxHEIGHT in pixels."""
+    """Parse `fit` of the command line: WIDTHxHEIGHT in pixels."""
     found = re.fullmatch(r"(\d{1,7})x(\d{1,7})", text.lower())
     if found is None:
-        raise InputError(f"`fit` {text!r} is no size: give WIDTHxHEIGHT in pixels, such as 1920x1080")
+        raise InputError(f"`fit` {text!r} is not a size: give WIDTHxHEIGHT in pixels, such as 1920x1080")
     return int(found[1]), int(found[2])

@@ -1,4 +1,4 @@
-"""The four tasks, as data. A task is all that tells one subcommand from another."""
+"""The four tasks, as data. The four picture commands differ only in their task."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ NEGATIVE_PROMPT = "blurry, dotted, noise, raster lines, unclear, lowres, over-sm
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """What a subcommand asks of an engine, besides the picture."""
+    """What a picture command asks of an engine."""
 
     name: str
-    done: str  # the word in the output's name
+    done: str  # the word in the result's name
     scale: float
     needs_base: bool = False
     added_prompt: str = CLEAN_PROMPT
@@ -38,10 +38,10 @@ class Task:
     grey_hint: bool = False  # the model is shown luminance alone
     keep_luma: bool = False  # the result takes its luminance from the input
     color_fix: ColorFix | None = None  # None: the engine's own
-    tone: Tone = "none"  # what is done to a picture's tones where nothing is said
+    tone: Tone = "none"  # tone correction, unless --tone is given
 
     def suffix(self, factor: float) -> str:
-        """What the output's name gets: `_x4`, `_stylized`, ..."""
+        """What is added to the result's name: `_x4`, `_stylized`, ..."""
         return f"_x{factor:.4g}" if self.done == "x" else f"_{self.done}"
 
 
@@ -73,7 +73,7 @@ TASKS: Mapping[str, Task] = MappingProxyType({t.name: t for t in (UPSCALE, STYLI
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """A task with all its settings: what one run of the program does to every picture."""
+    """A task with all its settings: what one run does to every picture."""
 
     task: Task
     size: TargetSize = TargetSize()
@@ -81,11 +81,11 @@ class Job:
     prompt: Prompt = Prompt()
     repair: Repair = Repair()
     seed: int = SEED
-    consistent: bool = False  # the result, reduced again, is the input
-    saturation: float = 1.0  # of the colour that is given, times
-    guided: bool = False  # strokes or a reference come with the pictures
-    mapped: bool = False  # a map of uncertainty is made too
-    map_seeds: int | None = None  # results it is made of, where the engine samples; None: MAP_SEEDS
+    consistent: bool = False  # change the result so that, reduced again, it equals the input
+    saturation: float = 1.0  # factor for the colours of `colorize`
+    guided: bool = False  # whether strokes or a reference are given
+    mapped: bool = False  # whether to make a map of uncertainty
+    map_seeds: int | None = None  # results that the map compares, for engines that sample; None: MAP_SEEDS
 
     def __post_init__(self) -> None:
         if self.consistent and self.task is not UPSCALE:
@@ -103,7 +103,7 @@ class Job:
 
     @property
     def tone(self) -> Tone:
-        """What is done to the tones of a picture."""
+        """The tone correction that is asked for, or the task's own."""
         return self.repair.tone or self.task.tone
 
     def factor(self, width: int, height: int) -> float:

@@ -14,13 +14,19 @@ CGROUP_ROOT = Path("sys/fs/cgroup")
 def default_threads(physical: int | None = None) -> int:
     """OMP_NUM_THREADS, else the physical cores that this process may use.
 
-    Hyperthreads and other people's cores only slow it down.
+    More threads, on hyperthreads or on cores of other processes, only slow it down.
     """
     if asked := threads_asked_for(os.environ):
         return asked
     cores = physical or os.cpu_count() or 1
-    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
-    return max(1, min(cores, affinity, cgroup_cores()))
+    return max(1, min(cores, count_usable_cores(), cgroup_cores()))
+
+
+def count_usable_cores() -> int:
+    """Cores, hyperthreads included, that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def threads_asked_for(environ: Mapping[str, str]) -> int | None:
@@ -30,29 +36,27 @@ def threads_asked_for(environ: Mapping[str, str]) -> int | None:
 
 
 def sleep_when_idle() -> None:
-    """Have OpenMP's threads sleep between two pieces of work; spinning, they take the cores of everybody else.
+    """Make OpenMP's threads sleep while they have no work; spinning, they would take cores from other processes.
 
-    To be called before torch is imported: the OpenMP library reads it once.
+    Call it before torch is imported: the OpenMP library reads the setting once.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 def cgroup_cores(root: Path = Path("/")) -> int:
-    """Cores that the control group and those above it grant, rounded down; UNLIMITED where none does."""
-    granted = (_grant(folder) for folder in _groups(root))
-    return max(1, int(min((cores for cores in granted if cores is not None), default=UNLIMITED)))
+    """Cores allowed by the control group and its parents, rounded down; UNLIMITED if none sets a limit."""
+    limits = (_read_limit(folder) for folder in _find_groups(root))
+    return max(1, int(min((cores for cores in limits if cores is not None), default=UNLIMITED)))
 
 
-def _groups(root: Path) -> Iterator[Path]:
-    """The folders of this process's control group, of either version, and of all above it."""
+def _find_groups(root: Path) -> Iterator[Path]:
+    """The folders of this process's control group, in cgroup version 1 or 2, and of its parents."""
     try:
         lines = (root / "proc/self/cgroup").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         lines = []
-    yield from (
-        root / CGROUP_ROOT,
-        root / CGROUP_ROOT / "cpu",
-    )  # in a container the own group may be mounted as the root
+    # In a container the process's own group may be mounted as the root.
+    yield from (root / CGROUP_ROOT, root / CGROUP_ROOT / "cpu")
     for line in lines:
         _, controllers, path = (line.split(":", 2) + ["", ""])[:3]
         if controllers and "cpu" not in controllers.split(","):
@@ -62,8 +66,8 @@ def _groups(root: Path) -> Iterator[Path]:
         yield from (top / folder for folder in (own, *own.parents))
 
 
-def _grant(group: Path) -> float | None:
-    """Cores that one group may use, None where it says nothing."""
+def _read_limit(group: Path) -> float | None:
+    """Cores that one group may use; None if it sets no limit."""
     try:
         quota, period = (group / "cpu.max").read_text(encoding="ascii").split()
     except (OSError, ValueError):

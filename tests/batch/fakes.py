@@ -25,6 +25,13 @@ def do_nothing(picture: Picture) -> None:
     """By name, so that a pipeline can be sent to another process."""
 
 
+class NoState:
+    """In place of a state to resume from: the fake pipeline is fast enough to start again."""
+
+    def drop(self) -> None:
+        pass
+
+
 @dataclass(frozen=True)
 class Repeat:
     """Repeats each pixel. Its seed shows in the corner, so that settings can be told apart."""
@@ -32,8 +39,8 @@ class Repeat:
     seconds: float = 0.0
     before: Callable[[Picture], None] = do_nothing
 
-    def resume_state(self, picture: Picture, job: Job) -> None:
-        """It is fast enough to begin anew."""
+    def resume_state(self, picture: Picture, job: Job) -> NoState:
+        return NoState()
 
     def other_versions(self, job: Job) -> OtherVersions:
         return vary_seed(job)

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import PngImagePlugin
 
-from srcli.batch.journal.file import JournalFile, read_records
+from srcli.batch.journal.file import JournalFile, ReadPosition, read_records
 from srcli.batch.planning import preflight
 from srcli.batch.planning.inputs import FoundFile, InputFinder, input_names
 from srcli.batch.planning.output_names import OutputNamer, OwnOutputs
@@ -315,8 +315,8 @@ def test_a_reader_survives_its_process(tmp_path: Path, monkeypatch: pytest.Monke
         picture = reader.read(draw(tmp_path / "a.png", 30, 20, pnginfo=once))
         assert (picture.width, picture.height) == (30, 20)
         assert (tmp_path / "codec" / "tried").exists()
-        assert reader.size(tmp_path / "a.png") == (30, 20)
-        assert reader.provenance(tmp_path / "a.png") is None
+        assert reader.ask(tmp_path / "a.png", "size") == (30, 20)
+        assert reader.ask(tmp_path / "a.png", "provenance") is None
     finally:
         reader.close()
 
@@ -333,8 +333,8 @@ def test_a_timer_that_fires_as_the_answer_comes_harms_nobody(tmp_path: Path, mon
     monkeypatch.setattr("threading.Timer", AtTheLastMoment)
     reader = PictureReader(InputOptions(inputs=("a",)))
     try:
-        assert reader.size(draw(tmp_path / "a.png", 30, 20)) == (30, 20)
-        assert reader.size(draw(tmp_path / "b.png", 20, 10)) == (20, 10)
+        assert reader.ask(draw(tmp_path / "a.png", 30, 20), "size") == (30, 20)
+        assert reader.ask(draw(tmp_path / "b.png", 20, 10), "size") == (20, 10)
     finally:
         reader.close()
 
@@ -342,11 +342,11 @@ def test_a_timer_that_fires_as_the_answer_comes_harms_nobody(tmp_path: Path, mon
 def test_a_process_that_died_at_rest_is_no_fault_of_the_next_picture(tmp_path: Path) -> None:
     reader = PictureReader(InputOptions(inputs=("a",)))
     try:
-        assert reader.size(draw(tmp_path / "a.png", 30, 20)) == (30, 20)
+        assert reader.ask(draw(tmp_path / "a.png", 30, 20), "size") == (30, 20)
         process = reader.start()
         process.kill()
         process.wait()
-        assert reader.size(tmp_path / "a.png") == (30, 20)
+        assert reader.ask(tmp_path / "a.png", "size") == (30, 20)
     finally:
         reader.close()
 
@@ -400,6 +400,21 @@ def test_half_a_line_is_ended_before_the_next(tmp_path: Path) -> None:
     journal.close()
     assert [record.get("status") for record in read_records(journal.path)] == [None, "done"]
     assert json.loads(journal.path.read_bytes().splitlines()[-1])["status"] == "done"
+
+
+def test_a_journal_that_grows_is_read_once(tmp_path: Path) -> None:
+    path, position = tmp_path / "journal", ReadPosition()
+
+    def add(text: str) -> list[object]:
+        with path.open("a") as file:
+            file.write(text)
+        return [record["n"] for record in read_records(path, position)]
+
+    assert add('{"n": 1}\n{"n": 2}\n{"n":') == [1, 2]
+    assert add(" 3}\n") == [3]
+    assert add("") == []
+    path.rename(path.with_name("old"))
+    assert add('{"n": 4}\n') == [4]
 
 
 def test_a_full_disk_leaves_no_half_line(tmp_path: Path) -> None:

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
+from srcli.batch.journal.previous_runs import PreviousRuns
 from srcli.batch.report import Report
 from srcli.batch.run import run_batch
 from srcli.batch.settings import BatchSettings
-from srcli.batch.watch import FolderWatch, watch_folders
+from srcli.batch.watch import FolderWatch, RunRound, watch_folders
 from srcli.errors import InputError
 from tests.batch.fakes import Repeat, Watcher, draw, factory, settings_for
 
 EVERY = 0.1
-RunRound = Callable[[BatchSettings, Callable[[Path], bool]], Report]
 
 
 def watch_until(settings: BatchSettings, run_round: RunRound, over: Callable[[], bool]) -> int:
@@ -51,9 +51,9 @@ class Rounds:
     heard: list[Watcher] = field(default_factory=list)
     asked: int = 0
 
-    def __call__(self, settings: BatchSettings, only: Callable[[Path], bool]) -> Report:
+    def __call__(self, settings: BatchSettings, only: Callable[[Path], bool], previous: PreviousRuns) -> Report:
         watcher = Watcher()
-        report = run_batch(settings, watcher, only)
+        report = run_batch(settings, watcher, only, previous)
         if watcher.outcomes:
             self.heard.append(watcher)
             if len(self.heard) <= len(self.between):
@@ -113,7 +113,7 @@ def test_a_signal_in_a_picture_ends_it_and_leaves_the_rest(inbox: Path) -> None:
 
 
 def report_of(done: int = 0, failed: int = 0, **more: object) -> Report:
-    return Report(done + failed, done, 0, failed, 0.0, frozenset({1} if failed else ()), **more)
+    return Report(done + failed, done, 0, failed, frozenset({1} if failed else ()), **more)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def report_of(done: int = 0, failed: int = 0, **more: object) -> Report:
 def test_the_exit_code_is_that_of_one_batch_over_all(inbox: Path, reports: list[Report], code: int) -> None:
     left = list(reports)
 
-    def run_round(settings: BatchSettings, only: Callable[[Path], bool]) -> Report:
+    def run_round(settings: BatchSettings, only: Callable[[Path], bool], previous: PreviousRuns) -> Report:
         draw(inbox / f"{len(left)}.png", seed=len(left))
         return left.pop(0)
 
@@ -144,7 +144,7 @@ def test_the_first_failure_ends_it_where_that_is_asked_for(inbox: Path) -> None:
 def test_a_first_failure_after_pictures_that_were_done_is_some_that_failed(inbox: Path) -> None:
     left = [report_of(2), replace(report_of(0, 1), total=2)]
 
-    def run_round(settings: BatchSettings, only: Callable[[Path], bool]) -> Report:
+    def run_round(settings: BatchSettings, only: Callable[[Path], bool], previous: PreviousRuns) -> Report:
         draw(inbox / f"{len(left)}.png", seed=len(left))
         return left.pop(0)
 
@@ -189,7 +189,7 @@ def test_a_folder_that_is_away_for_a_while_is_waited_for(inbox: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "why"),
     [
-        ({"path": "-"}, "watch goes on"),
+        ({"path": "-"}, "watch makes many"),
         ({"workers": 2}, "leave out --workers"),
         ({"journal": False}, "leave out --no-journal"),
         ({"listed": "names"}, "name them"),

@@ -23,7 +23,7 @@ from tests.batch.fakes import FakeFactory, Repeat, draw, factory, go
 @pytest.fixture(autouse=True)
 def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     """There are no more workers than cores, and tests run on machines with one."""
-    monkeypatch.setattr("srcli.batch.workers.processes.usable_cores", lambda: 2)
+    monkeypatch.setattr("srcli.batch.workers.processes.count_usable_cores", lambda: 2)
 
 
 def content(folder: Path) -> dict[str, str]:

@@ -66,11 +66,11 @@ def test_another_file_is_named_by_an_option_or_a_variable(
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("qualitie = 'best'", "qualitie is no option: did you mean quality?"),
+        ("qualitie = 'best'", "qualitie is not an option: did you mean quality?"),
         ("quality = 'nice'", "quality cannot be nice: choose one of draft, standard, best"),
         ("[upscale.seed]", "seed cannot be {}"),
-        ("seed 5", "is no TOML"),
-        ("[upscale]\nx = 1", "x is no option"),
+        ("seed 5", "is not TOML"),
+        ("[upscale]\nx = 1", "x is not an option"),
     ],
 )
 def test_a_mistake_in_the_file_is_one_line(srcli: Srcli, file: Path, text: str, words: str) -> None:

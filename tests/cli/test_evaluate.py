@@ -109,7 +109,7 @@ def test_pictures_of_other_sizes_fail(scene):
         (("-r", "cubic"), "is its own reference"),
         (("-r", "none"), "does not exist"),
         (("-r", "hr", "--border", "-1"), "--border -1 is out of range"),
-        (("-r", "hr", "--metric", "beauty"), "no metric named 'beauty'"),
+        (("-r", "hr", "--metric", "beauty"), "--metric 'beauty' is unknown"),
     ],
 )
 def test_mistakes_are_usage_errors(scene, monkeypatch, words, message):
@@ -128,7 +128,7 @@ def test_sixteen_bits_and_transparency_and_grey_are_measured(tmp_path):
     put(tmp_path / "out" / "b.png", np.dstack([np.repeat(grey[..., None], 3, -1), np.full_like(grey, 200)]))
     done = call("evaluate", tmp_path / "out", "-r", tmp_path / "hr", "--json", "--metric", "ssim")
     assert [row["ssim"] for row in json.loads(done.stdout)["methods"][0]["pictures"]] == pytest.approx([1, 1])
-    assert "b: transparency is left out of account" in done.stderr
+    assert "b: transparency is ignored" in done.stderr
 
 
 def test_degrade_writes_what_matlab_would(scene):

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from srcli.batch.settings import InputOptions, RunOptions
 from srcli.cli import app
-from srcli.cli.options import OPTIONS, choices
+from srcli.cli.options import OPTIONS, list_choices
 from srcli.engines.registry import all_engines, engines_for
 from srcli.settings import Repair, Sampling
 from srcli.tasks import TASKS, Job
@@ -61,7 +61,7 @@ def test_a_training_shows_common_options_and_all_on_demand():
 def test_the_short_help_shows_defaults_and_two_examples(task):
     told = helped(task.name, "--help")
     assert len(re.findall(rf"^  srcli {task.name} \S", told, re.MULTILINE)) == 2
-    assert f"Times larger. [default: {task.scale:g}]" in told
+    assert f"Enlargement factor. [default: {task.scale:g}]" in told
     assert len(re.findall(r"^  -", told, re.MULTILINE)) <= 17
     words = "|".join(("auto", *(spec.name for spec in engines_for(task))))
     assert f"[{words}]" in told
@@ -102,7 +102,7 @@ def completed(*words: str) -> list[str]:
     return result.stdout.split()
 
 
-CHOICES = [(option.long, choices(kind, option)) for kind, options in OPTIONS.items() for option in options]
+CHOICES = [(option.long, list_choices(kind, option)) for kind, options in OPTIONS.items() for option in options]
 
 
 @pytest.mark.parametrize(("flag", "words"), [pair for pair in CHOICES if pair[1]], ids=lambda value: str(value)[:20])

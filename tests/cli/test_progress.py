@@ -29,7 +29,7 @@ def told(*, passes: int, blocks: int, steps: int, tiles: int) -> Iterator[Event]
 def shares(**sizes: int) -> list[float]:
     picture, found = PictureProgress("a.png"), []
     for event in told(**sizes):
-        picture.move(*event)
+        picture.update(*event)
         found.append(picture.share)
     return found
 
@@ -52,9 +52,9 @@ def test_a_second_pass_is_most_of_the_work() -> None:
 def test_all_versions_of_a_map_move_it() -> None:
     picture, ends, found = PictureProgress("a.png"), [], []
     for version in range(3):
-        picture.move("version", version, 3)
+        picture.update("version", version, 3)
         for event in told(passes=2, blocks=2, steps=3, tiles=4):
-            picture.move(*event)
+            picture.update(*event)
             found.append(picture.share)
         ends.append(picture.share)
     assert found == sorted(found)
@@ -70,8 +70,8 @@ def test_tiles_move_a_step() -> None:
 def test_the_time_left_runs_down_while_a_stage_tells_nothing() -> None:
     picture = PictureProgress("a.png")
     picture.began -= 10
-    picture.move("preparing", 0, 4)
-    picture.move("preparing", 2, 4)
+    picture.update("preparing", 0, 4)
+    picture.update("preparing", 2, 4)
     assert picture.left() == pytest.approx(10, abs=0.5)
     for passed, left in ((4, 6), (3, 3)):
         picture.began, picture._moved = picture.began - passed, picture._moved - passed

@@ -119,7 +119,7 @@ def test_the_official_pickle_is_converted_once(srcli: Srcli, photo: Path) -> Non
         (4, "scratch-detector needs 452 MB from the Hub and the network is forbidden", (*RUN, "--mask", "auto")),
         (2, "--mask-limit goes with --mask auto", (*RUN, "--mask-limit", 3)),
         (2, "--mask-limit 101 is out of range", (*AUTO, "--mask-limit", 101)),
-        (2, "--mask-side 100 is no multiple of 16", (*RUN, "--mask", "auto", "--mask-side", 100)),
+        (2, "--mask-side 100 is not a multiple of 16", (*RUN, "--mask", "auto", "--mask-side", 100)),
         (2, "no such mask automatic", (*RUN, "--mask", "automatic")),
     ],
 )

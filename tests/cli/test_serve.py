@@ -18,7 +18,7 @@ from srcli.files import open_guard, try_lock
         (["--host", "0.0.0.0"], 2, "lets other machines in: give --token"),
         (["--host", "0.0.0.0", "--token", "short"], 2, "--token is too short"),
         (["--port", "99999"], 2, "out of range"),
-        (["--max-memory", "lots"], 2, "is no size"),
+        (["--max-memory", "lots"], 2, "is not a size"),
     ],
 )
 def test_what_makes_no_sense_is_said(tmp_path, words, code, said):

@@ -123,7 +123,7 @@ def test_sizes_on_the_way(case: Case, pipeline: EnginePipeline) -> None:
     height, width = case.tensors["input_u8"].shape[:2]
     asked = job(case, pipeline, "none", float(option(case, "upscale")))
     target = asked.target(width, height)
-    size = pipeline.engine.working_size((width, height), target, pipeline._request(asked))
+    size = pipeline.engine.working_size((width, height), target, pipeline._make_request(asked))
     assert size == tuple(reversed(case.tensors["processed_u8"].shape[:2]))
     assert target == tuple(reversed(case.tensors["output_u8"].shape[:2]))
 

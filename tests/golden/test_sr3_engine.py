@@ -14,7 +14,7 @@ from srcli.engines.runtime.device import Device
 from srcli.engines.sr3.engine import SR3Engine
 from srcli.imaging.resize import resize_array
 from srcli.metrics.similarity import compute_psnr, compute_ssim
-from srcli.pipeline import _levels
+from srcli.pipeline import _to_levels
 from srcli.sampling.sampler import run_sampler
 from srcli.sampling.tiling import Tile
 from srcli.settings import Prompt, Sampling
@@ -34,7 +34,7 @@ def test_sizes_are_pillows(case: Case) -> None:
 @each("sr3", "s09*")
 def test_levels_are_rounded_as_officially(case: Case) -> None:
     picture = case.tensors["tensor"][None] / 2 + 0.5
-    got = _levels(Tile(0, 0, *picture.shape[2:]), lambda rows: picture[:, :, rows], np.dtype(np.uint8))
+    got = _to_levels(Tile(0, 0, *picture.shape[2:]), lambda rows: picture[:, :, rows], np.dtype(np.uint8))
     assert np.array_equal(got, case.tensors["tensor2img_u8"].numpy())
 
 

@@ -22,7 +22,7 @@ from tests.hub.server import Fault, Hub
 
 NAMES = {"base": "tiny-base", "pasd": "tiny-pasd"}
 WORDS = ("--engine", "pasd", "--base-model", "tiny-base", "--adapter", "tiny-pasd", "--caption", "none", *QUICK)
-ASKING = "import srcli.cli.downloads as d; d.UNASKED = 0; from srcli.cli import main; main()"
+ASKING = "import srcli.cli.downloads as d; d.ASK_ABOVE = 0; from srcli.cli import main; main()"
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def is_here(name: str) -> bool:
 
 
 def test_a_run_says_what_it_fetches_asks_and_makes_the_picture(photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(downloads, "UNASKED", 0)
+    monkeypatch.setattr(downloads, "ASK_ABOVE", 0)
     monkeypatch.setattr(downloads, "is_on_terminal", lambda: True)
     refused = run("upscale", photo, *WORDS, answer="n\n")
     assert refused.exit_code == 4 and "give --yes" in refused.stderr
@@ -126,7 +126,7 @@ def test_a_chosen_base_takes_the_place_of_the_one_that_the_adapter_needs(tmp_pat
 def test_files_of_the_same_path_in_two_entries_are_told_apart() -> None:
     seen: list[str] = []
     for name in NAMES:
-        downloads.under_name(name, lambda path, here, size: seen.append(path))("unet/config.json", 1, 2)
+        downloads.prefix_report(name, lambda path, here, size: seen.append(path))("unet/config.json", 1, 2)
     assert seen == ["base/unet/config.json", "pasd/unet/config.json"]
 
 

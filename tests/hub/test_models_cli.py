@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from srcli.cli import app, downloads
-from srcli.cli.models import _wanted
+from srcli.cli.models import _collect_entries
 from srcli.weights.overlay import format_lock
 from tests.hub.conftest import ADAPTER, BASE, TENSORS, MakeStore
 from tests.hub.server import Fault, Hub
@@ -176,10 +176,10 @@ def test_two_weights_that_need_different_parts_of_a_third_get_both(hub: Hub, mak
     lock = store.lock()
     lock |= {"other": replace(lock["adapter"], name="other", needs=("base/tokenizer",))}
     store.packaged.write_text(format_lock(lock), encoding="utf-8")
-    parts = {entry.name: parts for entry, parts in _wanted(store, ["adapter", "other"], False)}
+    parts = {entry.name: parts for entry, parts in _collect_entries(store, ["adapter", "other"], False)}
     assert parts["base"] == ("tokenizer", "vae")
-    assert [entry.name for entry, _ in _wanted(store, ["adapter", "other"], True)] == ["adapter", "other"]
-    parts = {entry.name: parts for entry, parts in _wanted(store, ["adapter", "base"], False)}
+    assert [entry.name for entry, _ in _collect_entries(store, ["adapter", "other"], True)] == ["adapter", "other"]
+    parts = {entry.name: parts for entry, parts in _collect_entries(store, ["adapter", "base"], False)}
     assert parts["base"] == ()
 
 
@@ -208,7 +208,7 @@ def test_what_is_here_is_listed_by_size_with_what_can_go(srcli, hub: Hub) -> Non
 @pytest.mark.parametrize(("answer", "code"), [("n\n", 4), ("y\n", 0)])
 def test_much_is_fetched_on_a_terminal_only_after_a_yes(srcli, hub: Hub, monkeypatch, answer: str, code: int) -> None:
     srcli("add", "tiny", BASE)
-    monkeypatch.setattr(downloads, "UNASKED", 0)
+    monkeypatch.setattr(downloads, "ASK_ABOVE", 0)
     monkeypatch.setattr(downloads, "is_on_terminal", lambda: True)
     result = CliRunner().invoke(app, ["models", "pull", "tiny"], input=answer)
     assert (result.exit_code, "Fetch " in result.stderr) == (code, True)
@@ -217,6 +217,6 @@ def test_much_is_fetched_on_a_terminal_only_after_a_yes(srcli, hub: Hub, monkeyp
 
 def test_yes_is_not_asked(srcli, hub: Hub, monkeypatch) -> None:
     srcli("add", "tiny", BASE)
-    monkeypatch.setattr(downloads, "UNASKED", 0)
+    monkeypatch.setattr(downloads, "ASK_ABOVE", 0)
     monkeypatch.setattr(downloads, "is_on_terminal", lambda: True)
     assert "Fetch " not in srcli("pull", "tiny", "--yes").stderr

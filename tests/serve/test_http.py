@@ -19,7 +19,7 @@ from starlette.testclient import TestClient
 from srcli.errors import InputError
 from srcli.serve import jobs as jobs_module
 from srcli.serve.app import create_app
-from srcli.serve.guard import BodyTooLarge, BodyTooSlow, _limited
+from srcli.serve.guard import BodyTooLarge, BodyTooSlow, _limit_body
 from srcli.serve.jobs import JOB_CANCELLED, JOB_DONE, JOB_FAILED, JOB_QUEUED, JobRecord, JobStore
 from srcli.serve.naming import clean_name
 from srcli.serve.options import parse_options
@@ -101,7 +101,7 @@ def test_a_picture_becomes_a_result_that_keeps_what_it_was(bench):
     assert answer.headers["location"] == f"/v1/jobs/{job['id']}"
     assert (job["status"], job["name"], job["progress"]) == (JOB_QUEUED, "my cat.jpg", 0)
     assert bench.client.get(f"/v1/jobs/{job['id']}/result").status_code == 409
-    bench.worker.do_next()
+    bench.worker.run_next()
     done = bench.see(job)
     assert (done["status"], done["progress"], done["sizes"]) == (JOB_DONE, 1, {"source": [24, 16], "result": [48, 32]})
     result = bench.client.get(done["download"])
@@ -124,8 +124,8 @@ def test_a_mask_mends_and_a_format_is_kept(bench):
     job = bench.send(task="restore", mask=file.getvalue(), format="tiff").json()
     plain = bench.send(task="restore", format="tiff").json()
     assert job["has_mask"]
-    bench.worker.do_next()
-    bench.worker.do_next()
+    bench.worker.run_next()
+    bench.worker.run_next()
     one, other = (
         np.array(Image.open(io.BytesIO(bench.client.get(bench.see(j)["download"]).content))) for j in (job, plain)
     )
@@ -137,7 +137,7 @@ def test_all_results_in_one_file(bench):
     assert bench.client.get("/v1/results.zip").status_code == 404
     for _ in range(2):
         bench.send(name="same.png", options='{"scale": 1}')
-        bench.worker.do_next()
+        bench.worker.run_next()
     packed = bench.client.get("/v1/results.zip")
     with zipfile.ZipFile(io.BytesIO(packed.content)) as archive:
         assert archive.namelist() == ["same_x1.png", "same_x1_2.png"]
@@ -147,8 +147,8 @@ def test_all_results_in_one_file(bench):
 
 def test_a_file_that_is_no_picture_fails_alone(bench):
     bad, good = bench.send(b"no picture", "evil.png").json(), bench.send(options='{"scale": 1}').json()
-    bench.worker.do_next()
-    bench.worker.do_next()
+    bench.worker.run_next()
+    bench.worker.run_next()
     failed = bench.see(bad)
     assert (failed["status"], failed["kind"]) == (JOB_FAILED, "not-a-picture")
     assert failed["message"].startswith("evil.png") and str(bench.settings.folder) not in failed["message"]
@@ -157,13 +157,13 @@ def test_a_file_that_is_no_picture_fails_alone(bench):
 
 def test_a_mask_of_another_size_is_named(bench):
     job = bench.send(mask=draw((5, 5))).json()
-    bench.worker.do_next()
+    bench.worker.run_next()
     assert "the mask is 5x5" in bench.see(job)["message"]
 
 
 def test_an_engine_without_weights_says_how_to_get_them(bench):
     job = bench.send(engine="pasd").json()
-    bench.worker.do_next()
+    bench.worker.run_next()
     failed = bench.see(job)
     assert failed["status"] == JOB_FAILED and "srcli models pull" in failed["message"]
 
@@ -186,8 +186,8 @@ def test_a_running_job_stops_between_its_blocks(bench, monkeypatch, remove):
         if remove:
             bench.store.remove(job["id"])
 
-    monkeypatch.setattr("srcli.serve.worker.PictureProgress.move", cancel_at_once)
-    bench.worker.do_next()
+    monkeypatch.setattr("srcli.serve.worker.PictureProgress.update", cancel_at_once)
+    bench.worker.run_next()
     assert not [name for name in bench.files() if "result" in name]
     assert remove or bench.see(job)["status"] == JOB_CANCELLED
 
@@ -195,7 +195,7 @@ def test_a_running_job_stops_between_its_blocks(bench, monkeypatch, remove):
 def test_a_restart_goes_on_with_the_queue(open_bench, tmp_path):
     first = open_bench(tmp_path)
     done, begun, waiting = (first.send(options='{"scale": 1}').json() for _ in range(3))
-    first.worker.do_next()
+    first.worker.run_next()
     assert first.store.wait_for_next().id == begun["id"]  # and the server dies
     (tmp_path / ".upload-x").mkdir()
     (tmp_path / "odd").mkdir()
@@ -203,8 +203,8 @@ def test_a_restart_goes_on_with_the_queue(open_bench, tmp_path):
     second = open_bench(tmp_path)
     assert [job.status for job in second.store.all()] == [JOB_DONE, JOB_QUEUED, JOB_QUEUED]
     assert not (tmp_path / ".upload-x").exists()
-    second.worker.do_next()
-    second.worker.do_next()
+    second.worker.run_next()
+    second.worker.run_next()
     assert [second.see(job)["status"] for job in (done, begun, waiting)] == [JOB_DONE] * 3
 
 
@@ -240,7 +240,7 @@ def test_what_is_done_is_seen_while_the_rest_is_made(bench, monkeypatch):
         return changed
 
     monkeypatch.setattr(bench.store, "update", look)
-    bench.worker.do_next()
+    bench.worker.run_next()
     first, last = (np.asarray(Image.open(io.BytesIO(look.content))).astype(int) for look in (looks[0], looks[-1]))
     assert len(looks) > 1 and {look.headers["content-type"] for look in looks} == {"image/jpeg"}
     assert first.shape == (16, 32, 3)
@@ -251,8 +251,8 @@ def test_what_is_done_is_seen_while_the_rest_is_made(bench, monkeypatch):
 
 def test_a_map_is_kept_beside_the_result_and_shown_with_it(bench):
     job, plain = (bench.send(options=options).json() for options in ('{"scale": 2, "map": true}', '{"scale": 2}'))
-    bench.worker.do_next()
-    bench.worker.do_next()
+    bench.worker.run_next()
+    bench.worker.run_next()
     answer = bench.client.get(f"/v1/jobs/{job['id']}/map")
     with Image.open(io.BytesIO(answer.content)) as found:
         assert (found.mode, found.size) == ("L", (48, 32))
@@ -274,22 +274,22 @@ def test_a_full_disk_leaves_nothing_behind(bench, monkeypatch):
 def test_a_result_that_cannot_be_written_fails_its_job(bench, monkeypatch):
     job = bench.send(options='{"scale": 1}').json()
     shutil.rmtree(bench.settings.folder / job["id"] / "result")
-    bench.worker.do_next()
+    bench.worker.run_next()
     assert bench.see(job)["status"] == JOB_FAILED
 
 
 def test_a_job_whose_folder_is_gone_fails_alone(bench):
     lost, next_one = bench.send().json(), bench.send(options='{"scale": 1}').json()
     shutil.rmtree(bench.settings.folder / lost["id"])
-    bench.worker.do_next()
-    bench.worker.do_next()
+    bench.worker.run_next()
+    bench.worker.run_next()
     assert [bench.see(job)["status"] for job in (lost, next_one)] == [JOB_FAILED, JOB_DONE]
 
 
 def test_records_that_are_none_and_tuples_survive_a_restart(open_bench, tmp_path):
     first = open_bench(tmp_path)
     job = first.send(options='{"fit": [48, 48]}').json()
-    first.worker.do_next()
+    first.worker.run_next()
     odd = tmp_path / "odd"
     odd.mkdir()
     record = json.loads((tmp_path / job["id"] / "job.json").read_text())
@@ -411,9 +411,9 @@ def test_bodies_that_are_no_forms_are_refused(bench, body, kind):
         ({"engine": "x"}, "`engine` 'x' is unknown"),
         ({"base": "/etc/passwd"}, "is not in weights.lock"),
         ({"format": "exe"}, "unknown"),
-        ({"adapter": "/etc/passwd"}, "`adapter` is no field"),
-        ({"options": "{"}, "no JSON"),
-        ({"options": "[" * 9999}, "no JSON"),
+        ({"adapter": "/etc/passwd"}, "`adapter` is not a field"),
+        ({"options": "{"}, "not JSON"),
+        ({"options": "[" * 9999}, "not JSON"),
         ({"options": "[]"}, "must be a JSON object"),
         ({"options": '{"steps": true}'}, "give a whole number"),
         ({"options": '{"scale": NaN}'}, "give a number"),
@@ -440,7 +440,7 @@ def test_options_keep_their_types():
     assert parse_options('{"quality": "best", "fit": [80, 60]}') == {"quality": "best", "fit": (80, 60)}
     with pytest.raises(InputError, match="`quality` 'nice' is unknown: choose one of draft, standard, best"):
         parse_options('{"quality": "nice"}')
-    with pytest.raises(InputError, match="`x` is no field"):
+    with pytest.raises(InputError, match="`x` is not a field"):
         parse_order("a.png", {"x": ""})
 
 
@@ -480,13 +480,13 @@ async def drain(receive, count):
 
 
 def test_a_body_without_a_length_is_counted():
-    receive = _limited(receive_pieces(piece(b"abc"), piece(b"def")), ServerLimits(body=5))
+    receive = _limit_body(receive_pieces(piece(b"abc"), piece(b"def")), ServerLimits(body=5))
     with pytest.raises(BodyTooLarge):
         asyncio.run(drain(receive, 2))
 
 
 def test_a_body_that_stops_is_not_waited_for():
-    receive = _limited(receive_pieces(piece(b"abc")), ServerLimits(silence=0.01))
+    receive = _limit_body(receive_pieces(piece(b"abc")), ServerLimits(silence=0.01))
     with pytest.raises(BodyTooSlow):
         asyncio.run(drain(receive, 2))
 
@@ -497,7 +497,7 @@ def test_a_body_in_drops_has_an_end_too():
         return piece(b"a")
 
     with pytest.raises(BodyTooSlow):
-        asyncio.run(drain(_limited(drop, ServerLimits(silence=10, sending=0.05)), 20))
+        asyncio.run(drain(_limit_body(drop, ServerLimits(silence=10, sending=0.05)), 20))
 
 
 class Transport:

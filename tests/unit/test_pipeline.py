@@ -156,7 +156,7 @@ def test_memory_that_never_suffices_is_the_machine_s_failure():
 
 def test_thrift_makes_tiles_fewer_at_once_and_smaller():
     line = pipeline()
-    request = line._request(Job(task=RESTORE))
+    request = line._make_request(Job(task=RESTORE))
     tiles, batch = line._layout(40, 40, request)
     assert batch == 8
     _, one = line._layout(40, 40, replace(request, savings=MemorySavings(share=0)))

@@ -1,4 +1,4 @@
-"""Signals that reach the whole process group: in the processes of a run, only the run itself reacts to them."""
+"""Signals that reach the whole process group: only the run itself reacts to them, not its child processes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ GROUP_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "S
 
 @contextmanager
 def block_group_signals() -> Iterator[None]:
-    """Start a process in here, and no signal ends it before it calls `ignore_group_signals`."""
+    """Block these signals while starting a process, so that none ends it before it calls `ignore_group_signals`."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -23,7 +23,7 @@ def block_group_signals() -> Iterator[None]:
 
 
 def ignore_group_signals() -> None:
-    """From now on, and those that came while they were blocked."""
+    """Ignore these signals from now on, and those that arrived while they were blocked."""
     for number in GROUP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):

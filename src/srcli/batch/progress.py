@@ -15,7 +15,7 @@ MAPPING = "mapping"  # the stage that is shown while other versions than the res
 PREPARED, SAMPLED = 0.1, 0.85  # shares of a block's work done after these stages
 LEAST_SECONDS, LEAST_SHARE = 3.0, 0.04  # seconds and share of the work that an estimate of the time left needs
 NAME_WIDTH = 24
-PASS_GROWTH = 16  # pixels of one pass for each of the pass before: each side grows four times
+PASS_GROWTH = 16  # each pass has this many times the pixels of the one before: its sides are four times longer
 
 
 @dataclass
@@ -31,13 +31,13 @@ class PictureProgress:
     began: float = field(default_factory=time.monotonic)
     _moved: float = 0.0  # when the share last grew
     _blocks: int = 1
-    _before: float = 0.0  # share of the passes that are over
-    _within: float = 1.0  # share of the pass in work
-    _version: tuple[int, int] = (0, 1)  # which run of how many: a map needs several
+    _before: float = 0.0  # share of the finished passes
+    _within: float = 1.0  # share of the current pass
+    _version: tuple[int, int] = (0, 1)  # index and number of runs: a map needs several
     _step: tuple[int, int] = (0, 1)
     _sampled: bool = False  # whether the previous stage was sampling
 
-    def move(self, stage: str, done: int, total: int) -> bool:
+    def update(self, stage: str, done: int, total: int) -> bool:
         """Update from an event of the pipeline. Returns whether a new stage began."""
         if stage == LOADING:
             self.began = time.monotonic()
@@ -78,7 +78,7 @@ class PictureProgress:
         self._sampled = stage == SAMPLING
 
     def _begin_pass(self, index: int, count: int) -> None:
-        """Each pass has the result of the one before for its input and takes longer accordingly; versions are alike."""
+        """A pass takes the result of the one before as input, and so takes longer; all versions take the same time."""
         works = [PASS_GROWTH**number for number in range(count)]
         version, versions = self._version
         self._before = (version + sum(works[:index]) / sum(works)) / versions
@@ -88,7 +88,7 @@ class PictureProgress:
     def left(self) -> float | None:
         """Seconds left, or None while there is no estimate."""
         left = seconds_left(self._moved - self.began, self.share)
-        since = time.monotonic() - self._moved  # while nothing is told, the estimate runs down, and then there is none
+        since = time.monotonic() - self._moved  # between events the estimate counts down, until it is used up
         return None if left is None or left <= since else left - since
 
     def describe(self, longest: int = NAME_WIDTH) -> str:
@@ -103,10 +103,7 @@ class PictureProgress:
 class BatchProgress:
     """Progress of all pictures of a run; skipped ones do not count for the estimate."""
 
-    total: int = 0
-    ended: int = 0
-    worked: int = 0
-    failed: int = 0
+    tally: Tally = field(default_factory=Tally)
     began: float | None = None
     _share: float = 0.0
 
@@ -114,25 +111,27 @@ class BatchProgress:
         """Start the clock when the first picture begins."""
         self.began = self.began or time.monotonic()
 
-    def count(self, tally: Tally) -> None:
-        self.ended, self.worked, self.failed = tally.ended, tally.done + tally.failed, tally.failed
+    @property
+    def worked(self) -> int:
+        return self.tally.done + self.tally.failed
 
     def left(self, current: float = 0.0) -> float | None:
         """Seconds left, or None; `current` is the share of the current picture that is done."""
         if self.began is None:
             return None
         worked = self.worked + current
-        rest = max(0.0, self.total - self.ended - current)
+        rest = max(0.0, self.tally.left - current)
         return seconds_left(time.monotonic() - self.began, worked / (worked + rest)) if worked else None
 
     def share(self, current: float = 0.0) -> float:
         """Share of all pictures that is done, 0 to 1; never decreases."""
-        self._share = max(self._share, min(1.0, (self.ended + current) / max(1, self.total)))
+        self._share = max(self._share, min(1.0, (self.tally.ended + current) / max(1, self.tally.total)))
         return self._share
 
     def describe(self) -> str:
-        failed = f", {self.failed} failed" if self.failed else ""
-        return f"{self.ended} of {self.total} pictures{failed}{self._rate()}"
+        tally = self.tally
+        failed = f", {tally.failed} failed" if tally.failed else ""
+        return f"{tally.ended} of {tally.total} pictures{failed}{self._rate()}"
 
     def _rate(self) -> str:
         spent = time.monotonic() - self.began if self.began else 0.0

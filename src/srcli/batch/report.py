@@ -32,7 +32,7 @@ class Outcome:
 
 
 def outcome_of_error(source: Path, error: BaseException, seconds: float = 0.0, frame: int = 0) -> Outcome:
-    """The outcome of a picture that failed with any exception; only a SrcliError is an expected one."""
+    """The outcome of a picture that failed. Errors other than SrcliError are bugs and keep their traceback."""
     kind = error.kind if isinstance(error, PictureError) else ERROR_KINDS.get(type(error), type(error).__name__)
     text = name_flags(str(error)) or type(error).__name__
     known = isinstance(error, SrcliError)
@@ -41,51 +41,58 @@ def outcome_of_error(source: Path, error: BaseException, seconds: float = 0.0, f
     return Outcome(source, FAILED, None, kind, message, seconds, code, error=None if known else error, frame=frame)
 
 
+def choose_exit_code(done: int, failed: int) -> int:
+    """The exit code for these counts of pictures."""
+    return 0 if not failed else SOME_FAILED if done else ALL_FAILED
+
+
 @dataclass
 class Tally:
-    """Running counts of a batch."""
+    """Counts of a batch, while it runs."""
 
     total: int = 0
     done: int = 0
     skipped: int = 0
     failed: int = 0
-    codes: set[int] = field(default_factory=set)
+    codes: frozenset[int] = frozenset()  # exit codes of the failures
 
     @property
     def ended(self) -> int:
         return self.done + self.skipped + self.failed
 
+    @property
+    def left(self) -> int:
+        """Pictures that were not started, because the run was interrupted or stopped at its first failure."""
+        return self.total - self.ended
+
+    @property
+    def exit_code(self) -> int:
+        code = choose_exit_code(self.done + self.skipped, self.failed)
+        return next(iter(self.codes)) if code == ALL_FAILED and len(self.codes) == 1 else code
+
     def add(self, outcome: Outcome) -> None:
         setattr(self, outcome.status, getattr(self, outcome.status) + 1)
         if outcome.status == FAILED:
-            self.codes.add(outcome.exit_code)
+            self.codes |= {outcome.exit_code}
+
+    def add_counts(self, other: Tally) -> None:
+        """Add the counts of another run."""
+        for name in ("total", "done", "skipped", "failed"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.codes |= other.codes
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+@dataclass
+class Report(Tally):
     """The end of a batch."""
 
-    total: int
-    done: int
-    skipped: int
-    failed: int
-    seconds: float
-    codes: frozenset[int] = frozenset()
+    seconds: float = 0.0
     signal: int | None = None
     journal: Path | None = None
     times: Mapping[str, float] = field(default_factory=dict)
 
     @property
-    def left(self) -> int:
-        """Pictures that were not started, because the run was interrupted or stopped at its first failure."""
-        return self.total - self.done - self.skipped - self.failed
-
-    @property
     def exit_code(self) -> int:
         if self.signal is not None and self.left:  # a signal after the last picture changes nothing
             return SIGNAL_EXIT + self.signal
-        if not self.failed:
-            return 0
-        if self.done or self.skipped:
-            return SOME_FAILED
-        return next(iter(self.codes)) if len(self.codes) == 1 else ALL_FAILED
+        return super().exit_code

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -39,26 +39,36 @@ if TYPE_CHECKING:
     from srcli.batch.workers.pool import WorkerBackend
 
 
-Choose = Callable[[Path], bool]
+IsWanted = Callable[[Path], bool]
 
 
-def run_batch(settings: BatchSettings, listener: Listener | None = None, only: Choose | None = None) -> Report:
+def run_batch(
+    settings: BatchSettings,
+    listener: Listener | None = None,
+    only: IsWanted | None = None,
+    previous: PreviousRuns | None = None,
+) -> Report:
     """Process every picture. Raises errors that end the whole run; failures of single pictures are in the report.
 
-    `only`: which files of the folders that are named to take; with it there may be none.
+    `only`: whether to take a file of the named folders; with it, a run without any picture is no error.
+    `previous`: earlier runs, if their journals have been read; only what was added since is read.
     """
     with ExitStack() as stack:
         stop = StopRequest()
         listener = listener or Listener()
         stack.enter_context(watch_signals(stop, listener.cut_off))
-        return _Run(settings, listener, stop, stack, only).go()
+        return _Run(settings, listener, stop, stack, only, previous or PreviousRuns()).run()
 
 
 def plan_pictures(
-    settings: BatchSettings, namer: OutputNamer, previous: PreviousRuns, readers: ReaderPool, only: Choose | None = None
+    settings: BatchSettings,
+    namer: OutputNamer,
+    previous: PreviousRuns,
+    readers: ReaderPool,
+    only: IsWanted | None = None,
 ) -> tuple[BatchPlan, int, int]:
     """Return the plan, the number of files that are not pictures, and the number of earlier results left out."""
-    for folder in namer.bases(settings.input) if settings.run.journal is not False else ():
+    for folder in namer.journal_folders(settings.input) if settings.run.journal is not False else ():
         previous.read(folder / JOURNAL_NAME)
     finder = InputFinder(settings.input, namer.folder)
     plan = BatchPlan(finder)
@@ -73,7 +83,7 @@ def plan_pictures(
 
 
 def has_work(settings: BatchSettings) -> bool:
-    """Whether any picture is to be made. Raises what would end a run before its first picture."""
+    """Whether there is any picture to process. Raises the errors that would end a run before its first picture."""
     if STDIO in settings.input.inputs:
         return True
     readers, previous = ReaderPool(settings.input), PreviousRuns()
@@ -81,8 +91,7 @@ def has_work(settings: BatchSettings) -> bool:
         namer = OutputNamer(settings, readers.size)
         plan, _, _ = plan_pictures(settings, namer, previous, readers)
         plan.place(namer, settings.output.on_exists == "rename", settings.input)
-        given = settings.recipe(), settings.output.on_exists, readers.provenance
-        decider = Decider(plan, settings.input, previous, *given, maps=MapNamer.from_settings(settings))
+        decider = Decider(settings, plan, previous, readers.provenance)
         return any(isinstance(decider.decide(item), Item) for item in plan)
     finally:
         readers.close()
@@ -93,34 +102,36 @@ def describe_own_results(count: int) -> str:
     return f"{format_count(count, 'result')} of earlier runs left out: name a file to include it"
 
 
+@dataclass
 class _Run:
-    """The objects that one run consists of."""
+    """One run: its settings, and the objects that do its work."""
 
-    def __init__(
-        self, settings: BatchSettings, listener: Listener, stop: StopRequest, stack: ExitStack, only: Choose | None
-    ) -> None:
-        self.settings, self.listener, self.stack, self.only = settings, listener, stack, only
-        self.began = time.perf_counter()
-        self.stop, self.tally, self.recipe = stop, Tally(), settings.recipe()
-        self.readers = ReaderPool(settings.input, settings.run.timeout)
-        stack.callback(self.readers.close)
-        self.writer = ResultWriter(settings.output, settings.job, self.readers.provenance)
-        self.previous = PreviousRuns()
-        self.maps = MapNamer.from_settings(settings)
-        self.journal: JournalWriter | None = None
+    settings: BatchSettings
+    listener: Listener
+    stop: StopRequest
+    stack: ExitStack  # closed at the end of the run
+    only: IsWanted | None
+    previous: PreviousRuns
+    journal: JournalWriter | None = None
 
-    def go(self) -> Report:
+    def __post_init__(self) -> None:
+        self.began, self.tally = time.perf_counter(), Tally()
+        self.readers = ReaderPool(self.settings.input, self.settings.run.timeout)
+        self.stack.callback(self.readers.close)
+        self.writer = ResultWriter(self.settings.output, self.settings.job, self.readers.provenance)
+
+    def run(self) -> Report:
         options = self.settings.run
         self.readers.start()
         plan = self.plan()
         inbox: Inbox = SimpleQueue()
-        workers = self.hire(inbox.put)
+        workers = self.start_workers(inbox.put)
         self.stack.callback(workers.close)
         steps = Steps(self.read, workers, self.write, self.readers.drop, self.begin, self.step, self.listener.note)
         stages = Stages(steps, self.stop, inbox, options.ahead, options.timeout)
         self.stack.callback(self.stop.asked.set)
         for outcome in stages.run(self.items(plan)):
-            self.note(outcome)
+            self.record(outcome)
         report = self.report(stages, workers)
         if self.journal:
             self.journal.end(report.left)
@@ -133,34 +144,35 @@ class _Run:
         """Plan the run and check everything that would fail for all pictures, before a model is loaded."""
         settings = self.settings
         namer = OutputNamer(settings, self.readers.size)
-        plan, strangers, own = plan_pictures(settings, namer, self.previous, self.readers, self.only)
+        plan, other_files, own = plan_pictures(settings, namer, self.previous, self.readers, self.only)
         if len(plan) > 1 and (namer.streams or (namer.file and plan.count_files() > 1)):
             raise InputError(f"-o {settings.output.path} takes one picture, {len(plan)} were given: give a folder")
         if STDIO in settings.input.inputs and settings.output.path is None:
             raise InputError("a picture from stdin has no folder for its result: give -o FILE, or -o - for stdout")
         plan.place(namer, settings.output.on_exists == "rename", settings.input)
-        check_folders(self.maps.folders(plan), "--map")
+        check_folders(MapNamer.from_settings(settings).folders(plan), "--map")
         if settings.preview:
             check_preview_file(settings.preview, settings, plan, self.readers.provenance)
         if own and self.only is None:
             self.listener.note(describe_own_results(own))
-        for role, named in settings.input.named_sides().items():
-            self._tell_without(plan, role, named)
+        for role, place in settings.input.named_sides().items():
+            self._report_missing_sides(plan, role, place)
         self._check_folders(plan, namer)
         self._open_journal(plan, namer)
         self.tally.total = len(plan)
-        self.listener.planned(len(plan), strangers + own)
+        self.listener.planned(len(plan), other_files + own)
         return plan
 
-    def _tell_without(self, plan: BatchPlan, role: str, named: Path) -> None:
+    def _report_missing_sides(self, plan: BatchPlan, role: str, place: Path) -> None:
+        """Tell the user for which pictures there is no mask, hint or reference in `place`."""
         options = self.settings.input
-        tried = (item.found for item in plan if not item.found.problem)
-        bare = (found.path for found in tried if role not in options.sides_for(found.path, found.root).given())
-        if (first := next(bare, None)) is not None:
-            more = sum(1 for _ in bare)
+        readable = (item.found for item in plan if not item.found.problem)
+        without = (found.path for found in readable if role not in options.sides_for(found.path, found.root).by_role())
+        if (first := next(without, None)) is not None:
+            more = sum(1 for _ in without)
             which = printable(first) + (f" and {more} more of {len(plan)} pictures" if more else "")
-            done = "repaired" if role == "mask" else "led by it"
-            self.listener.note(f"no {role} in {printable(named)} for {which}: not {done}")
+            effect = "not repaired" if role == "mask" else "not guided by one"
+            self.listener.note(f"no {role} in {printable(place)} for {which}: {effect}")
 
     def _check_folders(self, plan: BatchPlan, namer: OutputNamer) -> None:
         if namer.streams:
@@ -174,10 +186,10 @@ class _Run:
     def _open_journal(self, plan: BatchPlan, namer: OutputNamer) -> None:
         wanted = self.settings.run.journal
         if len(plan) and not namer.streams and (len(plan) > 1 if wanted is None else wanted):
-            self.journal = JournalWriter(self.settings, namer.base(next(iter(plan)).found), len(plan))
+            self.journal = JournalWriter(self.settings, namer.journal_folder(next(iter(plan)).found), len(plan))
             self.stack.callback(self.journal.close)
 
-    def hire(self, tell: Tell) -> Workers:
+    def start_workers(self, tell: Tell) -> Workers:
         settings = self.settings
         if settings.run.cluster is None and settings.run.workers == 1:
             return LocalWorker(settings.factory, settings.job, tell, settings.preview)
@@ -186,27 +198,24 @@ class _Run:
         return WorkerPool(_backend(settings, tell), settings.run.timeout, tell)
 
     def items(self, plan: BatchPlan) -> Iterator[Item | Outcome]:
-        settings = self.settings
-        on_exists = settings.output.on_exists
-        confirm = self.journal.confirmed if self.journal else None
-        provenance = self.readers.provenance
-        decider = Decider(plan, settings.input, self.previous, self.recipe, on_exists, provenance, confirm, self.maps)
+        confirm = self.journal.add_confirmed if self.journal else None
+        decider = Decider(self.settings, plan, self.previous, self.readers.provenance, confirm)
         return map(decider.decide, plan)
 
     def read(self, item: Item) -> Picture:
         if self.journal:
-            self.journal.reading(item)
+            self.journal.note_reading(item)
         picture = self.readers.read(item.path, item.sides, item.found.frame)
         picture = replace(picture, name=printable(item.path) + (f", {item.found.frame}" if item.found.frame else ""))
         self.writer.check(item, picture)
         return picture
 
     def write(self, item: Item, result: ComputedPicture) -> Outcome:
-        announce = partial(self.journal.started, item, result) if self.journal else None
+        announce = partial(self.journal.add_started, item, result) if self.journal else None
         outcome = self.writer.write(item, result, result_key(result.picture.sha256, item.recipe), announce)
         if self.journal:
-            self.journal.done(outcome, result)
-        result.settled()
+            self.journal.add_done(outcome, result)
+        result.drop_resume_states()
         return outcome
 
     def begin(self, item: Item, picture: Picture) -> None:
@@ -216,10 +225,10 @@ class _Run:
     def step(self, item: Item, stage: str, done: int, total: int) -> None:
         self.listener.step(item.path, stage, done, total)
 
-    def note(self, outcome: Outcome) -> None:
+    def record(self, outcome: Outcome) -> None:
         self.tally.add(outcome)
         if self.journal:
-            self.journal.failed(outcome)
+            self.journal.add_failed(outcome)
         for text in outcome.notes:
             self.listener.note(f"{printable(outcome.source)}: {text}")
         self.listener.ended(outcome, self.tally)
@@ -227,14 +236,9 @@ class _Run:
             self.stop.asked.set()
 
     def report(self, stages: Stages, workers: Workers) -> Report:
-        tally, seconds = self.tally, time.perf_counter() - self.began
         return Report(
-            total=tally.total,
-            done=tally.done,
-            skipped=tally.skipped,
-            failed=tally.failed,
-            seconds=seconds,
-            codes=frozenset(tally.codes),
+            **vars(self.tally),
+            seconds=time.perf_counter() - self.began,
             signal=self.stop.signal,
             journal=self.journal.path if self.journal else None,
             times={"loading": workers.loading, **stages.times},

@@ -36,18 +36,18 @@ PREVIEWS = (".png", ".jpg", ".jpeg", ".webp")  # formats that any viewer shows a
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SidePictures:
-    """Pictures that are read beside a picture: what shows its damage, and what leads its colour."""
+    """Pictures read together with a picture: the mask of its damage, and what guides its colours."""
 
     mask: Path | None = None
     hint: Path | None = None
     reference: Path | None = None
 
-    def given(self) -> dict[str, Path]:
-        """By role, those that there are."""
+    def by_role(self) -> dict[str, Path]:
+        """The paths that are set."""
         return {role: path for role in SIDE_ROLES if (path := getattr(self, role)) is not None}
 
 
-NOTHING_BESIDE = SidePictures()
+NO_SIDES = SidePictures()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,9 +61,9 @@ class InputOptions:
     max_pixels: int = MAX_PIXELS
     frames: Frames = "refuse"
     allow_truncated: bool = False
-    mask: str | None = None  # a picture that marks damage in white, or a folder of such; "auto": it is looked for
-    hint: str | None = None  # a picture with coloured strokes, or a folder of such
-    reference: str | None = None  # a picture whose colours are wanted, or a folder of such
+    mask: str | None = None  # a file that marks damage in white, a folder of such files, or "auto": find the damage
+    hint: str | None = None  # a file with coloured strokes, or a folder of such files
+    reference: str | None = None  # a file whose colours to use, or a folder of such files
 
     def __post_init__(self) -> None:
         if not self.inputs and self.listed is None:
@@ -83,24 +83,26 @@ class InputOptions:
 
     @property
     def finds_mask(self) -> bool:
-        """Whether damage is to be looked for. A file of that name is ./auto."""
+        """Whether srcli searches for damage. A file of this name is given as ./auto."""
         return self.mask == AUTO
 
     def named_sides(self) -> dict[str, Path]:
-        """By role, the pictures and folders that were given beside the inputs."""
+        """The files and folders of --mask, --hint and --reference, by role."""
         named = {role: getattr(self, role) for role in SIDE_ROLES if not (role == "mask" and self.finds_mask)}
         return {role: Path(name) for role, name in named.items() if name is not None}
 
     def sides_for(self, path: Path, root: Path) -> SidePictures:
-        """Those of a picture: the single one, or NAME.png at the same place in the folder, or none. Masks may be called
-        as `--mask auto` calls those of results."""
+        """The pictures for one input: a file for all inputs, or NAME.png in the same subfolder of a folder.
+
+        Masks may also have the names that `--mask auto` gives them.
+        """
         named, endings = self.named_sides(), {"mask": ("", *MASK_ENDINGS)}
         return SidePictures(**{role: _side_for(named[role], path, root, endings.get(role, ("",))) for role in named})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputOptions:
-    """Where results go, and in which form."""
+    """Where results go, and in which format."""
 
     path: str | None = None  # a file, a folder, "-" for stdout, or None: beside each input
     format: str | None = None
@@ -109,8 +111,8 @@ class OutputOptions:
     quality: int | None = None
     strip: bool = False
     strip_gps: bool = False
-    preview: str | None = None  # a file that shows the picture while it is made
-    map: str | None = None  # a file for the map of uncertainty, or a folder for such
+    preview: str | None = None  # a file that shows the result while it is computed
+    map: str | None = None  # a file for the map of uncertainty, or a folder for maps
 
     @property
     def saving(self) -> SaveOptions:
@@ -144,7 +146,7 @@ class RunOptions:
     workers: int = 1
     ray: str | None = None  # address of a Ray cluster, "auto", or "local": this machine, without Ray
     journal: bool | None = None  # None: where there is more than one picture
-    ahead: int = 2  # pictures read before their turn, and results waiting to be written; 0: one thing at a time
+    ahead: int = 2  # pictures read in advance, and results waiting to be written; 0: one stage at a time
 
     def __post_init__(self) -> None:
         if self.timeout is not None:
@@ -189,7 +191,7 @@ class BatchSettings:
 
     def __post_init__(self) -> None:
         if self.preview and (self.run.workers > 1 or self.run.ray is not None):
-            raise InputError("--preview shows the one picture that is worked on: leave out --workers and --ray")
+            raise InputError("--preview shows one picture at a time: leave out --workers and --ray")
 
     @property
     def preview(self) -> Path | None:
@@ -201,17 +203,19 @@ class BatchSettings:
 
     @property
     def detectors(self) -> tuple[str, ...]:
-        """The weights that look for damage, if any do."""
+        """The weights that find damage, if --mask auto is given."""
         return (self.job.repair.mask_model,) if self.job.repair.find_scratches else ()
 
     def result_settings(self) -> dict[str, object]:
-        """All settings that affect the bytes of a result, besides its input and the pictures beside it."""
+        """All settings that affect the bytes of a result, besides the input and its side pictures."""
         return {
             "version": __version__,
             "job": asdict(self.job),
             "device": [self.factory.device.device, self.factory.device.dtype, self.factory.device.memory],
             "models": asdict(self.factory.choice) | {"offline": None},
-            "files": [stamp for path in _local(self.factory.choice, self.detectors) for stamp in _stamps(path)],
+            "files": [
+                stamp for path in _local_paths(self.factory.choice, self.detectors) for stamp in _file_stamps(path)
+            ],
             "lock": self.lock,
             "form": [
                 self.output.format,
@@ -235,20 +239,23 @@ def _side_for(named: Path, path: Path, root: Path, endings: tuple[str, ...]) -> 
 
 
 def recipe_of_picture(recipe: str, sides: SidePictures, frame: int = 0) -> str:
-    """The recipe for a picture: what is read beside it counts, by what is in it, and so does its frame of the file."""
+    """The recipe of one picture, which includes the contents of its side pictures and its frame number."""
     if frame:
         recipe = hashlib.sha256(f"{recipe} frame {frame}".encode()).hexdigest()
-    for role, path in sides.given().items():
+    for role, path in sides.by_role().items():
         try:
-            told = hash_file(path)
+            digest = hash_file(path)
         except OSError:
-            told = "closed"  # the picture will fail, and say why
-        recipe = hashlib.sha256(f"{recipe} {role} {told}".encode()).hexdigest()
+            digest = "unreadable"  # reading the picture will fail and give the reason
+        recipe = hashlib.sha256(f"{recipe} {role} {digest}".encode()).hexdigest()
     return recipe
 
 
 def lock_digest(choice: ModelChoice, more: tuple[str, ...] = ()) -> str:
-    """Of `more` and all entries that may be opened for this choice. What a pull merely learned changes no picture."""
+    """Digest of the lock entries that this choice may open, and of those named in `more`.
+
+    Entries that a pull only completed with hashes do not count: they change no picture.
+    """
     from srcli.engines.registry import entries_of
     from srcli.weights.lock import HUB_NAME, read_lock
     from srcli.weights.overlay import read_overlay
@@ -256,12 +263,12 @@ def lock_digest(choice: ModelChoice, more: tuple[str, ...] = ()) -> str:
     from srcli.weights.store import parse_need
 
     own = read_overlay(find_places().overlay)
-    given = {name: entry for name, entry in own.items() if not entry.learned and not HUB_NAME.fullmatch(name)}
-    lock = read_lock(packaged_lock()) | given
+    added = {name: entry for name, entry in own.items() if not entry.learned and not HUB_NAME.fullmatch(name)}
+    lock = read_lock(packaged_lock()) | added
     named = {choice.base, choice.adapter, *(lora.source for lora in choice.loras), *more}
     opened = entries_of(choice)
-    unasked = [e.name for e in lock.values() if e.name in opened or e.kind in CAPTION_KINDS]
-    queue, used = [*unasked, *(name for name in named if name)], set[str]()
+    implied = [e.name for e in lock.values() if e.name in opened or e.kind in CAPTION_KINDS]
+    queue, used = [*implied, *(name for name in named if name)], set[str]()
     while queue:
         if (name := queue.pop()) in lock and name not in used:
             used.add(name)
@@ -269,12 +276,12 @@ def lock_digest(choice: ModelChoice, more: tuple[str, ...] = ()) -> str:
     return hashlib.sha256(repr([lock[name] for name in sorted(used)]).encode()).hexdigest()
 
 
-def _local(choice: ModelChoice, more: tuple[str, ...]) -> list[Path]:
+def _local_paths(choice: ModelChoice, more: tuple[str, ...]) -> list[Path]:
     names = [choice.base, choice.adapter, *(lora.source for lora in choice.loras), *more]
     return [path for name in names if name and path_exists(path := Path(name))]
 
 
-def _stamps(path: Path) -> list[list[object]]:
+def _file_stamps(path: Path) -> list[list[object]]:
     """Sizes and times of the files of a local model, which change when the weights are edited."""
     stamps: list[list[object]] = []
     for file in sorted(Path(folder, name) for folder, _, names in os.walk(path) for name in names) or [path]:

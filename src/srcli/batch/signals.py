@@ -21,7 +21,7 @@ def watch_signals(stop: StopRequest, cut_off: Callable[[], None]) -> Iterator[No
     `cut_off` is called before that exit.
     """
 
-    def heard(number: int, frame: FrameType | None) -> None:
+    def on_signal(number: int, frame: FrameType | None) -> None:
         if stop.signal is not None:
             cut_off()
             os._exit(SIGNAL_EXIT + number)
@@ -34,10 +34,10 @@ def watch_signals(stop: StopRequest, cut_off: Callable[[], None]) -> Iterator[No
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    # The parent process may have set one to be ignored, as nohup does.
+    # A signal that the parent process ignores, as nohup does, stays ignored.
     before = {n: old for n in GROUP_SIGNALS if (old := signal.getsignal(n)) is not signal.SIG_IGN}
     for number in before:
-        signal.signal(number, heard)
+        signal.signal(number, on_signal)
     try:
         yield
     finally:

@@ -19,7 +19,7 @@ from srcli.imaging.picture import Picture
 from srcli.imaging.printable import printable
 
 STOPPING = "finishing the tile; press Ctrl-C again to stop now"
-IN_A_ROW = 3  # consecutive machine failures that stop the run
+MOST_MACHINE_FAILURES = 3  # in a row; then the run stops
 
 Read = Callable[[Item], Picture]
 Write = Callable[[Item, ComputedPicture], Outcome]
@@ -34,7 +34,7 @@ class InProgress:
     began_work: float = 0.0
 
 
-# What the main thread handles: news of a picture, a message for the user, or None to check the stop request.
+# What the main thread handles: an event of a picture, a message for the user, or None to check the stop request.
 Inbox = SimpleQueue[tuple[InProgress, str, Any] | str | None]
 
 
@@ -50,10 +50,10 @@ class StopRequest:
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """The function of each stage, and callbacks."""
+    """The functions of the stages, and callbacks."""
 
     read: Read
-    bench: Workers
+    workers: Workers
     write: Write
     stop_reading: Callable[[], None]
     on_begin: Callable[[Item, Picture], None]
@@ -68,38 +68,38 @@ class Stages:
     """
 
     def __init__(
-        self, stages: Steps, stop: StopRequest, mail: Inbox, ahead: int = 2, timeout: float | None = None
+        self, steps: Steps, stop: StopRequest, inbox: Inbox, ahead: int = 2, timeout: float | None = None
     ) -> None:
-        self._stages, self._stop, self._mail, self._ahead, self._timeout = stages, stop, mail, ahead, timeout
-        hands = min(4, 1 + stages.bench.slots // 4)
-        self._readers, self._writers = (ThreadPoolExecutor(hands, name) for name in ("read", "write"))
-        self._stations: dict[str, set[InProgress]] = {"reading": set(), "computing": set(), "writing": set()}
+        self._steps, self._stop, self._inbox, self._ahead, self._timeout = steps, stop, inbox, ahead, timeout
+        threads = min(4, 1 + steps.workers.slots // 4)
+        self._readers, self._writers = (ThreadPoolExecutor(threads, name) for name in ("read", "write"))
+        self._in_progress: dict[str, set[InProgress]] = {"reading": set(), "computing": set(), "writing": set()}
         self._ready: deque[tuple[InProgress, Picture]] = deque()
         self._machine_failures = 0
-        stop.wake = lambda: self._mail.put(None)
-        self._busy = {"reading": 0.0, "computing": 0.0, "writing": 0.0}
+        stop.wake = lambda: self._inbox.put(None)
+        self._seconds = {"reading": 0.0, "computing": 0.0, "writing": 0.0}
 
     @property
     def times(self) -> dict[str, float]:
         """Seconds spent in each stage, and seconds that workers were idle, summed over the workers."""
-        return self._busy | {"waiting": max(0.0, self._stages.bench.present - self._busy["computing"])}
+        return self._seconds | {"waiting": max(0.0, self._steps.workers.present - self._seconds["computing"])}
 
     def run(self, items: Iterator[Item | Outcome]) -> Iterator[Outcome]:
         """Process all items and yield their outcomes; items that are outcomes already are passed through."""
         try:
             while True:
                 yield from self._fill(items)
-                if not any(self._stations.values()):
+                if not any(self._in_progress.values()):
                     return
-                news = self._mail.get()
-                if isinstance(news, str):
-                    self._stages.tell(news)
-                elif news is not None:
-                    yield from self._receive(*news)
-                elif self._stop.signal is not None and self._stations["computing"]:
-                    self._stages.tell(STOPPING)
+                event = self._inbox.get()
+                if isinstance(event, str):
+                    self._steps.tell(event)
+                elif event is not None:
+                    yield from self._handle_event(*event)
+                elif self._stop.signal is not None and self._in_progress["computing"]:
+                    self._steps.tell(STOPPING)
         finally:
-            self._stages.stop_reading()
+            self._steps.stop_reading()
             self._readers.shutdown(cancel_futures=True)
             self._writers.shutdown(cancel_futures=True)
 
@@ -107,82 +107,82 @@ class Stages:
         """Start as much work in every stage as its limits allow."""
         if self._stop.asked.is_set():
             self._ready.clear()
-            self._stages.stop_reading()
-            self._stages.bench.drop()
+            self._steps.stop_reading()
+            self._steps.workers.drop()
             return
-        self._compute()
-        while self._may_read() and (item := next(items, None)) is not None:
+        self._start_computing()
+        while self._can_read() and (item := next(items, None)) is not None:
             if isinstance(item, Outcome):
                 yield item
             else:
-                flight = InProgress(item)
-                self._post("reading", flight, self._readers.submit(self._timed, self._stages.read, item))
+                work = InProgress(item)
+                self._track("reading", work, self._readers.submit(self._run_timed, self._steps.read, item))
 
-    def _compute(self) -> None:
-        slots = self._stages.bench.slots
-        computing, writing = self._stations["computing"], self._stations["writing"]
+    def _start_computing(self) -> None:
+        slots = self._steps.workers.slots
+        computing, writing = self._in_progress["computing"], self._in_progress["writing"]
         while self._ready and len(computing) < slots and len(computing) + len(writing) < slots + self._ahead:
-            flight, picture = self._ready.popleft()
-            self._stages.on_begin(flight.item, picture)
-            self._post("computing", flight, self._stages.bench.submit(picture, self._watch(flight)))
+            work, picture = self._ready.popleft()
+            self._steps.on_begin(work.item, picture)
+            self._track("computing", work, self._steps.workers.submit(picture, self._progress_callback(work)))
 
-    def _may_read(self) -> bool:
+    def _can_read(self) -> bool:
         if self._stop.asked.is_set():
             return False
         if not self._ahead:
-            return not self._ready and not any(self._stations.values())
-        return len(self._stations["reading"]) + len(self._ready) < self._ahead + self._stages.bench.slots - 1
+            return not self._ready and not any(self._in_progress.values())
+        return len(self._in_progress["reading"]) + len(self._ready) < self._ahead + self._steps.workers.slots - 1
 
-    def _watch(self, flight: InProgress) -> Callable[[str, int, int], None]:
+    def _progress_callback(self, work: InProgress) -> Callable[[str, int, int], None]:
         """Return a progress callback that enforces the timeout, without counting the time for loading models."""
-        flight.began_work = time.perf_counter()
+        work.began_work = time.perf_counter()
 
         def on_step(stage: str, done: int, total: int) -> None:
             if self._stop.asked.is_set():
                 raise CancelledError
             now = time.perf_counter()
             if stage == LOADING:
-                flight.began_work = now
-            elif self._timeout and now - flight.began_work > self._timeout:
-                raise timed_out(self._timeout, f"{printable(flight.item.path)} ")
-            self._mail.put((flight, "step", (stage, done, total)))
+                work.began_work = now
+            elif self._timeout and now - work.began_work > self._timeout:
+                raise timed_out(self._timeout, f"{printable(work.item.path)} ")
+            self._inbox.put((work, "step", (stage, done, total)))
 
         return on_step
 
-    def _post(self, station: str, flight: InProgress, future: Future[Any]) -> None:
-        self._stations[station].add(flight)
-        future.add_done_callback(lambda done: self._mail.put((flight, station, done)))
+    def _track(self, stage: str, work: InProgress, future: Future[Any]) -> None:
+        self._in_progress[stage].add(work)
+        future.add_done_callback(lambda done: self._inbox.put((work, stage, done)))
 
-    def _timed(self, work: Callable[..., Any], *values: object) -> tuple[Any, float]:
+    def _run_timed(self, function: Callable[..., Any], *values: object) -> tuple[Any, float]:
         began = time.perf_counter()
-        return work(*values), time.perf_counter() - began
+        return function(*values), time.perf_counter() - began
 
-    def _receive(self, flight: InProgress, station: str, news: Any) -> Iterator[Outcome]:
-        if station == "step":
-            self._stages.on_step(flight.item, *news)
+    def _handle_event(self, work: InProgress, stage: str, event: Any) -> Iterator[Outcome]:
+        if stage == "step":
+            self._steps.on_step(work.item, *event)
             return
-        self._stations[station].remove(flight)
-        error = None if news.cancelled() else news.exception()
+        self._in_progress[stage].remove(work)
+        error = None if event.cancelled() else event.exception()
         if error is not None:
-            yield from self._fail(flight, error)
-        elif not news.cancelled():
-            yield from self._next(flight, station, news.result())
+            yield from self._fail(work, error)
+        elif not event.cancelled():
+            yield from self._pass_on(work, stage, event.result())
 
-    def _next(self, flight: InProgress, station: str, result: Any) -> Iterator[Outcome]:
+    def _pass_on(self, work: InProgress, stage: str, result: Any) -> Iterator[Outcome]:
         """Pass a finished step to the next stage."""
-        if station == "computing":
-            self._busy[station] += result.seconds
-            self._post("writing", flight, self._writers.submit(self._timed, self._stages.write, flight.item, result))
+        if stage == "computing":
+            self._seconds[stage] += result.seconds
+            self._track("writing", work, self._writers.submit(self._run_timed, self._steps.write, work.item, result))
             return
         value, seconds = result
-        self._busy[station] += seconds
-        if station == "reading":
-            self._ready.append((flight, value))
+        self._seconds[stage] += seconds
+        if stage == "reading":
+            self._ready.append((work, value))
         else:
             self._machine_failures = 0
             yield value
 
-    def _fail(self, flight: InProgress, error: BaseException) -> Iterator[Outcome]:
+    def _fail(self, work: InProgress, error: BaseException) -> Iterator[Outcome]:
         if isinstance(error, CancelledError) or self._stop.signal is not None:
             return  # cancelled, or failed because the run is ending
         if isinstance(error, BrokenPipeError):  # the reader of stdout has closed it: end the run
@@ -191,11 +191,11 @@ class Stages:
         if isinstance(error, RunFailed):
             self._end(error.__cause__ or error)
             return
-        machine = isinstance(error, MachineError) and not isinstance(error, TooLarge)
-        self._machine_failures = self._machine_failures + 1 if machine else 0
-        seconds, item = time.perf_counter() - flight.began, flight.item
+        machine_failed = isinstance(error, MachineError) and not isinstance(error, TooLarge)
+        self._machine_failures = self._machine_failures + 1 if machine_failed else 0
+        seconds, item = time.perf_counter() - work.began, work.item
         yield outcome_of_error(item.path, error, seconds, item.found.frame)
-        if self._machine_failures >= IN_A_ROW:
+        if self._machine_failures >= MOST_MACHINE_FAILURES:
             self._end(error)
 
     def _end(self, error: BaseException) -> None:

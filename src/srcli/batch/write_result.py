@@ -45,51 +45,56 @@ class ResultWriter:
         except InputError as error:
             raise PictureError(f"{printable(item.path)}: {error}", "too-large") from error
 
-    def write(self, item: Item, made: ComputedPicture, key: str, on_whole: OnWhole = None) -> Outcome:
+    def write(self, item: Item, computed: ComputedPicture, key: str, on_whole: OnWhole = None) -> Outcome:
         """Write one result; a file that appeared since the plan was made is not overwritten."""
         began = time.perf_counter()
         target = item.target
-        kind = self._format(target, made.picture).name
+        kind = self._format(target, computed.picture).name
         if target != Path(STDIO):
-            self._clear(item)
-        made, mask_notes = self._write_mask(target, made)
-        how = made.how | {"key": key}
-        self._write_map(item, made)
+            self._check_target(item)
+        computed, mask_notes = self._write_mask(target, computed)
+        provenance = computed.provenance | {"key": key}
+        self._write_map(item, computed)
         if target == Path(STDIO):
-            notes = write_picture(made.picture, sys.stdout.buffer, format=kind, saving=self.output.saving, made=how)
+            notes = write_picture(
+                computed.picture, sys.stdout.buffer, format=kind, saving=self.output.saving, made=provenance
+            )
         else:
             notes = write_picture(
-                made.picture, target, format=kind, saving=self.output.saving, made=how, on_whole=on_whole
+                computed.picture, target, format=kind, saving=self.output.saving, made=provenance, on_whole=on_whole
             )
-        seconds = made.seconds + time.perf_counter() - began
-        size = (made.picture.width, made.picture.height)
-        notes = (*made.picture.notes, *mask_notes, *notes)
+        seconds = computed.seconds + time.perf_counter() - began
+        size = (computed.picture.width, computed.picture.height)
+        notes = (*computed.picture.notes, *mask_notes, *notes)
         return Outcome(item.path, DONE, target, seconds=seconds, size=size, notes=notes, frame=item.found.frame)
 
-    def _write_map(self, item: Item, made: ComputedPicture) -> None:
-        """Before the result, so that where there is a result its map is there too."""
-        if item.map is None or made.map is None:
+    def _write_map(self, item: Item, computed: ComputedPicture) -> None:
+        """Write the map. It is written before the result, so that no result lacks its map."""
+        if item.map is None or computed.map is None:
             return
         make_folder(item.map.parent, "--map")
         from srcli.uncertainty.map import write_map  # imports torch
 
-        write_map(made.map.levels, made.how, item.map)
+        write_map(computed.map, computed.provenance, item.map)
 
-    def _write_mask(self, target: Path, made: ComputedPicture) -> tuple[ComputedPicture, tuple[str, ...]]:
-        """Write marks that were found, before the result, whose provenance names them; and what is said of them."""
-        facts = made.picture.repairs.get("damage")
+    def _write_mask(self, target: Path, computed: ComputedPicture) -> tuple[ComputedPicture, tuple[str, ...]]:
+        """Write the mask of found damage before the result, whose provenance names it. Returns notes too."""
+        facts = computed.picture.repairs.get("damage")
         if not self.job.repair.find_scratches or not isinstance(facts, dict):
-            return made, ()
+            return computed, ()
         path = None
-        if made.picture.damage is not None and target != Path(STDIO):
+        if computed.picture.damage is not None and target != Path(STDIO):
             before = self.read_provenance(target) if path_exists(target) else None
-            content = encode_mask(made.picture.damage, made.how)
+            content = encode_mask(computed.picture.damage, computed.provenance)
             path = write_mask(target, content, mask_of_result(before))
             facts = facts | {"file": printable(path.name), "sha256": hashlib.sha256(content).hexdigest()}
-            made = replace(made, how=made.how | {"repaired": dict(made.picture.repairs) | {"damage": facts}})
-        return made, (describe_found(facts, path),)
+            computed = replace(
+                computed,
+                provenance=computed.provenance | {"repaired": dict(computed.picture.repairs) | {"damage": facts}},
+            )
+        return computed, (describe_found(facts, path),)
 
-    def _clear(self, item: Item) -> None:
+    def _check_target(self, item: Item) -> None:
         make_folder(item.target.parent, "-o")
         if item.replace and path_exists(item.target) and not os.access(item.target, os.W_OK):
             raise PictureError(f"{printable(item.target)} is write-protected: it was not overwritten", "read-only")

@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from srcli.batch.settings import STDIO
-from srcli.errors import MachineError, SrcliError
+from srcli.errors import SrcliError, unwritable_file
 from srcli.imaging.printable import printable
 from srcli.messages import name_flags
 
@@ -27,7 +27,7 @@ class ErrorBoundary(TyperGroup):
     """A command group that prints user errors as one line (`srcli: what: what to do`). Bugs keep their traceback."""
 
     def make_context(self, info_name: str | None, args: list[str], *words: Any, **extra: Any) -> Any:
-        self._as_json = _wants_objects(args)
+        self._as_json = _wants_json(args)
         with _boundary(self._as_json):
             return super().make_context(info_name, args, *words, **extra)
 
@@ -36,8 +36,8 @@ class ErrorBoundary(TyperGroup):
             return super().invoke(ctx)
 
 
-def _wants_objects(args: list[str]) -> bool:
-    """Return whether stdout is for JSON, which it is not where the result itself goes there."""
+def _wants_json(args: list[str]) -> bool:
+    """Whether stdout is for JSON; not if the result itself goes there."""
     pairs = set(pairwise(args))
     return "--json" in args and not pairs & {("-o", STDIO), ("--output", STDIO)}
 
@@ -81,9 +81,9 @@ def print_error(message: str) -> None:
 
 
 def print_message(text: str) -> None:
-    """Print a message on stderr; a closed stderr is not an error."""
+    """Print lines on stderr, with unprintable characters escaped; a closed stderr is not an error."""
     try:
-        print(text, file=sys.stderr, flush=True)
+        print("\n".join(map(printable, text.rstrip().split("\n"))), file=sys.stderr, flush=True)
     except OSError:
         silence_stream(sys.stderr)
 
@@ -97,7 +97,7 @@ def write_line(line: bytes, end: bytes = b"\n") -> None:
         raise
     except OSError as error:
         silence_stream(sys.stdout)
-        raise MachineError(f"standard output cannot be written ({error.strerror}): redirect it elsewhere") from error
+        raise unwritable_file("standard output", error, "redirect it elsewhere") from error
 
 
 def silence_stream(stream: TextIO) -> None:

@@ -23,7 +23,16 @@ from srcli.imaging.printable import printable
 from srcli.messages import forward_messages, name_flags
 
 
-class PathResults:
+class NoResults:
+    """Prints nothing to stdout, where the picture itself goes."""
+
+    def planned(self, total: int) -> None: ...
+    def progressed(self, source: Path, picture: PictureProgress, batch: BatchProgress) -> None: ...
+    def ended(self, outcome: Outcome) -> None: ...
+    def finished(self, report: Report) -> None: ...
+
+
+class PathResults(NoResults):
     """Results on stdout for scripts: one output path per line, as raw bytes, also for skipped pictures.
 
     On a terminal, control characters in names are escaped.
@@ -38,24 +47,15 @@ class PathResults:
             name = printable(outcome.target).encode() if self._escaped else os.fsencode(outcome.target)
             write_line(name, self._end)
 
-    def planned(self, total: int) -> None:
-        """Print nothing: paths are the only output."""
 
-    def progressed(self, source: Path, picture: PictureProgress, batch: BatchProgress) -> None:
-        """Print nothing."""
-
-    def finished(self, report: Report) -> None:
-        """Print nothing."""
-
-
-class JsonResults:
+class JsonResults(NoResults):
     """Events on stdout as one JSON object per line; docs/scripts.md describes them."""
 
     def __init__(self) -> None:
         self._next, self._stage = 0.0, ""
 
     def planned(self, total: int) -> None:
-        self._say({"event": "planned", "total": total})
+        self._write_event({"event": "planned", "total": total})
 
     def progressed(self, source: Path, picture: PictureProgress, batch: BatchProgress) -> None:
         """Print at the start of each stage, and once a second."""
@@ -63,62 +63,64 @@ class JsonResults:
         if picture.stage == self._stage and now < self._next:
             return
         self._next, self._stage, left = now + 1.0, picture.stage, picture.left()
-        said = {"event": "progress", **_path("input", source), "stage": picture.stage}
-        numbers = {"percent": round(100 * picture.share, 1), "ended": batch.ended, "total": batch.total}
-        self._say({**said, **numbers, **({} if left is None else {"seconds_left": round(left, 1)})})
+        event = {"event": "progress", **_path_fields("input", source), "stage": picture.stage}
+        numbers = {"percent": round(100 * picture.share, 1), "ended": batch.tally.ended, "total": batch.tally.total}
+        self._write_event({**event, **numbers, **({} if left is None else {"seconds_left": round(left, 1)})})
 
     def ended(self, outcome: Outcome) -> None:
-        said = {
+        event = {
             "event": outcome.status,
-            **_path("input", outcome.source),
-            **(_path("output", outcome.target) if outcome.target else {}),
+            **_path_fields("input", outcome.source),
+            **(_path_fields("output", outcome.target) if outcome.target else {}),
             "kind": outcome.kind,
             "message": outcome.message,
             "size": outcome.size,
             "seconds": round(outcome.seconds, 3),
         }
-        self._say({name: value for name, value in said.items() if value is not None})
+        self._write_event({name: value for name, value in event.items() if value is not None})
 
     def finished(self, report: Report) -> None:
         counts = {name: getattr(report, name) for name in ("total", "done", "skipped", "failed", "left")}
-        self._say({"event": "finished", **counts, "seconds": round(report.seconds, 3), "exit": report.exit_code})
+        self._write_event(
+            {"event": "finished", **counts, "seconds": round(report.seconds, 3), "exit": report.exit_code}
+        )
 
-    def _say(self, said: dict[str, object]) -> None:
-        write_line(json.dumps(said, ensure_ascii=True).encode())
+    def _write_event(self, event: dict[str, object]) -> None:
+        write_line(json.dumps(event, ensure_ascii=True).encode())
 
 
-DUMB = (None, "", "dumb", "unknown")  # terminals that cannot move their cursor
+DUMB_TERMINALS = (None, "", "dumb", "unknown")  # values of TERM without cursor movement
 PROGRESS_INTERVAL = 30.0  # seconds between two lines of progress
 
 
 class PlainListener(Listener):
     """Failures, notes, progress and a summary as lines, for logs and non-interactive stderr."""
 
-    def __init__(self, results: PathResults | JsonResults | None, *, quiet: bool, verbose: bool) -> None:
+    def __init__(self, results: NoResults, *, quiet: bool, verbose: bool) -> None:
         self.results, self.quiet, self.verbose = results, quiet, verbose
-        self.said: set[str] = set()
+        self.printed: set[str] = set()
         self.batch, self.picture = BatchProgress(), PictureProgress()
         self._source: Path | None = None  # of the current picture
         self._stages: set[str] = set()
-        self._shrinks = False
+        self._shrink_noted = False
         self._over = threading.Event()
-        self._early: list[str] | None = []  # notes, until it is clear that there is work: no hint before a usage error
+        # Notes, until the plan is made, so that no hint precedes a usage error.
+        self._early_notes: list[str] | None = []
 
     def planned(self, total: int, left_out: int) -> None:
-        self.batch.total = total
-        self._tell_early()
-        if self.results is not None:
-            self.results.planned(total)
+        self.batch.tally.total = total
+        self._print_early_notes()
+        self.results.planned(total)
 
-    def _tell_early(self) -> None:
-        early, self._early = self._early or [], None
+    def _print_early_notes(self) -> None:
+        early, self._early_notes = self._early_notes or [], None
         for text in early:
             self.note(text)
 
     def begun(self, source: Path, size: PixelSize, target: PixelSize) -> None:
         self.batch.start()
-        if target[0] * target[1] < size[0] * size[1] and not self._shrinks:
-            self._shrinks = True  # said once, of the first
+        if target[0] * target[1] < size[0] * size[1] and not self._shrink_noted:
+            self._shrink_noted = True  # noted once, for the first picture
             self.note(f"{printable(source.name)} is made smaller: {size[0]}x{size[1]} to {target[0]}x{target[1]}")
         self._source, self.picture = source, PictureProgress(source.name, size, target)
 
@@ -127,14 +129,13 @@ class PlainListener(Listener):
 
         No line for loading, so that a loading error is the only line.
         """
-        self.picture.move(stage, done, total)
-        if self.results is not None:
-            self.results.progressed(source, self.picture, self.batch)
+        self.picture.update(stage, done, total)
+        self.results.progressed(source, self.picture, self.batch)
         if stage == LOADING:
             return
-        if self.batch.total == 1 and not self.quiet and self.picture.stage not in self._stages:
+        if self.batch.tally.total == 1 and not self.quiet and self.picture.stage not in self._stages:
             self._stages.add(self.picture.stage)
-            self.line(self.progress_line())
+            self.print_line(self.progress_line())
 
     @property
     def current(self) -> float:
@@ -144,80 +145,79 @@ class PlainListener(Listener):
     def progress_line(self) -> str:
         """Progress of the run as text."""
         left = self.batch.left(self.current)
-        if self.batch.total == 1:
+        if self.batch.tally.total == 1:
             left = self.picture.left()
             parts = [f"{self.picture.share:.0%}", self.picture.describe(len(self.picture.name))]
         else:
             parts = [f"{self.batch.share(self.current):.0%}", self.batch.describe()]
         return ", ".join(filter(None, (*parts, format_left(left))))
 
-    def _tell_regularly(self) -> None:
+    def _refresh_regularly(self) -> None:
         while not self._over.wait(PROGRESS_INTERVAL):
             if self.batch.began is not None:
-                self.line(self.progress_line())
+                self.print_line(self.progress_line())
 
     def note(self, text: str) -> None:
-        if self._early is not None:
-            self._early.append(text)
+        if self._early_notes is not None:
+            self._early_notes.append(text)
             return
         text = name_flags(text)
-        if not self.quiet and text not in self.said:
-            self.said.add(text)
-            self.line(text)
+        if not self.quiet and text not in self.printed:
+            self.printed.add(text)
+            self.print_line(text)
 
     def ended(self, outcome: Outcome, tally: Tally) -> None:
         if outcome.status == FAILED:
             name, message = printable(outcome.source), str(outcome.message)
-            self.complain(message if name in message else f"{name}: {message}")
+            self.print_failure(message if name in message else f"{name}: {message}")
             if self.verbose and outcome.error is not None:
-                self.line("".join(traceback.format_exception(outcome.error)))
-        self.batch.count(tally)
+                self.print_line("".join(traceback.format_exception(outcome.error)))
+        self.batch.tally = tally
         if outcome.source == self._source:
             self._source = None
-        self.tell_result(outcome)
+        self.print_result(outcome)
 
-    def tell_result(self, outcome: Outcome) -> None:
-        if self.results is not None:
-            self.results.ended(outcome)
+    def print_result(self, outcome: Outcome) -> None:
+        self.results.ended(outcome)
 
     def finished(self, report: Report) -> None:
         self._over.set()
-        if self.results is not None:
-            self.results.finished(report)
+        self.results.finished(report)
         if not self.quiet and (report.total > 1 or report.skipped or self.verbose):
-            self.line(_summary(report))
+            self.print_line(_summary(report))
         if not self.quiet and report.signal is not None and report.left:
-            self.line("interrupted: run the same command again to do what is left")
+            self.print_line("interrupted: run the same command again to do what is left")
         if self.verbose and report.times:
-            self.line("time went to " + ", ".join(f"{name} {spent:.1f} s" for name, spent in report.times.items()))
+            times = ", ".join(f"{name} {spent:.1f} s" for name, spent in report.times.items())
+            self.print_line(f"time went to {times}")
 
-    def aside(self) -> AbstractContextManager[None]:
-        """While something else uses the terminal."""
+    def pause_display(self) -> AbstractContextManager[None]:
+        """Pause the display while something else uses the terminal."""
         return nullcontext()
 
-    def line(self, text: str) -> None:
-        print_message("\n".join(printable(part) for part in text.rstrip().split("\n")))
+    def print_line(self, text: str) -> None:
+        print_message(text)
 
-    def complain(self, text: str) -> None:
+    def print_failure(self, text: str) -> None:
         print_error(text)
 
     def __enter__(self) -> PlainListener:
         forward_messages(self.note)
         if not self.quiet:
-            threading.Thread(target=self._tell_regularly, name="progress", daemon=True).start()
+            threading.Thread(target=self._refresh_regularly, name="progress", daemon=True).start()
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._over.set()
         if not isinstance(error, SrcliError):
-            self._tell_early()
+            self._print_early_notes()
         forward_messages(None)
 
 
 def choose_listener(*, as_json: bool, to_stdout: bool, quiet: bool, verbose: bool, null: bool = False) -> PlainListener:
     """Return the listener for this run. With a picture on stdout, no results are printed there."""
-    results = None if to_stdout else JsonResults() if as_json else PathResults(null=null)
-    if quiet or not sys.stderr.isatty() or os.environ.get("TERM") in DUMB:
+    results = NoResults() if to_stdout else JsonResults() if as_json else PathResults(null=null)
+    if quiet or not sys.stderr.isatty() or os.environ.get("TERM") in DUMB_TERMINALS:
         return PlainListener(results, quiet=quiet, verbose=verbose)
     from srcli.cli.bars import BarListener
 
@@ -231,7 +231,7 @@ def _summary(report: Report) -> str:
     return f"{', '.join(parts)} of {report.total} in {report.seconds:.1f} s"
 
 
-def _path(name: str, path: Path) -> dict[str, str]:
+def _path_fields(name: str, path: Path) -> dict[str, str]:
     """A path for JSON; if it is not valid UTF-8, its bytes are added in base64."""
     raw = os.fsencode(path)
     text = raw.decode("utf-8", "backslashreplace")

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from srcli import settings
+from srcli.batch.report import choose_exit_code
 from srcli.cli import complete
 from srcli.cli.boundary import print_error, write_line
 
@@ -37,4 +38,4 @@ def write_test_set(
         else:
             failed += 1
             print_error(outcome.message)
-    raise typer.Exit(0 if not failed else 3 if done else 1)
+    raise typer.Exit(choose_exit_code(done, failed))

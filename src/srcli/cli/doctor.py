@@ -37,7 +37,7 @@ def print_diagnosis(
     offline: Annotated[bool, typer.Option("--offline", help="Never use the network.")] = False,
     run: Annotated[bool, typer.Option("--run", help="Also enlarge a small picture with what would run.")] = False,
 ) -> None:
-    """Say which device, memory, versions, caches and weights are here, and what would run by default."""
+    """Show devices, memory, versions, caches and weights, and what would run by default."""
     facts, code = collect_facts(offline), 0
     if run:
         facts["run"], code = try_upscaling(offline)
@@ -71,13 +71,13 @@ def collect_facts(offline: bool) -> Facts:
         "versions": {name: _version(name) for name in LIBRARIES},
         "extras": {name: _version(package) for name, package in EXTRAS.items()},
         "formats": _formats(),
-        "caches": _or_why_not(_caches),
-        "weights": _or_why_not(lambda: _weights(offline)),
+        "caches": _facts_or_error(_caches),
+        "weights": _facts_or_error(lambda: _weights(offline)),
         "runs by default": _defaults(offline),
     }
 
 
-def _or_why_not(ask: Callable[[], dict[str, str]]) -> dict[str, str]:
+def _facts_or_error(ask: Callable[[], dict[str, str]]) -> dict[str, str]:
     """Return the facts, or the error in their place, so that one failure does not hide the rest."""
     try:
         return ask()
@@ -92,13 +92,13 @@ def _devices() -> dict[str, str]:
 
     names, chosen = list_devices(), choose_device(DeviceChoice())
     prepare_process(chosen)
-    found = {name: _describe(name) for name in names}
+    found = {name: _describe_device(name) for name in names}
     if names == ["cpu"]:
         found["gpu"] = explain_missing_gpu(torch.__version__, torch.version.cuda, torch.version.hip)
     return {**found, "chosen": str(chosen), "threads": str(torch.get_num_threads())}
 
 
-def _describe(name: str) -> str:
+def _describe_device(name: str) -> str:
     import torch
 
     if name.startswith("cuda"):
@@ -117,10 +117,10 @@ def _version(package: str) -> str:
 def _formats() -> dict[str, str]:
     from srcli.imaging.formats import FORMATS
 
-    return {row.name: _what_is_done_with(row) for row in FORMATS.values()}
+    return {row.name: _describe_format(row) for row in FORMATS.values()}
 
 
-def _what_is_done_with(row: Format) -> str:
+def _describe_format(row: Format) -> str:
     done = ["read" if not row.extra else f"read with srcli[{row.extra}]"]
     if row.write is not None:
         done.append("written with 16 bits a channel" if row.deep else "written")
@@ -130,10 +130,10 @@ def _what_is_done_with(row: Format) -> str:
 def _caches() -> dict[str, str]:
     from srcli.weights.places import find_places
 
-    return {name: _with_space(path) for name, path in asdict(find_places()).items()}
+    return {name: _describe_space(path) for name, path in asdict(find_places()).items()}
 
 
-def _with_space(path: Path) -> str:
+def _describe_space(path: Path) -> str:
     there = next((p for p in (path, *path.parents) if p.exists()), Path("/"))
     return f"{path} ({shutil.disk_usage(there).free / GIB:.0f} GiB free)"
 
@@ -157,7 +157,7 @@ def _defaults(offline: bool) -> dict[str, str]:
 
 
 def try_upscaling(offline: bool) -> tuple[dict[str, str], int]:
-    """Enlarge a small picture with what upscale runs by default, from file to file. Returns an exit code too."""
+    """Enlarge a small picture with what upscale runs by default, from file to file. Returns facts and exit code."""
     from PIL import Image
 
     from srcli.api import Pipeline

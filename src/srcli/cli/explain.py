@@ -1,4 +1,4 @@
-"""`--explain` and `--dry-run`: what a run would do and take, without doing it."""
+"""`--explain` and `--dry-run`: what a run would do, and its cost, without running it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 
 from srcli.batch.journal.previous_runs import PreviousRuns
 from srcli.batch.planning.decide import Decider
-from srcli.batch.planning.map_files import MapNamer
 from srcli.batch.planning.output_names import OutputNamer
-from srcli.batch.planning.plan import BatchPlan, Item
+from srcli.batch.planning.plan import Item
 from srcli.batch.reading.reader import ReaderPool
-from srcli.batch.report import ALL_FAILED, FAILED, SOME_FAILED, Outcome, outcome_of_error
+from srcli.batch.report import FAILED, Outcome, Tally, outcome_of_error
 from srcli.batch.run import plan_pictures
 from srcli.batch.settings import STDIO, BatchSettings
 from srcli.cli.boundary import print_error
@@ -26,19 +25,19 @@ if TYPE_CHECKING:
     from srcli.engines.runtime.device import Device
     from srcli.engines.runtime.forecast import Forecast
 
-# Bytes of a file for each pixel of 8 bits, as enlarged photographs have on average: files differ by a factor of two.
-BYTES = {"PNG": 1.6, "JPEG": 0.6, "WEBP": 0.5, "AVIF": 0.4, "TIFF": 2.0, "BMP": 3.0, "PPM": 3.0}
+# Average of enlarged photographs of 8 bits; single files differ by a factor of two.
+BYTES_PER_PIXEL = {"PNG": 1.6, "JPEG": 0.6, "WEBP": 0.5, "AVIF": 0.4, "TIFF": 2.0, "BMP": 3.0, "PPM": 3.0}
 MEGAPIXEL = 1e6
 
 
 @dataclass(frozen=True)
 class Planned:
-    """What would be made of one picture."""
+    """What would be done to one picture."""
 
     item: Item
     size: tuple[int, int]
     cost: Forecast
-    findings: Mapping[str, float] = field(default_factory=dict)  # of the picture; empty where nobody looked
+    findings: Mapping[str, float] = field(default_factory=dict)  # in the picture; empty if it was not inspected
 
     @property
     def pixels(self) -> int:
@@ -46,27 +45,23 @@ class Planned:
 
     @property
     def bytes(self) -> float:
-        """About the size of the result's file."""
+        """Estimated size of the result's file."""
         target = self.item.target
         kind = format_of_name(target).name if target.suffix else "PNG"
-        return self.pixels * BYTES.get(kind, BYTES["PNG"])
+        return self.pixels * BYTES_PER_PIXEL.get(kind, BYTES_PER_PIXEL["PNG"])
 
 
 @dataclass
-class Totals:
-    """What a run adds up to."""
+class Totals(Tally):
+    """Totals of a run."""
 
-    done: int = 0
-    skipped: int = 0
-    failed: int = 0
     pixels: float = 0.0
     flop: float = 0.0
     bytes: float = 0.0
 
     def add(self, planned: Planned | Outcome) -> None:
         if isinstance(planned, Outcome):
-            self.failed += planned.status == FAILED
-            self.skipped += planned.status != FAILED
+            super().add(planned)
             return
         self.done += 1
         self.pixels += planned.pixels
@@ -80,17 +75,12 @@ class Totals:
             **{"seconds": round(self.flop / speed, 1), "bytes": round(self.bytes)},
         }
 
-    @property
-    def exit_code(self) -> int:
-        """That of a run in which only reading can fail."""
-        return 0 if not self.failed else SOME_FAILED if self.done or self.skipped else ALL_FAILED
-
 
 class Forecaster:
     """Plans the pictures of a run on this machine."""
 
     def __init__(self, settings: BatchSettings, *, decide: bool) -> None:
-        """`decide`: look which results are there already."""
+        """`decide`: check which results exist already."""
         from srcli.engines.runtime.device import choose_device, prepare_process
         from srcli.engines.runtime.forecast import known_speed
 
@@ -117,16 +107,10 @@ class Forecaster:
         plan, _, _ = plan_pictures(settings, namer, previous, self.readers)
         if self.decide:
             plan.place(namer, settings.output.on_exists == "rename", settings.input)
-        decider = self._decider(plan, previous)
+        decider = Decider(settings, plan, previous, self.readers.provenance)
         for item in plan:
             decided = decider.decide(item) if self.decide or item.found.problem else item
             yield decided if isinstance(decided, Outcome) else self._forecast(decided)
-
-    def _decider(self, plan: BatchPlan, previous: PreviousRuns) -> Decider:
-        settings, recipe = self.settings, self.settings.recipe() if self.decide else ""
-        on_exists, provenance = settings.output.on_exists, self.readers.provenance
-        maps = MapNamer.from_settings(settings)
-        return Decider(plan, settings.input, previous, recipe, on_exists, provenance, maps=maps)
 
     def _forecast(self, item: Item) -> Planned | Outcome:
         from srcli.engines.forecast import forecast_run
@@ -140,7 +124,7 @@ class Forecaster:
             return outcome_of_error(item.path, error)
 
     def _inspect(self, item: Item) -> Mapping[str, float]:
-        """Reads the picture only for an engine that has something to say of it."""
+        """What the engine finds in the picture; reads it only if the engine inspects pictures."""
         from srcli.engines.forecast import inspect_picture
         from srcli.engines.registry import find_engine
 
@@ -148,14 +132,16 @@ class Forecaster:
         if find_engine(choice.engine).inspect is None:
             return {}
         picture = self.readers.read(item.path, frame=item.found.frame)
-        mended = picture.pixels if self.settings.job.tone == "none" else correct_tone(picture.pixels, picture.alpha)[0]
-        return inspect_picture(choice, self.settings.job, mended, self.device)
+        repaired = (
+            picture.pixels if self.settings.job.tone == "none" else correct_tone(picture.pixels, picture.alpha)[0]
+        )
+        return inspect_picture(choice, self.settings.job, repaired, self.device)
 
 
-def name_stages(settings: BatchSettings, item: Item) -> list[str]:
-    """What is done to a picture, in order."""
+def list_stages(settings: BatchSettings, item: Item) -> list[str]:
+    """The steps that a picture goes through."""
     job = settings.job
-    sides = settings.input.sides_for(item.path, item.found.root).given()
+    sides = settings.input.sides_for(item.path, item.found.root).by_role()
     stages = {
         "find scratches": job.repair.find_scratches,
         f"fill damage ({job.repair.fill})": job.repair.find_scratches or "mask" in sides,
@@ -169,7 +155,7 @@ def name_stages(settings: BatchSettings, item: Item) -> list[str]:
 
 
 def explain_run(settings: BatchSettings, as_json: bool) -> int:
-    """Print the plan of each picture, and what they add up to."""
+    """Print the plan of each picture, and the totals."""
     forecaster = Forecaster(settings, decide=False)
     for planned in forecaster.plan():
         if isinstance(planned, Outcome):
@@ -177,26 +163,26 @@ def explain_run(settings: BatchSettings, as_json: bool) -> int:
             continue
         facts = planned.cost.fields(forecaster.device, forecaster.speed)
         found = {name: round(value, 2) for name, value in planned.findings.items()}
-        facts |= {"stages": name_stages(settings, planned.item), **({"found": found} if found else {})}
-        _say_plan({"input": printable(planned.item.path), **facts}, as_json)
-    _say_totals(forecaster, as_json)
+        facts |= {"stages": list_stages(settings, planned.item), **({"found": found} if found else {})}
+        _print_plan({"input": printable(planned.item.path), **facts}, as_json)
+    _print_totals(forecaster, as_json)
     return forecaster.totals.exit_code
 
 
 def list_run(settings: BatchSettings, as_json: bool) -> int:
-    """Print what would become of each picture, and what all take together."""
+    """Print what would happen to each picture, and the totals."""
     forecaster = Forecaster(settings, decide=True)
     for planned in forecaster.plan():
-        facts = _fate(planned)
+        facts = _describe_action(planned)
         if as_json:
             print(json.dumps({"event": "would", **facts}), flush=True)
         else:
-            print(" ".join(_words(facts)), flush=True)
-    _say_totals(forecaster, as_json)
+            print(" ".join(_format_action(facts)), flush=True)
+    _print_totals(forecaster, as_json)
     return forecaster.totals.exit_code
 
 
-def _fate(planned: Planned | Outcome) -> dict[str, object]:
+def _describe_action(planned: Planned | Outcome) -> dict[str, object]:
     if isinstance(planned, Outcome):
         action = "fail" if planned.status == FAILED else "skip"
         return {"do": action, "input": printable(planned.source), "reason": planned.message or planned.kind}
@@ -205,7 +191,7 @@ def _fate(planned: Planned | Outcome) -> dict[str, object]:
     return {"do": action, "input": printable(planned.item.path), "output": output, **sizes}
 
 
-def _words(facts: dict[str, object]) -> Iterator[str]:
+def _format_action(facts: dict[str, object]) -> Iterator[str]:
     yield f"{facts['do']:8}{facts['input']}"
     if "reason" in facts:
         yield f"({facts['reason']})"
@@ -215,7 +201,7 @@ def _words(facts: dict[str, object]) -> Iterator[str]:
     yield "({}x{} to {}x{})".format(*(side for size in sides if isinstance(size, tuple) for side in size))
 
 
-def _say_plan(plan: dict[str, object], as_json: bool) -> None:
+def _print_plan(plan: dict[str, object], as_json: bool) -> None:
     if as_json:
         print(json.dumps({"event": "plan", **plan}), flush=True)
         return
@@ -236,8 +222,8 @@ def _say_plan(plan: dict[str, object], as_json: bool) -> None:
         print(f"  damage, 0 none to 1 heavy: {levels}", flush=True)
 
 
-def _say_totals(forecaster: Forecaster, as_json: bool) -> None:
-    """The sum of all; of a single picture it has been said."""
+def _print_totals(forecaster: Forecaster, as_json: bool) -> None:
+    """Print the totals, unless they equal the plan of a single picture."""
     from srcli.engines.runtime.forecast import format_duration
 
     totals = forecaster.totals

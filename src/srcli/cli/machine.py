@@ -1,8 +1,7 @@
-"""What this machine is made of, as far as its system tells: processor, memory, graphics, and where can be written."""
+"""What the system tells of this machine: processor, memory, graphics, and where files can be written."""
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 import subprocess
@@ -10,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 from srcli.memory import GIB, measure_memory
+from srcli.threads import count_usable_cores
 
 MEMINFO = Path("/proc/meminfo")
 CPUINFO = Path("/proc/cpuinfo")
@@ -17,8 +17,7 @@ CPUINFO = Path("/proc/cpuinfo")
 
 def describe_processor() -> str:
     """The processor's model and how many of its cores may be used."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{_read_model()}, {cores} cores"
+    return f"{_read_model()}, {count_usable_cores()} cores"
 
 
 def _read_model() -> str:
@@ -26,13 +25,13 @@ def _read_model() -> str:
     if found:
         return found[1]
     if platform.system() == "Darwin":
-        asked = ["sysctl", "-n", "machdep.cpu.brand_string"]
-        return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip() or platform.machine()
+        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or platform.machine()
     return platform.processor() or platform.machine()
 
 
 def read_memory() -> dict[str, str]:
-    """Bytes of memory in all, and those a program can get: free ones, and caches that make way."""
+    """Total memory, and the memory available to programs: free memory, and caches that can be dropped."""
     rows = re.findall(r"^(\w+):\s+(\d+) kB$", _read_text(MEMINFO), re.MULTILINE)
     kilobytes = {name: int(size) for name, size in rows}
     names = {"total": "MemTotal", "available": "MemAvailable"}
@@ -57,7 +56,7 @@ def explain_missing_gpu(version: str, cuda: str | None, hip: str | None) -> str:
 
 
 def try_writing() -> dict[str, str]:
-    """Whether files can be written where results and large pictures on their way go."""
+    """Whether files can be written to the current folder and to the folder of temporary files."""
     return {"this folder": _try_folder(Path.cwd()), "temporary files": _try_folder(Path(tempfile.gettempdir()))}
 
 

@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from srcli.cli import complete
-from srcli.cli.boundary import write_line
-from srcli.cli.downloads import bring_weights
+from srcli.cli.boundary import print_message, write_line
+from srcli.cli.downloads import fetch_weights
 from srcli.engines.choose import refuse_no_adapter
 from srcli.errors import InputError, WeightsError
 from srcli.files import expand_user, path_exists
@@ -51,7 +51,7 @@ def list_models(
     states = {entry.name: care.read_state(store, entry) for entry in entries}
     if as_json:
         for entry in entries:
-            print(json.dumps(_facts(entry, states[entry.name])))
+            print(json.dumps(_entry_facts(entry, states[entry.name])))
         return
     from srcli.cli.model_table import print_table
 
@@ -68,10 +68,12 @@ def _print_sizes(store: Store, as_json: bool) -> None:
     left = sum(size for _, size in care.find_garbage(store))
     for name, size in (*rows, ("leftovers", left)):
         print(json.dumps({"name": name, "bytes": size}) if as_json else f"{format_bytes(size):>9}  {printable(name)}")
-    _say("srcli models remove NAME deletes an entry, srcli models gc the leftovers; files of two entries are kept once")
+    print_message(
+        "srcli models remove NAME deletes an entry, srcli models gc the leftovers; files of two entries are kept once"
+    )
 
 
-def _facts(entry: Entry, state: str) -> dict[str, object]:
+def _entry_facts(entry: Entry, state: str) -> dict[str, object]:
     facts = {
         "name": entry.name,
         "kind": entry.kind,
@@ -100,31 +102,31 @@ def pull_models(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before more than 1 GB.")] = False,
 ) -> None:
     """Fetch weights and all they need, check every hash, and go on where a broken download stopped."""
-    store = Store(tell=_say)
-    wanted = _wanted(store, names, alone)
-    plans = [(entry, store.plan(entry, parts)) for entry, parts in wanted if not _good(store, entry, parts)]
+    store = Store(tell=print_message)
+    wanted = _collect_entries(store, names, alone)
+    plans = [(entry, store.plan(entry, parts)) for entry, parts in wanted if not _is_verified(store, entry, parts)]
     if dry_run:
         for entry, planned in plans:
             for remote in planned.lacking:
                 print(f"{entry.name}\t{remote.path}\t{remote.size}")
         return
-    bring_weights(store, plans, yes=yes)
-    _say(f"{', '.join(names)}: here and as locked")
+    fetch_weights(store, plans, yes=yes)
+    print_message(f"{', '.join(names)}: here and as locked")
 
 
-def _good(store: Store, entry: Entry, parts: Sequence[str]) -> bool:
-    """Return whether an entry is present and matches the lock; a bad file is moved aside and reported."""
+def _is_verified(store: Store, entry: Entry, parts: Sequence[str]) -> bool:
+    """Whether an entry is present and matches the lock; a bad file is moved aside and reported."""
     if not store.is_here(entry, parts):
         return False
     try:
         store.check(entry, parts)
     except WeightsError as error:
-        _say(str(error))
+        print_message(str(error))
         return False
     return True
 
 
-def _wanted(store: Store, names: Sequence[str], alone: bool) -> list[tuple[Entry, tuple[str, ...]]]:
+def _collect_entries(store: Store, names: Sequence[str], alone: bool) -> list[tuple[Entry, tuple[str, ...]]]:
     """The entries to pull, each once, without those that the user provides or that are part of srcli."""
     wanted: dict[str, tuple[Entry, tuple[str, ...]]] = {}
     for name in names:
@@ -143,7 +145,7 @@ def describe_model(name: Name, as_json: Json = False) -> None:
     """Say what an entry is, which files it has, what it needs besides, and how much of that is still to come."""
     store = Store(offline=True)
     entry = find_entry(store.lock(), name)
-    facts = _facts(entry, care.read_state(store, entry)) | {"to_fetch": store.lacking_size([name])}
+    facts = _entry_facts(entry, care.read_state(store, entry)) | {"to_fetch": store.lacking_size([name])}
     if as_json:
         files = {path: {"size": file.size, "sha256": file.sha256} for path, file in entry.files.items()}
         print(json.dumps(facts | {"files": files}))
@@ -160,23 +162,23 @@ def verify_models(
     as_json: Json = False,
 ) -> None:
     """Read weights again and hold them against the lock. Bad files are moved aside and named."""
-    store = Store(tell=_say)
+    store = Store(tell=print_message)
     entries = [find_entry(store.lock(), name) for name in names] if names else list(store.lock().values())
     found = {copy.path: copy for entry in entries for copy in care.find_copies(store, entry)}
     if names and not found:
         raise WeightsError(f"{', '.join(names)}: not on this disk: run srcli models pull {' '.join(names)}")
     verdicts = []
-    for verdict in care.verify_copies(store, list(found.values()), _share(subset)):
+    for verdict in care.verify_copies(store, list(found.values()), _parse_share(subset)):
         verdicts.append(verdict)
-        _judge(verdict, as_json)
+        _print_verdict(verdict, as_json)
     bad = sorted({verdict.copy.entry.name for verdict in verdicts if verdict.wrong})
     if bad:
         count = sum(1 for verdict in verdicts if verdict.wrong)
         raise WeightsError(f"{count} of {len(verdicts)} files are not as locked: run srcli models pull {' '.join(bad)}")
-    _say(f"{format_count(len(verdicts), 'file')} as locked")
+    print_message(f"{format_count(len(verdicts), 'file')} as locked")
 
 
-def _judge(verdict: care.Verdict, as_json: bool) -> None:
+def _print_verdict(verdict: care.Verdict, as_json: bool) -> None:
     copy = verdict.copy
     if as_json:
         facts = {"name": copy.entry.name, "file": copy.file.path, "wrong": verdict.wrong}
@@ -185,10 +187,10 @@ def _judge(verdict: care.Verdict, as_json: bool) -> None:
         print(f"{copy.entry.name}/{copy.file.path}")
     if verdict.wrong:
         where = f"; moved to {verdict.aside}" if verdict.aside else "; left where it is"
-        _say(f"{copy.path} {verdict.wrong}{where}")
+        print_message(f"{copy.path} {verdict.wrong}{where}")
 
 
-def _share(text: str) -> float:
+def _parse_share(text: str) -> float:
     try:
         share = float(text.removesuffix("%")) / 100
     except ValueError as error:
@@ -209,26 +211,28 @@ def add_model(
     """Give your own weights a name: a safetensors file, a diffusers folder, or a repository on the Hub."""
     if kind == "adapter" and path_exists(expand_user(target)):
         refuse_no_adapter(target)
-    entry = care.add_entry(Store(offline=offline, tell=_say), name, target, kind, file)
+    entry = care.add_entry(Store(offline=offline, tell=print_message), name, target, kind, file)
     what = entry.kind if entry.family == ANY else f"{entry.family} {entry.kind}"
-    _say(f"added {entry.name}: {what}, {format_count(len(entry.files), 'file')}; licence: {describe_licence(entry)}")
+    print_message(
+        f"added {entry.name}: {what}, {format_count(len(entry.files), 'file')}; licence: {describe_licence(entry)}"
+    )
 
 
 @models_app.command("lock")
 def lock_model(name: Name) -> None:
     """Ask the Hub for the revision and hashes of an entry and write them into your lock."""
-    store = Store(tell=_say)
+    store = Store(tell=print_message)
     known = care.lock_entry(store, find_entry(store.lock(), name))
-    _say(f"{known.name} is locked at {(known.revision or '')[:8]}")
+    print_message(f"{known.name} is locked at {(known.revision or '')[:8]}")
 
 
 @models_app.command("remove")
 def remove_models(names: Names) -> None:
     """Delete weights from the cache. Your own files are only forgotten."""
-    store = Store(tell=_say)
+    store = Store(tell=print_message)
     entries = [find_entry(store.lock(), name) for name in names]
     freed = sum(care.forget_entry(store, entry) for entry in entries)
-    _say(f"removed {', '.join(names)}: {format_bytes(freed)} freed")
+    print_message(f"removed {', '.join(names)}: {format_bytes(freed)} freed")
 
 
 @models_app.command("path")
@@ -237,7 +241,7 @@ def print_path(
 ) -> None:
     """Print where an entry lies, without touching the network."""
     parts = (part,) if part else ()
-    found = Store(offline=True, tell=_say).resolve(name, parts=parts)
+    found = Store(offline=True, tell=print_message).resolve(name, parts=parts)
     write_line(os.fsencode(found.file or (found.part(part) if part else found.folder)))
 
 
@@ -246,18 +250,15 @@ def collect_garbage(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would go.")] = False,
 ) -> None:
     """Delete what broken downloads, bad files and old conversions left behind."""
-    store = Store(tell=_say)
+    store = Store(tell=print_message)
     if dry_run:
         found = care.find_garbage(store)
         for item, _ in found:
             write_line(os.fsencode(item))
-        _say(f"{format_count(len(found), 'leftover')}, {format_bytes(sum(size for _, size in found))}, would go")
+        size = format_bytes(sum(size for _, size in found))
+        print_message(f"{format_count(len(found), 'leftover')}, {size}, would go")
         return
     gone = care.remove_garbage(store)
     for item, _ in gone:
         write_line(os.fsencode(item))
-    _say(f"{format_count(len(gone), 'leftover')} removed, {format_bytes(sum(size for _, size in gone))} freed")
-
-
-def _say(line: str) -> None:
-    typer.echo(printable(line), err=True)
+    print_message(f"{format_count(len(gone), 'leftover')} removed, {format_bytes(sum(size for _, size in gone))} freed")

@@ -1,4 +1,4 @@
-"""The options of the picture commands: a row for each field of the settings that can be given on the command line.
+"""The options of the picture commands: one row for each field of the settings that the command line offers.
 
 Type, choices and default are those of the field; a row adds what only the command line needs.
 """
@@ -39,7 +39,7 @@ ENLARGE, REDRAW = ("upscale", "restore-old-photo"), ("stylize", "colorize")
 
 @dataclass(frozen=True, kw_only=True)
 class CommandOptions:
-    """What only the command line knows."""
+    """Settings that only the command line has."""
 
     overwrite: bool = False
     skip_existing: bool = False
@@ -55,20 +55,20 @@ class CommandOptions:
 
 @dataclass(frozen=True)
 class Option:
-    """How a field of the settings is offered."""
+    """The option for one field of the settings."""
 
     field: str
     help: str
-    flag: str = ""  # where it is not the field's name
+    flag: str = ""  # if it differs from the field's name
     alias: str = ""  # a second flag: short, or an older name
     value: str = ""  # the placeholder for what follows the flag
-    default: str = ""  # in words, where the field's own default is None
-    tasks: tuple[str, ...] = ALL_TASKS  # that it goes with
+    default: str = ""  # in words, if the field's default is None
+    tasks: tuple[str, ...] = ALL_TASKS  # that it applies to
     common: tuple[str, ...] = ()  # tasks whose short help shows it
-    like: str = ""  # another field: the engines that take that one take this one
-    type: Any = None  # of what is typed, where `parse` turns it into the field's own type
+    like: str = ""  # another field: engines that take that field take this option
+    type: Any = None  # of the typed value, if `parse` converts it
     parse: Callable[[Any], Any] | None = None
-    names: Callable[[str], list[str]] | None = None  # completions of what was begun
+    names: Callable[[str], list[str]] | None = None  # completions of the typed beginning
 
     @property
     def long(self) -> str:
@@ -86,7 +86,7 @@ class Option:
         return f"SRCLI_{self.long.removeprefix('--').replace('-', '_').upper()}"
 
 
-def _interval(text: str) -> tuple[float, float]:
+def _parse_interval(text: str) -> tuple[float, float]:
     try:
         low, high = (float(part) for part in text.split(","))
     except ValueError as error:
@@ -94,7 +94,7 @@ def _interval(text: str) -> tuple[float, float]:
     return low, high
 
 
-def _loras(texts: list[str]) -> tuple[LoraChoice, ...]:
+def _parse_loras(texts: list[str]) -> tuple[LoraChoice, ...]:
     return tuple(LoraChoice.parse(text) for text in texts)
 
 
@@ -132,57 +132,62 @@ OPTIONS: Mapping[type, tuple[Option, ...]] = {
             names=complete.complete_formats,
         ),
         Option("quality", "Of JPEG, WebP and AVIF files, 1 to 100.", flag="--file-quality", default="95, AVIF 90"),
-        Option("suffix", "What the result's name gets.", value="TEXT", default="_x4, _restored, ..."),
-        Option("on_exists", "What to do where a result is already."),
+        Option("suffix", "Added to the result's name.", value="TEXT", default="_x4, _restored, ..."),
+        Option("on_exists", "What to do if a result exists."),
         Option("strip", "Drop the source's metadata, but not its resolution."),
         Option("strip_gps", "Drop the place from the metadata."),
-        Option("preview", "Picture file that shows the result while it is made.", value="FILE"),
-        Option("map", "PNG that shows where the result is a guess; or a folder for such.", value="PATH", like="mapped"),
+        Option("preview", "Picture file that shows the result while it is computed.", value="FILE"),
+        Option(
+            "map",
+            "PNG that shows where the result is a guess; or a folder.",
+            value="PATH",
+            like="mapped",
+        ),
     ),
     InputOptions: (
         Option("recursive", "Folders within folders too.", alias="-r", common=ALL_TASKS),
-        Option("listed", "Read the inputs' names from a file, or - for stdin.", flag="--from", value="FILE"),
+        Option("listed", "Read the names of inputs from a file, or - for stdin.", flag="--from", value="FILE"),
         Option("null", "Names in that list end with NUL.", alias="-0"),
         Option("max_pixels", "Largest picture to open, in pixels."),
         Option("frames", "What to do with a file of several frames or pages."),
-        Option("allow_truncated", "Take what there is of a cut file."),
+        Option("allow_truncated", "Read what is left of a truncated file."),
         Option(
             "mask",
-            "The damage, painted white on black; a folder of such; or auto: it is looked for.",
+            "Mask of the damage, white on black; a folder of masks; or auto: find the damage.",
             value="PATH",
             common=("restore-old-photo",),
         ),
         Option(
             "hint",
-            "A copy with coloured strokes, or strokes on transparency; or a folder of such.",
+            "A copy with coloured strokes, or strokes on transparency; or a folder of such files.",
             value="PATH",
             tasks=COLOR_TASKS,
             common=COLOR_TASKS,
         ),
         Option(
             "reference",
-            "A picture whose colours it shall have; or a folder of such.",
+            "A picture whose colours to use; or a folder of such pictures.",
             value="PATH",
             tasks=COLOR_TASKS,
             common=COLOR_TASKS,
         ),
     ),
     TargetSize: (
-        Option("scale", "Times larger.", alias="-s", default="{scale:g}", common=ALL_TASKS),
+        Option("scale", "Enlargement factor.", alias="-s", default="{scale:g}", common=ALL_TASKS),
         Option("width", "Width of the result, in pixels."),
         Option("height", "Height of the result, in pixels."),
         Option("long_side", "Longer side of the result, in pixels."),
-        Option("fit", "Largest size that it fits into, in pixels.", value="WxH", type=str, parse=parse_fit),
+        Option("fit", "Largest size of the result, in pixels.", value="WxH", type=str, parse=parse_fit),
         Option(
             "to",
-            "What it is for: 4k, 8k, a4@300 (paper@dpi) or 30x40cm@300dpi.",
+            "Use of the result: 4k, 8k, a4@300 (paper@dpi) or 30x40cm@300dpi.",
             value="SIZE",
             common=ENLARGE,
             names=complete.complete_target_sizes,
         ),
     ),
     ModelChoice: (
-        Option("engine", "Which models do it.", value="NAME", common=ALL_TASKS, names=complete.complete_engines),
+        Option("engine", "The models to use.", value="NAME", common=ALL_TASKS, names=complete.complete_engines),
         Option("variant", "Variant of the engine's weights.", value="NAME", names=complete.complete_variants),
         Option(
             "base",
@@ -199,7 +204,7 @@ OPTIONS: Mapping[type, tuple[Option, ...]] = {
             flag="--lora",
             value="NAME[:WEIGHT]",
             type=list[str],
-            parse=_loras,
+            parse=_parse_loras,
             names=complete.complete_loras,
         ),
         Option("lora_alpha", "Ignore a LoRA's alpha, as the official PASD does."),
@@ -212,7 +217,7 @@ OPTIONS: Mapping[type, tuple[Option, ...]] = {
         Option(
             "negative", "What it should not show.", flag="--negative-prompt", value="TEXT", default="the command's own"
         ),
-        Option("caption", "Who describes the picture besides the prompt."),
+        Option("caption", "Model that describes the picture, besides the prompt."),
     ),
     Sampling: (
         Option("quality", "Time against detail.", default="standard", common=ALL_TASKS),
@@ -223,12 +228,12 @@ OPTIONS: Mapping[type, tuple[Option, ...]] = {
             "Share of the steps that are guided, such as 0.1,0.8.",
             value="FROM,TO",
             type=str,
-            parse=_interval,
+            parse=_parse_interval,
         ),
         Option("reuse", "Steps that share the deep layers' work: faster, less exact."),
         Option(
             "conditioning_scale",
-            "How strongly the input leads.",
+            "How strongly the input guides the result.",
             alias="--strength",
             common=("stylize",),
         ),
@@ -238,7 +243,7 @@ OPTIONS: Mapping[type, tuple[Option, ...]] = {
         Option("scheduler", "How the steps are taken."),
         Option("color_fix", "How the result gets the input's colours."),
         Option("chroma_upsampling", "How colour is enlarged: along edges, or as it is."),
-        Option("process_size", "Least short side that the model is shown, in pixels."),
+        Option("process_size", "Smallest short side of the model's input, in pixels."),
         Option("tile", "Side of tiles, in latents; planned if left out."),
         Option("overlap", "Overlap of tiles."),
     ),
@@ -246,7 +251,7 @@ OPTIONS: Mapping[type, tuple[Option, ...]] = {
         Option("seed", "Same seed, same picture.", common=("stylize",)),
         Option("map_seeds", "Results that the map compares.", default=str(MAP_SEEDS)),
         Option("consistent", "Reduced again, the result is the input.", tasks=("upscale",)),
-        Option("saturation", "Times stronger colour; 0 is grey.", tasks=COLOR_TASKS),
+        Option("saturation", "Factor for the colours; 0 is grey.", tasks=COLOR_TASKS),
     ),
     Repair: (
         Option(
@@ -310,27 +315,27 @@ def field_types(settings: type) -> Mapping[str, Any]:
 
 
 def field_default(settings: type, name: str) -> Any:
-    """What a field is if nothing is said."""
+    """The default of a field."""
     default = next(f.default for f in fields(settings) if f.name == name)
-    assert default is not MISSING, f"{settings.__name__}.{name} is no option: it must be given"
+    assert default is not MISSING, f"{settings.__name__}.{name} is not an option: it must be given"
     return default
 
 
-def choices(settings: type, option: Option) -> tuple[str, ...]:
-    """The words that an option takes, where its type lists them."""
+def list_choices(settings: type, option: Option) -> tuple[str, ...]:
+    """The words that an option accepts, if its type lists them."""
     kind = field_types(settings)[option.field]
     words = get_args(kind) + tuple(word for part in get_args(kind) for word in get_args(part))
     return tuple(word for word in words if isinstance(word, str))
 
 
-def signature() -> inspect.Signature:
-    """What Typer reads of a picture command: the inputs, and a parameter for each option."""
-    parameters = [_parameter(settings, option) for settings, options in OPTIONS.items() for option in options]
+def make_signature() -> inspect.Signature:
+    """The signature of a picture command for Typer: the inputs, and a parameter for each option."""
+    parameters = [_make_parameter(settings, option) for settings, options in OPTIONS.items() for option in options]
     inputs = inspect.Parameter("inputs", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Inputs)
     return inspect.Signature([inputs, *parameters])
 
 
-def _parameter(settings: type, option: Option) -> inspect.Parameter:
+def _make_parameter(settings: type, option: Option) -> inspect.Parameter:
     kind, default = option.type or field_types(settings)[option.field], field_default(settings, option.field)
     if option.parse is not None:
         kind, default = kind | None, None
@@ -341,8 +346,8 @@ def _parameter(settings: type, option: Option) -> inspect.Parameter:
     return inspect.Parameter(option.parameter, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=typed)
 
 
-def collect(kind: type[Settings], values: Mapping[str, Any], **more: Any) -> Settings:
-    """The settings of one class from the values that a command got; `more` are fields that are no options."""
+def collect_settings(kind: type[Settings], values: Mapping[str, Any], **more: Any) -> Settings:
+    """The settings of one class from a command's values; `more` are fields without an option."""
     found = {}
     for option in OPTIONS[kind]:
         value = values[option.parameter]

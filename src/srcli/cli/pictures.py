@@ -1,4 +1,4 @@
-"""The four picture commands. They differ in their task alone."""
+"""The four picture commands. They differ only in their task."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from srcli.batch.settings import (
     PipelineFactory,
     RunOptions,
 )
-from srcli.cli.config import CONFIG_VARIABLE, settle_rivals, use_config
-from srcli.cli.help import CONFIG_HELP, PictureCommand, show_all
-from srcli.cli.options import CommandOptions, collect, signature
+from srcli.cli.config import CONFIG_VARIABLE, drop_overridden, use_config
+from srcli.cli.help import CONFIG_HELP, PictureCommand, show_all_help
+from srcli.cli.options import CommandOptions, collect_settings, make_signature
 from srcli.errors import InputError
 from srcli.files import path_exists
 from srcli.imaging.printable import printable
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     OpenListener = Callable[[], PlainListener]
     RunRounds = Callable[[BatchSettings, OpenListener], int]
 
-# What a command takes besides the options of its settings.
-MORE = {
+# Parameters of a command besides the options of its settings: default and annotation.
+EXTRA_PARAMETERS = {
     "ctx": (inspect.Parameter.empty, typer.Context),
     "config": (
         None,
@@ -46,15 +46,15 @@ MORE = {
     ),
     "help_all": (
         False,
-        Annotated[bool, typer.Option("--help-all", is_eager=True, callback=show_all, help="Show all options.")],
+        Annotated[bool, typer.Option("--help-all", is_eager=True, callback=show_all_help, help="Show all options.")],
     ),
 }
 
 
 def add_picture_commands(app: typer.Typer) -> None:
-    """Give the program its four commands."""
+    """Add the four commands to the program."""
     for task, about in ABOUT.items():
-        app.command(task.name, cls=PictureCommand, help=about)(_command(task))
+        app.command(task.name, cls=PictureCommand, help=about)(_make_command(task))
 
 
 ABOUT: Mapping[Task, str] = {
@@ -65,19 +65,18 @@ ABOUT: Mapping[Task, str] = {
 }
 
 
-def _command(task: Task) -> Callable[..., None]:
+def _make_command(task: Task) -> Callable[..., None]:
     def run(ctx: typer.Context, config: Path | None = None, help_all: bool = False, **values: Any) -> None:
-        run_task(task, settle_rivals(ctx, values))
+        run_task(task, drop_overridden(ctx, values))
 
-    return give_signature(run, MORE)
+    return give_signature(run, EXTRA_PARAMETERS)
 
 
 def give_signature(run: Callable[..., None], others: Mapping[str, tuple[Any, Any]]) -> Callable[..., None]:
-    """Give a function a parameter for each option, as Typer reads them, and for others with default and annotation."""
+    """Set the signature that Typer reads: a parameter for each option, and `others` with default and annotation."""
     keyword = inspect.Parameter.KEYWORD_ONLY
     more = [inspect.Parameter(name, keyword, default=default, annotation=a) for name, (default, a) in others.items()]
-    given = signature()
-    whole = given.replace(parameters=[*given.parameters.values(), *more])
+    whole = inspect.Signature([*make_signature().parameters.values(), *more])
     run.__signature__ = whole  # type: ignore[attr-defined]
     run.__annotations__ = {name: parameter.annotation for name, parameter in whole.parameters.items()}
     return run
@@ -92,25 +91,28 @@ def _run_once(settings: BatchSettings, listener: PlainListener) -> int:
 def run_task(task: Task, values: Mapping[str, Any], rounds: RunRounds | None = None) -> None:
     """Turn a command's values into settings, and run them, or print what a run would do.
 
-    `rounds` runs batch after batch instead of one, and opens a display for each.
+    `rounds` runs several batches, each with its own display, instead of one.
     """
-    command = collect(CommandOptions, values)
-    input_options = collect(InputOptions, values, inputs=tuple(values["inputs"] or ()))
-    output_options = collect(OutputOptions, values, on_exists=_on_exists(command, values["on_exists"]))
-    run_options, job = collect(RunOptions, values), _collect_job(task, command, input_options, output_options, values)
-    wish, device = collect(ModelChoice, values), collect(DeviceChoice, values)
-    # What only a run needs is loaded by a run: help and usage errors answer at once.
+    command = collect_settings(CommandOptions, values)
+    input_options = collect_settings(InputOptions, values, inputs=tuple(values["inputs"] or ()))
+    output_options = collect_settings(OutputOptions, values, on_exists=_choose_on_exists(command, values["on_exists"]))
+    run_options, job = (
+        collect_settings(RunOptions, values),
+        _collect_job(task, command, input_options, output_options, values),
+    )
+    models, device = collect_settings(ModelChoice, values), collect_settings(DeviceChoice, values)
+    # Imported late, so that help and usage errors are fast.
     from srcli.cli.console import choose_listener
 
     to_stdout = output_options.path == STDIO
-    told = {"as_json": command.as_json, "quiet": command.quiet, "verbose": command.verbose, "null": command.print0}
-    open_listener = partial(choose_listener, to_stdout=to_stdout, **told)
+    display = {"as_json": command.as_json, "quiet": command.quiet, "verbose": command.verbose, "null": command.print0}
+    open_listener = partial(choose_listener, to_stdout=to_stdout, **display)
     confirm_folder(output_options.path)
     with open_listener() as listener:
         from srcli.engines.choose import settle_choice
 
         planning = command.explain or command.dry_run
-        choice = settle_choice(wish, device, job, output_options, only_here=not planning)
+        choice = settle_choice(models, device, job, output_options, only_here=not planning)
         settings = BatchSettings(
             input_options, output_options, run_options, job, PipelineFactory(choice, device, job.repair)
         )
@@ -119,32 +121,32 @@ def run_task(task: Task, values: Mapping[str, Any], rounds: RunRounds | None = N
 
             plan = list_run if command.dry_run else explain_run
             raise typer.Exit(plan(settings, command.as_json))
-        with listener.aside():
-            bring_lacking(settings, command, surely=rounds is not None)
+        with listener.pause_display():
+            fetch_missing_weights(settings, command, always=rounds is not None)
         if rounds is None:
             raise typer.Exit(_run_once(settings, listener))
     raise typer.Exit(rounds(settings, open_listener))
 
 
 def _collect_job(
-    task: Task, command: CommandOptions, given: InputOptions, output: OutputOptions, values: Mapping[str, Any]
+    task: Task, command: CommandOptions, inputs: InputOptions, output: OutputOptions, values: Mapping[str, Any]
 ) -> Job:
-    prompt = collect(Prompt, values, text=_prompt(command.prompt_file, values["prompt"]))
-    repair = collect(Repair, values, find_scratches=given.finds_mask)
-    repair.refuse_unused_fill(masked=given.mask is not None)
-    sizes, sampling = collect(TargetSize, values), collect(Sampling, values)
+    prompt = collect_settings(Prompt, values, text=_read_prompt(command.prompt_file, values["prompt"]))
+    repair = collect_settings(Repair, values, find_scratches=inputs.finds_mask)
+    repair.refuse_unused_fill(masked=inputs.mask is not None)
+    sizes, sampling = collect_settings(TargetSize, values), collect_settings(Sampling, values)
     settings = {"size": sizes, "sampling": sampling, "prompt": prompt, "repair": repair}
-    more = {"guided": bool(given.hint or given.reference), "mapped": output.map is not None}
-    return collect(Job, values, task=task, **settings, **more)
+    more = {"guided": bool(inputs.hint or inputs.reference), "mapped": output.map is not None}
+    return collect_settings(Job, values, task=task, **settings, **more)
 
 
-def bring_lacking(settings: BatchSettings, command: CommandOptions, *, surely: bool) -> None:
-    """Fetch the weights that are not here, unless there is nothing to do or the run cannot begin.
+def fetch_missing_weights(settings: BatchSettings, command: CommandOptions, *, always: bool) -> None:
+    """Fetch missing weights, unless there is nothing to do or the run cannot begin.
 
-    `surely`: there will be something to do.
+    `always`: even if there is nothing to do yet.
     """
     from srcli.batch.run import has_work
-    from srcli.cli.downloads import bring_weights
+    from srcli.cli.downloads import fetch_weights
     from srcli.engines.required import check_local_files, find_lacking
     from srcli.weights.store import Store
 
@@ -152,13 +154,13 @@ def bring_lacking(settings: BatchSettings, command: CommandOptions, *, surely: b
     store = Store(offline=choice.offline)
     check_local_files(choice, store)
     lacking = find_lacking(choice, store, settings.detectors)
-    if lacking and (surely or has_work(settings)):
+    if lacking and (always or has_work(settings)):
         plans = [(entry, store.plan(entry, parts)) for entry, parts in lacking]
-        bring_weights(store, plans, yes=command.yes, quiet=command.quiet)
+        fetch_weights(store, plans, yes=command.yes, quiet=command.quiet)
 
 
 def confirm_folder(path: str | None) -> None:
-    """A folder whose own folder is missing too may be a slip: ask on a terminal, refuse elsewhere."""
+    """If the parent of the result folder is missing too, it may be a typing error: ask on a terminal, else refuse."""
     if path in (None, STDIO):
         return
     folder = Path(str(path)) if str(path).endswith("/") or not Path(str(path)).suffix else Path(str(path)).parent
@@ -171,16 +173,16 @@ def confirm_folder(path: str | None) -> None:
         raise typer.Exit(2)
 
 
-def _on_exists(command: CommandOptions, word: OnExists) -> OnExists:
-    """Two of its words have flags of their own."""
+def _choose_on_exists(command: CommandOptions, word: OnExists) -> OnExists:
+    """The choice of --on-exists, of which two have flags of their own."""
     ways: dict[OnExists, bool] = {"overwrite": command.overwrite, "skip": command.skip_existing, word: word != "fail"}
-    given: list[OnExists] = [way for way, on in ways.items() if on]
-    if len(given) > 1:
+    chosen: list[OnExists] = [way for way, on in ways.items() if on]
+    if len(chosen) > 1:
         raise InputError("--overwrite, --skip-existing and --on-exists exclude each other: give one")
-    return given[0] if given else "fail"
+    return chosen[0] if chosen else "fail"
 
 
-def _prompt(file: str | None, text: str) -> str:
+def _read_prompt(file: str | None, text: str) -> str:
     if file is None:
         return text
     if text:

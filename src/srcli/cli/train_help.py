@@ -1,4 +1,4 @@
-"""The help of the training commands: what most runs need with `--help`, everything with `--help-all`."""
+"""The help of the training commands: common options with `--help`, all options with `--help-all`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperOption
 
-# What `--help` shows besides the options that must be given.
+# What `--help` shows besides the required options.
 COMMON_OPTIONS = frozenset(
     {"budget", "task", "teachers", "resume", "batch", "base_model", "start", "form", "size", "degradation"}
     | {"adapter", "device", "help_all"}
@@ -31,7 +31,7 @@ class TrainCommand(TyperCommand):
 
 
 def show_all_options(ctx: typer.Context, wanted: bool) -> None:
-    """What `--help-all` does."""
+    """Print the help of all options, for `--help-all`."""
     if wanted:
         assert isinstance(ctx.command, TrainCommand)
         ctx.command.format_all(ctx)

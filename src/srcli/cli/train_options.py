@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import MISSING, Field, dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, get_type_hints
 
@@ -16,6 +17,10 @@ from srcli.cli.train_help import HelpAll
 if TYPE_CHECKING:
     from srcli.train.plan import TrainPlan
 
+# Options by the panel of the help that shows them.
+STEPS, MACHINE, WATCHING, WEIGHTS = (
+    partial(typer.Option, rich_help_panel=panel) for panel in ("Steps", "Machine", "Watching", "Weights")
+)
 ScheduleKind = Literal["constant", "cosine"]
 TrainDtype = Literal["auto", "float32", "bfloat16"]
 
@@ -56,31 +61,21 @@ class TrainFlags:
     data: Annotated[Path, typer.Option(help="Folder of sharp pictures, searched with all its folders.")]
     out: Annotated[Path, typer.Option(help="Folder of the run: checkpoints, log, sheets, adapter. Resumed if begun.")]
     steps: Annotated[int, typer.Option(help="Optimizer steps in all; raise it to go on with an ended run.")]
-    batch: Annotated[int, typer.Option(help="Samples of a process at once.", rich_help_panel="Steps")] = 4
-    accumulate: Annotated[int, typer.Option(help="Batches of a step.", rich_help_panel="Steps")] = 2
-    schedule: Annotated[ScheduleKind, typer.Option(help="Course of the learning rate.", rich_help_panel="Steps")] = (
-        "constant"
-    )
-    warm_up: Annotated[int, typer.Option(min=0, help="Steps until the full rate.", rich_help_panel="Steps")] = 0
-    seed: Annotated[int, typer.Option(min=0, help="Every number drawn follows from it.", rich_help_panel="Steps")] = 1
-    device: Annotated[
-        str, typer.Option(help="auto (GPUs) or cpu.", rich_help_panel="Machine", autocompletion=complete_train_devices)
-    ] = "auto"
-    dtype: Annotated[TrainDtype, typer.Option(help="Precision.", rich_help_panel="Machine")] = "auto"
-    jobs: Annotated[
-        int, typer.Option(min=0, help="Processes that read and degrade ahead.", rich_help_panel="Machine")
-    ] = 0
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.", rich_help_panel="Machine")] = None
-    save_every: Annotated[int, typer.Option(help="Steps between checkpoints.", rich_help_panel="Watching")] = 1000
-    keep: Annotated[int, typer.Option(help="Checkpoints that are kept.", rich_help_panel="Watching")] = 2
-    validate_every: Annotated[int, typer.Option(help="Steps between sheets.", rich_help_panel="Watching")] = 1000
-    validation: Annotated[
-        int, typer.Option(min=0, help="Pictures that are held out for sheets and scores.", rich_help_panel="Watching")
-    ] = 4
-    log_every: Annotated[int, typer.Option(help="Steps between lines of the log.", rich_help_panel="Watching")] = 10
-    tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Write TensorBoard's events too.", rich_help_panel="Watching")
-    ] = False
+    batch: Annotated[int, STEPS(help="Samples of a process at once.")] = 4
+    accumulate: Annotated[int, STEPS(help="Batches of a step.")] = 2
+    schedule: Annotated[ScheduleKind, STEPS(help="Course of the learning rate.")] = "constant"
+    warm_up: Annotated[int, STEPS(min=0, help="Steps until the full rate.")] = 0
+    seed: Annotated[int, STEPS(min=0, help="Every number drawn follows from it.")] = 1
+    device: Annotated[str, MACHINE(help="auto (GPUs) or cpu.", autocompletion=complete_train_devices)] = "auto"
+    dtype: Annotated[TrainDtype, MACHINE(help="Precision.")] = "auto"
+    jobs: Annotated[int, MACHINE(min=0, help="Processes that read and degrade ahead.")] = 0
+    threads: Annotated[int | None, MACHINE(min=1, help="CPU threads.")] = None
+    save_every: Annotated[int, WATCHING(help="Steps between checkpoints.")] = 1000
+    keep: Annotated[int, WATCHING(help="Checkpoints that are kept.")] = 2
+    validate_every: Annotated[int, WATCHING(help="Steps between sheets.")] = 1000
+    validation: Annotated[int, WATCHING(min=0, help="Pictures that are held out for sheets and scores.")] = 4
+    log_every: Annotated[int, WATCHING(help="Steps between lines of the log.")] = 10
+    tensorboard: Annotated[bool, WATCHING("--tensorboard", help="Write TensorBoard's events too.")] = False
 
     def plan(self, drop_caption: float = 0.0) -> TrainPlan:
         from srcli.errors import InputError
@@ -113,33 +108,19 @@ class TrainFlags:
 class WeightFlags:
     """Weights that a training starts from."""
 
-    base_model: Annotated[
-        str | None, typer.Option(help="Base model: NAME, FOLDER or hub-id\\[@rev].", rich_help_panel="Weights")
-    ] = None
-    start: Annotated[
-        str | None,
-        typer.Option("--from", help="Adapter to go on from: NAME, FOLDER or FILE.", rich_help_panel="Weights"),
-    ] = None
-    allow_pickle: Annotated[
-        bool, typer.Option("--allow-pickle", help="Convert pickled weights, once.", rich_help_panel="Weights")
-    ] = False
-    offline: Annotated[bool, typer.Option("--offline", help="Never use the network.", rich_help_panel="Weights")] = (
-        False
-    )
+    base_model: Annotated[str | None, WEIGHTS(help="Base model: NAME, FOLDER or hub-id\\[@rev].")] = None
+    start: Annotated[str | None, WEIGHTS("--from", help="Adapter to go on from: NAME, FOLDER or FILE.")] = None
+    allow_pickle: Annotated[bool, WEIGHTS("--allow-pickle", help="Convert pickled weights, once.")] = False
+    offline: Annotated[bool, WEIGHTS("--offline", help="Never use the network.")] = False
 
 
 @dataclass(frozen=True)
 class OptimizerFlags:
     """Settings of the optimizer."""
 
-    lr: Annotated[
-        float | None, typer.Option(min=0, help="Learning rate; published if left out.", rich_help_panel="Steps")
-    ] = None
-    clip: Annotated[
-        float | None, typer.Option(min=0, help="Largest norm of the gradient; 0 is none.", rich_help_panel="Steps")
-    ] = None
-    optimizer_bits: Annotated[int, typer.Option(help="32, or 8 with bitsandbytes.", rich_help_panel="Machine")] = 32
-    gradient_checkpointing: Annotated[
-        bool,
-        typer.Option("--gradient-checkpointing", help="Less memory for more time.", rich_help_panel="Machine"),
-    ] = False
+    lr: Annotated[float | None, STEPS(min=0, help="Learning rate; published if left out.")] = None
+    clip: Annotated[float | None, STEPS(min=0, help="Largest norm of the gradient; 0 is none.")] = None
+    optimizer_bits: Annotated[int, MACHINE(help="32, or 8 with bitsandbytes.")] = 32
+    gradient_checkpointing: Annotated[bool, MACHINE("--gradient-checkpointing", help="Less memory for more time.")] = (
+        False
+    )

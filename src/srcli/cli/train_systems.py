@@ -44,7 +44,7 @@ class PasdOptions:
 
 
 @add_options(TrainFlags, WeightFlags, OptimizerFlags, PasdOptions)
-def train_pasd(run: TrainFlags, weights: WeightFlags, rate: OptimizerFlags, own: PasdOptions) -> None:
+def train_pasd(run: TrainFlags, weights: WeightFlags, rate: OptimizerFlags, options: PasdOptions) -> None:
     """Train PASD: its ControlNet and pixel-aware attention, around a base model that stays as it is."""
     from srcli.degrade.presets import find_degradation
     from srcli.train.systems.base import OptimizerSettings
@@ -52,18 +52,18 @@ def train_pasd(run: TrainFlags, weights: WeightFlags, rate: OptimizerFlags, own:
 
     settings = PasdSettings(
         base=weights.base_model or "sd15",
-        form=own.form,
-        rrdb=own.rrdb,
-        zero=own.zero,
+        form=options.form,
+        rrdb=options.rrdb,
+        zero=options.zero,
         start=weights.start,
-        task=own.task,
-        side=own.side,
-        degradation=find_degradation(own.degradation),
-        optimizer=_optimizer(rate, OptimizerSettings(clip=1.0)),
+        task=options.task,
+        side=options.side,
+        degradation=find_degradation(options.degradation),
+        optimizer=_optimizer_settings(rate, OptimizerSettings(clip=1.0)),
         checkpointing=rate.gradient_checkpointing,
     )
-    plan = run.plan(own.drop_caption)
-    processes = _begin(run, plan)
+    plan = run.plan(options.drop_caption)
+    processes = _join_processes(run, plan)
     system = PasdSystem.open(settings, _store(weights), plan.seed, weights.allow_pickle)
     _train_on_pictures(plan, system, processes, captions=True)
 
@@ -77,7 +77,7 @@ class StableSROptions:
 
 
 @add_options(TrainFlags, WeightFlags, OptimizerFlags, StableSROptions)
-def train_stablesr(run: TrainFlags, weights: WeightFlags, rate: OptimizerFlags, own: StableSROptions) -> None:
+def train_stablesr(run: TrainFlags, weights: WeightFlags, rate: OptimizerFlags, options: StableSROptions) -> None:
     """Train StableSR: its time-aware encoder and modulation, around a base model that stays as it is."""
     from srcli.degrade.presets import find_degradation
     from srcli.train.systems.base import OptimizerSettings
@@ -86,13 +86,13 @@ def train_stablesr(run: TrainFlags, weights: WeightFlags, rate: OptimizerFlags, 
     settings = StableSRSettings(
         base=weights.base_model or "sd21-base",
         start=weights.start,
-        side=own.side,
-        degradation=find_degradation(own.degradation),
-        optimizer=_optimizer(rate, OptimizerSettings()),
+        side=options.side,
+        degradation=find_degradation(options.degradation),
+        optimizer=_optimizer_settings(rate, OptimizerSettings()),
         checkpointing=rate.gradient_checkpointing,
     )
     plan = run.plan()
-    processes = _begin(run, plan)
+    processes = _join_processes(run, plan)
     system = StableSRSystem.open(settings, _store(weights), plan.seed, weights.allow_pickle)
     _train_on_pictures(plan, system, processes)
 
@@ -112,35 +112,35 @@ class CfwOptions:
 
 
 @add_options(TrainFlags, WeightFlags, OptimizerFlags, CfwOptions)
-def train_cfw(run: TrainFlags, weights: WeightFlags, rate: OptimizerFlags, own: CfwOptions) -> None:
+def train_cfw(run: TrainFlags, weights: WeightFlags, rate: OptimizerFlags, options: CfwOptions) -> None:
     """Train CFW, StableSR's feature wrapping. Latents are made once, by the StableSR that it is for."""
     from srcli.degrade.presets import find_degradation
     from srcli.train.caching import CachePlan, cached_sources
     from srcli.train.systems.base import OptimizerSettings
     from srcli.train.systems.cfw import CfwSettings, CfwSystem
 
-    usual = OptimizerSettings(kind="adam", betas=(0.5, 0.9), decay=0.0)
+    defaults = OptimizerSettings(kind="adam", betas=(0.5, 0.9), decay=0.0)
     settings = CfwSettings(
         base=weights.base_model or "sd21-base",
-        lpips=own.lpips,
+        lpips=options.lpips,
         start=weights.start,
-        adaptive=own.adaptive,
-        optimizer=_optimizer(rate, usual),
+        adaptive=options.adaptive,
+        optimizer=_optimizer_settings(rate, defaults),
     )
     plan, store = run.plan(), _store(weights)
     cache = CachePlan(
-        folder=own.cache or plan.out.with_name(f"{plan.out.name}-cache"),
-        pairs=own.pairs,
-        adapter=own.adapter,
+        folder=options.cache or plan.out.with_name(f"{plan.out.name}-cache"),
+        pairs=options.pairs,
+        adapter=options.adapter,
         base=weights.base_model,
-        side=own.side,
-        degradation=find_degradation(own.degradation),
-        sampling_steps=own.sampling_steps,
+        side=options.side,
+        degradation=find_degradation(options.degradation),
+        sampling_steps=options.sampling_steps,
         allow_pickle=weights.allow_pickle,
     )
-    processes = _begin(run, plan)
+    processes = _join_processes(run, plan)
     system = CfwSystem.open(settings, store, plan.seed, weights.allow_pickle)
-    _train(plan, system, processes, cached_sources(plan, cache, store, processes, _told(processes)))
+    _train(plan, system, processes, cached_sources(plan, cache, store, processes, _message_printer(processes)))
 
 
 @dataclass(frozen=True)
@@ -151,28 +151,28 @@ class SR3Options:
 
 
 @add_options(TrainFlags, WeightFlags, OptimizerFlags, SR3Options)
-def train_sr3(run: TrainFlags, weights: WeightFlags, rate: OptimizerFlags, own: SR3Options) -> None:
+def train_sr3(run: TrainFlags, weights: WeightFlags, rate: OptimizerFlags, options: SR3Options) -> None:
     """Train SR3: the whole network, from new weights or those of a checkpoint."""
     from srcli.train.systems.base import OptimizerSettings
     from srcli.train.systems.sr3 import SR3Settings, SR3System, find_size
 
-    size = find_size(own.size)
-    usual = OptimizerSettings(kind="adam", lr=size.lr, decay=0.0)
-    settings = SR3Settings(size=size, start=weights.start, optimizer=_optimizer(rate, usual))
+    size = find_size(options.size)
+    defaults = OptimizerSettings(kind="adam", lr=size.lr, decay=0.0)
+    settings = SR3Settings(size=size, start=weights.start, optimizer=_optimizer_settings(rate, defaults))
     plan = run.plan()
-    processes = _begin(run, plan)
+    processes = _join_processes(run, plan)
     system = SR3System.open(settings, _store(weights), plan.seed, weights.allow_pickle)
     _train_on_pictures(plan, system, processes)
 
 
-def _optimizer(rate: OptimizerFlags, usual: OptimizerSettings) -> OptimizerSettings:
+def _optimizer_settings(rate: OptimizerFlags, defaults: OptimizerSettings) -> OptimizerSettings:
     if rate.optimizer_bits not in (8, 32):
         raise InputError(f"--optimizer-bits {rate.optimizer_bits} must be 8 or 32")
-    clip = usual.clip if rate.clip is None else rate.clip or None
-    return replace(usual, lr=usual.lr if rate.lr is None else rate.lr, clip=clip, bits=rate.optimizer_bits)
+    clip = defaults.clip if rate.clip is None else rate.clip or None
+    return replace(defaults, lr=defaults.lr if rate.lr is None else rate.lr, clip=clip, bits=rate.optimizer_bits)
 
 
-def _begin(run: TrainFlags, plan: TrainPlan) -> Processes:
+def _join_processes(run: TrainFlags, plan: TrainPlan) -> Processes:
     from srcli.train.processes import Processes
 
     if run.threads:
@@ -188,7 +188,7 @@ def _store(weights: WeightFlags) -> Store:
     return Store(offline=weights.offline, tell=print_message)
 
 
-def _told(processes: Processes) -> Any:
+def _message_printer(processes: Processes) -> Any:
     """Return a function that prints messages in the first process only."""
     return print_message if processes.first else lambda _text: None
 
@@ -196,19 +196,19 @@ def _told(processes: Processes) -> Any:
 def _train_on_pictures(plan: TrainPlan, system: Any, processes: Processes, captions: bool = False) -> None:
     from srcli.train.running import picture_sources
 
-    tell = _told(processes)
+    tell = _message_printer(processes)
     _train(plan, system, processes, picture_sources(plan, system.pairs, system.least_side, processes, tell, captions))
 
 
 def _train(plan: TrainPlan, system: System, processes: Processes, sources: Any) -> None:
     from srcli.train.running import train_system
 
-    result = train_system(plan, system, sources, processes, _told(processes), _progress)
+    result = train_system(plan, system, sources, processes, _message_printer(processes), _print_progress)
     if processes.first:
         typer.echo(result)
 
 
-def _progress(step: int, steps: int, terms: Mapping[str, float]) -> None:
+def _print_progress(step: int, steps: int, terms: Mapping[str, float]) -> None:
     """Print a line of progress; on a terminal it replaces the previous one."""
     chosen = [f"{name} {value:.4g}" for name, value in terms.items() if not name.startswith("samples")]
     left = (steps - step) * terms["samples_per_step"] / max(terms["samples_per_second"], 1e-9)

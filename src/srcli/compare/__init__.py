@@ -1,1 +1,1 @@
-"""Pictures beside each other: a page for the browser with nothing outside of it, and contact sheets."""
+"""Compare pictures: a self-contained page for the browser, and contact sheets."""

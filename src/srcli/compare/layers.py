@@ -1,4 +1,4 @@
-"""The pictures of one page: read, made fit to be shown, and what is known of each."""
+"""The pictures of one page, ready to be shown, with their facts."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from srcli.imaging.provenance import read_provenance
 from srcli.settings import MAP_ENDING
 
 ReadPicture = Callable[[Path], Picture]
-DIMMED = 0.6  # of the brightness of what is under a map
-GUESSED = (255, 96, 0)  # the color of what is a guess
-SAME_SHAPE = 0.02  # largest difference of two aspect ratios that are laid over each other
+DIMMED = 0.6  # brightness of the result under a map
+GUESSED = (255, 96, 0)  # the color of guesses
+SAME_SHAPE = 0.02  # largest relative difference of two aspect ratios
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One picture as it is shown, and its facts by name."""
+    """A picture as it is shown, and its facts by name."""
 
     name: str
     pixels: Pixels8
@@ -37,25 +37,25 @@ class Layer:
 
 
 def read_layer(path: Path, name: str, read: ReadPicture) -> Layer:
-    """Bytes in sRGB, transparency on white."""
+    """Read a picture as bytes in sRGB, with transparency on white."""
     picture = read(path)
     return Layer(name, to_opaque_bytes(picture), picture_facts(path, picture))
 
 
 def read_map_of(path: Path, result: Layer, read: ReadPicture) -> Layer | None:
-    """The map of uncertainty beside a result, laid over it; None where there is none of this very result's input."""
-    place = name_beside(path, MAP_ENDING)
-    made = read_provenance(place) or {}
-    if not made.get("is_map") or made.get("input_sha256") != result.facts.get("input_sha256"):
+    """The map of uncertainty beside a result, laid over it; None if there is none for the same input."""
+    map_path = name_beside(path, MAP_ENDING)
+    provenance = read_provenance(map_path) or {}
+    if not provenance.get("is_map") or provenance.get("input_sha256") != result.facts.get("input_sha256"):
         return None
-    found = read(place)
+    found = read(map_path)
     if found.pixels.shape != result.pixels.shape:
         return None
     return Layer(f"{result.name}: guessed", tint_guesses(result.pixels, np.asarray(found.pixels[..., 0], np.uint8)))
 
 
 def tint_guesses(pixels: Pixels8, guessed: Pixels8) -> Pixels8:
-    """The picture in dim grey, and the more orange the likelier a place is a guess."""
+    """The picture in dim grey, with guesses in orange: the stronger, the more likely."""
     out = np.empty_like(pixels)
     for rows in split_rows(*pixels.shape[:2]):
         grey = pixels[rows].mean(2, keepdims=True) * DIMMED
@@ -79,7 +79,7 @@ def to_opaque_bytes(picture: Picture) -> Pixels8:
 
 
 def picture_facts(path: Path, picture: Picture) -> dict[str, str]:
-    """What a reader of the page wants to know of a file."""
+    """Facts of a file for the page."""
     facts = {
         "file": printable(path.name),
         "format": picture.format,
@@ -93,10 +93,10 @@ def picture_facts(path: Path, picture: Picture) -> dict[str, str]:
     return facts | flatten_facts(read_provenance(path) or {})
 
 
-def flatten_facts(made: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """How srcli made it, one line a fact."""
+def flatten_facts(provenance: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested provenance as one line per fact."""
     facts: dict[str, str] = {}
-    for key, value in made.items():
+    for key, value in provenance.items():
         if isinstance(value, Mapping):
             facts |= flatten_facts(value, f"{prefix}{key}: ")
         else:
@@ -105,7 +105,7 @@ def flatten_facts(made: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def check_shapes(layers: list[Layer]) -> None:
-    """Pictures of one motif have one shape, whatever their sizes. Raises PictureError."""
+    """Raises PictureError if the aspect ratios differ, so that the pictures cannot be laid over each other."""
     first = layers[0]
     for layer in layers[1:]:
         one, other = (width / height for width, height in (first.size, layer.size))

@@ -1,4 +1,4 @@
-"""The page: one HTML file that holds script, style and pictures, and fetches nothing."""
+"""The page: one HTML file with script, style and pictures, which loads nothing else."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from PIL import Image
 from srcli import __version__
 from srcli.compare.layers import Layer
 from srcli.compare.tiles import TILE, cut_tiles, encode_webp, level_sizes
-from srcli.errors import MachineError
+from srcli.errors import unwritable_file
 from srcli.files import replace_file
 from srcli.imaging.printable import printable
 from srcli.imaging.resize import pillow_to_array
@@ -49,7 +49,7 @@ class IndexItem:
 
 
 def write_page(target: Path, title: str, layers: Sequence[Layer], tables: Sequence[PageTable]) -> None:
-    """Write tile after tile, so that memory holds no page. Raises MachineError."""
+    """Write a page tile by tile, so that it is never whole in memory. Raises MachineError."""
     script, style = read_part("page.js"), read_part("page.css")
     head = Template(read_part("page.html")).substitute(
         policy=f"default-src 'none'; script-src '{hash_source(script)}'; style-src '{hash_source(style)}'",
@@ -72,7 +72,7 @@ def write_page(target: Path, title: str, layers: Sequence[Layer], tables: Sequen
 
 
 def write_index(target: Path, title: str, items: Sequence[IndexItem], tables: Sequence[PageTable]) -> None:
-    """The page that leads to the others. Raises MachineError."""
+    """Write the page with links to the others. Raises MachineError."""
     style = read_part("page.css")
     text = Template(read_part("index.html")).substitute(
         policy=f"default-src 'none'; img-src data:; style-src '{hash_source(style)}'",
@@ -88,12 +88,12 @@ def write_index(target: Path, title: str, items: Sequence[IndexItem], tables: Se
 
 @contextmanager
 def open_page(target: Path) -> Iterator[TextIO]:
-    """A text file that takes the target's place once it is whole. Raises MachineError."""
+    """Open a text file that replaces the target when it is complete. Raises MachineError."""
     try:
         with replace_file(target) as fresh, fresh.open("w", encoding="utf-8", newline="\n") as file:
             yield file
     except OSError as error:
-        raise MachineError(f"{printable(target)} cannot be written ({error.strerror}): give another place") from error
+        raise unwritable_file(printable(target), error, "give another place") from error
 
 
 @cache
@@ -102,12 +102,12 @@ def read_part(name: str) -> str:
 
 
 def hash_source(text: str) -> str:
-    """What a Content-Security-Policy calls an inline script or style by."""
+    """The hash by which a Content-Security-Policy allows an inline script or style."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
 
 
 def page_data(layers: Sequence[Layer]) -> str:
-    """What the script has to know, safe inside a script element."""
+    """Data for the script, escaped for a script element."""
     pictures = [
         {"name": layer.name, "width": layer.size[0], "height": layer.size[1], "levels": level_sizes(*layer.size)}
         for layer in layers
@@ -123,7 +123,7 @@ def list_options(layers: Sequence[Layer], chosen: int) -> str:
 
 
 def facts_table(layers: Sequence[Layer]) -> PageTable:
-    """All facts of all pictures, a column a picture."""
+    """All facts of all pictures, one column per picture."""
     names = list(dict.fromkeys(name for layer in layers for name in layer.facts))
     rows = [[name, *(layer.facts.get(name, "-") for layer in layers)] for name in names]
     return PageTable("Pictures", [["", *(layer.name for layer in layers)], *rows])

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
+from srcli.batch.report import choose_exit_code
 from srcli.compare.layers import Layer, ReadPicture, check_shapes, read_layer, read_map_of
 from srcli.compare.page import IndexItem, PageTable, make_thumbnail, write_index, write_page
 from srcli.compare.sheet import Crop, draw_sheet, find_crops
@@ -26,11 +27,12 @@ from srcli.metrics.registry import SOURCE, TRUTH, Metric, choose_metrics
 from srcli.settings import MASK_ENDING, MAX_PIXELS
 
 INDEX = "index.html"
+MEASURED = "How they were measured"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """What is laid side by side, and what is written of it."""
+    """The pictures to compare, and the files to write."""
 
     places: tuple[Path, ...]
     reference: Path | None = None
@@ -55,7 +57,7 @@ class Comparison:
                 raise InputError(f"{printable(target)} is one of the pictures: give another place for the result")
 
     def read(self, path: Path) -> Picture:
-        """One of the pictures."""
+        """Read one of the pictures."""
         return self.reader(path) if self.reader is not None else read_picture(path, max_pixels=self.max_pixels)
 
     @property
@@ -74,7 +76,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Motif:
-    """One picture in all its versions, in the order of the places."""
+    """All versions of one picture, in the order of the places."""
 
     name: str
     paths: tuple[Path, ...]
@@ -82,7 +84,7 @@ class Motif:
 
 @dataclass
 class Gathered:
-    """What is kept of motifs that are done: numbers, crops and entries of the index, but no pictures."""
+    """What is kept of finished motifs: numbers, crops and index entries, but no pictures."""
 
     rows: list[tuple[Row, ...]] = field(default_factory=list)
     crops: list[Crop] = field(default_factory=list)
@@ -92,11 +94,11 @@ class Gathered:
 
     @property
     def exit_code(self) -> int:
-        return 0 if not self.failed else 3 if self.items else 1
+        return choose_exit_code(len(self.items), self.failed)
 
 
 def build_comparison(wanted: Comparison, tell: Tell) -> Gathered:
-    """Write what is wanted. A motif that cannot be read is told and left out."""
+    """Write the pages, the index and the sheet. A motif that cannot be read is reported and left out."""
     if wanted.sheet is not None:
         format_of_name(wanted.sheet)
         refuse_existing(wanted.sheet, wanted.overwrite)
@@ -127,7 +129,7 @@ def name_places(wanted: Comparison) -> list[str]:
 
 
 def find_motifs(wanted: Comparison) -> tuple[list[Motif], list[str]]:
-    """What is to be laid over each other, and notes on what has no counterpart. Raises InputError."""
+    """The motifs, and notes on pictures without a counterpart. Raises InputError."""
     if not wanted.is_of_folders:
         for place in wanted.all_places:
             index_pictures(place)
@@ -137,13 +139,13 @@ def find_motifs(wanted: Comparison) -> tuple[list[Motif], list[str]]:
     matched = [match_names(names, pictures) for pictures in found]
     whole = [name for name in names if all(name in pictures for pictures in matched)]
     if not whole:
-        raise InputError("no picture is in all of the folders: versions of one are named alike, or NAME_anything")
+        raise InputError("no picture is in all folders: give its versions the same name, or NAME_anything")
     notes = [f"{printable(name)} is not in all of the folders: left out" for name in names if name not in whole]
     return [Motif(name, tuple(pictures[name] for pictures in matched)) for name in whole], notes
 
 
 def match_names(names: Sequence[str], pictures: dict[str, Path]) -> dict[str, Path]:
-    """The picture of each name: of that very name, made from it, or what it was made from."""
+    """The picture for each name: one with this name, or with a name that extends it, or that it extends."""
     wanted, matched = set(names), dict[str, Path]()
     for picture, path in pictures.items():
         if partner := find_partner(picture, wanted):
@@ -175,7 +177,7 @@ def _compare_motif(motif: Motif, names: list[str], wanted: Comparison, done: Gat
 
 
 def _read_maps(motif: Motif, layers: list[Layer], wanted: Comparison) -> list[Layer]:
-    """The maps of uncertainty that lie beside the results."""
+    """The maps of uncertainty beside the results."""
     results = zip(motif.paths, layers, strict=True)
     found = (read_map_of(path, layer, wanted.read) for path, layer in results)
     return [layer for layer in found if layer is not None]
@@ -200,7 +202,7 @@ def refuse_existing(target: Path, overwrite: bool) -> None:
 
 
 def _measure(motif: Motif, wanted: Comparison, tell: Tell) -> tuple[Row, ...]:
-    """The numbers of each version; none where there is nothing to measure against, or it cannot be done."""
+    """The metrics of each version; none if there is nothing to measure against or measuring fails."""
     truth = motif.paths[len(wanted.places)] if wanted.reference is not None else None
     source = motif.paths[-1] if wanted.inputs is not None else None
     if not wanted.metrics:
@@ -225,11 +227,8 @@ def _motif_tables(rows: tuple[Row, ...], names: list[str], metrics: tuple[Metric
     lines = [
         [format_title(metric), *(format_value(row.values[metric.name], metric) for row in rows)] for metric in metrics
     ]
-    return [PageTable("Metrics", [head, *lines], numbers=True), _protocol_table(metrics)]
-
-
-def _protocol_table(metrics: tuple[Metric, ...]) -> PageTable:
-    return PageTable("How they were measured", [["metric", "protocol"], *([m.title, m.protocol] for m in metrics)])
+    protocols = [["metric", "protocol"], *([metric.title, metric.protocol] for metric in metrics)]
+    return [PageTable("Metrics", [head, *lines], numbers=True), PageTable(MEASURED, protocols)]
 
 
 def _index_item(motif: Motif, layer: Layer, rows: tuple[Row, ...], wanted: Comparison) -> IndexItem:
@@ -248,7 +247,7 @@ def _index_tables(names: list[str], wanted: Comparison, done: Gathered) -> list[
     tables = [PageTable("Metrics", summary_table(found), numbers=True)]
     if len(methods) > 1:
         tables.append(PageTable("Differences", difference_table(found), numbers=True))
-    return [*tables, PageTable("How they were measured", [["protocol"], *([line] for line in protocol_lines(found))])]
+    return [*tables, PageTable(MEASURED, [["protocol"], *([line] for line in protocol_lines(found))])]
 
 
 def _write_sheet(target: Path, names: list[str], crops: list[Crop], count: int) -> None:

@@ -1,4 +1,4 @@
-"""A contact sheet: what several pictures make of the places where they differ most, at 100 %."""
+"""A contact sheet: crops at 100 % of the places where the pictures differ most."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from srcli.imaging.picture import Pixels8
 from srcli.imaging.resize import resize_array
 from srcli.metrics.edges import compute_full_range_luma
 
-GRID_CELL = 16  # pixels of the grid on which places are sought
+GRID_CELL = 16  # pixels of a cell of the grid on which crops are placed
 LABEL_HEIGHT, LABEL_GAP = 22, 4
 
 
@@ -42,7 +42,7 @@ def find_crops(motif: str, layers: Sequence[Layer], side: int, count: int) -> li
 
 
 def _at_size(layer: Layer, size: tuple[int, int]) -> Pixels8:
-    """Small pictures in blocks, for what is seen must be theirs."""
+    """Resize a picture to this size; small ones with hard pixels, so that no detail is invented."""
     return resize_array(layer.pixels, size, "nearest" if layer.size[0] < size[0] else "bicubic")
 
 
@@ -59,7 +59,7 @@ def _difference_map(one: Pixels8, other: Pixels8) -> NDArray[np.float64]:
 
 
 def _window_means(cells: NDArray[np.float64], side: int) -> NDArray[np.float64]:
-    """For each cell the mean over the square that begins there; only squares that fit."""
+    """For each cell, the mean over the square that begins there, if it fits."""
     span = max(1, min(side // GRID_CELL, *cells.shape))
     means = cv2.blur(cells, (span, span), anchor=(0, 0), borderType=cv2.BORDER_REPLICATE)
     return np.asarray(means[: cells.shape[0] - span + 1, : cells.shape[1] - span + 1], np.float64)
@@ -77,25 +77,25 @@ def _peaks(scores: NDArray[np.float64], side: int, count: int) -> Iterator[tuple
 
 
 def draw_sheet(names: Sequence[str], crops: Sequence[Crop]) -> Image.Image:
-    """A row a crop, a column a picture, names on top, the motif under each row."""
+    """A row per crop, a column per picture, names on top, the motif under each row."""
     side = max(crop.parts[0].shape[0] for crop in crops)
     across, down = side + LABEL_GAP, side + LABEL_HEIGHT + LABEL_GAP
     sheet = Image.new("RGB", (len(names) * across - LABEL_GAP, LABEL_HEIGHT + len(crops) * down), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
     for x, name in enumerate(names):
-        draw.text((x * across + 2, 3), _fitting(draw, font, name, side), "black", font)
+        draw.text((x * across + 2, 3), _shorten_to_fit(draw, font, name, side), "black", font)
         for y, crop in enumerate(crops):
             sheet.paste(Image.fromarray(np.ascontiguousarray(crop.parts[x])), (x * across, LABEL_HEIGHT + y * down))
     for y, crop in enumerate(crops):
-        text = _fitting(draw, font, crop.motif, sheet.width - LABEL_GAP)
+        text = _shorten_to_fit(draw, font, crop.motif, sheet.width - LABEL_GAP)
         draw.text((2, LABEL_HEIGHT + y * down + side + 1), text, "#555555", font)
     return sheet
 
 
-def _fitting(
+def _shorten_to_fit(
     draw: ImageDraw.ImageDraw, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, text: str, width: int
 ) -> str:
-    """The text, its middle left out where it is too long."""
+    """The text, shortened in the middle if it is too long."""
     whole = text
     while len(text) > 5 and draw.textlength(text, font=font) > width - 4:
         keep = (len(text) - 4) // 2

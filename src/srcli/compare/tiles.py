@@ -1,4 +1,4 @@
-"""A picture cut into tiles at its own size and at halves of it, so that a browser holds only what it shows."""
+"""Cut a picture into tiles at its size and at halves of it, so that a browser decodes only what it shows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TILE = 512
 
 @dataclass(frozen=True, slots=True)
 class PictureTile:
-    """One tile as a lossless WebP file; level 0 is the picture's own size, each further one half of that before."""
+    """One tile as a lossless WebP file; level 0 has the picture's size, each further level half of the one before."""
 
     level: int
     row: int
@@ -45,7 +45,7 @@ def cut_tiles(pixels: Pixels8) -> Iterator[PictureTile]:
 
 
 def encode_webp(pixels: Pixels8) -> bytes:
-    """Lossless; the lowest effort, which is many times faster and hardly larger."""
+    """Lossless WebP with the lowest effort, which is many times faster and hardly larger."""
     out = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(out, "WEBP", lossless=True, quality=0, method=0)
     return out.getvalue()

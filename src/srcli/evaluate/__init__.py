@@ -1,1 +1,1 @@
-"""Measuring results: pairs by name, metrics over many pictures, tables; and test sets to measure on."""
+"""Measure results: pairs by name, metrics over many pictures, tables; and make test sets."""

@@ -1,7 +1,7 @@
 """Metrics with weights: LPIPS on AlexNet and VGG-16, DISTS on VGG-16.
 
-The backbones are weights.lock's; the few weights that were fitted to people's judgements come with torchmetrics, the
-extra `srcli[metrics]`. Neither is fetched unasked.
+The backbones are weights.lock's; the few weights fitted to human judgements come with torchmetrics, the extra
+`srcli[metrics]`. Neither is downloaded automatically.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def l2_pool(x: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Perceptual:
-    """A metric that can be loaded where its weights are."""
+    """A metric that needs weights."""
 
     name: str
     title: str
@@ -91,9 +91,7 @@ class Perceptual:
 
     def load(self, backbone: AlexNet | Vgg16) -> Metric:
         measure = partial(_measure, self.distance, backbone, read_heads(self.name))
-        return Metric(
-            name=self.name, title=self.title, measure=measure, better=LOWER, protocol=self.protocol, needs=TRUTH
-        )
+        return Metric(self.name, self.title, measure, LOWER, self.protocol, TRUTH)
 
 
 PERCEPTUAL_METRICS = (

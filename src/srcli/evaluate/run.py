@@ -1,4 +1,4 @@
-"""Measure folders of results: a few pictures in memory at a time, however many there are."""
+"""Measure folders of results, with only a few pictures in memory at a time."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from srcli.batch.report import choose_exit_code
 from srcli.errors import PictureError, check_range
 from srcli.evaluate.pairs import ResultPair, pair_by_name
 from srcli.evaluate.weighted import choose_all_metrics
@@ -21,22 +22,22 @@ from srcli.metrics.registry import SOURCE, TRUTH, Metric
 from srcli.metrics.sample import Sample
 from srcli.settings import MAX_PIXELS
 
-USUAL_SCALE = 4
+DEFAULT_SCALE = 4
 LEAST_COMPARED_SIDE = 16  # pixels that must be left within the border
 CROPPED = "compared over the size that both pictures have"
-FLATTENED = "transparency is left out of account"
+FLATTENED = "transparency is ignored"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationRequest:
-    """What is measured against what."""
+    """The folders to measure, and the metrics."""
 
     results: Path
     against: tuple[Path, ...] = ()
     reference: Path | None = None
     inputs: Path | None = None
-    metrics: tuple[str, ...] = ()  # none: all that can be found
-    border: int | None = None  # None: the scale, where inputs tell it, else 4
+    metrics: tuple[str, ...] = ()  # none: all that the given pictures allow
+    border: int | None = None  # None: the scale if inputs are given, else 4
     jobs: int = 2
     max_pixels: int = MAX_PIXELS
     allow_pickle: bool = False  # of weights
@@ -49,18 +50,18 @@ class EvaluationRequest:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The numbers of one picture."""
+    """The values of one picture."""
 
     picture: str
     values: Mapping[str, float]
     border: int
-    worst_place: tuple[int, int] | None = None  # (x, y) in the input, where the result departs from it most
+    worst_place: tuple[int, int] | None = None  # (x, y) in the input, where the result differs most
     notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """The numbers of one folder of results."""
+    """The values of one folder of results."""
 
     name: str
     rows: tuple[Row, ...]
@@ -75,16 +76,15 @@ class Method:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """All that was found; the first method is the one that others are compared with."""
+    """All values; the other methods are compared with the first."""
 
     metrics: tuple[Metric, ...]
     methods: tuple[Method, ...]
-    absent: tuple[str, ...] = ()  # what was not measured, and what it needs
+    absent: tuple[str, ...] = ()  # metrics that were not measured, and what they need
 
     @property
     def exit_code(self) -> int:
-        failed, done = sum(m.failed for m in self.methods), sum(len(m.rows) for m in self.methods)
-        return 0 if not failed else 3 if done else 1
+        return choose_exit_code(sum(len(m.rows) for m in self.methods), sum(m.failed for m in self.methods))
 
     @property
     def borders(self) -> list[int]:
@@ -92,7 +92,7 @@ class Evaluation:
 
 
 def evaluate_methods(request: EvaluationRequest, tell: Tell) -> Evaluation:
-    """Measure all methods of a request. What goes wrong with one picture is told, and it is left out."""
+    """Measure all methods of a request. A picture that cannot be measured is reported and left out."""
     given = frozenset(w for w, place in ((TRUTH, request.reference), (SOURCE, request.inputs)) if place)
     metrics, absent = choose_all_metrics(request.metrics, given, request.allow_pickle)
     places = (request.results, *request.against)
@@ -106,7 +106,7 @@ def evaluate_methods(request: EvaluationRequest, tell: Tell) -> Evaluation:
 
 
 def name_methods(places: Iterable[Path]) -> list[str]:
-    """Each place's own name; where two have one name, those of the folders they lie in; else the paths."""
+    """The name of each folder; if two are equal, the names of their parents; else the paths."""
     whole = [place.resolve() for place in places]
     for names in ([path.name for path in whole], [path.parent.name for path in whole]):
         if len(set(names)) == len(names):
@@ -118,7 +118,7 @@ def _measure_method(
     name: str, pairs: list[ResultPair], metrics: tuple[Metric, ...], request: EvaluationRequest, tell: Tell
 ) -> Method:
     rows, failed = [], 0
-    for pair, future in _ahead(pairs, lambda pair: measure_pair(pair, metrics, request), request.jobs):
+    for pair, future in _measure_ahead(pairs, lambda pair: measure_pair(pair, metrics, request), request.jobs):
         try:
             rows.append(future.result())
         except PictureError as error:
@@ -129,10 +129,10 @@ def _measure_method(
     return Method(name, tuple(rows), failed)
 
 
-def _ahead(
+def _measure_ahead(
     pairs: list[ResultPair], measure: Callable[[ResultPair], Row], jobs: int
 ) -> Iterator[tuple[ResultPair, Future[Row]]]:
-    """Results in order, with one picture a job under way, so that memory does not grow with their number."""
+    """Yield results in order, with at most `jobs` pictures measured ahead, so that memory does not grow."""
     waiting: deque[tuple[ResultPair, Future[Row]]] = deque()
     with ThreadPoolExecutor(jobs) as pool:
         for pair in pairs:
@@ -148,7 +148,7 @@ def measure_pair(pair: ResultPair, metrics: tuple[Metric, ...], request: Evaluat
     result = read_rgb_levels(pair.result, request.max_pixels, notes)
     truth = None if pair.truth is None else read_rgb_levels(pair.truth, request.max_pixels, notes)
     source = None if pair.source is None else read_rgb_levels(pair.source, request.max_pixels, notes)
-    border = request.border if request.border is not None else _scale(result, source)
+    border = request.border if request.border is not None else _estimate_scale(result, source)
     if truth is not None and truth.shape != result.shape:
         notes.append(CROPPED)
     if min(result.shape[:2]) < 2 * border + LEAST_COMPARED_SIDE:
@@ -159,8 +159,8 @@ def measure_pair(pair: ResultPair, metrics: tuple[Metric, ...], request: Evaluat
     return Row(pair.name, values, border, place, tuple(dict.fromkeys(notes)))
 
 
-def _scale(result: AnyPixels, source: AnyPixels | None) -> int:
-    return USUAL_SCALE if source is None else max(1, round(result.shape[1] / source.shape[1]))
+def _estimate_scale(result: AnyPixels, source: AnyPixels | None) -> int:
+    return DEFAULT_SCALE if source is None else max(1, round(result.shape[1] / source.shape[1]))
 
 
 def read_rgb_levels(path: Path, max_pixels: int, notes: list[str]) -> AnyPixels:
@@ -172,7 +172,7 @@ def read_rgb_levels(path: Path, max_pixels: int, notes: list[str]) -> AnyPixels:
 
 
 def _sum_up_notes(rows: list[Row]) -> Iterator[str]:
-    """One line a note, whether it is true of one picture or of thousands."""
+    """One line per note, for one picture or for thousands."""
     pictures: dict[str, list[str]] = {}
     for row in rows:
         for note in row.notes:

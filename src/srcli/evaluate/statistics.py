@@ -1,4 +1,4 @@
-"""What many numbers add up to."""
+"""Statistics over many pictures."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Difference:
 
 
 def mean_of_known(values: Sequence[float]) -> float:
-    """Of those that could be found; NaN if none could."""
+    """The mean without NaN; NaN if there is no other value."""
     known = [value for value in values if not math.isnan(value)]
     return float(np.mean(known)) if known else math.nan
 

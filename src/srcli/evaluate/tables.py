@@ -1,4 +1,4 @@
-"""An evaluation as rows of text, CSV, Markdown or JSON; the protocol goes with the numbers."""
+"""An evaluation as text, CSV, Markdown or JSON, with the protocol of its metrics."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _ARROWS = {"higher": " ↑", "lower": " ↓"}
 
 
 def summary_table(found: Evaluation) -> Table:
-    """A row a metric, mean and median of each method."""
+    """A row per metric: mean and median of each method."""
     statistics = {"mean": mean_of_known, "median": median_of_known}
     head = ["metric", *(f"{printable(method.name)}, {word}" for method in found.methods for word in statistics)]
     rows = [
@@ -40,20 +40,20 @@ def summary_table(found: Evaluation) -> Table:
 
 
 def difference_table(found: Evaluation) -> Table:
-    """A row a metric, the first method less each other; empty where there is but one."""
+    """A row per metric: the first method minus each other one; empty if there is only one."""
     first, *others = found.methods
     if not others:
         return []
     head = ["difference", *(f"{printable(first.name)} - {printable(other.name)}" for other in others)]
     rows = [
-        [format_title(m), *(_interval(compare_methods(first, other, m.name), m) for other in others)]
+        [format_title(m), *(_format_interval(compare_methods(first, other, m.name), m) for other in others)]
         for m in found.metrics
     ]
     return [head, *rows]
 
 
 def picture_table(found: Evaluation) -> Table:
-    """A row a picture and method."""
+    """A row per picture and method."""
     head = ["picture", "method", *(format_title(metric) for metric in found.metrics)]
     rows = [
         [printable(row.picture), printable(method.name), *(format_value(row.values[m.name], m) for m in found.metrics)]
@@ -74,7 +74,7 @@ def protocol_lines(found: Evaluation) -> list[str]:
 
 
 def compare_methods(first: Method, other: Method, metric: str) -> Difference | None:
-    """Over the pictures that both have."""
+    """The difference over the pictures that both have."""
     theirs = other.by_picture(metric)
     pairs = [(value, theirs[name]) for name, value in first.by_picture(metric).items() if name in theirs]
     return paired_difference([a for a, _ in pairs], [b for _, b in pairs])
@@ -117,7 +117,7 @@ def _aligned_rows(table: Table) -> list[str]:
 
 
 def csv_text(found: Evaluation) -> str:
-    """One line a picture and method, numbers in full; the protocol in lines that begin with #."""
+    """One line per picture and method, with full precision; the protocol in lines that begin with #."""
     out = io.StringIO()
     for line in protocol_lines(found):
         out.write(f"# {line}\n")
@@ -130,16 +130,16 @@ def csv_text(found: Evaluation) -> str:
 
 
 def json_text(found: Evaluation) -> str:
-    """One object; what is infinite or cannot be found is null."""
+    """One object; infinite and missing values are null."""
     protocol = {metric.name: metric.protocol for metric in found.metrics}
-    said = {
+    facts = {
         "srcli": __version__,
         "protocol": {"border": found.borders, "bootstrap": _bootstrap(), **protocol},
         "methods": [_method_fields(method, found.metrics) for method in found.methods],
         "absent": list(found.absent),
         "differences": [_difference_fields(found, other) for other in found.methods[1:]],
     }
-    return json.dumps(said, ensure_ascii=True)
+    return json.dumps(facts, ensure_ascii=True)
 
 
 def _method_fields(method: Method, metrics: tuple[Metric, ...]) -> dict[str, Any]:
@@ -169,7 +169,7 @@ def _finite(values: Any) -> dict[str, float | None]:
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
-def _interval(gap: Difference | None, metric: Metric) -> str:
+def _format_interval(gap: Difference | None, metric: Metric) -> str:
     if gap is None:
         return "-"
     digits = metric.digits

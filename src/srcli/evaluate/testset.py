@@ -1,4 +1,4 @@
-"""A test set's small pictures, made from sharp ones."""
+"""Make the small pictures of a test set from sharp ones."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _BICUBIC = re.compile(r"bicubic-x([1-9]\d?)")
 
 @dataclass(frozen=True, slots=True)
 class TestsetPicture:
-    """What became of one picture: where its small one is, or why there is none."""
+    """The outcome for one picture: the path of the small one, or why there is none."""
 
     source: Path
     target: Path | None
@@ -50,7 +50,7 @@ def find_preset(name: str) -> Degrade:
 
 
 def _run_chain(pixels: NDArray[Any], settings: Degradation, key: SeedKey) -> NDArray[Any]:
-    """The small picture that training would show a model, of the whole picture and at 8 bits."""
+    """Degrade the whole picture as in training; the result has 8 bits."""
     import torch
 
     from srcli.degrade.chain import SMALLEST, degrade_pictures
@@ -58,7 +58,9 @@ def _run_chain(pixels: NDArray[Any], settings: Degradation, key: SeedKey) -> NDA
 
     height, width = (side // settings.scale * settings.scale for side in pixels.shape[:2])
     if min(height, width) < SMALLEST:
-        raise PictureError(f"pictures below {SMALLEST} pixels a side cannot be degraded so: leave it out", "size")
+        raise PictureError(
+            f"pictures below {SMALLEST} pixels a side cannot be degraded like this: leave it out", "size"
+        )
     unit = pixels[:height, :width].astype(np.float32) / np.iinfo(pixels.dtype).max
     sharp = torch.from_numpy(unit).permute(2, 0, 1)[None]
     with torch.inference_mode():
@@ -67,7 +69,7 @@ def _run_chain(pixels: NDArray[Any], settings: Degradation, key: SeedKey) -> NDA
 
 
 def make_test_set(source: Path, folder: Path, preset: str, seed: int, overwrite: bool) -> Iterator[TestsetPicture]:
-    """Write NAME.png into the folder for each picture of the source, one after the other."""
+    """Write NAME.png to the folder for each picture of the source."""
     degrade = find_preset(preset)
     if same_file(source, folder):
         raise InputError(f"{printable(folder)} is the folder of the sharp pictures: give -o another one")
@@ -84,15 +86,15 @@ def make_test_set(source: Path, folder: Path, preset: str, seed: int, overwrite:
 
 
 def key_of(name: str, seed: int) -> SeedKey:
-    """What random numbers follow from: seed and name, so that adding a picture changes no other."""
+    """The key for random numbers, from seed and name, so that adding a picture changes no other."""
     return (seed, *hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest())
 
 
 def _degrade_file(source: Path, target: Path, degrade: Degrade, key: SeedKey) -> None:
-    """Pixels in sRGB and nothing else: what the file said besides is true of the sharp picture."""
+    """Write only pixels in sRGB: the metadata describe the sharp picture."""
     picture = read_picture(source)
     small = degrade(picture.pixels, key)
     if 0 in small.shape:
-        raise PictureError(f"{printable(source)} is too small to be reduced so far: leave it out", "size")
+        raise PictureError(f"{printable(source)} is too small to be reduced this much: leave it out", "size")
     make_folder(target.parent)
     write_picture(Picture(pixels=small, grey=picture.grey), target)

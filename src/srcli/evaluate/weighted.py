@@ -1,4 +1,4 @@
-"""Which metrics need weights, and whether they are here; loads no torch until one is used."""
+"""Metrics that need weights, and whether these are here; imports torch only to use one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from itertools import groupby
 from types import MappingProxyType
 
-from srcli.errors import InputError, WeightsError
+from srcli.errors import InputError, WeightsError, unknown_word
 from srcli.metrics.registry import METRICS, TRUTH, Metric, choose_metrics
 from srcli.weights.store import Store
 
@@ -18,9 +18,9 @@ BACKBONES: Mapping[str, str] = MappingProxyType({"lpips-alex": "alexnet", "lpips
 def choose_all_metrics(
     names: tuple[str, ...], given: frozenset[str], allow_pickle: bool = False
 ) -> tuple[tuple[Metric, ...], tuple[str, ...]]:
-    """The metrics of these names, or all that can be found from what is given; and a line for each that is absent.
+    """The metrics of these names, or all that the given pictures allow; and a line on those that are missing.
 
-    Asked for by name, a metric whose weights are not here is an error. Raises InputError, WeightsError.
+    Raises InputError, and WeightsError for a metric that is named and whose weights are not here.
     """
     weighted = tuple(name for name in names if name in BACKBONES)
     if weighted and TRUTH not in given:
@@ -28,9 +28,9 @@ def choose_all_metrics(
     if names:
         plain = tuple(name for name in names if name not in BACKBONES)
         if unknown := [name for name in plain if name not in METRICS]:
-            raise InputError(f"no metric named {unknown[0]!r}: choose of {', '.join((*METRICS, *BACKBONES))}")
+            raise unknown_word("`metric`", unknown[0], (*METRICS, *BACKBONES))
         for name in weighted:
-            if missing := what_is_missing(BACKBONES[name], allow_pickle):
+            if missing := find_missing(BACKBONES[name], allow_pickle):
                 raise WeightsError(f"{name} needs {missing}")
         return (choose_metrics(plain, given) if plain else ()) + _load(weighted, allow_pickle), ()
     if TRUTH not in given:
@@ -40,19 +40,19 @@ def choose_all_metrics(
 
 
 def _sort_by_presence(allow_pickle: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The metrics with weights that can be measured, and a line for those that cannot."""
+    """The metrics whose weights are here, and a line on those whose weights are not."""
     here: list[str] = []
     absent = []
     for backbone, group in groupby(BACKBONES, key=lambda name: BACKBONES[name]):
-        if missing := what_is_missing(backbone, allow_pickle):
+        if missing := find_missing(backbone, allow_pickle):
             absent.append(f"{', '.join(group)}: not measured, needs {missing}")
         else:
             here += group
     return tuple(here), tuple(absent)
 
 
-def what_is_missing(backbone: str, allow_pickle: bool = False) -> str:
-    """The commands that would bring what is not here; empty if all is."""
+def find_missing(backbone: str, allow_pickle: bool = False) -> str:
+    """The commands that install what is missing; empty if nothing is."""
     store = Store(offline=True)
     commands = [] if find_spec("torchmetrics") else ["pip install 'srcli[metrics]'"]
     if not store.has(backbone):

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from srcli.errors import MachineError
+from srcli.errors import unwritable_file
 from srcli.files import hash_file, is_regular, name_beside, numbered_names, path_or_link_exists, replace_file
 from srcli.imaging.inpaint import Marks
 from srcli.imaging.picture import Picture
@@ -48,7 +48,7 @@ def write_mask(result: Path, content: bytes, known: str | None) -> Path:
         with replace_file(path) as fresh:
             fresh.write_bytes(content)
     except OSError as error:
-        raise MachineError(f"{printable(path)} cannot be written ({error.strerror}): check the folder") from error
+        raise unwritable_file(printable(path), error, "check the folder") from error
     return path
 
 

@@ -1,1 +1,1 @@
-"""How near a picture is to another. One function a metric; arrays are numpy, levels 0..255. Knows no torch."""
+"""How similar two pictures are. One function per metric, on numpy arrays of levels 0..255; imports no torch."""

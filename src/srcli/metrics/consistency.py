@@ -1,4 +1,4 @@
-"""Whether a result still is its input: reduced again it should be the same picture."""
+"""Whether a result, reduced again, equals its input."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from srcli.metrics.similarity import compute_psnr
 
 
 class Deviation(NamedTuple):
-    """How far a reduced result is from its input."""
+    """How much a reduced result differs from its input."""
 
     psnr: float  # dB
     worst: float  # levels

@@ -1,4 +1,4 @@
-"""MATLAB's bicubic resize and luma, on which the published figures of super-resolution rest."""
+"""MATLAB's bicubic resize and luma, which published figures of super-resolution use."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _Y_WEIGHTS = np.array([65.481, 128.553, 24.966]) / 255
 
 
 def matlab_y(rgb: NDArray[Any]) -> NDArray[np.float64]:
-    """Y of BT.601 as rgb2ycbcr has it, 16..235, from RGB levels 0..255; not rounded."""
+    """Y of BT.601 as in rgb2ycbcr, 16..235, from RGB levels 0..255; not rounded."""
     return np.asarray(16 + rgb.astype(np.float64) @ _Y_WEIGHTS)
 
 
@@ -38,7 +38,7 @@ def matlab_rows(
 
 
 def rows_needed(height: int, new_height: int, rows: slice, *, antialias: bool = True) -> slice:
-    """The old rows that some new ones are made of."""
+    """The old rows that these new rows depend on."""
     indices = bicubic_taps(height, new_height, antialias)[0][rows]
     return slice(int(indices.min()), int(indices.max()) + 1)
 
@@ -46,7 +46,7 @@ def rows_needed(height: int, new_height: int, rows: slice, *, antialias: bool = 
 def matlab_rows_of_part(
     part: NDArray[Any], first: int, height: int, size: tuple[int, int], rows: slice, *, antialias: bool = True
 ) -> NDArray[np.floating[Any]]:
-    """As `matlab_rows`, where only the rows from `first` of the old picture's `height` are at hand."""
+    """As `matlab_rows`, from a part of the old picture that begins at row `first` of `height`."""
     indices, weights = bicubic_taps(height, size[1], antialias)
     part = part if part.dtype.kind == "f" else part.astype(np.float32)
     tall = _weigh(part, 0, indices[rows] - first, weights[rows])
@@ -54,7 +54,7 @@ def matlab_rows_of_part(
 
 
 def round_levels(values: NDArray[np.floating[Any]], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Integer levels, halves upwards as MATLAB rounds; other types as they are."""
+    """Integer levels, halves rounded up as in MATLAB; float values unchanged."""
     if dtype.kind not in "ui":
         return values.astype(dtype, copy=False)
     return np.asarray(np.floor(values.clip(0, np.iinfo(dtype).max) + 0.5), dtype)
@@ -67,7 +67,7 @@ def reduce_bicubic(pixels: NDArray[Any], scale: int) -> NDArray[Any]:
 
 
 def bicubic_taps(length: int, new_length: int, antialias: bool) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """For each new sample the indices of the old ones it is made of and their weights, both (new_length, taps)."""
+    """For each new sample the indices and weights of the old samples, both (new_length, taps)."""
     scale = new_length / length
     stretch = min(scale, 1.0) if antialias else 1.0
     reach = 2 / stretch
@@ -83,8 +83,8 @@ def bicubic_taps(length: int, new_length: int, antialias: bool) -> tuple[NDArray
 def _weigh(
     values: NDArray[np.floating[Any]], axis: int, indices: NDArray[np.int64], weights: NDArray[np.float64]
 ) -> NDArray[np.floating[Any]]:
-    """Weighted sums of samples along an axis, tap by tap: fewer numbers at a time than a matrix of all."""
-    if indices.shape[1] == 1:  # the size stays as it is
+    """Weighted sums of samples along an axis, tap by tap, which needs less memory than one matrix."""
+    if indices.shape[1] == 1:  # the size does not change
         return values.take(indices[:, 0], axis)
     along = [1] * values.ndim
     along[axis] = len(indices)
@@ -105,6 +105,6 @@ def _cubic(x: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _mirror(indices: NDArray[np.int64], length: int) -> NDArray[np.int64]:
-    """Indices beyond an edge, reflected so that the edge sample comes twice."""
+    """Indices beyond an edge, reflected so that the edge sample is repeated."""
     indices = indices % (2 * length)
     return np.minimum(indices, 2 * length - 1 - indices)

@@ -1,4 +1,4 @@
-"""One result and what it is measured against, with the planes that several metrics share."""
+"""A result and the pictures it is compared with, with the planes that several metrics share."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from srcli.metrics.edges import compute_full_range_luma
 from srcli.metrics.matlab import matlab_y
 from srcli.metrics.similarity import FloatArray, crop_border
 
-CROPPED_AT_MOST = 8  # pixels of a side: what is lost when a picture is cropped to a multiple of the scale
+CROPPED_AT_MOST = 8  # pixels of a side, as a picture loses when it is cropped to a multiple of the scale
 
 
 @dataclass(frozen=True)
 class Sample:
-    """RGB levels 0..255, (H, W, 3). The source is what the result was made from."""
+    """RGB levels 0..255, (H, W, 3). The result was made from the source."""
 
     result: NDArray[Any]
     truth: NDArray[Any] | None = None
@@ -29,7 +29,7 @@ class Sample:
 
     @cached_property
     def aligned(self) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Result and truth over the size that both have, without the border."""
+        """Result and truth cropped to their common size, without the border."""
         if self.truth is None:
             raise ValueError("this metric needs a truth")
         result, truth = crop_to_common_size(self.result, self.truth)
@@ -59,14 +59,14 @@ class Sample:
 
     @cached_property
     def deviation(self) -> Deviation:
-        """How far the whole result, reduced again, is from its source."""
+        """How much the whole result, reduced again, differs from its source."""
         if self.source is None:
             raise ValueError("this metric needs a source")
         return measure_deviation(self.result, self.source)
 
 
 def crop_to_common_size(result: NDArray[Any], truth: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Both cropped at the right and below to their common size. Raises PictureError if that takes more than a few."""
+    """Crop both, at the right and below, to their common size. Raises PictureError if that removes many pixels."""
     sizes = [picture.shape[1::-1] for picture in (result, truth)]
     if any(abs(a - b) > CROPPED_AT_MOST for a, b in zip(*sizes, strict=True)):
         one, other = (f"{width}x{height}" for width, height in sizes)

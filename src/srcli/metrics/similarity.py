@@ -18,7 +18,7 @@ MS_SSIM_LEAST_SIDE = SSIM_WINDOW * 2 ** (len(_SCALE_WEIGHTS) - 1)
 
 
 def crop_border(pixels: NDArray[Any], border: int) -> NDArray[Any]:
-    """Without the outermost `border` pixels; the literature's protocol leaves out as many as the scale."""
+    """Crop `border` pixels at each edge; published protocols crop as many as the scale."""
     return pixels[border : pixels.shape[0] - border, border : pixels.shape[1] - border]
 
 
@@ -29,7 +29,7 @@ def compute_psnr(result: NDArray[Any], truth: NDArray[Any]) -> float:
 
 
 def compute_ssim(result: NDArray[Any], truth: NDArray[Any]) -> float:
-    """Structural similarity (Wang et al. 2004): Gaussian window of 11x11, sigma 1.5, where it lies inside."""
+    """Structural similarity (Wang et al. 2004): Gaussian window of 11x11, sigma 1.5, inside the picture."""
     luminance, structure = _ssim_parts(result.astype(np.float64), truth.astype(np.float64))
     return float(np.mean(luminance * structure))
 

@@ -1,1 +1,1 @@
-"""What is mended in a picture before an engine gets it: scratches, tone."""
+"""Repairs of a picture before an engine gets it: scratches, tones."""

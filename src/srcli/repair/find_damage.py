@@ -1,4 +1,4 @@
-"""Find scratches with the detector's network, in a picture of any size."""
+"""Find scratches with the detector network, in pictures of any size."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from srcli.settings import DeviceChoice, ModelChoice, Repair
 from srcli.weights.open import load_into, load_state
 from srcli.weights.store import Store
 
-DETECTOR_WINDOW = 1024  # pixels of the long side that the network is shown at once
-WINDOW_HALO = 160  # more than the network looks to either side
+DETECTOR_WINDOW = 1024  # pixels of the long side that are computed at once
+WINDOW_HALO = 160  # pixels; more than the network's receptive field to either side
 BT601 = np.array([19595, 38470, 7471], np.uint32)  # in 16-bit fixed point
 
 
 @dataclass(frozen=True)
 class DamageFinder:
-    """A loaded detector. It sees a picture small, `side` pixels on the short side."""
+    """A loaded detector. It sees pictures reduced to `mask_side` pixels on the short side."""
 
     network: ScratchDetector
     device: Device
     made_of: Mapping[str, str]
 
     def find(self, pixels: PixelArray, repair: Repair) -> Marks:
-        """Where the picture is damaged. Marks reach as far as what the network saw as one pixel, less the fill's own
-        growth, so that they can be edited and given back."""
+        """Mark the damage of a picture. Marks are grown by the size of a pixel that the network saw, less what `fill`
+        adds, so that they can be edited and passed as `mask`."""
         height, width = pixels.shape[:2]
         probability = self.predict(prepare_detector_input(reduce_to_grey(pixels), repair.mask_side))
         marks = threshold_rows(probability, (width, height), repair.mask_threshold)
@@ -47,17 +47,17 @@ class DamageFinder:
 
     @torch.inference_mode()
     def predict(self, seen: Floats) -> Floats:
-        """Probabilities of damage, in the size of what the network is shown."""
+        """Probabilities of damage, in the network's input size."""
         out = np.empty_like(seen)
         upright = seen.shape[0] > seen.shape[1]
         for outer, inner in cut_windows(max(seen.shape)):
             part = seen[outer] if upright else seen[:, outer]
-            made = self._run(torch.from_numpy(np.ascontiguousarray(part))[None, None])
+            found = self._run(torch.from_numpy(np.ascontiguousarray(part))[None, None])
             kept = slice(inner.start - outer.start, inner.stop - outer.start)
             if upright:
-                out[inner] = made[kept]
+                out[inner] = found[kept]
             else:
-                out[:, inner] = made[:, kept]
+                out[:, inner] = found[:, kept]
         return out
 
     def _run(self, grey: Tensor) -> Floats:
@@ -66,7 +66,7 @@ class DamageFinder:
 
 
 def load_finder(repair: Repair, choice: ModelChoice, device: DeviceChoice) -> DamageFinder:
-    """The detector that is named, on the device."""
+    """Load the detector named in the settings."""
     where, store = choose_device(device), Store(offline=choice.offline)
     located = store.resolve(repair.mask_model, "damage", allow_pickle=choice.allow_pickle)
     network = fold_norms(read_detector(located.only_file())).to(where.torch, where.dtype)
@@ -75,7 +75,7 @@ def load_finder(repair: Repair, choice: ModelChoice, device: DeviceChoice) -> Da
 
 
 def read_detector(path: Path) -> ScratchDetector:
-    """The network in a file, in fp32. Every tensor is needed, but for the counters that training leaves."""
+    """Read the network from a file, in fp32. Every tensor is needed, except counters left by training."""
     state = load_state(path)
     try:
         shape = DetectorShape.from_state(state)
@@ -89,18 +89,18 @@ def read_detector(path: Path) -> ScratchDetector:
 
 
 def find_network_size(width: int, height: int, side: int) -> tuple[int, int]:
-    """Width and height of what the network is shown: `side` on the short side, multiples of UNIT."""
+    """Width and height of the network's input: `side` on the short side, multiples of UNIT."""
     short = min(width, height)
     return tuple(side if edge == short else round_to_unit(edge / short * side) for edge in (width, height))  # type: ignore[return-value]
 
 
 def round_to_unit(edge: float) -> int:
-    """The nearest multiple; between two, the one with an even factor."""
+    """The nearest multiple of UNIT; halves go to the even factor."""
     return UNIT * round(edge / UNIT)
 
 
 def reduce_to_grey(pixels: PixelArray) -> PixelArray:
-    """Luminance as Pillow rounds it, by rows."""
+    """Luminance, rounded as by Pillow."""
     grey = np.empty(pixels.shape[:2], pixels.dtype)
     for rows in split_rows(*pixels.shape[:2]):
         grey[rows] = (pixels[rows].astype(np.uint32) @ BT601 + (1 << 15)) >> 16
@@ -108,8 +108,8 @@ def reduce_to_grey(pixels: PixelArray) -> PixelArray:
 
 
 def prepare_detector_input(grey: PixelArray, side: int) -> Floats:
-    """Grey in -1..1 in the network's size. What gets smaller is averaged, which the official program does not do: it
-    picks every n-th pixel, so that thin scratches fall into dots."""
+    """Resize to the network's input, in -1..1. Pixels are averaged; the official program picks single pixels, which
+    breaks thin scratches into dots."""
     top, size = np.iinfo(grey.dtype).max, find_network_size(grey.shape[1], grey.shape[0], side)
     if min(grey.shape) > side:
         small = cv2.resize(grey, size, interpolation=cv2.INTER_AREA).astype(np.float32)
@@ -119,7 +119,7 @@ def prepare_detector_input(grey: PixelArray, side: int) -> Floats:
 
 
 def threshold_rows(probability: Floats, size: tuple[int, int], threshold: float) -> Marks:
-    """255 where the probability, enlarged to this size (width, height), reaches the threshold. By rows."""
+    """Marks of 255 where the probability, enlarged to this size (width, height), reaches the threshold."""
     width, height = size
     marks = np.empty((height, width), np.uint8)
     scale = probability.shape[0] / height
@@ -134,7 +134,7 @@ def threshold_rows(probability: Floats, size: tuple[int, int], threshold: float)
 
 
 def cut_windows(length: int) -> Iterator[tuple[slice, slice]]:
-    """Windows of a long side, each with what it may look at and what it is to answer for."""
+    """Split a long side into windows: for each the pixels that it reads, and those that it computes."""
     for start in range(0, length, DETECTOR_WINDOW):
         stop = min(length, start + DETECTOR_WINDOW)
         yield slice(max(0, start - WINDOW_HALO), min(length, stop + WINDOW_HALO)), slice(start, stop)

@@ -1,4 +1,4 @@
-"""Mend a picture before an engine gets it, and note what was done."""
+"""Repair a picture before an engine gets it, and record what was done."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 
 def repair_picture(picture: Picture, repair: Repair, finder: DamageFinder | None, tone: Tone = "none") -> Picture:
-    """The mended picture: damage first, then tones."""
-    mended = _repair_damage(picture, repair, finder)
+    """Repair a picture: damage first, then tones."""
+    repaired = _repair_damage(picture, repair, finder)
     if tone == "none":
-        return mended
-    pixels, curves = correct_tone(mended.pixels, mended.alpha)
-    return replace(mended, pixels=pixels, repairs={**mended.repairs, "tone": curves}) if curves else mended
+        return repaired
+    pixels, curves = correct_tone(repaired.pixels, repaired.alpha)
+    return replace(repaired, pixels=pixels, repairs={**repaired.repairs, "tone": curves}) if curves else repaired
 
 
 def _repair_damage(picture: Picture, repair: Repair, finder: DamageFinder | None) -> Picture:
-    """The mended picture. Marks that were found stay with it, to be written beside the result; given ones do not."""
+    """Fill the damage. Marks that were found stay with the picture, to be written as a mask; given ones are dropped."""
     if finder is not None and repair.find_scratches:
         return _repair_found(picture, repair, finder)
     if picture.damage is None:
@@ -55,5 +55,5 @@ def _repair_found(picture: Picture, repair: Repair, finder: DamageFinder) -> Pic
 
 
 def measure_share(marks: Marks) -> float:
-    """Percent of the picture that is marked."""
+    """The marked share of the picture, in percent."""
     return float(100 * np.count_nonzero(marks) / marks.size)

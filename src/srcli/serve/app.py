@@ -1,4 +1,4 @@
-"""The routes: the page, its parts, and jobs over HTTP. `openapi.json` beside the page describes them."""
+"""The routes: the page, its parts, and jobs over HTTP. `page/openapi.json` describes them."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ from srcli.weights.store import Store
 PAGE_FILES = {"/": "page.html", "/page.js": "page.js", "/page.css": "page.css", "/v1/openapi.json": "openapi.json"}
 CONTENT_TYPES = {"html": "text/html", "js": "text/javascript", "css": "text/css", "json": "application/json"}
 CHUNK_BYTES = 1 << 20
-LOOK_EVERY = 0.2  # seconds between looks for news
+POLL_INTERVAL = 0.2  # seconds between checks for changes
 
 
 def create_app(settings: ServerSettings, store: JobStore, worker: JobWorker) -> Starlette:
-    """The application. Its worker starts and ends with it."""
+    """Create the application. It starts the worker and stops it at its end."""
 
     @asynccontextmanager
     async def run_worker(app: Starlette) -> AsyncIterator[None]:
@@ -55,7 +55,7 @@ def create_app(settings: ServerSettings, store: JobStore, worker: JobWorker) -> 
 
     server = Server(store, worker, settings.limits)
     routes = [Route(path, server.send_part) for path in PAGE_FILES]
-    routes.append(Route("/favicon.ico", lambda request: Response(status_code=204)))  # browsers ask by themselves
+    routes.append(Route("/favicon.ico", lambda request: Response(status_code=204)))  # browsers request it
     routes += [
         Route("/v1/choices", server.list_choices),
         Route("/v1/events", server.stream_all),
@@ -73,9 +73,9 @@ def create_app(settings: ServerSettings, store: JobStore, worker: JobWorker) -> 
     handlers: dict[Any, Any] = {
         InputError: _answer(400, "input"),
         SrcliError: _answer(500, "failed"),
-        BodyTooLarge: _answer(413, "too-large", "the body is larger than this server takes"),
-        BodyTooSlow: _answer(408, "too-slow", "the body did not come in time"),
-        ClientDisconnect: _answer(400, "disconnected", "the client left"),
+        BodyTooLarge: _answer(413, "too-large", "the body is larger than this server accepts"),
+        BodyTooSlow: _answer(408, "too-slow", "the body did not arrive in time"),
+        ClientDisconnect: _answer(400, "disconnected", "the client disconnected"),
         HTTPException: _answer_http,
         OSError: _answer_machine,
         RuntimeError: _answer(500, "unexpected", "the server cannot send this"),
@@ -105,7 +105,7 @@ async def _answer_machine(request: Request, error: OSError) -> Response:
 
 
 class Server:
-    """What the routes do, on one store."""
+    """The handlers of the routes, for one store."""
 
     def __init__(self, store: JobStore, worker: JobWorker, limits: ServerLimits) -> None:
         self._store, self._worker, self._limits = store, worker, limits
@@ -116,7 +116,7 @@ class Server:
         return Response(text, media_type=CONTENT_TYPES[name.rpartition(".")[2]])
 
     async def list_choices(self, request: Request) -> Response:
-        """What a job may ask for, on this machine."""
+        """The engines, base models and formats that a job can use on this machine."""
         store = Store(offline=True)
         here = set(await run_in_threadpool(store.here))
         engines = {name: {"title": spec.title, "tasks": sorted(spec.tasks)} for name, spec in all_engines().items()}
@@ -130,16 +130,16 @@ class Server:
 
     async def create_job(self, request: Request) -> Response:
         async with request.form(max_files=2, max_fields=8) as form:
-            job = await self._take(form)
+            job = await self._add_job(form)
         return JSONResponse(describe_job(job), 201, {"location": f"/v1/jobs/{job.id}"})
 
-    async def _take(self, form: FormData) -> JobRecord:
+    async def _add_job(self, form: FormData) -> JobRecord:
         files = {name: value for name, value in form.multi_items() if isinstance(value, UploadFile)}
         fields = {name: value for name, value in form.multi_items() if isinstance(value, str)}
         if unknown := sorted(files.keys() - {"image", "mask"}):
-            raise InputError(f"`{unknown[0]}` is no file field: send `image`, and `mask` where you have one")
+            raise InputError(f"`{unknown[0]}` is not a file field: send `image`, and `mask` if you have one")
         if "image" not in files:
-            raise InputError("no `image` was sent: a multipart form with a file named `image` is needed")
+            raise InputError("`image` is missing: send a multipart form with a file named `image`")
         order = parse_order(files["image"].filename or "picture", fields)
         with tempfile.TemporaryDirectory(dir=self._store.folder, prefix=".upload-") as folder:
             paths = {name: Path(folder) / name for name in files}
@@ -162,7 +162,7 @@ class Server:
         return JSONResponse(describe_job(self._find(request)))
 
     async def delete_job(self, request: Request) -> Response:
-        """A job that waits or runs is cancelled; one that has ended is removed with its files."""
+        """Cancel a job that waits or runs; remove one that has ended, with its files."""
         job = self._find(request)
         if job.status in ENDED:
             await run_in_threadpool(self._store.remove, job.id)
@@ -177,7 +177,7 @@ class Server:
         )
 
     async def send_map(self, request: Request) -> Response:
-        """Where the result is a guess, for a job that asked for it."""
+        """Send the map of uncertainty, if the job asked for one."""
         job = self._find_done(request)
         path = name_beside(self._store.result_path(job), MAP_ENDING)
         if not path.is_file():
@@ -185,14 +185,14 @@ class Server:
         return FileResponse(path, headers={"content-disposition": name_attachment(name_map(job))})
 
     async def send_preview(self, request: Request) -> Response:
-        """What is done of the job that runs, over its input."""
+        """Send a picture of the running job: the finished part over its input."""
         job = self._find(request)
         if (shown := self._worker.preview) is None or shown[0] != job.id or job.status in ENDED:
-            raise HTTPException(404, "the job does not run")
+            raise HTTPException(404, "the job is not running")
         return Response(await run_in_threadpool(shown[1].encode), media_type="image/jpeg")
 
     async def send_comparison(self, request: Request) -> Response:
-        """The page of `srcli compare`, which brings its policy, for the script inside it, in its own head."""
+        """Send the page of `srcli compare`, whose head holds the content policy for its inline script."""
         job = self._find_done(request)
         page = await run_in_threadpool(write_job_comparison, self._store, job, self._limits)
         policy = "base-uri 'none'; frame-ancestors 'none'"
@@ -201,26 +201,26 @@ class Server:
     async def send_zip(self, request: Request) -> Response:
         jobs = [job for job in self._store.all() if job.status == JOB_DONE]
         if not jobs:
-            raise HTTPException(404, "no job is done")
+            raise HTTPException(404, "no job is done yet")
         file = await run_in_threadpool(_pack, self._store, jobs)
         headers = {"content-disposition": name_attachment("srcli-results.zip"), "content-length": str(file.tell())}
         file.seek(0)
         return StreamingResponse(_read_pieces(file), media_type="application/zip", headers=headers)
 
     async def stream_all(self, request: Request) -> Response:
-        return _stream(self._news_of_all(request))
+        return _stream(self._watch_all(request))
 
     async def stream_one(self, request: Request) -> Response:
-        return _stream(self._news_of_one(request, self._find(request).id))
+        return _stream(self._watch_job(request, self._find(request).id))
 
-    async def _news_of_all(self, request: Request) -> AsyncIterator[str]:
-        seen = -1
+    async def _watch_all(self, request: Request) -> AsyncIterator[str]:
+        sent = -1
         async for _ in _ticks(request):
-            if self._store.version != seen:
-                seen = self._store.version
+            if self._store.version != sent:
+                sent = self._store.version
                 yield _event({"jobs": [describe_job(job) for job in self._store.all()]})
 
-    async def _news_of_one(self, request: Request, name: str) -> AsyncIterator[str]:
+    async def _watch_job(self, request: Request, name: str) -> AsyncIterator[str]:
         last = None
         async for _ in _ticks(request):
             job = self._store.get(name)
@@ -234,15 +234,17 @@ class Server:
 
 
 def describe_job(job: JobRecord) -> dict[str, Any]:
-    """A job as clients see it."""
-    shown = asdict(job)
-    shown["preview"] = f"/v1/jobs/{job.id}/preview?{job.previews}" if job.previews and job.status not in ENDED else None
-    shown["download"] = f"/v1/jobs/{job.id}/result" if job.status == JOB_DONE else None
-    return shown
+    """The fields of a job that clients get."""
+    fields = asdict(job)
+    fields["preview"] = (
+        f"/v1/jobs/{job.id}/preview?{job.previews}" if job.previews and job.status not in ENDED else None
+    )
+    fields["download"] = f"/v1/jobs/{job.id}/result" if job.status == JOB_DONE else None
+    return fields
 
 
 def name_attachment(name: str) -> str:
-    """A header that has browsers save the answer under a name."""
+    """The header that makes browsers save the answer under this name."""
     return f"attachment; filename*=UTF-8''{quote(name)}"
 
 
@@ -253,8 +255,8 @@ async def _save(upload: UploadFile, path: Path) -> None:
 
 
 def _pack(store: JobStore, jobs: list[JobRecord]) -> IO[bytes]:
-    """All results in one file, which goes when it is closed. They are compressed already."""
-    file = tempfile.TemporaryFile(dir=store.folder, prefix=".zip-")  # noqa: SIM115  # closed by who sends it
+    """All results in one file, which is deleted when it is closed. Not compressed, since pictures are already."""
+    file = tempfile.TemporaryFile(dir=store.folder, prefix=".zip-")  # noqa: SIM115  # closed by _read_pieces
     try:
         _fill_zip(file, store, jobs)
         file.seek(0, os.SEEK_END)
@@ -285,7 +287,7 @@ def _fill_zip(file: IO[bytes], store: JobStore, jobs: list[JobRecord]) -> None:
 async def _ticks(request: Request) -> AsyncIterator[None]:
     while not await request.is_disconnected():
         yield
-        await asyncio.sleep(LOOK_EVERY)
+        await asyncio.sleep(POLL_INTERVAL)
 
 
 def _stream(events: AsyncIterator[str]) -> Response:

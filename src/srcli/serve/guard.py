@@ -1,7 +1,7 @@
-"""What stands between the network and the routes: who may ask, from where, and how much.
+"""Checks of every request: host, token, origin and size.
 
-A page of another site can reach a server on this machine, by its address or by a name that it has resolve to it. So
-every request names the right host, carries the token, and, where it changes something, comes from our own page.
+Pages of other sites can send requests to a server on this machine, by its address or by a name that resolves to it. So
+a request must name the right host, carry the token, and, if it changes anything, come from our own page.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ class BodyTooLarge(Exception):
 
 
 class BodyTooSlow(Exception):
-    """The client went silent in the middle of a body, or sends it in drops."""
+    """The client stopped in the middle of a body, or sends it very slowly."""
 
 
 class Guard:
-    """Refuses what may not pass, and sets the headers of every answer."""
+    """Refuses requests that fail a check, and adds security headers to every answer."""
 
     def __init__(self, app: ASGIApp, settings: ServerSettings) -> None:
         self._app, self._settings = app, settings
@@ -64,45 +64,45 @@ class Guard:
         if answer is not None:
             await answer(scope, receive, send_with_headers)
             return
-        await self._app(scope, _limited(receive, self._settings.limits), send_with_headers)
+        await self._app(scope, _limit_body(receive, self._settings.limits), send_with_headers)
 
     def _refusal(self, scope: Scope, headers: Mapping[str, str]) -> JSONResponse | RedirectResponse | None:
-        if not self._names_us(headers.get("host", "")):
+        if not self._is_own_host(headers.get("host", "")):
             return answer_error(421, "host", "this server does not answer to that name")
         if scope["method"] not in SAFE_METHODS and not _is_own(headers):
             return answer_error(403, "origin", "another site sent this")
-        given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
-        if scope["path"] == "/" and self._is_token(given):
-            return self._let_in()
-        if not self._is_token(self._carried(headers)):
+        token = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
+        if scope["path"] == "/" and self._is_token(token):
+            return self._store_token()
+        if not self._is_token(self._sent_token(headers)):
             return answer_error(401, "token", "open the address that srcli serve printed, or send its token")
         if (parse_length(headers.get("content-length")) or 0) > self._settings.limits.body:
             return answer_error(413, "too-large", f"at most {self._settings.limits.body} bytes are taken")
         return None
 
-    def _names_us(self, host: str) -> bool:
-        """On loopback only our own names; elsewhere nobody can know the names, and the token stands alone."""
+    def _is_own_host(self, host: str) -> bool:
+        """Whether the host is ours. Checked on loopback only: elsewhere our names are unknown."""
         name = host.rsplit(":", 1)[0].lower()
         return not self._settings.on_loopback or name in (*LOCAL_NAMES, self._settings.host.lower())
 
-    def _carried(self, headers: Mapping[str, str]) -> str:
+    def _sent_token(self, headers: Mapping[str, str]) -> str:
         scheme, _, value = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
             return value.strip()
         return cookie_parser(headers.get("cookie", "")).get(self.cookie, "")
 
-    def _is_token(self, given: str) -> bool:
-        return secrets.compare_digest(given.encode(), self._settings.token.encode())
+    def _is_token(self, text: str) -> bool:
+        return secrets.compare_digest(text.encode(), self._settings.token.encode())
 
-    def _let_in(self) -> RedirectResponse:
-        """The token moves from the address, which histories keep, to a cookie that scripts cannot read."""
+    def _store_token(self) -> RedirectResponse:
+        """Move the token from the address, which browsers remember, to a cookie that scripts cannot read."""
         answer = RedirectResponse("/", 303)
         answer.set_cookie(self.cookie, self._settings.token, httponly=True, samesite="strict")
         return answer
 
 
 def answer_error(status: int, kind: str, message: str) -> JSONResponse:
-    """An error as every client gets it."""
+    """The answer for an error."""
     return JSONResponse({"error": {"kind": kind, "message": message}}, status)
 
 
@@ -111,28 +111,28 @@ def parse_length(text: str | None) -> int | None:
 
 
 def _is_own(headers: Mapping[str, str]) -> bool:
-    """Browsers name the page's origin whenever they change something; other programs name none."""
+    """Whether the request comes from our page: browsers send the origin with changes, other programs send none."""
     origin = headers.get("origin")
     if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
         return False
     return origin is None or origin.partition("://")[2] == headers.get("host")
 
 
-def _limited(receive: Receive, limits: ServerLimits) -> Receive:
-    """The body, counted, and with an end to the wait for each piece and for all of it."""
-    seen, whole, until = 0, False, time.monotonic() + limits.sending
+def _limit_body(receive: Receive, limits: ServerLimits) -> Receive:
+    """Limit the size of the body, and the time to wait for each piece and for all of it."""
+    received, complete, deadline = 0, False, time.monotonic() + limits.sending
 
     async def receive_limited() -> Message:
-        nonlocal seen, whole
-        if whole:  # what follows is a disconnect, for which one may wait
+        nonlocal received, complete
+        if complete:  # only a disconnect follows, which may take any time
             return await receive()
         try:
-            message = await asyncio.wait_for(receive(), min(limits.silence, until - time.monotonic()))
+            message = await asyncio.wait_for(receive(), min(limits.silence, deadline - time.monotonic()))
         except TimeoutError as error:
             raise BodyTooSlow from error
-        seen += len(message.get("body", b""))
-        whole = not message.get("more_body", False)
-        if seen > limits.body:
+        received += len(message.get("body", b""))
+        complete = not message.get("more_body", False)
+        if received > limits.body:
             raise BodyTooLarge
         return message
 

@@ -1,4 +1,4 @@
-"""Jobs and where they are kept: a folder a job, with a record that is replaced whole, so a restart finds them all."""
+"""Jobs: one folder each, with a record that is replaced atomically, so that a restart finds them all."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ MAX_JOB_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobRecord:
-    """One job as it stands. `progress` goes from 0 to 1 and never back."""
+    """The state of a job. `progress` goes from 0 to 1 and never decreases."""
 
     id: str
-    name: str  # of the picture, as its sender called it; never used as a path
+    name: str  # of the picture, from the client; never used as a path
     task: str
     engine: str = "auto"
     base: str | None = None
@@ -42,31 +42,31 @@ class JobRecord:
     status: str = JOB_QUEUED
     stage: str = ""
     progress: float = 0.0
-    previews: int = 0  # how often the picture of what is done was renewed
+    previews: int = 0  # number of updates of the preview
     message: str = ""
     kind: str = ""  # of the error
     created: float = 0.0
-    attempts: int = 0  # how often it was begun; a server that is ended in good order takes its own back
+    attempts: int = 0  # times it was started, without those that a regular shutdown interrupted
     result: str | None = None  # the result's file name
     sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # of "source" and "result"
 
 
 class JobStore:
-    """All jobs, in the order in which they came. Safe to use from several threads."""
+    """All jobs, in the order they were added. Safe to use from several threads."""
 
-    def __init__(self, folder: Path, most: int) -> None:
+    def __init__(self, folder: Path, most_jobs: int) -> None:
         make_folder(folder)
-        _sweep(folder)
-        self.folder, self._most = folder, most
+        _remove_leftovers(folder)
+        self.folder, self._most_jobs = folder, most_jobs
         self._changed = threading.Condition()
-        self._jobs = {job.id: job for job in sorted(self._found(), key=lambda job: job.created)}
+        self._jobs = {job.id: job for job in sorted(self._read_jobs(), key=lambda job: job.created)}
         self.version = 0
 
-    def _found(self) -> list[JobRecord]:
-        """Jobs of an earlier run. What was begun and not ended is to be done again."""
+    def _read_jobs(self) -> list[JobRecord]:
+        """Jobs of an earlier run. Those that were interrupted are queued again."""
         found = []
         for path in self.folder.glob(f"*/{RECORD_FILE}"):
-            with suppress(OSError, ValueError, TypeError, InputError):  # not ours, or damaged: left alone
+            with suppress(OSError, ValueError, TypeError, InputError):  # not a job, or damaged: ignored
                 job = parse_record(read_regular(path, MAX_JOB_BYTES))
                 if job.id == path.parent.name:
                     found.append(_restart(job))
@@ -80,10 +80,10 @@ class JobStore:
         return self.place(job) / "result" / (job.result or "")
 
     def add(self, job: JobRecord, source: Path, mask: Path | None) -> JobRecord:
-        """Take in a job whose files are moved to its folder. Raises InputError where the queue is full."""
+        """Add a job and move its files to its folder. Raises InputError if there are too many jobs."""
         with self._changed:
-            if len(self._jobs) >= self._most:
-                raise InputError(f"there are {self._most} jobs already: remove some first")
+            if len(self._jobs) >= self._most_jobs:
+                raise InputError(f"there are {self._most_jobs} jobs already: remove some first")
             job = replace(job, id=secrets.token_hex(8), created=time.time(), has_mask=mask is not None)
             place = self.place(job)
             make_folder(place / "result")
@@ -106,14 +106,14 @@ class JobStore:
             return list(self._jobs.values())
 
     def wait_for_next(self) -> JobRecord:
-        """The oldest job that waits; from now on it is running."""
+        """Wait for a job and mark it as running; the oldest comes first."""
         with self._changed:
             while not (waiting := [job for job in self._jobs.values() if job.status == JOB_QUEUED]):
                 self._changed.wait()
-            return self._keep(replace(waiting[0], status=JOB_RUNNING, attempts=waiting[0].attempts + 1))
+            return self._save(replace(waiting[0], status=JOB_RUNNING, attempts=waiting[0].attempts + 1))
 
-    def update(self, name: str, *, keep: bool = False, **changes: Any) -> JobRecord | None:
-        """Change a job that is still there and has not ended; `keep` writes its record too."""
+    def update(self, name: str, *, save: bool = False, **changes: Any) -> JobRecord | None:
+        """Change a job, unless it was removed or has ended; `save` writes its record too."""
         with self._changed:
             job = self._jobs.get(name)
             if job is None or job.status in ENDED:
@@ -121,29 +121,29 @@ class JobStore:
             if "progress" in changes:
                 changes["progress"] = max(job.progress, changes["progress"])
             changed = replace(job, **changes)
-            return self._keep(changed) if keep else self._put(changed)
+            return self._save(changed) if save else self._put(changed)
 
     def release(self) -> None:
-        """Give back the job that runs: the server ends in good order, and a later one begins the job anew."""
+        """Queue the running job again, because the server shuts down; a later one starts it from the beginning."""
         with self._changed:
             for job in [job for job in self._jobs.values() if job.status == JOB_RUNNING]:
-                self._keep(replace(job, status=JOB_QUEUED, attempts=job.attempts - 1, progress=0.0, stage=""))
+                self._save(replace(job, status=JOB_QUEUED, attempts=job.attempts - 1, progress=0.0, stage=""))
 
     def cancel(self, name: str) -> JobRecord | None:
-        """End a job that waits or runs; the one who runs it finds that out."""
-        return self.update(name, keep=True, status=JOB_CANCELLED, message="cancelled")
+        """Cancel a job that waits or runs; the worker checks for it."""
+        return self.update(name, save=True, status=JOB_CANCELLED, message="cancelled")
 
     def remove(self, name: str) -> None:
-        """Forget a job, with its files."""
+        """Remove a job and its files."""
         with self._changed:
             job = self._jobs.pop(name, None)
             self.version += 1
-        if job is None:  # somebody else was quicker
+        if job is None:  # removed by another request
             return
         shutil.rmtree(self.place(job), ignore_errors=True)
 
-    def _keep(self, job: JobRecord) -> JobRecord:
-        """On a full disk the record on it is older than the job: after a restart the job is done again."""
+    def _save(self, job: JobRecord) -> JobRecord:
+        """Write the record and update the job. If the disk is full, a restart repeats the job from the older record."""
         try:
             self._write(job)
         except OSError as error:
@@ -162,7 +162,7 @@ class JobStore:
 
 
 def _restart(job: JobRecord) -> JobRecord:
-    """The job as a new server takes it over. One that servers died of is not tried for ever."""
+    """The job after a restart of the server. A job that crashed the server too often fails."""
     if job.status in ENDED:
         return job
     if job.attempts >= MOST_ATTEMPTS:
@@ -171,10 +171,10 @@ def _restart(job: JobRecord) -> JobRecord:
 
 
 def parse_record(text: bytes) -> JobRecord:
-    """A record as it was written. Raises ValueError, TypeError or InputError where it cannot be one."""
+    """Parse a record. Raises ValueError, TypeError or InputError if it is not one."""
     fields = json.loads(text)
     job = JobRecord(**fields)
-    options = parse_options(json.dumps(dict(job.options)))  # JSON knows no tuples
+    options = parse_options(json.dumps(dict(job.options)))  # restores tuples, which JSON lacks
     if not isinstance(job.created, int | float) or (
         job.status == JOB_DONE and not {"source", "result"} <= job.sizes.keys()
     ):
@@ -182,8 +182,8 @@ def parse_record(text: bytes) -> JobRecord:
     return replace(job, options=options)
 
 
-def _sweep(folder: Path) -> None:
-    """Remove what a server that was killed left half received or half packed."""
+def _remove_leftovers(folder: Path) -> None:
+    """Remove uploads and archives that a killed server left unfinished."""
     for path in folder.glob(".upload-*"):
         shutil.rmtree(path, ignore_errors=True)
     for path in folder.glob(".zip-*"):

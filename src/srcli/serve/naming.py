@@ -1,4 +1,4 @@
-"""How results are called on disk and for who downloads them."""
+"""Names of results, on disk and for downloads."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAX_UPLOAD_NAME = 120
 
 
 def clean_name(text: str) -> str:
-    """A sender's file name without folders, control characters and what no file system takes."""
+    """A client's file name without folders, control characters and characters that file systems refuse."""
     name = text.replace("\\", "/").rsplit("/", 1)[-1]
     kept = "".join("_" if ord(c) < 32 or ord(c) == 127 or c in '<>:"|?*' else c for c in name).strip(" .")
     stem, dot, suffix = kept.rpartition(".")
@@ -26,7 +26,7 @@ def clean_name(text: str) -> str:
 
 
 def name_result(job: JobRecord, picture: Picture) -> str:
-    """The file in the job's folder: always `result`, in the format asked for, or in the source's own."""
+    """The file in the job's folder: `result`, in the requested format or that of the source."""
     if job.format is not None:
         return f"result{output_suffix(Path(job.name), job.format)}"
     kind = picture.format if picture.format in {row.name for row in writable_formats()} else "PNG"
@@ -34,7 +34,7 @@ def name_result(job: JobRecord, picture: Picture) -> str:
 
 
 def download_name(job: JobRecord) -> str:
-    """As the command line would call the result: `NAME_x4.jpg`."""
+    """The name that the command line would give the result: `NAME_x4.jpg`."""
     width, height = job.sizes["source"]
     order = make_job(find_task(job.task), dict(job.options))
     suffix = order.task.suffix(order.factor(width, height))
@@ -42,5 +42,5 @@ def download_name(job: JobRecord) -> str:
 
 
 def name_map(job: JobRecord) -> str:
-    """As the command line would call the map beside it."""
+    """The name that the command line would give the map."""
     return name_beside(Path(download_name(job)), MAP_ENDING).name

@@ -1,4 +1,4 @@
-"""The options of one picture as they come in JSON, each checked for its type."""
+"""The options of one picture, from JSON, with their types checked."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ LONGEST_OPTIONS = 20_000
 
 
 def parse_options(text: str) -> dict[str, Any]:
-    """The options of one picture from a JSON object, each of its type. Raises InputError."""
+    """Parse the options of one picture from a JSON object. Raises InputError."""
     if len(text) > LONGEST_OPTIONS:
         raise InputError("`options` is too long")
     refuse_surrogates("options", text)
     try:
         given = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"`options` is no JSON: {error}") from error
+        raise InputError(f"`options` is not JSON: {error}") from error
     if not isinstance(given, dict):
         raise InputError("`options` must be a JSON object")
     refuse_surrogates("options", json.dumps(given, ensure_ascii=False))
     types = get_type_hints(PictureOptions)
     check_option_names(given)
-    return {name: _value(name, value, types[name]) for name, value in given.items()}
+    return {name: _convert(name, value, types[name]) for name, value in given.items()}
 
 
-def _value(name: str, value: Any, wanted: Any) -> Any:
+def _convert(name: str, value: Any, wanted: Any) -> Any:
     if wanted is float and _is_finite(value):
         return float(value)
     if get_origin(wanted) is Literal:
@@ -38,7 +38,7 @@ def _value(name: str, value: Any, wanted: Any) -> Any:
         raise unknown_word(f"`{name}`", value, get_args(wanted))
     if parts := get_args(wanted):
         if isinstance(value, list) and len(value) == len(parts):
-            return tuple(_value(name, one, part) for one, part in zip(value, parts, strict=True))
+            return tuple(_convert(name, one, part) for one, part in zip(value, parts, strict=True))
     elif wanted is not float and type(value) is wanted:
         return value
     raise InputError(f"`{name}` {value!r} is not of its type: give {_describe(wanted)}")
@@ -57,7 +57,7 @@ def _is_finite(value: Any) -> bool:
 
 
 def refuse_surrogates(name: str, text: str) -> None:
-    """Half of a pair cannot be written as UTF-8, so no answer could name it. Raises InputError."""
+    """Raises InputError for lone surrogates: they cannot be encoded as UTF-8 in an answer."""
     try:
         text.encode()
     except UnicodeEncodeError as error:

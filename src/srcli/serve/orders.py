@@ -1,4 +1,4 @@
-"""What a client asks for, checked before anything is kept. Everything in it is untrusted."""
+"""Requests of clients, checked before anything is stored. Nothing in them is trusted."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from srcli.api import find_task, make_job
 from srcli.engines.registry import all_engines
-from srcli.errors import InputError
+from srcli.errors import InputError, unknown_word
 from srcli.imaging.formats import parse_format
 from srcli.serve.jobs import JobRecord
 from srcli.serve.naming import clean_name
@@ -17,28 +17,28 @@ ORDER_FIELDS = ("task", "engine", "base", "format", "options")
 
 
 def parse_order(name: str, fields: Mapping[str, str]) -> JobRecord:
-    """A job of a form's fields, without an identity yet. Raises InputError."""
+    """The job that a form describes, without an id. Raises InputError."""
     if unknown := sorted(set(fields) - set(ORDER_FIELDS)):
-        raise InputError(f"`{unknown[0]}` is no field: choose from {', '.join(ORDER_FIELDS)}")
+        raise InputError(f"`{unknown[0]}` is not a field: choose from {', '.join(ORDER_FIELDS)}")
     refuse_surrogates("image", name)
-    word = fields.get("task", "upscale")
-    task = find_task(word)
+    name_of_task = fields.get("task", "upscale")
+    task = find_task(name_of_task)
     options = parse_options(fields.get("options") or "{}")
     make_job(task, options)
     engine, base = fields.get("engine") or "auto", fields.get("base") or None
     if engine not in ("auto", *all_engines()):
-        raise InputError(f"`engine` {engine!r} is unknown: choose one of auto, {', '.join(all_engines())}")
-    # A path or an address would have the server open what its visitor likes.
+        raise unknown_word("`engine`", engine, ("auto", *all_engines()))
+    # Only names of the lock: a path or an address would let clients open any file.
     if base is not None and base not in Store(offline=True).bases():
         raise InputError(f"`base` {base!r} is not in weights.lock: see `srcli models list`")
-    if given := fields.get("format"):
-        parse_format(given)
+    if format := fields.get("format"):
+        parse_format(format)
     return JobRecord(
         id="",
         name=clean_name(name),
-        task=word,
+        task=name_of_task,
         engine=engine,
         base=base,
-        format=given or None,
+        format=format or None,
         options=options,
     )

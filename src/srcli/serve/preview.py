@@ -1,4 +1,4 @@
-"""A small picture of a job that runs: the input, and over it what is done of the result."""
+"""A small picture of a running job: the finished blocks of the result over the input."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PREVIEW_SIDE = 640  # pixels of the longer side
 
 
 class GrowingPreview:
-    """Grows block by block, in the thread of the job; others ask for it as a JPEG file."""
+    """Updated block by block by the worker thread; other threads get it as a JPEG file."""
 
     def __init__(self, picture: Picture) -> None:
         share = min(1.0, PREVIEW_SIDE / max(picture.width, picture.height))
@@ -27,7 +27,7 @@ class GrowingPreview:
         self._lock = threading.Lock()
 
     def add(self, levels: NDArray[Any], box: Tile, whole: tuple[int, int]) -> None:
-        """A block of a result of this whole size (width, height)."""
+        """Add a block of the result; `whole` is the result's width and height."""
         height, width = self._pixels.shape[:2]
         across, down = width / whole[0], height / whole[1]
         left, right = (round(x * across) for x in (box.left, box.left + box.width))

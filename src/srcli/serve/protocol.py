@@ -1,4 +1,4 @@
-"""HTTP with an end to the wait for the head of a request: silent connections would use up all that there are."""
+"""HTTP with a timeout for the head of a request: silent connections could use up all connections."""
 
 from __future__ import annotations
 
@@ -8,46 +8,46 @@ from typing import Any
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
-class PatientProtocol(H11Protocol):
-    """uvicorn's, which has a timeout between requests and none within one."""
+class HeadTimeoutProtocol(H11Protocol):
+    """uvicorn's protocol, which has a timeout between requests but none within a request."""
 
-    patience = 20.0  # seconds
+    head_timeout = 20.0  # seconds
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        self._waiting: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
         super().connection_made(transport)
-        self._wait_for_head()
+        self._start_timer()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         if self._is_answering():
-            self._stop_waiting()
-        elif self._waiting is None:  # the beginning of another request
-            self._wait_for_head()
+            self._stop_timer()
+        elif self._timer is None:  # another request begins
+            self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_waiting()
+        self._stop_timer()
         super().connection_lost(exc)
 
-    def _wait_for_head(self) -> None:
-        self._waiting = self.loop.call_later(self.patience, self._give_up)
+    def _start_timer(self) -> None:
+        self._timer = self.loop.call_later(self.head_timeout, self._close_silent)
 
-    def _stop_waiting(self) -> None:
-        if self._waiting is not None:
-            self._waiting.cancel()
-            self._waiting = None
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
-    def _give_up(self) -> None:
-        self._waiting = None
+    def _close_silent(self) -> None:
+        self._timer = None
         if not self._is_answering():
             self.transport.close()
 
     def _is_answering(self) -> bool:
-        """Whether a request's head has come in and has not been answered yet. Slow bodies are cut elsewhere."""
+        """Whether a request with a complete head is not answered yet. Slow bodies are handled elsewhere."""
         cycle: Any = self.cycle
         return cycle is not None and not cycle.response_complete
 
 
-def make_protocol(patience: float) -> type[PatientProtocol]:
-    """The class that uvicorn makes connections of."""
-    return type("Protocol", (PatientProtocol,), {"patience": patience})
+def make_protocol(head_timeout: float) -> type[HeadTimeoutProtocol]:
+    """The class for uvicorn's connections, with this timeout in seconds."""
+    return type("Protocol", (HeadTimeoutProtocol,), {"head_timeout": head_timeout})

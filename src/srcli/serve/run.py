@@ -48,27 +48,27 @@ def run_server(settings: ServerSettings, announce: Callable[[str], None]) -> Non
         timeout_graceful_shutdown=2,
         h11_max_incomplete_event_size=64 * 1024,
     )
-    with suppress(KeyboardInterrupt):  # the way to end a server; a job that runs is begun anew next time
+    with suppress(KeyboardInterrupt):  # the usual end; a running job is repeated by the next server
         uvicorn.Server(config).run(sockets=[listener])
     lock.close()
-    # The interpreter cannot end under a worker deep in a network. What is on disk is whole at any time.
+    # A regular exit would wait for the worker thread. Files on disk are complete at any time.
     sys.stdout.flush()
     os._exit(0)
 
 
 def format_address(settings: ServerSettings) -> str:
-    """What to open in a browser."""
+    """The address to open in a browser."""
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     return f"http://{host}:{settings.port}/?token={quote(settings.token, safe='')}"
 
 
 def _lock(settings: ServerSettings) -> IO[bytes]:
-    """Two servers on one folder would do each job twice. Raises InputError."""
+    """Lock the folder: two servers on it would run each job twice. Raises InputError."""
     make_folder(settings.folder)
     lock = open_guard(settings.folder / ".srcli-lock")
     if not try_lock(lock.fileno()):
         lock.close()
-        raise InputError(f"{settings.folder} belongs to a server that runs: give another --folder")
+        raise InputError(f"{settings.folder} is used by another server: give another --folder")
     return lock
 
 

@@ -1,4 +1,4 @@
-"""What a server is told: where it listens, what it keeps, and how much it takes."""
+"""Settings of a server: where it listens, where it stores jobs, and its limits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LEAST_TOKEN = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerLimits:
-    """What one client may ask for. Sizes are in bytes, times in seconds."""
+    """Limits for clients. Sizes are in bytes, times in seconds."""
 
     body: int = 512 * MIB
     pixels: int = 100_000_000
@@ -29,7 +29,7 @@ class ServerLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSettings:
-    """One server."""
+    """Settings of one server."""
 
     folder: Path
     token: str
@@ -41,7 +41,7 @@ class ServerSettings:
     def __post_init__(self) -> None:
         check_range("--port", self.port, 0, 65535)
         if not all("!" <= c <= "~" and c not in '",;\\\\' for c in self.token):
-            raise InputError("--token must be letters, digits and simple signs: it travels in headers")
+            raise InputError("--token must be letters, digits and simple punctuation: it is sent in headers")
         if len(self.token) < LEAST_TOKEN:
             raise InputError(f"--token is too short: give {LEAST_TOKEN} characters or more")
 

@@ -1,4 +1,4 @@
-"""The one thread that does jobs, in order, with one pipeline at a time in memory."""
+"""The thread that runs jobs, in order, with one pipeline in memory."""
 
 from __future__ import annotations
 
@@ -41,28 +41,28 @@ class JobWorker:
         )
         self._loaded: tuple[tuple[Any, ...], Pipeline] | None = None
         self._ending = False
-        self.preview: tuple[str, GrowingPreview] | None = None  # of the job that runs, and its id
+        self.preview: tuple[str, GrowingPreview] | None = None  # of the running job, with its id
 
     def start(self) -> None:
         threading.Thread(target=self._run, name="srcli-worker", daemon=True).start()
 
     def close(self) -> None:
-        """Leave the job that runs at its next block or step; a later server begins it anew."""
+        """Stop the running job at its next block or step; a later server repeats it."""
         self._ending = True
         self._reader.drop()
         self._store.release()
 
     def _run(self) -> None:
-        import srcli.pipeline  # noqa: F401  # takes seconds: better now than in the first job
+        import srcli.pipeline  # noqa: F401  # takes seconds, which the first job need not wait for
 
         while not self._ending:
-            self.do_next()
+            self.run_next()
 
-    def do_next(self) -> None:
-        """Wait for a job and do it. Whatever happens to it, the next one gets its turn."""
+    def run_next(self) -> None:
+        """Wait for a job and run it. Errors end only this job."""
         job = self._store.wait_for_next()
         try:
-            self._do(job)
+            self._run_job(job)
         except (Cancelled, CancelledError):
             pass
         except SrcliError as error:
@@ -75,14 +75,14 @@ class JobWorker:
 
     def _fail(self, job: JobRecord, message: str, kind: str) -> None:
         message = message.replace(str(self._store.place(job) / SOURCE_FILE), job.name)
-        self._store.update(job.id, keep=True, status=JOB_FAILED, message=message, kind=kind)
+        self._store.update(job.id, save=True, status=JOB_FAILED, message=message, kind=kind)
 
-    def _do(self, job: JobRecord) -> None:
+    def _run_job(self, job: JobRecord) -> None:
         picture = self._read(job)
         sizes = {"source": (picture.width, picture.height)}
         self._store.update(job.id, stage="loading", sizes=sizes)
-        result = self._make(job, picture)
-        self._check(job)
+        result = self._compute(job, picture)
+        self._check_cancelled(job)
         name = name_result(job, picture)
         target = self._store.place(job) / "result" / name
         if result.mask is not None:
@@ -91,16 +91,16 @@ class JobWorker:
             result.save_map(name_beside(target, MAP_ENDING))
         result.save(target)
         sizes = sizes | {"result": (result.picture.width, result.picture.height)}
-        self._store.update(job.id, keep=True, status=JOB_DONE, stage="", progress=1.0, result=name, sizes=sizes)
+        self._store.update(job.id, save=True, status=JOB_DONE, stage="", progress=1.0, result=name, sizes=sizes)
 
     def _read(self, job: JobRecord) -> Picture:
-        """In a process of its own, which a bad file may kill."""
+        """Read the source in a separate process, which a bad file may crash."""
         place = self._store.place(job)
         return self._reader.read(
             place / SOURCE_FILE, sides=SidePictures(mask=place / MASK_FILE if job.has_mask else None)
         )
 
-    def _make(self, job: JobRecord, picture: Picture) -> Result:
+    def _compute(self, job: JobRecord, picture: Picture) -> Result:
         pipeline = self._pipeline(job)
         work, progress, preview = getattr(pipeline, job.task), PictureProgress(), GrowingPreview(picture)
         self.preview = job.id, preview
@@ -113,20 +113,20 @@ class JobWorker:
         pipeline.on_block = show
 
         def follow(stage: str, done: int, total: int) -> None:
-            self._check(job)
-            progress.move(stage, done, total)
+            self._check_cancelled(job)
+            progress.update(stage, done, total)
             self._store.update(job.id, stage=progress.stage, progress=progress.share)
 
         result: Result = work(picture, on_progress=follow, **job.options)
         return result
 
-    def _check(self, job: JobRecord) -> None:
+    def _check_cancelled(self, job: JobRecord) -> None:
         now = self._store.get(job.id)
         if self._ending or now is None or now.status == JOB_CANCELLED:
             raise Cancelled
 
     def _pipeline(self, job: JobRecord) -> Pipeline:
-        """What is loaded, if it is for such a job. Nothing is downloaded on a visitor's word."""
+        """The pipeline for this job, which replaces the loaded one if that differs. Clients cannot start downloads."""
         key = job.engine, job.base
         if self._loaded is None or self._loaded[0] != key:
             self._loaded = None  # both together may not fit into memory
@@ -145,7 +145,7 @@ class JobWorker:
 
 
 def write_job_comparison(store: JobStore, job: JobRecord, limits: ServerLimits) -> Path:
-    """The page that lays a result over its source, made once; decoding is done by another process."""
+    """Write the page that compares a result with its source, once; another process decodes the pictures."""
     page = store.place(job) / "compare.html"
     if not page.exists():
         readers = ReaderPool(InputOptions(inputs=("-",), max_pixels=limits.pixels), timeout=limits.reading)

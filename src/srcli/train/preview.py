@@ -13,7 +13,7 @@ from srcli.degrade.chain import TrainingPair, degrade_pictures
 from srcli.degrade.cropping import crop_randomly, flip_half
 from srcli.degrade.draws import SeededDraws
 from srcli.degrade.settings import Degradation
-from srcli.errors import InputError, MachineError, PictureError
+from srcli.errors import InputError, PictureError, unwritable_file
 from srcli.files import replace_file
 from srcli.imaging.picture import Pixels8
 from srcli.messages import Tell
@@ -83,4 +83,4 @@ def _write(sheet: Pixels8, out: Path) -> None:
         with replace_file(out) as fresh:
             Image.fromarray(sheet).save(fresh, "PNG")
     except OSError as error:
-        raise MachineError(f"{out} cannot be written ({error.strerror or error}): give another --out") from error
+        raise unwritable_file(out, error, "give another --out") from error

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from srcli import __version__
-from srcli.errors import InputError, MachineError
+from srcli.errors import InputError, unwritable_file
 from srcli.files import UNFINISHED_PREFIX, is_dir, is_file, make_folder
 from srcli.imaging.printable import printable
 from srcli.messages import Tell
@@ -107,7 +107,7 @@ def claim_folder(out: Path, name: str) -> None:
     try:
         mark.write_text(json.dumps({"system": name, "srcli": __version__}) + "\n", encoding="utf-8")
     except OSError as error:
-        raise MachineError(f"{printable(mark)} cannot be written ({error.strerror}): give another --out") from error
+        raise unwritable_file(printable(mark), error, "give another --out") from error
 
 
 def report_plan(plan: TrainPlan, system: System, sources: Sources, processes: Processes, tell: Tell) -> None:

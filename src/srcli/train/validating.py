@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from srcli.errors import MachineError
+from srcli.errors import unwritable_file
 from srcli.files import replace_file
 from srcli.metrics.similarity import compute_psnr, compute_ssim
 from srcli.train.pictures import to_levels
@@ -49,4 +49,4 @@ class Validation:
             with replace_file(target) as fresh:
                 sheet.save(fresh, "PNG")
         except OSError as error:
-            raise MachineError(f"{target} cannot be written ({error.strerror or error}): make room") from error
+            raise unwritable_file(target, error, "make room") from error

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from srcli.errors import MachineError
+from srcli.errors import MachineError, unwritable_file
 from srcli.train.plan import TrainPlan
 from srcli.train.processes import Processes
 
@@ -69,7 +69,7 @@ class Watcher:
             with (self.out / LOG).open("a", encoding="utf-8") as file:
                 file.write(json.dumps({name: _short(value) for name, value in line.items()}) + "\n")
         except OSError as error:
-            raise MachineError(f"{self.out / LOG} cannot be written ({error.strerror}): make room") from error
+            raise unwritable_file(self.out / LOG, error, "make room") from error
         if self.board is not None:
             for name, value in line.items():
                 self.board.add_scalar(name, value, line["step"])

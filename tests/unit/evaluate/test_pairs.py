@@ -69,7 +69,7 @@ def test_other_files_and_hidden_ones_are_no_pictures(tmp_path):
         (lambda p: pair_by_name(p / "truths" / "a.png", None, p / "truths" / "a.png"), "is its own input"),
         (lambda p: pair_by_name(p / "others", p / "truths", None), "no result has a partner"),
         (lambda p: pair_by_name(p / "double", p / "truths", None), "are both results for a"),
-        (lambda p: pair_by_name(p / "twins", p / "truths", None), "have one name"),
+        (lambda p: pair_by_name(p / "twins", p / "truths", None), "have the same name"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path, arrange, message):

@@ -73,7 +73,7 @@ def test_without_names_all_that_can_be_found_is_chosen():
 
 
 def test_what_cannot_be_chosen_is_refused():
-    with pytest.raises(InputError, match="no metric named 'lips'"):
+    with pytest.raises(InputError, match="`metric` 'lips' is unknown"):
         choose_metrics(("lips",), frozenset({TRUTH}))
     with pytest.raises(InputError, match="needs the reference: give --reference"):
         choose_metrics(("psnr",), frozenset({SOURCE}))

@@ -67,14 +67,14 @@ def test_the_loss_falls(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_signal_saves_and_ends(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told = train_systems._progress
+    told = train_systems._print_progress
 
     def progress(step: int, *rest: object) -> None:
         if step == 2:
             os.kill(os.getpid(), signal.SIGTERM)
         told(step, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(train_systems, "_progress", progress)
+    monkeypatch.setattr(train_systems, "_print_progress", progress)
     stopped = home.train("sr3", tmp_path / "run", 5)
     assert stopped.exit_code == 128 + signal.SIGTERM
     assert "SIGTERM after step 2" in stopped.stderr

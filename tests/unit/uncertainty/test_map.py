@@ -14,6 +14,7 @@ from srcli.errors import InputError
 from srcli.imaging.bands import split_rows
 from srcli.imaging.picture import Picture
 from srcli.metrics.matlab import matlab_bicubic
+from srcli.sampling.resume import ResumeState
 from srcli.settings import MAX_SEED
 from srcli.tasks import COLORIZE, UPSCALE, Job
 from srcli.uncertainty import map as module
@@ -30,7 +31,7 @@ class Draws:
         return self.versions or vary_seed(job)
 
     def resume_state(self, picture, job):
-        return None
+        return ResumeState(None)
 
     def run(self, picture, job, on_progress=None, kept=None):
         size, top = job.target(picture.width, picture.height), np.iinfo(self.dtype).max

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from srcli.errors import InputError, MachineError
+from srcli.errors import InputError, MachineError, unwritable_file
 from srcli.files import create_folder, open_own_file, real_path, try_lock
 from srcli.imaging.printable import printable
 
@@ -50,8 +50,7 @@ class JournalFile:
             self._file = open_own_file(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         except OSError as error:
             reason = f"the journal {printable(self.path)} cannot be opened ({error.strerror})"
-            text = f"{reason}: give another -o, or --no-journal"
-            raise MachineError(text) from error
+            raise MachineError(f"{reason}: give another -o, or --no-journal") from error
         if not try_lock(self._file):
             self.close()
             raise MachineError(
@@ -90,8 +89,7 @@ class JournalFile:
         except OSError as error:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._file, before)
-            text = f"the journal {printable(self.path)} cannot be written ({error.strerror}): free some space"
-            raise MachineError(text) from error
+            raise unwritable_file(f"the journal {printable(self.path)}", error, "free some space") from error
 
     def _end_line(self) -> None:
         """End the partial line that a killed run may have left."""
@@ -107,11 +105,28 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def read_records(path: Path) -> Iterator[dict[str, Any]]:
-    """All records of a journal; incomplete and invalid lines are skipped."""
+@dataclass
+class ReadPosition:
+    """How far a journal has been read."""
+
+    file_id: tuple[int, int] = (0, 0)  # device and inode
+    offset: int = 0  # bytes, up to the end of the last whole line
+
+    def seek(self, file: IO[bytes]) -> None:
+        """Go to this position of the file, or to the beginning if it is another file or was cut."""
+        status = os.fstat(file.fileno())
+        if (status.st_dev, status.st_ino) != self.file_id or status.st_size < self.offset:
+            self.file_id, self.offset = (status.st_dev, status.st_ino), 0
+        file.seek(self.offset)
+
+
+def read_records(path: Path, position: ReadPosition | None = None) -> Iterator[dict[str, Any]]:
+    """The records of a journal after `position`, which moves on; incomplete and invalid lines are skipped."""
+    position = position or ReadPosition()
     try:
         with os.fdopen(open_own_file(path, os.O_RDONLY, anyone=True), "rb") as file:
-            for line in _lines(file):
+            position.seek(file)
+            for line in _read_lines(file, position):
                 with contextlib.suppress(ValueError, RecursionError):
                     record = json.loads(line)
                     if isinstance(record, dict):
@@ -120,13 +135,16 @@ def read_records(path: Path) -> Iterator[dict[str, Any]]:
         raise InputError(f"the journal {printable(path)} cannot be read: {error.strerror}") from error
 
 
-def _lines(file: IO[bytes]) -> Iterator[bytes]:
+def _read_lines(file: IO[bytes], position: ReadPosition) -> Iterator[bytes]:
     """The lines of a file, without those that are longer than a record can be."""
-    whole = True
+    at_start = True  # of a line
     while line := file.readline(LONGEST_RECORD):
-        if whole and line.endswith(b"\n"):
-            yield line
-        whole = line.endswith(b"\n")
+        ended = line.endswith(b"\n")
+        if ended:
+            position.offset = file.tell()
+            if at_start:
+                yield line
+        at_start = ended
 
 
 def text_or_none(value: object) -> str | None:

@@ -15,7 +15,17 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from srcli.batch.journal.file import END, JOURNAL_NAME, PICTURE, RUN, STARTED, FileStamp, read_records, text_or_none
+from srcli.batch.journal.file import (
+    END,
+    JOURNAL_NAME,
+    PICTURE,
+    RUN,
+    STARTED,
+    FileStamp,
+    ReadPosition,
+    read_records,
+    text_or_none,
+)
 from srcli.batch.planning.output_names import is_numbered_name
 from srcli.batch.report import DONE, FAILED
 from srcli.errors import InputError
@@ -30,8 +40,8 @@ CREATE INDEX by_target ON attempts (target, source);
 """
 ATTEMPT_COLUMNS = "status, kind, target, input, input_stamp, output, output_stamp"
 INSERT = f"INSERT INTO attempts VALUES ({', '.join('?' * 13)})"
-# A failure that was recorded without reading the file (no stamp) does not replace earlier attempts.
-LOOKED = f"(status IS NOT '{FAILED}' OR input_stamp IS NOT NULL)"
+# A failure recorded before the input was read (no stamp) does not replace earlier attempts.
+READ_INPUT = f"(status IS NOT '{FAILED}' OR input_stamp IS NOT NULL)"
 LAST = "(SELECT * FROM attempts WHERE rowid IN (SELECT max(rowid) FROM attempts GROUP BY source, frame))"
 SLOWEST_SHOWN = 5
 
@@ -67,13 +77,13 @@ class JournalSummary:
     unfinished: int  # started by a run that was killed, and not finished since
     seconds: float
     left: int | None  # pictures of the last run that are not done; None where its journal does not say
-    elapsed: float  # seconds between the beginning and the last news of each run
+    elapsed: float  # seconds from the first to the last record of each run
     slowest: list[tuple[str, float]]
     failures: list[tuple[str, int, str]]
 
     @property
     def per_minute(self) -> float:
-        """Results in a minute of running."""
+        """Results per minute of run time."""
         return 60 * self.done / self.elapsed if self.elapsed else 0.0
 
     def fields(self) -> dict[str, Any]:
@@ -109,7 +119,7 @@ class JournalSummary:
 
 @dataclass
 class RunClock:
-    """How long runs went, and what the last one left, from the records of a journal."""
+    """How long the runs took, and how many pictures the last one left, from the records of a journal."""
 
     pictures: int | None = None
     ended_with: int | None = None
@@ -117,7 +127,7 @@ class RunClock:
     _last: datetime | None = None
 
     def read_record(self, record: dict[str, Any]) -> None:
-        event, now = record.get("event"), _time(record.get("time"))
+        event, now = record.get("event"), _parse_time(record.get("time"))
         if event == RUN:
             pictures = record.get("pictures")
             self.pictures, self.ended_with = pictures if type(pictures) is int else None, None
@@ -128,13 +138,13 @@ class RunClock:
         self._last = now or self._last
 
     def left(self, ended: int) -> int | None:
-        """What a run that was killed left is what has not ended since the first."""
+        """Pictures left by the last run, given the number of all that ended. A killed run did not record it."""
         if self.ended_with is not None or self.pictures is None:
             return self.ended_with
         return max(0, self.pictures - ended)
 
 
-def _time(text: object) -> datetime | None:
+def _parse_time(text: object) -> datetime | None:
     try:
         found = datetime.fromisoformat(text) if isinstance(text, str) else None
     except ValueError:
@@ -143,23 +153,26 @@ def _time(text: object) -> datetime | None:
 
 
 class PreviousRuns:
-    """Journals, read into a private temporary database, so that long ones need little memory."""
+    """What journals say, in a private temporary database, so that long journals need little memory."""
 
     def __init__(self) -> None:
         self._db = sqlite3.connect("")
         self._db.executescript(ATTEMPT_SCHEMA)
         self.runs = 0
         self._clock = RunClock()
+        self._positions: dict[Path, ReadPosition] = {}
 
     def read(self, path: Path) -> None:
-        """Read a journal, if there is one; invalid records are skipped."""
-        folder = real_path(path.parent)
-        for record in read_records(path) if path_or_link_exists(path) else ():
+        """Read what was added to a journal since it was last read here; invalid records are skipped."""
+        if not path_or_link_exists(path):
+            return
+        folder, position = real_path(path.parent), self._positions.setdefault(path, ReadPosition())
+        for record in read_records(path, position):
             self.runs += record.get("event") == RUN
             self._clock.read_record(record)
             if record.get("event") == PICTURE and isinstance(record.get("source"), str):
                 with suppress(ValueError):  # not a valid file name
-                    self._learn(folder, record)
+                    self._insert(folder, record)
 
     def wrote(self, target: Path, source: Path | None = None) -> bool:
         """Return whether an earlier run wrote exactly this file (from `source`, if given)."""
@@ -170,9 +183,8 @@ class PreviousRuns:
 
     def last_attempt(self, source: Path, recipe: str, target: Path) -> Attempt | None:
         """The last attempt whose target is `target` or one of its numbered names."""
-        query = (
-            f"SELECT {ATTEMPT_COLUMNS} FROM attempts WHERE source = ? AND recipe = ? AND {LOOKED} ORDER BY rowid DESC"
-        )
+        where = f"source = ? AND recipe = ? AND {READ_INPUT}"
+        query = f"SELECT {ATTEMPT_COLUMNS} FROM attempts WHERE {where} ORDER BY rowid DESC"
         for row in self._db.execute(query, (_key(source), recipe)):
             attempt = _attempt(row)
             if attempt.target is None or is_numbered_name(attempt.target, Path(os.fsdecode(_key(target)))):
@@ -199,16 +211,16 @@ class PreviousRuns:
             failures=self._db.execute(failures, (FAILED,)).fetchall(),
         )
 
-    def _learn(self, folder: Path, record: dict[str, Any]) -> None:
-        source, target = (_named(folder, record.get(name)) for name in ("source", "target"))
+    def _insert(self, folder: Path, record: dict[str, Any]) -> None:
+        source, target = (_path_key(folder, record.get(name)) for name in ("source", "target"))
         if target and not Path(os.fsdecode(target)).is_relative_to(folder):
             target = b""  # outside of the journal's folder
-        given, put = (found if isinstance(found := record.get(name), dict) else {} for name in ("input", "output"))
-        told = [_plain(record.get(name)) for name in ("status", "kind", "message")]
+        read, written = (found if isinstance(found := record.get(name), dict) else {} for name in ("input", "output"))
+        texts = [_plain(record.get(name)) for name in ("status", "kind", "message")]
         row = (
-            *(_plain(record["source"]), source, _plain(record.get("recipe")), target, *told),
-            *(_number(record.get("seconds")), _plain(given.get("sha256")), _text(given.get("stamp"))),
-            *(_plain(put.get("sha256")), _text(put.get("stamp"))),
+            *(_plain(record["source"]), source, _plain(record.get("recipe")), target, *texts),
+            *(_number(record.get("seconds")), _plain(read.get("sha256")), _text(read.get("stamp"))),
+            *(_plain(written.get("sha256")), _text(written.get("stamp"))),
             frame if type(frame := record.get("frame")) is int and 0 < frame < 1 << 31 else 0,
         )
         self._db.execute(INSERT, row)
@@ -234,7 +246,7 @@ def _attempt(row: tuple[Any, ...]) -> Attempt:
     return Attempt(status, kind, Path(os.fsdecode(target)) if target else None, *rest)
 
 
-def _named(folder: Path, name: object) -> bytes:
+def _path_key(folder: Path, name: object) -> bytes:
     return _key(folder / name) if isinstance(name, str) else b""
 
 

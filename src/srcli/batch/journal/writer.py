@@ -17,7 +17,7 @@ FrameKey = tuple[Path, int]  # a source, and which of its frames
 
 
 class JournalWriter:
-    """Records for every picture what is about to happen and what happened."""
+    """Records the start and the outcome of every picture."""
 
     def __init__(self, settings: BatchSettings, folder: Path, pictures: int) -> None:
         self._recipe, self._seed, self._models = settings.recipe(), settings.job.seed, settings.lock
@@ -36,53 +36,53 @@ class JournalWriter:
         with self._lock:
             self._journal.end(left)
 
-    def reading(self, item: Item) -> None:
-        """Remember the stamp of a file before it is read; later records use it."""
+    def note_reading(self, item: Item) -> None:
+        """Remember the stamp of a file, before it is read, for later records."""
         key = item.path, item.found.frame
         self._recipes[key] = item.recipe
         with contextlib.suppress(OSError):  # stdin has no stamp, and a deleted file fails when it is read
             self._stamps[key] = FileStamp.of(item.path)
 
-    def started(self, item: Item, made: ComputedPicture, sha256: str) -> None:
+    def add_started(self, item: Item, computed: ComputedPicture, sha256: str) -> None:
         """Record that the result is about to be renamed into place; after a kill, its hash shows whether it was."""
         key = item.path, item.found.frame
         self._results[key] = sha256
-        self._add(key, item.target, STARTED, made.picture.sha256, output={"sha256": sha256})
+        self._add(key, item.target, STARTED, computed.picture.sha256, output={"sha256": sha256})
 
-    def done(self, outcome: Outcome, made: ComputedPicture) -> None:
+    def add_done(self, outcome: Outcome, computed: ComputedPicture) -> None:
         if outcome.target is None:
             return
         key = outcome.source, outcome.frame
         output = {"sha256": self._results[key], "stamp": FileStamp.of(outcome.target).fields()}
-        told = {"output": output, "seconds": round(outcome.seconds, 3), "size": outcome.size}
-        self._add(key, outcome.target, DONE, made.picture.sha256, **told)
+        fields = {"output": output, "seconds": round(outcome.seconds, 3), "size": outcome.size}
+        self._add(key, outcome.target, DONE, computed.picture.sha256, **fields)
         self._forget(key)
 
-    def confirmed(self, item: Item) -> None:
+    def add_confirmed(self, item: Item) -> None:
         """Record that a result which an interrupted run had announced exists."""
-        self.reading(item)
+        self.note_reading(item)
         key = item.path, item.found.frame
         output = {"sha256": hash_file(item.target), "stamp": FileStamp.of(item.target).fields()}
         self._add(key, item.target, DONE, hash_file(item.path), output=output)
         self._forget(key)
 
-    def failed(self, outcome: Outcome) -> None:
+    def add_failed(self, outcome: Outcome) -> None:
         if outcome.status == FAILED:
             key = outcome.source, outcome.frame
-            told = {"kind": outcome.kind, "message": outcome.message, "seconds": round(outcome.seconds, 3)}
-            self._add(key, None, FAILED, None, **told)
+            fields = {"kind": outcome.kind, "message": outcome.message, "seconds": round(outcome.seconds, 3)}
+            self._add(key, None, FAILED, None, **fields)
             self._forget(key)
 
     def _forget(self, key: FrameKey) -> None:
-        for kept in (self._stamps, self._recipes, self._results):
-            kept.pop(key, None)
+        for values in (self._stamps, self._recipes, self._results):
+            values.pop(key, None)
 
-    def _add(self, key: FrameKey, target: Path | None, status: str, sha256: str | None, **told: object) -> None:
+    def _add(self, key: FrameKey, target: Path | None, status: str, sha256: str | None, **fields: object) -> None:
         source, frame = key
         stamp = self._stamps.get(key)
-        given = {"sha256": sha256, "stamp": stamp.fields() if stamp else None}
+        source_facts = {"sha256": sha256, "stamp": stamp.fields() if stamp else None}
         settings = {"recipe": self._recipes.get(key, self._recipe), "seed": self._seed, "lock": self._models}
         names = {"source": self._journal.name(source), "target": target and self._journal.name(target)}
-        which = {"frame": frame} if frame else {}
+        frame_field = {"frame": frame} if frame else {}
         with self._lock:
-            self._journal.add(**names, **which, status=status, input=given, **told, **settings)
+            self._journal.add(**names, **frame_field, status=status, input=source_facts, **fields, **settings)

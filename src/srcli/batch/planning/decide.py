@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from srcli.batch.journal.previous_runs import Attempt, PreviousRuns
 from srcli.batch.planning.map_files import MapNamer, find_map_conflict
 from srcli.batch.planning.plan import BatchPlan, Item
 from srcli.batch.report import ALL_FAILED, DONE, FAILED, SKIPPED, Outcome
-from srcli.batch.settings import STDIO, InputOptions, recipe_of_picture
+from srcli.batch.settings import STDIO, BatchSettings, OnExists, recipe_of_picture
 from srcli.files import hash_file, numbered_names, path_or_link_exists
 from srcli.imaging.printable import printable
 
@@ -20,18 +21,27 @@ CRASH = "crash"
 UP_TO_DATE = "up to date"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Decider:
     """Decides for one picture at a time, just before it is read."""
 
+    settings: BatchSettings
     plan: BatchPlan
-    input: InputOptions
     previous: PreviousRuns
-    recipe: str
-    on_exists: str
     read_provenance: Callable[[Path], dict[str, Any] | None]
     confirm: Callable[[Item], None] | None = None  # called when a result turns out to be finished
-    maps: MapNamer = MapNamer()
+
+    @cached_property
+    def recipe(self) -> str:
+        return self.settings.recipe()
+
+    @cached_property
+    def maps(self) -> MapNamer:
+        return MapNamer.from_settings(self.settings)
+
+    @property
+    def on_exists(self) -> OnExists:
+        return self.settings.output.on_exists
 
     def decide(self, item: Item) -> Item | Outcome:
         """Return the item if there is work to do, else its outcome."""
@@ -42,7 +52,7 @@ class Decider:
         if item.found.problem:
             kind, message = item.found.problem
             return _failed(item, kind, message)
-        sides = self.input.sides_for(item.path, item.found.root)
+        sides = self.settings.input.sides_for(item.path, item.found.root)
         item = replace(item, sides=sides, recipe=recipe_of_picture(self.recipe, sides, item.found.frame))
         if item.target == Path(STDIO):
             return item
@@ -50,7 +60,7 @@ class Decider:
         if attempt is not None and attempt.target is not None:
             # A result that was numbered in an earlier run keeps its number.
             item = replace(item, target=item.target.with_name(attempt.target.name))
-        if attempt is not None and (outcome := self._as_before(item, attempt)) is not None:
+        if attempt is not None and (outcome := self._find_earlier_outcome(item, attempt)) is not None:
             return outcome
         return self._resolve_conflict(item) if path_or_link_exists(item.target) else item
 
@@ -59,14 +69,14 @@ class Decider:
         if path is None:
             return item
         overwrite = self.on_exists == "overwrite"
-        why = find_map_conflict(path, item, self.plan, overwrite, self.read_provenance)
-        return replace(item, map=path) if why is None else _failed(item, "exists", why)
+        conflict = find_map_conflict(path, item, self.plan, overwrite, self.read_provenance)
+        return replace(item, map=path) if conflict is None else _failed(item, "exists", conflict)
 
     def _lacks_map(self, item: Item) -> bool:
         path = self.maps.path(item)
         return path is not None and not path_or_link_exists(path)
 
-    def _as_before(self, item: Item, attempt: Attempt) -> Outcome | None:
+    def _find_earlier_outcome(self, item: Item, attempt: Attempt) -> Outcome | None:
         if attempt.kind == CRASH and attempt.has_same_input(item.path):
             text = f"{printable(item.path)} crashed its decoder in an earlier run and was not opened:"
             text += " save it again with another program"
@@ -85,7 +95,7 @@ class Decider:
             return Outcome(item.path, SKIPPED, item.target, "exists", frame=item.found.frame)
         if self.plan.has(item.target):
             if self.on_exists == "rename":
-                return self._renamed(item)
+                return self._number(item)
             return _failed(
                 item, "over-input", f"{printable(item.target)} is itself an input: give another -o or --suffix"
             )
@@ -99,12 +109,12 @@ class Decider:
                 return replace(item, replace=True)
             return Outcome(item.path, SKIPPED, item.target, UP_TO_DATE, frame=item.found.frame)
         if self.on_exists == "rename":
-            return self._renamed(item)
+            return self._number(item)
         return _failed(
             item, "exists", f"{printable(item.target)} exists: give --overwrite to replace it, or see --on-exists"
         )
 
-    def _renamed(self, item: Item) -> Item:
+    def _number(self, item: Item) -> Item:
         names = numbered_names(item.target)
         free = (path for path in names if not path_or_link_exists(path) and self.plan.claim(path, item.path) is None)
         return replace(item, target=next(free))

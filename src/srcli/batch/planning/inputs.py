@@ -30,26 +30,29 @@ class FoundFile:
     root: Path  # the named folder, or the file's own; output paths are relative to it
     turn: int = 0  # position among the arguments and lines of the list
     size: int = 0
-    place: tuple[int, int] = (0, 0)  # device and inode
+    file_id: tuple[int, int] = (0, 0)  # device and inode
     problem: tuple[str, str] | None = None  # kind and message, if it cannot be read at all
     walked: bool = False  # found in a folder, not named by the user
     frame: int = 0  # which page or frame of the file, from 1; 0 if the file is one picture
 
 
 class InputFinder:
-    """Iterates over all named inputs, in file system order; the plan sorts them."""
+    """Iterates over all named inputs, in file system order; the plan sorts them.
 
-    def __init__(self, options: InputOptions, closed: Path | None = None) -> None:
+    It never enters `output_folder` or the folders of masks and other side pictures.
+    """
+
+    def __init__(self, options: InputOptions, output_folder: Path | None = None) -> None:
         self._input = options
-        apart = (closed, *options.named_sides().values())  # of outputs and of masks, which are never walked into
-        self._closed = {_place(path) for path in apart if path} - {None}
+        excluded = (output_folder, *options.named_sides().values())
+        self._excluded = {_file_id(path) for path in excluded if path} - {None}
         self.left_out = 0  # files that are not pictures
 
     def __iter__(self) -> Iterator[FoundFile]:
         for turn, name in enumerate(input_names(self._input)):
-            yield from self._argument(turn, name)
+            yield from self._expand(turn, name)
 
-    def _argument(self, turn: int, name: str) -> Iterator[FoundFile]:
+    def _expand(self, turn: int, name: str) -> Iterator[FoundFile]:
         path = Path(name)
         if name == STDIO:
             yield FoundFile(path, Path(), turn)
@@ -68,17 +71,17 @@ class InputFinder:
                     for entry in entries:
                         if entry.name.startswith("."):
                             continue
-                        if not self._wanted(entry):
+                        if not self._is_wanted(entry):
                             self.left_out += 1
                         elif not entry.is_dir(follow_symlinks=False):
                             yield replace(inspect_file(Path(entry.path), root, turn), walked=True)
                         elif self._input.recursive:
                             folders.append(Path(entry.path))
             except OSError as error:
-                yield FoundFile(folder, root, turn, problem=_unseen(folder, error))
+                yield FoundFile(folder, root, turn, problem=_inspection_problem(folder, error))
 
-    def _wanted(self, entry: os.DirEntry[str]) -> bool:
-        if self._closed and _place(entry) in self._closed:
+    def _is_wanted(self, entry: os.DirEntry[str]) -> bool:
+        if self._excluded and _file_id(entry) in self._excluded:
             return False
         if entry.is_dir(follow_symlinks=False):
             return True
@@ -90,12 +93,12 @@ def input_names(options: InputOptions) -> Iterator[str]:
     """The arguments, then the lines of the list; in the list, `-` is a file name."""
     yield from options.inputs
     if options.listed is not None:
-        with _opened(options.listed) as stream:
-            for name in _names(stream, b"\0" if options.null else b"\n"):
+        with _open_list(options.listed) as stream:
+            for name in _split_names(stream, b"\0" if options.null else b"\n"):
                 yield name if name != STDIO else os.path.join(os.curdir, name)  # noqa: PTH118
 
 
-def _opened(listed: str) -> AbstractContextManager[BinaryIO]:
+def _open_list(listed: str) -> AbstractContextManager[BinaryIO]:
     if listed == STDIO:
         return nullcontext(open_stdin())
     try:
@@ -110,19 +113,19 @@ def open_stdin() -> BinaryIO:
     return sys.stdin.buffer
 
 
-def _names(stream: BinaryIO, end: bytes) -> Iterator[str]:
-    """File names in a list, without the carriage returns of DOS line ends."""
+def _split_names(stream: BinaryIO, end: bytes) -> Iterator[str]:
+    """Split a list into file names, without the carriage returns of DOS line ends."""
     rest = b""
     while chunk := stream.read(LIST_CHUNK):
         if end == b"\n" and b"\0" in chunk:
             raise InputError("the list of names has NUL characters, as `find -print0` writes them: give -0")
         *whole, rest = (rest + chunk).split(end)
-        yield from map(os.fsdecode, filter(None, (_bare(name, end) for name in whole)))
-    if _bare(rest, end):
-        yield os.fsdecode(_bare(rest, end))
+        yield from map(os.fsdecode, filter(None, (_strip_return(name, end) for name in whole)))
+    if _strip_return(rest, end):
+        yield os.fsdecode(_strip_return(rest, end))
 
 
-def _bare(name: bytes, end: bytes) -> bytes:
+def _strip_return(name: bytes, end: bytes) -> bytes:
     return name.removesuffix(b"\r") if end == b"\n" else name
 
 
@@ -135,25 +138,25 @@ def inspect_file(path: Path, root: Path, turn: int = 0) -> FoundFile:
     except FileNotFoundError:
         return FoundFile(path, root, turn, problem=("missing", f"{printable(path)} does not exist: check the name"))
     except (OSError, ValueError) as error:
-        return FoundFile(path, root, turn, problem=_unseen(path, error))
-    place = (status.st_dev, status.st_ino)
+        return FoundFile(path, root, turn, problem=_inspection_problem(path, error))
+    file_id = (status.st_dev, status.st_ino)
     if not stat.S_ISREG(status.st_mode):
         problem = ("not-a-file", f"{printable(path)} is a pipe, socket or device: give a picture file")
-        return FoundFile(path, root, turn, place=place, problem=problem)
-    return FoundFile(path, root, turn, status.st_size, place)
+        return FoundFile(path, root, turn, file_id=file_id, problem=problem)
+    return FoundFile(path, root, turn, status.st_size, file_id)
 
 
-def _unseen(path: Path, error: OSError | ValueError) -> tuple[str, str]:
+def _inspection_problem(path: Path, error: OSError | ValueError) -> tuple[str, str]:
     reason = getattr(error, "strerror", None) or error
     return "unreadable", f"{printable(path)} cannot be inspected ({reason}): check its permissions"
 
 
 def is_picture(path: Path) -> bool:
     """Return whether a file has the extension of a picture, or starts like one."""
-    return is_picture_suffix(path.suffix) or _sniffed(path)
+    return is_picture_suffix(path.suffix) or _starts_like_picture(path)
 
 
-def _sniffed(path: Path) -> bool:
+def _starts_like_picture(path: Path) -> bool:
     try:
         if not is_file(path):
             return False
@@ -163,7 +166,7 @@ def _sniffed(path: Path) -> bool:
         return False
 
 
-def _place(path: Path | os.DirEntry[str]) -> tuple[int, int] | None:
+def _file_id(path: Path | os.DirEntry[str]) -> tuple[int, int] | None:
     try:
         status = path.stat()
     except OSError:

@@ -1,4 +1,4 @@
-"""Names of the maps of uncertainty, and the check that none takes another file's place."""
+"""Names of the maps of uncertainty, and the check that no map replaces another file."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ ReadProvenance = Callable[[Path], dict[str, Any] | None]
 
 @dataclass(frozen=True, slots=True)
 class MapNamer:
-    """Where the map of a result goes: into the one file, or into a folder as RESULT_map.png."""
+    """Where the map of a result goes: one file, or RESULT_map.png in a folder."""
 
     file: Path | None = None
     folder: Path | None = None
 
     @classmethod
     def from_settings(cls, settings: BatchSettings) -> MapNamer:
-        """Raises InputError where `--map` names neither a folder nor a PNG file that is enough."""
+        """Raises InputError if `--map` names neither a folder nor a PNG file, or one file for several inputs."""
         text = settings.output.map
         if text is None:
             return cls()
@@ -43,7 +43,7 @@ class MapNamer:
         return cls(file=path)
 
     def path(self, item: Item) -> Path | None:
-        """Of a picture whose result has its final name."""
+        """The map's path for an item whose target is final; None without `--map`."""
         if self.file is not None:
             return self.file.with_name(self.file.stem + frame_suffix(item.found) + self.file.suffix)
         if self.folder is None:
@@ -55,31 +55,30 @@ class MapNamer:
         return name_beside(self.folder / inside / named.name, MAP_ENDING)
 
     def folders(self, items: Iterable[Item]) -> Iterable[Path]:
-        """Those that maps go to."""
+        """The folders that maps are written to."""
         return (path.parent for item in items if not item.found.problem and (path := self.path(item)) is not None)
 
 
 def find_map_conflict(
     path: Path, item: Item, plan: BatchPlan, overwrite: bool, provenance: ReadProvenance
 ) -> str | None:
-    """Why a map cannot be written there, if it cannot. An earlier map of the same picture may be replaced."""
-    if plan.has(path) or any(same_file(path, side) for side in item.sides.given().values()):
+    """Why the map cannot be written to `path`, or None. An earlier map of the same picture may be replaced."""
+    if plan.has(path) or any(same_file(path, side) for side in item.sides.by_role().values()):
         return f"the map {printable(path)} would replace an input: give another --map"
     if (other := plan.claim(path, item.path)) is not None:
-        return (
-            f"the map {printable(path)} would replace what {printable(other)} gives: give another --map, or rename one"
-        )
+        what = f"the map {printable(path)} would replace the result of {printable(other)}"
+        return f"{what}: give another --map, or rename one"
     if path_or_link_exists(path) and not overwrite and not _is_map_of(path, item, provenance):
         return f"the map {printable(path)} exists: give --overwrite to replace it, or another --map"
     return None
 
 
 def _is_map_of(path: Path, item: Item, provenance: ReadProvenance) -> bool:
-    """Whether it is the map of this picture, or of the result that will be replaced, whose picture may have changed."""
-    made = provenance(path) or {}
-    if not made.get("is_map"):
+    """Whether the file is a map of this picture, or of the result to be replaced, whose input may have changed."""
+    facts = provenance(path) or {}
+    if not facts.get("is_map"):
         return False
-    mapped = made.get("input_sha256")
+    mapped = facts.get("input_sha256")
     if item.replace and mapped == (provenance(item.target) or {}).get("input_sha256"):
         return True
     try:

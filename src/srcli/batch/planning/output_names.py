@@ -19,14 +19,14 @@ from srcli.tasks import TASKS, Job
 NAME_MAX = 255  # bytes, on every file system in common use
 TASK_SUFFIXES = tuple(f"_{task.done}" for task in TASKS.values() if task.done != "x")
 
-Measure = Callable[[Path], tuple[int, int]]  # width and height, from a file's header
+ReadSize = Callable[[Path], tuple[int, int]]  # width and height, from a file's header
 
 
 class OutputNamer:
     """Computes the path of the result for an input, without keeping any state about other inputs."""
 
-    def __init__(self, settings: BatchSettings, measure: Measure) -> None:
-        self._output, self._job, self._measure = settings.output, settings.job, measure
+    def __init__(self, settings: BatchSettings, read_size: ReadSize) -> None:
+        self._output, self._job, self._read_size = settings.output, settings.job, read_size
         self._list = settings.input.listed
         self.file = _single_file(settings.input, settings.output)
         streams = settings.output.path == STDIO
@@ -42,19 +42,19 @@ class OutputNamer:
         name = self._name(item)
         if len(os.fsencode(name)) > NAME_MAX:
             raise PictureError(f"the result's name would exceed {NAME_MAX} bytes: rename the input", "name-too-long")
-        return self.home(item) / name
+        return self.result_folder(item) / name
 
-    def bases(self, given: InputOptions) -> set[Path]:
+    def journal_folders(self, options: InputOptions) -> set[Path]:
         """Folders that may hold journals of earlier runs over these inputs."""
-        folders = {path if is_dir(path) else path.parent for path in map(Path, given.inputs)}
+        folders = {path if is_dir(path) else path.parent for path in map(Path, options.inputs)}
         listed = {Path(self._list).parent} if self._list is not None else set()
         return folders | listed | ({self.folder} if self.folder else set())
 
-    def home(self, item: FoundFile) -> Path:
+    def result_folder(self, item: FoundFile) -> Path:
         """The result's folder: the input's own, or the same subfolder of the output folder."""
         return item.path.parent if self.folder is None else self.folder / item.path.parent.relative_to(item.root)
 
-    def base(self, item: FoundFile) -> Path:
+    def journal_folder(self, item: FoundFile) -> Path:
         """The folder of the journal, given the first input."""
         if self.file:
             return self.file.parent
@@ -76,7 +76,7 @@ class OutputNamer:
             return self._job.factor(1, 1)
         if item.path == Path(STDIO):
             raise InputError("the scale of a picture from stdin is unknown before it is read: give -o FILE")
-        return self._job.factor(*self._measure(item.path))
+        return self._job.factor(*self._read_size(item.path))
 
 
 def frame_suffix(item: FoundFile) -> str:
@@ -105,7 +105,7 @@ def fold_case(path: Path) -> bytes:
     return os.fsencode(unicodedata.normalize("NFC", os.fspath(path)).casefold())
 
 
-def _single_file(given: InputOptions, output: OutputOptions) -> Path | None:
+def _single_file(options: InputOptions, output: OutputOptions) -> Path | None:
     """The path of `-o` if it names a file, else None."""
     if output.path is None or output.path == STDIO:
         return None
@@ -115,14 +115,14 @@ def _single_file(given: InputOptions, output: OutputOptions) -> Path | None:
     if not path.suffix and not path_exists(path):
         return None
     _check_ending(path, output.format)
-    check_one_input("-o", path, given)
+    check_one_input("-o", path, options)
     return path
 
 
-def check_one_input(flag: str, path: Path, given: InputOptions) -> None:
-    """Raises InputError where one file is to hold the results of several inputs."""
-    first = given.inputs[0] if given.inputs else STDIO
-    if given.listed is not None or len(given.inputs) > 1 or (first != STDIO and is_dir(Path(first))):
+def check_one_input(flag: str, path: Path, options: InputOptions) -> None:
+    """Raises InputError if one file is named for the results of several inputs."""
+    first = options.inputs[0] if options.inputs else STDIO
+    if options.listed is not None or len(options.inputs) > 1 or (first != STDIO and is_dir(Path(first))):
         raise InputError(f"{flag} {printable(path)} is one file, but there are several inputs: give a folder")
 
 

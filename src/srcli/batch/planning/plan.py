@@ -13,7 +13,7 @@ from typing import Any
 
 from srcli.batch.planning.inputs import FoundFile
 from srcli.batch.planning.output_names import OutputNamer, fold_case
-from srcli.batch.settings import NOTHING_BESIDE, STDIO, InputOptions, SidePictures
+from srcli.batch.settings import NO_SIDES, STDIO, InputOptions, SidePictures
 from srcli.errors import InputError, PictureError
 from srcli.files import numbered_names, path_exists, real_path, same_file
 from srcli.imaging.printable import printable
@@ -33,7 +33,7 @@ CREATE TABLE taken (key BLOB PRIMARY KEY, path BLOB, source BLOB);
 
 
 class SameTarget(InputError):
-    """Two inputs have one name for their results."""
+    """Two inputs would be written to the same file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Item:
     found: FoundFile
     target: Path = Path()  # meaningless where there is a problem
     replace: bool = False  # whether an existing target may be overwritten
-    sides: SidePictures = NOTHING_BESIDE
+    sides: SidePictures = NO_SIDES
     recipe: str = ""  # of its result
     map: Path | None = None  # where the map of uncertainty goes
 
@@ -54,16 +54,16 @@ class Item:
 
 
 class BatchPlan:
-    """A private temporary SQLite database, which moves from memory to disk when it grows."""
+    """All pictures of a run, in a private temporary SQLite database, which moves from memory to disk when it grows."""
 
-    def __init__(self, finds: Iterable[FoundFile]) -> None:
+    def __init__(self, files: Iterable[FoundFile]) -> None:
         self._db = sqlite3.connect("")
         self._db.executescript(PLAN_SCHEMA)
         self._db.executemany(
             "INSERT INTO found (turn, path, root, size, dev, ino, kind, message, whole, walked, folder, stem)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
             " ON CONFLICT (whole, frame) DO UPDATE SET walked = min(walked, excluded.walked)",
-            map(_row, finds),
+            map(_to_row, files),
         )
 
     def __len__(self) -> int:
@@ -80,7 +80,7 @@ class BatchPlan:
         where = "WHERE (turn, path, frame) > (?, ?, ?) ORDER BY turn, path, frame"
         query = f"SELECT {PLAN_COLUMNS} FROM found {where} LIMIT {PAGE}"
         while rows := self._db.execute(query, last).fetchall():
-            yield from map(_item, rows)
+            yield from map(_to_item, rows)
             last = rows[-1][1:4]
 
     def leave_out(self, is_own: Callable[[Path, bool], bool]) -> int:
@@ -92,7 +92,7 @@ class BatchPlan:
                 before.pop()
             has_source = any(shorter != stem for _, shorter in before)
             before.append((folder, stem))
-            if walked and is_own(_path(path), has_source):
+            if walked and is_own(_decode_path(path), has_source):
                 self._db.execute("DELETE FROM found WHERE id = ?", (id,))
         return left - len(self)
 
@@ -117,18 +117,18 @@ class BatchPlan:
             if item.found.problem:
                 continue
             try:
-                sides = options.sides_for(item.path, item.found.root) if options else NOTHING_BESIDE
-                target = self._own(item, namer.target(item.found), rename, sides)
+                sides = options.sides_for(item.path, item.found.root) if options else NO_SIDES
+                target = self._claim_target(item, namer.target(item.found), rename, sides)
             except PictureError as error:
                 row = (error.kind, str(error), item.id)
                 self._db.execute("UPDATE found SET kind = ?, message = ? WHERE id = ?", row)
             else:
                 self._db.execute("UPDATE found SET target = ? WHERE id = ?", (os.fsencode(target), item.id))
 
-    def _own(self, item: Item, target: Path, rename: bool, sides: SidePictures) -> Path:
+    def _claim_target(self, item: Item, target: Path, rename: bool, sides: SidePictures) -> Path:
         if target == Path(STDIO):
             return target
-        if any(same_file(target, path) for path in (item.path, *sides.given().values())):
+        if any(same_file(target, path) for path in (item.path, *sides.by_role().values())):
             raise InputError(f"{printable(target)} would be overwritten by its own result: give another -o or --suffix")
         for path in chain([target], numbered_names(target)):
             other = self.claim(path, item.path)
@@ -159,12 +159,12 @@ class BatchPlan:
 
     def claim(self, path: Path, source: Path) -> Path | None:
         """Reserve a target; returns the input that has it already, if any."""
-        whole = _whole(path)
+        whole = _resolve_parent(path)
         key, row = fold_case(whole), (os.fsencode(whole), os.fsencode(source))
         if self._take(key, row):
             return None
         taken, holder = self._one("SELECT path, source FROM taken WHERE key = ?", key)
-        if taken != row[0] and not _folds(whole):
+        if taken != row[0] and not _ignores_case(whole):
             key = b"=" + row[0]
             if self._take(key, row):
                 return None
@@ -179,10 +179,10 @@ class BatchPlan:
         return row
 
 
-def _row(found: FoundFile) -> tuple[object, ...]:
+def _to_row(found: FoundFile) -> tuple[object, ...]:
     kind, message = found.problem or (None, None)
-    path, whole = os.fsencode(found.path), _whole(found.path)
-    dev, ino = map(_signed, found.place)
+    path, whole = os.fsencode(found.path), _resolve_parent(found.path)
+    dev, ino = map(_signed, found.file_id)
     place = (os.fsencode(whole), found.walked, os.fsencode(whole.parent), os.fsencode(whole.stem))
     return (found.turn, path, os.fsencode(found.root), found.size, dev, ino, kind, message, *place)
 
@@ -192,18 +192,18 @@ def _signed(value: int) -> int:
     return value - (1 << 64) if value >= 1 << 63 else value
 
 
-def _item(row: tuple[Any, ...]) -> Item:
+def _to_item(row: tuple[Any, ...]) -> Item:
     id, turn, path, frame, root, size, dev, ino, kind, message, target = row
     problem = (kind, message) if kind is not None else None
-    found = FoundFile(_path(path), _path(root), turn, size, (dev, ino), problem, frame=frame)
-    return Item(id, found, _path(target or b""))
+    found = FoundFile(_decode_path(path), _decode_path(root), turn, size, (dev, ino), problem, frame=frame)
+    return Item(id, found, _decode_path(target or b""))
 
 
-def _path(name: bytes) -> Path:
+def _decode_path(name: bytes) -> Path:
     return Path(os.fsdecode(name))
 
 
-def _whole(path: Path) -> Path:
+def _resolve_parent(path: Path) -> Path:
     """The path with links in its folders resolved, but not a link that is the file itself."""
     return _resolved(path.parent.absolute()) / path.name
 
@@ -213,7 +213,7 @@ def _resolved(folder: Path) -> Path:
     return real_path(folder)
 
 
-def _folds(path: Path) -> bool:
+def _ignores_case(path: Path) -> bool:
     """Return whether the file system ignores case, tested on the nearest existing folder."""
     folder = next(parent for parent in path.parents if path_exists(parent))
     other = folder.with_name(folder.name.swapcase()) if folder.name else folder

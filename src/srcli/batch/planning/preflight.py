@@ -21,12 +21,12 @@ MEBIBYTE = 1 << 20
 
 
 def check_folders(folders: Iterable[Path], option: str = "-o") -> None:
-    """Create, rename and remove a file in each folder, or in the one it will be made in. MachineError if that fails."""
+    """Create, rename and remove a file in each folder, or in its nearest existing parent. Raises MachineError."""
     seen: set[Path] = set()
     for folder in folders:
         if folder not in seen:
             seen.add(folder)
-            _try(_nearest_folder(folder, option), folder, option)
+            _probe(_nearest_folder(folder, option), folder, option)
             remove_leftovers(folder)
 
 
@@ -40,7 +40,7 @@ def _nearest_folder(folder: Path, option: str = "-o") -> Path:
     return Path()
 
 
-def _try(folder: Path, wanted: Path, option: str) -> None:
+def _probe(folder: Path, wanted: Path, option: str) -> None:
     try:
         with contextlib.suppress(FileNotFoundError):
             wanted.lstat()  # raises for names that the file system does not allow

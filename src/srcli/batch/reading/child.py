@@ -33,7 +33,7 @@ def answer_requests() -> None:
     # Signals reach the whole process group, but only the run reacts to them; this process ends with it.
     ignore_group_signals()
     warnings.simplefilter("ignore")
-    tempfile.gettempdir()  # is found by writing a file, which the limits below forbid
+    tempfile.gettempdir()  # finds the folder by writing a file, which the limits below forbid
     with contextlib.suppress(EOFError, BrokenPipeError):
         send_message(replies, None)
         while True:
@@ -42,12 +42,12 @@ def answer_requests() -> None:
 
 def _answer(request: ReadRequest) -> object:
     try:
-        _limit(request.input.max_pixels, len(request.data or b""))
+        _limit_process(request.input.max_pixels, len(request.data or b""))
         if request.want == "size":
             return read_size(request.path, max_pixels=request.input.max_pixels)
         if request.want == "frames":
             return count_frames(request.path, max_pixels=request.input.max_pixels)
-        if request.want == "made":
+        if request.want == "provenance":
             return read_provenance(request.path)
         return _picture(request)
     except SrcliError as error:
@@ -58,14 +58,14 @@ def _answer(request: ReadRequest) -> object:
         )
 
 
-WITH_SIDE = {"mask": mark_damage, "hint": add_strokes, "reference": add_reference}
+ADD_SIDE = {"mask": mark_damage, "hint": add_strokes, "reference": add_reference}
 
 
 def _picture(request: ReadRequest) -> Picture:
-    """Read the picture, mark the damage that its mask shows, and add what leads its colour."""
+    """Read the picture, and add its mask, strokes and reference."""
     picture = _read(request.path if request.data is None else request.data, request.input, request.frame)
-    for role, path in request.sides.given().items():
-        picture = WITH_SIDE[role](picture, _read(path, request.input))
+    for role, path in request.sides.by_role().items():
+        picture = ADD_SIDE[role](picture, _read(path, request.input))
     return picture
 
 
@@ -79,15 +79,15 @@ def _read(source: Path | bytes, options: InputOptions, frame: int = 0) -> Pictur
     )
 
 
-def _limit(pixels: int, given: int) -> None:
-    """Limit this process: no core dumps, no files but a copy of the given bytes (which some libraries need to read
-    them), and memory for the largest allowed picture."""
+def _limit_process(pixels: int, data_bytes: int) -> None:
+    """Limit this process: no core dumps, no files larger than the received bytes (some libraries read from a copy on
+    disk), and memory for the largest allowed picture."""
     try:
         import resource
     except ImportError:  # no such limits on Windows
         return
     for kind, most in (
-        (resource.RLIMIT_FSIZE, given),
+        (resource.RLIMIT_FSIZE, data_bytes),
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_AS, 4 * GIB + BYTES_PER_PIXEL * pixels),
     ):

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from srcli.batch.settings import NOTHING_BESIDE, InputOptions, SidePictures
+from srcli.batch.settings import NO_SIDES, InputOptions, SidePictures
 from srcli.imaging.icc import IccProfile
 from srcli.imaging.picture import Metadata, Picture
 
@@ -38,7 +38,7 @@ class ReadRequest:
     data: bytes | None
     input: InputOptions
     want: str
-    sides: SidePictures = NOTHING_BESIDE
+    sides: SidePictures = NO_SIDES
     frame: int = 0
 
 
@@ -96,8 +96,8 @@ def _encode(value: Any, parts: list[memoryview[Any]]) -> Any:
         return {TYPE: "bytes", "part": _add(parts, memoryview(value))}
     if isinstance(value, np.ndarray):
         flat = np.ascontiguousarray(value).reshape(-1)
-        told = {"dtype": value.dtype.name, "shape": list(value.shape)}
-        return {TYPE: "array", "part": _add(parts, flat.view(np.uint8).data), **told}
+        layout = {"dtype": value.dtype.name, "shape": list(value.shape)}
+        return {TYPE: "array", "part": _add(parts, flat.view(np.uint8).data), **layout}
     inside = {field.name: _encode(getattr(value, field.name), parts) for field in fields(value)}
     return {TYPE: type(value).__name__, "fields": inside}
 
@@ -123,8 +123,8 @@ def _decode(value: Any, parts: list[bytearray]) -> Any:
         return bytes(parts[value["part"]])
     if kind == "array":
         return _array(parts[value["part"]], value["dtype"], value["shape"])
-    given = {name: _decode(item, parts) for name, item in value["fields"].items()}
-    return CLASSES[kind](**given)
+    values = {name: _decode(item, parts) for name, item in value["fields"].items()}
+    return CLASSES[kind](**values)
 
 
 def _array(data: bytearray, dtype: str, shape: list[int]) -> Any:

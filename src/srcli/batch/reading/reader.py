@@ -17,7 +17,7 @@ import srcli
 from srcli.batch.group_signals import block_group_signals
 from srcli.batch.planning.inputs import open_stdin
 from srcli.batch.reading.protocol import ProtocolError, ReadRequest, Refusal, receive_message, send_message
-from srcli.batch.settings import NOTHING_BESIDE, STDIO, InputOptions, SidePictures
+from srcli.batch.settings import NO_SIDES, STDIO, InputOptions, SidePictures
 from srcli.errors import MachineError, PictureError
 from srcli.imaging.picture import Picture
 from srcli.imaging.printable import printable
@@ -37,25 +37,15 @@ class PictureReader:
     def __init__(self, options: InputOptions, timeout: float | None = None) -> None:
         self._input, self._timeout = options, min(timeout or READ_TIMEOUT, READ_TIMEOUT)
         self._process: subprocess.Popen[bytes] | None = None
-        self._greeted = self._dropped = False
+        self._is_ready = self._dropped = False
 
-    def read(
-        self, path: Path, data: bytes | None = None, sides: SidePictures = NOTHING_BESIDE, frame: int = 0
-    ) -> Picture:
-        """Read the picture in a file, or in `data`, with what the pictures beside it say."""
-        return cast(Picture, self._ask(ReadRequest(path, data, self._input, "picture", sides, frame)))
+    def read(self, path: Path, data: bytes | None = None, sides: SidePictures = NO_SIDES, frame: int = 0) -> Picture:
+        """Read the picture in a file, or in `data`, together with its side pictures."""
+        return cast(Picture, self._send(ReadRequest(path, data, self._input, "picture", sides, frame)))
 
-    def size(self, path: Path) -> tuple[int, int]:
-        """Width and height, from the file's header."""
-        return cast(tuple[int, int], self._ask(ReadRequest(path, None, self._input, "size")))
-
-    def count_frames(self, path: Path) -> int:
-        """Pages or frames of a file."""
-        return cast(int, self._ask(ReadRequest(path, None, self._input, "frames")))
-
-    def provenance(self, path: Path) -> dict[str, Any] | None:
-        """The provenance that srcli wrote into this file, or None."""
-        return cast("dict[str, Any] | None", self._ask(ReadRequest(path, None, self._input, "made")))
+    def ask(self, path: Path, want: str) -> Any:
+        """Read the "size", the number of "frames" or the "provenance" of a file."""
+        return self._send(ReadRequest(path, None, self._input, want))
 
     def start(self) -> subprocess.Popen[bytes]:
         """Start the process if it is not running. Starting takes a moment, so a run does it early."""
@@ -68,7 +58,7 @@ class PictureReader:
                 raise MachineError(
                     f"the reading process cannot be started ({error.strerror}): close other programs"
                 ) from error
-            self._greeted = False
+            self._is_ready = False
         if self._dropped:
             self._process.kill()
         return self._process
@@ -79,9 +69,9 @@ class PictureReader:
         if (process := self._process) is not None:
             process.kill()
 
-    def _greet(self, process: subprocess.Popen[bytes]) -> None:
+    def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
         """Wait for the first message; a failure before it is a MachineError, not the picture's."""
-        if self._greeted:
+        if self._is_ready:
             return
         try:
             receive_message(cast(BinaryIO, process.stdout))
@@ -90,7 +80,7 @@ class PictureReader:
             if self._dropped:
                 raise CancelledError from error
             raise MachineError("the reading process does not start: install srcli again") from error
-        self._greeted = True
+        self._is_ready = True
 
     def close(self) -> None:
         """Kill the process."""
@@ -103,8 +93,8 @@ class PictureReader:
             self._process.wait()
             self._process = None
 
-    def _ask(self, request: ReadRequest) -> object:
-        """Ask once more after a SIGKILL, which comes from a system short of memory and not from a file."""
+    def _send(self, request: ReadRequest) -> object:
+        """Send again after a SIGKILL, which comes from a system short of memory and not from a file."""
         try:
             return self._answer(request)
         except _Killed:
@@ -112,7 +102,7 @@ class PictureReader:
 
     def _answer(self, request: ReadRequest) -> object:
         process = self.start()
-        self._greet(process)
+        self._wait_until_ready(process)
         late = threading.Event()
         timer = threading.Timer(self._timeout, _expire, (process, late))
         timer.start()
@@ -120,17 +110,17 @@ class PictureReader:
             send_message(cast(BinaryIO, process.stdin), request)
             answer = receive_message(cast(BinaryIO, process.stdout))
         except (EOFError, OSError, MemoryError, ProtocolError) as error:
-            raise self._death(request.path, late.is_set()) from error
+            raise self._explain_death(request.path, late.is_set()) from error
         finally:
             timer.cancel()
             timer.join()
-            if late.is_set():  # perhaps just after the answer: the next picture needs a live process
+            if late.is_set():  # perhaps just after the answer: the next picture needs a new process
                 self.close()
         if isinstance(answer, Refusal):
             raise PictureError(answer.message, answer.kind)
         return answer
 
-    def _death(self, path: Path, late: bool) -> Exception:
+    def _explain_death(self, path: Path, late: bool) -> Exception:
         process = self._process
         self.close()
         if self._dropped:
@@ -208,7 +198,7 @@ class ReaderPool:
 
     def start(self) -> None:
         """Start a process for the first picture."""
-        with self._one() as reader:
+        with self._borrow() as reader:
             reader.start()
 
     def close(self) -> None:
@@ -222,29 +212,30 @@ class ReaderPool:
         for reader in self._all:
             reader.drop()
 
-    def read(self, path: Path, sides: SidePictures = NOTHING_BESIDE, frame: int = 0) -> Picture:
+    def read(self, path: Path, sides: SidePictures = NO_SIDES, frame: int = 0) -> Picture:
         data = self._stdin.read() if path == Path(STDIO) else None
-        with self._one() as reader:
+        with self._borrow() as reader:
             return reader.read(path, data, sides, frame)
 
     def size(self, path: Path) -> tuple[int, int]:
-        with self._one() as reader:
-            return reader.size(path)
+        """Width and height, from the file's header."""
+        with self._borrow() as reader:
+            return cast(tuple[int, int], reader.ask(path, "size"))
 
     def count_frames(self, path: Path) -> int:
-        """Pages or frames of a file; 1 where it cannot be read, for which reading will give the reason."""
-        with self._one() as reader, contextlib.suppress(PictureError):
-            return reader.count_frames(path)
+        """Pages or frames of a file; 1 if it cannot be read, since reading it will give the reason."""
+        with self._borrow() as reader, contextlib.suppress(PictureError):
+            return cast(int, reader.ask(path, "frames"))
         return 1
 
     def provenance(self, path: Path) -> dict[str, Any] | None:
-        """The provenance that srcli wrote into this file, or None. What kills its reader is not ours."""
-        with self._one() as reader, contextlib.suppress(PictureError):
-            return reader.provenance(path)
+        """The provenance that srcli wrote into this file; None also for files that crash the reader."""
+        with self._borrow() as reader, contextlib.suppress(PictureError):
+            return cast("dict[str, Any] | None", reader.ask(path, "provenance"))
         return None
 
     @contextlib.contextmanager
-    def _one(self) -> Iterator[PictureReader]:
+    def _borrow(self) -> Iterator[PictureReader]:
         try:
             reader = self._free.get_nowait()
         except Empty:

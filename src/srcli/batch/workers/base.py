@@ -8,6 +8,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from srcli.errors import MachineError, PictureError, SrcliError
 from srcli.imaging.picture import Picture
 from srcli.tasks import Job
@@ -23,20 +26,19 @@ OnPictureStep = Callable[[str, int, int], None]  # stage, done, total; an except
 
 @dataclass(frozen=True, slots=True)
 class ComputedPicture:
-    """A result, its provenance, and the seconds it took."""
+    """A result, its provenance, the seconds it took, and its map of uncertainty if one was asked for."""
 
     picture: Picture
-    how: dict[str, object]
+    provenance: dict[str, object]
     seconds: float
-    kept: tuple[ResumeState | None, ...] = ()  # state to resume from, until the result is written
-    map: UncertaintyMap | None = None
+    resume_states: tuple[ResumeState, ...] = ()  # needed until the result is written
+    map: NDArray[np.uint8] | None = None
 
-    def settled(self) -> ComputedPicture:
+    def drop_resume_states(self) -> ComputedPicture:
         """Drop the state for resuming, once the result is written or sent to the writer."""
-        for state in self.kept:
-            if state is not None:
-                state.drop()
-        return replace(self, kept=())
+        for state in self.resume_states:
+            state.drop()
+        return replace(self, resume_states=())
 
 
 class RunFailed(Exception):
@@ -77,12 +79,12 @@ def compute_picture(pipeline: EnginePipeline, picture: Picture, job: Job, on_ste
     began = time.perf_counter()
     try:
         picture = pipeline.repair(picture, job)
-        kept = pipeline.resume_state(picture, job)
-        result, found = _run_with_map(pipeline, picture, job, on_step, kept)
-        how = pipeline.provenance(job, picture) | ({"map": found.facts} if found else {})
-        states = (kept, *(found.kept if found else ()))
-        found = found and replace(found, kept=())
-        return ComputedPicture(result, how, time.perf_counter() - began, states, found)
+        state = pipeline.resume_state(picture, job)
+        result, found = _run_with_map(pipeline, picture, job, on_step, state)
+        provenance = pipeline.provenance(job, picture) | ({"map": found.facts} if found else {})
+        states = (state, *(found.resume_states if found else ()))
+        levels = found.levels if found else None
+        return ComputedPicture(result, provenance, time.perf_counter() - began, states, levels)
     except SrcliError as error:
         if isinstance(error, (PictureError, MachineError)):
             raise
@@ -90,15 +92,15 @@ def compute_picture(pipeline: EnginePipeline, picture: Picture, job: Job, on_ste
 
 
 def _run_with_map(
-    pipeline: EnginePipeline, picture: Picture, job: Job, on_step: OnPictureStep, kept: ResumeState
+    pipeline: EnginePipeline, picture: Picture, job: Job, on_step: OnPictureStep, state: ResumeState
 ) -> tuple[Picture, UncertaintyMap | None]:
-    """The result, and the map where one is wanted."""
+    """Compute the result, and its map if the job asks for one."""
     if not job.mapped:
-        return pipeline.run(picture, job, on_step, kept), None
-    from srcli.uncertainty.map import map_uncertainty, tell_versions
+        return pipeline.run(picture, job, on_step, state), None
+    from srcli.uncertainty.map import map_uncertainty, report_versions  # imports torch
 
-    tell_versions(pipeline, job, on_step)
-    result = pipeline.run(picture, job, on_step, kept)
+    report_versions(pipeline, job, on_step)
+    result = pipeline.run(picture, job, on_step, state)
     return result, map_uncertainty(pipeline, picture, job, result, on_step)
 
 

@@ -21,57 +21,57 @@ from srcli.errors import MachineError, PictureError, SrcliError
 from srcli.imaging.picture import Picture
 from srcli.messages import Tell
 
-QUEUE_DEPTH = 2  # pictures per worker: one being computed, one waiting
-STRIKES = 2  # workers that may die while computing the same picture
-STILLBORN = 3  # workers that may die before they are ready
+PICTURES_PER_WORKER = 2  # pictures per worker: one being computed, one waiting
+MOST_DEATHS = 2  # of workers, while they compute the same picture
+MOST_FAILED_STARTS = 3  # workers that may die while they load models
 START_TIMEOUT = 300.0  # seconds without a ready worker until the run ends
 
 
 class Events(Protocol):
     """What a backend reports, from any thread."""
 
-    def ready(self, seat: int, reply: Reply) -> None: ...
-    def computed(self, seat: int, reply: Reply) -> None:
-        """The worker has computed its current picture; pictures are computed in the order they were given."""
+    def ready(self, number: int, reply: Reply) -> None: ...
+    def computed(self, number: int, reply: Reply) -> None:
+        """The worker has computed its current picture; pictures are computed in the order they were sent."""
         ...
 
-    def lost(self, seat: int, blame: bool) -> None:
+    def lost(self, number: int, blame: bool) -> None:
         """A worker died. `blame`: its current picture may be the reason."""
         ...
 
     def ended(self, error: BaseException) -> None:
-        """No more workers can be started."""
+        """No worker can be started any more."""
         ...
 
 
 class WorkerBackend(Protocol):
-    """Starts workers and sends them pictures. Called from one thread."""
+    """Starts workers, which it knows by number, and sends them pictures. Called from one thread."""
 
-    workers: int  # how many there can be
+    workers: int  # the largest number at a time
 
     def start(self, events: Events) -> None: ...
-    def hire(self, seat: int) -> None: ...
-    def give(self, seat: int, picture: Picture) -> None: ...
-    def dismiss(self, seat: int) -> None: ...
+    def start_worker(self, number: int) -> None: ...
+    def send_picture(self, number: int, picture: Picture) -> None: ...
+    def stop_worker(self, number: int) -> None: ...
     def close(self) -> None: ...
 
 
 @dataclass(eq=False)
 class PictureTask:
-    """A submitted picture and its future."""
+    """A submitted picture, its future, and how many workers died while they computed it."""
 
     picture: Picture
     future: Future[ComputedPicture] = field(default_factory=Future)
-    strikes: int = 0
+    deaths: int = 0
     timer: threading.Timer | None = None
 
 
 @dataclass(eq=False)
-class Seat:
+class PoolWorker:
     """A worker and the pictures assigned to it."""
 
     number: int
-    hired: float = field(default_factory=time.perf_counter)
+    started: float = field(default_factory=time.perf_counter)
     ready: float = 0.0  # time when it became ready; 0 before that
     tasks: deque[PictureTask] = field(default_factory=deque)
 
@@ -86,18 +86,18 @@ class WorkerPool:
         self._backend, self._timeout, self._tell = backend, timeout, tell
         self._posted: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._waiting: deque[PictureTask] = deque()
-        self._seats: dict[int, Seat] = {}
-        self._hired = self._stillborn = 0
-        self._patience: threading.Timer | None = None
+        self._workers: dict[int, PoolWorker] = {}
+        self._started = self._failed_starts = 0
+        self._start_timeout: threading.Timer | None = None
         self._failure: BaseException | None = None
-        self.slots, self.loading, self._last = QUEUE_DEPTH * backend.workers, 0.0, 0.0
+        self.slots, self.loading, self._last = PICTURES_PER_WORKER * backend.workers, 0.0, 0.0
         backend.start(self)
         self._thread = threading.Thread(target=self._serve, name="workers", daemon=True)
         self._thread.start()
 
     @property
     def present(self) -> float:
-        return sum(max(0.0, self._last - seat.ready) for seat in self._seats.values() if seat.ready)
+        return sum(max(0.0, self._last - worker.ready) for worker in self._workers.values() if worker.ready)
 
     def submit(self, picture: Picture, on_step: OnPictureStep) -> Future[ComputedPicture]:
         task = PictureTask(picture)
@@ -110,19 +110,19 @@ class WorkerPool:
     def close(self) -> None:
         self._posted.put(None)
         self._thread.join()
-        for timer in (self._patience, *(task.timer for seat in self._seats.values() for task in seat.tasks)):
+        for timer in (self._start_timeout, *(task.timer for worker in self._workers.values() for task in worker.tasks)):
             if timer is not None:
                 timer.cancel()
         self._backend.close()
 
-    def ready(self, seat: int, reply: Reply) -> None:
-        self._posted.put(partial(self._on_ready, seat, reply))
+    def ready(self, number: int, reply: Reply) -> None:
+        self._posted.put(partial(self._on_ready, number, reply))
 
-    def computed(self, seat: int, reply: Reply) -> None:
-        self._posted.put(partial(self._on_computed, seat, reply))
+    def computed(self, number: int, reply: Reply) -> None:
+        self._posted.put(partial(self._on_computed, number, reply))
 
-    def lost(self, seat: int, blame: bool) -> None:
-        self._posted.put(partial(self._replace, seat, blame))
+    def lost(self, number: int, blame: bool) -> None:
+        self._posted.put(partial(self._replace, number, blame))
 
     def ended(self, error: BaseException) -> None:
         self._posted.put(partial(self._end, error))
@@ -139,10 +139,10 @@ class WorkerPool:
             _fail(task, self._failure)
             return
         self._waiting.append(task)
-        pictures = len(self._waiting) + sum(len(seat.tasks) for seat in self._seats.values())
-        if len(self._seats) < min(self._backend.workers, pictures):  # an idle worker would waste memory and cores
-            self._hire()
-        self._deal()
+        pictures = len(self._waiting) + sum(len(worker.tasks) for worker in self._workers.values())
+        if len(self._workers) < min(self._backend.workers, pictures):  # an idle worker would waste memory and cores
+            self._start_worker()
+        self._assign_waiting()
 
     def _cancel_all(self) -> None:
         for task in self._all_tasks():
@@ -150,103 +150,105 @@ class WorkerPool:
         self._waiting.clear()
 
     def _all_tasks(self) -> list[PictureTask]:
-        return [*self._waiting, *(task for seat in self._seats.values() for task in seat.tasks)]
+        return [*self._waiting, *(task for worker in self._workers.values() for task in worker.tasks)]
 
-    def _hire(self) -> None:
+    def _start_worker(self) -> None:
         """Start a worker. It gets pictures once it has loaded its models, which may fail for lack of memory."""
-        self._hired += 1
-        self._seats[self._hired] = Seat(self._hired)
-        self._backend.hire(self._hired)
-        if self._patience is None and not any(seat.ready for seat in self._seats.values()):
-            self._patience = threading.Timer(START_TIMEOUT, self._posted.put, (self._give_up,))
-            self._patience.daemon = True
-            self._patience.start()
+        self._started += 1
+        self._workers[self._started] = PoolWorker(self._started)
+        self._backend.start_worker(self._started)
+        if self._start_timeout is None and not any(worker.ready for worker in self._workers.values()):
+            self._start_timeout = threading.Timer(START_TIMEOUT, self._posted.put, (self._end_without_worker,))
+            self._start_timeout.daemon = True
+            self._start_timeout.start()
 
     def _on_ready(self, number: int, reply: Reply) -> None:
-        seat = self._seats.get(number)
-        if seat is None:
+        worker = self._workers.get(number)
+        if worker is None:
             return
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
-        self._pass_on(reply)
+        if self._start_timeout is not None:
+            self._start_timeout.cancel()
+            self._start_timeout = None
+        self._forward_messages(reply)
         if isinstance(reply.result, BaseException):
             self._end(reply.result)
             return
-        seat.ready = self._last = time.perf_counter()
-        self.loading = max(self.loading, seat.ready - seat.hired)
-        self._deal()
+        worker.ready = self._last = time.perf_counter()
+        self.loading = max(self.loading, worker.ready - worker.started)
+        self._assign_waiting()
 
-    def _deal(self) -> None:
+    def _assign_waiting(self) -> None:
         """Give waiting pictures to the workers with the fewest."""
         while self._waiting:
-            free = [seat for seat in self._seats.values() if seat.ready and len(seat.tasks) < QUEUE_DEPTH]
+            free = [
+                worker for worker in self._workers.values() if worker.ready and len(worker.tasks) < PICTURES_PER_WORKER
+            ]
             if not free:
                 return
-            seat, task = min(free, key=lambda seat: len(seat.tasks)), self._waiting.popleft()
-            seat.tasks.append(task)
-            self._backend.give(seat.number, task.picture)
-            self._start_timer(seat)
+            worker, task = min(free, key=lambda worker: len(worker.tasks)), self._waiting.popleft()
+            worker.tasks.append(task)
+            self._backend.send_picture(worker.number, task.picture)
+            self._start_timer(worker)
 
-    def _start_timer(self, seat: Seat) -> None:
+    def _start_timer(self, worker: PoolWorker) -> None:
         """Start the timeout of the current picture."""
-        if self._timeout is not None and seat.tasks and seat.tasks[0].timer is None:
-            task = seat.tasks[0]
-            task.timer = threading.Timer(self._timeout, self._posted.put, (partial(self._expire, seat, task),))
+        if self._timeout is not None and worker.tasks and worker.tasks[0].timer is None:
+            task = worker.tasks[0]
+            task.timer = threading.Timer(self._timeout, self._posted.put, (partial(self._expire, worker, task),))
             task.timer.daemon = True
             task.timer.start()
 
     def _on_computed(self, number: int, reply: Reply) -> None:
-        seat = self._seats.get(number)
-        if seat is None or not seat.tasks:
-            return  # its worker was dismissed before
-        self._pass_on(reply)
+        worker = self._workers.get(number)
+        if worker is None or not worker.tasks:
+            return  # its worker was stopped before
+        self._forward_messages(reply)
         self._last = time.perf_counter()
-        task = seat.tasks[0]
-        _remove(seat, task)
+        task = worker.tasks[0]
+        _remove(worker, task)
         if isinstance(reply.result, ComputedPicture):
             _finish(task, reply.result)
         elif isinstance(reply.result, SrcliError) and not isinstance(reply.result, (PictureError, MachineError)):
             self._end(reply.result)
         else:
             _fail(task, reply.result)
-        self._start_timer(seat)
-        self._deal()
+        self._start_timer(worker)
+        self._assign_waiting()
 
-    def _pass_on(self, reply: Reply) -> None:
-        for text in reply.said:
+    def _forward_messages(self, reply: Reply) -> None:
+        for text in reply.messages:
             self._tell(text)
 
-    def _expire(self, seat: Seat, task: PictureTask) -> None:
-        if task in seat.tasks:
-            _remove(seat, task)
+    def _expire(self, worker: PoolWorker, task: PictureTask) -> None:
+        if task in worker.tasks:
+            _remove(worker, task)
             _fail(task, timed_out(self._timeout))
-            self._replace(seat.number, blame=False)
+            self._replace(worker.number, blame=False)
 
     def _replace(self, number: int, blame: bool) -> None:
         """Replace a worker that died, and give its pictures to others."""
-        seat = self._seats.pop(number, None)
-        if seat is None or self._failure is not None:
+        worker = self._workers.pop(number, None)
+        if worker is None or self._failure is not None:
             return
-        self._backend.dismiss(number)
-        self._stillborn += not seat.ready
-        if self._stillborn >= STILLBORN:
+        self._backend.stop_worker(number)
+        self._failed_starts += not worker.ready
+        if self._failed_starts >= MOST_FAILED_STARTS:
             self._end(MachineError("workers die while they load models: free some memory, or use fewer --workers"))
             return
-        if blame and seat.tasks:
-            seat.tasks[0].strikes += 1
-        again = [task for task in seat.tasks if task.strikes < STRIKES and not task.future.cancelled()]
+        if blame and worker.tasks:
+            worker.tasks[0].deaths += 1
+        again = [task for task in worker.tasks if task.deaths < MOST_DEATHS and not task.future.cancelled()]
         if again:
             self._tell("a worker died: other workers take over its pictures")
-        for task in list(seat.tasks):
-            _remove(seat, task)
-            if task.strikes >= STRIKES:
+        for task in list(worker.tasks):
+            _remove(worker, task)
+            if task.deaths >= MOST_DEATHS:
                 _fail(task, PictureError("two workers died while they computed it: free some memory", "killed"))
         self._waiting.extendleft(reversed(again))
-        self._hire()
-        self._deal()
+        self._start_worker()
+        self._assign_waiting()
 
-    def _give_up(self) -> None:
+    def _end_without_worker(self) -> None:
         self._end(MachineError(f"no worker could be started in {START_TIMEOUT:g} seconds: use fewer --workers"))
 
     def _end(self, error: BaseException) -> None:
@@ -258,8 +260,8 @@ class WorkerPool:
         self._waiting.clear()
 
 
-def _remove(seat: Seat, task: PictureTask) -> None:
-    seat.tasks.remove(task)
+def _remove(worker: PoolWorker, task: PictureTask) -> None:
+    worker.tasks.remove(task)
     if task.timer is not None:
         task.timer.cancel()
         task.timer = None

@@ -1,7 +1,7 @@
 """Workers as actors of a Ray cluster, on this machine or others.
 
-A process of its own speaks to Ray: the library ends the process it is in when the cluster goes, and takes over its
-signals and its environment. Nothing of Ray is ever started here, so no port is opened but those of a cluster's member.
+A separate process, the gateway, talks to Ray: the library ends its process when the cluster is lost, and changes signal
+handlers and environment. No Ray cluster is started here, so no port is opened but those of a member of a cluster.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from typing import Any
 
 from srcli.batch.settings import BatchSettings, PipelineFactory, RunOptions
 from srcli.batch.workers.pool import Events
-from srcli.batch.workers.processes import GONE, isolate_process, start_isolated
+from srcli.batch.workers.processes import PIPE_CLOSED, isolate_process, send_queued, start_isolated
 from srcli.batch.workers.worker import Reply, Worker
 from srcli.errors import InputError, MachineError
 from srcli.imaging.picture import Picture
 from srcli.messages import Tell
 
-FAREWELL = 20.0  # seconds in which a gateway may take its leave of the cluster
-CHECK = 2.0  # seconds without news, after which the gateway looks whether its own node is still there
+LEAVE_TIMEOUT = 20.0  # seconds for a gateway to disconnect from the cluster
+NODE_CHECK_INTERVAL = 2.0  # seconds without a message until the gateway checks that its own node is alive
 
 
 class ClusterLost(Exception):
-    """The node that this process is connected to is gone: nothing more will come from the cluster."""
+    """The node that this process is connected to is gone."""
 
 
 class RayBackend:
-    """Sends a gateway process to the cluster, and passes on what it says."""
+    """Starts the gateway process and exchanges messages with it."""
 
     def __init__(self, settings: BatchSettings, tell: Tell) -> None:
         context = multiprocessing.get_context("spawn")
@@ -45,43 +45,38 @@ class RayBackend:
         start_isolated(self._process)
         there.close()
         try:
-            found = self._pipe.recv()
-        except GONE as error:
+            answer = self._pipe.recv()
+        except PIPE_CLOSED as error:
             raise MachineError("the Ray library ends at once: see `python -c 'import ray; ray.init()'`") from error
-        if isinstance(found, BaseException):
-            raise found
-        self.workers: int = found
+        if isinstance(answer, BaseException):
+            raise answer
+        self.workers: int = answer
         self._sending: SimpleQueue[tuple[Any, ...] | None] = SimpleQueue()
         self._closed = False
 
     def start(self, events: Events) -> None:
-        for target in (self._send_all, partial(self._listen, events)):
-            threading.Thread(target=target, daemon=True).start()
+        threading.Thread(target=send_queued, args=(self._pipe, self._sending), daemon=True).start()
+        threading.Thread(target=self._listen, args=(events,), daemon=True).start()
 
-    def hire(self, seat: int) -> None:
-        self._sending.put(("hire", seat))
+    def start_worker(self, number: int) -> None:
+        self._sending.put(("start_worker", number))
 
-    def give(self, seat: int, picture: Picture) -> None:
-        self._sending.put(("give", seat, picture))
+    def send_picture(self, number: int, picture: Picture) -> None:
+        self._sending.put(("send_picture", number, picture))
 
-    def dismiss(self, seat: int) -> None:
-        self._sending.put(("dismiss", seat))
+    def stop_worker(self, number: int) -> None:
+        self._sending.put(("stop_worker", number))
 
     def close(self) -> None:
         self._closed = True
         self._sending.put(("leave",))
         self._sending.put(None)
-        self._process.join(FAREWELL)
+        self._process.join(LEAVE_TIMEOUT)
         self._process.kill()
         self._process.join()
 
-    def _send_all(self) -> None:
-        with contextlib.suppress(*GONE):
-            while (message := self._sending.get()) is not None:
-                self._pipe.send(message)
-
     def _listen(self, events: Events) -> None:
-        with contextlib.suppress(*GONE):
+        with contextlib.suppress(*PIPE_CLOSED):
             while True:
                 name, *values = self._pipe.recv()
                 getattr(events, name)(*values)
@@ -90,17 +85,17 @@ class RayBackend:
 
 
 class RayWorker(Worker):
-    """The actor. Its replies say which node it is on."""
+    """The actor that runs on a node. Its replies name the node."""
 
-    def __init__(self, *words: Any) -> None:
+    def __init__(self, *arguments: Any) -> None:
         import ray
 
-        super().__init__(*words)
+        super().__init__(*arguments)
         self.node = ray.get_runtime_context().get_node_id()
 
 
 def run_gateway(pipe: Connection, settings: BatchSettings) -> None:
-    """The gateway's process: say how many workers there can be, then do as told until the pipe closes."""
+    """Run the gateway: send the number of workers, then follow commands until the pipe closes."""
     isolate_process()
     try:
         ray = connect_cluster(settings.run)
@@ -109,27 +104,27 @@ def run_gateway(pipe: Connection, settings: BatchSettings) -> None:
         pipe.send(error if isinstance(error, (InputError, MachineError)) else MachineError(f"Ray fails: {error}"))
         return
     pipe.send(workers)
-    isolate_process()  # Ray has put handlers of its own in place
+    isolate_process()  # again: Ray has installed its own handlers
     _silence_process()
-    with contextlib.suppress(*GONE):
+    with contextlib.suppress(*PIPE_CLOSED):
         try:
             _Gateway(ray, pipe, settings, share).serve()
         except (ClusterLost, ray.exceptions.RayError):
-            os._exit(1)  # Ray would wait for the cluster to take its leave
+            os._exit(1)  # a regular exit would wait for the cluster
         except Exception as error:
             pipe.send(("ended", MachineError(f"Ray fails ({type(error).__name__}: {error}): run again")))
     ray.shutdown()
 
 
 def _silence_process() -> None:
-    """Ray prints pages about a node that goes. The run says it in one line; Ray's own logs have the rest."""
+    """Discard stdout and stderr: Ray prints pages about a lost node, which the run reports in one line."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     os.dup2(null, 2)
 
 
 class _Gateway:
-    """Everything happens in one thread, which is posted to: Ray's callbacks may not call Ray."""
+    """Starts and watches actors. All in one thread, which runs posted functions: Ray's callbacks may not call Ray."""
 
     def __init__(self, ray: Any, pipe: Connection, settings: BatchSettings, share: dict[str, int]) -> None:
         factory = settings.factory
@@ -144,11 +139,11 @@ class _Gateway:
         self._own_node: str = ray.get_runtime_context().get_node_id()
 
     def serve(self) -> None:
-        """Raises ClusterLost. Where the head is gone, Ray itself ends the process, after a minute."""
+        """Run posted functions until the end. Raises ClusterLost; if the head is lost, Ray ends the process."""
         threading.Thread(target=self._receive_all, daemon=True).start()
         while True:
             try:
-                work = self._posted.get(timeout=CHECK)
+                work = self._posted.get(timeout=NODE_CHECK_INTERVAL)
             except Empty:
                 if not self._is_alive(self._own_node):
                     raise ClusterLost from None
@@ -158,55 +153,55 @@ class _Gateway:
             work()
 
     def _receive_all(self) -> None:
-        with contextlib.suppress(*GONE):
+        with contextlib.suppress(*PIPE_CLOSED):
             while (message := self._pipe.recv())[0] != "leave":
                 name, *values = message
                 self._posted.put(partial(getattr(self, name), *values))
         self._posted.put(None)
 
-    def hire(self, seat: int) -> None:
-        self._actors[seat] = actor = self._actor()
-        self._watch(actor.load.remote(), seat, "ready")
+    def start_worker(self, number: int) -> None:
+        self._actors[number] = actor = self._actor()
+        self._watch(actor.load.remote(), number, "ready")
 
-    def give(self, seat: int, picture: Picture) -> None:
-        if seat in self._actors:
-            self._watch(self._actors[seat].compute.remote(picture), seat, "computed")
+    def send_picture(self, number: int, picture: Picture) -> None:
+        if number in self._actors:
+            self._watch(self._actors[number].compute.remote(picture), number, "computed")
 
-    def dismiss(self, seat: int) -> None:
-        if (actor := self._actors.pop(seat, None)) is not None:
+    def stop_worker(self, number: int) -> None:
+        if (actor := self._actors.pop(number, None)) is not None:
             with contextlib.suppress(Exception):
                 self._ray.kill(actor)
 
-    def _watch(self, reference: Any, seat: int, event: str) -> None:
-        reference.future().add_done_callback(lambda done: self._posted.put(partial(self._report, seat, event, done)))
+    def _watch(self, reference: Any, number: int, event: str) -> None:
+        reference.future().add_done_callback(lambda done: self._posted.put(partial(self._report, number, event, done)))
 
-    def _report(self, seat: int, event: str, done: Future[Reply]) -> None:
-        if seat not in self._actors:
+    def _report(self, number: int, event: str, done: Future[Reply]) -> None:
+        if number not in self._actors:
             return
         try:
             reply = done.result()
         except self._ray.exceptions.RayError:
-            self.dismiss(seat)
-            self._pipe.send(("lost", seat, self._is_alive(self._nodes.get(seat, ""))))
+            self.stop_worker(number)
+            self._pipe.send(("lost", number, self._is_alive(self._nodes.get(number, ""))))
             return
-        self._nodes[seat] = reply.node
-        self._pipe.send((event, seat, reply))
+        self._nodes[number] = reply.node
+        self._pipe.send((event, number, reply))
 
     def _is_alive(self, node: str) -> bool:
-        """A worker that went with its machine says nothing about the picture."""
+        """Whether a node is alive: a worker that died with its node was not killed by its picture."""
         return any(found["Alive"] and found["NodeID"] == node for found in self._ray.nodes())
 
 
 def connect_cluster(options: RunOptions) -> Any:
-    """The Ray library, connected to the cluster that was named."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere unasked
-    os.environ.setdefault("RAY_AUTH_MODE", "token")  # or else whoever reaches a port may run code
+    """Connect to the cluster and return the Ray library."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # send no usage statistics
+    os.environ.setdefault("RAY_AUTH_MODE", "token")  # without it, whoever reaches a port may run code
     try:
         import ray
     except ImportError as error:
         raise InputError("--ray needs one more package: pip install 'srcli[cluster]'") from error
     address = options.cluster or "auto"
-    _knock(address)
+    _check_port(address)
     try:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", configure_logging=True)
     except Exception as error:
@@ -214,8 +209,8 @@ def connect_cluster(options: RunOptions) -> Any:
     return ray
 
 
-def _knock(address: str) -> None:
-    """Does anybody answer? Ray itself would try for minutes."""
+def _check_port(address: str) -> None:
+    """Raise MachineError if the address does not answer; Ray would retry for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if port.isdigit():
         try:
@@ -233,9 +228,9 @@ def _no_cluster(address: str, error: Exception) -> MachineError:
 
 
 def plan_shares(ray: Any, options: RunOptions, factory: PipelineFactory) -> tuple[int, dict[str, int]]:
-    """How many workers, and what each needs: a GPU where there are some, else cores."""
-    has = ray.cluster_resources()
-    gpus, cores = int(has.get("GPU", 0)), max(1, int(has.get("CPU", 1)))
+    """The number of workers, and the resources of each: one GPU if there are any, else CPU cores."""
+    resources = ray.cluster_resources()
+    gpus, cores = int(resources.get("GPU", 0)), max(1, int(resources.get("CPU", 1)))
     if gpus and factory.device.device != "cpu":
         return (options.workers if options.workers > 1 else gpus), {"num_gpus": 1, "num_cpus": 0}
     nodes = sum(1 for node in ray.nodes() if node["Alive"])

@@ -1,4 +1,4 @@
-"""One worker of many, in a process of its own: a pipeline, and replies that can be sent."""
+"""One of several workers, in its own process: a pipeline, and replies that can be pickled."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a worker made, or what went wrong, and what was said on the way."""
+    """The result of a worker's call or its error, and the messages for the user."""
 
     result: ComputedPicture | BaseException | None
-    said: list[str]
+    messages: list[str]
     node: str = ""  # of a cluster
 
 
@@ -33,11 +33,11 @@ class Worker:
     def __init__(self, factory: PipelineFactory, job: Job) -> None:
         self._factory, self._job = factory, job
         self._pipeline: EnginePipeline | None = None
-        self._said: list[str] = []
+        self._messages: list[str] = []
         self.node = ""
 
     def load(self) -> Reply:
-        """Make ready."""
+        """Load the pipeline."""
         return self._reply(self._load)
 
     def compute(self, picture: Picture) -> Reply:
@@ -45,29 +45,29 @@ class Worker:
         return self._reply(partial(self._compute, picture))
 
     def _load(self) -> None:
-        self._pipeline = self._factory.load(self._said.append)
+        self._pipeline = self._factory.load(self._messages.append)
 
     def _compute(self, picture: Picture) -> ComputedPicture:
         if self._pipeline is None:
             raise MachineError("a worker was not ready: run again")
-        return compute_picture(self._pipeline, picture, self._job, lambda stage, done, total: None).settled()
+        return compute_picture(self._pipeline, picture, self._job, lambda stage, done, total: None).drop_resume_states()
 
     def _reply(self, work: Callable[[], ComputedPicture | None]) -> Reply:
-        """An error is a result too: a worker that raises is a lost one."""
+        """Return errors as results: a worker whose call raises counts as dead."""
         result: ComputedPicture | BaseException | None
         try:
             result = work()
         except RunFailed as error:
-            result = _sendable(error.__cause__ or error)
+            result = _make_picklable(error.__cause__ or error)
         except Exception as error:
-            result = _sendable(error)
-        said = self._said.copy()
-        self._said.clear()
-        return Reply(result, said, self.node)
+            result = _make_picklable(error)
+        messages = self._messages.copy()
+        self._messages.clear()
+        return Reply(result, messages, self.node)
 
 
-def _sendable(error: BaseException) -> BaseException:
-    """The error, or its text where its class cannot be made anew at the other end."""
+def _make_picklable(error: BaseException) -> BaseException:
+    """The error, or a RuntimeError with its text if it cannot be pickled."""
     if isinstance(error, SrcliError):
         return error
     try:

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from srcli.engines.stablesr.weights import StableSRNetworks
-from srcli.errors import InputError, MachineError
+from srcli.errors import InputError, unwritable_file
 from srcli.files import is_file, replace_file
 from srcli.sampling.ancestral import Ancestral, scaled_linear
 from srcli.train.pictures import read_as_tensor, to_levels
@@ -99,7 +99,7 @@ def fill_cache(
                 _write(pair, batch, make(batch.degraded, SampleNoise(source.seed, index, batch.places)))
             progress(index + 1, count)
     except OSError as error:
-        raise MachineError(f"{cache} cannot be written ({error.strerror or error}): make room") from error
+        raise unwritable_file(cache, error, "make room") from error
 
 
 def _write(pair: CachedPair, batch: Batch, latent: Tensor) -> None:
