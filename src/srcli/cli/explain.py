@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from srcli.engines.runtime.forecast import Forecast
 
 # Average of enlarged photographs of 8 bits; single files differ by a factor of two.
-BYTES_PER_PIXEL = {"PNG": 1.6, "JPEG": 0.6, "WEBP": 0.5, "AVIF": 0.4, "TIFF": 2.0, "BMP": 3.0, "PPM": 3.0}
+FILE_BYTES_PER_PIXEL = {"PNG": 1.6, "JPEG": 0.6, "WEBP": 0.5, "AVIF": 0.4, "TIFF": 2.0, "BMP": 3.0, "PPM": 3.0}
 MEGAPIXEL = 1e6
 
 
@@ -48,7 +48,7 @@ class Planned:
         """Estimated size of the result's file."""
         target = self.item.target
         kind = format_of_name(target).name if target.suffix else "PNG"
-        return self.pixels * BYTES_PER_PIXEL.get(kind, BYTES_PER_PIXEL["PNG"])
+        return self.pixels * FILE_BYTES_PER_PIXEL.get(kind, FILE_BYTES_PER_PIXEL["PNG"])
 
 
 @dataclass
