@@ -40,7 +40,7 @@ def test_two_servers_do_not_share_a_folder(tmp_path):
     with open_guard(tmp_path / ".srcli-lock") as lock:
         assert try_lock(lock.fileno())
         done = CliRunner().invoke(app, ["serve", "--folder", str(tmp_path), "--port", "0"])
-    assert done.exit_code == 2 and "belongs to a server that runs" in done.stderr
+    assert done.exit_code == 2 and "is used by another server" in done.stderr
 
 
 def test_without_its_packages_it_says_which_extra(tmp_path, monkeypatch):

@@ -220,7 +220,7 @@ async function paintMask(file) {
   try {
     picture = await createImageBitmap(file);
   } catch {
-    say(`${file.name}: this browser cannot show it, so nothing can be painted on it`);
+    say(`${file.name}: this browser cannot show it, so no mask can be painted`);
     return null;
   }
   const canvas = find("canvas");
@@ -296,11 +296,11 @@ function listen() {
   news.onerror = async () => {
     const answer = await fetch("/v1/choices").catch(() => null);
     if (!answer || answer.status !== 401) {
-      say("The connection to srcli is lost; it is tried again.");
+      say("The connection to srcli is lost; trying again.");
       return;
     }
     news.close();
-    say("This page belongs to a server that has ended: open the address that srcli serve printed last.");
+    say("The server of this page has ended: open the address that srcli serve printed last.");
   };
   news.onopen = () => say("");
 }
