@@ -50,7 +50,7 @@ from srcli.uncertainty.map import map_uncertainty, report_versions, write_map
 
 if TYPE_CHECKING:
     from srcli.pipeline import EnginePipeline
-    from srcli.sampling.resume import OnBlock
+    from srcli.sampling.resume import OnBlock, OnExpected
 
 PictureSource = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any] | Picture
 ProgressCallback = Callable[[str, int, int], None]  # stage, done, of
@@ -155,6 +155,7 @@ class Pipeline:
         self._models, self._device = models, device
         self._loaded: EnginePipeline | None = None
         self.on_block: OnBlock | None = None  # called with each finished block of a result
+        self.on_expected: OnExpected | None = None  # called after each step with what the sampler expects
         self._choices: dict[tuple[object, ...], ModelChoice] = {}
 
     @classmethod
@@ -248,7 +249,7 @@ class Pipeline:
         picture = pipeline.repair(picture, job)
         follow = on_progress or (lambda stage, done, total: None)
         report_versions(pipeline, job, follow)
-        result = pipeline.run(picture, job, follow, on_block=self.on_block)
+        result = pipeline.run(picture, job, follow, on_block=self.on_block, on_expected=self.on_expected)
         if not job.mapped:
             return Result(result, pipeline.provenance(job, picture))
         found = map_uncertainty(pipeline, picture, job, result, follow)

@@ -37,7 +37,15 @@ from srcli.sampling.blocks import Block, cut_blocks
 from srcli.sampling.consistency import VISIBLE, make_consistent
 from srcli.sampling.hint import pixels_to_tensor, to_unit_float
 from srcli.sampling.noise import NoiseField
-from srcli.sampling.resume import BlockProgress, OnBlock, OnProgress, ResumeState, find_resume_folder, hash_picture
+from srcli.sampling.resume import (
+    BlockProgress,
+    OnBlock,
+    OnExpected,
+    OnProgress,
+    ResumeState,
+    find_resume_folder,
+    hash_picture,
+)
 from srcli.sampling.sampler import Tiled, run_sampler
 from srcli.sampling.tiling import Tile, gaussian_weight
 from srcli.settings import DeviceChoice, ModelChoice, Repair
@@ -115,6 +123,7 @@ class EnginePipeline:
         on_progress: OnProgress = _silent,
         kept: ResumeState | None = None,
         on_block: OnBlock | None = None,
+        on_expected: OnExpected | None = None,
     ) -> Picture:
         """Process one picture. The result keeps its metadata, transparency and colour profile."""
         target = job.target(picture.width, picture.height)
@@ -126,7 +135,9 @@ class EnginePipeline:
                 on_progress("pass", index, len(passes))
             # Another pass samples other detail, so it must not reuse the noise of the one before.
             pass_request = replace(request, noise=replace(request.noise, layer=index))
-            progress = BlockProgress(on_progress, kept or ResumeState(None), index, on_block=on_block)
+            progress = BlockProgress(
+                on_progress, kept or ResumeState(None), index, on_block=on_block, on_expected=on_expected
+            )
             pixels = resize_array(self._run_pass(pixels, size, pass_request, progress), size)
         if job.consistent:
             self._make_consistent(pixels, picture)
@@ -251,6 +262,8 @@ class EnginePipeline:
                 progress.keep_step(done, x, scheduler, tiles)
             if self.preview:
                 self.preview.show(expected)
+            if progress.on_expected is not None:
+                progress.on_expected(expected)
             progress.tell("sampling", done, total)
 
         return run_sampler(denoiser, scheduler, x, canvas.hint, request.noise, on_step, begun)

@@ -124,6 +124,16 @@ def test_what_is_painted_is_mended(page):
     assert changed[32:].mean() < 0.05
 
 
+def test_scratches_can_be_looked_for_where_the_weights_are_here(page):
+    box, need = (page.find_element(By.ID, name) for name in ("scratches", "scratches-need"))
+    assert not box.is_displayed()
+    choose(page, "task", "restore")
+    until(box.is_displayed)
+    assert box.is_enabled() == (need.text == "")
+    page.execute_script("arguments[0].checked = true", box)
+    assert page.execute_script("return options().find_scratches") is True
+
+
 def test_escape_in_the_painter_sends_nothing(page):
     choose(page, "task", "restore")
     page.find_element(By.ID, "paint").click()

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import io
 import json
 import re
 import shutil
 import time
 import zipfile
+from contextlib import suppress
+from pathlib import Path
+from typing import get_type_hints
 
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
 from starlette.testclient import TestClient
 
+from srcli.api import PictureOptions, Pipeline
 from srcli.errors import InputError
 from srcli.serve import jobs as jobs_module
 from srcli.serve.app import create_app
@@ -23,7 +28,7 @@ from srcli.serve.guard import BodyTooLarge, BodyTooSlow, _limit_body
 from srcli.serve.jobs import JOB_CANCELLED, JOB_DONE, JOB_FAILED, JOB_QUEUED, JobRecord, JobStore
 from srcli.serve.naming import clean_name
 from srcli.serve.options import parse_options
-from srcli.serve.orders import parse_order
+from srcli.serve.orders import ORDER_FIELDS, parse_order
 from srcli.serve.protocol import make_protocol
 from srcli.serve.run import format_address
 from srcli.serve.settings import ServerLimits, ServerSettings, is_loopback
@@ -145,6 +150,58 @@ def test_all_results_in_one_file(bench):
     assert not [name for name in bench.files() if ".zip" in name]
 
 
+@pytest.mark.parametrize("headers", [{}, {"range": "bytes=0-9"}])
+def test_a_zip_that_is_not_read_to_its_end_leaves_nothing(bench, monkeypatch, headers):
+    bench.send()
+    bench.worker.run_next()
+    files, before = bench.files(), open_files()
+    monkeypatch.setattr("srcli.serve.app.CHUNK_BYTES", 64)
+
+    async def leave() -> int:
+        """Ask, take one piece, and go."""
+        pieces, status = 0, 0
+
+        async def receive():
+            await asyncio.sleep(0)
+            return {"type": "http.disconnect" if pieces else "http.request", "body": b"", "more_body": False}
+
+        async def send(message):
+            nonlocal pieces, status
+            status = message.get("status", status)
+            pieces += bool(message.get("body"))
+            if pieces:
+                raise OSError("the client left")
+
+        given = {**KEY, "host": "127.0.0.1", **headers}
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.4"},
+            "http_version": "1.1",
+            "method": "GET",
+            "scheme": "http",
+            "path": "/v1/results.zip",
+            "raw_path": b"/v1/results.zip",
+            "query_string": b"",
+            "headers": [(name.encode(), value.encode()) for name, value in given.items()],
+            "client": ("127.0.0.1", 1),
+            "server": ("127.0.0.1", 80),
+        }
+        with suppress(RuntimeError):  # that the client left after the answer began; the server says nothing of it
+            await bench.client.app(scope, receive, send)
+        return status
+
+    assert asyncio.run(leave()) in (200, 206)
+    gc.collect()
+    assert bench.files() == files
+    assert open_files() == before
+
+
+def open_files() -> int:
+    """Of this process, where the system says so."""
+    descriptors = Path("/proc/self/fd")
+    return len(list(descriptors.iterdir())) if descriptors.is_dir() else 0
+
+
 def test_a_file_that_is_no_picture_fails_alone(bench):
     bad, good = bench.send(b"no picture", "evil.png").json(), bench.send(options='{"scale": 1}').json()
     bench.worker.run_next()
@@ -247,6 +304,27 @@ def test_what_is_done_is_seen_while_the_rest_is_made(bench, monkeypatch):
     assert np.abs(first - last)[:, :12].mean() < 3 < np.abs(first - last)[:, 20:].mean()
     assert bench.see(job)["preview"] is None
     assert bench.client.get(f"/v1/jobs/{job['id']}/preview").status_code == 404
+
+
+def test_what_a_sampler_expects_is_seen_after_each_step(bench, monkeypatch):
+    tiny = Path(__file__).parents[1] / "golden/pasd/tiny"
+    pipeline = Pipeline.load("pasd", base=str(tiny / "base"), adapter=str(tiny / "pasd"), device="cpu", offline=True)
+    monkeypatch.setattr(bench.worker, "_pipeline", lambda job: pipeline)
+    options = {"scale": 2, "steps": 3, "process_size": 32, "caption": "none"}
+    job = bench.send(engine="pasd", options=json.dumps(options)).json()
+    looks = []
+    count = bench.worker._count_preview
+
+    def look(job):
+        count(job)
+        looks.append(bench.client.get(bench.see({"id": job.id})["preview"]))
+
+    monkeypatch.setattr(bench.worker, "_count_preview", look)
+    bench.worker.run_next()
+    assert bench.see(job)["status"] == JOB_DONE, bench.see(job)["message"]
+    seen = [np.asarray(Image.open(io.BytesIO(look.content))).astype(int) for look in looks]
+    assert len(seen) == 4 and {one.shape for one in seen} == {(16, 24, 3)}  # three steps, and the finished block
+    assert np.abs(seen[0] - seen[3]).mean() > 3
 
 
 def test_a_map_is_kept_beside_the_result_and_shown_with_it(bench):
@@ -379,6 +457,17 @@ def test_the_description_names_every_route(bench):
         for method in route.methods - {"HEAD"}
     }
     assert {(path, method) for path, methods in described.items() for method in methods} == routes
+
+
+def test_the_description_names_every_field_and_option(bench):
+    described = bench.client.get("/v1/openapi.json").json()["components"]["schemas"]
+    assert set(described["Order"]["properties"]) == {"image", "mask", *ORDER_FIELDS}
+    assert described["Options"]["properties"].keys() == get_type_hints(PictureOptions).keys()
+    assert described["Job"]["properties"].keys() == bench.send().json().keys()
+    kinds = {"number": 1.5, "integer": 2, "string": "x", "boolean": True}
+    for name, facts in described["Options"]["properties"].items():
+        value = facts["enum"][0] if "enum" in facts else kinds.get(facts["type"], [1, 2])
+        assert parse_options(json.dumps({name: value})) == {name: tuple(value) if isinstance(value, list) else value}
 
 
 @pytest.mark.parametrize(

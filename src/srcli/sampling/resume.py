@@ -38,6 +38,7 @@ SavedState = dict[str, Any]  # of tensors, numbers, texts, and lists and dicts o
 OnProgress = Callable[[str, int, int], None]  # stage, done, of
 # Levels of a finished block, where it lies in the result of its pass, and width and height of that.
 OnBlock = Callable[[AnyPixels, Tile, tuple[int, int]], None]
+OnExpected = Callable[[Tensor], None]  # what a sampler expects after a step
 
 
 class ResumeState:
@@ -143,6 +144,7 @@ class BlockProgress:
     index: int = 0
     count: int = 1
     on_block: OnBlock | None = None
+    on_expected: OnExpected | None = None
 
     @property
     def name(self) -> str:

@@ -35,7 +35,7 @@ from srcli.serve.naming import download_name, name_map
 from srcli.serve.orders import parse_order
 from srcli.serve.settings import ServerLimits, ServerSettings
 from srcli.serve.worker import JobWorker, write_job_comparison
-from srcli.settings import MAP_ENDING
+from srcli.settings import MAP_ENDING, Repair
 from srcli.weights.store import Store
 
 PAGE_FILES = {"/": "page.html", "/page.js": "page.js", "/page.css": "page.css", "/v1/openapi.json": "openapi.json"}
@@ -120,9 +120,13 @@ class Server:
         store = Store(offline=True)
         here = set(await run_in_threadpool(store.here))
         engines = {name: {"title": spec.title, "tasks": sorted(spec.tasks)} for name, spec in all_engines().items()}
-        bases = [name for name in store.bases() if name in here]
         return JSONResponse(
-            {"engines": engines, "bases": bases, "formats": [row.name.lower() for row in writable_formats()]}
+            {
+                "engines": engines,
+                "bases": [name for name in store.bases() if name in here],
+                "formats": [row.name.lower() for row in writable_formats()],
+                "scratches": await run_in_threadpool(_what_finding_needs, store),
+            }
         )
 
     async def list_jobs(self, request: Request) -> Response:
@@ -246,6 +250,13 @@ def describe_job(job: JobRecord) -> dict[str, Any]:
 def name_attachment(name: str) -> str:
     """The header that makes browsers save the answer under this name."""
     return f"attachment; filename*=UTF-8''{quote(name)}"
+
+
+def _what_finding_needs(store: Store) -> str:
+    """The command that would bring what looks for scratches; empty if it is here."""
+    if store.opens(Repair().mask_model, allow_pickle=False):
+        return ""
+    return "a first run of srcli restore-old-photo --mask auto --allow-pickle"
 
 
 async def _save(upload: UploadFile, path: Path) -> None:

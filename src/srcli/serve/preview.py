@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -14,11 +14,14 @@ from PIL import Image
 from srcli.imaging.picture import Picture
 from srcli.sampling.tiling import Tile
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 PREVIEW_SIDE = 640  # pixels of the longer side
 
 
 class GrowingPreview:
-    """Updated block by block by the worker thread; other threads get it as a JPEG file."""
+    """Updated block by block, or step by step, by the worker thread; other threads get it as a JPEG file."""
 
     def __init__(self, picture: Picture) -> None:
         share = min(1.0, PREVIEW_SIDE / max(picture.width, picture.height))
@@ -36,6 +39,19 @@ class GrowingPreview:
             small = _shrink(levels, (right - left, bottom - top))
             with self._lock:
                 self._pixels[top:bottom, left:right] = small
+
+    def sketch(self, expected: Tensor) -> bool:
+        """Show what a sampler expects of the whole picture. Returns whether that can be shown."""
+        from srcli.sampling.rough_preview import estimate_levels  # after the server's start: it loads torch
+
+        levels = estimate_levels(expected)
+        if levels is None:
+            return False
+        size = self._pixels.shape[1::-1]
+        enlarged = np.asarray(cv2.resize(levels, size, interpolation=cv2.INTER_LINEAR), np.uint8)
+        with self._lock:
+            self._pixels = enlarged
+        return True
 
     def encode(self) -> bytes:
         with self._lock:

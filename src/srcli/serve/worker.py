@@ -6,7 +6,7 @@ import logging
 import threading
 from concurrent.futures import CancelledError
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from srcli.api import Pipeline, Result
 from srcli.batch.progress import PictureProgress
@@ -23,6 +23,9 @@ from srcli.serve.naming import name_result
 from srcli.serve.preview import GrowingPreview
 from srcli.serve.settings import ServerLimits, ServerSettings
 from srcli.settings import MAP_ENDING
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 log = logging.getLogger(__name__)
 
@@ -107,10 +110,13 @@ class JobWorker:
 
         def show(levels: AnyPixels, place: Tile, whole: tuple[int, int]) -> None:
             preview.add(levels, place, whole)
-            if (now := self._store.get(job.id)) is not None:
-                self._store.update(job.id, previews=now.previews + 1)
+            self._count_preview(job)
 
-        pipeline.on_block = show
+        def sketch(expected: Tensor) -> None:
+            if preview.sketch(expected):
+                self._count_preview(job)
+
+        pipeline.on_block, pipeline.on_expected = show, sketch
 
         def follow(stage: str, done: int, total: int) -> None:
             self._check_cancelled(job)
@@ -119,6 +125,10 @@ class JobWorker:
 
         result: Result = work(picture, on_progress=follow, **job.options)
         return result
+
+    def _count_preview(self, job: JobRecord) -> None:
+        if (now := self._store.get(job.id)) is not None:
+            self._store.update(job.id, previews=now.previews + 1)
 
     def _check_cancelled(self, job: JobRecord) -> None:
         now = self._store.get(job.id)

@@ -3,7 +3,7 @@
 
 const find = (id) => document.getElementById(id);
 const rows = new Map();
-let choices = { engines: {}, bases: [], formats: [] };
+let choices = { engines: {}, bases: [], formats: [], scratches: "" };
 
 function say(text) {
   find("notice").textContent = text;
@@ -50,12 +50,16 @@ function followTask() {
   find("fidelity-row").hidden = task === "stylize" || task === "colorize";
   find("map-row").hidden = task === "colorize";
   find("base-row").hidden = task !== "stylize";
+  find("scratches-row").hidden = task !== "restore";
+  find("scratches").disabled = choices.scratches !== "";
+  find("scratches-need").textContent = choices.scratches && `(needs ${choices.scratches})`;
 }
 
 function options() {
   const task = find("task").value;
   const given = {};
   if (find("map").checked && !find("map-row").hidden) given.map = true;
+  if (task === "restore" && find("scratches").checked) given.find_scratches = true;
   if (task === "upscale") given.scale = Number(find("scale").value);
   if (!find("fidelity-row").hidden && find("fidelity").value !== "") given.fidelity = Number(find("fidelity").value);
   return given;
