@@ -9,7 +9,7 @@ import pytest
 
 from srcli.batch.planning.inputs import FoundFile
 from srcli.batch.planning.plan import BatchPlan
-from srcli.batch.planning.preview_file import check_preview_file
+from srcli.batch.planning.preflight import check_preview_file
 from srcli.errors import InputError, MachineError
 from srcli.imaging.picture import Picture
 from srcli.imaging.write import write_picture

@@ -51,7 +51,7 @@ class PictureProgress:
             return False
         if stage == TILES:
             self.detail = self._describe_version() + f"step {self._step[0] + 1}/{self._step[1]}, tile {done}/{total}"
-            self._grow(SAMPLING, self._step[0] + done / total, self._step[1])
+            self._grow_share(SAMPLING, self._step[0] + done / total, self._step[1])
             return False
         shown = MAPPING if self._version[0] else stage
         changed, self.stage = shown != self.stage, shown
@@ -59,14 +59,14 @@ class PictureProgress:
         if stage == PREPARING:
             self._blocks = total
         self._step = (done, total)
-        self._grow(stage, done, total)
+        self._grow_share(stage, done, total)
         return changed
 
     def _describe_version(self) -> str:
         index, count = self._version
         return f"version {index}/{count - 1} " if index else ""
 
-    def _grow(self, stage: str, done: float, total: int) -> None:
+    def _grow_share(self, stage: str, done: float, total: int) -> None:
         whole, within = divmod(done / total * self._blocks, 1)
         reached = {PREPARING: 0.0, SAMPLING: PREPARED + (SAMPLED - PREPARED) * within}
         if stage == SAMPLING and done and not within:  # the last step of a block still belongs to it
@@ -95,7 +95,7 @@ class PictureProgress:
         """Name, sizes, stage and steps as text."""
         parts = [shorten_name(printable(self.name), longest)] if self.name else []
         if self.size and self.target:
-            parts.append(f"{_sides(self.size)} to {_sides(self.target)}")
+            parts.append(f"{_format_sides(self.size)} to {_format_sides(self.target)}")
         return " ".join((*parts, f"{self.stage} {self.detail}".rstrip()))
 
 
@@ -131,9 +131,9 @@ class BatchProgress:
     def describe(self) -> str:
         tally = self.tally
         failed = f", {tally.failed} failed" if tally.failed else ""
-        return f"{tally.ended} of {tally.total} pictures{failed}{self._rate()}"
+        return f"{tally.ended} of {tally.total} pictures{failed}{self._format_rate()}"
 
-    def _rate(self) -> str:
+    def _format_rate(self) -> str:
         spent = time.monotonic() - self.began if self.began else 0.0
         return f", {self.worked / spent * 60:.1f}/min" if self.worked and spent > LEAST_SECONDS else ""
 
@@ -161,5 +161,5 @@ def shorten_name(text: str, longest: int) -> str:
     return f"{text[: longest - tail - 3]}...{text[-tail:]}"
 
 
-def _sides(size: PixelSize) -> str:
+def _format_sides(size: PixelSize) -> str:
     return f"{size[0]}x{size[1]}"

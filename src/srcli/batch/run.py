@@ -20,8 +20,7 @@ from srcli.batch.planning.inputs import InputFinder
 from srcli.batch.planning.map_files import MapNamer
 from srcli.batch.planning.output_names import OutputNamer, OwnOutputs, least_factor
 from srcli.batch.planning.plan import BatchPlan, Item
-from srcli.batch.planning.preflight import check_folders, check_output_space
-from srcli.batch.planning.preview_file import check_preview_file
+from srcli.batch.planning.preflight import check_folders, check_output_space, check_preview_file
 from srcli.batch.reading.reader import ReaderPool
 from srcli.batch.report import FAILED, Outcome, Report, Tally
 from srcli.batch.settings import STDIO, BatchSettings
@@ -195,7 +194,7 @@ class _Run:
             return LocalWorker(settings.factory, settings.job, tell, settings.preview)
         from srcli.batch.workers.pool import WorkerPool
 
-        return WorkerPool(_backend(settings, tell), settings.run.timeout, tell)
+        return WorkerPool(_choose_backend(settings, tell), settings.run.timeout, tell)
 
     def items(self, plan: BatchPlan) -> Iterator[Item | Outcome]:
         confirm = self.journal.add_confirmed if self.journal else None
@@ -245,7 +244,7 @@ class _Run:
         )
 
 
-def _backend(settings: BatchSettings, tell: Tell) -> WorkerBackend:
+def _choose_backend(settings: BatchSettings, tell: Tell) -> WorkerBackend:
     if settings.run.cluster is None:
         from srcli.batch.workers.processes import ProcessBackend
 

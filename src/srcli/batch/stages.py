@@ -21,9 +21,6 @@ from srcli.imaging.printable import printable
 STOPPING = "finishing the tile; press Ctrl-C again to stop now"
 MOST_MACHINE_FAILURES = 3  # in a row; then the run stops
 
-Read = Callable[[Item], Picture]
-Write = Callable[[Item, ComputedPicture], Outcome]
-
 
 @dataclass(eq=False, slots=True)
 class InProgress:
@@ -52,9 +49,9 @@ class StopRequest:
 class Steps:
     """The functions of the stages, and callbacks."""
 
-    read: Read
+    read: Callable[[Item], Picture]
     workers: Workers
-    write: Write
+    write: Callable[[Item, ComputedPicture], Outcome]
     stop_reading: Callable[[], None]
     on_begin: Callable[[Item, Picture], None]
     on_step: Callable[[Item, str, int, int], None]

@@ -42,7 +42,7 @@ class FolderWatch:
 
     def find_complete(self) -> dict[Path, FileStamp]:
         """Files that have not changed since the last call, and that no batch has processed in this state."""
-        now = dict(self._look())
+        now = dict(self._scan_folders())
         complete = {path: stamp for path, stamp in now.items() if stamp.size and self._seen.get(path) == stamp}
         self._seen = now
         self._done = {path: stamp for path, stamp in self._done.items() if path in now}
@@ -52,7 +52,7 @@ class FolderWatch:
         """Leave these files out from now on, unless they change."""
         self._done |= files
 
-    def _look(self) -> dict[Path, FileStamp]:
+    def _scan_folders(self) -> dict[Path, FileStamp]:
         output = self.settings.output.path
         found = dict[Path, FileStamp]()
         for file in InputFinder(self.settings.input, None if output is None else Path(output)):

@@ -39,7 +39,9 @@ class ResultWriter:
     def check(self, item: Item, picture: Picture) -> None:
         """Raise PictureError for a result that the target format cannot hold, before it is computed."""
         try:
-            check_format_limits(self._format(item.target, picture), *self.job.target(picture.width, picture.height))
+            check_format_limits(
+                self._choose_format(item.target, picture), *self.job.target(picture.width, picture.height)
+            )
         except PictureError as error:
             raise PictureError(f"{printable(item.path)}: {error}", error.kind) from error
         except InputError as error:
@@ -49,7 +51,7 @@ class ResultWriter:
         """Write one result; a file that appeared since the plan was made is not overwritten."""
         began = time.perf_counter()
         target = item.target
-        kind = self._format(target, computed.picture).name
+        kind = self._choose_format(target, computed.picture).name
         if target != Path(STDIO):
             self._check_target(item)
         computed, mask_notes = self._write_mask(target, computed)
@@ -102,7 +104,7 @@ class ResultWriter:
             text = f"{printable(item.target)} was created by another program during the run: it was not overwritten"
             raise PictureError(text, "exists")
 
-    def _format(self, target: Path, picture: Picture) -> Format:
+    def _choose_format(self, target: Path, picture: Picture) -> Format:
         if self.output.format is not None:
             return parse_format(self.output.format)
         if target == Path(STDIO):

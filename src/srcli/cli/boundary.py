@@ -28,11 +28,11 @@ class ErrorBoundary(TyperGroup):
 
     def make_context(self, info_name: str | None, args: list[str], *words: Any, **extra: Any) -> Any:
         self._as_json = _wants_json(args)
-        with _boundary(self._as_json):
+        with _catch_errors(self._as_json):
             return super().make_context(info_name, args, *words, **extra)
 
     def invoke(self, ctx: Any) -> Any:
-        with _boundary(self._as_json):
+        with _catch_errors(self._as_json):
             return super().invoke(ctx)
 
 
@@ -43,21 +43,21 @@ def _wants_json(args: list[str]) -> bool:
 
 
 @contextmanager
-def _boundary(as_json: bool) -> Iterator[None]:
+def _catch_errors(as_json: bool) -> Iterator[None]:
     try:
         yield
     except SrcliError as error:
-        raise _failed(str(error), error.exit_code, as_json) from error
+        raise _report_failure(str(error), error.exit_code, as_json) from error
     except typer.TyperException as error:
-        raise _usage(error, as_json) from error
+        raise _report_usage(error, as_json) from error
     except KeyboardInterrupt as error:
-        raise _failed("interrupted", INTERRUPTED, as_json) from error
+        raise _report_failure("interrupted", INTERRUPTED, as_json) from error
     except BrokenPipeError as error:
         silence_stream(sys.stdout)
         raise typer.Exit(BROKEN_PIPE) from error
 
 
-def _failed(message: str, code: int, as_json: bool) -> Exception:
+def _report_failure(message: str, code: int, as_json: bool) -> Exception:
     """Print the error that ends the program: a line on stderr, and with --json an object on stdout."""
     print_error(message)
     if as_json:
@@ -66,13 +66,13 @@ def _failed(message: str, code: int, as_json: bool) -> Exception:
     return typer.Exit(code)
 
 
-def _usage(error: typer.TyperException, as_json: bool) -> Exception:
+def _report_usage(error: typer.TyperException, as_json: bool) -> Exception:
     """Print a usage error as one line; a command group without a command still shows its help."""
     ctx = getattr(error, "ctx", None)
     if type(error).__name__ == "NoArgsIsHelpError" or ctx is None:
         return error
     message = " ".join(error.format_message().split()).rstrip(".")
-    return _failed(f"{message[:1].lower()}{message[1:]}: see {ctx.command_path} --help", USAGE, as_json)
+    return _report_failure(f"{message[:1].lower()}{message[1:]}: see {ctx.command_path} --help", USAGE, as_json)
 
 
 def print_error(message: str) -> None:

@@ -184,7 +184,7 @@ class PlainListener(Listener):
         self._over.set()
         self.results.finished(report)
         if not self.quiet and (report.total > 1 or report.skipped or self.verbose):
-            self.print_line(_summary(report))
+            self.print_line(_format_summary(report))
         if not self.quiet and report.signal is not None and report.left:
             self.print_line("interrupted: run the same command again to do what is left")
         if self.verbose and report.times:
@@ -224,7 +224,7 @@ def choose_listener(*, as_json: bool, to_stdout: bool, quiet: bool, verbose: boo
     return BarListener(results, quiet=quiet, verbose=verbose)
 
 
-def _summary(report: Report) -> str:
+def _format_summary(report: Report) -> str:
     parts = [f"{report.done} done", f"{report.skipped} skipped", f"{report.failed} failed"]
     if report.left:
         parts.append(f"{report.left} left")

@@ -65,15 +65,15 @@ def collect_facts(offline: bool) -> Facts:
     """All facts to print, by section."""
     return {
         "srcli": {"version": __version__, "python": platform.python_version(), "system": platform.platform()},
-        "devices": _devices(),
+        "devices": _find_devices(),
         "memory": read_memory(),
         "can be written": try_writing(),
-        "versions": {name: _version(name) for name in LIBRARIES},
-        "extras": {name: _version(package) for name, package in EXTRAS.items()},
-        "formats": _formats(),
-        "caches": _facts_or_error(_caches),
-        "weights": _facts_or_error(lambda: _weights(offline)),
-        "runs by default": _defaults(offline),
+        "versions": {name: _find_version(name) for name in LIBRARIES},
+        "extras": {name: _find_version(package) for name, package in EXTRAS.items()},
+        "formats": _list_formats(),
+        "caches": _facts_or_error(_list_caches),
+        "weights": _facts_or_error(lambda: _list_weights(offline)),
+        "runs by default": _choose_defaults(offline),
     }
 
 
@@ -85,7 +85,7 @@ def _facts_or_error(ask: Callable[[], dict[str, str]]) -> dict[str, str]:
         return {"trouble": str(error)}
 
 
-def _devices() -> dict[str, str]:
+def _find_devices() -> dict[str, str]:
     import torch
 
     from srcli.engines.runtime.device import choose_device, list_devices, prepare_process
@@ -107,14 +107,14 @@ def _describe_device(name: str) -> str:
     return describe_processor()
 
 
-def _version(package: str) -> str:
+def _find_version(package: str) -> str:
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return "not installed"
 
 
-def _formats() -> dict[str, str]:
+def _list_formats() -> dict[str, str]:
     from srcli.imaging.formats import FORMATS
 
     return {row.name: _describe_format(row) for row in FORMATS.values()}
@@ -127,7 +127,7 @@ def _describe_format(row: Format) -> str:
     return f"{' '.join(row.suffixes + row.other_suffixes)}: {', '.join(done)}"
 
 
-def _caches() -> dict[str, str]:
+def _list_caches() -> dict[str, str]:
     from srcli.weights.places import find_places
 
     return {name: _describe_space(path) for name, path in asdict(find_places()).items()}
@@ -138,13 +138,13 @@ def _describe_space(path: Path) -> str:
     return f"{path} ({shutil.disk_usage(there).free / GIB:.0f} GiB free)"
 
 
-def _weights(offline: bool) -> dict[str, str]:
+def _list_weights(offline: bool) -> dict[str, str]:
     from srcli.weights.store import Store
 
     return {"here": ", ".join(Store(offline=offline).here())}
 
 
-def _defaults(offline: bool) -> dict[str, str]:
+def _choose_defaults(offline: bool) -> dict[str, str]:
     from srcli.engines.choose import choose_engine
 
     found = {}

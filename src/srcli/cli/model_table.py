@@ -67,9 +67,9 @@ def print_table(entries: Sequence[Entry], states: Mapping[str, str], hub: Path) 
         table.add_column(width=14, no_wrap=True)
         table.add_column(ratio=1)
         for entry in members:
-            table.add_row(*_row(entry, states[entry.name], console))
+            table.add_row(*_make_row(entry, states[entry.name], console))
         console.print(table)
-    console.print(_legend(states, console))
+    console.print(_make_legend(states, console))
     console.print(Text(f"in {printable(hub)}", style="dim"), soft_wrap=True)
 
 
@@ -87,15 +87,15 @@ def print_entry(entry: Entry, facts: Mapping[str, object]) -> None:
         console.print(Text(f"{size:>9}  {printable(path)}"), soft_wrap=True)
 
 
-def _row(entry: Entry, state: str, console: Console) -> tuple[Text, ...]:
+def _make_row(entry: Entry, state: str, console: Console) -> tuple[Text, ...]:
     style = "bold" if state in (care.CHECKED, care.HERE) else ""
     title = Text(printable(entry.title))
     if any(file.pickled for file in entry.files.values()):
         title.append(" (pickle)", style="yellow")
     return (
-        _mark(state, console),
+        _make_mark(state, console),
         Text(printable(entry.name), style=style, overflow="fold"),
-        Text(_size(entry)),
+        Text(_format_size(entry)),
         Text(
             LICENCES.get(entry.license, printable(entry.license)), style="yellow" if entry.terms in RESTRICTED else ""
         ),
@@ -103,21 +103,21 @@ def _row(entry: Entry, state: str, console: Console) -> tuple[Text, ...]:
     )
 
 
-def _mark(state: str, console: Console) -> Text:
+def _make_mark(state: str, console: Console) -> Text:
     full, plain, style = MARKS[state]
     return Text(plain if console.options.ascii_only else full, style=style)
 
 
-def _size(entry: Entry) -> str:
+def _format_size(entry: Entry) -> str:
     if entry.size is None:
         return "?"
     exact = entry.listed and all(file.size is not None for file in entry.files.values())
     return ("" if exact else "~") + format_bytes(entry.size)
 
 
-def _legend(states: Mapping[str, str], console: Console) -> Text:
+def _make_legend(states: Mapping[str, str], console: Console) -> Text:
     legend = Text("\n")
     for state, meaning in MEANS.items():
         if state in states.values():
-            legend.append_text(_mark(state, console)).append(f" {meaning}   ", style="dim")
+            legend.append_text(_make_mark(state, console)).append(f" {meaning}   ", style="dim")
     return legend

@@ -62,10 +62,7 @@ def train_pasd(run: TrainFlags, weights: WeightFlags, rate: OptimizerFlags, opti
         optimizer=_optimizer_settings(rate, OptimizerSettings(clip=1.0)),
         checkpointing=rate.gradient_checkpointing,
     )
-    plan = run.plan(options.drop_caption)
-    processes = _join_processes(run, plan)
-    system = PasdSystem.open(settings, _store(weights), plan.seed, weights.allow_pickle)
-    _train_on_pictures(plan, system, processes, captions=True)
+    _train_on_pictures(PasdSystem, settings, run, weights, run.plan(options.drop_caption), captions=True)
 
 
 @dataclass(frozen=True)
@@ -91,10 +88,7 @@ def train_stablesr(run: TrainFlags, weights: WeightFlags, rate: OptimizerFlags, 
         optimizer=_optimizer_settings(rate, OptimizerSettings()),
         checkpointing=rate.gradient_checkpointing,
     )
-    plan = run.plan()
-    processes = _join_processes(run, plan)
-    system = StableSRSystem.open(settings, _store(weights), plan.seed, weights.allow_pickle)
-    _train_on_pictures(plan, system, processes)
+    _train_on_pictures(StableSRSystem, settings, run, weights, run.plan())
 
 
 @dataclass(frozen=True)
@@ -127,7 +121,7 @@ def train_cfw(run: TrainFlags, weights: WeightFlags, rate: OptimizerFlags, optio
         adaptive=options.adaptive,
         optimizer=_optimizer_settings(rate, defaults),
     )
-    plan, store = run.plan(), _store(weights)
+    plan, store = run.plan(), _open_store(weights)
     cache = CachePlan(
         folder=options.cache or plan.out.with_name(f"{plan.out.name}-cache"),
         pairs=options.pairs,
@@ -159,10 +153,7 @@ def train_sr3(run: TrainFlags, weights: WeightFlags, rate: OptimizerFlags, optio
     size = find_size(options.size)
     defaults = OptimizerSettings(kind="adam", lr=size.lr, decay=0.0)
     settings = SR3Settings(size=size, start=weights.start, optimizer=_optimizer_settings(rate, defaults))
-    plan = run.plan()
-    processes = _join_processes(run, plan)
-    system = SR3System.open(settings, _store(weights), plan.seed, weights.allow_pickle)
-    _train_on_pictures(plan, system, processes)
+    _train_on_pictures(SR3System, settings, run, weights, run.plan())
 
 
 def _optimizer_settings(rate: OptimizerFlags, defaults: OptimizerSettings) -> OptimizerSettings:
@@ -182,7 +173,7 @@ def _join_processes(run: TrainFlags, plan: TrainPlan) -> Processes:
     return Processes.join(plan.accumulate, plan.precision, plan.cpu)
 
 
-def _store(weights: WeightFlags) -> Store:
+def _open_store(weights: WeightFlags) -> Store:
     from srcli.weights.store import Store
 
     return Store(offline=weights.offline, tell=print_message)
@@ -193,9 +184,14 @@ def _message_printer(processes: Processes) -> Any:
     return print_message if processes.first else lambda _text: None
 
 
-def _train_on_pictures(plan: TrainPlan, system: Any, processes: Processes, captions: bool = False) -> None:
+def _train_on_pictures(
+    kind: Any, settings: object, run: TrainFlags, weights: WeightFlags, plan: TrainPlan, *, captions: bool = False
+) -> None:
+    """Open the system of this class, and train it on pictures."""
     from srcli.train.running import picture_sources
 
+    processes = _join_processes(run, plan)
+    system = kind.open(settings, _open_store(weights), plan.seed, weights.allow_pickle)
     tell = _message_printer(processes)
     _train(plan, system, processes, picture_sources(plan, system.pairs, system.least_side, processes, tell, captions))
 
@@ -212,15 +208,14 @@ def _print_progress(step: int, steps: int, terms: Mapping[str, float]) -> None:
     """Print a line of progress; on a terminal it replaces the previous one."""
     chosen = [f"{name} {value:.4g}" for name, value in terms.items() if not name.startswith("samples")]
     left = (steps - step) * terms["samples_per_step"] / max(terms["samples_per_second"], 1e-9)
-    text = (
-        f"step {step}/{steps}: {', '.join(chosen)}, {terms['samples_per_second']:.3g} samples/s, {_duration(left)} left"
-    )
+    speed = f"{terms['samples_per_second']:.3g} samples/s, {_format_duration(left)} left"
+    text = f"step {step}/{steps}: {', '.join(chosen)}, {speed}"
     if sys.stderr.isatty():
         print(f"\r\x1b[2K{text}", end="" if step < steps else "\n", file=sys.stderr, flush=True)
     else:
         print_message(text)
 
 
-def _duration(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     hours, minutes = divmod(round(seconds / 60), 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min"

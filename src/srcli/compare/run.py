@@ -160,7 +160,7 @@ def _compare_motif(motif: Motif, names: list[str], wanted: Comparison, done: Gat
     layers = [read_layer(path, name, wanted.read) for path, name in zip(motif.paths, names, strict=True)]
     check_shapes(layers)
     masks = list(_read_masks(motif, layers[0], wanted.read, tell))
-    rows = _measure(motif, wanted, tell)
+    rows = _measure_versions(motif, wanted, tell)
     if wanted.page is not None:
         target = wanted.page / f"{motif.name}.html" if wanted.is_of_folders else wanted.page
         refuse_existing(target, wanted.overwrite)
@@ -201,7 +201,7 @@ def refuse_existing(target: Path, overwrite: bool) -> None:
         raise InputError(f"{printable(target)} exists: give --overwrite or another place")
 
 
-def _measure(motif: Motif, wanted: Comparison, tell: Tell) -> tuple[Row, ...]:
+def _measure_versions(motif: Motif, wanted: Comparison, tell: Tell) -> tuple[Row, ...]:
     """The metrics of each version; none if there is nothing to measure against or measuring fails."""
     truth = motif.paths[len(wanted.places)] if wanted.reference is not None else None
     source = motif.paths[-1] if wanted.inputs is not None else None

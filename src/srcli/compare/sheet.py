@@ -34,7 +34,7 @@ def find_crops(motif: str, layers: Sequence[Layer], side: int, count: int) -> li
     side = min(side, width, height)
     scores = _window_means(_difference_map(layers[0].pixels, _at_size(layers[1], (width, height))), side)
     crops = []
-    for y, x in _peaks(scores, side, count):
+    for y, x in _find_peaks(scores, side, count):
         top, left = min(y * GRID_CELL, height - side), min(x * GRID_CELL, width - side)
         parts = tuple(_at_size(layer, (width, height))[top : top + side, left : left + side] for layer in layers)
         crops.append(Crop(motif, parts, float(scores[y, x])))
@@ -65,7 +65,7 @@ def _window_means(cells: NDArray[np.float64], side: int) -> NDArray[np.float64]:
     return np.asarray(means[: cells.shape[0] - span + 1, : cells.shape[1] - span + 1], np.float64)
 
 
-def _peaks(scores: NDArray[np.float64], side: int, count: int) -> Iterator[tuple[int, int]]:
+def _find_peaks(scores: NDArray[np.float64], side: int, count: int) -> Iterator[tuple[int, int]]:
     left = scores.copy()
     span = -(-side // GRID_CELL)
     for _ in range(count):

@@ -33,7 +33,7 @@ def index_pictures(place: Path) -> dict[str, Path]:
     if not is_dir(place):
         return {place.stem: place}
     found: dict[str, Path] = {}
-    for path in _without_masks(sorted(_walk(place))):
+    for path in _without_masks(sorted(_find_pictures(place))):
         name = path.relative_to(place).with_suffix("").as_posix()
         if name in found:
             raise InputError(f"{printable(found[name])} and {printable(path)} have the same name: keep one of them")
@@ -43,7 +43,7 @@ def index_pictures(place: Path) -> dict[str, Path]:
     return found
 
 
-def _walk(folder: Path) -> Iterator[Path]:
+def _find_pictures(folder: Path) -> Iterator[Path]:
     for path in folder.rglob("*"):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
         if not hidden and not is_dir(path) and is_picture(path):
@@ -85,14 +85,14 @@ def pair_by_name(results: Path, reference: Path | None, inputs: Path | None) -> 
             continue
         for what, partner in partners.items():
             used[what].add(str(partner))
-        pairs.append(_pair(name, path, partners, sides))
+        pairs.append(_make_pair(name, path, partners, sides))
     notes += [
         f"{printable(sides[w][n])} has no result of its name" for w in sides for n in sides[w] if n not in used[w]
     ]
     return _refuse_duplicates(pairs), notes
 
 
-def _pair(
+def _make_pair(
     name: str, path: Path, partners: Mapping[str, str | None], sides: Mapping[str, Mapping[str, Path]]
 ) -> ResultPair:
     places = {what: sides[what][partner] for what, partner in partners.items() if partner is not None}

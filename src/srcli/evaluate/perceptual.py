@@ -42,12 +42,12 @@ def compute_lpips(network: AlexNet | Vgg16, heads: dict[str, Tensor], result: Te
     ours, theirs = (network((rgb * 2 - 1 - shift) / scale) for rgb in (result, truth))
     total = torch.zeros(())
     for stage, (a, b) in enumerate(zip(ours, theirs, strict=True)):
-        gap = (_normalized(a) - _normalized(b)) ** 2
+        gap = (_normalize_channels(a) - _normalize_channels(b)) ** 2
         total = total + conv2d(gap, heads[f"lin{stage}.model.1.weight"]).mean()
     return total
 
 
-def _normalized(x: Tensor) -> Tensor:
+def _normalize_channels(x: Tensor) -> Tensor:
     return x / (x.square().sum(1, keepdim=True) + 1e-8).sqrt()
 
 
@@ -90,7 +90,7 @@ class Perceptual:
     protocol: str
 
     def load(self, backbone: AlexNet | Vgg16) -> Metric:
-        measure = partial(_measure, self.distance, backbone, read_heads(self.name))
+        measure = partial(_measure_sample, self.distance, backbone, read_heads(self.name))
         return Metric(self.name, self.title, measure, LOWER, self.protocol, TRUTH)
 
 
@@ -101,7 +101,7 @@ PERCEPTUAL_METRICS = (
 )
 
 
-def _measure(distance: Distance, network: AlexNet | Vgg16, heads: dict[str, Tensor], sample: Sample) -> float:
+def _measure_sample(distance: Distance, network: AlexNet | Vgg16, heads: dict[str, Tensor], sample: Sample) -> float:
     result, truth = (torch.from_numpy(rgb / 255).float().permute(2, 0, 1)[None] for rgb in sample.rgb)
     with torch.inference_mode():
         return float(distance(network, heads, result, truth))

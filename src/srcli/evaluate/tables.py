@@ -69,7 +69,7 @@ def protocol_lines(found: Evaluation) -> list[str]:
     lines = [f"srcli {__version__}; pictures: {count}; left out at the edges with a reference: {borders} pixels"]
     lines += [f"{metric.title}: {metric.protocol}" for metric in found.metrics]
     if len(found.methods) > 1:
-        lines.append(f"differences: mean over the same pictures, {_bootstrap()}")
+        lines.append(f"differences: mean over the same pictures, {_describe_bootstrap()}")
     return [*lines, *found.absent]
 
 
@@ -90,17 +90,17 @@ def format_value(value: float, metric: Metric) -> str:
 
 def plain_text(found: Evaluation, *, pictures: bool) -> str:
     """All tables in aligned columns, and the protocol."""
-    parts = ["\n".join(_aligned_rows(table)) for table in _tables(found, pictures)]
+    parts = ["\n".join(_aligned_rows(table)) for table in _collect_tables(found, pictures)]
     return "\n\n".join([*parts, "\n".join(protocol_lines(found))])
 
 
 def format_markdown(found: Evaluation, *, pictures: bool) -> str:
     """All tables, and the protocol as a list."""
-    parts = ["\n".join(_markdown_rows(table)) for table in _tables(found, pictures)]
+    parts = ["\n".join(_markdown_rows(table)) for table in _collect_tables(found, pictures)]
     return "\n\n".join([*parts, "\n".join(f"- {line}" for line in protocol_lines(found))])
 
 
-def _tables(found: Evaluation, pictures: bool) -> list[Table]:
+def _collect_tables(found: Evaluation, pictures: bool) -> list[Table]:
     tables = [picture_table(found) if pictures else [], summary_table(found), difference_table(found)]
     return [table for table in tables if table]
 
@@ -134,7 +134,7 @@ def json_text(found: Evaluation) -> str:
     protocol = {metric.name: metric.protocol for metric in found.metrics}
     facts = {
         "srcli": __version__,
-        "protocol": {"border": found.borders, "bootstrap": _bootstrap(), **protocol},
+        "protocol": {"border": found.borders, "bootstrap": _describe_bootstrap(), **protocol},
         "methods": [_method_fields(method, found.metrics) for method in found.methods],
         "absent": list(found.absent),
         "differences": [_difference_fields(found, other) for other in found.methods[1:]],
@@ -146,13 +146,13 @@ def _method_fields(method: Method, metrics: tuple[Metric, ...]) -> dict[str, Any
     rows = []
     for row in method.rows:
         place = {"worst_at": row.worst_place} if row.worst_place is not None else {}
-        rows.append({"picture": row.picture, **_finite(row.values), **place})
+        rows.append({"picture": row.picture, **_replace_infinite(row.values), **place})
     columns = {metric.name: method.column(metric.name) for metric in metrics}
     return {
         "method": method.name,
         "failed": method.failed,
-        "mean": _finite({name: mean_of_known(values) for name, values in columns.items()}),
-        "median": _finite({name: median_of_known(values) for name, values in columns.items()}),
+        "mean": _replace_infinite({name: mean_of_known(values) for name, values in columns.items()}),
+        "median": _replace_infinite({name: median_of_known(values) for name, values in columns.items()}),
         "pictures": rows,
     }
 
@@ -165,7 +165,7 @@ def _difference_fields(found: Evaluation, other: Method) -> dict[str, Any]:
     return fields
 
 
-def _finite(values: Any) -> dict[str, float | None]:
+def _replace_infinite(values: Any) -> dict[str, float | None]:
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
@@ -181,5 +181,5 @@ def _markdown_rows(table: Table) -> list[str]:
     return [lines[0], "|---" * len(table[0]) + "|", *lines[1:]]
 
 
-def _bootstrap() -> str:
+def _describe_bootstrap() -> str:
     return f"{CONFIDENCE:.0%} percentile bootstrap of {RESAMPLES} paired resamples"

@@ -32,11 +32,11 @@ def choose_all_metrics(
         for name in weighted:
             if missing := find_missing(BACKBONES[name], allow_pickle):
                 raise WeightsError(f"{name} needs {missing}")
-        return (choose_metrics(plain, given) if plain else ()) + _load(weighted, allow_pickle), ()
+        return (choose_metrics(plain, given) if plain else ()) + _load_metrics(weighted, allow_pickle), ()
     if TRUTH not in given:
         return choose_metrics((), given), ()
     here, absent = _sort_by_presence(allow_pickle)
-    return choose_metrics((), given) + _load(here, allow_pickle), absent
+    return choose_metrics((), given) + _load_metrics(here, allow_pickle), absent
 
 
 def _sort_by_presence(allow_pickle: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -62,7 +62,7 @@ def find_missing(backbone: str, allow_pickle: bool = False) -> str:
     return " and ".join(commands)
 
 
-def _load(names: tuple[str, ...], allow_pickle: bool) -> tuple[Metric, ...]:
+def _load_metrics(names: tuple[str, ...], allow_pickle: bool) -> tuple[Metric, ...]:
     if not names:
         return ()
     from srcli.evaluate.perceptual import PERCEPTUAL_METRICS, read_backbone

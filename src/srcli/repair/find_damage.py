@@ -52,7 +52,7 @@ class DamageFinder:
         upright = seen.shape[0] > seen.shape[1]
         for outer, inner in cut_windows(max(seen.shape)):
             part = seen[outer] if upright else seen[:, outer]
-            found = self._run(torch.from_numpy(np.ascontiguousarray(part))[None, None])
+            found = self._run_network(torch.from_numpy(np.ascontiguousarray(part))[None, None])
             kept = slice(inner.start - outer.start, inner.stop - outer.start)
             if upright:
                 out[inner] = found[kept]
@@ -60,7 +60,7 @@ class DamageFinder:
                 out[:, inner] = found[:, kept]
         return out
 
-    def _run(self, grey: Tensor) -> Floats:
+    def _run_network(self, grey: Tensor) -> Floats:
         grey = grey.to(self.device.torch, self.device.dtype, memory_format=torch.channels_last)
         return np.asarray(self.network(grey)[0, 0].float().sigmoid().cpu().numpy(), np.float32)
 

@@ -71,14 +71,14 @@ def create_app(settings: ServerSettings, store: JobStore, worker: JobWorker) -> 
         Route("/v1/jobs/{id}/compare", server.send_comparison),
     ]
     handlers: dict[Any, Any] = {
-        InputError: _answer(400, "input"),
-        SrcliError: _answer(500, "failed"),
-        BodyTooLarge: _answer(413, "too-large", "the body is larger than this server accepts"),
-        BodyTooSlow: _answer(408, "too-slow", "the body did not arrive in time"),
-        ClientDisconnect: _answer(400, "disconnected", "the client disconnected"),
+        InputError: _make_handler(400, "input"),
+        SrcliError: _make_handler(500, "failed"),
+        BodyTooLarge: _make_handler(413, "too-large", "the body is larger than this server accepts"),
+        BodyTooSlow: _make_handler(408, "too-slow", "the body did not arrive in time"),
+        ClientDisconnect: _make_handler(400, "disconnected", "the client disconnected"),
         HTTPException: _answer_http,
         OSError: _answer_machine,
-        RuntimeError: _answer(500, "unexpected", "the server cannot send this"),
+        RuntimeError: _make_handler(500, "unexpected", "the server cannot send this"),
     }
     return Starlette(
         routes=routes,
@@ -88,7 +88,7 @@ def create_app(settings: ServerSettings, store: JobStore, worker: JobWorker) -> 
     )
 
 
-def _answer(status: int, kind: str, message: str | None = None) -> Any:
+def _make_handler(status: int, kind: str, message: str | None = None) -> Any:
     async def handle(request: Request, error: Exception) -> Response:
         return answer_error(status, kind, message or str(error))
 
@@ -125,7 +125,7 @@ class Server:
                 "engines": engines,
                 "bases": [name for name in store.bases() if name in here],
                 "formats": [row.name.lower() for row in writable_formats()],
-                "scratches": await run_in_threadpool(_what_finding_needs, store),
+                "scratches": await run_in_threadpool(_find_missing_detector, store),
             }
         )
 
@@ -148,7 +148,7 @@ class Server:
         with tempfile.TemporaryDirectory(dir=self._store.folder, prefix=".upload-") as folder:
             paths = {name: Path(folder) / name for name in files}
             for name, path in paths.items():
-                await _save(files[name], path)
+                await _save_upload(files[name], path)
             return await run_in_threadpool(self._store.add, order, paths["image"], paths.get("mask"))
 
     def _find(self, request: Request) -> JobRecord:
@@ -206,23 +206,23 @@ class Server:
         jobs = [job for job in self._store.all() if job.status == JOB_DONE]
         if not jobs:
             raise HTTPException(404, "no job is done yet")
-        file = await run_in_threadpool(_pack, self._store, jobs)
+        file = await run_in_threadpool(_pack_results, self._store, jobs)
         headers = {"content-disposition": name_attachment("srcli-results.zip"), "content-length": str(file.tell())}
         file.seek(0)
         return StreamingResponse(_read_pieces(file), media_type="application/zip", headers=headers)
 
     async def stream_all(self, request: Request) -> Response:
-        return _stream(self._watch_all(request))
+        return _stream_events(self._watch_all(request))
 
     async def stream_one(self, request: Request) -> Response:
-        return _stream(self._watch_job(request, self._find(request).id))
+        return _stream_events(self._watch_job(request, self._find(request).id))
 
     async def _watch_all(self, request: Request) -> AsyncIterator[str]:
         sent = -1
         async for _ in _ticks(request):
             if self._store.version != sent:
                 sent = self._store.version
-                yield _event({"jobs": [describe_job(job) for job in self._store.all()]})
+                yield _format_event({"jobs": [describe_job(job) for job in self._store.all()]})
 
     async def _watch_job(self, request: Request, name: str) -> AsyncIterator[str]:
         last = None
@@ -232,7 +232,7 @@ class Server:
                 return
             if job != last:
                 last = job
-                yield _event(describe_job(job))
+                yield _format_event(describe_job(job))
             if job.status in ENDED:
                 return
 
@@ -252,20 +252,20 @@ def name_attachment(name: str) -> str:
     return f"attachment; filename*=UTF-8''{quote(name)}"
 
 
-def _what_finding_needs(store: Store) -> str:
-    """The command that would bring what looks for scratches; empty if it is here."""
+def _find_missing_detector(store: Store) -> str:
+    """The command that gets the scratch detector; empty if it is here."""
     if store.opens(Repair().mask_model, allow_pickle=False):
         return ""
     return "a first run of srcli restore-old-photo --mask auto --allow-pickle"
 
 
-async def _save(upload: UploadFile, path: Path) -> None:
+async def _save_upload(upload: UploadFile, path: Path) -> None:
     with path.open("wb") as file:
         while piece := await upload.read(CHUNK_BYTES):
             await run_in_threadpool(file.write, piece)
 
 
-def _pack(store: JobStore, jobs: list[JobRecord]) -> IO[bytes]:
+def _pack_results(store: JobStore, jobs: list[JobRecord]) -> IO[bytes]:
     """All results in one file, which is deleted when it is closed. Not compressed, since pictures are already."""
     file = tempfile.TemporaryFile(dir=store.folder, prefix=".zip-")  # noqa: SIM115  # closed by _read_pieces
     try:
@@ -301,9 +301,9 @@ async def _ticks(request: Request) -> AsyncIterator[None]:
         await asyncio.sleep(POLL_INTERVAL)
 
 
-def _stream(events: AsyncIterator[str]) -> Response:
+def _stream_events(events: AsyncIterator[str]) -> Response:
     return StreamingResponse(events, media_type="text/event-stream")
 
 
-def _event(data: Mapping[str, Any]) -> str:
+def _format_event(data: Mapping[str, Any]) -> str:
     return f"data: {json.dumps(data)}\n\n"

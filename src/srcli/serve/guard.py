@@ -60,13 +60,13 @@ class Guard:
                 message["headers"] = [*message["headers"], *extra]
             await send(message)
 
-        answer = self._refusal(scope, headers)
+        answer = self._find_refusal(scope, headers)
         if answer is not None:
             await answer(scope, receive, send_with_headers)
             return
         await self._app(scope, _limit_body(receive, self._settings.limits), send_with_headers)
 
-    def _refusal(self, scope: Scope, headers: Mapping[str, str]) -> JSONResponse | RedirectResponse | None:
+    def _find_refusal(self, scope: Scope, headers: Mapping[str, str]) -> JSONResponse | RedirectResponse | None:
         if not self._is_own_host(headers.get("host", "")):
             return answer_error(421, "host", "this server does not answer to that name")
         if scope["method"] not in SAFE_METHODS and not _is_own(headers):

@@ -69,7 +69,7 @@ class JobStore:
             with suppress(OSError, ValueError, TypeError, InputError):  # not a job, or damaged: ignored
                 job = parse_record(read_regular(path, MAX_JOB_BYTES))
                 if job.id == path.parent.name:
-                    found.append(_restart(job))
+                    found.append(_restart_job(job))
         return found
 
     def place(self, job: JobRecord) -> Path:
@@ -161,7 +161,7 @@ class JobStore:
             fresh.write_text(json.dumps(asdict(job)), encoding="utf-8")
 
 
-def _restart(job: JobRecord) -> JobRecord:
+def _restart_job(job: JobRecord) -> JobRecord:
     """The job after a restart of the server. A job that crashed the server too often fails."""
     if job.status in ENDED:
         return job

@@ -26,10 +26,10 @@ def parse_options(text: str) -> dict[str, Any]:
     refuse_surrogates("options", json.dumps(given, ensure_ascii=False))
     types = get_type_hints(PictureOptions)
     check_option_names(given)
-    return {name: _convert(name, value, types[name]) for name, value in given.items()}
+    return {name: _convert_value(name, value, types[name]) for name, value in given.items()}
 
 
-def _convert(name: str, value: Any, wanted: Any) -> Any:
+def _convert_value(name: str, value: Any, wanted: Any) -> Any:
     if wanted is float and _is_finite(value):
         return float(value)
     if get_origin(wanted) is Literal:
@@ -38,13 +38,13 @@ def _convert(name: str, value: Any, wanted: Any) -> Any:
         raise unknown_word(f"`{name}`", value, get_args(wanted))
     if parts := get_args(wanted):
         if isinstance(value, list) and len(value) == len(parts):
-            return tuple(_convert(name, one, part) for one, part in zip(value, parts, strict=True))
+            return tuple(_convert_value(name, one, part) for one, part in zip(value, parts, strict=True))
     elif wanted is not float and type(value) is wanted:
         return value
-    raise InputError(f"`{name}` {value!r} is not of its type: give {_describe(wanted)}")
+    raise InputError(f"`{name}` {value!r} is not of its type: give {_describe_type(wanted)}")
 
 
-def _describe(wanted: Any) -> str:
+def _describe_type(wanted: Any) -> str:
     words = {float: "a number", int: "a whole number", str: "text", bool: "true or false"}
     return words.get(wanted, "a list of two numbers")
 

@@ -26,7 +26,7 @@ class GrowingPreview:
     def __init__(self, picture: Picture) -> None:
         share = min(1.0, PREVIEW_SIDE / max(picture.width, picture.height))
         size = max(1, round(picture.width * share)), max(1, round(picture.height * share))
-        self._pixels = _shrink(picture.pixels, size)
+        self._pixels = _shrink_levels(picture.pixels, size)
         self._lock = threading.Lock()
 
     def add(self, levels: NDArray[Any], box: Tile, whole: tuple[int, int]) -> None:
@@ -36,7 +36,7 @@ class GrowingPreview:
         left, right = (round(x * across) for x in (box.left, box.left + box.width))
         top, bottom = (round(y * down) for y in (box.top, box.top + box.height))
         if right > left and bottom > top:
-            small = _shrink(levels, (right - left, bottom - top))
+            small = _shrink_levels(levels, (right - left, bottom - top))
             with self._lock:
                 self._pixels[top:bottom, left:right] = small
 
@@ -61,6 +61,6 @@ class GrowingPreview:
         return file.getvalue()
 
 
-def _shrink(levels: NDArray[Any], size: tuple[int, int]) -> NDArray[np.uint8]:
+def _shrink_levels(levels: NDArray[Any], size: tuple[int, int]) -> NDArray[np.uint8]:
     small = np.asarray(cv2.resize(levels, size, interpolation=cv2.INTER_AREA))
     return small if small.dtype == np.uint8 else (small >> 8).astype(np.uint8)

@@ -28,9 +28,9 @@ def run_server(settings: ServerSettings, announce: Callable[[str], None]) -> Non
     from srcli.serve.jobs import JobStore
     from srcli.serve.worker import JobWorker
 
-    listener = _listen(settings)
+    listener = _open_socket(settings)
     try:
-        lock = _lock(settings)
+        lock = _lock_folder(settings)
     except SrcliError:
         listener.close()
         raise
@@ -62,7 +62,7 @@ def format_address(settings: ServerSettings) -> str:
     return f"http://{host}:{settings.port}/?token={quote(settings.token, safe='')}"
 
 
-def _lock(settings: ServerSettings) -> IO[bytes]:
+def _lock_folder(settings: ServerSettings) -> IO[bytes]:
     """Lock the folder: two servers on it would run each job twice. Raises InputError."""
     make_folder(settings.folder)
     lock = open_guard(settings.folder / ".srcli-lock")
@@ -72,7 +72,7 @@ def _lock(settings: ServerSettings) -> IO[bytes]:
     return lock
 
 
-def _listen(settings: ServerSettings) -> socket.socket:
+def _open_socket(settings: ServerSettings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:

@@ -177,7 +177,7 @@ class PreviousRuns:
     def wrote(self, target: Path, source: Path | None = None) -> bool:
         """Return whether an earlier run wrote exactly this file (from `source`, if given)."""
         query = "SELECT output_stamp, output FROM attempts WHERE target = ?" + " AND source = ?" * bool(source)
-        rows = self._db.execute(query, (_key(target), *([_key(source)] if source else []))).fetchall()
+        rows = self._db.execute(query, (_encode_path(target), *([_encode_path(source)] if source else []))).fetchall()
         stamps, hashes = zip(*rows, strict=True) if rows else ((), ())
         return _is_unchanged(target, stamps, hashes)
 
@@ -185,9 +185,9 @@ class PreviousRuns:
         """The last attempt whose target is `target` or one of its numbered names."""
         where = f"source = ? AND recipe = ? AND {READ_INPUT}"
         query = f"SELECT {ATTEMPT_COLUMNS} FROM attempts WHERE {where} ORDER BY rowid DESC"
-        for row in self._db.execute(query, (_key(source), recipe)):
-            attempt = _attempt(row)
-            if attempt.target is None or is_numbered_name(attempt.target, Path(os.fsdecode(_key(target)))):
+        for row in self._db.execute(query, (_encode_path(source), recipe)):
+            attempt = _to_attempt(row)
+            if attempt.target is None or is_numbered_name(attempt.target, Path(os.fsdecode(_encode_path(target)))):
                 return attempt
         return None
 
@@ -216,11 +216,11 @@ class PreviousRuns:
         if target and not Path(os.fsdecode(target)).is_relative_to(folder):
             target = b""  # outside of the journal's folder
         read, written = (found if isinstance(found := record.get(name), dict) else {} for name in ("input", "output"))
-        texts = [_plain(record.get(name)) for name in ("status", "kind", "message")]
+        texts = [_to_plain_text(record.get(name)) for name in ("status", "kind", "message")]
         row = (
-            *(_plain(record["source"]), source, _plain(record.get("recipe")), target, *texts),
-            *(_number(record.get("seconds")), _plain(read.get("sha256")), _text(read.get("stamp"))),
-            *(_plain(written.get("sha256")), _text(written.get("stamp"))),
+            *(_to_plain_text(record["source"]), source, _to_plain_text(record.get("recipe")), target, *texts),
+            *(_to_seconds(record.get("seconds")), _to_plain_text(read.get("sha256")), _stamp_text(read.get("stamp"))),
+            *(_to_plain_text(written.get("sha256")), _stamp_text(written.get("stamp"))),
             frame if type(frame := record.get("frame")) is int and 0 < frame < 1 << 31 else 0,
         )
         self._db.execute(INSERT, row)
@@ -241,30 +241,30 @@ def summarize_journal(path: Path) -> JournalSummary:
     return runs.summarize()
 
 
-def _attempt(row: tuple[Any, ...]) -> Attempt:
+def _to_attempt(row: tuple[Any, ...]) -> Attempt:
     status, kind, target, *rest = row
     return Attempt(status, kind, Path(os.fsdecode(target)) if target else None, *rest)
 
 
 def _path_key(folder: Path, name: object) -> bytes:
-    return _key(folder / name) if isinstance(name, str) else b""
+    return _encode_path(folder / name) if isinstance(name, str) else b""
 
 
-def _key(path: Path) -> bytes:
+def _encode_path(path: Path) -> bytes:
     return os.fsencode(os.path.normpath(real_path(path.parent) / path.name))
 
 
-def _plain(value: object) -> str | None:
+def _to_plain_text(value: object) -> str | None:
     """The string without lone surrogates, which stand for non-UTF-8 names and which SQLite rejects."""
     text = text_or_none(value)
     return None if text is None else printable(text)
 
 
-def _number(value: object) -> float:
+def _to_seconds(value: object) -> float:
     return value if isinstance(value, float) and math.isfinite(value) else 0.0
 
 
-def _text(stamp: object) -> str | None:
+def _stamp_text(stamp: object) -> str | None:
     return None if stamp is None else str(stamp)
 
 

@@ -51,7 +51,7 @@ class Decider:
     def _decide_result(self, item: Item) -> Item | Outcome:
         if item.found.problem:
             kind, message = item.found.problem
-            return _failed(item, kind, message)
+            return _failed_outcome(item, kind, message)
         sides = self.settings.input.sides_for(item.path, item.found.root)
         item = replace(item, sides=sides, recipe=recipe_of_picture(self.recipe, sides, item.found.frame))
         if item.target == Path(STDIO):
@@ -70,7 +70,7 @@ class Decider:
             return item
         overwrite = self.on_exists == "overwrite"
         conflict = find_map_conflict(path, item, self.plan, overwrite, self.read_provenance)
-        return replace(item, map=path) if conflict is None else _failed(item, "exists", conflict)
+        return replace(item, map=path) if conflict is None else _failed_outcome(item, "exists", conflict)
 
     def _lacks_map(self, item: Item) -> bool:
         path = self.maps.path(item)
@@ -80,7 +80,7 @@ class Decider:
         if attempt.kind == CRASH and attempt.has_same_input(item.path):
             text = f"{printable(item.path)} crashed its decoder in an earlier run and was not opened:"
             text += " save it again with another program"
-            return _failed(item, CRASH, text)
+            return _failed_outcome(item, CRASH, text)
         if self._lacks_map(item):
             return None
         if attempt.status in (DONE, STARTED) and attempt.has_result() and attempt.has_same_input(item.path):
@@ -95,8 +95,8 @@ class Decider:
             return Outcome(item.path, SKIPPED, item.target, "exists", frame=item.found.frame)
         if self.plan.has(item.target):
             if self.on_exists == "rename":
-                return self._number(item)
-            return _failed(
+                return self._number_target(item)
+            return _failed_outcome(
                 item, "over-input", f"{printable(item.target)} is itself an input: give another -o or --suffix"
             )
         if self.on_exists == "overwrite":
@@ -109,12 +109,12 @@ class Decider:
                 return replace(item, replace=True)
             return Outcome(item.path, SKIPPED, item.target, UP_TO_DATE, frame=item.found.frame)
         if self.on_exists == "rename":
-            return self._number(item)
-        return _failed(
+            return self._number_target(item)
+        return _failed_outcome(
             item, "exists", f"{printable(item.target)} exists: give --overwrite to replace it, or see --on-exists"
         )
 
-    def _number(self, item: Item) -> Item:
+    def _number_target(self, item: Item) -> Item:
         names = numbered_names(item.target)
         free = (path for path in names if not path_or_link_exists(path) and self.plan.claim(path, item.path) is None)
         return replace(item, target=next(free))
@@ -128,5 +128,5 @@ def _is_result_of(item: Item, provenance: dict[str, Any]) -> bool:
         return False
 
 
-def _failed(item: Item, kind: str, message: str) -> Outcome:
+def _failed_outcome(item: Item, kind: str, message: str) -> Outcome:
     return Outcome(item.path, FAILED, kind=kind, message=message, exit_code=ALL_FAILED, frame=item.found.frame)

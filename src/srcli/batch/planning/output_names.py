@@ -69,9 +69,9 @@ class OutputNamer:
     def _suffix(self, item: FoundFile) -> str:
         if self._output.suffix is not None:
             return self._output.suffix
-        return self._job.task.suffix(self._factor(item))
+        return self._job.task.suffix(self._find_factor(item))
 
-    def _factor(self, item: FoundFile) -> float:
+    def _find_factor(self, item: FoundFile) -> float:
         if self._job.task.done != "x" or self._job.size.is_scale:
             return self._job.factor(1, 1)
         if item.path == Path(STDIO):

@@ -67,12 +67,12 @@ class BatchPlan:
         )
 
     def __len__(self) -> int:
-        return int(self._one("SELECT count(*) FROM found")[0])
+        return int(self._fetch_one("SELECT count(*) FROM found")[0])
 
     @property
     def size(self) -> int:
         """Bytes of all inputs."""
-        return int(self._one("SELECT coalesce(sum(size), 0) FROM found")[0])
+        return int(self._fetch_one("SELECT coalesce(sum(size), 0) FROM found")[0])
 
     def __iter__(self) -> Iterator[Item]:
         """Items in order of the arguments, then by path; read in pages, without one long query."""
@@ -109,7 +109,7 @@ class BatchPlan:
 
     def count_files(self) -> int:
         """Files that are to be read, however many pictures are in each."""
-        return int(self._one("SELECT count(DISTINCT whole) FROM found")[0])
+        return int(self._fetch_one("SELECT count(DISTINCT whole) FROM found")[0])
 
     def place(self, namer: OutputNamer, rename: bool, options: InputOptions | None = None) -> None:
         """Assign every picture its target. Raises InputError if two inputs have the same one."""
@@ -141,7 +141,7 @@ class BatchPlan:
 
     def problem(self) -> str | None:
         """The first problem, if no input can be read at all, else None."""
-        if self._one("SELECT count(*) FROM found WHERE kind IS NULL")[0]:
+        if self._fetch_one("SELECT count(*) FROM found WHERE kind IS NULL")[0]:
             return None
         first = next(iter(self), None)
         if first is None or first.found.problem is None:
@@ -154,27 +154,27 @@ class BatchPlan:
             status = path.stat()
         except OSError:
             return False
-        place = (_signed(status.st_dev), _signed(status.st_ino))
-        return bool(self._one("SELECT count(*) FROM found WHERE dev = ? AND ino = ?", *place)[0])
+        place = (_to_signed(status.st_dev), _to_signed(status.st_ino))
+        return bool(self._fetch_one("SELECT count(*) FROM found WHERE dev = ? AND ino = ?", *place)[0])
 
     def claim(self, path: Path, source: Path) -> Path | None:
         """Reserve a target; returns the input that has it already, if any."""
         whole = _resolve_parent(path)
         key, row = fold_case(whole), (os.fsencode(whole), os.fsencode(source))
-        if self._take(key, row):
+        if self._claim_key(key, row):
             return None
-        taken, holder = self._one("SELECT path, source FROM taken WHERE key = ?", key)
+        taken, holder = self._fetch_one("SELECT path, source FROM taken WHERE key = ?", key)
         if taken != row[0] and not _ignores_case(whole):
             key = b"=" + row[0]
-            if self._take(key, row):
+            if self._claim_key(key, row):
                 return None
-            (holder,) = self._one("SELECT source FROM taken WHERE key = ?", key)
+            (holder,) = self._fetch_one("SELECT source FROM taken WHERE key = ?", key)
         return Path(os.fsdecode(holder))
 
-    def _take(self, key: bytes, row: tuple[bytes, bytes]) -> bool:
+    def _claim_key(self, key: bytes, row: tuple[bytes, bytes]) -> bool:
         return self._db.execute("INSERT OR IGNORE INTO taken VALUES (?, ?, ?)", (key, *row)).rowcount > 0
 
-    def _one(self, query: str, *values: object) -> tuple[Any, ...]:
+    def _fetch_one(self, query: str, *values: object) -> tuple[Any, ...]:
         row: tuple[Any, ...] = self._db.execute(query, values).fetchone()
         return row
 
@@ -182,12 +182,12 @@ class BatchPlan:
 def _to_row(found: FoundFile) -> tuple[object, ...]:
     kind, message = found.problem or (None, None)
     path, whole = os.fsencode(found.path), _resolve_parent(found.path)
-    dev, ino = map(_signed, found.file_id)
+    dev, ino = map(_to_signed, found.file_id)
     place = (os.fsencode(whole), found.walked, os.fsencode(whole.parent), os.fsencode(whole.stem))
     return (found.turn, path, os.fsencode(found.root), found.size, dev, ino, kind, message, *place)
 
 
-def _signed(value: int) -> int:
+def _to_signed(value: int) -> int:
     """Convert an unsigned inode to SQLite's signed integers."""
     return value - (1 << 64) if value >= 1 << 63 else value
 
@@ -205,11 +205,11 @@ def _decode_path(name: bytes) -> Path:
 
 def _resolve_parent(path: Path) -> Path:
     """The path with links in its folders resolved, but not a link that is the file itself."""
-    return _resolved(path.parent.absolute()) / path.name
+    return _resolve_cached(path.parent.absolute()) / path.name
 
 
 @lru_cache(256)
-def _resolved(folder: Path) -> Path:
+def _resolve_cached(folder: Path) -> Path:
     return real_path(folder)
 
 

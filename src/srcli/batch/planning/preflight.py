@@ -1,4 +1,4 @@
-"""Check that output folders can be written and have space, before any model is loaded."""
+"""Checks before any model is loaded: output folders can be written and have space, a preview replaces no other file."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
-from srcli.errors import MachineError
-from srcli.files import is_dir, open_own_file, path_or_link_exists, try_lock
+from srcli.batch.planning.plan import BatchPlan
+from srcli.batch.settings import BatchSettings
+from srcli.errors import InputError, MachineError
+from srcli.files import is_dir, open_own_file, path_or_link_exists, same_file, try_lock
 from srcli.imaging.formats import parse_format
 from srcli.imaging.printable import printable
 from srcli.imaging.write import TEMPORARY
@@ -80,3 +83,22 @@ def check_output_space(folder: Path, size: int, factor: float, format: str | Non
             f"{printable(folder)} has {free // MEBIBYTE} MiB free, {needed // MEBIBYTE} MiB or more are needed:"
             " make room, or give another folder with -o"
         )
+
+
+def check_preview_file(
+    file: Path, settings: BatchSettings, plan: BatchPlan, read_provenance: Callable[[Path], dict[str, Any] | None]
+) -> None:
+    """Check that the preview can be written and overwrites nothing else. Removes an earlier preview from the inputs."""
+    is_own = bool((read_provenance(file) or {}).get("preview"))
+    plan.leave_out(lambda path, has_source: is_own and same_file(path, file))
+    readable = (item.found for item in plan if not item.found.problem)
+    sides = (side for found in readable for side in settings.input.sides_for(found.path, found.root).by_role().values())
+    if plan.has(file) or any(same_file(side, file) for side in sides):
+        raise InputError(f"--preview {printable(file)} is itself an input: give another name")
+    if plan.claim(file, file) is not None:
+        raise InputError(f"--preview {printable(file)} is where a result is written: give another name")
+    if path_or_link_exists(file) and not is_own and settings.output.on_exists != "overwrite":
+        raise InputError(
+            f"--preview {printable(file)} exists and was not written by --preview: choose another name or --overwrite"
+        )
+    check_folders([file.parent], "--preview")

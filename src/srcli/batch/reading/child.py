@@ -49,7 +49,7 @@ def _answer(request: ReadRequest) -> object:
             return count_frames(request.path, max_pixels=request.input.max_pixels)
         if request.want == "provenance":
             return read_provenance(request.path)
-        return _picture(request)
+        return _read_with_sides(request)
     except SrcliError as error:
         return Refusal(str(error), getattr(error, "kind", "machine"))
     except Exception as error:
@@ -61,15 +61,15 @@ def _answer(request: ReadRequest) -> object:
 ADD_SIDE = {"mask": mark_damage, "hint": add_strokes, "reference": add_reference}
 
 
-def _picture(request: ReadRequest) -> Picture:
+def _read_with_sides(request: ReadRequest) -> Picture:
     """Read the picture, and add its mask, strokes and reference."""
-    picture = _read(request.path if request.data is None else request.data, request.input, request.frame)
+    picture = _read_one(request.path if request.data is None else request.data, request.input, request.frame)
     for role, path in request.sides.by_role().items():
-        picture = ADD_SIDE[role](picture, _read(path, request.input))
+        picture = ADD_SIDE[role](picture, _read_one(path, request.input))
     return picture
 
 
-def _read(source: Path | bytes, options: InputOptions, frame: int = 0) -> Picture:
+def _read_one(source: Path | bytes, options: InputOptions, frame: int = 0) -> Picture:
     return read_picture(
         source,
         max_pixels=options.max_pixels,

@@ -122,12 +122,12 @@ def _decode(value: Any, parts: list[bytearray]) -> Any:
     if kind == "bytes":
         return bytes(parts[value["part"]])
     if kind == "array":
-        return _array(parts[value["part"]], value["dtype"], value["shape"])
+        return _decode_array(parts[value["part"]], value["dtype"], value["shape"])
     values = {name: _decode(item, parts) for name, item in value["fields"].items()}
     return CLASSES[kind](**values)
 
 
-def _array(data: bytearray, dtype: str, shape: list[int]) -> Any:
+def _decode_array(data: bytearray, dtype: str, shape: list[int]) -> Any:
     if dtype not in PIXEL_DTYPES or math.prod(shape) * np.dtype(dtype).itemsize != len(data):
         raise ProtocolError("invalid array")
     return np.frombuffer(data, dtype).reshape(shape)

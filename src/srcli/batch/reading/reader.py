@@ -53,7 +53,7 @@ class PictureReader:
             self.close()  # it died while idle, not because of a picture
         if self._process is None:
             try:
-                self._process = _spawn()
+                self._process = _spawn_reader()
             except OSError as error:
                 raise MachineError(
                     f"the reading process cannot be started ({error.strerror}): close other programs"
@@ -104,7 +104,7 @@ class PictureReader:
         process = self.start()
         self._wait_until_ready(process)
         late = threading.Event()
-        timer = threading.Timer(self._timeout, _expire, (process, late))
+        timer = threading.Timer(self._timeout, _kill_late, (process, late))
         timer.start()
         try:
             send_message(cast(BinaryIO, process.stdin), request)
@@ -137,12 +137,12 @@ class PictureReader:
         return PictureError(text, "crash")
 
 
-def _expire(process: subprocess.Popen[bytes], late: threading.Event) -> None:
+def _kill_late(process: subprocess.Popen[bytes], late: threading.Event) -> None:
     late.set()
     process.kill()
 
 
-def _spawn() -> subprocess.Popen[bytes]:
+def _spawn_reader() -> subprocess.Popen[bytes]:
     # -P: do not import modules from the current folder.
     command = [sys.executable, "-P", "-m", "srcli.batch.reading.child"]
     home = os.pathsep.join(filter(None, [str(Path(srcli.__file__).parents[1]), os.environ.get("PYTHONPATH")]))

@@ -136,7 +136,7 @@ class WorkerPool:
 
     def _accept(self, task: PictureTask) -> None:
         if self._failure is not None:
-            _fail(task, self._failure)
+            _fail_task(task, self._failure)
             return
         self._waiting.append(task)
         pictures = len(self._waiting) + sum(len(worker.tasks) for worker in self._workers.values())
@@ -205,13 +205,13 @@ class WorkerPool:
         self._forward_messages(reply)
         self._last = time.perf_counter()
         task = worker.tasks[0]
-        _remove(worker, task)
+        _remove_task(worker, task)
         if isinstance(reply.result, ComputedPicture):
-            _finish(task, reply.result)
+            _finish_task(task, reply.result)
         elif isinstance(reply.result, SrcliError) and not isinstance(reply.result, (PictureError, MachineError)):
             self._end(reply.result)
         else:
-            _fail(task, reply.result)
+            _fail_task(task, reply.result)
         self._start_timer(worker)
         self._assign_waiting()
 
@@ -221,8 +221,8 @@ class WorkerPool:
 
     def _expire(self, worker: PoolWorker, task: PictureTask) -> None:
         if task in worker.tasks:
-            _remove(worker, task)
-            _fail(task, timed_out(self._timeout))
+            _remove_task(worker, task)
+            _fail_task(task, timed_out(self._timeout))
             self._replace(worker.number, blame=False)
 
     def _replace(self, number: int, blame: bool) -> None:
@@ -241,9 +241,9 @@ class WorkerPool:
         if again:
             self._tell("a worker died: other workers take over its pictures")
         for task in list(worker.tasks):
-            _remove(worker, task)
+            _remove_task(worker, task)
             if task.deaths >= MOST_DEATHS:
-                _fail(task, PictureError("two workers died while they computed it: free some memory", "killed"))
+                _fail_task(task, PictureError("two workers died while they computed it: free some memory", "killed"))
         self._waiting.extendleft(reversed(again))
         self._start_worker()
         self._assign_waiting()
@@ -256,22 +256,22 @@ class WorkerPool:
         self._failure = failure = RunFailed()
         failure.__cause__ = error
         for task in self._all_tasks():
-            _fail(task, failure)
+            _fail_task(task, failure)
         self._waiting.clear()
 
 
-def _remove(worker: PoolWorker, task: PictureTask) -> None:
+def _remove_task(worker: PoolWorker, task: PictureTask) -> None:
     worker.tasks.remove(task)
     if task.timer is not None:
         task.timer.cancel()
         task.timer = None
 
 
-def _finish(task: PictureTask, result: ComputedPicture) -> None:
+def _finish_task(task: PictureTask, result: ComputedPicture) -> None:
     if not task.future.done():
         task.future.set_result(result)
 
 
-def _fail(task: PictureTask, error: BaseException | None) -> None:
+def _fail_task(task: PictureTask, error: BaseException | None) -> None:
     if not task.future.done():
         task.future.set_exception(error)
