@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -11,12 +12,16 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
 from hypothesis import settings
+from typer import testing
 
 from srcli import messages
 from srcli.messages import forward_messages
 
 settings.register_profile("srcli", deadline=None, max_examples=40, print_blob=True)
 settings.load_profile("srcli")
+
+# A process of the program builds its commands once. To build them for each run takes longer than many a run.
+testing._get_command = cache(testing._get_command)
 
 
 # What a developer may have set, and what would lead a test to their cache, their mirror or their account.
