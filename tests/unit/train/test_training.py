@@ -151,10 +151,11 @@ def test_a_result_makes_pictures(home: Home, tmp_path: Path, system: str) -> Non
     if system == "cfw":  # goes beside the StableSR that it was trained for
         shutil.copytree(home.stablesr, tmp_path / "both")
         adapter = Path(shutil.copytree(adapter, tmp_path / "both", dirs_exist_ok=True))
+    stablesr = ["--engine", "stablesr", "--base-model", str(home.sd21), "--steps", "2", "--process-size", "128"]
     words = {
-        "pasd": ["--engine", "pasd", "--base-model", str(home.sd15), "--steps", "1"],
-        "stablesr": ["--engine", "stablesr", "--base-model", str(home.sd21), "--steps", "2", "--fidelity", "0"],
-        "cfw": ["--engine", "stablesr", "--base-model", str(home.sd21), "--steps", "2", "--fidelity", "0.5"],
+        "pasd": ["--engine", "pasd", "--base-model", str(home.sd15), "--steps", "1", "--process-size", "64"],
+        "stablesr": [*stablesr, "--fidelity", "0"],
+        "cfw": [*stablesr, "--fidelity", "0.5"],
         "sr3": ["--engine", "sr3", "--steps", "2"],
     }[system]
     Image.effect_noise((16, 16), 60).save(tmp_path / "small.png")
