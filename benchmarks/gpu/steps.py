@@ -18,7 +18,7 @@ from srcli.engines.latent.schedulers import apply_guidance
 from srcli.engines.pasd.forecast import count_pasd_flop
 from srcli.engines.pasd.sampling import BOTH, Nets, PasdDenoiser
 from srcli.engines.runtime.device import Device, allow_tf32
-from srcli.engines.runtime.placement import BYTES_A_LATENT, place_network
+from srcli.engines.runtime.placement import BYTES_PER_LATENT, place_network
 from srcli.models.banded_vae import decode_in_bands
 from srcli.models.patches.compiled import Compiled
 from srcli.models.patches.install import install
@@ -85,7 +85,7 @@ def sweep(bench: Bench) -> Iterator[Row | Failed]:
             finally:
                 model._embedded.clear()
             tflops = 2 * batch * count_pasd_flop(side * side) / spent / 1e12
-            planned = batch * side * side * BYTES_A_LATENT / 2**30
+            planned = batch * side * side * BYTES_PER_LATENT / 2**30
             yield [str(side), str(batch), f"{spent * 1000:.1f}", f"{tflops:.1f}", f"{most[0]:.2f}", f"{planned:.2f}"]
 
 

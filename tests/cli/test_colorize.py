@@ -154,7 +154,7 @@ def test_strokes_go_over_a_network_s_answer(srcli: Srcli, tmp_path: Path) -> Non
         (1, "the hint is 30x20, the picture 56x40", ("--hint", "small")),
         (1, "the reference has no colours", ("--reference", "r.png")),
         (2, "no such hint gone.png", ("--hint", "gone.png")),
-        (2, "gives no colour itself: give --hint or --reference", ("--engine", "manual")),
+        (2, "adds no colour itself: give --hint or --reference", ("--engine", "manual")),
         (4, "srcli models pull ddcolor-tiny", ("--device", "cpu", "--offline")),
     ],
 )

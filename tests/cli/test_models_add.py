@@ -20,5 +20,5 @@ def test_an_unknown_kind_lists_the_kinds(srcli: Srcli, tmp_path: Path) -> None:
 def test_an_adapter_without_networks_is_refused(srcli: Srcli, tmp_path: Path) -> None:
     save_file({"x": np.zeros(3, np.float32)}, tmp_path / "own.safetensors")
     result = srcli("models", "add", "own", tmp_path / "own.safetensors", "--kind", "adapter")
-    assert (result.exit_code, "holds no networks of an adapter" in result.stderr) == (4, True)
+    assert (result.exit_code, "holds no adapter of any engine" in result.stderr) == (4, True)
     assert not find_places().overlay.exists()

@@ -43,10 +43,10 @@ def test_each_step_is_taken_when_the_ones_before_did_not_do(steps: int, said: li
 
 
 def test_steps_that_mean_nothing_to_an_engine_are_not_taken(said: list[str]) -> None:
-    oom_fallback = OomFallback(able={"tile"})
+    oom_fallback = OomFallback(supported={"tile"})
     assert oom_fallback.run(Allocator(1, MemoryError())) == MemorySavings(tile=0.75)
     with pytest.raises(TooLarge):
-        OomFallback(able=()).run(Allocator(1, MemoryError()))
+        OomFallback(supported=()).run(Allocator(1, MemoryError()))
     assert len(said) == 1
 
 

@@ -12,7 +12,7 @@ import typer
 from srcli.cli import complete
 from srcli.cli.boundary import print_message, write_line
 from srcli.cli.downloads import fetch_weights
-from srcli.engines.choose import refuse_no_adapter
+from srcli.engines.choose import check_adapter
 from srcli.errors import InputError, WeightsError
 from srcli.files import expand_user, path_exists
 from srcli.imaging.printable import format_bytes, format_count, printable
@@ -210,7 +210,7 @@ def add_model(
 ) -> None:
     """Give your own weights a name: a safetensors file, a diffusers folder, or a repository on the Hub."""
     if kind == "adapter" and path_exists(expand_user(target)):
-        refuse_no_adapter(target)
+        check_adapter(target)
     entry = care.add_entry(Store(offline=offline, tell=print_message), name, target, kind, file)
     what = entry.kind if entry.family == ANY else f"{entry.family} {entry.kind}"
     print_message(

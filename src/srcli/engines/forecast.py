@@ -1,4 +1,4 @@
-"""What a run will take, before anything is loaded: tiles, calls, work, and memory."""
+"""Forecast of a run before anything is loaded: tiles, calls, FLOP and memory."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from srcli.tasks import Job
 
 
 def inspect_picture(choice: ModelChoice, job: Job, pixels: NDArray[Any], device: Device) -> Mapping[str, float]:
-    """What the engine finds in a picture, by name; nothing where finding out would take a run."""
+    """What the engine measures in a picture, by name; empty if measuring would take a whole run."""
     inspect = find_engine(choice.engine).inspect
     return inspect(choice, job, device, pixels) if inspect else {}
 
 
 def forecast_run(choice: ModelChoice, job: Job, size: PixelSize, device: Device) -> Forecast:
-    """The plan for a picture of this size. TooLarge where no plan fits into the device's budget."""
+    """The plan for a picture of this size. Raises TooLarge if no plan fits into the device's memory."""
     spec = find_engine(choice.engine)
     complete = spec.complete_sampling(job.sampling, choice.variant)
     cost = spec.forecast(choice, replace(job, sampling=complete), size, device)

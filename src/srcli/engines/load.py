@@ -1,4 +1,4 @@
-"""From a choice of weights and a device to a loaded engine."""
+"""Load an engine and the preview writer for a choice of weights and a device."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def load_engine(choice: ModelChoice, device: DeviceChoice) -> tuple[Device, Engi
 
 
 def load_preview(file: Path, choice: ModelChoice, device: DeviceChoice) -> Preview:
-    """Load what writes previews to this file while an engine of this choice samples."""
+    """Load the decoder that writes previews to `file` while the chosen engine samples."""
     from srcli.engines.latent.preview import Preview
 
     return Preview.open(file, *_device_and_store(choice, device))

@@ -1,4 +1,4 @@
-"""Every engine by name. A spec is imported when somebody asks for engines; it imports no heavy library."""
+"""All engines by name. Specs are imported on first use; a spec imports no heavy library."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from srcli.errors import InputError, unknown_word
 from srcli.settings import AUTO, ModelChoice
 from srcli.tasks import Task
 
-GROUP = "srcli.engines"  # under which other packages register engines of their own
+GROUP = "srcli.engines"  # the entry-point group in which other packages register engines
 OWN = (
     EntryPoint("builtin", "srcli.engines.builtin.spec:SPEC", GROUP),
     EntryPoint("pasd", "srcli.engines.pasd.spec:SPEC", GROUP),
@@ -24,18 +24,18 @@ OWN = (
 
 @lru_cache(maxsize=1)
 def all_engines() -> dict[str, EngineSpec]:
-    """All engines, srcli's own first. One of another package never takes the name of one of srcli's."""
-    found: dict[str, EngineSpec] = {}
+    """All engines, srcli's own first. An engine of another package cannot replace one of them."""
+    engines: dict[str, EngineSpec] = {}
     for point in (*OWN, *entry_points(group=GROUP)):
         spec = point.load()
         if not isinstance(spec, EngineSpec):
-            raise InputError(f"{point.value} is registered as an engine and is no EngineSpec: remove that package")
-        found.setdefault(spec.name, spec)
-    return found
+            raise InputError(f"{point.value} is registered as an engine and is not an EngineSpec: remove that package")
+        engines.setdefault(spec.name, spec)
+    return engines
 
 
 def find_engine(name: str) -> EngineSpec:
-    """The engine of this name."""
+    """The engine with this name; InputError if there is none."""
     try:
         return all_engines()[name]
     except KeyError:
@@ -43,7 +43,7 @@ def find_engine(name: str) -> EngineSpec:
 
 
 def engines_for(task: Task) -> list[EngineSpec]:
-    """The engines that can do this task: those that `auto` may take come first, by rank."""
+    """Engines that support a task: those that `auto` may choose first, by rank."""
 
     def key(spec: EngineSpec) -> tuple[bool, int]:
         rank = spec.tasks[task.name].rank
@@ -53,6 +53,6 @@ def engines_for(task: Task) -> list[EngineSpec]:
 
 
 def entries_of(choice: ModelChoice) -> set[str]:
-    """Names in weights.lock that may be opened for this choice without being named in it."""
+    """Names in weights.lock that the engine may open for this choice, besides those that the choice names."""
     spec = find_engine(choice.engine)
     return {*spec.entries(choice), *spec.shared_entries}

@@ -1,4 +1,4 @@
-"""What a run would fetch: the weights of its choice that are not on this disk."""
+"""The weights of a choice that are not on this disk and would have to be downloaded."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Parts = tuple[str, ...]
 
 
 def find_lacking(choice: ModelChoice, store: Store, more: Sequence[str] = ()) -> list[tuple[Entry, Parts]]:
-    """Entries of the choice and `more` that are not here, each with the parts needed of it (none: all)."""
+    """Missing entries of the choice and of `more`, each with the parts that are needed of it (empty: all)."""
     wanted: dict[str, tuple[Entry, set[str]]] = {}
     for entry, parts in _list_needed(choice, store, more):
         wanted.setdefault(entry.name, (entry, set()))[1].update(parts or ("",))
-    found = [(entry, () if "" in parts else tuple(sorted(parts))) for entry, parts in wanted.values()]
-    return [(entry, parts) for entry, parts in found if entry.origin and not store.is_here(entry, parts)]
+    needed = [(entry, () if "" in parts else tuple(sorted(parts))) for entry, parts in wanted.values()]
+    return [(entry, parts) for entry, parts in needed if entry.origin and not store.is_here(entry, parts)]
 
 
 def check_local_files(choice: ModelChoice, store: Store) -> None:
@@ -38,28 +38,28 @@ def check_local_files(choice: ModelChoice, store: Store) -> None:
 
 
 def _list_needed(choice: ModelChoice, store: Store, more: Sequence[str]) -> Iterator[tuple[Entry, Parts]]:
-    """Entries of the choice with what they need. A base that was chosen takes the place of any that one needs."""
-    families = [store.family(name) for name in _names(choice, store, more)]
-    lent = {need.name for _, *needs in families for need, _ in needs}
+    """Entries of the choice and their dependencies. A chosen base replaces the base that an adapter depends on."""
+    families = [store.family(name) for name in _list_names(choice, store, more)]
+    dependencies = {need.name for _, *needs in families for need, _ in needs}
     for (entry, parts), *needs in families:
-        if entry.name != choice.base or entry.name not in lent:  # of a base that an adapter needs only those parts
+        if entry.name != choice.base or entry.name not in dependencies:  # else only the parts below are needed
             yield entry, parts
         for need, need_parts in needs:
             if need.kind != "base" or choice.base in (None, need.name):
                 yield need, need_parts
 
 
-def _names(choice: ModelChoice, store: Store, more: Sequence[str]) -> list[str]:
-    """Names of the lock, and hub ids: the user's files and folders need nothing. Other words are refused."""
+def _list_names(choice: ModelChoice, store: Store, more: Sequence[str]) -> list[str]:
+    """Lock names and hub ids of the choice. The user's own files need no download; other words raise an error."""
     lock = store.lock()
     usual = [name for name in find_engine(choice.engine).entries(choice) if not choice.adapter or name == choice.base]
-    given = [(choice.base, "base"), (choice.adapter, "adapter"), *((name, "") for name in usual)]
-    given += [(lora.source, "lora") for lora in choice.loras]
-    given += [(name, "damage") for name in more]
-    found: dict[str, None] = {}
-    for name, kind in given:
+    candidates = [(choice.base, "base"), (choice.adapter, "adapter"), *((name, "") for name in usual)]
+    candidates += [(lora.source, "lora") for lora in choice.loras]
+    candidates += [(name, "damage") for name in more]
+    names: dict[str, None] = {}
+    for name, kind in candidates:
         if name and (name in lock or not path_exists(expand_user(name))):
             if name not in lock and not HUB_NAME.fullmatch(name):
-                store.resolve(name, kind)  # says what is wrong with it
-            found[name] = None
-    return list(found)
+                store.resolve(name, kind)  # raises an error that says what is wrong
+            names[name] = None
+    return list(names)

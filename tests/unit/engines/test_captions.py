@@ -18,7 +18,7 @@ from transformers import (
     ResNetForImageClassification,
 )
 
-from srcli.engines.latent.captions import NO_CAPTIONER, Captioner, Classify, Describer, Detect, tensor_to_pixels
+from srcli.engines.latent.captions import NO_CAPTIONER, Captioner, Classifier, Describer, Detector, tensor_to_pixels
 from srcli.engines.runtime.device import Device
 from srcli.errors import WeightsError
 from srcli.weights.store import Store
@@ -98,11 +98,11 @@ def test_blip_says_words_of_its_own(blip: Path) -> None:
 
 
 def test_a_category_without_its_synonyms(resnet: Path) -> None:
-    assert Classify.open(resnet, CPU).read(PICTURE) == "tabby"
+    assert Classifier.open(resnet, CPU).read(PICTURE) == "tabby"
 
 
 def test_an_unsure_category_is_none(resnet: Path) -> None:
-    reader = Classify.open(resnet, CPU)
+    reader = Classifier.open(resnet, CPU)
     reader.net.classifier[1] = torch.nn.Linear(8, 20).requires_grad_(False)
     torch.nn.init.zeros_(reader.net.classifier[1].weight)
     torch.nn.init.zeros_(reader.net.classifier[1].bias)
@@ -110,7 +110,7 @@ def test_an_unsure_category_is_none(resnet: Path) -> None:
 
 
 def test_things_are_counted(detr: Path) -> None:
-    assert Detect.open(detr, CPU).read(PICTURE) == "3 dog"
+    assert Detector.open(detr, CPU).read(PICTURE) == "3 dog"
 
 
 def test_auto_without_a_captioner_says_so_once(said: list[str]) -> None:

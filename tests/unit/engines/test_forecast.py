@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from srcli.cli import app
 from srcli.engines.choose import choose_engine
 from srcli.engines.forecast import forecast_run
-from srcli.engines.latent.codec import VALUES_A_PIXEL
+from srcli.engines.latent.codec import VALUES_PER_PIXEL
 from srcli.engines.latent.forecast import LATENT_CANVAS_BYTES
 from srcli.engines.pasd.forecast import count_pasd_flop
 from srcli.engines.runtime.device import Device
@@ -65,7 +65,7 @@ def test_a_budget_is_kept_or_refused():
 
 def test_on_a_cpu_the_vae_takes_more_of_a_large_result_than_sampling_does():
     small, large = (plan((side, side)).memory for side in (256, 1024))
-    assert large - small == pytest.approx((4 * VALUES_A_PIXEL + LATENT_CANVAS_BYTES) * (4096**2 - 1024**2), rel=0.2)
+    assert large - small == pytest.approx((4 * VALUES_PER_PIXEL + LATENT_CANVAS_BYTES) * (4096**2 - 1024**2), rel=0.2)
 
 
 def test_another_pass_of_the_builtin_engine_is_counted():

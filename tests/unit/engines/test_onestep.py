@@ -31,6 +31,10 @@ from srcli.sampling import resume
 from srcli.sampling.noise import POSTERIOR_NOISE, START_NOISE, NoiseField
 from srcli.settings import LoraChoice, ModelChoice, Prompt, Sampling, TargetSize
 from srcli.tasks import RESTORE, UPSCALE, Job
+from srcli.weights.care import add_entry
+from srcli.weights.families import LDM_UNET, LDM_VAE
+from srcli.weights.open import read_config
+from srcli.weights.single import convert_unet, convert_vae
 from srcli.weights.store import Store
 
 CPU = Device(torch.device("cpu"), torch.float32)
@@ -320,15 +324,55 @@ def test_other_bases_are_refused(tmp_path: Path) -> None:
     refused("predicts v_prediction", chosen("gdpo", base=str(predicting)))
     sd15 = narrow_base(tmp_path / "sd15", 768)
     refused("this is sd15 unet, and width32 unet is needed", chosen("pisa", base=str(sd15)))
-    save_file({"model.diffusion_model.x": torch.ones(1)}, tmp_path / "one.safetensors")
-    refused("is a single file", chosen("pisa", base=str(tmp_path / "one.safetensors")))
+    save_file({"model.diffusion_model.x.attn2.to_k.weight": torch.ones(1, 768)}, tmp_path / "one.safetensors")
+    refused(
+        "this is sd15 checkpoint, and width32 checkpoint is needed",
+        chosen("pisa", base=str(tmp_path / "one.safetensors")),
+    )
+
+
+def single_file(path: Path) -> Path:
+    """The tiny base as one file in the original layout, named after PASD's tiny single file."""
+    pasd = HERE / "pasd" / "personalized" / "ldm_checkpoint_fp16.safetensors"
+    state = load_file(pasd)
+    names = {tensor.data_ptr(): name for name, tensor in state.items()}
+    single = {}
+    for part, prefix, convert in (("unet", LDM_UNET, convert_unet), ("vae", LDM_VAE, convert_vae)):
+        inner = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+        renamed = convert(pasd, inner, read_config(HERE / "pasd" / "tiny" / "base" / part))
+        own = load_file(TINY / "base" / part / "diffusion_pytorch_model.safetensors")
+        single |= {names[tensor.data_ptr()]: own[name] for name, tensor in renamed.items() if name in own}
+    for ours, theirs in (
+        ("encoder.down_blocks.1.resnets", "encoder.down.1"),
+        ("decoder.up_blocks.3.resnets", "decoder.up.0"),
+    ):
+        for end in ("weight", "bias"):  # two layers that PASD's file lacks
+            single[f"{LDM_VAE}{theirs}.block.0.nin_shortcut.{end}"] = own[f"{ours}.0.conv_shortcut.{end}"]
+    text = load_file(TINY / "base" / "text_encoder" / "model.safetensors")
+    save_file(single | {f"cond_stage_model.transformer.{name}": tensor for name, tensor in text.items()}, path)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["osediff", "gdpo"])
+def test_a_single_file_is_a_base_like_its_folder(kind: str, tmp_path: Path) -> None:
+    file = str(single_file(tmp_path / "own.safetensors"))
+    refused("sd21-base", chosen(kind, base=file))  # its family has no configurations here
+    add_entry(Store(offline=True), "tiny", str(TINY / "base"), "base")
+    one, two = opened(chosen(kind, base=file)), opened(chosen(kind))
+    for name in ("unet", "vae"):
+        states = [getattr(loaded, name).state_dict() for loaded in (one, two)]
+        assert states[0].keys() == states[1].keys() and all(
+            torch.equal(states[0][key], states[1][key]) for key in states[0]
+        )
+    assert torch.equal(one.texts.encode("a cat", keep=True), two.texts.encode("a cat", keep=False))
+    assert any(path.startswith("own.safetensors") for path in one.made_of)
 
 
 def test_other_adapters_are_refused(tmp_path: Path) -> None:
     pair = {f"unet.conv_in.lora_{half}.weight": torch.ones(2, 2) for half in "AB"}
     save_file(pair, tmp_path / "ink.safetensors")
     ink = str(tmp_path / "ink.safetensors")
-    refused("this is any lora, and no OSEDiff or PiSA-SR adapter", chosen("pisa", adapter=ink))
+    refused("this is any lora, not an OSEDiff or PiSA-SR adapter", chosen("pisa", adapter=ink))
     refused("this is osediff, and `variant` pisa needs another", chosen("osediff", variant="pisa"))
     refused("this is pisa, and `variant` osediff-face needs another", chosen("pisa", variant="osediff-face"))
     refused("this is gdpo, and `variant` pisa needs another", chosen("gdpo", variant="pisa"))

@@ -85,7 +85,7 @@ def add(tmp_path: Path) -> Add:
 
 @pytest.fixture
 def with_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choosing, "_accelerated", lambda device: True)
+    monkeypatch.setattr(choosing, "_has_accelerator", lambda device: True)
 
 
 def engine(sampling: Sampling | None = None, prompt: Prompt | None = None, **wish: object) -> str:
@@ -132,5 +132,5 @@ def test_old_photographs_get_it_when_it_is_named(add: Add, with_gpu: None) -> No
 def test_without_an_accelerator_nothing_that_needs_one_is_advertised(
     monkeypatch: pytest.MonkeyPatch, said: list[str]
 ) -> None:
-    monkeypatch.setattr(choosing, "_accelerated", lambda device: False)
+    monkeypatch.setattr(choosing, "_has_accelerator", lambda device: False)
     assert engine() == "builtin" and said == []

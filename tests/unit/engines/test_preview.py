@@ -135,7 +135,7 @@ def test_trouble_is_said_once_and_ends_the_previews_alone(monkeypatch, shown, sa
     for _ in range(2):
         shown.show(torch.zeros(1, 4, 2, 2))
     assert len(said) == 1
-    assert said[0].startswith("no more previews, the picture is made without: ")
+    assert said[0].startswith("previews stop, the run goes on: ")
     assert why in said[0]
     assert "\n" not in said[0]
 

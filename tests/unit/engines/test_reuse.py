@@ -40,7 +40,7 @@ def led(kind: str = "pasd", **more: object) -> PasdDenoiser:
     text = torch.randn(2, 77, parts.unet.config.cross_attention_dim, generator=torch.Generator().manual_seed(2))
     nets = Nets(parts.unet, parts.paca, parts.control, CPU)
     source = {float(t): float(FIRST) for t in (FIRST, SECOND)}
-    usual = {"guidance": 9.0, "strength": 0.8, "guided_at": frozenset(source), "feature_source_step": source}
+    usual = {"guidance": 9.0, "conditioning_scale": 0.8, "guided_at": frozenset(source), "feature_source": source}
     return PasdDenoiser(nets, text, **usual | more)
 
 
@@ -73,7 +73,7 @@ def test_fewer_layers_run():
     ]
     near = [model(x, t, hint) for t in (FIRST, SECOND)]
     assert runs == {"mid": 1, "control": 1, "last": 2}
-    exact = led(feature_source_step={})
+    exact = led(feature_source={})
     assert torch.equal(exact(x, FIRST, hint), near[0])
     assert not torch.equal(exact(x, SECOND, hint), near[1])
     for hook in hooks:
@@ -99,17 +99,17 @@ def test_tiles_and_texts_keep_theirs_apart():
 def test_features_from_before_are_not_taken_for_later_steps():
     later = torch.tensor(201)
     model, (x, hint) = (
-        led(feature_source_step={501.0: 501.0, 201.0: 301.0}, guided_at=frozenset([501.0, 201.0])),
+        led(feature_source={501.0: 501.0, 201.0: 301.0}, guided_at=frozenset([501.0, 201.0])),
         inputs(),
     )
     model(x, FIRST, hint)
-    exact = led(feature_source_step={}, guided_at=frozenset([201.0]))
+    exact = led(feature_source={}, guided_at=frozenset([201.0]))
     assert torch.equal(model(x, later, hint), exact(x, later, hint))
 
 
 @torch.inference_mode()
 def test_nothing_stays_that_serves_no_more():
-    model, (x, hint) = led(feature_source_step={501.0: 501.0, 201.0: 201.0}), inputs()
+    model, (x, hint) = led(feature_source={501.0: 501.0, 201.0: 201.0}), inputs()
     hooks = model.nets.unet.up_blocks[-1]._forward_pre_hooks
     before = len(hooks)
     for t in (FIRST, torch.tensor(201)):

@@ -11,7 +11,7 @@ from tests.golden.cases import HERE
 from tests.golden.stablesr_tiny import UNET, under, unet_config
 from torch.utils.flop_counter import FlopCounterMode
 
-from srcli.engines.runtime.placement import BYTES_A_LATENT
+from srcli.engines.runtime.placement import BYTES_PER_LATENT
 from srcli.engines.stablesr.engine import StableSRDenoiser
 from srcli.engines.stablesr.forecast import count_stablesr_flop
 from srcli.models import time_encoder
@@ -41,4 +41,4 @@ def test_the_cost_model_is_what_the_full_networks_compute(side):
 def test_a_picture_of_512_fits_in_six_gigabytes_of_half_precision():
     summary = json.loads((MANIFEST / "summary.json").read_text())
     weights = 2 * (summary["sr512"]["params_total"] + summary["cfw"]["fusion_params"])
-    assert weights + BYTES_A_LATENT * 64 * 64 < 6e9
+    assert weights + BYTES_PER_LATENT * 64 * 64 < 6e9

@@ -1,4 +1,4 @@
-"""The built-in engine: the project's own small network, shipped in the package. One pass, nothing is sampled."""
+"""The built-in engine: a small network of our own, shipped in the package. One pass, no sampling."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ from srcli.weights.lock import read_lock
 from srcli.weights.places import packaged_lock
 
 BLOCK_SIDE, HALO = 512, 64
-"""Hint pixels. Cells within 28 of a result bear on it; restoration's cells are two pixels wide."""
+"""In hint pixels. Cells up to 28 away influence a result; restoration's cells are two pixels wide."""
 SMALLER = (BLOCK_SIDE, 384, 256, 192, 128, 64)
 FEATURES, RENDERED = 260, 150
-"""Of a block: values in the network's precision for each pixel of the picture, and bytes of what is made of them."""
+"""Memory of a block per picture pixel: values in the network's precision, and bytes of the rendered result."""
 PIECE_SIDE, PIECES = 256, 4
-"""Damage is estimated on at most 4x4 evenly spread pieces of this side."""
+"""Damage is estimated on at most 4x4 evenly spread crops of this side."""
 
 
 def load_builtin(choice: ModelChoice, device: Device) -> BuiltinEngine:
-    """The packaged model for the task, or one trained by `srcli train builtin` (`--adapter FILE`)."""
+    """Load the packaged model for the task, or one trained by `srcli train builtin` (`--adapter FILE`)."""
     if choice.adapter:
         path = expand_user(choice.adapter)
         digest = hash_file(path)
@@ -51,44 +51,44 @@ def load_builtin(choice: ModelChoice, device: Device) -> BuiltinEngine:
 
 
 def inspect_damage(choice: ModelChoice, job: Job, device: Device, pixels: NDArray[Any]) -> Mapping[str, float]:
-    """The damage that a run would find in the picture, or was told of."""
+    """The damage that a run would estimate in the picture, or that `--damage` sets."""
     request = Request(job.task, SPEC.complete_sampling(job.sampling, choice.variant), job.prompt, NoiseField(job.seed))
     return _load_once(choice, device).survey(pixels, request).findings
 
 
 _load_once = lru_cache(1)(load_builtin)
-"""For looking at many pictures one after the other."""
+"""So that inspecting many pictures loads the model once."""
 
 
 def block_memory_need(device: Device) -> PixelMemoryNeed:
-    """The memory that a block takes."""
+    """The memory that a block needs."""
     return PixelMemoryNeed("the built-in engine", FEATURES * device.dtype.itemsize + RENDERED)
 
 
 def block_side(device: Device) -> int:
-    """The largest block for the memory that may be used."""
+    """The side of the largest block that fits into the device's memory."""
     return block_memory_need(device).largest(SMALLER, HALO, device)
 
 
 def find_packaged(name: str) -> tuple[Path, str]:
-    """A file that came with the package, and its hash, which is the locked one."""
+    """A packaged model's file and SHA-256, verified against weights.lock."""
     entry = read_lock(packaged_lock())[name]
     path, digest = root_of(entry) / f"{name}.safetensors", str(entry.files[f"{name}.safetensors"].sha256)
     return check_packaged(path, digest), digest
 
 
 def check_packaged(path: Path, wanted: str) -> Path:
-    """`path`, if its bytes are the wanted ones."""
+    """`path`; WeightsError if its SHA-256 is not the wanted one."""
     if not path.is_file():
         raise WeightsError(f"{path.name} is missing from the package: install srcli again")
-    if (found := hash_file(path)) != wanted:
-        raise WeightsError(f"{path} has SHA-256 {found}, not the packaged {wanted}: install srcli again")
+    if (digest := hash_file(path)) != wanted:
+        raise WeightsError(f"{path} has SHA-256 {digest}, not the packaged {wanted}: install srcli again")
     return path
 
 
 @dataclass(frozen=True)
 class BuiltinEngine:
-    """Blind enlargement (or restoration) by the packaged model."""
+    """Blind super-resolution or restoration by the packaged model."""
 
     model: Builtin
     device: Device
@@ -104,14 +104,14 @@ class BuiltinEngine:
         return self.model.shape.scale
 
     def passes(self, size: PixelSize, target: PixelSize) -> list[PixelSize]:
-        """Each pass enlarges by the model's factor at most; the last one gives `target`."""
+        """Passes that each enlarge by at most the model's factor; the last result has the size `target`."""
         sizes = [target]
         while (wider := _before(sizes[0], self.factor))[0] > size[0] or wider[1] > size[1]:
             sizes.insert(0, wider)
         return sizes
 
     def working_size(self, size: PixelSize, target: PixelSize, request: Request) -> PixelSize:
-        """The picture itself: what is enlarged too far is reduced afterwards, which keeps all it shows."""
+        """The picture's own size: a result that is too large is reduced afterwards, which loses nothing."""
         return size
 
     def layout(self, height: int, width: int, sampling: Sampling) -> tuple[list[Tile], int] | None:
@@ -119,19 +119,19 @@ class BuiltinEngine:
 
     @torch.inference_mode()
     def survey(self, hint: NDArray[Any], request: Request) -> Request:
-        """How damaged the whole picture is: as told for the first pass, else as estimated from pieces of it."""
-        told = request.sampling.damage or "auto"
-        if told != "auto" and request.noise.layer == 0:
-            return replace(request, findings=dict(zip(DAMAGES, DAMAGE_PRESETS[told], strict=True)))
-        seen = [self.model.observe(self._tensor(piece)) for piece in _pieces(hint)]
-        damage = self.model.estimator.conclude(torch.stack(seen).mean(0))[0]
+        """The damage of the whole picture: from `--damage` for the first pass, else estimated from crops."""
+        preset = request.sampling.damage or "auto"
+        if preset != "auto" and request.noise.layer == 0:
+            return replace(request, findings=dict(zip(DAMAGES, DAMAGE_PRESETS[preset], strict=True)))
+        observations = [self.model.observe(self._tensor(crop)) for crop in _cut_crops(hint)]
+        damage = self.model.estimator.conclude(torch.stack(observations).mean(0))[0]
         return replace(request, findings=dict(zip(DAMAGES, damage.tolist(), strict=True)))
 
     def prepare(self, hint: Tensor, request: Request) -> Canvas:
-        """The network runs at the end: nothing is sampled."""
+        """The picture padded to whole cells; the network runs in `finish`."""
         height, width = hint.shape[-2:]
         fold = self.model.shape.fold
-        # A block's cells are the picture's cells, wherever it begins.
+        # So that a block has the same cells as the whole picture, wherever it begins.
         top, left = request.noise.top % fold, request.noise.left % fold
         margins = (left, -(left + width) % fold, top, -(top + height) % fold)
         picture = F.pad(to_unit_float(hint), margins, mode="replicate")
@@ -144,7 +144,7 @@ class BuiltinEngine:
         )
 
     def _draw(self, picture: Tensor, damage: Tensor, fidelity: float, inside: Tile) -> Tensor:
-        """RGB between the two ends; an end that would not be seen is not drawn."""
+        """RGB: the faithful and the crisp output, mixed by `fidelity`. An output with weight 0 is not computed."""
         inner = picture.to(self.device.dtype)
         film = self.model.modulation(damage.to(inner))
         features = self.model.encode(inner, film)
@@ -162,8 +162,8 @@ class BuiltinEngine:
         return {"model": f"srcli built-in, sha256 {self.digest}", "licence": LICENSE}
 
 
-def _pieces(hint: NDArray[Any]) -> list[NDArray[Any]]:
-    """Evenly spread pieces of a picture, of even sides; small pictures are mirrored to at least 16 pixels."""
+def _cut_crops(hint: NDArray[Any]) -> list[NDArray[Any]]:
+    """Evenly spread crops with even sides; small pictures are first mirrored to at least 16 pixels."""
     import numpy as np
 
     height, width = hint.shape[:2]
@@ -184,7 +184,7 @@ def _even(side: int) -> int:
 
 
 def _spread(side: int) -> list[int]:
-    """Where pieces begin along a side."""
+    """Origins of the crops along a side."""
     count = min(PIECES, -(-side // PIECE_SIDE))
     return (
         [round(index * (side - PIECE_SIDE) / max(1, count - 1)) for index in range(count)] if side > PIECE_SIDE else [0]
@@ -192,5 +192,5 @@ def _spread(side: int) -> list[int]:
 
 
 def _before(size: PixelSize, factor: int) -> PixelSize:
-    """The smallest picture that one pass brings to `size`."""
+    """The smallest size that one pass enlarges to `size`."""
     return -(-size[0] // factor), -(-size[1] // factor)

@@ -1,4 +1,4 @@
-"""Work and memory of a run of the built-in engine."""
+"""FLOP and memory of a run of the built-in engine."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from srcli.engines.runtime.memory_budget import spare_host_memory
 from srcli.sampling.blocks import cut_blocks
 from srcli.tasks import Job
 
-# FLOP for each pixel of the picture; blocks overlap by about a half.
-BUILTIN_FLOP, OVERLAPPING = 1.3e6, 1.5
-CHANNELS = 3  # of the picture and its result, a byte each
+BUILTIN_FLOP = 1.3e6  # per pixel of the picture
+OVERLAP_FACTOR = 1.5  # for the pixels that overlapping blocks process twice
+CHANNELS = 3  # of the picture and its result, one byte each
 
 
 def forecast_builtin(job: Job, size: PixelSize, device: Device) -> Forecast:
@@ -31,6 +31,6 @@ def forecast_builtin(job: Job, size: PixelSize, device: Device) -> Forecast:
     kept = picture + (levels if levels < spare_host_memory(device) - picture else 0)
     pieces = list(cut_blocks(height, width, block_side(device), HALO))
     memory = block_memory_need(device).bytes(max(piece.outer.height * piece.outer.width for piece in pieces))
-    overlap = OVERLAPPING if len(pieces) > 1 else 1
+    overlap = OVERLAP_FACTOR if len(pieces) > 1 else 1
     plan = Forecast("builtin", target, 1, len(pieces), None, 1, flop * overlap, memory)
     return replace(plan, host=kept) if device.accelerated else replace(plan, memory=memory + kept)

@@ -1,4 +1,4 @@
-"""The built-in engine, before it is loaded."""
+"""The specification of the built-in engine."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from srcli.engines.runtime.forecast import Forecast
     from srcli.weights.store import Store
 
-# By benchmarks/map_calibration.py, on held-out photographs: docs/evaluate.md says how well they hold.
+# Fitted by benchmarks/map_calibration.py on held-out photographs; docs/evaluate.md has the measured quality.
 MAP_CALIBRATIONS = {
     UPSCALE.name: Calibration(offset=-2.749, spread=2.169, added=0.719),
     RESTORE.name: Calibration(offset=-4.203, spread=9.377, added=0.993),
 }
-FIDELITY = 0.5  # of the default: between the faithful and the crisp end
-# What `--damage` tells the network: blur, noise, colour noise, JPEG. Light: medians of lightly damaged training pairs;
-# heavy: what did best on held-out pictures that were noisy, blocky or both.
+FIDELITY = 0.5  # default: half the faithful, half the crisp output
+# The damage that `--damage` sets: blur, noise, colour noise, JPEG. Light: medians of lightly damaged training pairs;
+# heavy: the best values on held-out pictures with noise, JPEG blocks or both.
 DAMAGE_PRESETS = {
     "none": (0.0, 0.0, 0.0, 0.0),
     "light": (0.3, 0.2, 0.2, 0.05),
@@ -57,17 +57,17 @@ def _entries(choice: ModelChoice) -> tuple[str, ...]:
 
 
 def entry_name(variant: str | None) -> str:
-    """The packaged model in weights.lock."""
+    """The packaged model's name in weights.lock."""
     return "builtin-restore" if variant == "restore" else "builtin-upscale"
 
 
 def _recognizes(evidence: AdapterEvidence) -> bool:
-    """`srcli train builtin` writes these two into its files."""
+    """Whether a header has the metadata that `srcli train builtin` writes."""
     return any({"shape", "task"} <= header.metadata.keys() for header in evidence.headers)
 
 
 def _other_end(job: Job) -> OtherVersions:
-    """The end of its range that is farther from the result: what the two disagree about, the input leaves open."""
+    """The result at the farther end of `fidelity`: where the two differ, the input does not determine the result."""
     fidelity = SPEC.complete_sampling(job.sampling, None).fidelity or 0.0
     other = 0.0 if fidelity >= FIDELITY else 1.0
     job_of_end = replace(without_map(job), sampling=replace(job.sampling, fidelity=other))

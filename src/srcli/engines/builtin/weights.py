@@ -1,4 +1,4 @@
-"""The file of a trained model: fp16 safetensors whose metadata says how to build the networks."""
+"""The file format of a trained model: fp16 safetensors, with the network's shape in the metadata."""
 
 import json
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from srcli.weights.open import load_into, load_state
 
 
 def write_model(path: Path, shape: BuiltinShape, state: Mapping[str, Tensor], task: str) -> None:
-    """A full disk leaves the last file whole."""
+    """Write a model file. It is replaced atomically, so that a full disk leaves the previous file intact."""
     halves = {name: tensor.half().contiguous() for name, tensor in state.items()}
     try:
         with replace_file(path) as fresh:
@@ -30,12 +30,12 @@ def write_model(path: Path, shape: BuiltinShape, state: Mapping[str, Tensor], ta
 
 
 def disk_is_full(path: Path, error: Exception) -> MachineError:
-    """The error for a file of a training that cannot be written."""
+    """The error for a training file that cannot be written."""
     return MachineError(f"cannot write {path} ({error}): free disk space, then --resume")
 
 
 def read_model(path: Path) -> Builtin:
-    """The model in a file, in fp32."""
+    """Load a model, in fp32."""
     model = Builtin(read_shape(path))
     load_into(model, {name: tensor.float() for name, tensor in load_state(path).items()}, path)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -43,24 +43,24 @@ def read_model(path: Path) -> Builtin:
 
 
 def refold_model(model: Builtin, fold: int) -> Builtin:
-    """The same network on cells of `fold` input pixels: each pixel of a cell counts as its share of the old one."""
+    """The same network on cells of `fold` input pixels: a cell's mean has the same effect as before."""
     if model.shape.fold == fold:
         return model
-    made = Builtin(replace(model.shape, fold=fold))
+    refolded = Builtin(replace(model.shape, fold=fold))
     state = model.state_dict()
     share = (model.shape.fold / fold) ** 2
     for name in ("head.weight", "estimator.local.0.weight"):
         mean = state[name].unflatten(1, (3, -1)).sum(2, keepdim=True)
         state[name] = (mean * share).expand(-1, -1, fold**2, -1, -1).flatten(1, 2)
-    made.load_state_dict(state)
-    return made
+    refolded.load_state_dict(state)
+    return refolded
 
 
 def read_shape(path: Path) -> BuiltinShape:
     try:
-        given: dict[str, Any] = json.loads(read_header(path).metadata["shape"])
+        stored: dict[str, Any] = json.loads(read_header(path).metadata["shape"])
         known = {f.name for f in fields(BuiltinShape)}
-        sizes: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items() if k in known}
+        sizes: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items() if k in known}
         return BuiltinShape(**sizes)
     except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{path} is not a model of the built-in engine: choose another file") from error

@@ -1,4 +1,4 @@
-"""DDColor's engine: colour from one pass over a small square, enlarged along the picture's own edges."""
+"""The DDColor engine: chroma from one pass over a small square, upsampled along the picture's edges."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from srcli.weights.store import Store
 
 
 def load(choice: ModelChoice, device: Device, store: Store) -> DDColorEngine:
-    """The chosen network, on the device."""
+    """Load the chosen network on the device."""
     loaded = open_network(choice, store)
     network = loaded.network.to(device.torch, device.dtype)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -32,7 +32,7 @@ def load(choice: ModelChoice, device: Device, store: Store) -> DDColorEngine:
 
 @dataclass(frozen=True)
 class DDColorEngine(WholePicture):
-    """Colour for a grey picture of any size, enlarged along the edges of the result."""
+    """A loaded DDColor network, on a device."""
 
     network: DDColor
     device: Device
@@ -41,17 +41,16 @@ class DDColorEngine(WholePicture):
     spec: EngineSpec = SPEC
 
     def prepare(self, hint: Tensor, request: Request) -> Canvas:
-        """The network runs here; what is left for the end is the enlargement of its colour."""
+        """Run the network; `finish` upsamples its chroma."""
         picture = hint[0].permute(1, 2, 0).numpy()
         ab = self.predict(picture, request.sampling.process_size or NETWORK_SIDE)
         method = request.sampling.chroma_upsampling or JOINT
         return Canvas(hint, hint, None, None, lambda _: paint(picture, ab, method))
 
     def predict(self, picture: PixelArray, side: int) -> Floats:
-        """(side, side, 2) in Lab, whatever the shape of the picture."""
-        seen = torch.from_numpy(prepare_input(picture, side)).permute(2, 0, 1)[None]
-        seen = seen.to(self.device.torch, self.device.dtype, memory_format=torch.channels_last)
-        ab = self.network(seen)
+        """The a and b channels of Lab, (side, side, 2), for a picture of any shape."""
+        square = torch.from_numpy(prepare_input(picture, side)).permute(2, 0, 1)[None]
+        ab = self.network(square.to(self.device.torch, self.device.dtype, memory_format=torch.channels_last))
         return np.ascontiguousarray(ab[0].float().permute(1, 2, 0).cpu().numpy())
 
     def provenance(self) -> Mapping[str, str]:
@@ -59,7 +58,7 @@ class DDColorEngine(WholePicture):
 
 
 def prepare_input(picture: PixelArray, side: int) -> Floats:
-    """What the network is shown: a square whatever the picture's aspect, L alone, as RGB in 0..1."""
+    """The network's input: the picture resized to a square without its chroma, as RGB in 0..1."""
     side = -(-side // SIDE_MULTIPLE) * SIDE_MULTIPLE
     lab = rgb_to_lab(cv2.resize(levels_to_unit(picture), (side, side), interpolation=cv2.INTER_LINEAR))
     lab[..., 1:] = 0
@@ -67,7 +66,7 @@ def prepare_input(picture: PixelArray, side: int) -> Floats:
 
 
 def paint(picture: PixelArray, ab: Floats, method: str) -> Tensor:
-    """RGB (1, 3, H, W) of this colour and the picture's own L. By rows: Lab is never whole."""
+    """RGB (1, 3, H, W) from this chroma and the picture's own L, band by band to save memory."""
     height, width = picture.shape[:2]
     field, out = ChromaField.fit(ab, picture, method), torch.empty(1, 3, height, width)
     for rows in split_rows(height, width):

@@ -1,4 +1,4 @@
-"""Work and memory of a run of DDColor."""
+"""FLOP and memory of a run of DDColor."""
 
 from __future__ import annotations
 
@@ -12,22 +12,19 @@ from srcli.engines.runtime.memory_budget import PixelMemoryNeed
 from srcli.settings import ModelChoice
 from srcli.tasks import Job
 
-# FLOP for each pixel that the network is shown, and parameters: tiny, the others.
+# FLOP per pixel of the network's input, and parameters; True: the tiny variant.
 DDCOLOR_FLOP = {True: 193.0e9 / NETWORK_SIDE**2, False: 524.4e9 / NETWORK_SIDE**2}
 PARAMETERS = {True: 55_006_640, False: 227_869_328}
-VALUES_A_SHOWN_PIXEL = 1200  # in the network's precision for each pixel that it is shown
-DDCOLOR_CANVAS_BYTES = 30  # bytes for each pixel of the result: the picture, RGB in fp32 and its levels
+VALUES_PER_INPUT_PIXEL = 1200  # feature-map values, in the network's precision
+DDCOLOR_CANVAS_BYTES = 30  # per pixel of the result: the picture, RGB in fp32, and the result as integers
 
 
 def forecast_ddcolor(choice: ModelChoice, job: Job, size: PixelSize, device: Device) -> Forecast:
     """The plan for a picture of this size."""
-    tiny, target, side = (
-        choice.variant in (None, TINY_VARIANT),
-        job.target(*size),
-        job.sampling.process_size or NETWORK_SIDE,
-    )
+    tiny, target = choice.variant in (None, TINY_VARIANT), job.target(*size)
+    side = job.sampling.process_size or NETWORK_SIDE
     weights = PARAMETERS[tiny] * device.dtype.itemsize
-    memory = PixelMemoryNeed("DDColor", VALUES_A_SHOWN_PIXEL * device.dtype.itemsize, weights).bytes(side**2)
+    memory = PixelMemoryNeed("DDColor", VALUES_PER_INPUT_PIXEL * device.dtype.itemsize, weights).bytes(side**2)
     canvas = DDCOLOR_CANVAS_BYTES * target[0] * target[1]
     plan = Forecast("ddcolor", target, 1, 1, None, 1, DDCOLOR_FLOP[tiny] * side**2, memory)
     return replace(plan, host=canvas) if device.accelerated else replace(plan, memory=memory + canvas)

@@ -1,4 +1,4 @@
-"""DDColor, before it is loaded."""
+"""The specification of the DDColor engine."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ TINY_VARIANT, LARGE_VARIANT, ARTISTIC_VARIANT = "tiny", "large", "artistic"
 ENTRIES: Mapping[str, str] = MappingProxyType(
     {TINY_VARIANT: "ddcolor-tiny", LARGE_VARIANT: "ddcolor", ARTISTIC_VARIANT: "ddcolor-artistic"}
 )  # of weights.lock
-NETWORK_SIDE = 512  # of the square that the network is shown
+NETWORK_SIDE = 512  # default side of the network's square input
 QUERIES = "decoder.color_decoder.query_feat.weight"
 
 
 def ddcolor_entry(variant: str | None) -> str:
-    """The variant's entry of weights.lock; the tiny one where none was named."""
+    """The variant's entry of weights.lock; that of the tiny variant for None."""
     if (variant or TINY_VARIANT) not in ENTRIES:
         raise InputError(f"`variant` {variant!r} is unknown to the ddcolor engine: choose one of {', '.join(ENTRIES)}")
     return ENTRIES[variant or TINY_VARIANT]
@@ -53,7 +53,7 @@ def _recognizes(evidence: AdapterEvidence) -> bool:
 
 
 def _resolve(choice: ModelChoice, store: Store) -> ModelChoice:
-    """With the first variant whose weights are here. A file of the user's own says itself what it is."""
+    """The choice with the first variant whose weights are here. Adapter files determine their variant themselves."""
     if choice.variant is not None:
         ddcolor_entry(choice.variant)
     elif choice.adapter is None:

@@ -1,4 +1,4 @@
-"""DDColor's network from the official file, in safetensors."""
+"""Load DDColor's network from the official weights as safetensors."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ SHAPES = {TINY_VARIANT: TINY_SHAPE, LARGE_VARIANT: LARGE_SHAPE, ARTISTIC_VARIANT
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
-    """A network and what it was made of."""
+class LoadedNetwork:
+    """A network and its provenance."""
 
     network: DDColor
     made_of: Mapping[str, str]
 
 
-def open_network(choice: ModelChoice, store: Store) -> Loaded:
-    """The chosen variant, or the file that was named, which must be of the variant that was named."""
+def open_network(choice: ModelChoice, store: Store) -> LoadedNetwork:
+    """Load the chosen variant or adapter file; WeightsError if the file is not of the named variant."""
     located = store.resolve(
         choice.adapter or ddcolor_entry(choice.variant), "adapter", allow_pickle=choice.allow_pickle
     )
@@ -37,18 +37,18 @@ def open_network(choice: ModelChoice, store: Store) -> Loaded:
         widths = ", ".join(map(str, network.shape.widths))
         remedy = f"leave out `variant` {choice.variant}, or give its file"
         raise WeightsError(f"{located.only_file()}: this is a DDColor of widths {widths}: {remedy}")
-    return Loaded(network, located.provenance())
+    return LoadedNetwork(network, located.provenance())
 
 
 def read_network(path: Path) -> DDColor:
-    """The network in a file, in fp32. Every tensor is needed or one of those known to be unused."""
+    """Load a network, in fp32. Every tensor must be used by it or known to be unused."""
     state = load_state(path)
     network = build_ddcolor(read_ddcolor_shape(state, path))
-    load_into(network, _in_fp32(convert_official(state)), path)
+    load_into(network, _cast_to_fp32(convert_official(state)), path)
     return network.requires_grad_(False).eval()
 
 
-def _in_fp32(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _cast_to_fp32(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
 
 

@@ -1,1 +1,1 @@
-"""What engines over the latents of a VAE share."""
+"""Shared by the engines that sample latents of a VAE."""

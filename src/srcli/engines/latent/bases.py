@@ -1,4 +1,4 @@
-"""Base models from weights: a diffusers folder or a single file, strictly, and reading no more than is used."""
+"""Load base models, from a diffusers folder or a single file. Only the tensors that are used are read."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from srcli.weights.parts import weight_files
 from srcli.weights.single import StateDict, load_text, open_single
 from srcli.weights.store import Store
 
-OUTER = ("vae", "text_encoder", "tokenizer", "scheduler")
+PARTS_BESIDE_UNET = ("vae", "text_encoder", "tokenizer", "scheduler")
 LENT_PARTS = ("unet/config.json", "vae/config.json", "text_encoder/config.json", "tokenizer", "scheduler")
 SCHEDULE_FILE = "scheduler_config.json"
 
 
 @dataclass(frozen=True)
 class Base:
-    """What a base model brings. `unet` is None where an adapter's own is used."""
+    """The parts of a base model. `unet` is None if the adapter has its own."""
 
     vae: AutoencoderKL
     text_encoder: nn.Module
@@ -43,7 +43,7 @@ class Base:
 
 
 def open_folder(located: Located, family: str, with_unet: bool, dtype: torch.dtype | None = None) -> Base:
-    """A base in diffusers' layout; the UNet in `dtype`, the smaller parts in that of their files."""
+    """Load a base in diffusers' layout; the UNet in `dtype`, the smaller parts in their files' precision."""
     unet = None
     if with_unet:
         path = weight_files(located.part("unet"))[0]
@@ -53,7 +53,7 @@ def open_folder(located: Located, family: str, with_unet: bool, dtype: torch.dty
         load_component(AutoencoderKL, located.part("vae")),
         open_text_encoder(located.part("text_encoder"), family),
         load_tokenizer(located.part("tokenizer")),
-        checked_schedule(read_config(located.part("scheduler"), SCHEDULE_FILE), located.part("scheduler")),
+        check_schedule(read_config(located.part("scheduler"), SCHEDULE_FILE), located.part("scheduler")),
         unet,
         located.folder / "unet",
         located.provenance(),
@@ -61,7 +61,7 @@ def open_folder(located: Located, family: str, with_unet: bool, dtype: torch.dty
 
 
 def open_text_encoder(folder: Path, family: str) -> nn.Module:
-    """A text encoder in transformers' layout."""
+    """Load a text encoder in transformers' layout."""
     path = weight_files(folder)[0]
     require_family(detect_family(path), path, kind="text-encoder", family=family)
     net: nn.Module = load_component(CLIPTextModel, folder)
@@ -71,14 +71,14 @@ def open_text_encoder(folder: Path, family: str) -> nn.Module:
 def open_file(
     located: Located, path: Path, store: Store, usual: str, family: str, dtype: torch.dtype | None = None
 ) -> Base:
-    """A single file has no configurations, and may lack parts: `find_lender` says who lends them."""
+    """Load a single file. The configurations and parts that it lacks come from `find_lender`."""
     require_family(detect_family(path), path, kind="checkpoint", family=family)
     lent = find_lender(store, usual, family)
     single = open_single(path, lent.folder, family, dtype)
     weights = find_lender(store, usual, family, single.lacking) if single.lacking else lent
     return Base(
-        vae_model(lent if single.vae else weights, single.vae, path),
-        text_model(lent if single.text else weights, single.text, path),
+        build_vae(lent if single.vae else weights, single.vae, path),
+        build_text_encoder(lent if single.text else weights, single.text, path),
         load_tokenizer(lent.part("tokenizer")),
         read_single_schedule(lent, single.found.prediction),
         single.unet,
@@ -88,10 +88,10 @@ def open_file(
 
 
 def find_lender(store: Store, usual: str, family: str, weights: Sequence[str] = ()) -> Located:
-    """What lends a single file its configurations, or the `weights` that it lacks.
+    """The folder that supplies a single file's configurations, or the parts (`weights`) that the file lacks.
 
-    Configurations of known families are in the package. All else comes from the usual base, or from another of the
-    family that is here; where none is, the usual base is pulled.
+    Configurations of known families are in the package. Anything else comes from the usual base or another base of
+    the family on this disk; if there is none, the usual base is pulled.
     """
     packaged = packaged_base(family)
     if packaged and not weights:
@@ -101,21 +101,21 @@ def find_lender(store: Store, usual: str, family: str, weights: Sequence[str] = 
 
 
 def read_single_schedule(lent: Located, prediction: str | None) -> Mapping[str, Any]:
-    """The family's noise schedule, with what the file itself says that it predicts."""
+    """The family's noise schedule, with the prediction type that the file states, if it does."""
     folder = lent.part("scheduler")
-    schedule = checked_schedule(read_config(folder, SCHEDULE_FILE), folder)
+    schedule = check_schedule(read_config(folder, SCHEDULE_FILE), folder)
     return {**schedule, "prediction_type": prediction} if prediction else schedule
 
 
-def vae_model(lent: Located, state: StateDict | None, source: Path) -> AutoencoderKL:
-    """A VAE from a single file's weights, or the lender's own."""
+def build_vae(lent: Located, state: StateDict | None, source: Path) -> AutoencoderKL:
+    """A VAE with a single file's weights, or with the lender's."""
     if state is None:
         return load_component(AutoencoderKL, lent.part("vae"))
     return load_into(build_stock(AutoencoderKL, read_config(lent.part("vae"))), state, source)
 
 
-def text_model(lent: Located, state: StateDict | None, source: Path) -> nn.Module:
-    """A text encoder from a single file's weights, or the lender's own."""
+def build_text_encoder(lent: Located, state: StateDict | None, source: Path) -> nn.Module:
+    """A text encoder with a single file's weights, or with the lender's."""
     if state is None:
         own: nn.Module = load_component(CLIPTextModel, lent.part("text_encoder"))
         return own
@@ -123,7 +123,7 @@ def text_model(lent: Located, state: StateDict | None, source: Path) -> nn.Modul
     with torch.device("meta"):
         net: nn.Module = CLIPTextModel(config)
     for module in net.modules():
-        if hasattr(module, "position_ids"):  # counted, not stored
+        if hasattr(module, "position_ids"):  # a buffer that is computed, not stored
             module.position_ids = torch.arange(config.max_position_embeddings)[None]
     load_text(net, {name: tensor.float() for name, tensor in state.items()}, source)
     return net.eval()
@@ -132,7 +132,7 @@ def text_model(lent: Located, state: StateDict | None, source: Path) -> nn.Modul
 def merge_loras(
     choice: ModelChoice, store: Store, unet: UNet2DConditionModel, text: nn.Module, family: str
 ) -> dict[str, str]:
-    """Merge the chosen LoRA files in, and say what they are."""
+    """Merge the chosen LoRA files into the networks; returns their provenance."""
     made_of: dict[str, str] = {}
     for lora in choice.loras:
         located = store.resolve(lora.source, "lora", allow_pickle=choice.allow_pickle)
@@ -144,7 +144,7 @@ def merge_loras(
 
 
 def read_tensors(folder: Path, names: Collection[str] | None = None, dtype: torch.dtype | None = None) -> StateDict:
-    """A component's weights, or of these only `names`; one file or several. For `dtype` see `load_state`."""
+    """A component's weights from one file or several; only `names`, if given. For `dtype` see `load_state`."""
     files = weight_files(folder)
     if len(files) == 1:
         return load_state(files[0], names=names, dtype=dtype)
@@ -153,7 +153,7 @@ def read_tensors(folder: Path, names: Collection[str] | None = None, dtype: torc
 
 
 def dtype_to_read(choice: ModelChoice, dtype: torch.dtype | None) -> torch.dtype | None:
-    """The precision to read a UNet in: that of the device, but for weights that are changed first, in their own."""
+    """The precision to read a UNet in: the device's, or the file's if LoRAs or blending change the weights first."""
     return None if choice.loras or choice.blend < 1 else dtype
 
 
@@ -164,11 +164,11 @@ def load_tokenizer(folder: Path) -> Any:
         return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
 
 
-def checked_schedule(config: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The schedule, if it says what sampling needs to know."""
-    said = config.get("prediction_type", EPSILON)
-    if said not in (EPSILON, VELOCITY):
-        raise WeightsError(f"{folder}: predicts {said!r}, neither epsilon nor v_prediction: choose another")
+def check_schedule(config: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The schedule; WeightsError if it lacks what sampling needs."""
+    prediction = config.get("prediction_type", EPSILON)
+    if prediction not in (EPSILON, VELOCITY):
+        raise WeightsError(f"{folder}: predicts {prediction!r}, neither epsilon nor v_prediction: choose another")
     if not config.get("trained_betas") and not {"beta_start", "beta_end", "beta_schedule"} <= config.keys():
         raise WeightsError(f"{folder}: its {SCHEDULE_FILE} gives no noise schedule: get the folder again")
     return config

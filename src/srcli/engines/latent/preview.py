@@ -1,4 +1,4 @@
-"""A look at what a picture is becoming: a small file, decoded from the latents that the scheduler expects."""
+"""`--preview`: a small picture of the expected result, decoded from the latents while the engine samples."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from srcli.weights.store import Store
 log = logging.getLogger(__name__)
 
 PREVIEW_DECODER = "taesd"
-PREVIEW_INTERVAL = 5.0  # seconds from one to the next
-PREVIEW_TIME_SHARE = 0.05  # of the time that they may take
-MAX_PREVIEW_LATENTS = 64 * 64  # latents of one: its maps want no more memory than a step's
+PREVIEW_INTERVAL = 5.0  # least seconds between two previews
+PREVIEW_TIME_SHARE = 0.05  # most that previews may take of a run's time
+MAX_PREVIEW_LATENTS = 64 * 64  # so that decoding takes no more memory than a step
 MADE = {"tool": f"srcli {__version__}", "preview": True}
 
 
 class Preview:
-    """The file, and the tiny decoder that makes it. It draws nothing at random and leaves the latents as they are."""
+    """Writes previews to one file, with TAESD. It uses no random numbers and does not change the latents."""
 
     def __init__(self, file: Path, net: AutoencoderTiny) -> None:
         self._file, self._net, self._due = file, net, 0.0
@@ -44,19 +44,17 @@ class Preview:
         return cls(file, net)
 
     def show(self, latents: Tensor) -> None:
-        """Renew the file, if it is time to. What goes wrong ends the previews, and never the run."""
+        """Write the file, if a preview is due. An error ends the previews but not the run."""
         if monotonic() < self._due:
             return
         try:
-            self._renew(
-                shrink_latents(latents).cpu()
-            )  # here the device has done its steps: what follows is the preview's time
+            self._write(shrink_latents(latents).cpu())  # cpu() waits for the device's steps, which must not be timed
             return
         except Exception as error:
             reason = (str(error) or type(error).__name__).splitlines()[0]
         self._due = math.inf
         release_memory()
-        log.warning(f"no more previews, the picture is made without: {reason}")
+        log.warning(f"previews stop, the run goes on: {reason}")
 
     def decode(self, latents: Tensor) -> Tensor:
         """The picture in about 0..1, fp32."""
@@ -64,7 +62,7 @@ class Preview:
         picture: Tensor = self._net.decode(scaled).sample.float()
         return picture / 2 + 0.5
 
-    def _renew(self, latents: Tensor) -> None:
+    def _write(self, latents: Tensor) -> None:
         began = monotonic()
         self._file.parent.mkdir(parents=True, exist_ok=True)
         write_picture(Picture(pixels=tensor_to_pixels(self.decode(latents))), self._file, made=MADE)
@@ -73,7 +71,7 @@ class Preview:
 
 
 def shrink_latents(latents: Tensor) -> Tensor:
-    """No more than the most, in the same shape."""
+    """Latents reduced to at most MAX_PREVIEW_LATENTS, with the same aspect."""
     factor = math.sqrt(MAX_PREVIEW_LATENTS / latents[0, 0].numel())
     if factor >= 1:
         return latents

@@ -1,4 +1,4 @@
-"""Embeddings of texts, kept on the disk where many pictures share them: then no text encoder need be opened."""
+"""A disk cache of prompt embeddings, so that runs with a known prompt need not load the text encoder."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from srcli.weights.open import load_state
 
 TEXT_PARTS = ("text_encoder/", "tokenizer/")
 FOLDER, KEY = "prompts", "embeddings"
-VISITING = replace(AMPLE, by_stage=True)  # the text encoder is on the device only while it works
+ENCODER_PLACEMENT = replace(AMPLE, by_stage=True)  # on the device only while it encodes
 
 
 @dataclass(frozen=True)
 class PromptEncoder:
-    """A base's tokenizer and text encoder, which is opened when a text is new. `kept`: where embeddings lie."""
+    """A base's tokenizer, and its text encoder, loaded when a text is not in the cache folder `kept`."""
 
     tokenizer: Any
     folder: Path
@@ -40,27 +40,27 @@ class PromptEncoder:
 
     @classmethod
     def open(cls, base: Located, family: str, device: Device, cache: Path) -> PromptEncoder:
-        """Of a base in diffusers' layout. What is kept serves these weights on this device in this precision only."""
+        """For a base in diffusers' layout. The cache key includes the weights' hashes, the device and its precision."""
         hashes = sorted((path, digest) for path, digest in base.sha256.items() if path.startswith(TEXT_PARTS))
-        made_by = json.dumps([hashes, str(device)]).encode()
-        kept = cache / FOLDER / hashlib.sha256(made_by).hexdigest()[:16]
+        key = json.dumps([hashes, str(device)]).encode()
+        kept = cache / FOLDER / hashlib.sha256(key).hexdigest()[:16]
         return cls(load_tokenizer(base.part("tokenizer")), base.part("text_encoder"), family, device, kept)
 
     def with_network(self, net: nn.Module) -> PromptEncoder:
-        """This one with a network that is not the base's own, so nothing that it makes is kept."""
+        """The same encoder with another network than the base's, and without a cache."""
         return replace(self, kept=None, _opened={KEY: place_network(net, self.device)})
 
     def encode(self, text: str, keep: bool) -> Tensor:
-        """A text's embeddings, one row. `keep`: other pictures and runs will ask for the same text."""
+        """Embeddings of a text, one row. `keep`: cache them, since other pictures will use the same text."""
         file = self._file(text) if keep and self.kept else None
-        if file and (found := _read(file)) is not None:
-            return found.to(self.device.torch)
-        encoder = TextEncoder(self.tokenizer, self._net(), self.device, VISITING)
+        if file and (cached := _read(file)) is not None:
+            return cached.to(self.device.torch)
+        encoder = TextEncoder(self.tokenizer, self._net(), self.device, ENCODER_PLACEMENT)
         encoder.report_pieces(text)
-        made = encoder.encode([text])
+        embeddings = encoder.encode([text])
         if file:
-            _write(file, made)
-        return made
+            _write(file, embeddings)
+        return embeddings
 
     def _file(self, text: str) -> Path:
         name = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
@@ -73,7 +73,7 @@ class PromptEncoder:
 
 
 def _read(file: Path) -> Tensor | None:
-    """What was kept; a file that cannot be read costs making it again."""
+    """Cached embeddings; None if there are none or the file is unreadable, so that they are computed again."""
     if not is_file(file):
         return None
     try:
@@ -82,8 +82,8 @@ def _read(file: Path) -> Tensor | None:
         return None
 
 
-def _write(file: Path, made: Tensor) -> None:
-    with suppress(OSError):  # a read-only or full disk: the next run makes it again
+def _write(file: Path, embeddings: Tensor) -> None:
+    with suppress(OSError):  # a read-only or full disk: the next run computes them again
         file.parent.mkdir(0o700, parents=True, exist_ok=True)
         with replace_file(file) as fresh:
-            save_file({KEY: made.cpu().contiguous()}, fresh)
+            save_file({KEY: embeddings.cpu().contiguous()}, fresh)

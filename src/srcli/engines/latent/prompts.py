@@ -1,4 +1,4 @@
-"""Prompts as the networks read them: tokens, in as many pieces as it takes, and their embeddings."""
+"""Prompts: their tokens, in pieces of 77, and their embeddings."""
 
 from __future__ import annotations
 
@@ -32,39 +32,39 @@ class TextEncoder:
 
     @classmethod
     def of(cls, tokenizer: Any, net: Any, device: Device, placement: Placement = AMPLE) -> TextEncoder:
-        """With its network where it belongs."""
+        """The encoder with its network on the device."""
         with on_device(place_network(net, device), device, placement):
             return cls(tokenizer, net, device, placement)
 
     def with_less(self, savings: MemorySavings) -> TextEncoder:
-        """This one, leaving the device when it has done its part."""
+        """The same encoder with these savings applied."""
         return replace(self, placement=self.placement.with_less(savings))
 
     @torch.inference_mode()
     def encode(self, texts: Sequence[str]) -> Tensor:
-        """Embeddings, one row a text. All get as many pieces of 77 tokens as the longest needs."""
+        """Embeddings, one row per text. All rows have as many pieces of 77 tokens as the longest text needs."""
         rows = [self.pieces(text) for text in texts]
         count = max(len(row) for row in rows)
         tokens = torch.tensor([row + [self._piece([])] * (count - len(row)) for row in rows])
         flat = tokens.flatten(0, 1).to(self.device.torch)
         with on_device(self.net, self.device, self.placement):
-            found: Tensor = self.net(flat).last_hidden_state
-        return found.reshape(len(rows), -1, found.shape[-1])
+            embeddings: Tensor = self.net(flat).last_hidden_state
+        return embeddings.reshape(len(rows), -1, embeddings.shape[-1])
 
     def pieces(self, text: str) -> list[list[int]]:
-        """Token ids in pieces as long as the encoder reads at once; at least one."""
+        """Token ids, cut into pieces of the encoder's length; at least one piece."""
         ids = self.tokenizer(text, add_special_tokens=False, truncation=False, verbose=False).input_ids
         length = self.length
         return [self._piece(ids[i : i + length]) for i in range(0, max(len(ids), 1), length)]
 
     def report_pieces(self, text: str) -> None:
-        """Log that a text is too long to be read at once, if it is."""
+        """Log if a text takes more than one piece."""
         if (count := len(self.pieces(text))) > 1:
             log.info(f"the prompt is longer than {self.length} tokens: it is read in {count} pieces")
 
     @property
     def length(self) -> int:
-        """Words' tokens that one piece holds."""
+        """Tokens of text in one piece, without its start and end."""
         return int(self.tokenizer.model_max_length) - END_TOKENS
 
     def _piece(self, ids: list[int]) -> list[int]:
@@ -73,7 +73,7 @@ class TextEncoder:
 
 
 def build_positive_prompt(task: Task, text: str, caption: str) -> str:
-    """What the result shall show: the caption, the user's words and the task's own, joined by commas."""
+    """The positive prompt: caption, the user's text and the task's own words, joined by commas."""
     whole = join_phrases([caption, text])
     for word, better in task.replace_words:
         whole = whole.replace(word, better)

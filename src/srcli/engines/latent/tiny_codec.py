@@ -1,4 +1,4 @@
-"""TAESD in a VAE's place, for drafts: a tenth of the work, and softer detail."""
+"""TAESD in place of the VAE, for drafts: a tenth of the FLOP, softer detail."""
 
 from __future__ import annotations
 
@@ -35,19 +35,20 @@ class TinyCodec:
             return cls(net, device, placement)
 
     def with_less(self, savings: MemorySavings) -> TinyCodec:
-        """This one, leaving the device when it has done its part."""
+        """The same codec with these savings applied."""
         return replace(self, placement=self.placement.with_less(savings))
 
     def encode(self, picture: Tensor) -> Tensor:
-        """Scaled latents, fp32; nothing of it is random."""
+        """Scaled latents, fp32; deterministic."""
         with on_device(self.net, self.device, self.placement):
-            found = encode_tiny(self.net, self._here(to_unit_float(picture) * 2 - 1)).float()
-        return found * float(self.net.config.scaling_factor)
+            latents = encode_tiny(self.net, self._to_device(to_unit_float(picture) * 2 - 1)).float()
+        return latents * float(self.net.config.scaling_factor)
 
     def decode(self, latents: Tensor) -> Tensor:
         """The picture in about 0..1, fp32."""
         with on_device(self.net, self.device, self.placement):
-            return decode_tiny(self.net, self._here(latents / self.net.config.scaling_factor)).float().div_(2).add_(0.5)
+            picture = decode_tiny(self.net, self._to_device(latents / self.net.config.scaling_factor))
+            return picture.float().div_(2).add_(0.5)
 
-    def _here(self, x: Tensor) -> Tensor:
+    def _to_device(self, x: Tensor) -> Tensor:
         return x.to(self.device.torch, self.net.dtype)

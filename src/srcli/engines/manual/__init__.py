@@ -1,1 +1,1 @@
-"""No network: a picture whose colours come from strokes and a reference alone."""
+"""The manual engine: no network, only the colours of strokes and a reference picture."""

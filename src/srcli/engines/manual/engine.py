@@ -1,4 +1,4 @@
-"""The engine that gives no colour itself: the pipeline lays strokes and reference over its grey picture."""
+"""The manual engine returns the picture unchanged; the pipeline adds the colours of strokes and reference."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from srcli.engines.runtime.memory_budget import TORCH_BYTES
 from srcli.sampling.hint import to_unit_float
 from srcli.tasks import Job
 
-MANUAL_PIXEL_COST = 30  # bytes for each pixel of the result, and FLOP
+MANUAL_PIXEL_COST = 30  # per pixel of the result: bytes, and FLOP
 
 
 @dataclass(frozen=True)
 class ManualEngine(WholePicture):
-    """The picture as it is."""
+    """Returns the picture unchanged."""
 
     spec: EngineSpec = SPEC
     variant: str | None = None

@@ -1,4 +1,4 @@
-"""The engine that gives no colour itself, before it is loaded."""
+"""The specification of the manual engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one call of the UNet; where PiSA-SR's two strengths differ, both of its predictions in one batch."""
+"""The denoiser of the one-step models. If PiSA-SR's two strengths differ, it batches two predictions."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from srcli.sampling.tiling import Tile
 
 
 class Strengths(NamedTuple):
-    """How strongly PiSA-SR's pixel part and its semantic part count."""
+    """Weights of PiSA-SR's pixel-level and semantic LoRAs."""
 
     pixel: float = 1.0
     semantic: float = 1.0
 
     @classmethod
     def of_fidelity(cls, fidelity: float | None) -> Strengths:
-        """1: the pixel part alone, closest to the input; 0.5: both as trained; 0: half as much semantics again."""
+        """fidelity 1: the pixel part alone, closest to the input; 0.5: both as trained; 0: 1.5 times the semantics."""
         if fidelity is None:
             return cls()
         return cls(1.0, 2 * (1 - fidelity) if fidelity >= 0.5 else 1.5 - fidelity)
 
     @property
     def terms(self) -> dict[float, float]:
-        """Strength of the semantic change on top of the merged weights -> factor of that prediction.
+        """Strength of the semantic LoRA on top of the merged weights -> factor of that prediction.
 
-        The weights have both parts merged in, so at 0 a call predicts with both, and at -1 with the pixel part alone.
+        Both parts are merged into the weights: at 0 a call predicts with both, at -1 with the pixel part alone.
         """
         terms = {0.0: self.semantic, -1.0: self.pixel - self.semantic}
         return {strength: factor for strength, factor in terms.items() if factor}
@@ -40,13 +40,13 @@ class Strengths(NamedTuple):
 
 @dataclass(frozen=True)
 class OneStepDenoiser:
-    """The merged UNet under one text. `semantic` is PiSA-SR's semantic part once more, beside the weights."""
+    """The merged UNet with one prompt. `semantic`: PiSA-SR's semantic LoRA, also kept apart from the weights."""
 
     unet: UNet2DConditionModel
     text: Tensor
     semantic: LowRank | None = None
     strengths: Strengths = Strengths()
-    one_by_one: bool = False  # one prediction after the other, in half the memory
+    one_by_one: bool = False  # the predictions in separate calls, in half the memory
     stride: int = 1
     _texts: dict[tuple[int, float], Tensor] = field(default_factory=dict)
 
@@ -59,12 +59,13 @@ class OneStepDenoiser:
         return torch.stack([factor * part for factor, part in zip(terms.values(), parts, strict=True)]).sum(0)
 
     def _predict(self, x: Tensor, t: Tensor, strengths: Sequence[float]) -> Tensor:
-        """Predictions for the batch at each of these strengths, in a row; fp32."""
-        given = x.to(self.unet.dtype).repeat(len(strengths), 1, 1, 1)
+        """Predictions for the batch at each of these strengths, stacked; fp32."""
+        latents = x.to(self.unet.dtype).repeat(len(strengths), 1, 1, 1)
         with self._at(strengths, len(x)):
             step = t.to(x.device, non_blocking=True)
-            found: Tensor = self.unet(given, step, self._text(len(given), strengths[0]), return_dict=False)[0]
-        return found.float()
+            text = self._text(len(latents), strengths[0])
+            prediction: Tensor = self.unet(latents, step, text, return_dict=False)[0]
+        return prediction.float()
 
     def _at(self, strengths: Sequence[float], rows: int) -> AbstractContextManager[None]:
         if self.semantic is None or not any(strengths):
@@ -72,7 +73,7 @@ class OneStepDenoiser:
         return self.semantic.at(torch.tensor(strengths).repeat_interleave(rows))
 
     def _text(self, rows: int, strength: float) -> Tensor:
-        """The text as rows. The same tensor for the same weights: attention keeps its keys and values by identity."""
+        """The text, one row per latent; the same tensor each time for the text KV cache."""
         if (rows, strength) not in self._texts:
             text = self.text.to(self.unet.device, self.unet.dtype)
             self._texts[rows, strength] = text.expand(rows, -1, -1).contiguous()

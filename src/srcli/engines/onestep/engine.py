@@ -1,4 +1,4 @@
-"""One-step super-resolution: encode, one call of the UNet, decode (Wu et al. 2024; Sun et al. 2024)."""
+"""The one-step engine: encode, one call of the UNet, decode (Wu et al. 2024; Sun et al. 2024)."""
 
 from __future__ import annotations
 
@@ -35,66 +35,23 @@ from srcli.sampling.tiling import Tile, filled_up, gaussian_weight
 from srcli.settings import ModelChoice, Prompt, Sampling
 from srcli.weights.store import Store
 
-# Words of a caption that name nothing to be seen; the models were trained on lists of nouns.
-FUNCTION_WORDS = frozenset(
-    [
-        "a",
-        "an",
-        "the",
-        "of",
-        "in",
-        "on",
-        "at",
-        "by",
-        "to",
-        "with",
-        "and",
-        "or",
-        "from",
-        "for",
-        "into",
-        "over",
-        "under",
-        "near",
-        "next",
-        "is",
-        "are",
-        "was",
-        "be",
-        "been",
-        "being",
-        "has",
-        "have",
-        "had",
-        "there",
-        "it",
-        "its",
-        "this",
-        "that",
-        "these",
-        "those",
-        "his",
-        "her",
-        "their",
-        "some",
-        "many",
-        "two",
-        "three",
-        "four",
-        "it's",
-    ]
+# Words of a caption that name no visible thing; the models were trained on lists of nouns.
+FUNCTION_WORDS = re.compile(
+    "a|an|the|of|in|on|at|by|to|with|and|or|from|for|into|over|under|near|next|is|"
+    "are|was|be|been|being|has|have|had|there|it|its|this|that|these|those|his|her|"
+    "their|some|many|two|three|four|it's"
 )
 
 
 def load_onestep(choice: ModelChoice, device: Device, store: Store) -> OneStepEngine:
-    """A one-step model as chosen, on the device."""
+    """Load the chosen one-step model on the device."""
     describer = Describer(store, device, choice.allow_pickle)
     return OneStepEngine.of(open_onestep(choice, device, store), device, describer, store)
 
 
 @dataclass(frozen=True)
 class OneStepEngine:
-    """A one-step model's engine."""
+    """Loaded networks of a one-step model, on a device."""
 
     loaded: OneStepNetworks
     codec: Codec
@@ -124,7 +81,7 @@ class OneStepEngine:
 
     @property
     def supported_savings(self) -> Collection[str]:
-        """Only PiSA-SR may predict twice, which can be done in two calls."""
+        """Only PiSA-SR may need two predictions, which can be separate calls."""
         return ALL_SAVINGS if self._model.kind == PISA else ALL_SAVINGS - {"split_guidance"}
 
     @property
@@ -143,11 +100,11 @@ class OneStepEngine:
         return [target]
 
     def working_size(self, size: PixelSize, target: PixelSize, request: Request) -> PixelSize:
-        """As large as the result, and at least what the models were trained with."""
+        """The result's size, at least the size that the models were trained with."""
         return ensure_short_side(target, request.sampling.process_size or PROCESS)
 
     def layout(self, height: int, width: int, sampling: Sampling) -> tuple[list[Tile], int] | None:
-        if sampling.tile is not None and height * width <= sampling.tile**2:  # as the official programs, by the area
+        if sampling.tile is not None and height * width <= sampling.tile**2:  # by area, as in the official code
             return None
         tiles = lay_tiles(height, width, sampling, count_onestep_flop, ONESTEP_LIMITS)
         if tiles is None:
@@ -156,8 +113,8 @@ class OneStepEngine:
 
     def prepare(self, hint: Tensor, request: Request) -> Canvas:
         self._deferred_compile.begin(request.savings)
-        text = self._text(hint, request)
-        start = self._start(hint, request)
+        text = self._encode_prompt(hint, request)
+        start = self._encode_start(hint, request)
         denoiser = OneStepDenoiser(
             self.loaded.unet,
             text,
@@ -166,20 +123,20 @@ class OneStepEngine:
             request.savings.split_guidance,
         )
         step = OneStep(self._model.timestep, self._model.residual)
-        tiny = self._tiny if request.sampling.tiny_vae else self.codec
-        finish = partial(_finish, tiny.with_less(request.savings), (hint.shape[2], hint.shape[3]))
+        codec = self._tiny if request.sampling.tiny_vae else self.codec
+        finish = partial(_decode, codec.with_less(request.savings), (hint.shape[2], hint.shape[3]))
         weight = partial(gaussian_weight, half_up=self._model.half_up)
         return Canvas(start, start, denoiser, step, finish, weight)
 
     def provenance(self) -> Mapping[str, str]:
-        return {**self.loaded.made_of, **self.placement.said()}
+        return {**self.loaded.made_of, **self.placement.provenance()}
 
-    def _start(self, hint: Tensor, request: Request) -> Tensor:
-        """Latents of the picture, which for GDPO-SR are noised; the UNet takes that noise away as another step's."""
+    def _encode_start(self, hint: Tensor, request: Request) -> Tensor:
+        """Latents of the picture; for GDPO-SR diffused, to another timestep than the one that the UNet is given."""
         factor = self.codec.factor
         whole = filled_up(to_unit_float(hint), factor)
         shape = (1, 4, whole.shape[2] // factor, whole.shape[3] // factor)
-        if request.sampling.tiny_vae and self._model.kind == PISA:  # the others' encoders were trained too
+        if request.sampling.tiny_vae and self._model.kind == PISA:  # the other models trained their encoders
             z = self._tiny.with_less(request.savings).encode(whole)
         else:
             z = self.codec.with_less(request.savings).encode(whole, request.noise.draw(shape, POSTERIOR_NOISE))
@@ -187,8 +144,8 @@ class OneStepEngine:
             return z
         return diffuse_latents(z, request.noise.draw(shape, START_NOISE).to(z), alpha_bar(self._model.noise_timestep))
 
-    def _text(self, hint: Tensor, request: Request) -> Tensor:
-        """Embeddings of what is seen, what the user says and what the model was trained to hear."""
+    def _encode_prompt(self, hint: Tensor, request: Request) -> Tensor:
+        """Embeddings of the caption, the user's prompt and the words that the model was trained with."""
         caption = self._caption(hint, request.prompt)
         text = join_phrases([caption, request.prompt.text, self._model.words])
         return self.loaded.texts.encode(text, keep=not caption)
@@ -200,12 +157,12 @@ class OneStepEngine:
 
 
 def extract_nouns(caption: str) -> str:
-    """The words of a caption that may name something to be seen, once each, as the models' tags were listed."""
+    """The words of a caption that may be nouns, without repeats, like the tags that the models were trained with."""
     words = re.findall(r"[^\W\d_]+(?:-[^\W\d_]+)*", caption.lower())
-    kept = [word for word in words if word not in FUNCTION_WORDS and not word.endswith("ing")]
-    return join_phrases(dict.fromkeys(kept))
+    nouns = [word for word in words if not FUNCTION_WORDS.fullmatch(word) and not word.endswith("ing")]
+    return join_phrases(dict.fromkeys(nouns))
 
 
-def _finish(codec: Codec | TinyCodec, size: tuple[int, int], x: Tensor) -> Tensor:
-    """Not clamped: the colour fix looks at means and deviations, which clamping would move."""
+def _decode(codec: Codec | TinyCodec, size: tuple[int, int], x: Tensor) -> Tensor:
+    """Decode, without clamping, which would shift the means and deviations that the colour fix uses."""
     return codec.decode(x)[:, :, : size[0], : size[1]]

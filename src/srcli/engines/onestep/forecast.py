@@ -1,11 +1,17 @@
-"""Work and memory of a run of a one-step model."""
+"""FLOP and memory of a run of a one-step model."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from srcli.engines.base import PixelSize
-from srcli.engines.latent.forecast import LatentNetworks, canvas_latents, forecast_latent, plan_tiles, vae_work
+from srcli.engines.latent.forecast import (
+    LatentNetworks,
+    count_canvas_latents,
+    count_vae_flop,
+    forecast_latent,
+    plan_tiles,
+)
 from srcli.engines.latent.sizes import ensure_short_side
 from srcli.engines.onestep.denoiser import Strengths
 from srcli.engines.onestep.spec import PISA, PROCESS, find_onestep_variant
@@ -15,11 +21,11 @@ from srcli.sampling.layout import Limits
 from srcli.settings import ModelChoice, Sampling
 from srcli.tasks import Job
 
-# FLOP of one call as counted at full size: linear in the tile's latents, and quadratic where attention is.
+# FLOP of one call, as counted at full size: a linear and (attention) a quadratic term in the tile's latents.
 ONESTEP_LINEAR, ONESTEP_QUADRATIC = 167.1e6, 7197.0
-# Tiles from the size of training to the largest that the authors use; no later step mends a seam, so they overlap more.
+# From the training size to the authors' largest tile. With one step no later one hides seams: a larger overlap.
 ONESTEP_LIMITS = Limits(smallest=64, largest=96, overlap=32)
-# FLOP of both ends for each latent, as counted at full size: the VAE's, and those of the tiny one in its place.
+# FLOP per latent, as counted at full size: the VAE's encoder, TAESD's encoder and decoder.
 ENCODE, TINY_ENCODE, TINY_DECODE = 273e6, 30e6, 34.4e6
 
 
@@ -33,20 +39,20 @@ def forecast_onestep(choice: ModelChoice, job: Job, size: PixelSize, device: Dev
     plan = forecast_latent(
         ONESTEP_NETWORKS, sampling, target, tiles, device, cost=lambda latents: calls * count_onestep_flop(latents)
     )
-    latents = canvas_latents(tiles)
-    ends = ends_work(latents, sampling, both=variant.kind == PISA)
-    return replace(plan, flop=plan.flop - vae_work(latents) + ends)
+    latents = count_canvas_latents(tiles)
+    ends = count_codec_flop(latents, sampling, both=variant.kind == PISA)
+    return replace(plan, flop=plan.flop - count_vae_flop(latents) + ends)
 
 
-def ends_work(latents: int, sampling: Sampling, both: bool) -> float:
-    """FLOP of encoding and decoding; of a draft, by the tiny VAE at one end or `both`."""
+def count_codec_flop(latents: int, sampling: Sampling, both: bool) -> float:
+    """FLOP to encode and decode. With the tiny VAE (drafts), that does only the decoding, or `both`."""
     if not sampling.tiny_vae:
-        return vae_work(latents)
+        return count_vae_flop(latents)
     return ((TINY_ENCODE if both else ENCODE) + TINY_DECODE) * latents
 
 
 def count_onestep_flop(latents: int) -> float:
-    """FLOP of one prediction for a tile of so many latents."""
+    """FLOP of one prediction for a tile of this many latents."""
     return ONESTEP_LINEAR * latents + ONESTEP_QUADRATIC * latents**2
 
 

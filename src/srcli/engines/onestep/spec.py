@@ -1,4 +1,4 @@
-"""The one-step models, before they are loaded."""
+"""The specification of the one-step engine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from srcli.engines.base import AdapterEvidence, Engine, EngineSpec, PixelSize, Preset, TaskSupport, VariantProfile
 from srcli.errors import InputError
 from srcli.files import expand_user, is_dir, is_file
-from srcli.settings import ColorFix, ModelChoice, Sampling
+from srcli.settings import ENGINE_OPTIONS, ColorFix, ModelChoice, Sampling
 from srcli.tasks import CLEAN_PROMPT, RESTORE, UPSCALE, Job
 from srcli.weights.families import ONE_STEP, detect_header
 from srcli.weights.header import read_header
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
 
 ONESTEP_FAMILY = "sd21"
 ONESTEP_BASE = "sd21-base"
-TINY_VAE = "taesd"  # stands in for the VAE where a draft is wanted
+TINY_VAE = "taesd"  # replaces the VAE for drafts
 OSEDIFF, PISA = ONE_STEP
 GDPO = "gdpo"
-PROCESS = 512  # pixels of the short side that all were trained with
+PROCESS = 512  # short side in pixels of the training pictures, for all variants
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OneStepVariant:
     """One of the published models.
 
-    `kind`: what its file says that it is. `timestep`: the one that the UNet is told. `noise_timestep`: up to which the
-    encoded picture is noised first. `residual`: the UNet predicts what to take away, not noise. `half_up`: tiles'
-    weights are centred half a latent further down. `described`: the text is a caption of the picture, by default.
-    `words`: end every text.
+    `kind`: kind of its file, as detected from the header. `timestep`: the UNet's input. `noise_timestep`: the latents
+    are first diffused to this timestep. `residual`: the UNet predicts the difference to the clean latents, not noise.
+    `half_up`: see `gaussian_weight`. `described`: by default the prompt is a caption of the picture. `words`: appended
+    to every prompt.
     """
 
     name: str
@@ -69,7 +69,7 @@ ONESTEP_ADAPTERS = tuple(variant.adapter for variant in ONESTEP_VARIANTS.values(
 
 
 def find_onestep_variant(name: str | None) -> OneStepVariant:
-    """The variant that was asked for, else the usual one."""
+    """The variant of this name; the default one for None; InputError if there is none."""
     if (name or ONESTEP_USUAL) not in ONESTEP_VARIANTS:
         raise InputError(
             f"`variant` {name!r} is unknown to the onestep engine: choose one of {', '.join(ONESTEP_VARIANTS)}"
@@ -99,7 +99,7 @@ def _recognizes(evidence: AdapterEvidence) -> bool:
 
 
 def _resolve(choice: ModelChoice, store: Store) -> ModelChoice:
-    """With the variant that the adapter is; without an adapter the first one whose weights are here."""
+    """The choice with its variant: that of the adapter, or without one the first variant whose weights are here."""
     if choice.variant is not None:
         return replace(choice, variant=find_onestep_variant(choice.variant).name)
     if choice.adapter is None:
@@ -111,7 +111,7 @@ def _resolve(choice: ModelChoice, store: Store) -> ModelChoice:
 
 
 def _variant_of_file(path: Path) -> str | None:
-    """The first variant of the kind that a file or folder is; None where that cannot be known yet, as of a pickle."""
+    """The first variant of the file's or folder's kind; None if that is unknown, as for a pickle."""
     if is_dir(path / "unet") and is_dir(path / "vae"):
         return GDPO
     if path.suffix != SUFFIX or not is_file(path):
@@ -135,21 +135,7 @@ SPEC = EngineSpec(
     profile=_profile(fidelity=0.5),
     variants={"osediff": _profile(), "osediff-face": _profile(color_fix="none"), GDPO: _profile()},
     variant_names=tuple(ONESTEP_VARIANTS),
-    options=frozenset(
-        {
-            "variant",
-            "base",
-            "adapter",
-            "loras",
-            "lora_alpha",
-            "text",
-            "caption",
-            "preview",
-            "compiled",
-            "mapped",
-            "map_seeds",
-        }
-    ),
+    options=frozenset(ENGINE_OPTIONS) - {"blend", "negative"},
     unset=frozenset({"tile", "overlap", "process_size"}),
     load=_load,
     forecast=_forecast,

@@ -1,4 +1,4 @@
-"""PASD: Stable Diffusion 1.5 led by the picture, pixel by pixel."""
+"""The PASD engine: Stable Diffusion 1.5, conditioned on the picture (Yang et al. 2024)."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ from srcli.weights.store import Store
 
 
 def load_pasd(choice: ModelChoice, device: Device, store: Store) -> PasdEngine:
-    """PASD as chosen, on the device."""
+    """Load PASD with the chosen weights on the device."""
     describer = Describer(store, device, choice.allow_pickle)
     return replace(PasdEngine.of(open_pasd(choice, store, device.dtype), device, describer), variant=choice.variant)
 
 
 @dataclass(frozen=True)
 class PasdEngine:
-    """PASD's engine."""
+    """Loaded PASD networks, on a device."""
 
     nets: Nets
     codec: Codec
@@ -52,7 +52,7 @@ class PasdEngine:
     describer: Describer
     memory_need: MemoryNeed
     placement: Placement
-    memory: int | None = None  # that was free before anything was loaded
+    memory: int | None = None  # bytes that were free before anything was loaded
     spec: EngineSpec = SPEC
     variant: str | None = None
     factor: int = 1
@@ -81,7 +81,7 @@ class PasdEngine:
         return [target]
 
     def working_size(self, size: PixelSize, target: PixelSize, request: Request) -> PixelSize:
-        """As large as the result, at least what PASD was tuned for, in whole latents; colours need no more."""
+        """The result's size, at least `process_size`, in whole latents. Colorizing works at `process_size`."""
         least_side = request.sampling.process_size or 0
         width, height = grey_size(size, least_side) if request.task.grey_hint else ensure_short_side(target, least_side)
         unit = self.codec.factor
@@ -94,7 +94,7 @@ class PasdEngine:
         return tiles, max(1, self._latents(tiles, sampling) // (tiles[0].height * tiles[0].width))
 
     def _latents(self, tiles: Sequence[Tile], sampling: Sampling) -> int:
-        """Of all tiles in a call, beside what stays from step to step. TooLarge: a CPU has no room left for any."""
+        """Latents per call, beside what is kept from step to step. TooLarge if a CPU has no memory for any."""
         device = self.nets.device
         need = replace(self.memory_need, kept=count_kept_bytes(tiles, sampling, device))
         return need.latents(self.placement, self.memory) if device.accelerated else plan_placement(need, device).latents
@@ -102,35 +102,35 @@ class PasdEngine:
     def prepare(self, hint: Tensor, request: Request) -> Canvas:
         self._deferred_compile.begin(request.savings)
         sampling = request.sampling
-        made = build_scheduler(str(sampling.scheduler), self.schedule, int(sampling.steps or 1))
+        scheduler = build_scheduler(str(sampling.scheduler), self.schedule, int(sampling.steps or 1))
         shape = (1, 4, hint.shape[2] // self.codec.factor, hint.shape[3] // self.codec.factor)
         codec = self.codec.with_less(request.savings)
         z = codec.encode(hint, request.noise.draw(shape, POSTERIOR_NOISE))
-        led = PasdDenoiser(
+        denoiser = PasdDenoiser(
             self.nets,
-            self._text(hint, request),
+            self._encode_prompts(hint, request),
             float(sampling.guidance or 0),
             1.0 if sampling.conditioning_scale is None else sampling.conditioning_scale,
-            guided_steps(made.timesteps, sampling.guidance_interval),
+            guided_steps(scheduler.timesteps, sampling.guidance_interval),
             request.savings.split_guidance,
-            feature_source_steps(made.timesteps, sampling.reuse or 1),
+            feature_source_steps(scheduler.timesteps, sampling.reuse or 1),
         )
-        finish = partial(_finish, codec)
-        return Canvas(draw_initial_latents(z, made, request.noise, sampling.noise_level), hint, led, made, finish)
+        start = draw_initial_latents(z, scheduler, request.noise, sampling.noise_level)
+        return Canvas(start, hint, denoiser, scheduler, partial(_decode, codec))
 
     def provenance(self) -> Mapping[str, str]:
-        return {**self.made_of, **self.placement.said()}
+        return {**self.made_of, **self.placement.provenance()}
 
-    def _text(self, hint: Tensor, request: Request) -> Tensor:
-        """Embeddings of what to keep away from and of what to show."""
+    def _encode_prompts(self, hint: Tensor, request: Request) -> Tensor:
+        """Embeddings of the negative and the positive prompt, two rows."""
         task, prompt = request.task, request.prompt
         caption = self.describer.describe(hint, prompt.caption)
-        shown = build_positive_prompt(task, prompt.text, caption)
-        away = task.negative_prompt if prompt.negative is None else prompt.negative
-        for text in (shown, away):
+        positive = build_positive_prompt(task, prompt.text, caption)
+        negative = task.negative_prompt if prompt.negative is None else prompt.negative
+        for text in (positive, negative):
             self.texts.report_pieces(text)
-        return self.texts.with_less(request.savings).encode([away, shown])
+        return self.texts.with_less(request.savings).encode([negative, positive])
 
 
-def _finish(codec: Codec, x: Tensor) -> Tensor:
-    return codec.decode(x).clamp_(0, 1)
+def _decode(codec: Codec, latents: Tensor) -> Tensor:
+    return codec.decode(latents).clamp_(0, 1)

@@ -1,4 +1,4 @@
-"""Work and memory of a run of PASD."""
+"""FLOP and memory of a run of PASD."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from srcli.sampling.tiling import Tile
 from srcli.settings import Sampling
 from srcli.tasks import Job
 
-# FLOP of one call as measured: linear in the tile's latents, and quadratic where attention is.
+# FLOP of one call, as measured: a linear and (attention) a quadratic term in the tile's latents.
 PASD_LINEAR, PASD_QUADRATIC = 267e6, 18930.0
-OUTER_LINEAR, OUTER_QUADRATIC = 62e6, 14080.0  # of the outermost layers alone
-EMBEDDED = 320  # values of each latent that stay of the picture's embedding
-DEEP = 1600  # values of each latent that --reuse keeps for a text: what enters those layers, and three residuals
+OUTER_LINEAR, OUTER_QUADRATIC = 62e6, 14080.0  # of the outermost layers alone (--reuse)
+EMBEDDED = 320  # values per latent of the hint's embedding, which is kept
+DEEP = 1600  # values per latent and prompt that --reuse keeps: the deep features and three residuals
 
 
 def forecast_pasd(job: Job, size: PixelSize, device: Device) -> Forecast:
     """The plan for a picture of this size."""
     sampling, target = job.sampling, job.target(*size)
     short = sampling.process_size or 512
-    shown = grey_size(size, short) if job.task.grey_hint else ensure_short_side(target, short)
-    tiles = plan_tiles(PASD_NETWORKS, shown, sampling, Limits())
+    hint = grey_size(size, short) if job.task.grey_hint else ensure_short_side(target, short)
+    tiles = plan_tiles(PASD_NETWORKS, hint, sampling, Limits())
     cost = mean_cost(sampling) if sampling.reuse else None
     plan = forecast_latent(
         PASD_NETWORKS, sampling, target, tiles, device, count_kept_bytes(tiles, sampling, device), cost
@@ -40,7 +40,7 @@ def forecast_pasd(job: Job, size: PixelSize, device: Device) -> Forecast:
 
 
 def count_pasd_flop(latents: int) -> float:
-    """FLOP of one prediction for a tile of so many latents."""
+    """FLOP of one prediction for a tile of this many latents."""
     return PASD_LINEAR * latents + PASD_QUADRATIC * latents**2
 
 
@@ -50,25 +50,25 @@ PASD_NETWORKS = LatentNetworks(
 
 
 def outer_cost(latents: int) -> float:
-    """FLOP of one prediction around deep features of an earlier step."""
+    """FLOP of one prediction that reuses the deep features of an earlier step."""
     return OUTER_LINEAR * latents + OUTER_QUADRATIC * latents**2
 
 
 def mean_cost(sampling: Sampling) -> Cost:
-    """The mean cost of a call, where some steps share the deep layers' work."""
+    """Mean FLOP of a prediction, where only every `reuse`-th step runs the deep layers."""
     steps = int(sampling.steps or 1)
     share = math.ceil(steps / (sampling.reuse or 1)) / steps
     return lambda latents: share * count_pasd_flop(latents) + (1 - share) * outer_cost(latents)
 
 
 def count_kept_bytes(tiles: Sequence[Tile], sampling: Sampling, device: Device) -> int:
-    """Bytes on the device that stay from step to step."""
+    """Bytes on the device that are kept from step to step."""
     embedded = EMBEDDED * device.dtype.itemsize * sum(tile.height * tile.width for tile in tiles)
     return embedded if device.accelerated else embedded + count_deep_feature_bytes(tiles, sampling, device.dtype)
 
 
 def count_deep_feature_bytes(tiles: Sequence[Tile], sampling: Sampling, dtype: torch.dtype) -> int:
-    """Bytes of host memory for deep features that serve several steps."""
+    """Bytes of host memory for the deep features that `--reuse` keeps."""
     if (sampling.reuse or 1) == 1:
         return 0
     texts = 1 if (sampling.guidance or 0) <= 1 else 2 if sampling.guidance_interval is None else 3
@@ -76,7 +76,7 @@ def count_deep_feature_bytes(tiles: Sequence[Tile], sampling: Sampling, dtype: t
 
 
 def grey_size(size: PixelSize, short: int) -> PixelSize:
-    """Exactly `short` pixels on the short side, unless the long one would pass twice that."""
+    """The size scaled to `short` pixels on the short side, or to 2 * `short` on the long side if that is smaller."""
     long = int(short * max(size) / min(size))
     if long > 2 * short:
         short, long = int(2 * short * short / long), 2 * short

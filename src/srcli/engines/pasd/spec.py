@@ -1,4 +1,4 @@
-"""PASD, before it is loaded."""
+"""The specification of the PASD engine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from srcli.weights.store import Store
 
 PASD_FAMILY = "sd15"
-PASD_BASE = "sd15"  # the usual base model; it also lends what another one lacks
+PASD_BASE = "sd15"  # the default base model; it also supplies what another one lacks
 COLOR = "light-color"
 PASD_ADAPTERS = ("pasd", "pasd-rrdb", "pasd-light", "pasd-light-rrdb", "pasd-light-color")
 PASD_KINDS = ("pasd-unet", "pasd-light-unet", "pasd-control")
@@ -34,7 +34,7 @@ def _forecast(choice: ModelChoice, job: Job, size: PixelSize, device: Device) ->
 
 
 def adapter_name(variant: str | None) -> str:
-    """The adapter in weights.lock."""
+    """The adapter's name in weights.lock."""
     return "pasd" if variant in (None, "full") else f"pasd-{variant}"
 
 

@@ -1,4 +1,4 @@
-"""PASD's networks from weights: an adapter, a base model, LoRA files; strictly, and reading no more than is used."""
+"""Load PASD's networks from an adapter, a base model and LoRA files. Only the tensors that are used are read."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
 
 from srcli.engines.latent.bases import (
-    OUTER,
+    PARTS_BESIDE_UNET,
     SCHEDULE_FILE,
     Base,
-    checked_schedule,
+    check_schedule,
     dtype_to_read,
     merge_loras,
     open_file,
@@ -39,15 +39,21 @@ from srcli.weights.parts import weight_files
 from srcli.weights.store import Store
 
 PACA_FORMS: Mapping[str, type[Paca] | type[LightPaca]] = {"pasd-unet": Paca, "pasd-light-unet": LightPaca}
-NEEDED = {"attention_head_dim", "block_out_channels", "layers_per_block", "norm_num_groups", "cross_attention_dim"}
+REQUIRED_KEYS = {
+    "attention_head_dim",
+    "block_out_channels",
+    "layers_per_block",
+    "norm_num_groups",
+    "cross_attention_dim",
+}
 EMBEDDING_WIDTHS_KEY = "conditioning_embedding_out_channels"
 log = logging.getLogger(__name__)
-CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+CHECKPOINT = re.compile(r"checkpoint-(\d+)")  # of PASD's own training program
 
 
 @dataclass(frozen=True)
 class PasdAdapter:
-    """What PASD trained: a ControlNet, and PACA inside a file that also holds the UNet it was trained with."""
+    """The weights that PASD trained: a ControlNet, and PACA in a file with the UNet that it was trained with."""
 
     located: Located
     folder: Path
@@ -63,31 +69,31 @@ class PasdAdapter:
     def unet_files(self) -> list[Path]:
         return weight_files(self.folder / "unet")
 
-    def found(self) -> FoundFamily:
-        """Which form and family it is, from the file's header alone."""
-        found = detect_family(self.unet_files[0])
-        if found.kind not in PACA_FORMS:
-            raise WeightsError(f"{self.unet_files[0]}: this is {found} without PASD's attention: choose PASD's own")
-        return found
+    def detect(self) -> FoundFamily:
+        """Its kind and family, from the file's header."""
+        detected = detect_family(self.unet_files[0])
+        if detected.kind not in PACA_FORMS:
+            raise WeightsError(f"{self.unet_files[0]}: this is {detected} without PASD's attention: choose PASD's own")
+        return detected
 
-    def paca(self) -> PixelAware:
+    def build_paca(self) -> PixelAware:
         with torch.device("meta"):
-            return PACA_FORMS[self.found().kind](self.unet_config())
+            return PACA_FORMS[self.detect().kind](self.read_unet_config())
 
-    def unet_config(self) -> dict[str, Any]:
-        return net_config(self.folder / "unet", NEEDED | {"up_block_types"})
+    def read_unet_config(self) -> dict[str, Any]:
+        return read_network_config(self.folder / "unet", REQUIRED_KEYS | {"up_block_types"})
 
-    def schedule(self) -> dict[str, Any] | None:
-        """The noise schedule that it was trained with, where it brings one: in its folder, or beside it."""
+    def read_schedule(self) -> dict[str, Any] | None:
+        """The noise schedule that it was trained with, from its folder or the one above; None if there is none."""
         for folder in (self.folder / "scheduler", self.folder.parent / "scheduler"):
             if folder.is_dir():
-                return checked_schedule(read_config(folder, SCHEDULE_FILE), folder)
+                return check_schedule(read_config(folder, SCHEDULE_FILE), folder)
         return None
 
 
 @dataclass(frozen=True)
 class PasdNetworks:
-    """Everything, on the CPU; the networks of every step in the precision that was asked for, if any."""
+    """All networks of PASD, on the CPU."""
 
     unet: UNet2DConditionModel
     paca: PixelAware
@@ -98,22 +104,22 @@ class PasdNetworks:
 
 
 def open_pasd(choice: ModelChoice, store: Store, dtype: torch.dtype | None = None) -> PasdNetworks:
-    """All networks for this choice, one after the other; nothing is read before it is known to fit.
+    """Load all networks of a choice. Kinds and families are checked before weights are read.
 
-    Those of every step are cast to `dtype` while they are read (or when they have been changed), so that a file's
-    own precision is never in memory as a whole. Without one they stay as they are.
+    The networks of every step are cast to `dtype` while they are read, or after LoRAs and blending changed them, so
+    that they are never in memory as a whole in their file's precision. None: keep the file's precision.
     """
     located = find_base(choice, store)
     adapter = PasdAdapter.find(choice, store)
     read_as = dtype_to_read(choice, dtype)
-    base = open_base(choice, store, located, adapter.found().family, read_as)
+    base = open_base(choice, store, located, adapter.detect().family, read_as)
     unet, paca = open_unet_and_paca(adapter, base, choice.blend, read_as)
     if base.vae.config.latent_channels != unet.config.in_channels:
         raise WeightsError(f"{base.source.parent}: its VAE's latents are not this UNet's: choose another base model")
-    loras = merge_loras(choice, store, unet, base.text_encoder, adapter.found().family)
+    loras = merge_loras(choice, store, unet, base.text_encoder, adapter.detect().family)
     unet, paca = unet.to(dtype=dtype), paca.to(dtype=dtype)
     made_of = {**adapter.located.provenance(), **base.made_of, **loras}
-    schedule = adapter.schedule()
+    schedule = adapter.read_schedule()
     if choice.variant == COLOR:
         _check_color_schedule(adapter, schedule)
     install([unet], paca)
@@ -121,7 +127,7 @@ def open_pasd(choice: ModelChoice, store: Store, dtype: torch.dtype | None = Non
 
 
 def _check_color_schedule(adapter: PasdAdapter, schedule: Mapping[str, Any] | None) -> None:
-    """Colours need a schedule that ends in nothing but noise: else the grey of the start shines through."""
+    """Colorizing needs zero terminal SNR: otherwise the grey of the hint remains in the result."""
     if schedule is None:
         log.warning(f"{adapter.folder} brings no scheduler of its own: colours may come out pale")
     elif not ends_in_noise(schedule):
@@ -134,10 +140,10 @@ def _check_color_schedule(adapter: PasdAdapter, schedule: Mapping[str, Any] | No
 def open_unet_and_paca(
     adapter: PasdAdapter, base: Base, blend: float, dtype: torch.dtype | None = None
 ) -> tuple[UNet2DConditionModel, PixelAware]:
-    """The base's UNet blended into the adapter's, and PACA to go beside it."""
-    paca, folder = adapter.paca(), adapter.folder / "unet"
+    """The adapter's UNet, blended with the base's, and the PACA layers for it."""
+    paca, folder = adapter.build_paca(), adapter.folder / "unet"
     names = set(paca.state_dict())
-    unet = build_stock(UNet2DConditionModel, adapter.unet_config())
+    unet = build_stock(UNet2DConditionModel, adapter.read_unet_config())
     if base.unet is not None and blend == 1:
         load_into(unet, base.unet, base.source)
         return unet, load_into(paca, read_tensors(folder, names, dtype), folder)
@@ -151,7 +157,7 @@ def open_unet_and_paca(
 
 def open_control(adapter: PasdAdapter, dtype: torch.dtype | None = None) -> ControlNetModel:
     folder = adapter.folder / "controlnet"
-    config, unet = net_config(folder, NEEDED | {EMBEDDING_WIDTHS_KEY}), adapter.unet_config()
+    config, unet = read_network_config(folder, REQUIRED_KEYS | {EMBEDDING_WIDTHS_KEY}), adapter.read_unet_config()
     for name in ("block_out_channels", "cross_attention_dim"):
         if config.get(name) != unet.get(name):
             raise WeightsError(f"{folder}: its {name} are not the UNet's beside it: get the whole adapter again")
@@ -159,8 +165,8 @@ def open_control(adapter: PasdAdapter, dtype: torch.dtype | None = None) -> Cont
     return load_into(control_net(config, state), state, folder)
 
 
-def net_config(folder: Path, needed: Collection[str]) -> dict[str, Any]:
-    """A network's configuration, with what its size is told by."""
+def read_network_config(folder: Path, needed: Collection[str]) -> dict[str, Any]:
+    """A network's configuration; WeightsError if a needed key is missing."""
     config = read_config(folder)
     if lacking := sorted(set(needed) - config.keys()):
         raise WeightsError(f"{folder}: its config.json does not give {lacking[0]}: get the folder again")
@@ -168,9 +174,9 @@ def net_config(folder: Path, needed: Collection[str]) -> dict[str, Any]:
 
 
 def find_base(choice: ModelChoice, store: Store) -> Located:
-    """The base model that was chosen; of the usual one all but its UNet."""
+    """Locate the chosen base model, or the parts of the default one that are needed: all but its UNet."""
     name = choice.base or PASD_BASE
-    return store.resolve(name, "base", OUTER if name == PASD_BASE else (), choice.allow_pickle)
+    return store.resolve(name, "base", PARTS_BESIDE_UNET if name == PASD_BASE else (), choice.allow_pickle)
 
 
 def open_base(
@@ -182,7 +188,7 @@ def open_base(
 
 
 def find_checkpoint_folder(folder: Path) -> Path:
-    """The folder of an adapter that holds its networks: itself, or its latest `checkpoint-N`."""
+    """The folder with an adapter's networks: the folder itself, or its latest `checkpoint-N`."""
     if (folder / "controlnet").is_dir() and (folder / "unet").is_dir():
         return folder
     inner = [(int(m[1]), path) for path in folder.glob("checkpoint-*") if (m := CHECKPOINT.fullmatch(path.name))]

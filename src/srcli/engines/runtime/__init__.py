@@ -1,1 +1,1 @@
-"""Where engines compute: the device, its memory, and what is done when memory runs out."""
+"""The device, its memory budget, and the fallback when memory runs out."""

@@ -1,4 +1,4 @@
-"""When networks are compiled, and where that is kept."""
+"""When networks are compiled, and where compiled code is cached."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ CACHE = "TORCHINDUCTOR_CACHE_DIR"
 
 
 class DeferredCompile:
-    """Compiles networks when a second picture begins. The first might be the only one, which would never pay for it;
-    what the second pays for is kept for all runs that follow, so there is no reason to wait longer.
+    """Compiles networks when the second picture begins. For a single picture compiling takes longer than it saves;
+    from the second on it may pay off, and the cache serves later runs too.
     """
 
     def __init__(self, nets: Iterable[nn.Module], device: Device, placement: Placement) -> None:
-        self._nets, self._wanted, self._room, self._pictures = tuple(nets), device.compiled, placement, 0
-        self._thrift: MemorySavings | None = None
+        self._nets, self._enabled, self._placement, self._pictures = tuple(nets), device.compiled, placement, 0
+        self._savings: MemorySavings | None = None
 
     def begin(self, savings: MemorySavings) -> None:
-        """A picture begins; with other thrift than before, it is the same one that is tried again."""
-        again, self._thrift = self._thrift not in (None, savings), savings
-        self._pictures += not again
-        if again or not self._wanted or self._pictures != 2:
+        """Count a picture. Other savings than before mean a retry of the same picture after running out of memory."""
+        retry, self._savings = self._savings not in (None, savings), savings
+        self._pictures += not retry
+        if retry or not self._enabled or self._pictures != 2:
             return
-        if self._room.weights_fp8:
+        if self._placement.weights_fp8:
             log.info("weights in 8 bits are not compiled: `compile` has no effect in so little memory")
             return
-        _keep()
+        _set_cache_folder()
         log.info("compiling from here on: a tile's shape that is new takes minutes, once")
         install(self._nets, Compiled())
 
 
-def _keep() -> None:
-    """Have what is compiled kept in the user's cache; torch itself names a temporary folder when it is imported."""
+def _set_cache_folder() -> None:
+    """Cache compiled code in the user's data folder; torch's default, set on import, is a temporary folder."""
     if os.environ.get(CACHE, default_cache_dir()) == default_cache_dir():
         os.environ[CACHE] = str(find_places().data / "compiled")

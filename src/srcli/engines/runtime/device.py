@@ -1,4 +1,4 @@
-"""Where to compute: what the machine has, what was asked for, and in which precision."""
+"""The device to compute on and its precision: what the machine has and what the user asked for."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from srcli.threads import default_threads
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A device that is there, and the precision to use on it."""
+    """A device of this machine, and the precision to use on it."""
 
     torch: TorchDevice
     dtype: TorchDtype
-    memory: int | None = None  # bytes that may be used; None: whatever there is
-    compiled: bool = False  # networks are compiled where there are pictures enough to pay for it
+    memory: int | None = None  # limit in bytes; None: no limit
+    compiled: bool = False  # compile the networks once there is more than one picture
 
     @property
     def accelerated(self) -> bool:
@@ -42,7 +42,7 @@ def list_devices() -> list[str]:
 
 
 def choose_device(choice: DeviceChoice) -> Device:
-    """The device that was asked for, or the best one; never another one silently."""
+    """The requested device, or the best one for `auto`; MachineError if the requested one does not exist."""
     names = list_devices()
     name = names[0] if choice.device == "auto" else choice.device
     wanted = "cuda:0" if name == "cuda" else name
@@ -54,15 +54,15 @@ def choose_device(choice: DeviceChoice) -> Device:
 
 
 def prepare_process(device: Device, threads: int | None = None) -> None:
-    """Set what holds for the whole process: the allocator, the CPU threads, and TF32. A program's own start calls it,
-    in the thread that will compute; srcli used as a library does not."""
+    """Set process-wide state: allocator, CPU threads, TF32. The CLI calls this at its start, in the computing thread;
+    the Python API does not."""
     tune_allocator()
     torch.set_num_threads(threads or default_threads(_capabilities().get("num_physical_cores")))
     allow_tf32(device.dtype is not torch.float32)
 
 
 def allow_tf32(allowed: bool) -> None:
-    """Whether a GPU multiplies float32 with the precision of float16, which is all that is wanted beside float16."""
+    """Allow TF32 (float32 products in about float16's precision), which is enough for networks in half precision."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
 
 
@@ -78,12 +78,12 @@ def _dtype(device: str, dtype: str) -> torch.dtype:
 
 
 def fast_bfloat16() -> bool:
-    """Whether this processor computes in bfloat16 natively; without that it is slower than float32."""
+    """Whether this CPU has bfloat16 instructions; without them bfloat16 is slower than float32."""
     has = _capabilities()
     return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
 
 
 def _capabilities() -> Mapping[str, Any]:
-    """What torch knows of the processor: nothing, where it is too old to be asked."""
-    asked = getattr(torch.cpu, "get_capabilities", None)
-    return asked() if asked else {}
+    """CPU features as torch reports them; empty for versions of torch that do not."""
+    get_capabilities = getattr(torch.cpu, "get_capabilities", None)
+    return get_capabilities() if get_capabilities else {}

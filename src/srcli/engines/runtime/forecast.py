@@ -1,4 +1,4 @@
-"""What a run will take: its plan, the speed of this device, and durations in words."""
+"""The forecast of a run: its plan, the measured speed of this device, and durations in words."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from srcli.files import create_folder, replace_file
 from srcli.weights.places import find_places
 
 SPEEDS = "speeds.json"
-SPEED_SHARE = {"cpu": 0.6, "cuda": 0.35, "mps": 0.35}  # of a convolution's speed that whole networks reach
+SPEED_SHARE = {"cpu": 0.6, "cuda": 0.35, "mps": 0.35}  # speed of whole networks relative to one convolution
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +30,14 @@ class Forecast:
     result: PixelSize
     steps: int
     tiles: int
-    tile: PixelSize | None  # of the canvas; None where there is no canvas to be cut
+    tile: PixelSize | None  # in canvas elements; None: the engine has no tiles
     at_once: int
     flop: float
     memory: int
-    host: int = 0  # bytes of host memory besides, where `memory` is an accelerator's
+    host: int = 0  # additional bytes of host memory if `memory` is an accelerator's
 
     def fields(self, device: Device, speed: float) -> dict[str, object]:
-        """As words and numbers, at `speed` FLOP a second."""
+        """The fields of the report, with a duration at `speed` FLOP per second."""
         return {
             "engine": self.engine,
             "result": f"{self.result[0]}x{self.result[1]}",
@@ -54,7 +54,7 @@ class Forecast:
 
 
 def format_duration(seconds: float) -> str:
-    """A duration in words."""
+    """A duration in hours, minutes or seconds, as text."""
     for unit, size in (("h", 3600), ("min", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:.1f} {unit}"
@@ -62,13 +62,14 @@ def format_duration(seconds: float) -> str:
 
 
 def known_speed(device: Device) -> float:
-    """FLOP a second of a whole network on this device, measured once and kept: the load of a moment says nothing."""
+    """FLOP per second of whole networks on this device. Measured once and cached, so that the forecast does not depend
+    on the machine's current load."""
     file = find_places().data / SPEEDS
     key = f"{device}, {torch.get_num_threads()} threads, torch {torch.__version__}"
     speeds = _read_speeds(file)
     if key not in speeds:
         speeds[key] = measure_speed(device)
-        with suppress(OSError):  # who cannot write it measures again
+        with suppress(OSError):  # without the cache the next run measures again
             create_folder(file.parent)
             with replace_file(file) as fresh:
                 fresh.write_text(json.dumps(speeds), encoding="utf-8")
@@ -77,15 +78,15 @@ def known_speed(device: Device) -> float:
 
 def _read_speeds(file: Path) -> dict[str, float]:
     try:
-        found = json.loads(file.read_bytes())
+        cached = json.loads(file.read_bytes())
     except (OSError, ValueError):
         return {}
-    speeds = found.items() if isinstance(found, dict) else ()
+    speeds = cached.items() if isinstance(cached, dict) else ()
     return {key: speed for key, speed in speeds if isinstance(speed, float) and 0 < speed < math.inf}
 
 
 def measure_speed(device: Device) -> float:
-    """FLOP a second of a whole network, from a convolution of the kind that most of it is."""
+    """FLOP per second of whole networks, estimated from a 3x3 convolution like most of their layers."""
     x = torch.randn(1, 320, 64, 64, dtype=device.dtype, device=device.torch)
     weight = torch.randn(320, 320, 3, 3, dtype=device.dtype, device=device.torch)
     flop = 2 * weight.numel() * x[:, 0].numel()
@@ -94,7 +95,7 @@ def measure_speed(device: Device) -> float:
 
 
 def _seconds(work: Callable[[], object], device: Device) -> float:
-    """On a CPU, the time that its threads computed, so that other programs do not count."""
+    """Duration of `work`; on a CPU, CPU time per thread, so that other programs do not count."""
     clock = time.perf_counter if device.accelerated else time.process_time
     began = clock()
     work()

@@ -1,4 +1,4 @@
-"""Out of memory: do less at a time, in fixed steps, before a picture fails."""
+"""The out-of-memory fallback: process less at a time, in fixed steps, before a picture fails."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class MemorySavings:
-    """How much is done at a time. The first is all at once; none of it but `tile` changes the result."""
+    """How much is processed at a time; by default as much as planned. Only `tile` changes the result."""
 
-    share: float = 1.0  # of the tiles that would share a call; 0: one tile a call
-    split_guidance: bool = False  # guidance: the halves one after the other
-    band: float = 1.0  # of the VAE's band
+    share: float = 1.0  # of the planned tiles per call; 0: one tile per call
+    split_guidance: bool = False  # the two halves of classifier-free guidance in separate calls
+    band: float = 1.0  # of the VAE's band height
     tile: float = 1.0  # of the tile's side
-    offload: bool = False  # networks wait in host memory for their turn
+    offload: bool = False  # VAE and text encoder wait in host memory
 
     def batch(self, planned: int) -> int:
-        """Tiles in one call, where `planned` would be best."""
+        """Tiles per call, from the `planned` number."""
         return max(1, int(planned * self.share))
 
 
-# What of Thrift changes, how that is said, and to what.
+# Field of MemorySavings, words for the log, new value.
 SAVING_STEPS: tuple[tuple[str, str, Any], ...] = (
     ("share", "half the tiles at once", 0.5),
     ("share", "one tile at a time", 0.0),
@@ -42,18 +42,18 @@ ALL_SAVINGS = frozenset(name for name, _, _ in SAVING_STEPS)
 
 
 class OomFallback:
-    """Goes down a step at each failure of an allocation, and stays there: the next picture would fail again.
+    """Takes one more step each time an allocation fails, and keeps it: the next picture would fail again.
 
-    Only steps that mean something to the engine (`able`) are taken: another would do the same work once more.
+    Steps that the engine cannot apply (not in `supported`) are skipped: they would only repeat the same work.
     """
 
-    def __init__(self, able: Collection[str] = ALL_SAVINGS) -> None:
-        self._steps = [step for step in SAVING_STEPS if step[0] in able]
+    def __init__(self, supported: Collection[str] = ALL_SAVINGS) -> None:
+        self._steps = [step for step in SAVING_STEPS if step[0] in supported]
         self._level = 0
         self.savings = MemorySavings()
 
     def run(self, work: Callable[[MemorySavings], T]) -> T:
-        """The result of `work`, which is tried again with less at a time until it fits. TooLarge at the bottom."""
+        """The result of `work`, retried with more savings until it fits; TooLarge after the last step."""
         while True:
             try:
                 return work(self.savings)
@@ -61,7 +61,7 @@ class OomFallback:
                 if not is_out_of_memory(error):
                     raise
                 reason = _first_line(error)
-            # Only here is the error gone, and with it the frames that hold what was allocated.
+            # Outside the except block the error is gone, and with it the frames that hold the allocated tensors.
             release_memory()
             self._step_down(reason)
 

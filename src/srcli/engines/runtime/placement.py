@@ -1,4 +1,4 @@
-"""Networks on their device, as the room there allows."""
+"""Place networks on their device, within its memory."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from srcli.models.patches.install import install
 from srcli.models.patches.packed import PackedLayers
 from srcli.models.patches.row_attention import RowAttention
 
-BYTES_A_LATENT = 1 << 16  # activations of both halves of a guided call, in half precision
+BYTES_PER_LATENT = 1 << 16  # activations of both halves of a guided call, in half precision
 
 
 def network_memory_need(
     name: str, steps: Iterable[nn.Module], ends: Iterable[nn.Module], dtype: torch.dtype
 ) -> MemoryNeed:
-    """What an engine of these networks needs: those of every step, and those at both ends."""
+    """Memory of an engine with these networks: `steps` run at every step, `ends` before and after."""
     at_ends = sum(
         count_weight_bytes([net], vae_dtype(dtype) if isinstance(net, AutoencoderKL) else dtype) for net in ends
     )
-    return MemoryNeed(name, count_weight_bytes(steps, dtype), at_ends, BYTES_A_LATENT * dtype.itemsize // 2)
+    return MemoryNeed(name, count_weight_bytes(steps, dtype), at_ends, BYTES_PER_LATENT * dtype.itemsize // 2)
 
 
 def vae_dtype(dtype: torch.dtype) -> torch.dtype:
-    """What a VAE computes in: the 8 bits of bf16 would band smooth skies."""
+    """The precision of a VAE: fp32 instead of bfloat16, whose 8 bits would cause banding in smooth skies."""
     return torch.float32 if dtype is torch.bfloat16 else dtype
 
 
 def place_network(
     net: nn.Module, device: Device, dtype: torch.dtype | None = None, placement: Placement | None = None
 ) -> nn.Module:
-    """Bring a network to the device, to be used and not trained."""
+    """Move a network to the device, for inference."""
     net = net.to(dtype=dtype or device.dtype).eval().requires_grad_(False)
     if placement and placement.weights_fp8:
         apply_layerwise_casting(net, torch.float8_e4m3fn, dtype or device.dtype, skip_modules_pattern=("norm",))
@@ -46,7 +46,7 @@ def place_network(
 
 
 def place_step_networks(nets: Iterable[nn.Module], device: Device, placement: Placement) -> None:
-    """Place the networks of every step, and let them compute in the ways that suit a CPU, or MPS."""
+    """Place the networks of every step, with the patches that suit a CPU or MPS."""
     for net in nets:
         place_network(net, device, placement=placement)
         if device.torch.type == "cpu":
@@ -57,7 +57,7 @@ def place_step_networks(nets: Iterable[nn.Module], device: Device, placement: Pl
 
 @contextmanager
 def on_device(net: nn.Module, device: Device, placement: Placement) -> Iterator[None]:
-    """A network on its device; where room is short, for no longer than it works."""
+    """Keep a network on its device; with `by_stage`, only within this context."""
     if placement.by_stage:
         net.to(device.torch)
     try:

@@ -1,4 +1,4 @@
-"""SR3's engine: a U-Net over pixels, conditioned on the bicubic enlargement."""
+"""The SR3 engine: a U-Net over pixels, conditioned on the bicubic enlargement (Saharia et al. 2021)."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from srcli.settings import ModelChoice, Sampling
 from srcli.weights.store import Store
 
 SR3_LIMITS = Limits(smallest=128, largest=512, step=32, overlap=32)
-SIDES = (512, 448, 384, 320, 256, 192, 128)  # of the largest tile, as memory allows
-SR3_VALUES = 24  # of all maps at once, for each pixel of a tile and each channel of the first level
+SIDES = (512, 448, 384, 320, 256, 192, 128)  # candidates for the largest tile's side
+SR3_VALUES = 24  # peak number of feature-map values per pixel of a tile and channel of the first level
 
 
 def load_sr3(choice: ModelChoice, device: Device, store: Store) -> SR3Engine:
-    """The checkpoint that was named; there is none to pull."""
+    """Load the checkpoint that was named; SR3 has no weights to pull."""
     if choice.adapter is None:
         raise WeightsError("SR3 has no weights of its own to pull: give a checkpoint, `adapter` FILE")
     checkpoint = open_checkpoint(choice.adapter, store, choice.allow_pickle)
@@ -41,37 +41,38 @@ def load_sr3(choice: ModelChoice, device: Device, store: Store) -> SR3Engine:
 
 
 def tile_memory_need(unet: SR3UNet, device: Device) -> PixelMemoryNeed:
-    """The memory that a tile takes."""
-    each = SR3_VALUES * unet.shape.inner_channel * device.dtype.itemsize
-    return PixelMemoryNeed("SR3", each, count_weight_bytes([unet], torch.float32))
+    """The memory that a tile needs."""
+    pixel = SR3_VALUES * unet.shape.inner_channel * device.dtype.itemsize
+    return PixelMemoryNeed("SR3", pixel, count_weight_bytes([unet], torch.float32))
 
 
 @dataclass(frozen=True)
-class Levelled:
-    """The U-Net as a denoiser. Its hint is the enlargement in -1..1; it is told the noise level, or the step."""
+class SR3Denoiser:
+    """The U-Net as a denoiser. The hint is the enlargement in -1..1. It is conditioned on the noise level, or on the
+    timestep for checkpoints of the "ddpm" variant."""
 
     unet: SR3UNet
-    roots: Tensor  # of the cumulated alphas, after each step
+    sqrt_alpha_bar: Tensor  # after each step
     device: Device
     stride: int = 1
 
     def __call__(self, x: Tensor, t: Tensor, hint: Tensor, where: Sequence[Tile] | None = None) -> Tensor:
-        when = torch.full((len(x), 1), float(self.roots[int(t) + 1]), device=x.device)
+        level = torch.full((len(x), 1), float(self.sqrt_alpha_bar[int(t) + 1]), device=x.device)
         if self.unet.shape.variant == "ddpm":
-            when = torch.full((len(x),), int(t), device=x.device)
+            level = torch.full((len(x),), int(t), device=x.device)
         half = self.device.dtype is not torch.float32
         with torch.autocast(x.device.type, self.device.dtype, enabled=half):
-            found: Tensor = self.unet(torch.cat([hint, x], dim=1), when)
-        return found.to(x.dtype)
+            prediction: Tensor = self.unet(torch.cat([hint, x], dim=1), level)
+        return prediction.to(x.dtype)
 
 
 @dataclass(frozen=True)
 class SR3Engine:
-    """SR3's engine. Larger factors than it was trained for are reached in several passes."""
+    """Loaded SR3 networks. Factors above `pass_factor`, that of training, take several passes."""
 
     unet: SR3UNet
-    table: Tensor
-    each: int
+    betas: Tensor
+    pass_factor: int
     device: Device
     made_of: Mapping[str, str]
     limits: Limits = SR3_LIMITS
@@ -83,9 +84,9 @@ class SR3Engine:
     supported_savings: Collection[str] = ("share", "tile")
 
     def passes(self, size: PixelSize, target: PixelSize) -> list[PixelSize]:
-        """A cascade in equal steps, none larger than one of training."""
+        """A cascade of passes with equal factors of at most `pass_factor`."""
         scale = max(target[0] / size[0], target[1] / size[1], 1.0)
-        count = max(1, math.ceil(math.log(scale) / math.log(self.each) - 1e-6))
+        count = max(1, math.ceil(math.log(scale) / math.log(self.pass_factor) - 1e-6))
         between = [scale ** (i / count) for i in range(1, count)]
         return [*((round(size[0] * s), round(size[1] * s)) for s in between), target]
 
@@ -94,23 +95,23 @@ class SR3Engine:
 
     def layout(self, height: int, width: int, sampling: Sampling) -> tuple[list[Tile], int] | None:
         unit = self.unet.shape.factor
-        if sampling.tile is not None:  # a tile must survive all halvings
+        if sampling.tile is not None:  # its side must be divisible by the U-Net's total stride
             tile = max(unit, sampling.tile // unit * unit)
             sampling = replace(sampling, tile=tile, overlap=sampling.overlap and min(sampling.overlap, tile - 1))
         tiles = lay_tiles(height, width, sampling, float, self.limits)
         return None if tiles is None else (tiles, 1)
 
     def prepare(self, hint: Tensor, request: Request) -> Canvas:
-        made = Ancestral(self.table, clip=True)
-        made.set_timesteps(min(int(request.sampling.steps or SR3_STEPS), len(self.table)))
+        scheduler = Ancestral(self.betas, clip=True)
+        scheduler.set_timesteps(min(int(request.sampling.steps or SR3_STEPS), len(self.betas)))
         whole = filled_up(to_unit_float(hint).to(self.device.torch), self.unet.shape.factor) * 2 - 1
         start = request.noise.draw(whole.shape, START_NOISE).to(whole)
-        denoiser = Levelled(self.unet, compute_sqrt_alpha_bar(self.table), self.device)
-        return Canvas(start, whole, denoiser, made, partial(_finish, (hint.shape[2], hint.shape[3])))
+        denoiser = SR3Denoiser(self.unet, compute_sqrt_alpha_bar(self.betas), self.device)
+        return Canvas(start, whole, denoiser, scheduler, partial(_crop_to_unit, (hint.shape[2], hint.shape[3])))
 
     def provenance(self) -> Mapping[str, str]:
         return self.made_of
 
 
-def _finish(size: tuple[int, int], x: Tensor) -> Tensor:
+def _crop_to_unit(size: tuple[int, int], x: Tensor) -> Tensor:
     return x[:, :, : size[0], : size[1]] / 2 + 0.5

@@ -1,4 +1,4 @@
-"""SR3, before it is loaded."""
+"""The specification of the SR3 engine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from srcli.weights.store import Store
 
 SR3_STEPS = 2000
-SR3_PREFIX = "denoise_fn."  # of the network's names in a checkpoint
+SR3_PREFIX = "denoise_fn."  # of the network's tensor names in a checkpoint
 
 
 def _load(choice: ModelChoice, device: Device, store: Store) -> Engine:

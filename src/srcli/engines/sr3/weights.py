@@ -1,4 +1,4 @@
-"""SR3's network and noise schedule from a checkpoint, and from the official configuration beside it."""
+"""Load SR3's network and noise schedule from a checkpoint and the official configuration file beside it."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from srcli.sampling.ancestral import make_betas
 from srcli.weights.open import load_into, load_state
 from srcli.weights.store import Store
 
-# First and last beta of the published configurations.
+# First and last beta of the published noise schedules.
 BETA_ENDS = {"sr3": (1e-6, 1e-2), "ddpm": (1e-4, 2e-2)}
 PUBLISHED_FACTOR = 8  # 16 -> 128 and 64 -> 512
 
 
 @dataclass(frozen=True, slots=True)
 class SR3Checkpoint:
-    """A network with its noise schedule; `factor`: how many times larger one pass makes a picture."""
+    """A network with its noise schedule; `factor`: the enlargement of one pass."""
 
     unet: SR3UNet
     betas: Tensor
@@ -34,17 +34,17 @@ class SR3Checkpoint:
 
 
 def open_checkpoint(name: str, store: Store, allow_pickle: bool = False) -> SR3Checkpoint:
-    """The checkpoint in this file, or of this name in weights.lock."""
+    """Load a checkpoint: a file, or a name in weights.lock."""
     located = store.resolve(name, "adapter", allow_pickle=allow_pickle)
     path = located.only_file()
     state, config = load_state(path), read_config_beside(path if Path(name).is_dir() else Path(name))
     unet = build_sr3_network(path, state, config)
-    table = find_betas(config, state, unet.shape.variant)
-    return SR3Checkpoint(unet, table, factor_of(config), located.provenance())
+    betas = find_betas(config, state, unet.shape.variant)
+    return SR3Checkpoint(unet, betas, read_factor(config), located.provenance())
 
 
 def build_sr3_network(path: Path, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> SR3UNet:
-    """The network, after its configuration if there is one, else after the shapes of its weights."""
+    """Build the network from its configuration, or if there is none from the shapes of its weights."""
     own = weights_of(state)
     if "downs.0.weight" not in own:
         raise WeightsError(f"{path}: holds no SR3 network: choose an SR3 checkpoint")
@@ -54,39 +54,43 @@ def build_sr3_network(path: Path, state: Mapping[str, Tensor], config: Mapping[s
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise WeightsError(f"{path}: its layout is not SR3's ({error}): choose an SR3 checkpoint") from error
     if shape.in_channel != 2 * shape.out_channel:
-        raise WeightsError(f"{path}: paints from nothing ({shape.in_channel} channels in): choose one that enlarges")
+        raise WeightsError(
+            f"{path}: is not a super-resolution network ({shape.in_channel} input channels): choose another checkpoint"
+        )
     return load_into(unet, own, path)
 
 
 def read_config_beside(path: Path) -> Mapping[str, Any]:
-    """The official configuration, where it lies beside the checkpoint as NAME.json or NAME_config.json."""
+    """The official configuration, in NAME.json or NAME_config.json beside the checkpoint; empty if there is none."""
     for name in (f"{path.stem}.json", f"{path.stem}_config.json"):
         file = path.with_name(name)
         try:
-            found = json.loads(file.read_text(encoding="utf-8"))
+            config = json.loads(file.read_text(encoding="utf-8"))
         except FileNotFoundError:
             continue
         except (OSError, ValueError) as error:
             raise WeightsError(f"{file}: not a configuration ({error}): correct it or move it away") from error
-        if isinstance(found, dict) and isinstance(found.get("model"), dict):
-            return found
+        if isinstance(config, dict) and isinstance(config.get("model"), dict):
+            return config
     return {}
 
 
 def find_betas(config: Mapping[str, Any], state: Mapping[str, Tensor], variant: str) -> Tensor:
-    """The betas: as configured, else those in the checkpoint, else the published ones. Straight ones in float64."""
-    said = config.get("model", {}).get("beta_schedule", {}).get("val")
-    if said:
-        return make_betas(said["schedule"], said["n_timestep"], said["linear_start"], said["linear_end"])
-    kept = state.get("betas")
-    if kept is None:
+    """The betas from the configuration, the checkpoint, or the published schedule; a linear one in full float64."""
+    schedule = config.get("model", {}).get("beta_schedule", {}).get("val")
+    if schedule:
+        return make_betas(
+            schedule["schedule"], schedule["n_timestep"], schedule["linear_start"], schedule["linear_end"]
+        )
+    stored = state.get("betas")
+    if stored is None:
         return make_betas("linear", SR3_STEPS, *BETA_ENDS[variant])
-    straight = make_betas("linear", len(kept), float(kept[0]), float(kept[-1]))
-    return straight if torch.allclose(straight, kept.double(), rtol=1e-3) else kept.double()
+    linear = make_betas("linear", len(stored), float(stored[0]), float(stored[-1]))
+    return linear if torch.allclose(linear, stored.double(), rtol=1e-3) else stored.double()
 
 
-def factor_of(config: Mapping[str, Any]) -> int:
-    """How many times larger one pass makes a picture: as in training."""
+def read_factor(config: Mapping[str, Any]) -> int:
+    """The enlargement of one pass: that of the training pairs."""
     data = config.get("datasets", {}).get("train", {})
     small, large = data.get("l_resolution", 1), data.get("r_resolution", PUBLISHED_FACTOR)
     return max(2, int(large) // int(small))

@@ -1,4 +1,4 @@
-"""StableSR: Stable Diffusion 2.1 led by a time-aware encoder, decoded with the picture's own features."""
+"""The StableSR engine: Stable Diffusion 2.1 with a time-aware encoder and CFW fusion (Wang et al. 2024)."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ from srcli.sampling.tiling import Tile, filled_up
 from srcli.settings import ModelChoice, Sampling
 from srcli.weights.store import Store
 
-# The noise schedule that StableSR was trained with, whatever a base says of its own; it starts at its last step.
-TRAINED = {
+# StableSR's noise schedule, which replaces the base's; sampling starts at its last timestep.
+SCHEDULE = {
     "num_train_timesteps": 1000,
     "beta_start": 0.00085,
     "beta_end": 0.012,
@@ -53,15 +53,15 @@ log = logging.getLogger(__name__)
 
 
 def load_stablesr(choice: ModelChoice, device: Device, store: Store) -> StableSREngine:
-    """StableSR as chosen, on the device."""
+    """Load StableSR with the chosen weights on the device."""
     return StableSREngine.of(open_stablesr(choice, store, device.dtype), device)
 
 
 @dataclass(frozen=True)
 class StableSRDenoiser:
-    """The modulated UNet as a denoiser. Its hint is the degraded picture's latent, which the encoder sees.
+    """The modulated UNet as a denoiser. Its hint is the degraded picture's latents, the input of the encoder.
 
-    The encoder's maps depend on the step, so they are made once for each tile and step: in each call.
+    The encoder's maps depend on the step, so they are computed in each call.
     """
 
     unet: UNet2DConditionModel
@@ -74,11 +74,11 @@ class StableSRDenoiser:
     def __call__(self, x: Tensor, t: Tensor, hint: Tensor, where: Sequence[Tile] | None = None) -> Tensor:
         dtype, step = self.unet.dtype, torch.as_tensor(t).to(x.device, non_blocking=True).expand(len(x))
         with self.modulation.leading(self.encoder(hint.to(dtype), step)):
-            found: Tensor = self.unet(x.to(dtype), step, encoder_hidden_states=self._text(x)).sample
-        return found.to(x.dtype)
+            prediction: Tensor = self.unet(x.to(dtype), step, encoder_hidden_states=self._text(x)).sample
+        return prediction.to(x.dtype)
 
     def _text(self, x: Tensor) -> Tensor:
-        """The text for each of x. The same tensor each time: attention remembers it by its identity."""
+        """The text, one row per latent. The same tensor each time, since the text KV cache compares identity."""
         if len(x) not in self._texts:
             self._texts[len(x)] = self.text.to(x.device, self.unet.dtype).expand(len(x), -1, -1).contiguous()
         return self._texts[len(x)]
@@ -86,7 +86,7 @@ class StableSRDenoiser:
 
 @dataclass(frozen=True)
 class StableSREngine:
-    """StableSR's engine."""
+    """Loaded StableSR networks, on a device."""
 
     loaded: StableSRNetworks
     codec: Codec
@@ -123,13 +123,12 @@ class StableSREngine:
         return [target]
 
     def working_size(self, size: PixelSize, target: PixelSize, request: Request) -> PixelSize:
-        """As large as the result, and at least what the model was trained with."""
+        """The result's size, at least the size that the model was trained with."""
         return ensure_short_side(target, request.sampling.process_size or self.loaded.variant.process)
 
     def layout(self, height: int, width: int, sampling: Sampling) -> tuple[list[Tile], int] | None:
-        tiles = lay_tiles(
-            height, width, sampling, count_stablesr_flop, limit_tiles(self.loaded.variant.process // self.codec.factor)
-        )
+        limits = limit_tiles(self.loaded.variant.process // self.codec.factor)
+        tiles = lay_tiles(height, width, sampling, count_stablesr_flop, limits)
         if tiles is None:
             return None
         return tiles, max(1, self.placement.latents // (tiles[0].height * tiles[0].width))
@@ -138,38 +137,38 @@ class StableSREngine:
         self._deferred_compile.begin(request.savings)
         weight = float(request.sampling.fidelity or 0)
         fusion = self.loaded.fusion.net if weight else None
-        made, seen = self._scheduler(request.sampling), dict[int, Tensor]()
+        scheduler, features = self._build_scheduler(request.sampling), dict[int, Tensor]()
         whole = filled_up(to_unit_float(hint), self.codec.factor)
         shape = (1, 4, whole.shape[2] // self.codec.factor, whole.shape[3] // self.codec.factor)
         codec = self.codec.with_less(request.savings)
-        z = codec.encode(whole, request.noise.draw(shape, POSTERIOR_NOISE), keep_features(seen) if fusion else None)
-        alpha = made.alphas_cumprod[int(made.timesteps[0])]
-        start = scale_initial_latents(made, diffuse_latents(z, request.noise.draw(shape, START_NOISE).to(z), alpha))
-        text = self._text(request)
-        led = StableSRDenoiser(self.loaded.unet, self.loaded.encoder, self.loaded.modulation, text)
-        mix = fusion and fusion.mixing(seen, weight, codec.bands, self.device.torch)
-        return Canvas(start, z, led, made, partial(_finish, codec, (hint.shape[2], hint.shape[3]), mix))
+        z = codec.encode(whole, request.noise.draw(shape, POSTERIOR_NOISE), keep_features(features) if fusion else None)
+        alpha = scheduler.alphas_cumprod[int(scheduler.timesteps[0])]
+        noisy = diffuse_latents(z, request.noise.draw(shape, START_NOISE).to(z), alpha)
+        start, text = scale_initial_latents(scheduler, noisy), self._encode_prompt(request)
+        denoiser = StableSRDenoiser(self.loaded.unet, self.loaded.encoder, self.loaded.modulation, text)
+        mix = fusion and fusion.mixing(features, weight, codec.bands, self.device.torch)
+        return Canvas(start, z, denoiser, scheduler, partial(_decode, codec, (hint.shape[2], hint.shape[3]), mix))
 
     def provenance(self) -> Mapping[str, str]:
-        return {**self.loaded.made_of, **self.loaded.fusion.made_of, **self.placement.said()}
+        return {**self.loaded.made_of, **self.loaded.fusion.made_of, **self.placement.provenance()}
 
-    def _text(self, request: Request) -> Tensor:
-        """What the user says of the picture, if anything: StableSR was trained without words."""
+    def _encode_prompt(self, request: Request) -> Tensor:
+        """Embeddings of the user's prompt, or of the empty one that StableSR was trained with."""
         if request.prompt.negative:
             log.info("StableSR samples without guidance: the negative prompt has no effect")
         return self.texts.with_less(request.savings).encode([request.prompt.text])
 
-    def _scheduler(self, sampling: Sampling) -> Any:
-        name, steps, config = str(sampling.scheduler), int(sampling.steps or 1), self.loaded.base.schedule
+    def _build_scheduler(self, sampling: Sampling) -> Any:
+        name, steps, prediction = str(sampling.scheduler), int(sampling.steps or 1), self.loaded.variant.prediction
         if name != "ddpm":
             return build_scheduler(
-                name, {**config, **TRAINED, "prediction_type": self.loaded.variant.prediction}, steps
+                name, {**self.loaded.base.schedule, **SCHEDULE, "prediction_type": prediction}, steps
             )
-        made = Ancestral(scaled_linear(), self.loaded.variant.prediction)
-        made.set_timesteps(steps)
-        return made
+        scheduler = Ancestral(scaled_linear(), prediction)
+        scheduler.set_timesteps(steps)
+        return scheduler
 
 
-def _finish(codec: Codec, size: tuple[int, int], mix: After | None, x: Tensor) -> Tensor:
-    """Not clamped: the colour fix looks at means and deviations, which clamping would move."""
+def _decode(codec: Codec, size: tuple[int, int], mix: After | None, x: Tensor) -> Tensor:
+    """Decode, without clamping, which would shift the means and deviations that the colour fix uses."""
     return codec.decode(x, mix)[:, :, : size[0], : size[1]]

@@ -1,4 +1,4 @@
-"""Work and memory of a run of StableSR."""
+"""FLOP and memory of a run of StableSR."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from srcli.sampling.layout import Limits
 from srcli.settings import ModelChoice
 from srcli.tasks import Job
 
-# FLOP of one call as counted at full size: linear in the tile's latents, and quadratic where attention is.
+# FLOP of one call, as counted at full size: a linear and (attention) a quadratic term in the tile's latents.
 STABLESR_LINEAR, STABLESR_QUADRATIC = 198e6, 9305.0
-OVERLAP = 16  # of neighbouring tiles, in latents, where the user names none
+OVERLAP = 16  # default overlap of neighbouring tiles, in latents
 
 
 def forecast_stablesr(choice: ModelChoice, job: Job, size: PixelSize, device: Device) -> Forecast:
     """The plan for a picture of this size."""
     target, variant = job.target(*size), find_stablesr_variant(choice.variant)
-    shown = ensure_short_side(target, job.sampling.process_size or variant.process)
-    tiles = plan_tiles(STABLESR_NETWORKS, shown, job.sampling, limit_tiles(variant.process // LATENT_SIDE))
+    hint = ensure_short_side(target, job.sampling.process_size or variant.process)
+    tiles = plan_tiles(STABLESR_NETWORKS, hint, job.sampling, limit_tiles(variant.process // LATENT_SIDE))
     return forecast_latent(STABLESR_NETWORKS, job.sampling, target, tiles, device)
 
 
 def limit_tiles(side: int) -> Limits:
-    """Tiles from the size of training to half as much again."""
+    """Tile sides from the training size (`side`, in latents) to 1.5 times that."""
     return Limits(smallest=side, largest=side * 3 // 2, overlap=OVERLAP)
 
 
 def count_stablesr_flop(latents: int) -> float:
-    """FLOP of one prediction for a tile of so many latents."""
+    """FLOP of one prediction for a tile of this many latents."""
     return STABLESR_LINEAR * latents + STABLESR_QUADRATIC * latents**2
 
 

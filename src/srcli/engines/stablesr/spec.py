@@ -1,4 +1,4 @@
-"""StableSR, before it is loaded."""
+"""The specification of the StableSR engine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from srcli.engines.base import AdapterEvidence, Engine, EngineSpec, PixelSize, Preset, TaskSupport, VariantProfile
 from srcli.errors import InputError, WeightsError, check_range
-from srcli.settings import ModelChoice, Sampling
+from srcli.settings import ENGINE_OPTIONS, ModelChoice, Sampling
 from srcli.tasks import RESTORE, UPSCALE, Job
 from srcli.weights.families import EPSILON, VELOCITY, detect_header
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from srcli.weights.store import Store
 
 STABLESR_FAMILY = "sd21"
-LENDER = "sd21-base"  # lends its configurations to a checkpoint that brings its own base
+LENDER = "sd21-base"  # supplies configurations for a checkpoint that includes its own base
 FUSION = "stablesr-cfw"
 WHOLE, ADAPTER = STABLESR_KINDS = ("stablesr", "stablesr-adapter")
 SCHEDULE_STEPS = 1000
@@ -27,7 +27,7 @@ SCHEDULE_STEPS = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StableSRVariant:
-    """One of the published models. `process`: pixels of the short side that it was trained with."""
+    """One of the published models. `process`: short side in pixels of its training pictures."""
 
     name: str
     adapter: str
@@ -48,7 +48,7 @@ STABLESR_ADAPTERS = tuple(variant.adapter for variant in STABLESR_VARIANTS.value
 
 
 def find_stablesr_variant(name: str | None) -> StableSRVariant:
-    """The variant that was asked for, else the usual one."""
+    """The variant of this name; the default one for None; InputError if there is none."""
     if (name or STABLESR_USUAL) not in STABLESR_VARIANTS:
         raise InputError(f"`variant` {name!r} is unknown to StableSR: choose one of {', '.join(STABLESR_VARIANTS)}")
     return STABLESR_VARIANTS[name or STABLESR_USUAL]
@@ -78,7 +78,7 @@ def _recognizes(evidence: AdapterEvidence) -> bool:
 
 
 def _resolve(choice: ModelChoice, store: Store) -> ModelChoice:
-    """With the variant that the adapter is, else the one that goes with what the base predicts."""
+    """The choice with its variant: that of the adapter's entry, or one that suits the base's prediction type."""
     if choice.variant is not None or choice.adapter is None:
         return replace(choice, variant=find_stablesr_variant(choice.variant).name)
     known = variant_of_entry(store.known_names(choice.adapter))
@@ -88,18 +88,18 @@ def _resolve(choice: ModelChoice, store: Store) -> ModelChoice:
 
 
 def variant_of_entry(names: tuple[str, ...]) -> str | None:
-    """The variant whose adapter one of these entries of weights.lock is."""
+    """The variant whose adapter is one of these entries of weights.lock."""
     return next((variant.name for variant in STABLESR_VARIANTS.values() if variant.adapter in names), None)
 
 
 def _variant_for_base(base: str, store: Store) -> str | None:
-    """The variant that goes with a base; None where that cannot be known yet."""
+    """The variant that suits a base; None if that is only known after loading."""
     usual = next((variant.name for variant in STABLESR_VARIANTS.values() if variant.base == base), None)
     return usual or {EPSILON: STABLESR_USUAL, VELOCITY: "768v"}.get(_prediction_of(base, store))
 
 
 def _prediction_of(base: str, store: Store) -> str:
-    """What a base says that it predicts, where its folder is here; a single file does not say."""
+    """A base's prediction type, from its folder; "" if it is a single file or not here."""
     from srcli.weights.open import read_config
 
     try:
@@ -130,9 +130,7 @@ SPEC = EngineSpec(
     ),
     variants={"turbo": VariantProfile(defaults=Sampling(steps=4, fidelity=0.5, scheduler="ddpm", color_fix="adain"))},
     variant_names=tuple(STABLESR_VARIANTS),
-    options=frozenset(
-        {"variant", "base", "adapter", "loras", "lora_alpha", "text", "preview", "compiled", "mapped", "map_seeds"}
-    ),
+    options=frozenset(ENGINE_OPTIONS) - {"blend", "negative", "caption"},
     unset=frozenset({"tile", "overlap", "process_size"}),
     load=_load,
     forecast=_forecast,

@@ -1,4 +1,4 @@
-"""StableSR's networks from weights: its adapter or a whole checkpoint, a base model, the fusion layers."""
+"""Load StableSR's networks from its adapter or a whole checkpoint, a base model, and the CFW fusion layers."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from torch import nn
 
 from srcli.engines.latent.bases import (
     Base,
+    build_text_encoder,
     dtype_to_read,
     find_lender,
     load_tokenizer,
     merge_loras,
     open_file,
     open_folder,
-    text_model,
 )
 from srcli.engines.stablesr.spec import (
     ADAPTER,
@@ -53,11 +53,11 @@ ENCODER = "structcond_stage_model."
 
 @dataclass(frozen=True)
 class StableSRAdapter:
-    """What StableSR trained. Which file is what, the files themselves tell."""
+    """The weights that StableSR trained. The kind of each file is detected from its header."""
 
     located: Located
     header: Header
-    whole: bool  # whether its own base lies in the same file
+    whole: bool  # whether the same file contains its base
     fusion: Path | None
 
     @classmethod
@@ -65,27 +65,27 @@ class StableSRAdapter:
         name = choice.adapter or find_stablesr_variant(choice.variant).adapter
         located = store.resolve(name, "adapter", allow_pickle=choice.allow_pickle)
         files = [file for file in located.files.values() if file.suffix == ".safetensors"]
-        found = {file: detect_family(file) for file in files}
-        own = [file for file in files if found[file].kind in (WHOLE, ADAPTER)]
+        families = {file: detect_family(file) for file in files}
+        own = [file for file in files if families[file].kind in (WHOLE, ADAPTER)]
         if len(own) != 1:
-            seen = ", ".join(sorted({str(f) for f in found.values()})) or "no safetensors file"
-            raise WeightsError(f"{located.name}: holds {seen}, not one StableSR model: choose a StableSR adapter")
-        fusion = next((file for file in files if found[file].kind == "cfw"), None)
-        return cls(located, read_header(own[0]), found[own[0]].kind == WHOLE, fusion)
+            listed = ", ".join(sorted({str(family) for family in families.values()})) or "no safetensors file"
+            raise WeightsError(f"{located.name}: holds {listed}, not one StableSR model: choose a StableSR adapter")
+        fusion = next((file for file in files if families[file].kind == "cfw"), None)
+        return cls(located, read_header(own[0]), families[own[0]].kind == WHOLE, fusion)
 
     @property
     def path(self) -> Path:
         return self.header.path
 
-    def part(self, prefix: str, modulation: bool = False, dtype: torch.dtype | None = None) -> StateDict:
-        """The tensors under a prefix (removed): those of the modulation, or those that are not."""
+    def read_part(self, prefix: str, modulation: bool = False, dtype: torch.dtype | None = None) -> StateDict:
+        """The tensors under a prefix, which is removed; either only those of the modulation, or only the others."""
         names = [name for name in self.header.under(prefix) if (".spade." in name) is modulation]
         return load_state(self.path, prefix, names, dtype)
 
 
 @dataclass(frozen=True)
 class StableSRNetworks:
-    """All but the fusion layers, on the CPU and in the precision of the files."""
+    """All networks of StableSR, on the CPU; the fusion layers are loaded on first use."""
 
     unet: UNet2DConditionModel
     encoder: time_encoder.TimeEncoder
@@ -97,14 +97,14 @@ class StableSRNetworks:
 
 
 class FusionLayers:
-    """The fusion layers, opened when they are first wanted: without fidelity nobody needs them."""
+    """The CFW fusion layers, loaded on first use: with `fidelity` 0 they are not needed."""
 
     def __init__(self, path: Path | None, choice: ModelChoice, store: Store) -> None:
         self._path, self._choice, self._store = path, choice, store
-        # Known before they are opened: a picture is resumed by what its engine is made of, the first like the next.
+        # Filled in before loading, since the provenance is part of the key under which a picture is resumed.
         self.made_of: Mapping[str, str] = {}
         if path is None and store.has(FUSION):
-            with suppress(WeightsError):  # without fidelity nobody needs them
+            with suppress(WeightsError):  # raised again if they are used
                 self.made_of = self._located().provenance()
 
     @cached_property
@@ -132,24 +132,24 @@ class FusionLayers:
 
 
 def open_stablesr(choice: ModelChoice, store: Store, dtype: torch.dtype | None = None) -> StableSRNetworks:
-    """All networks for this choice; nothing is read before it is known to fit. For `dtype` see PASD's."""
+    """Load all networks of a choice. For `dtype` see `open_pasd`."""
     read_as = dtype_to_read(choice, dtype)
     adapter = StableSRAdapter.find(choice, store)
     known, own = _known(choice, adapter), adapter.whole and not choice.base
     if own:
         variant = known or STABLESR_VARIANTS["512"]
-        base, config = _own_base(adapter, store, read_as)
+        base, config = _open_own_base(adapter, store, read_as)
     else:
-        base, config = _chosen_base(choice, (known or STABLESR_VARIANTS["512"]).base, store, read_as)
-        variant = _variant(known, str(base.schedule.get("prediction_type", EPSILON)))
+        base, config = _open_chosen_base(choice, (known or STABLESR_VARIANTS["512"]).base, store, read_as)
+        variant = _match_variant(known, str(base.schedule.get("prediction_type", EPSILON)))
     unet = load_into(build_stock(UNet2DConditionModel, config), base.unet or {}, base.source)
     encoder_state = load_state(adapter.path, ENCODER, dtype=dtype)
     encoder = load_into(
         build_from_weights(adapter.path, time_encoder.build_time_encoder, encoder_state), encoder_state, adapter.path
     )
-    state = spade.modulation_state(adapter.part(LDM_UNET, modulation=True, dtype=dtype))
+    state = spade.modulation_state(adapter.read_part(LDM_UNET, modulation=True, dtype=dtype))
     modulation = load_into(build_from_weights(adapter.path, spade.build_modulation, unet, state), state, adapter.path)
-    loras = merge_loras(choice, store, unet, base.text_encoder, _family(adapter.path if own else base.source))
+    loras = merge_loras(choice, store, unet, base.text_encoder, _required_family(adapter.path if own else base.source))
     unet.to(dtype=dtype)
     install([unet], modulation)
     fusion = FusionLayers(adapter.fusion, choice, store)
@@ -158,7 +158,7 @@ def open_stablesr(choice: ModelChoice, store: Store, dtype: torch.dtype | None =
 
 
 def build_from_weights(path: Path, build: Callable[..., Net], *of: Any) -> Net:
-    """A network built after weights, which may be incomplete, or of other widths than the base."""
+    """Build a network from its weights; WeightsError if they are incomplete or do not match the base's widths."""
     try:
         return build(*of)
     except (KeyError, ValueError, IndexError, StopIteration, ZeroDivisionError) as error:
@@ -166,56 +166,56 @@ def build_from_weights(path: Path, build: Callable[..., Net], *of: Any) -> Net:
 
 
 def _known(choice: ModelChoice, adapter: StableSRAdapter) -> StableSRVariant | None:
-    """The variant by its name, or by that of a file that weights.lock knows."""
+    """The variant that was named, or that of the adapter's entry in weights.lock; None if neither is known."""
     if choice.variant:
         return find_stablesr_variant(choice.variant)
     return next((v for v in STABLESR_VARIANTS.values() if v.adapter == adapter.located.name), None)
 
 
-def _variant(known: StableSRVariant | None, said: str) -> StableSRVariant:
-    """The variant that goes with what the base `said` that it predicts."""
-    variant = known or STABLESR_VARIANTS["768v" if said == VELOCITY else "512"]
-    if said != variant.prediction:
+def _match_variant(known: StableSRVariant | None, prediction: str) -> StableSRVariant:
+    """The variant for a base with this prediction type; WeightsError if the known one needs another."""
+    variant = known or STABLESR_VARIANTS["768v" if prediction == VELOCITY else "512"]
+    if prediction != variant.prediction:
         raise WeightsError(
-            f"the base predicts {said} and StableSR {variant.name} needs {variant.prediction}: "
+            f"the base predicts {prediction} and StableSR {variant.name} needs {variant.prediction}: "
             "choose another `base` or `variant`"
         )
     return variant
 
 
-def _chosen_base(
+def _open_chosen_base(
     choice: ModelChoice, usual: str, store: Store, dtype: torch.dtype | None
 ) -> tuple[Base, Mapping[str, Any]]:
-    """The base that was named, else the variant's usual one."""
+    """The named base, or the variant's default one, with its UNet's configuration."""
     located = store.resolve(choice.base or usual, "base", allow_pickle=choice.allow_pickle)
     if located.file is not None:
-        family = _family(located.file)
+        family = _required_family(located.file)
         base = open_file(located, located.file, store, LENDER, family, dtype)
         return base, read_config(find_lender(store, LENDER, family).part("unet"))
     folder = located.part("unet")
-    return open_folder(located, _family(folder), True, dtype), read_config(folder)
+    return open_folder(located, _required_family(folder), True, dtype), read_config(folder)
 
 
-def _own_base(adapter: StableSRAdapter, store: Store, dtype: torch.dtype | None) -> tuple[Base, Mapping[str, Any]]:
-    """The base inside a whole checkpoint, under the usual base's configurations."""
+def _open_own_base(adapter: StableSRAdapter, store: Store, dtype: torch.dtype | None) -> tuple[Base, Mapping[str, Any]]:
+    """The base inside a whole checkpoint, with the default base's configurations."""
     path = adapter.path
-    lent = find_lender(store, LENDER, _family(path))
+    lent = find_lender(store, LENDER, _required_family(path))
     configs = {name: read_config(lent.part(name)) for name in ("unet", "vae", "text_encoder")}
-    vae = convert_vae(path, adapter.part(LDM_VAE), configs["vae"])
-    text = convert_open_clip(path, adapter.part(OPEN_CLIP), configs["text_encoder"])
+    vae = convert_vae(path, adapter.read_part(LDM_VAE), configs["vae"])
+    text = convert_open_clip(path, adapter.read_part(OPEN_CLIP), configs["text_encoder"])
     base = Base(
         vae=load_into(build_stock(AutoencoderKL, configs["vae"]), vae, path),
-        text_encoder=text_model(lent, text, path),
+        text_encoder=build_text_encoder(lent, text, path),
         tokenizer=load_tokenizer(lent.part("tokenizer")),
         schedule={},
-        unet=convert_unet(path, adapter.part(LDM_UNET, dtype=dtype), configs["unet"]),
+        unet=convert_unet(path, adapter.read_part(LDM_UNET, dtype=dtype), configs["unet"]),
         source=path,
         made_of={},
     )
     return base, configs["unet"]
 
 
-def _family(path: Path) -> str:
-    """What files must be of: Stable Diffusion 2.1's family, unless they are of no known one (small models)."""
-    found = detect_family(weight_files(path)[0] if path.is_dir() else path).family
-    return found if found.startswith("width") else STABLESR_FAMILY
+def _required_family(path: Path) -> str:
+    """The family that files must have: SD 2.1's, or for small models, which have no named family, their own."""
+    detected = detect_family(weight_files(path)[0] if path.is_dir() else path).family
+    return detected if detected.startswith("width") else STABLESR_FAMILY

@@ -10,7 +10,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-from srcli.engines.latent.bases import OUTER, Base, find_lender, open_file, open_folder
+from srcli.engines.latent.bases import PARTS_BESIDE_UNET, Base, find_lender, open_file, open_folder
 from srcli.errors import WeightsError
 from srcli.models.stock import build_stock
 from srcli.weights.families import detect_family
@@ -34,7 +34,7 @@ class FrozenBase:
 
 def open_frozen(name: str, family: str, store: Store, allow_pickle: bool = False) -> FrozenBase:
     """A base model, by name, folder, file or hub id. Raises WeightsError for one of another family."""
-    located = store.resolve(name, "base", (*OUTER, "unet"), allow_pickle)
+    located = store.resolve(name, "base", (*PARTS_BESIDE_UNET, "unet"), allow_pickle)
     if located.file is not None:
         found = family
         base = open_file(located, located.file, store, family, family)

@@ -14,7 +14,7 @@ from torch import Tensor
 from srcli.degrade.settings import Degradation
 from srcli.engines.latent.bases import read_tensors
 from srcli.engines.latent.schedulers import build_scheduler
-from srcli.engines.pasd.weights import PACA_FORMS, PasdAdapter, net_config, open_control
+from srcli.engines.pasd.weights import PACA_FORMS, PasdAdapter, open_control, read_network_config
 from srcli.errors import InputError, WeightsError
 from srcli.models.patches.install import install
 from srcli.models.patches.paca import PixelAware
@@ -167,15 +167,15 @@ class PasdSystem:
 def _opened(settings: PasdSettings, frozen: FrozenBase, store: Store) -> tuple[PixelAware, ControlNetModel]:
     """The networks of an adapter, as a start."""
     adapter = PasdAdapter.find(ModelChoice(engine="pasd", adapter=settings.start), store)
-    found = adapter.found()
+    found = adapter.detect()
     if found.family != frozen.family:
         raise WeightsError(f"{settings.start}: is for {found.family}, and the base is {frozen.family}: choose another")
     if (PACA_FORMS[found.kind].__name__ == "LightPaca") != (settings.form == LIGHT_FORM):
         other = LIGHT_FORM if settings.form == FULL_FORM else FULL_FORM
         raise InputError(f"--from {settings.start} is of another form: give --form {other}")
-    paca = adapter.paca()
+    paca = adapter.build_paca()
     folder = adapter.folder / "unet"
     load_into(paca, read_tensors(folder, set(paca.state_dict())), folder)
     control = open_control(adapter)
-    net_config(adapter.folder / "controlnet", set())
+    read_network_config(adapter.folder / "controlnet", set())
     return paca.float(), control.float()

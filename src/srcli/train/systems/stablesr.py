@@ -168,5 +168,5 @@ def _opened(
     adapter = StableSRAdapter.find(choice, store)
     state = load_state(adapter.path, ENCODER)
     encoder = load_into(time_encoder.build_time_encoder(state), state, adapter.path)
-    state = spade.modulation_state(adapter.part(LDM_UNET, modulation=True))
+    state = spade.modulation_state(adapter.read_part(LDM_UNET, modulation=True))
     return encoder.float(), load_into(spade.build_modulation(frozen.unet, state), state, adapter.path).float()
