@@ -208,7 +208,7 @@ class EnginePipeline:
             (height * factor, width * factor, 3), hint.dtype, spare_host_memory(self.device) - pixels.nbytes
         )
         pieces = list(cut_blocks(height, width, self.engine.block, self.engine.halo))
-        for block, part in zip(pieces, progress.blocks(len(pieces)), strict=True):
+        for block, part in zip(pieces, progress.split(len(pieces)), strict=True):
             _view(out, block.inner, factor)[:] = levels = self._block_levels(hint, block, request, part)
             if part.on_block is not None:
                 part.on_block(levels, Tile(*(v * factor for v in block.inner)), (width * factor, height * factor))
@@ -221,22 +221,22 @@ class EnginePipeline:
 
     def _block_levels(self, pixels: PixelArray, block: Block, request: Request, progress: BlockProgress) -> PixelArray:
         """The levels of a block, saved or computed; when memory runs out, computed with more memory savings."""
-        if (kept := progress.levels()) is not None:
+        if (kept := progress.find_pixels()) is not None:
             return kept
         levels = self.oom_fallback.run(
             lambda savings: self._compute_block(pixels, block, replace(request, savings=savings), progress)
         )
-        progress.keep_levels(levels)
+        progress.keep_pixels(levels)
         return levels
 
     @torch.inference_mode()
     def _compute_block(self, pixels: PixelArray, block: Block, request: Request, progress: BlockProgress) -> PixelArray:
         hint = pixels_to_tensor(_view(pixels, block.outer, 1))
         request = replace(request, noise=request.noise.at(block.outer.top, block.outer.left))
-        progress.tell("preparing", 0, 1)
+        progress.report("preparing", 0, 1)
         canvas = self.engine.prepare(hint, request)
         x = self._sample(canvas, request, progress)
-        progress.tell("finishing", 0, 1)
+        progress.report("finishing", 0, 1)
         rgb = canvas.finish(x)
         fixed = colorfix.fix_colors(
             request.sampling.color_fix, rgb, lambda rows: to_unit_float(hint[:, :, rows]).to(rgb)
@@ -254,8 +254,8 @@ class EnginePipeline:
             weight, device = canvas.tile_weight or gaussian_weight, canvas.start.device
             denoiser = Tiled(denoiser, *layout, device, weight, partial(progress.on_progress, "tiles"))
         tiles = repr(layout and layout[0])
-        x, begun = progress.resumed(canvas.start, scheduler, tiles)
-        progress.tell("sampling", begun, len(scheduler.timesteps))
+        x, begun = progress.resume(canvas.start, scheduler, tiles)
+        progress.report("sampling", begun, len(scheduler.timesteps))
 
         def on_step(done: int, total: int, x: Tensor, expected: Tensor) -> None:
             if done % (request.sampling.reuse or 1) == 0:  # later steps need no intermediate results of earlier ones
@@ -264,7 +264,7 @@ class EnginePipeline:
                 self.preview.show(expected)
             if progress.on_expected is not None:
                 progress.on_expected(expected)
-            progress.tell("sampling", done, total)
+            progress.report("sampling", done, total)
 
         return run_sampler(denoiser, scheduler, x, canvas.hint, request.noise, on_step, begun)
 

@@ -16,7 +16,7 @@ from srcli.engines.latent.codec import Codec
 from srcli.engines.latent.schedulers import diffuse_latents
 from srcli.engines.runtime.device import Device
 from srcli.models.cfw import keep_features
-from srcli.sampling.ancestral import Ancestral, scaled_linear
+from srcli.sampling.ancestral import Ancestral, make_scaled_linear_betas
 from srcli.sampling.colorfix import fix_colors_by_adain, fix_colors_by_wavelet
 from srcli.sampling.sampler import Denoiser, Tiled
 from srcli.sampling.tiling import find_origins, gaussian_weight, lay_grid
@@ -30,7 +30,9 @@ def codec() -> Codec:
 
 
 def scheduler(steps: int, parameterization: str = "eps") -> Ancestral:
-    made = Ancestral(scaled_linear(), prediction_type={"eps": "epsilon", "v": "v_prediction"}[parameterization])
+    made = Ancestral(
+        make_scaled_linear_betas(), prediction_type={"eps": "epsilon", "v": "v_prediction"}[parameterization]
+    )
     made.set_timesteps(steps)
     return made
 
@@ -64,7 +66,7 @@ def reverse(
 
 def drowned(latent: Tensor, noise: Tensor) -> Tensor:
     """The start of the canvas scripts: the latent at the last step of the full table."""
-    return diffuse_latents(latent, noise, (1 - scaled_linear()).prod())
+    return diffuse_latents(latent, noise, (1 - make_scaled_linear_betas()).prod())
 
 
 def encode(picture: Tensor, noise: Tensor) -> tuple[Tensor, dict[int, Tensor]]:

@@ -18,7 +18,7 @@ from tests.golden.stablesr_official import (
 from tests.golden.stablesr_tiny import led
 from torch import Tensor
 
-from srcli.sampling.ancestral import Ancestral, compute_sqrt_alpha_bar, scaled_linear
+from srcli.sampling.ancestral import Ancestral, compute_sqrt_alpha_bar, make_scaled_linear_betas
 from srcli.sampling.colorfix import blur_coarsest, fix_colors_by_adain, fix_colors_by_wavelet
 from srcli.sampling.tiling import find_origins, gaussian_weight, lay_grid
 from srcli.settings import Tiling
@@ -102,7 +102,7 @@ def test_timesteps(case: Case) -> None:
 
 @each("stablesr", "v09*")
 def test_schedule_tables(case: Case) -> None:
-    kept = compute_sqrt_alpha_bar(scaled_linear())[1:]
+    kept = compute_sqrt_alpha_bar(make_scaled_linear_betas())[1:]
     full = {"sqrt_alphas_cumprod": kept, "sqrt_one_minus_alphas_cumprod": (1 - kept.square()).sqrt()}
     for key, want in case.tensors.items():
         part, what = key.split(".")
@@ -198,7 +198,7 @@ def nearest_rows(merged: Tensor, rows: Tensor) -> float:
 def test_mixed_ddim_grids(case: Case) -> None:
     """The official DDIM takes its coefficients from one grid of steps and calls the UNet at those of another."""
     tensors, notes = case.tensors, case.notes
-    kept = compute_sqrt_alpha_bar(scaled_linear()).square()[1:]
+    kept = compute_sqrt_alpha_bar(make_scaled_linear_betas()).square()[1:]
     grids = (notes["coefficient_timesteps"], notes["unet_timesteps"])
     alphas = kept[grids[0]]
     before = torch.cat([kept[:1], alphas[:-1]])  # the last step ends at the first level, not at 1

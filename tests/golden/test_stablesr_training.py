@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.functional import mse_loss
 
 from srcli.models.patches.spade import our_path
-from srcli.sampling.ancestral import compute_sqrt_alpha_bar, scaled_linear
+from srcli.sampling.ancestral import compute_sqrt_alpha_bar, make_scaled_linear_betas
 
 LOSS, GRADIENT = 1e-5, 1e-3
 ENCODER = "structcond_stage_model."
@@ -22,7 +22,7 @@ def parameter(official: str) -> nn.Parameter:
 @each("stablesr", "v16*")
 def test_loss_and_gradients(case: Case) -> None:
     tensors, notes, model = case.tensors, case.notes, tiny()
-    keep = compute_sqrt_alpha_bar(scaled_linear()).float()[tensors["t"] + 1].view(-1, 1, 1, 1)
+    keep = compute_sqrt_alpha_bar(make_scaled_linear_betas()).float()[tensors["t"] + 1].view(-1, 1, 1, 1)
     rest = (1 - keep.square()).sqrt()
     noisy = keep * tensors["gt_latent"] + rest * tensors["noise"]
     # The notes do not say which of the two it is; the name does.

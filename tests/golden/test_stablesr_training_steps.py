@@ -18,7 +18,7 @@ from srcli.models.patches.install import install
 from srcli.models.patches.spade import Modulation, our_path
 from srcli.models.patchgan import PatchGan, initialize_weights
 from srcli.models.time_encoder import TimeEncoder
-from srcli.sampling.ancestral import scaled_linear
+from srcli.sampling.ancestral import make_scaled_linear_betas
 from srcli.train.systems.cfw_step import (
     CfwDiscriminatorStep,
     CfwGeneratorStep,
@@ -44,7 +44,7 @@ def diffusion_step(case: Case) -> StableSRStep:
     install([unet], modulation)
     for net in (encoder, modulation):
         net.requires_grad_(True)
-    alphas = (1 - scaled_linear()).cumprod(0).float()
+    alphas = (1 - make_scaled_linear_betas()).cumprod(0).float()
     return StableSRStep(encoder, modulation, unet, model.vae, alphas, PREDICTIONS[case.notes["parameterization"]])
 
 

@@ -60,7 +60,7 @@ class Bent:
 def sampled(name: str, stretch: BlockProgress, last: int = STEPS) -> torch.Tensor:
     """Sampling that ends after `last` steps."""
     made, noise = build_scheduler(name, {"beta_schedule": "scaled_linear"}, STEPS), NoiseField(1)
-    start, done = stretch.resumed(noise.draw((1, 2, 8, 8)), made, "")
+    start, done = stretch.resume(noise.draw((1, 2, 8, 8)), made, "")
 
     def on_step(done: int, total: int, x: torch.Tensor, expected: torch.Tensor) -> None:
         stretch.keep_step(done, x, made, "")
@@ -200,7 +200,7 @@ def test_a_damaged_state_is_said_and_done_again(line, said, harm):
     pixels, done = again(line)
     assert np.array_equal(pixels, whole)
     assert done == 3
-    assert "what was kept of a.png is damaged: doing that part again" in said
+    assert "the saved state of a.png is damaged: doing that part again" in said
 
 
 def test_a_state_of_another_picture_is_a_damaged_one(line, said):

@@ -1,1 +1,1 @@
-"""Sampling: the loop, the noise and the tiles. Nothing here knows of any model."""
+"""Sampling: the loop, the noise and the tiles, independent of any model."""

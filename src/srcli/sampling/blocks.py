@@ -1,4 +1,4 @@
-"""Blocks: a picture too large to be taken at once, in pieces that do not know of each other."""
+"""Blocks: independent pieces of a picture that is too large to be processed at once."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from srcli.sampling.tiling import Tile
 
 
 class Block(NamedTuple):
-    """A piece of the picture (`inner`) and the neighbourhood it is worked out with (`outer`)."""
+    """A piece of the picture (`inner`) and the larger area that is processed for it (`outer`)."""
 
     inner: Tile
     outer: Tile
 
     @property
     def inside(self) -> Tile:
-        """`inner` as seen from the corner of `outer`."""
+        """`inner` in coordinates of `outer`."""
         return self.inner._replace(top=self.inner.top - self.outer.top, left=self.inner.left - self.outer.left)
 
 
 def cut_blocks(height: int, width: int, side: int | None, halo: int) -> Iterator[Block]:
-    """Nearly equal blocks of at most `side` that cover the picture once, each with `halo` around it."""
+    """Nearly equal blocks of at most `side` that partition the picture, each with `halo` pixels around it."""
     for top, tall in _cuts(height, side):
         for left, wide in _cuts(width, side):
             inner = Tile(top, left, tall, wide)

@@ -1,4 +1,4 @@
-"""The picture that leads: kept as levels, and made floats where and when some of it is used."""
+"""The hint, the picture that conditions a model: kept as 8 or 16-bit integers, and converted to floats on use."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from torch import Tensor
 
 
 def pixels_to_tensor(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> Tensor:
-    """(H, W, 3) levels as (1, 3, H, W), in the same memory."""
+    """(H, W, 3) integers as a (1, 3, H, W) tensor that shares their memory."""
     return torch.from_numpy(np.require(pixels, requirements="W")).permute(2, 0, 1)[None]
 
 
 def to_unit_float(hint: Tensor) -> Tensor:
-    """Levels as numbers in 0..1, the same ones whatever part it is; a hint of such numbers is as it should be."""
+    """Convert 8 or 16-bit integers to float32 in 0..1, identically for any crop; floats are returned unchanged."""
     if hint.is_floating_point():
         return hint
-    most = torch.iinfo(hint.dtype).max
-    # Where the levels are: an accelerator would multiply by the inverse, which is not the same to the last bit.
-    return hint.to(torch.float32, memory_format=torch.contiguous_format) / most
+    maximum = torch.iinfo(hint.dtype).max
+    # On the CPU, where hints are: an accelerator would multiply by the inverse, which differs in the last bit.
+    return hint.to(torch.float32, memory_format=torch.contiguous_format) / maximum

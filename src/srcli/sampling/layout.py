@@ -1,4 +1,4 @@
-"""The planner: which tiles cover a canvas at the least cost."""
+"""The tile planner: the tiles that cover a canvas at the least cost."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from itertools import product
 from srcli.sampling.tiling import Tile, lay_grid, spread_origins
 from srcli.settings import Sampling, Tiling
 
-Cost = Callable[[int], float]  # elements of one tile -> FLOP of one call
+Cost = Callable[[int], float]  # elements of one tile -> FLOP of one prediction
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Sides that a tile may have (multiples of `step`), and how far neighbours must overlap."""
+    """The sides that a tile may have, from `smallest` in steps of `step`, and the least overlap of neighbours."""
 
     smallest: int = 48
     largest: int = 128
@@ -23,7 +23,7 @@ class Limits:
 
 
 def find_cheapest_tiles(height: int, width: int, cost: Cost, limits: Limits) -> list[Tile]:
-    """Equal tiles, evenly spread, at the least total cost; one tile where that is cheapest."""
+    """Equal, evenly spread tiles of least total cost; a single tile if that is cheapest."""
     best = min(product(_sides(height, limits), _sides(width, limits)), key=lambda pair: _total(pair[0], pair[1], cost))
     (tall, rows), (wide, columns) = best
     return [
@@ -34,7 +34,7 @@ def find_cheapest_tiles(height: int, width: int, cost: Cost, limits: Limits) -> 
 
 
 def lay_tiles(height: int, width: int, sampling: Sampling, cost: Cost, limits: Limits) -> list[Tile] | None:
-    """The tiles that the user asked for, else the planned ones; None where one tile is the whole canvas."""
+    """Tiles of the size that the user set, else planned ones; None if one tile covers the canvas."""
     if sampling.tile is None:
         tiles = find_cheapest_tiles(height, width, cost, limits)
     elif max(height, width) <= sampling.tile:
@@ -46,7 +46,7 @@ def lay_tiles(height: int, width: int, sampling: Sampling, cost: Cost, limits: L
 
 
 def _sides(length: int, limits: Limits) -> list[tuple[int, int]]:
-    """Possible tile sides along one axis, each with the number of tiles it takes."""
+    """Possible tile sides along one axis, each with the number of tiles."""
     sides = range(limits.smallest, limits.largest + 1, limits.step)
     tiled = [(side, -(-(length - limits.overlap) // (side - limits.overlap))) for side in sides if side < length]
     whole = [(length, 1)] if length <= limits.largest else []

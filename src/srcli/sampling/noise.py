@@ -1,4 +1,4 @@
-"""Random numbers of a canvas: drawn on the CPU, the same whatever is asked for first, and in what pieces."""
+"""Gaussian noise of a canvas: drawn on the CPU, and independent of the order and the crops in which it is drawn."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ import torch
 from torch import Tensor
 
 NOISE_CELL = 64
-# Steps for draws outside the loop, which counts from 1.
+# Step numbers for noise outside the sampling loop, whose steps count from 1.
 POSTERIOR_NOISE, START_NOISE, EXTRA_NOISE = -1, 0, -2
 
 
 @dataclass(frozen=True, slots=True)
 class NoiseField:
-    """An endless sheet of Gaussian noise per step, fixed by its seed.
+    """An infinite plane of Gaussian noise for each step, determined by the seed.
 
-    The sheet is made of square cells, each with a generator of its own keyed by seed, step and place. So a crop of
-    the sheet costs only its own cells, and a picture gets the same noise in one piece, in tiles or in blocks.
+    The plane consists of square cells, each with its own generator, keyed by seed, step and position. So drawing a
+    crop only generates its cells, and a picture gets the same noise whole, in tiles or in blocks.
     """
 
     seed: int
     top: int = 0
     left: int = 0
-    layer: int = 0  # another pass over the same picture has a sheet of its own
+    layer: int = 0  # number of the pass over the picture; each pass has other noise
 
     def at(self, top: int, left: int) -> NoiseField:
-        """The same sheet seen from another corner."""
+        """The same noise, shifted to another origin."""
         return replace(self, top=self.top + top, left=self.left + left)
 
     def draw(self, shape: tuple[int, ...] | torch.Size, step: int = START_NOISE) -> Tensor:
-        """Noise of `shape` (1, channels, height, width) in fp32."""
+        """Noise of this shape (1, channels, height, width), fp32."""
         _, channels, height, width = shape
         out = torch.empty(1, channels, height, width)
         for cell_y in range(self.top // NOISE_CELL, (self.top + height - 1) // NOISE_CELL + 1):
@@ -41,7 +41,7 @@ class NoiseField:
         return out
 
     def generator(self, step: int) -> torch.Generator:
-        """For library code that insists on drawing by itself; it draws the whole canvas at once."""
+        """A generator for library code that draws the whole canvas's noise itself."""
         return torch.Generator().manual_seed(self._key(step, self.top, self.left))
 
     def _paste(self, out: Tensor, step: int, cell_y: int, cell_x: int) -> None:

@@ -1,6 +1,6 @@
-"""A single step from a latent to the clean one, as a scheduler; in fp32, whatever the network computes in.
+"""A scheduler with a single step, from latents to clean latents, in fp32.
 
-diffusers' own schedulers do not do it: in late versions a last timestep is not in a list of one.
+diffusers' schedulers do not support this: recent versions cannot look up the timestep in a schedule of one.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from srcli.sampling.ancestral import scaled_linear
+from srcli.sampling.ancestral import make_scaled_linear_betas
 
 
 def alpha_bar(timestep: int) -> Tensor:
-    """Stable Diffusion's alphas_cumprod at this timestep; the table is fp32, as the official programs make it."""
-    return (1 - scaled_linear().float()).cumprod(0)[timestep]
+    """Stable Diffusion's alphas_cumprod at this timestep, from an fp32 table as in the official code."""
+    return (1 - make_scaled_linear_betas().float()).cumprod(0)[timestep]
 
 
 class OneStep:
-    """The step: of predicted noise at its timestep, or (`residual`) of what is to be taken away."""
+    """The step, for a network that predicts noise or, with `residual`, the difference to the clean latents."""
 
     def __init__(self, timestep: int, residual: bool = False) -> None:
         self.timesteps: Any = torch.tensor([timestep])
@@ -30,7 +30,7 @@ class OneStep:
         return sample
 
     def step(self, model_output: Tensor, timestep: Any, sample: Tensor, **extra: Any) -> Any:
-        """The clean latent, which is all that is left to do."""
+        """The clean latents."""
         clean = self.clean(sample.float(), model_output.float())
         return SimpleNamespace(prev_sample=clean, pred_original_sample=clean)
 

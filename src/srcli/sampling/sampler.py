@@ -1,4 +1,4 @@
-"""The sampling loop, and what it loops over: a denoiser, whole or tiled."""
+"""The sampling loop, its denoiser and scheduler protocols, and the tiled denoiser."""
 
 from __future__ import annotations
 
@@ -16,21 +16,20 @@ from srcli.sampling.noise import NoiseField
 from srcli.sampling.tiling import Tile, gaussian_weight
 
 TileWeight = Callable[[int, int], Tensor]  # height and width of a tile -> weight of each element
-# Steps done, of how many, the canvas after them, and what the scheduler expects it to become.
-OnStep = Callable[[int, int, Tensor, Tensor], None]
-OnTiles = Callable[[int, int], None]  # tiles done of a step, of how many
+OnStep = Callable[[int, int, Tensor, Tensor], None]  # steps done, total, canvas, the scheduler's estimate of x0
+OnTiles = Callable[[int, int], None]  # tiles done of a step, total
 
 
 class Denoiser(Protocol):
-    """Predicts what the scheduler wants (noise or v) for `x` at step `t`, led by `hint`, the degraded picture.
+    """Predicts noise or v for `x` at timestep `t`, conditioned on `hint`, the degraded picture.
 
-    It gets a batch of equal crops. `where` names the tile of each, or is None for a whole canvas: a key under
-    which an engine may keep what does not depend on the step.
+    `x` and `hint` are batches of equal crops. `where`: the tile of each crop, under which an engine may cache what
+    does not depend on the step; None for a whole canvas.
     """
 
     @property
     def stride(self) -> int:
-        """Hint pixels per element of x: 8 for latents, 1 for pixels."""
+        """Side of the hint per side of x: 8 if x is latents and the hint pixels, else 1."""
         ...
 
     def __call__(self, x: Tensor, t: Tensor, hint: Tensor, where: Sequence[Tile] | None = None) -> Tensor: ...
@@ -48,10 +47,10 @@ class Scheduler(Protocol):
 
 @dataclass(frozen=True)
 class Tiled:
-    """A denoiser that covers a large canvas with many calls of a small one.
+    """A denoiser for a large canvas that averages overlapping tiles of a smaller one (MultiDiffusion).
 
-    All tiles have one shape, so any number of them can share a call; `batch` is that number. Weights wait on the
-    canvas's device: to bring them there at each step would halt it each time.
+    All tiles have the same shape; `batch` of them share a call. The tile weights are kept on the canvas's `device`,
+    since copying them at each step would synchronize it.
     """
 
     inner: Denoiser
@@ -59,7 +58,7 @@ class Tiled:
     batch: int = 1
     device: torch.device = torch.device("cpu")
     weight: TileWeight = gaussian_weight
-    on_tiles: OnTiles | None = None  # called between tiles; may raise to end the work there
+    on_tiles: OnTiles | None = None  # called between batches; may raise to stop
 
     @property
     def stride(self) -> int:
@@ -86,7 +85,7 @@ class Tiled:
 
     @cached_property
     def _cover(self) -> Tensor:
-        """Summed weights of all tiles at each element of the canvas."""
+        """The sum of the tiles' weights at each element of the canvas."""
         height = max(tile.top + tile.height for tile in self.tiles)
         width = max(tile.left + tile.width for tile in self.tiles)
         cover = torch.zeros(height, width, device=self.device)
@@ -104,30 +103,30 @@ def run_sampler(
     on_step: OnStep | None = None,
     done: int = 0,
 ) -> Tensor:
-    """Run the scheduler's steps from `x`, of which some may be done. Step noise, if any, is the canvas's own."""
-    draw = _step_noise(scheduler, noise)
+    """Sample from `x`; the first `done` steps are skipped. `noise`: for schedulers that add noise at each step."""
+    draw = _choose_noise_arguments(scheduler, noise)
     total = len(scheduler.timesteps)
     for step, t in enumerate(scheduler.timesteps[done:], done + 1):
         prediction = denoise(scheduler.scale_model_input(x, t), t, hint)
         stepped = scheduler.step(prediction, t, x, **draw(step, x))
         x = stepped.prev_sample
         if on_step:
-            on_step(step, total, x, _expected(scheduler, stepped))
+            on_step(step, total, x, _find_estimate(scheduler, stepped))
     return x
 
 
-def _expected(scheduler: Any, stepped: Any) -> Tensor:
-    """The clean canvas by the scheduler's own estimate; those of several steps keep it for the next one."""
+def _find_estimate(scheduler: Any, stepped: Any) -> Tensor:
+    """The scheduler's estimate of x0; multistep solvers keep it in `model_outputs`."""
     for name in ("pred_original_sample", "denoised"):
-        told: Tensor | None = getattr(stepped, name, None)
-        if told is not None:
-            return told
-    kept: Tensor = scheduler.model_outputs[-1]
-    return kept
+        x0: Tensor | None = getattr(stepped, name, None)
+        if x0 is not None:
+            return x0
+    last: Tensor = scheduler.model_outputs[-1]
+    return last
 
 
-def _step_noise(scheduler: Scheduler, noise: NoiseField | None) -> Callable[[int, Tensor], dict[str, Any]]:
-    """How this scheduler takes its noise: as a tensor, by a generator, or not at all."""
+def _choose_noise_arguments(scheduler: Scheduler, noise: NoiseField | None) -> Callable[[int, Tensor], dict[str, Any]]:
+    """The noise arguments of this scheduler's step: a tensor, a generator, or none."""
     takes = inspect.signature(scheduler.step).parameters
     if noise is not None and "variance_noise" in takes:
         return lambda step, x: {"variance_noise": noise.draw(x.shape, step).to(x)}

@@ -1,4 +1,4 @@
-"""Tiles: where they lie on a canvas, and how much each of their elements counts."""
+"""Tiles: their positions on a canvas and the weights of their elements."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch.nn.functional import pad
 
 from srcli.settings import Tiling
 
-VARIANCE = 0.01  # of the Gaussian, in units of the tile's side; PASD and StableSR share it
+VARIANCE = 0.01  # of the Gaussian weight, relative to the tile's side squared; as in PASD and StableSR
 
 
 class Tile(NamedTuple):
-    """A rectangle of the canvas, in its elements."""
+    """A rectangle of the canvas, in canvas elements."""
 
     top: int
     left: int
@@ -23,19 +23,19 @@ class Tile(NamedTuple):
     width: int
 
     def crop(self, tensor: Tensor, stride: int = 1) -> Tensor:
-        """This part of `tensor` (a view), whose sides are `stride` times the canvas's."""
+        """A view of this part of `tensor`, whose sides are `stride` times the canvas's."""
         top, left = self.top * stride, self.left * stride
         return tensor[..., top : top + self.height * stride, left : left + self.width * stride]
 
 
-def filled_up(picture: Tensor, unit: int) -> Tensor:
-    """The picture continued to the right and down by its edge, until its sides are multiples of `unit`."""
+def pad_to_multiple(picture: Tensor, unit: int) -> Tensor:
+    """Repeat the right and bottom edge until both sides are multiples of `unit`."""
     height, width = picture.shape[2:]
     return pad(picture, (0, -width % unit, 0, -height % unit), mode="replicate")
 
 
 def find_origins(length: int, tile: int, overlap: int) -> list[int]:
-    """Starts of tiles along one side: equal strides, and the last tile moved back to the edge."""
+    """Tile origins along one side, in equal strides; the last tile is moved back to end at the edge."""
     if tile >= length:
         return [0]
     stride = tile - overlap
@@ -44,14 +44,14 @@ def find_origins(length: int, tile: int, overlap: int) -> list[int]:
 
 
 def spread_origins(length: int, tile: int, count: int) -> list[int]:
-    """Starts of `count` tiles along one side, evenly spread from edge to edge."""
+    """Origins of `count` tiles along one side, evenly spread from edge to edge."""
     if count == 1:
         return [0]
     return [round(i * (length - tile) / (count - 1)) for i in range(count)]
 
 
 def lay_grid(height: int, width: int, tiling: Tiling) -> list[Tile]:
-    """Square tiles as PASD and StableSR lay them: columns outside, rows inside."""
+    """Square tiles in the order of PASD and StableSR: column by column."""
     side = min(tiling.size, height, width)
     if tiling.overlap >= side:
         tiling = Tiling(size=side, overlap=side - 1 if side > 1 else 0)
@@ -63,10 +63,10 @@ def lay_grid(height: int, width: int, tiling: Tiling) -> list[Tile]:
 
 
 def gaussian_weight(height: int, width: int, half_up: bool = True) -> Tensor:
-    """Weight of each element of a tile, float64.
+    """The weight of each element of a tile, float64.
 
     x is centred on (w - 1) / 2. PASD, StableSR and OSEDiff centre y on h / 2 (`half_up`), half an element further down,
-    and their results depend on it; others centre it as x.
+    which changes their results; the other engines centre y like x.
     """
     y = torch.arange(height, dtype=torch.float64) - (height / 2 if half_up else (height - 1) / 2)
     x = torch.arange(width, dtype=torch.float64) - (width - 1) / 2

@@ -152,7 +152,7 @@ def test_a_model_that_paints_from_nothing_is_refused(tmp_path):
     shape = SR3Shape(in_channel=3, inner_channel=32, multiplier=(1, 2), res_blocks=1, attention=(False, False))
     state = {f"denoise_fn.{key}": value for key, value in SR3UNet(shape).state_dict().items()}
     save_file(state, tmp_path / "sample.safetensors")
-    with pytest.raises(WeightsError, match="paints from nothing"):
+    with pytest.raises(WeightsError, match="is not a super-resolution network"):
         opened(tmp_path / "sample.safetensors")
 
 

@@ -21,7 +21,7 @@ from srcli.errors import InputError, WeightsError
 from srcli.imaging.picture import Picture
 from srcli.models.patches import spade
 from srcli.pipeline import EnginePipeline
-from srcli.sampling.tiling import filled_up
+from srcli.sampling.tiling import pad_to_multiple
 from srcli.settings import ModelChoice, Prompt, Sampling, TargetSize
 from srcli.tasks import RESTORE, UPSCALE, Job
 from srcli.weights.header import hash_weights
@@ -232,7 +232,7 @@ def narrow() -> UNet2DConditionModel:
 
 def test_filling_up_keeps_the_picture_and_reaches_the_unit():
     source = torch.rand(1, 3, 13, 16)
-    filled = filled_up(source, 8)
+    filled = pad_to_multiple(source, 8)
     assert filled.shape == (1, 3, 16, 16)
     assert torch.equal(filled[:, :, :13], source)
     assert torch.equal(filled[:, :, 15], source[:, :, 12])

@@ -31,7 +31,7 @@ from srcli.sampling.hint import to_unit_float
 from srcli.sampling.layout import lay_tiles
 from srcli.sampling.noise import POSTERIOR_NOISE, START_NOISE
 from srcli.sampling.one_step import OneStep, alpha_bar
-from srcli.sampling.tiling import Tile, filled_up, gaussian_weight
+from srcli.sampling.tiling import Tile, gaussian_weight, pad_to_multiple
 from srcli.settings import ModelChoice, Prompt, Sampling
 from srcli.weights.store import Store
 
@@ -134,7 +134,7 @@ class OneStepEngine:
     def _encode_start(self, hint: Tensor, request: Request) -> Tensor:
         """Latents of the picture; for GDPO-SR diffused, to another timestep than the one that the UNet is given."""
         factor = self.codec.factor
-        whole = filled_up(to_unit_float(hint), factor)
+        whole = pad_to_multiple(to_unit_float(hint), factor)
         shape = (1, 4, whole.shape[2] // factor, whole.shape[3] // factor)
         if request.sampling.tiny_vae and self._model.kind == PISA:  # the other models trained their encoders
             z = self._tiny.with_less(request.savings).encode(whole)

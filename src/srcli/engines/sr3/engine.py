@@ -21,7 +21,7 @@ from srcli.sampling.ancestral import Ancestral, compute_sqrt_alpha_bar
 from srcli.sampling.hint import to_unit_float
 from srcli.sampling.layout import Limits, lay_tiles
 from srcli.sampling.noise import START_NOISE
-from srcli.sampling.tiling import Tile, filled_up
+from srcli.sampling.tiling import Tile, pad_to_multiple
 from srcli.settings import ModelChoice, Sampling
 from srcli.weights.store import Store
 
@@ -104,7 +104,7 @@ class SR3Engine:
     def prepare(self, hint: Tensor, request: Request) -> Canvas:
         scheduler = Ancestral(self.betas, clip=True)
         scheduler.set_timesteps(min(int(request.sampling.steps or SR3_STEPS), len(self.betas)))
-        whole = filled_up(to_unit_float(hint).to(self.device.torch), self.unet.shape.factor) * 2 - 1
+        whole = pad_to_multiple(to_unit_float(hint).to(self.device.torch), self.unet.shape.factor) * 2 - 1
         start = request.noise.draw(whole.shape, START_NOISE).to(whole)
         denoiser = SR3Denoiser(self.unet, compute_sqrt_alpha_bar(self.betas), self.device)
         return Canvas(start, whole, denoiser, scheduler, partial(_crop_to_unit, (hint.shape[2], hint.shape[3])))

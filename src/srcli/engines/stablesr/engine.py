@@ -31,11 +31,11 @@ from srcli.models.patches.install import install
 from srcli.models.patches.spade import Modulation
 from srcli.models.patches.text_kv_cache import TextKvCache
 from srcli.models.time_encoder import TimeEncoder
-from srcli.sampling.ancestral import Ancestral, scaled_linear
+from srcli.sampling.ancestral import Ancestral, make_scaled_linear_betas
 from srcli.sampling.hint import to_unit_float
 from srcli.sampling.layout import lay_tiles
 from srcli.sampling.noise import POSTERIOR_NOISE, START_NOISE
-from srcli.sampling.tiling import Tile, filled_up
+from srcli.sampling.tiling import Tile, pad_to_multiple
 from srcli.settings import ModelChoice, Sampling
 from srcli.weights.store import Store
 
@@ -138,7 +138,7 @@ class StableSREngine:
         weight = float(request.sampling.fidelity or 0)
         fusion = self.loaded.fusion.net if weight else None
         scheduler, features = self._build_scheduler(request.sampling), dict[int, Tensor]()
-        whole = filled_up(to_unit_float(hint), self.codec.factor)
+        whole = pad_to_multiple(to_unit_float(hint), self.codec.factor)
         shape = (1, 4, whole.shape[2] // self.codec.factor, whole.shape[3] // self.codec.factor)
         codec = self.codec.with_less(request.savings)
         z = codec.encode(whole, request.noise.draw(shape, POSTERIOR_NOISE), keep_features(features) if fusion else None)
@@ -164,7 +164,7 @@ class StableSREngine:
             return build_scheduler(
                 name, {**self.loaded.base.schedule, **SCHEDULE, "prediction_type": prediction}, steps
             )
-        scheduler = Ancestral(scaled_linear(), prediction)
+        scheduler = Ancestral(make_scaled_linear_betas(), prediction)
         scheduler.set_timesteps(steps)
         return scheduler
 

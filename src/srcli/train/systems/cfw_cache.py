@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 from srcli.engines.stablesr.weights import StableSRNetworks
 from srcli.errors import InputError, unwritable_file
 from srcli.files import is_file, replace_file
-from srcli.sampling.ancestral import Ancestral, scaled_linear
+from srcli.sampling.ancestral import Ancestral, make_scaled_linear_betas
 from srcli.train.pictures import read_as_tensor, to_levels
 from srcli.train.systems.base import Batch, SampleNoise
 from srcli.train.systems.diffusion import add_noise, latent_shape, sample_latents
@@ -72,7 +72,7 @@ class LatentMaker:
         loaded, vae = self.loaded, self.loaded.base.vae
         shape = latent_shape(vae, degraded)
         seen = sample_latents(vae, (degraded * 2 - 1).to(self.device), noise.normals(shape).to(self.device))
-        made = Ancestral(scaled_linear(), loaded.variant.prediction)
+        made = Ancestral(make_scaled_linear_betas(), loaded.variant.prediction)
         made.set_timesteps(self.steps)
         last = made.alphas_cumprod[-1].to(seen).expand(len(seen))
         x = add_noise(seen, noise.normals(shape).to(seen), last)
