@@ -23,7 +23,7 @@ from benchmarks.pasd_step import SD15
 from benchmarks.tables import MIB, peak
 from srcli.engines.pasd.engine import PasdEngine, load_pasd
 from srcli.engines.runtime.device import Device
-from srcli.models.control import control_net
+from srcli.models.control import build_control_net
 from srcli.models.patches.paca import Paca
 from srcli.models.stock import build_stock
 from srcli.settings import ModelChoice
@@ -54,7 +54,7 @@ def write_files(folder: Path) -> None:
     write_part(folder / "base" / "vae", VAE, vae)
     write_part(folder / "base" / "text_encoder", text.to_dict(), encoder)
     write_part(folder / "adapter" / "unet", SD15, unet, paca)
-    write_part(folder / "adapter" / "controlnet", SD15, control_net(SD15, ()))
+    write_part(folder / "adapter" / "controlnet", SD15, build_control_net(SD15, ()))
     write_json(folder / "base" / "scheduler" / "scheduler_config.json", SCHEDULE)
     write_json(folder / "base" / "tokenizer" / "vocab.json", {mark: number for number, mark in enumerate(MARKS)})
     (folder / "base" / "tokenizer" / "merges.txt").write_text("#version: 0.2\n")

@@ -23,7 +23,7 @@ from benchmarks.tables import apart, peak, table, turns
 from srcli.engines.latent.schedulers import apply_guidance
 from srcli.engines.pasd.sampling import SHOWN, Nets, PasdDenoiser
 from srcli.engines.runtime.device import Device, fast_bfloat16
-from srcli.models.control import control_net
+from srcli.models.control import build_control_net
 from srcli.models.patches.install import install
 from srcli.models.patches.paca import Paca
 from srcli.models.patches.text_kv_cache import TextKvCache
@@ -44,7 +44,7 @@ T = torch.tensor(501)
 
 
 def networks(config: dict, device: Device) -> Nets:
-    unet, control = build_stock(UNet2DConditionModel, config), control_net(config, ())
+    unet, control = build_stock(UNet2DConditionModel, config), build_control_net(config, ())
     with torch.device("meta"):
         paca = Paca(config)
     install([unet], paca)

@@ -19,12 +19,12 @@ from benchmarks.gpu.report import Failed, Row, attempt
 from srcli.engines.runtime.device import Device
 from srcli.engines.runtime.placement import place_network
 from srcli.models import time_encoder
-from srcli.models.control import control_net
+from srcli.models.control import build_control_net
 from srcli.models.patches.install import install
 from srcli.models.patches.paca import LightPaca, Paca
 from srcli.models.patches.shared_cfg_prefix import SharedCfgPrefix
 from srcli.models.patches.text_kv_cache import TextKvCache
-from srcli.models.sr3_unet import SR3Shape, SR3UNet, weights_of
+from srcli.models.sr3_unet import SR3Shape, SR3UNet, extract_network_state
 from srcli.models.stock import build_stock
 
 COLUMNS = ["vectors", "precision", "largest difference / largest value", "values"]
@@ -99,7 +99,7 @@ def pasd(path: Path, device: Device) -> Pairs:
     load(paca, {key: v for key, v in state.items() if key in own}, device)
     install([unet], paca)
     config, state = opened(tiny / kind / "controlnet")
-    control = load(control_net(config, state), state, device)
+    control = load(build_control_net(config, state), state, device)
     install((unet, control), TextKvCache(), SharedCfgPrefix())
     where = device.torch, device.dtype
     x, text = given["sample"].to(*where), given["encoder_hidden_states"].to(*where)
@@ -121,7 +121,9 @@ def sr3(path: Path, device: Device) -> Pairs:
     given, tiny = load_file(path), path.parents[1] / "tiny"
     name = path.stem.rsplit("_", 1)[1]
     net = SR3UNet(SR3Shape.from_config(json.loads((tiny / f"{name}_tiny_config.json").read_text())["model"]))
-    net = load(net, weights_of(load_file(tiny / f"{name}_tiny.safetensors")), Device(device.torch, torch.float32))
+    net = load(
+        net, extract_network_state(load_file(tiny / f"{name}_tiny.safetensors")), Device(device.torch, torch.float32)
+    )
     with torch.autocast(device.torch.type, device.dtype, enabled=device.dtype is not torch.float32):
         out = net(given["x"].to(device.torch), given["t"].to(device.torch))
     yield out, given["out"]

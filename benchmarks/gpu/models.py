@@ -33,7 +33,7 @@ from srcli.engines.stablesr.spec import STABLESR_VARIANTS
 from srcli.engines.stablesr.weights import StableSRNetworks
 from srcli.imaging.picture import Picture
 from srcli.models.cfw import Wrapping
-from srcli.models.control import control_net
+from srcli.models.control import build_control_net
 from srcli.models.patches.install import install
 from srcli.models.patches.paca import Paca
 from srcli.models.patches.spade import Modulation
@@ -140,7 +140,7 @@ def base(sizes: Sizes, width: int, where: torch.device, dtype: torch.dtype) -> B
 
 def pasd_loaded(sizes: Sizes, where: torch.device = CPU, dtype: torch.dtype = torch.float32) -> PasdNetworks:
     config = dict(sizes.pasd)
-    unet, control = build_stock(UNet2DConditionModel, config), control_net(config, ())
+    unet, control = build_stock(UNet2DConditionModel, config), build_control_net(config, ())
     with torch.device("meta"):
         paca = Paca(config)
     install([unet], paca)

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from srcli.models.control import control_net
+from srcli.models.control import build_control_net
 from srcli.models.patches.install import install
 from srcli.models.patches.paca import LightPaca, Paca, PixelAware
 from srcli.models.stock import build_stock
@@ -43,7 +43,7 @@ def filled(net: nn.Module, state: dict[str, Tensor]) -> nn.Module:
 @cache
 def control(root: Path, kind: str) -> ControlNetModel:
     config, state = opened(root / "tiny" / kind / "controlnet")
-    return filled(control_net(config, state), state)
+    return filled(build_control_net(config, state), state)
 
 
 @cache

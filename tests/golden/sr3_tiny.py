@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from tests.golden.cases import ROOT, Case
 from torch import Tensor
 
-from srcli.models.sr3_unet import SR3Shape, SR3UNet, weights_of
+from srcli.models.sr3_unet import SR3Shape, SR3UNet, extract_network_state
 from srcli.sampling.ancestral import make_betas
 
 FOLDER = ROOT / "sr3" / "tiny"
@@ -27,7 +27,7 @@ def model_of(case: Case) -> str:
 def network(name: str) -> SR3UNet:
     config = json.loads((FOLDER / f"{name}_tiny_config.json").read_text())
     unet = SR3UNet(SR3Shape.from_config(config["model"])).eval().requires_grad_(False)
-    unet.load_state_dict(weights_of(load_file(FOLDER / f"{name}_tiny.safetensors")))
+    unet.load_state_dict(extract_network_state(load_file(FOLDER / f"{name}_tiny.safetensors")))
     return unet
 
 

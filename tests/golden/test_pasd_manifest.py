@@ -6,7 +6,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from tests.golden.cases import Case, each
 
-from srcli.models.control import control_net
+from srcli.models.control import build_control_net
 from srcli.models.patches.paca import LightPaca, Paca
 from srcli.models.stock import build_stock
 
@@ -19,7 +19,7 @@ def shapes(case: Case, name: str) -> dict[str, list[int]]:
     """Keys and shapes that our networks have for the part `name` of the system."""
     config, keys = config_of(case, name), keys_of(case, name)
     if name.endswith("_controlnet"):
-        state = control_net(config, keys).state_dict()
+        state = build_control_net(config, keys).state_dict()
     else:
         with torch.device("meta"):
             paca = (LightPaca if any("_plus" in key for key in keys) else Paca)(config)

@@ -34,11 +34,11 @@ def runs(case: Case) -> list[str]:
 @each_group("pasd", "bc_controlnet_unet*", runs)
 def test_controlnet_residuals_and_unet(case: Case, part: str) -> None:
     found = RUN.match(f"{part}mid")
-    unet, paca, control_net = nets(case.root, case.notes["weights"])
+    unet, paca, build_control_net = nets(case.root, case.notes["weights"])
     x, text = case.tensors["sample"], case.tensors["encoder_hidden_states"]
     t = case.tensors[f"{found['time']}.timestep"]
     hint = picture(case.tensors["controlnet_cond_u8"])
-    down, mid = control_net(x, t, text, hint, conditioning_scale=float(found["scale"]), return_dict=False)
+    down, mid = build_control_net(x, t, text, hint, conditioning_scale=float(found["scale"]), return_dict=False)
     with paca.attending(down):
         out = unet(x, t, text, down_block_additional_residuals=down, mid_block_additional_residual=mid).sample
     got = {f"down_{i:02d}": d for i, d in enumerate(down)} | {"mid": mid, "unet_out": out}

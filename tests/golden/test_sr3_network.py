@@ -7,7 +7,15 @@ import torch
 from tests.golden.cases import ROOT, Case, cases, each, off_by
 from tests.golden.sr3_tiny import model_of, network
 
-from srcli.models.sr3_unet import LevelEncoding, LevelShift, SR3Attention, SR3Shape, SR3UNet, StepEncoding, weights_of
+from srcli.models.sr3_unet import (
+    LevelEncoding,
+    LevelShift,
+    SR3Attention,
+    SR3Shape,
+    SR3UNet,
+    StepEncoding,
+    extract_network_state,
+)
 
 FORWARD = 2e-5
 PHASE = 1e-4  # of sines of up to 999 radians: a frequency rounded the other way, by 2**-24, moves them by 6e-5
@@ -80,7 +88,7 @@ def test_full_size_keys(name: str) -> None:
     with torch.device("meta"):
         unet = SR3UNet(SR3Shape.from_config(config["model"]))
         checkpoint = {key: torch.empty(shape) for key, shape in manifest.items()}
-    state = weights_of(checkpoint)
+    state = extract_network_state(checkpoint)
     assert {k: v.shape for k, v in unet.state_dict().items()} == {k: v.shape for k, v in state.items()}
     steps = config["model"]["beta_schedule"]["val"]["n_timestep"]
     left = {k: list(v.shape) for k, v in checkpoint.items() if k.removeprefix("denoise_fn.") not in state}

@@ -23,7 +23,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from srcli.models.banded_vae import decode_in_bands, encode_in_bands
 from srcli.models.cfw import keep_features
-from srcli.models.patches.spade import our_path
+from srcli.models.patches.spade import to_diffusers_path
 from srcli.models.row_bands import Bands
 from srcli.models.time_encoder import embed_step
 from srcli.weights.single import convert_open_clip
@@ -72,7 +72,7 @@ def test_modulated_residual_block(case: Case) -> None:
 
 
 def path_of(official: str) -> str:
-    return our_path(official.removeprefix(UNET))
+    return to_diffusers_path(official.removeprefix(UNET))
 
 
 @each("stablesr", "v04*")
@@ -85,7 +85,7 @@ def test_unet(case: Case) -> None:
 
     hooks = []
     for key in stats:
-        resnet = our_path(f"{key}.0" if key != "middle_block" else "middle_block.2")
+        resnet = to_diffusers_path(f"{key}.0" if key != "middle_block" else "middle_block.2")
         hooks.append(model.unet.get_submodule(resnet).register_forward_hook(partial(keep, key)))
     got = predict(case)
     for hook in hooks:

@@ -5,7 +5,7 @@ from tests.golden.stablesr_tiny import UNET, led, tiny
 from torch import nn
 from torch.nn.functional import mse_loss
 
-from srcli.models.patches.spade import our_path
+from srcli.models.patches.spade import to_diffusers_path
 from srcli.sampling.ancestral import compute_sqrt_alpha_bar, make_scaled_linear_betas
 
 LOSS, GRADIENT = 1e-5, 1e-3
@@ -16,7 +16,7 @@ def parameter(official: str) -> nn.Parameter:
     """Ours for an official key."""
     if official.startswith(ENCODER):
         return tiny().encoder.get_parameter(official.removeprefix(ENCODER))
-    return tiny().modulation.get_parameter(our_path(official.removeprefix(UNET)))
+    return tiny().modulation.get_parameter(to_diffusers_path(official.removeprefix(UNET)))
 
 
 @each("stablesr", "v16*")

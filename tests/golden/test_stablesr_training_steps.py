@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from srcli.models import lpips as lpips_model
 from srcli.models.cfw import Wrapping
 from srcli.models.patches.install import install
-from srcli.models.patches.spade import Modulation, our_path
+from srcli.models.patches.spade import Modulation, to_diffusers_path
 from srcli.models.patchgan import PatchGan, initialize_weights
 from srcli.models.time_encoder import TimeEncoder
 from srcli.sampling.ancestral import make_scaled_linear_betas
@@ -59,7 +59,7 @@ def diffusion_inputs(case: Case) -> StableSRInputs:
 def diffusion_parameter(step: StableSRStep, name: str) -> nn.Parameter:
     if name.startswith(ENCODER):
         return step.encoder.get_parameter(name.removeprefix(ENCODER))
-    return step.modulation.get_parameter(our_path(name.removeprefix(UNET)))
+    return step.modulation.get_parameter(to_diffusers_path(name.removeprefix(UNET)))
 
 
 @each("stablesr_training", "t01*", ".")
@@ -97,7 +97,7 @@ def test_initialisation(case: Case) -> None:
     assert zero == {name for name in case.notes["zero_initialised"] if name.startswith(ENCODER)}
     ours |= {name: value for name, value in fresh.state_dict().items()}
     assert len(ours) == case.notes["trainable"]
-    paths = {our_path(n.removeprefix(UNET)) for n in case.notes["zero_initialised"] if n.startswith(UNET)}
+    paths = {to_diffusers_path(n.removeprefix(UNET)) for n in case.notes["zero_initialised"] if n.startswith(UNET)}
     assert paths == {name for name, value in fresh.state_dict().items() if not value.any()}
 
 

@@ -1,9 +1,9 @@
-"""A stock VAE over a picture of any size, band by band, with the same result as in one piece.
+"""A stock VAE over pictures of any size, in bands of rows, with the same result as in one piece.
 
-Normalisation needs statistics of a whole map, and attention all of it; everything else looks one row around. So
-bands stream through the layers, and a map is kept whole only where the next statistics must be known first. At the
-finest level even that is spared, if asked: what a norm measures is worked out, forgotten, and worked out again.
-Attention runs once, at an eighth of the size.
+Norms need the statistics of a whole map and attention the whole map; all other layers look one row around. So bands
+stream through the layers, and a map is only kept whole where a norm needs its statistics first. At the finest level
+(`Bands.lean`) not even then: the map is computed for its statistics, dropped, and computed again. Attention runs
+once, at an eighth of the size.
 """
 
 from __future__ import annotations
@@ -28,33 +28,33 @@ from srcli.models.row_bands import (
     upsample_rows,
 )
 
-After = Callable[[int, Tensor], Tensor]  # level, its map before it is resampled -> the map to go on with
+After = Callable[[int, Tensor], Tensor]  # level, its map before resampling -> the map to continue with
 
 
 @dataclass(frozen=True)
 class Stream:
-    """A map whose bands are worked out each time they are asked for."""
+    """A map whose bands are computed each time they are read."""
 
     rows: Callable[[], MapBands]
     height: int
     width: int
 
-    last: Callable[[], MapBands] | None = None  # as `rows`, giving back the memory of what they are made of
+    last: Callable[[], MapBands] | None = None  # like `rows`, but frees the memory of what they are computed from
 
     def norm(self, layer: nn.GroupNorm) -> Norm:
         return ChannelMoments(self.rows()).norm(layer)
 
     def final(self) -> MapBands:
-        """The bands, which nobody will ask for again."""
+        """The bands, for the last time that they are read."""
         return self.last() if self.last else self.rows()
 
 
 @dataclass(frozen=True)
 class Whole(Stream):
-    """A map that is kept."""
+    """A map in memory."""
 
     map: Tensor = field(kw_only=True)
-    moments: ChannelMoments | None = None  # where they were gathered already
+    moments: ChannelMoments | None = None  # if they are already measured
 
     def norm(self, layer: nn.GroupNorm) -> Norm:
         return (self.moments or ChannelMoments(self.rows())).norm(layer)
@@ -62,7 +62,7 @@ class Whole(Stream):
 
 @dataclass(frozen=True)
 class Banded:
-    """A VAE's layers at work in bands, on maps like this tensor in device, precision and number."""
+    """Runs a VAE's layers in bands, on maps with the device, precision and batch size of `like`."""
 
     bands: Bands
     like: Tensor
@@ -71,51 +71,50 @@ class Banded:
         rows = partial(self.bands.rows, x, self.like.device)
         return Whole(rows, x.shape[2], x.shape[3], partial(rows, last=True), moments, map=x)
 
-    def kept(self, x: Stream, channels: int) -> Whole:
+    def keep(self, x: Stream, channels: int) -> Whole:
+        """Compute a map and keep it in memory."""
         out, moments = self.bands.new(self.like, channels, x.height, x.width), ChannelMoments()
-        for top, part in number_bands(moments.watching(x.rows())):
+        for top, part in number_bands(moments.measure(x.rows())):
             out[:, :, top : top + part.shape[2]] = part
         return self.whole(out, moments)
 
     def conv(self, conv: nn.Conv2d, x: Stream, norm: Norm | None = None) -> Stream:
         return Stream(lambda: convolve_rows(conv, x.rows(), x.height, norm), x.height, x.width)
 
-    def enlarged(self, conv: nn.Conv2d, x: Tensor) -> Stream:
+    def upsample(self, conv: nn.Conv2d, x: Tensor) -> Stream:
         rows = partial(upsample_rows, conv, x, self.bands, self.like.device)
         return Stream(rows, 2 * x.shape[2], 2 * x.shape[3], partial(rows, last=True))
 
-    def reduced(self, conv: nn.Conv2d, x: Tensor) -> Whole:
-        small = Stream(
-            partial(downsample_rows, conv, x, self.bands, self.like.device), x.shape[2] // 2, x.shape[3] // 2
-        )
-        return self.kept(small, conv.out_channels)
+    def downsample(self, conv: nn.Conv2d, x: Tensor) -> Whole:
+        rows = partial(downsample_rows, conv, x, self.bands, self.like.device)
+        return self.keep(Stream(rows, x.shape[2] // 2, x.shape[3] // 2), conv.out_channels)
 
     def level(self, layers: Iterable[Any], x: Stream, lean: bool) -> Whole:
         first, *others = layers
-        found = self.resnet(first, x, lean)
+        out = self.resnet(first, x, lean)
         for layer in others:
-            found = self.resnet(layer, found, lean)
-        return found
+            out = self.resnet(layer, out, lean)
+        return out
 
     def resnet(self, layer: Any, x: Stream, lean: bool = False) -> Whole:
-        """A residual block. A map that was kept is used up: the result may lie in its memory."""
+        """A residual block. The input map is consumed: the result may reuse its memory."""
         first = x.norm(layer.norm1)
         second = self.conv(layer.conv1, x, first).norm(layer.norm2) if lean else None
-        x, out = self._leaving_skip(x, layer)
+        x, out = self._save_skip(x, layer)
         hidden = self.conv(layer.conv1, x, first)
         if second is None:
-            hidden = self.kept(hidden, layer.conv1.out_channels)
+            hidden = self.keep(hidden, layer.conv1.out_channels)
             second = hidden.norm(layer.norm2)
         moments = ChannelMoments()
         for top, part in number_bands(self.conv(layer.conv2, hidden, second).rows()):
-            there = out[:, :, top : top + part.shape[2]]
-            part.add_(there.to(part.device))
+            skip = out[:, :, top : top + part.shape[2]]
+            part.add_(skip.to(part.device))
             moments.add(part)
-            there.copy_(part)
+            skip.copy_(part)
         return self.whole(out, moments)
 
-    def _leaving_skip(self, x: Stream, layer: Any) -> tuple[Stream, Tensor]:
-        """The map, and where its skip lies as soon as its rows have passed."""
+    def _save_skip(self, x: Stream, layer: Any) -> tuple[Stream, Tensor]:
+        """The map, and a tensor that receives its skip connection while its bands are read."""
         skip = layer.conv_shortcut
         if isinstance(x, Whole) and skip is None:
             return x, x.map
@@ -131,22 +130,22 @@ class Banded:
     def end(self, net: Any, x: Stream) -> Tensor:
         """The last norm and convolution of an encoder or decoder."""
         last = self.conv(net.conv_out, x, x.norm(net.conv_norm_out))
-        return self.kept(last, net.conv_out.out_channels).map.to(self.like.device)
+        return self.keep(last, net.conv_out.out_channels).map.to(self.like.device)
 
 
 @torch.no_grad()
 def decode_in_bands(vae: AutoencoderKL, z: Tensor, bands: Bands, after: After | None = None) -> Tensor:
-    """The picture (-1..1) of unscaled latents. `after` may change a level's map before it is enlarged."""
+    """Decode unscaled latents to a picture in -1..1. `after` may change a level's map before it is upsampled."""
     decoder, work = vae.decoder, Banded(bands, z)
     z = z if vae.post_quant_conv is None else vae.post_quant_conv(z)
-    found = work.whole(decoder.mid_block(decoder.conv_in(z)).to(bands.store or z.device))
-    x: Stream = found
+    out = work.whole(decoder.mid_block(decoder.conv_in(z)).to(bands.store or z.device))
+    x: Stream = out
     for level, block in enumerate(decoder.up_blocks):
-        found = work.level(block.resnets, x, bands.lean and not block.upsamplers)
-        found = work.whole(after(level, found.map)) if after else found
+        out = work.level(block.resnets, x, bands.lean and not block.upsamplers)
+        out = work.whole(after(level, out.map)) if after else out
         for layer in block.upsamplers or ():
-            x = work.enlarged(layer.conv, found.map)
-    return work.end(decoder, found)
+            x = work.upsample(layer.conv, out.map)
+    return work.end(decoder, out)
 
 
 @torch.no_grad()
@@ -155,24 +154,24 @@ def encode_in_bands(
     picture: Tensor,
     bands: Bands,
     after: After | None = None,
-    ready: Callable[[Tensor], Tensor] = lambda part: part,
+    prepare: Callable[[Tensor], Tensor] = lambda part: part,
 ) -> Tensor:
-    """The posterior's moments (mean and log variance) of a picture, whose bands `ready` brings to -1..1."""
-    like = ready(picture[:, :, :0])
+    """Mean and log variance of the posterior of a picture. `prepare` converts its bands to -1..1."""
+    like = prepare(picture[:, :, :0])
     encoder, work = vae.encoder, Banded(bands, like)
-    entering = Stream(lambda: map(ready, bands.rows(picture, picture.device)), *picture.shape[2:])
-    x = work.conv(encoder.conv_in, entering)
+    source = Stream(lambda: map(prepare, bands.rows(picture, picture.device)), *picture.shape[2:])
+    x = work.conv(encoder.conv_in, source)
     for level, block in enumerate(encoder.down_blocks):
-        found = work.level(block.resnets, x, bands.lean and level == 0)
-        x = found = work.whole(after(level, found.map)) if after else found
+        out = work.level(block.resnets, x, bands.lean and level == 0)
+        x = out = work.whole(after(level, out.map)) if after else out
         for layer in block.downsamplers or ():
-            x = found = work.reduced(layer.conv, found.map)
-    out = work.end(encoder, work.whole(encoder.mid_block(found.map.to(like.device))))
-    return out if vae.quant_conv is None else vae.quant_conv(out)
+            x = out = work.downsample(layer.conv, out.map)
+    moments = work.end(encoder, work.whole(encoder.mid_block(out.map.to(like.device))))
+    return moments if vae.quant_conv is None else vae.quant_conv(moments)
 
 
 @torch.no_grad()
 def run_resnet(layer: Any, x: Tensor, bands: Bands, device: torch.device) -> Tensor:
-    """A residual block of the VAE's kind. `x` is used up: the result may lie in its memory."""
+    """Run a residual block of the VAE's kind. `x` is consumed: the result may reuse its memory."""
     work = Banded(bands, x[:, :0].to(device))
     return work.resnet(layer, work.whole(x)).map

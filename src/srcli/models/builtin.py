@@ -1,7 +1,7 @@
-"""The built-in network: convolutions at the input's resolution, two ends, and an estimate of the damage.
+"""The built-in network: convolutions at the input's resolution, two output heads, and a damage estimator.
 
-A trunk shared by both ends is conditioned on how damaged the whole picture is. The faithful end learned the mean of all
-sharp pictures that fit the input; the crisp end learned what a strong restorer draws.
+A shared trunk is conditioned on the damage of the whole picture. The faithful head is trained with a pixel loss, so
+that it predicts the mean of all sharp pictures that fit the input; the crisp head is trained on a large model's output.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ UPSCALE_FACTOR = 4
 """Result pixels per cell. A cell is one input pixel, or `fold` x `fold` of them."""
 DETAIL_GAIN = 8.0
 DAMAGES = ("blur", "noise", "colour noise", "JPEG")
-"""What the estimator measures, each 0 (none) to about 1 (heavy)."""
+"""The outputs of the estimator, each from 0 (none) to about 1 (heavy)."""
 
 
 @dataclass(frozen=True, slots=True)
 class BuiltinShape:
-    """How to build the network."""
+    """The sizes of the network."""
 
     fold: int = 1
     width: int = 48
@@ -38,7 +38,7 @@ class BuiltinShape:
 
 
 class Ends(NamedTuple):
-    """The two results, RGB in about 0..1."""
+    """The outputs of both heads, RGB in about 0..1."""
 
     faithful: Tensor
     crisp: Tensor
@@ -65,7 +65,7 @@ class ModulatedBlock(nn.Module):
 
 
 class End(nn.Module):
-    """A few blocks of its own, then sub-pixel convolution."""
+    """An output head: a few blocks, then a sub-pixel convolution."""
 
     def __init__(self, width: int, blocks: int) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class End(nn.Module):
 
 
 class DamageEstimator(nn.Module):
-    """Four numbers from the mean of local features, so a picture may be looked at piece by piece."""
+    """Estimates the four damages from the mean of local features, so that crops of a picture suffice."""
 
     def __init__(self, inputs: int, width: int) -> None:
         super().__init__()
@@ -94,18 +94,18 @@ class DamageEstimator(nn.Module):
         self.judge = nn.Sequential(nn.Linear(2 * width, 2 * width), nn.SiLU(), nn.Linear(2 * width, len(DAMAGES)))
 
     def observe(self, cells: Tensor) -> Tensor:
-        """Mean local features (N, 2 width) of the detail of a piece of the picture."""
+        """Mean local features (N, 2 * width) of a crop."""
         features: Tensor = self.local(cells)
         return features.mean((2, 3))
 
     def conclude(self, features: Tensor) -> Tensor:
-        """Damage (N, 4) from mean local features."""
+        """The damage (N, 4) from mean local features."""
         damage: Tensor = F.softplus(self.judge(features))
         return damage
 
 
 class Builtin(nn.Module):
-    """Input (N, 3, H, W) in 0..1 to both ends, `shape.scale` times as large."""
+    """Maps a picture (N, 3, H, W) in 0..1 to both outputs, `shape.scale` times as large."""
 
     def __init__(self, shape: BuiltinShape) -> None:
         super().__init__()
@@ -120,39 +120,39 @@ class Builtin(nn.Module):
         self.faithful, self.crisp = End(width, shape.faithful_blocks), End(width, shape.crisp_blocks)
 
     def cells(self, picture: Tensor) -> Tensor:
-        """The picture at the network's resolution: `fold` x `fold` pixels become channels."""
+        """The picture at the network's resolution, with `fold` x `fold` pixels as channels."""
         return F.pixel_unshuffle(picture, self.shape.fold) if self.shape.fold > 1 else picture
 
     def estimate(self, picture: Tensor) -> Tensor:
-        """Damage (N, 4) of each whole picture."""
+        """The damage (N, 4) of whole pictures."""
         return self.estimator.conclude(self.observe(picture))
 
     def observe(self, picture: Tensor) -> Tensor:
-        """What the estimator sees in a piece of the picture: its detail, since damage is found there."""
+        """The estimator's features of a crop, computed from its high frequencies, where damage is visible."""
         smooth = F.avg_pool2d(F.pad(picture, (1, 1, 1, 1), mode="replicate"), 3, 1)
         return self.estimator.observe(self.cells(DETAIL_GAIN * (picture - smooth)))
 
     def modulation(self, damage: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Scale and shift (N, width, 1, 1) for every block, trunk first."""
+        """FiLM scale and shift (N, width, 1, 1) of each block, trunk first."""
         film: Tensor = self.film(damage)
         parts = film.view(len(film), -1, 2, self.shape.width, 1, 1)
         return [(parts[:, i, 0], parts[:, i, 1]) for i in range(parts.shape[1])]
 
     def encode(self, picture: Tensor, film: list[tuple[Tensor, Tensor]]) -> Tensor:
-        """Features that both ends share."""
+        """The features that both heads share."""
         x = first = self.head(self.cells(picture))
         for block, (scale, shift) in zip(self.trunk, film, strict=False):
             x = block(x, scale, shift)
         return F.silu(self.fuse(x) + first)
 
     def draw_faithful(self, features: Tensor, film: list[tuple[Tensor, Tensor]]) -> Tensor:
-        """What the faithful end adds to the enlarged input."""
+        """The faithful head's residual to the enlarged input."""
         first = self.shape.blocks
         added: Tensor = self.faithful(features, film[first : first + self.shape.faithful_blocks])
         return added
 
     def draw_crisp(self, features: Tensor, film: list[tuple[Tensor, Tensor]]) -> Tensor:
-        """What the crisp end adds to the enlarged input."""
+        """The crisp head's residual to the enlarged input."""
         added: Tensor = self.crisp(features, film[self.shape.blocks + self.shape.faithful_blocks :])
         return added
 

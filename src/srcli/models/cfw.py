@@ -1,8 +1,8 @@
-"""StableSR's controllable feature wrapping (CFW): the decoder mixes in what the encoder saw of the picture.
+"""StableSR's controllable feature wrapping (CFW): the VAE's decoder mixes in features of its encoder.
 
-It stands beside a stock AutoencoderKL, between the last residual block and the resampling of its two inner levels.
-Without weight it is not called at all, and the VAE is itself, bit for bit. Like the VAE it works in bands, in place;
-`forward` and the two functions at the end are the plain path, which has a gradient.
+It is separate from the stock AutoencoderKL, and runs between the last residual block and the resampling of two inner
+levels. With weight 0 it does not run, and the VAE's result is bit-identical. Like the VAE it works in bands, in
+place; `forward` and the two functions at the end are the plain path with gradients.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from srcli.models.banded_vae import After, run_resnet
 from srcli.models.row_bands import Bands
 from srcli.models.rrdb import Rrdb
 
-FUSED_LEVELS = (1, 2)  # halvings of the picture at which features are taken and mixed in
-FUSION_PREFIX = "fusion_layer_"  # of their names in the decoder of an official CFW checkpoint
-DENSE_BLOCK_REACH = 5  # rows that a dense block sees to either side
+FUSED_LEVELS = (1, 2)  # levels whose features are mixed, as the number of halvings of the picture
+FUSION_PREFIX = "fusion_layer_"  # of the tensor names in the decoder of an official CFW checkpoint
+DENSE_BLOCK_REACH = 5  # rows on either side that influence a dense block's row
 
 
 class VaeResidualBlock(nn.Module):
-    """A residual block of the VAE's kind under the official names; `run_resnet` runs it."""
+    """A residual block of the VAE's kind with the official key names; `run_resnet` runs it in bands."""
 
     def __init__(self, before: int, after: int) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class VaeResidualBlock(nn.Module):
 
     @property
     def conv_shortcut(self) -> nn.Module | None:
-        """diffusers' name for the widened skip."""
+        """diffusers' name for the convolution of the skip connection."""
         return self.conv_out
 
     def forward(self, x: Tensor) -> Tensor:
@@ -47,18 +47,18 @@ class VaeResidualBlock(nn.Module):
 
 
 class Chain(Rrdb):
-    """An RRDB that can work in bands."""
+    """An RRDB that can run in bands."""
 
     def run(self, x: Tensor, bands: Bands, device: torch.device) -> Tensor:
-        """Band by band; rows next to an inner edge are worked out and thrown away."""
+        """In bands, each computed with surrounding rows that are cut off again."""
         h = x
         for part in self.children():
-            h = _banded(part, h, bands, device)
+            h = _run_in_bands(part, h, bands, device)
         return h.mul_(0.2).add_(x)
 
 
 class Fusion(nn.Module):
-    """What the encoder's and the decoder's features of one level add to the decoder's."""
+    """The residual to the decoder's features of one level, from the encoder's and the decoder's features."""
 
     encode_enc_2: Any
 
@@ -68,12 +68,12 @@ class Fusion(nn.Module):
         self.encode_enc_2 = nn.Sequential(*(Chain(width, growth) for _ in range(chains)))
         self.encode_enc_3 = VaeResidualBlock(width, width)
 
-    def forward(self, seen: Tensor, made: Tensor) -> Tensor:
-        h = self.encode_enc_1(torch.cat([seen, made], dim=1))
+    def forward(self, encoded: Tensor, decoded: Tensor) -> Tensor:
+        h = self.encode_enc_1(torch.cat([encoded, decoded], dim=1))
         return self.encode_enc_3(self.encode_enc_2(h))  # type: ignore[no-any-return]
 
-    def run(self, seen: Tensor, made: Tensor, bands: Bands, device: torch.device) -> Tensor:
-        h = run_resnet(self.encode_enc_1, torch.cat([seen.to(made), made], dim=1), bands, device)
+    def run(self, encoded: Tensor, decoded: Tensor, bands: Bands, device: torch.device) -> Tensor:
+        h = run_resnet(self.encode_enc_1, torch.cat([encoded.to(decoded), decoded], dim=1), bands, device)
         for chain in self.encode_enc_2:
             h = chain.run(h, bands, device)
         return run_resnet(self.encode_enc_3, h, bands, device)
@@ -87,15 +87,15 @@ class Wrapping(nn.Module):
         for level in FUSED_LEVELS:
             self.add_module(f"fusion_layer_{level}", Fusion(widths[level], growth, chains))
 
-    def mixing(self, seen: Mapping[int, Tensor], weight: float, bands: Bands, device: torch.device) -> After:
-        """What to do after a decoder's level: mix in `weight` of what the encoder left of the same size."""
+    def mixing(self, features: Mapping[int, Tensor], weight: float, bands: Bands, device: torch.device) -> After:
+        """A function that mixes the encoder's features of the same size into each decoder level, with `weight`."""
 
-        def mix(level: int, made: Tensor) -> Tensor:
+        def mix(level: int, decoded: Tensor) -> Tensor:
             halvings = len(FUSED_LEVELS) + 1 - level
             if halvings not in FUSED_LEVELS:
-                return made
-            self.to(device, made.dtype)  # the VAE may have been given more precision meanwhile
-            return made.add_(self.fusion(halvings).run(seen[halvings], made, bands, device), alpha=weight)
+                return decoded
+            self.to(device, decoded.dtype)  # the VAE may have switched to fp32
+            return decoded.add_(self.fusion(halvings).run(features[halvings], decoded, bands, device), alpha=weight)
 
         return mix
 
@@ -103,18 +103,18 @@ class Wrapping(nn.Module):
         return self.get_submodule(f"fusion_layer_{level}")  # type: ignore[return-value]
 
 
-def keep_features(seen: dict[int, Tensor]) -> After:
-    """What to do after an encoder's level: keep the features that the decoder is to mix in."""
+def keep_features(features: dict[int, Tensor]) -> After:
+    """A function that stores the encoder's features of the fused levels in `features`."""
 
-    def keep(level: int, found: Tensor) -> Tensor:
+    def keep(level: int, encoded: Tensor) -> Tensor:
         if level in FUSED_LEVELS:
-            seen[level] = found
-        return found
+            features[level] = encoded
+        return encoded
 
     return keep
 
 
-def _banded(part: nn.Module, x: Tensor, bands: Bands, device: torch.device) -> Tensor:
+def _run_in_bands(part: nn.Module, x: Tensor, bands: Bands, device: torch.device) -> Tensor:
     out = torch.empty_like(x)
     for top, bottom in bands.cut(*x.shape[2:]):
         first, last = max(0, top - DENSE_BLOCK_REACH), min(x.shape[2], bottom + DENSE_BLOCK_REACH)
@@ -123,7 +123,7 @@ def _banded(part: nn.Module, x: Tensor, bands: Bands, device: torch.device) -> T
 
 
 def build_cfw(state: Mapping[str, Tensor]) -> Wrapping:
-    """The fusion layers that a state dict is for, without memory behind their weights."""
+    """The fusion layers for a state dict, on the meta device."""
     convs = {level: state[f"fusion_layer_{level}.encode_enc_3.conv1.weight"] for level in FUSED_LEVELS}
     growth = state["fusion_layer_1.encode_enc_2.0.rdb1.conv1.weight"].shape[0]
     chains = len({key.split(".")[2] for key in state if key.startswith("fusion_layer_1.encode_enc_2.")})
@@ -132,20 +132,22 @@ def build_cfw(state: Mapping[str, Tensor]) -> Wrapping:
 
 
 def encoder_features(vae: AutoencoderKL, picture: Tensor) -> dict[int, Tensor]:
-    """What the encoder knows of pictures in -1..1 at the levels that are mixed in."""
-    x, seen = vae.encoder.conv_in(picture), dict[int, Tensor]()
+    """The encoder's features of pictures in -1..1 at the fused levels."""
+    x, features = vae.encoder.conv_in(picture), dict[int, Tensor]()
     for level, block in enumerate(vae.encoder.down_blocks[: max(FUSED_LEVELS) + 1]):
         for part in block.resnets:
             x = part(x, temb=None)
         if level in FUSED_LEVELS:
-            seen[level] = x
+            features[level] = x
         for part in block.downsamplers or ():
             x = part(x)
-    return seen
+    return features
 
 
-def decode_with(vae: AutoencoderKL, wrapping: Wrapping, latent: Tensor, seen: Mapping[int, Tensor]) -> Tensor:
-    """The picture (-1..1) of unscaled latents with all of the features mixed in. Only what follows has a gradient."""
+def decode_with_features(
+    vae: AutoencoderKL, wrapping: Wrapping, latent: Tensor, features: Mapping[int, Tensor]
+) -> Tensor:
+    """Decode unscaled latents to -1..1 with the features mixed in at weight 1. No gradient before the first level."""
     decoder = vae.decoder
     with torch.no_grad():
         x = decoder.mid_block(decoder.conv_in(vae.post_quant_conv(latent)))
@@ -154,7 +156,7 @@ def decode_with(vae: AutoencoderKL, wrapping: Wrapping, latent: Tensor, seen: Ma
         for part in block.resnets:
             x = part(x, temb=None)
         if halvings in FUSED_LEVELS:
-            x = x + wrapping.fusion(halvings)(seen[halvings], x)
+            x = x + wrapping.fusion(halvings)(features[halvings], x)
         for part in block.upsamplers or ():
             x = part(x)
     return decoder.conv_out(decoder.conv_act(decoder.conv_norm_out(x)))  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""PASD's ControlNet: the stock one, led by an embedding that also learns to remove degradation."""
+"""PASD's ControlNet: diffusers' own, with an embedding that is also trained to remove degradation."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ EMBEDDING = "controlnet_cond_embedding"
 
 
 class Conditioning(nn.Module):
-    """The degraded picture, in 0..1, as features of an eighth of its size.
+    """Embeds the degraded picture, in 0..1, at an eighth of its size.
 
-    `predictions` also gives the clean picture at three sizes as the features know it; only training looks at those.
+    `predictions` also returns the restored picture at three sizes, for the training loss.
     """
 
     def __init__(self, out: int, widths: tuple[int, ...], rrdb: bool = False, rgbs: bool = True) -> None:
@@ -37,14 +37,14 @@ class Conditioning(nn.Module):
         self.conv_out = _conv(widths[-1], out)
 
     def forward(self, picture: Tensor) -> Tensor:
-        """The embedding; one made earlier passes through, so that it need not be made again at each step."""
+        """The embedding. An input that already is one is returned unchanged, so it is computed only once."""
         if picture.shape[1] == self.out_channels:
             return picture
         embedding: Tensor = self.conv_out(self._levels(picture)[-1])
         return embedding
 
     def predictions(self, picture: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The embedding, and the clean picture (-1..1) at a half, a quarter and an eighth of the size."""
+        """The embedding, and the restored picture (-1..1) at a half, a quarter and an eighth of the size."""
         levels = self._levels(picture)
         return self.conv_out(levels[-1]), [to_rgb(x) for to_rgb, x in zip(self.to_rgbs, levels, strict=True)]
 
@@ -59,10 +59,10 @@ class Conditioning(nn.Module):
         return levels
 
 
-def control_net(config: Mapping[str, Any], keys: Iterable[str]) -> ControlNetModel:
-    """The ControlNet that a checkpoint with these keys holds, without memory behind its weights.
+def build_control_net(config: Mapping[str, Any], keys: Iterable[str]) -> ControlNetModel:
+    """The ControlNet for a checkpoint with these keys, on the meta device.
 
-    The keys decide on RRDB and on the training heads: the official configs do not always say.
+    The keys show whether it has RRDBs and training heads: the official configurations do not always say.
     """
     keys = set(keys)
     net = build_stock(ControlNetModel, config)

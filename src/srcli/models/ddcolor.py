@@ -1,6 +1,6 @@
-"""DDColor (Kang et al. 2023): a ConvNeXt encoder, a U-Net back up, and a hundred learned colour queries.
+"""DDColor (Kang et al. 2023): a ConvNeXt encoder, a U-Net decoder, and a transformer with 100 learned colour queries.
 
-Parts below `decoder` are named as in the official file; the encoder is transformers' ConvNeXt.
+Key names below `decoder` are the official ones; the encoder is transformers' ConvNeXt.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import ConvNextBackbone, ConvNextConfig
 
-DDCOLOR_HEADS = 8  # of attention: the one size that the weights do not show
-QUERY_LEVELS = 3  # of the U-Net, which the queries look at
+DDCOLOR_HEADS = 8  # attention heads, the only size that the weights do not show
+QUERY_LEVELS = 3  # levels of the U-Net that the queries attend to
 ENCODER_STAGES = 4
-SIDE_MULTIPLE = 32  # sides of the input are multiples of it
-LAST_FACTOR = 4  # of the last shuffle, back to the size of the input
-BAND = 1 << 12  # pixels before the last shuffle that are taken at once
+SIDE_MULTIPLE = 32  # the input's sides must be multiples of it
+LAST_FACTOR = 4  # upsampling of the last pixel shuffle, back to the input's size
+BAND = 1 << 12  # pixels before the last pixel shuffle that are processed at once
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
 UNUSED = r"mean|std|encoder\.arch\.norm\..*|encoder\.arch\.head_cls\..*"
 RENAMED = (
@@ -36,11 +36,11 @@ RENAMED = (
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Widths and depths, which are all that tells one variant from another."""
+    """The widths and depths, in which the variants differ."""
 
     widths: tuple[int, ...]  # of the encoder's stages
     depths: tuple[int, ...]
-    features: int  # of the U-Net's first two levels; the third and the pixels have half
+    features: int  # of the U-Net's first two levels; the third and the output have half as many
     hidden: int  # of a query
     feed_forward: int
     queries: int
@@ -48,7 +48,7 @@ class Shape:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Tensor]) -> Shape:
-        """As the official file's tensors show it. KeyError or IndexError where it is another network's file."""
+        """From the official file's tensors. KeyError or IndexError for another network's file."""
         queries = "decoder.color_decoder."
         return cls(
             widths=tuple(state[f"encoder.arch.norm{i}.weight"].shape[0] for i in range(ENCODER_STAGES)),
@@ -70,13 +70,13 @@ def _count(state: Mapping[str, Tensor], pattern: str) -> int:
 
 
 def convert_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The official file's tensors for `DDColor`: spectral norm folded, what inference never uses left out."""
-    kept = {name: tensor for name, tensor in state.items() if not re.fullmatch(UNUSED, name)}
-    return {_own_name(name): tensor for name, tensor in fold_spectral_norm(kept).items()}
+    """Convert the official file's tensors for `DDColor`: fold spectral norms, drop what inference does not use."""
+    used = {name: tensor for name, tensor in state.items() if not re.fullmatch(UNUSED, name)}
+    return {_rename_key(name): tensor for name, tensor in fold_spectral_norm(used).items()}
 
 
 def fold_spectral_norm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights divided by the singular values that the stored vectors give, which are what training ended with."""
+    """Divide weights by their largest singular values, computed from the stored singular vectors."""
     folded = {}
     for name, tensor in state.items():
         stem, _, end = name.rpartition(".weight_")
@@ -88,16 +88,16 @@ def fold_spectral_norm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return folded
 
 
-def _own_name(name: str) -> str:
+def _rename_key(name: str) -> str:
     for pattern, own in RENAMED:
-        name, found = re.subn("^" + pattern, own, name)
-        if found:
+        name, count = re.subn("^" + pattern, own, name)
+        if count:
             break
     return re.sub(r"^encoder\.arch\.norm(\d)\.", lambda m: f"encoder.hidden_states_norms.stage{int(m[1]) + 1}.", name)
 
 
 class DDColor(nn.Module):
-    """a and b of CIE Lab for a grey picture. Sides are multiples of UNIT."""
+    """Predicts a and b of CIE Lab for a grey picture, whose sides are multiples of SIDE_MULTIPLE."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -107,34 +107,35 @@ class DDColor(nn.Module):
         self.merge = nn.Conv2d(shape.queries + 3, 2, 1)
 
     def forward(self, rgb: Tensor) -> Tensor:
-        """ab of grey RGB in 0..1. The queries' maps are never made: they and the merge are one small matrix."""
+        """The ab channels for grey RGB in 0..1. The queries and the merge layer are multiplied to one small matrix, so
+        that the queries' full-size maps are never computed."""
         normal = normalize(rgb)
-        levels = self.decoder.climb(self.encode(normal))
+        levels = self.decoder.decode(self.encode(normal))
         colors = self.decoder.color_decoder(levels)
         weight, queries = self.merge.weight[:, :, 0, 0], self.shape.queries
         ab = self.decoder.last_shuf.project(levels[-1], weight[:, :queries] @ colors)
         return ab + F.conv2d(normal, self.merge.weight[:, queries:], self.merge.bias)
 
     def encode(self, normal: Tensor) -> tuple[Tensor, ...]:
-        """Normed features of the four stages, from a picture that was normalised."""
+        """Normalized features of the four stages, for a normalized picture."""
         maps: tuple[Tensor, ...] = self.encoder(normal).feature_maps
         return maps
 
 
 def normalize(rgb: Tensor) -> Tensor:
-    """RGB in 0..1 as ImageNet's networks are shown it."""
+    """RGB in 0..1 with ImageNet's mean and deviation removed."""
     return (rgb - rgb.new_tensor(MEAN)[:, None, None]) / rgb.new_tensor(STD)[:, None, None]
 
 
 def build_encoder(shape: Shape) -> ConvNextBackbone:
-    """transformers' ConvNeXt. Each stage's features are normed for the U-Net, and go on to the next as they are."""
+    """transformers' ConvNeXt. Each stage's features are normalized for the U-Net only, not for the next stage."""
     names = [f"stage{i + 1}" for i in range(ENCODER_STAGES)]
     config = ConvNextConfig(hidden_sizes=list(shape.widths), depths=list(shape.depths), out_features=names)
     return ConvNextBackbone(config)
 
 
 class Shuffle(nn.Module):
-    """Larger by a pixel shuffle, then a mean over 2x2, which hides its grid."""
+    """Upsampling by a pixel shuffle, then a 2x2 mean against its grid pattern."""
 
     def __init__(self, inner: int, outer: int, factor: int, normed: bool = True) -> None:
         super().__init__()
@@ -146,7 +147,7 @@ class Shuffle(nn.Module):
         return _blur(F.pixel_shuffle(F.relu(self.conv(x)), self.factor))
 
     def project(self, x: Tensor, weight: Tensor) -> Tensor:
-        """The result times a (B, K, C) matrix, by bands of rows: nothing of C channels is ever whole."""
+        """The result times a (B, K, C) matrix, in bands of rows, so that no map with C channels is whole in memory."""
         rows = max(1, BAND // x.shape[3])
         bands = [self._project_rows(x[:, :, top : top + rows], weight) for top in range(0, x.shape[2], rows)]
         return _blur(F.pixel_shuffle(torch.cat(bands, 2), self.factor))
@@ -162,7 +163,7 @@ def _blur(x: Tensor) -> Tensor:
 
 
 class UNetBlock(nn.Module):
-    """One level up, joined with the encoder's features of that level."""
+    """Upsampling by 2, concatenated with the encoder's features of that level."""
 
     def __init__(self, inner: int, skip: int, outer: int, shuffled: int) -> None:
         super().__init__()
@@ -177,7 +178,7 @@ class UNetBlock(nn.Module):
 
 
 class Decoder(nn.Module):
-    """The U-Net's way up, and the queries that look at it."""
+    """The U-Net's decoder, and the colour queries that attend to its levels."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -188,8 +189,8 @@ class Decoder(nn.Module):
         self.last_shuf = Shuffle(outer[-1], outer[-1], LAST_FACTOR, normed=False)
         self.color_decoder = ColorDecoder(shape, outer)
 
-    def climb(self, maps: tuple[Tensor, ...]) -> list[Tensor]:
-        """The U-Net's three levels, from the encoder's four."""
+    def decode(self, maps: tuple[Tensor, ...]) -> list[Tensor]:
+        """The U-Net's three levels, from the encoder's four stages."""
         x, levels = maps[-1], []
         for block, skip in zip(self.layers, maps[-2::-1], strict=True):
             x = block(x, skip)
@@ -198,7 +199,7 @@ class Decoder(nn.Module):
 
 
 class ColorDecoder(nn.Module):
-    """Queries that learn from the U-Net's levels what colours there are: (B, queries, features of a pixel)."""
+    """Colour queries that attend to the U-Net's levels; returns (B, queries, features of a pixel)."""
 
     def __init__(self, shape: Shape, widths: tuple[int, ...]) -> None:
         super().__init__()
@@ -230,18 +231,18 @@ class ColorDecoder(nn.Module):
         return out
 
     def _source(self, index: int, level: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys, which know where they are, and values, which do not."""
+        """Keys, with position encodings, and values, without."""
         values = self.input_proj[index](level).flatten(2).transpose(1, 2) + self.level_embed.weight[index]
-        where = encode_positions(level.shape[2], level.shape[3], values.shape[2]).to(values)
-        return values + where.flatten(1).T, values
+        positions = encode_positions(level.shape[2], level.shape[3], values.shape[2]).to(values)
+        return values + positions.flatten(1).T, values
 
 
 def encode_positions(height: int, width: int, channels: int) -> Tensor:
     """Sines and cosines of the row, then of the column: (channels, height, width)."""
     half = channels // 2
-    pace = 10000 ** (2 * torch.arange(half // 2) / half)
+    period = 10000 ** (2 * torch.arange(half // 2) / half)
     rows, columns = (
-        (2 * math.pi * torch.arange(1, side + 1) / (side + 1e-6))[:, None] / pace for side in (height, width)
+        (2 * math.pi * torch.arange(1, side + 1) / (side + 1e-6))[:, None] / period for side in (height, width)
     )
     y, x = (torch.stack([each.sin(), each.cos()], 2).flatten(1).T for each in (rows, columns))
     return torch.cat([y[:, :, None].expand(-1, -1, width), x[:, None, :].expand(-1, height, -1)])

@@ -1,4 +1,4 @@
-"""LPIPS (Zhang et al. 2018): how different two pictures look, by features of VGG16. Key names are the official ones."""
+"""LPIPS (Zhang et al. 2018): a perceptual distance from features of VGG16. Key names are the official ones."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 LPIPS_STAGES = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))
-"""Places of the convolutions in VGG16's own list of layers, by stage; between them lie ReLUs, between stages pools."""
+"""Indices of the convolutions in VGG16's list of layers, by stage. ReLUs are between them, pools between stages."""
 NORM_FLOOR = 1e-10
 
 
 class Lpips(nn.Module):
-    """The distance of pictures in -1..1, (n, 1, 1, 1). It has no dropout: in training that only adds noise."""
+    """The distance of pictures in -1..1, (n, 1, 1, 1). Without dropout, which only adds noise in training."""
 
     scaling_layer: Any
     net: Any
@@ -37,15 +37,15 @@ class Lpips(nn.Module):
         total = one.new_zeros(len(one), 1, 1, 1)
         for index, (a, b) in enumerate(zip(self._features(one), self._features(other), strict=True)):
             weigh = self.get_submodule(f"lin{index}.model.1")
-            total = total + weigh((_unit(a) - _unit(b)) ** 2).mean((2, 3), keepdim=True)
+            total = total + weigh((_normalize(a) - _normalize(b)) ** 2).mean((2, 3), keepdim=True)
         return total
 
     def _features(self, x: Tensor) -> list[Tensor]:
-        x, found = (x - self.scaling_layer.shift) / self.scaling_layer.scale, []
+        x, features = (x - self.scaling_layer.shift) / self.scaling_layer.scale, []
         for stage in self.net.children():
             x = stage(x)
-            found.append(x)
-        return found
+            features.append(x)
+        return features
 
 
 def _stage(places: tuple[int, ...], before: int, width: int, pool: bool) -> nn.Sequential:
@@ -59,12 +59,12 @@ def _stage(places: tuple[int, ...], before: int, width: int, pool: bool) -> nn.S
     return stage
 
 
-def _unit(features: Tensor) -> Tensor:
+def _normalize(features: Tensor) -> Tensor:
     return features / (features.square().sum(1, keepdim=True).sqrt() + NORM_FLOOR)
 
 
 def build_lpips(state: Mapping[str, Tensor]) -> Lpips:
-    """The network that a state dict is for, without memory behind its weights."""
+    """The network for a state dict, on the meta device."""
     widths = tuple(state[f"lin{index}.model.1.weight"].shape[1] for index in range(len(LPIPS_STAGES)))
     with torch.device("meta"):
         return Lpips(widths).eval()

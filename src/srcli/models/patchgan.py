@@ -1,4 +1,4 @@
-"""The PatchGAN discriminator (Isola et al. 2017) that judges overlapping patches, under its usual key names."""
+"""The PatchGAN discriminator (Isola et al. 2017), with its usual key names."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ WIDTH = 64
 
 
 class PatchGan(nn.Module):
-    """Logits, one a patch: high where a picture in -1..1 looks real. Batch norm always uses the batch."""
+    """One logit per patch of a picture in -1..1, high if it looks real. Batch norm uses batch statistics."""
 
     def __init__(self, width: int = WIDTH) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class PatchGan(nn.Module):
 
 @torch.no_grad()
 def initialize_weights(net: PatchGan, generator: torch.Generator | None = None) -> PatchGan:
-    """Normal weights of deviation 0.02, around 0 for convolutions and around 1 for norms. Conv biases stay."""
+    """Normal weights with standard deviation 0.02, mean 0 for convolutions and 1 for norms. Conv biases are kept."""
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             module.weight.normal_(0.0, 0.02, generator=generator)

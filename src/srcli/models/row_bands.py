@@ -1,7 +1,7 @@
-"""Maps of a network that pass by in bands of rows, so that none but a few are ever whole.
+"""Layers over feature maps in bands of rows, so that only a few maps are ever whole in memory.
 
-Three-row convolutions, group norms with the statistics of the whole map, and doubling of both sides. Bands lie in
-memory with their channels innermost: convolutions take them so without another copy.
+3x3 convolutions, group norms with the statistics of the whole map, and resampling by 2. Bands are channels-last in
+memory, so that convolutions need no copy.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from torch.nn.functional import conv2d, silu
 from srcli.imaging.spill import allocate_in_file, allocate_reclaimable, evict_pages, reclaim_start
 
 MapBands = Iterator[Tensor]  # bands of one map, from its first row to its last
-SUMMED = 1 << 12  # values: of more, a sum in fp32 loses too many digits
-SWIFT = ("cpu", "cuda")  # devices on which torch has batch norm's own statistics
+MAX_SUMMED = 1 << 12  # values in one fp32 sum; longer sums lose too many digits
+FAST_STATISTICS = ("cpu", "cuda")  # devices with torch.batch_norm_update_stats
 
 
 @dataclass(frozen=True, slots=True)
 class Bands:
-    """How large a piece of a map is worked on at once, and where whole maps are kept."""
+    """The size of a band, and where whole maps are kept."""
 
-    area: int = 1 << 13  # rows x columns; small enough for its memory to be used again and again
-    store: torch.device | None = None  # None: where the network is
-    lean: bool = True  # rather work a large map out once more than keep two of them
+    area: int = 1 << 13  # rows x columns of a band; small enough for the allocator to reuse its memory
+    store: torch.device | None = None  # device of whole maps; None: the network's
+    lean: bool = True  # compute a large map twice instead of keeping two of them
     maps: list[ReferenceType[NDArray[Any]]] = field(default_factory=list, repr=False, compare=False)
 
     def cut(self, height: int, width: int) -> Iterator[tuple[int, int]]:
@@ -39,7 +39,7 @@ class Bands:
             yield top, min(top + rows, height)
 
     def new(self, like: Tensor, channels: int, height: int, width: int) -> Tensor:
-        """Room for a whole map."""
+        """An uninitialized whole map."""
         device = self.store or like.device
         if device.type != "cpu":
             shape = like.shape[0], channels, height, width
@@ -52,13 +52,13 @@ class Bands:
         return allocate_reclaimable(shape, dtype)
 
     def rows(self, x: Tensor, device: torch.device, last: bool = False) -> MapBands:
-        """A whole map's bands, on the device."""
+        """A whole map's bands, on the device. `last`: nobody reads the map again."""
         for top, bottom in self.cut(*x.shape[2:]):
             yield x[:, :, top:bottom].to(device)
-            self.passed(x, bottom, last)
+            self.release_rows(x, bottom, last)
 
-    def passed(self, x: Tensor, rows: int, last: bool) -> None:
-        """If this is the last time that `x` is read, its rows up to here need no memory any more."""
+    def release_rows(self, x: Tensor, rows: int, last: bool) -> None:
+        """If this is the last read of `x`, give back the memory of its first rows."""
         for array in (kept() for kept in self.maps if last and len(x) == 1):
             if array is not None and array.ctypes.data == x.data_ptr():
                 reclaim_start(array, rows * array.strides[1])
@@ -66,7 +66,7 @@ class Bands:
 
 @dataclass(frozen=True, slots=True)
 class Spilling(Bands):
-    """Whole maps are kept on the disk, and only the band at work is in memory."""
+    """Whole maps are kept on the disk; only the current band is in memory."""
 
     def array(self, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
         return allocate_in_file(shape, dtype)
@@ -80,12 +80,13 @@ class Spilling(Bands):
 
 
 class Norm:
-    """Group norm and SiLU as one factor and one summand for each channel."""
+    """Group norm followed by SiLU, as one factor and one summand per channel."""
 
     def __init__(self, factor: Tensor, summand: Tensor) -> None:
         self._factor, self._summand = factor, summand
 
-    def into(self, out: Tensor, rows: Tensor) -> None:
+    def write(self, out: Tensor, rows: Tensor) -> None:
+        """Write the normalized rows to `out`."""
         if out.dtype is torch.float32:
             silu(torch.addcmul(self._summand, rows, self._factor, out=out), inplace=True)
         else:
@@ -93,66 +94,66 @@ class Norm:
 
 
 class ChannelMoments:
-    """Means and variances of a map's channels, gathered as its bands pass by."""
+    """Means and variances of a map's channels, collected band by band."""
 
     def __init__(self, rows: Iterable[Tensor] = ()) -> None:
         self._sizes: list[int] = []
-        self._found: list[Tensor] = []
+        self._moments: list[Tensor] = []
         for part in rows:
             self.add(part)
 
     def add(self, rows: Tensor) -> None:
-        for part in torch.split(rows, max(1, SUMMED // rows.shape[3]), 2):
-            found = [_mean_and_variance(one.float()) for one in part]
+        for part in torch.split(rows, max(1, MAX_SUMMED // rows.shape[3]), 2):
             self._sizes.append(part.shape[2] * part.shape[3])
-            self._found.append(torch.stack(found))
+            self._moments.append(torch.stack([_mean_and_variance(one.float()) for one in part]))
 
-    def watching(self, rows: Iterable[Tensor]) -> MapBands:
+    def measure(self, rows: Iterable[Tensor]) -> MapBands:
+        """Pass the bands through, collecting their moments."""
         for part in rows:
             self.add(part)
             yield part
 
     def norm(self, layer: nn.GroupNorm) -> Norm:
-        """This layer, followed by SiLU, with the statistics of all that passed by."""
-        found = torch.stack(self._found)
-        mean, variance = found.cpu().double().reshape(*found.shape[:3], layer.num_groups, -1).unbind(2)
+        """The layer, followed by SiLU, with the statistics of all measured bands."""
+        moments = torch.stack(self._moments)
+        means, variances = moments.cpu().double().reshape(*moments.shape[:3], layer.num_groups, -1).unbind(2)
         share = torch.tensor(self._sizes, dtype=torch.float64)[:, None, None] / sum(self._sizes)
-        centre = (share * mean.mean(3)).sum(0)
-        spread = (share * (variance + (mean - centre[..., None]).square()).mean(3)).sum(0)
-        wide = mean.shape[3]
-        slope = (spread + layer.eps).rsqrt().repeat_interleave(wide, 1) * layer.weight.cpu().double()
-        offset = layer.bias.cpu().double() - centre.repeat_interleave(wide, 1) * slope
-        return Norm(*(v[:, :, None, None].float().to(found.device) for v in (slope, offset)))
+        mean = (share * means.mean(3)).sum(0)
+        variance = (share * (variances + (means - mean[..., None]).square()).mean(3)).sum(0)
+        width = means.shape[3]  # channels per group
+        factor = (variance + layer.eps).rsqrt().repeat_interleave(width, 1) * layer.weight.cpu().double()
+        summand = layer.bias.cpu().double() - mean.repeat_interleave(width, 1) * factor
+        return Norm(*(v[:, :, None, None].float().to(moments.device) for v in (factor, summand)))
 
 
 def _mean_and_variance(part: Tensor) -> Tensor:
-    """Of each channel."""
-    if part.device.type in SWIFT:
+    """Mean and variance of each channel."""
+    if part.device.type in FAST_STATISTICS:
         return torch.stack(torch.batch_norm_update_stats(part[None], None, None, 0.0))
     variance, mean = torch.var_mean(part, (1, 2), correction=0)
     return torch.stack([mean, variance])
 
 
 def convolve_rows(conv: nn.Conv2d, rows: Iterable[Tensor], height: int, norm: Norm | None = None) -> MapBands:
-    """A 3x3 convolution with zeros around the map. A row leaves when the one below it has come."""
-    above, seen = None, 0
+    """A 3x3 convolution with zero padding. A row is computed when the row below it has arrived."""
+    above, received = None, 0
     for part in rows:
-        seen += part.shape[2]
-        window = _window(above, part, seen == height, norm)
+        received += part.shape[2]
+        window = _build_window(above, part, received == height, norm)
         above = window[:, :, -2:].clone()
         if window.shape[2] > 2:
             yield conv2d(window, conv.weight, conv.bias, padding=(0, 1))
 
 
-def _window(above: Tensor | None, part: Tensor, last: bool, norm: Norm | None) -> Tensor:
-    """The last two rows from before, those that have come, and none beyond the map's edges."""
+def _build_window(above: Tensor | None, part: Tensor, last: bool, norm: Norm | None) -> Tensor:
+    """The last two earlier rows and the new ones, normalized, with zeros beyond the map's edges."""
     count, channels, height, width = part.shape
     held = 1 if above is None else above.shape[2]
     window = part.new_empty(count, height + held + last, width, channels).permute(0, 3, 1, 2)
     window[:, :, :held] = 0 if above is None else above
     middle = window[:, :, held : held + height]
     if norm:
-        norm.into(middle, part)
+        norm.write(middle, part)
     else:
         middle.copy_(part)
     if last:
@@ -161,38 +162,39 @@ def _window(above: Tensor | None, part: Tensor, last: bool, norm: Norm | None) -
 
 
 def upsample_rows(conv: nn.Conv2d, x: Tensor, bands: Bands, device: torch.device, last: bool = False) -> MapBands:
-    """Twice the size by repetition, then a 3x3 convolution.
+    """Nearest-neighbour upsampling by 2, then a 3x3 convolution.
 
-    Of three rows (or columns) two are the same, so the two taps that meet them are added and four of nine remain.
+    Two of three neighbouring rows (or columns) are equal, so their taps are added: 4 of 9 products remain.
     """
-    taps = {(a, b): _merged(_merged(conv.weight.float(), 2, a), 3, b).to(conv.weight) for a in (0, 1) for b in (0, 1)}
+    weight = conv.weight.float()
+    taps = {(a, b): _merge_taps(_merge_taps(weight, 2, a), 3, b).to(conv.weight) for a in (0, 1) for b in (0, 1)}
     height, width = x.shape[2:]
     for top, bottom in bands.cut(height, 2 * width):
-        window = _around(x, top - 1, bottom + 1, device)
+        window = _read_rows(x, top - 1, bottom + 1, device)
         high = bottom - top
         out = window.new_empty(len(x), 2 * high, 2 * width, conv.out_channels).permute(0, 3, 1, 2)
         for (a, b), weight in taps.items():
             part = conv2d(window[:, :, a : a + high + 1], weight, conv.bias, padding=(0, 1))
             out[:, :, a::2, b::2] = part[..., b : b + width]
         yield out
-        bands.passed(x, bottom - 1, last)
+        bands.release_rows(x, bottom - 1, last)
 
 
-def _merged(weight: Tensor, dim: int, phase: int) -> Tensor:
+def _merge_taps(weight: Tensor, dim: int, phase: int) -> Tensor:
     first, middle, last = weight.unbind(dim)
     return torch.stack([first, middle + last] if phase == 0 else [first + middle, last], dim)
 
 
 def downsample_rows(conv: nn.Conv2d, x: Tensor, bands: Bands, device: torch.device) -> MapBands:
-    """Half the size: a convolution of stride 2 that looks past the right and lower edges only."""
+    """Downsampling by 2: a convolution of stride 2, with padding on the right and bottom only."""
     height, width = x.shape[2] // 2, x.shape[3] // 2
     for top, bottom in bands.cut(height, 2 * width):
-        window = _around(x, 2 * top, 2 * bottom + 1, device, right=1)
+        window = _read_rows(x, 2 * top, 2 * bottom + 1, device, right=1)
         yield conv2d(window, conv.weight, conv.bias, stride=2)
 
 
-def _around(x: Tensor, top: int, bottom: int, device: torch.device, right: int = 0) -> Tensor:
-    """Rows of a map, with zeros beyond its edges."""
+def _read_rows(x: Tensor, top: int, bottom: int, device: torch.device, right: int = 0) -> Tensor:
+    """Rows of a map, from `top` to `bottom`, with zeros beyond its edges."""
     count, channels, height, width = x.shape
     shape = count, bottom - top, width + right, channels
     window = torch.zeros(shape, dtype=x.dtype, device=device).permute(0, 3, 1, 2)
@@ -202,7 +204,7 @@ def _around(x: Tensor, top: int, bottom: int, device: torch.device, right: int =
 
 
 def number_bands(rows: Iterable[Tensor]) -> Iterator[tuple[int, Tensor]]:
-    """Bands, each with its first row's number."""
+    """Bands, each with the number of its first row."""
     top = 0
     for part in rows:
         yield top, part

@@ -1,6 +1,6 @@
-"""The scratch detector of Bringing Old Photos Back to Life (Wan et al. 2020): a U-Net from grey to one logit a pixel.
+"""The scratch detector of Bringing Old Photos Back to Life (Wan et al. 2020): a U-Net with one logit per pixel.
 
-Parts are named as in the official file. Every convolution is padded by reflection and keeps the size.
+Key names are the official ones. Every convolution uses reflection padding and keeps the size.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-UNIT = 16  # sides of the input are multiples of it
+UNIT = 16  # the input's sides must be multiples of it
 LEVELS = 4
 SLOPE = 0.2  # of the leaky ReLU
 WEIGHT = "first.1.weight"  # its first size is the base width
@@ -27,12 +27,12 @@ class DetectorShape:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Tensor]) -> DetectorShape:
-        """As the official file's tensors show it. KeyError where it is another network's file."""
+        """From the official file's tensors. KeyError for another network's file."""
         return cls(state[WEIGHT].shape[0])
 
 
 class ScratchDetector(nn.Module):
-    """Logits of damage for a grey picture in -1..1. Sides are multiples of UNIT and at least twice that."""
+    """Logits of damage for a grey picture in -1..1 whose sides are multiples of UNIT, and at least twice UNIT."""
 
     def __init__(self, shape: DetectorShape) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class ScratchDetector(nn.Module):
         self.first = nn.Sequential(*_convolution(1, widths[0], 7), nn.LeakyReLU(SLOPE))
         self.down_sample = nn.ModuleList(_build_reduction(width) for width in widths[:-1])
         self.down_path = nn.ModuleList(DoubleConvolution(width, 2 * width) for width in widths[:-1])
-        self.up_path = nn.ModuleList(Rise(2 * width, width) for width in reversed(widths[:-1]))
+        self.up_path = nn.ModuleList(UpBlock(2 * width, width) for width in reversed(widths[:-1]))
         self.last = nn.Sequential(*_convolution(widths[0], 1, 3))
 
     def forward(self, grey: Tensor) -> Tensor:
@@ -49,8 +49,8 @@ class ScratchDetector(nn.Module):
         for reduce, block in zip(self.down_sample, self.down_path, strict=True):
             skips.append(x)
             x = block(reduce(x))
-        for rise in self.up_path:
-            x = rise(x, skips.pop())
+        for block in self.up_path:
+            x = block(x, skips.pop())
         out: Tensor = self.last(x)
         return out
 
@@ -74,8 +74,8 @@ class DoubleConvolution(nn.Module):
         return out
 
 
-class Rise(nn.Module):
-    """Twice the size at half the width, joined with what the way down kept of this size."""
+class UpBlock(nn.Module):
+    """Upsampling by 2 to half the width, concatenated with the skip connection of that size."""
 
     def __init__(self, inner: int, outer: int) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class Rise(nn.Module):
 
 
 class BlurDown(nn.Module):
-    """Every second pixel of the blurred picture. The kernel is constant, and stored in the file."""
+    """Downsampling by 2 after a blur, whose constant kernel is stored in the file."""
 
     filt: Tensor
 
@@ -110,7 +110,7 @@ def _build_reduction(width: int) -> nn.Sequential:
 
 
 def fold_norms(network: ScratchDetector) -> ScratchDetector:
-    """The same network with each batch norm inside the convolution before it: a third less memory to move."""
+    """The same network with each batch norm folded into its convolution, which saves a third of the memory traffic."""
     for part in [part for part in network.modules() if isinstance(part, nn.Sequential)]:
         for index, norm in enumerate(part):
             if isinstance(norm, nn.BatchNorm2d):

@@ -1,6 +1,6 @@
-"""SR3's conditional U-Net (Saharia et al. 2021), under the key names of its best-known implementation.
+"""SR3's conditional U-Net (Saharia et al. 2021), with the key names of its best-known implementation.
 
-Two variants share it: `sr3` is told the noise level (the root of the cumulated alpha), `ddpm` the number of the step.
+There are two variants: `sr3` is conditioned on the noise level (the square root of alpha bar), `ddpm` on the timestep.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PERIOD = math.log(1e4)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SR3Shape:
-    """What a checkpoint's U-Net looks like. `attention` says which levels have it; the middle always does."""
+    """The sizes of a checkpoint's U-Net. `attention`: which levels have attention; the middle always does."""
 
     variant: str = "sr3"
     in_channel: int = 6
@@ -33,12 +33,12 @@ class SR3Shape:
 
     @property
     def factor(self) -> int:
-        """Both sides of a picture must be multiples of this."""
+        """The unit that both sides of a picture must be multiples of."""
         return 1 << (len(self.multiplier) - 1)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> SR3Shape:
-        """The shape in the words of the official configuration's `model` part."""
+        """From the `model` section of an official configuration."""
         unet, size = config["unet"], config["diffusion"]["image_size"]
         multiplier = tuple(unet["channel_multiplier"])
         return cls(
@@ -55,7 +55,7 @@ class SR3Shape:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Tensor]) -> SR3Shape:
-        """The shape read off a state dict. The number of norm groups leaves no trace in it: see `_groups`."""
+        """From a state dict, which does not contain the number of norm groups: see `_guess_groups`."""
         first = state["downs.0.weight"]
         inner = first.shape[0]
         levels = _levels(state)
@@ -65,7 +65,7 @@ class SR3Shape:
             in_channel=first.shape[1],
             out_channel=state["final_conv.block.3.weight"].shape[0],
             inner_channel=inner,
-            norm_groups=_groups(inner, multiplier),
+            norm_groups=_guess_groups(inner, multiplier),
             multiplier=multiplier,
             res_blocks=sum(f"downs.{i}.res_block.block1.block.0.weight" in state for i in range(1, 99)) // len(levels),
             attention=tuple(attended for _, attended in levels),
@@ -84,13 +84,13 @@ def _levels(state: Mapping[str, Tensor]) -> list[tuple[str, bool]]:
     return levels
 
 
-def _groups(inner: int, multiplier: Sequence[int]) -> int:
-    """32, the official default, but 16 in the published 64 -> 512 layout, the one that grows sixteenfold."""
+def _guess_groups(inner: int, multiplier: Sequence[int]) -> int:
+    """32, the official default, or 16 as in the published 64 -> 512 network, the only one with a multiplier of 16."""
     return math.gcd(16 if max(multiplier) == 16 else 32, inner)
 
 
 class LevelEncoding(nn.Module):
-    """Sines then cosines of the bare noise level, so nearly linear in it."""
+    """Sines, then cosines of the unscaled noise level."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ class LevelEncoding(nn.Module):
 
 
 class StepEncoding(nn.Module):
-    """Sines then cosines of the step's number; the frequencies are a buffer of the checkpoint."""
+    """Sines, then cosines of the timestep; the frequencies are a buffer in the checkpoint."""
 
     inv_freq: Tensor
 
@@ -117,7 +117,7 @@ class StepEncoding(nn.Module):
 
 
 class LevelShift(nn.Module):
-    """Adds the embedded level, with no activation before the linear layer; `affine` scales too (never published)."""
+    """Adds the embedded noise level, without an activation before the linear layer; `affine`: also scales."""
 
     def __init__(self, width: int, channels: int, affine: bool = False) -> None:
         super().__init__()
@@ -133,7 +133,7 @@ class LevelShift(nn.Module):
 
 
 class SR3Attention(nn.Module):
-    """Attention over all positions. The scale is that of all channels, however many heads there are."""
+    """Attention over all positions. As in the official code, the scale is that of all channels, not of one head."""
 
     def __init__(self, channels: int, groups: int, heads: int = 1) -> None:
         super().__init__()
@@ -144,11 +144,11 @@ class SR3Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         n, c, h, w = x.shape
-        # A copy whose rows are the channels, as in models/time_encoder.py.
+        # A copy with the channels innermost, as in models/time_encoder.py.
         split = self.qkv(self.norm(x)).view(n, self.heads, -1, h * w).transpose(2, 3)
         q, k, v = split.clone(memory_format=torch.contiguous_format).chunk(3, dim=-1)
-        seen = F.scaled_dot_product_attention(q, k, v, scale=c**-0.5).transpose(2, 3).reshape(n, c, h, w)
-        return x + self.out(seen)  # type: ignore[no-any-return]
+        mixed = F.scaled_dot_product_attention(q, k, v, scale=c**-0.5).transpose(2, 3).reshape(n, c, h, w)
+        return x + self.out(mixed)  # type: ignore[no-any-return]
 
 
 class Half(nn.Module):
@@ -164,7 +164,7 @@ class Half(nn.Module):
 
 
 class SR3ResidualBlock(nn.Module):
-    """Two halves with the embedding added between them."""
+    """Two `Half` blocks with the embedding added between them."""
 
     def __init__(self, before: int, after: int, shape: SR3Shape) -> None:
         super().__init__()
@@ -184,7 +184,7 @@ class SR3ResidualBlock(nn.Module):
 
 
 class SR3Block(nn.Module):
-    """A residual block, and attention after it where the level has some."""
+    """A residual block, followed by attention on levels that have it."""
 
     def __init__(self, before: int, after: int, shape: SR3Shape, attended: bool) -> None:
         super().__init__()
@@ -196,7 +196,7 @@ class SR3Block(nn.Module):
 
 
 class Resample(nn.Module):
-    """Half the size by a strided convolution, or twice the size by nearest neighbours and a convolution."""
+    """Downsampling by a strided convolution, or nearest-neighbour upsampling followed by a convolution."""
 
     def __init__(self, channels: int, up: bool) -> None:
         super().__init__()
@@ -250,7 +250,7 @@ class SR3UNet(nn.Module):
         return nn.ModuleList(parts)
 
     def forward(self, x: Tensor, when: Tensor) -> Tensor:
-        """`when`: the level of each picture, (n, 1), for sr3; its step, (n,), for ddpm."""
+        """`when`: the noise level of each picture, (n, 1), for sr3; its timestep, (n,), for ddpm."""
         embedding = self.get_submodule(self.mlp_name)(when)
         x = self.downs[0](x)
         skips = [x]
@@ -265,13 +265,13 @@ class SR3UNet(nn.Module):
 
 
 def build_sr3_unet(shape: SR3Shape) -> SR3UNet:
-    """The network without memory behind its weights."""
+    """The network on the meta device."""
     with torch.device("meta"):
         return SR3UNet(shape).eval()
 
 
-def weights_of(checkpoint: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The network of an official checkpoint. Its schedule buffers are left behind: they are rebuilt when needed."""
+def extract_network_state(checkpoint: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The network's tensors from an official checkpoint, without the buffers of its noise schedule."""
     prefix = "denoise_fn."
     return {key.removeprefix(prefix): value for key, value in checkpoint.items() if key.startswith(prefix)}
 
@@ -279,7 +279,7 @@ def weights_of(checkpoint: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def noise_loss(
     unet: SR3UNet, clean: Tensor, condition: Tensor | None, noise: Tensor, keep: Tensor, when: Tensor
 ) -> Tensor:
-    """The training loss: absolute error of the predicted noise. `keep` (n, 1) is the root of the cumulated alpha."""
+    """The training loss: mean absolute error of the predicted noise. `keep` (n, 1): the square root of alpha bar."""
     keep = keep.view(-1, 1, 1, 1)
     noisy = keep * clean + (1 - keep.square()).sqrt() * noise
     return F.l1_loss(unet(noisy if condition is None else torch.cat([condition, noisy], dim=1), when), noise)

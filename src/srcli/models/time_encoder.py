@@ -1,6 +1,6 @@
-"""StableSR's time-aware encoder: half a U-Net that tells the denoiser, step by step, what the picture holds.
+"""StableSR's time-aware encoder: the first half of a U-Net, which conditions the denoiser at each step.
 
-It sees the clean latent of the degraded picture, never the noisy one. Key names are the official ones.
+Its input are the latents of the degraded picture, without noise. Key names are the official ones.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ GROUPS = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimeEncoderShape:
-    """Widths of the levels, which of them have attention, and the width of all outputs."""
+    """The widths of the levels, which of them have attention, and the width of all outputs."""
 
     widths: tuple[int, ...] = (256, 256, 512, 512)
     attention: tuple[bool, ...] = (True, True, True, False)
@@ -30,10 +30,10 @@ class TimeEncoderShape:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Tensor]) -> TimeEncoderShape:
-        """The shape of an official state dict, without prefix."""
+        """From an official state dict, without prefix."""
         count = max(int(key.split(".")[1]) for key in state if key.startswith("input_blocks."))
         levels = sum(f"input_blocks.{i}.0.op.weight" in state for i in range(count + 1)) + 1
-        each = (count + 1) // levels  # each level's blocks, and the downsampler or, before the first, the convolution
+        each = (count + 1) // levels  # per level: its blocks, and its downsampler or the first convolution
         firsts = [f"input_blocks.{level * each + 1}" for level in range(levels)]
         return cls(
             widths=tuple(state[f"{name}.0.out_layers.3.weight"].shape[0] for name in firsts),
@@ -45,7 +45,7 @@ class TimeEncoderShape:
 
 
 class TimeResidualBlock(nn.Module):
-    """Norm, swish, convolution, twice, with the step's embedding added between."""
+    """Twice norm, swish and convolution, with the timestep's embedding added between."""
 
     def __init__(self, before: int, after: int, embedding: int) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class TimeResidualBlock(nn.Module):
 
 
 class TimeAttention(nn.Module):
-    """Attention over all positions; each head's channels hold its own query, key and value."""
+    """Attention over all positions; the query, key and value channels are grouped by head."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -74,15 +74,15 @@ class TimeAttention(nn.Module):
         n, c = x.shape[:2]
         flat = x.flatten(2)
         split = self.qkv(self.norm(flat)).view(n, TIME_ENCODER_HEADS, -1, flat.shape[-1]).transpose(2, 3)
-        # A copy whose rows are the channels: else attention falls back to a whole matrix of all pairs. `contiguous`
-        # makes none where there is one position, and CUDA's kernels refuse the strides that are left then.
+        # A copy with the channels innermost: otherwise attention falls back to materializing all scores. With a single
+        # position `contiguous` copies nothing, and CUDA's kernels refuse the remaining strides.
         q, k, v = split.clone(memory_format=torch.contiguous_format).chunk(3, dim=-1)
-        seen = F.scaled_dot_product_attention(q, k, v).transpose(2, 3).reshape(n, c, -1)
-        return (flat + self.proj_out(seen)).view_as(x)  # type: ignore[no-any-return]
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(2, 3).reshape(n, c, -1)
+        return (flat + self.proj_out(mixed)).view_as(x)  # type: ignore[no-any-return]
 
 
 class Down(nn.Module):
-    """Half the size."""
+    """Downsampling by a strided convolution."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ class Down(nn.Module):
 
 
 class TimeEncoder(nn.Module):
-    """Latent and step to one map per level, at 1, 1/2, 1/4 and 1/8 of the latent's size."""
+    """Maps latents and timestep to one feature map per level, at 1, 1/2, 1/4 and 1/8 of the latents' size."""
 
     input_blocks: Any
 
@@ -103,7 +103,7 @@ class TimeEncoder(nn.Module):
         self.shape = shape
         self.time_embed = nn.Sequential(nn.Linear(shape.first, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
         self.input_blocks = nn.ModuleList([nn.ModuleList([nn.Conv2d(4, shape.first, 3, padding=1)])])
-        self.input_blocks.extend(nn.ModuleList(parts) for parts in _layers(shape, embedding))
+        self.input_blocks.extend(nn.ModuleList(parts) for parts in _build_layers(shape, embedding))
         last = shape.widths[-1]
         self.middle_block = nn.ModuleList(
             [TimeResidualBlock(last, last, embedding), TimeAttention(last), TimeResidualBlock(last, last, embedding)]
@@ -111,7 +111,7 @@ class TimeEncoder(nn.Module):
         self.fea_tran = nn.ModuleList(TimeResidualBlock(width, shape.out, embedding) for width in shape.widths)
 
     def forward(self, latent: Tensor, step: Tensor) -> list[Tensor]:
-        """`step`: the original step (0..999) of each latent."""
+        """`step`: the training timestep (0..999) of each latent."""
         embedding = self.time_embed(embed_step(step, self.shape.first).to(latent.dtype))
         x, taps = self.input_blocks[0][0](latent), []
         for block in self.input_blocks[1:]:
@@ -124,7 +124,7 @@ class TimeEncoder(nn.Module):
         return [out(tap, embedding) for out, tap in zip(self.fea_tran, [*taps, x], strict=True)]
 
 
-def _layers(shape: TimeEncoderShape, embedding: int) -> Iterator[list[nn.Module]]:
+def _build_layers(shape: TimeEncoderShape, embedding: int) -> Iterator[list[nn.Module]]:
     before = shape.first
     for level, (width, attended) in enumerate(zip(shape.widths, shape.attention, strict=True)):
         for _ in range(shape.blocks):
@@ -135,12 +135,12 @@ def _layers(shape: TimeEncoderShape, embedding: int) -> Iterator[list[nn.Module]
 
 
 def embed_step(step: Tensor, width: int) -> Tensor:
-    """Cosines, then sines, of the step."""
-    found: Tensor = get_timestep_embedding(step, width, flip_sin_to_cos=True, downscale_freq_shift=0)
-    return found
+    """Cosines, then sines of the timestep."""
+    embedding: Tensor = get_timestep_embedding(step, width, flip_sin_to_cos=True, downscale_freq_shift=0)
+    return embedding
 
 
 def build_time_encoder(state: Mapping[str, Tensor]) -> TimeEncoder:
-    """The encoder that a state dict is for, without memory behind its weights."""
+    """The encoder for a state dict, on the meta device."""
     with torch.device("meta"):
         return TimeEncoder(TimeEncoderShape.from_state(state)).eval()

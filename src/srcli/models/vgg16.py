@@ -1,4 +1,4 @@
-"""VGG-16's convolutions (Simonyan and Zisserman 2014), whose activations perceptual metrics compare."""
+"""VGG-16's convolutions (Simonyan and Zisserman 2014), for perceptual metrics."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Pool = Callable[[Tensor], Tensor]
 
 
 class Vgg16(nn.Module):
-    """Layers are numbered as in the published checkpoints, so that `features.N` are their keys."""
+    """The layers have the key names of the published checkpoints, `features.N`."""
 
     features: nn.Sequential
 
@@ -27,15 +27,15 @@ class Vgg16(nn.Module):
         self.features = nn.Sequential(*layers)
 
     def forward(self, x: Tensor, pool: Pool | None = None) -> list[Tensor]:
-        """The last activation of each stage. `pool` takes the place of the maximum between them."""
-        found = []
+        """The last activation of each stage. `pool` replaces the maximum pooling between stages."""
+        activations = []
         last = len(self.features) - 1
         for index, layer in enumerate(self.features):
             if isinstance(layer, nn.MaxPool2d):
-                found.append(x)
+                activations.append(x)
                 if index == last:
                     break
                 x = layer(x) if pool is None else pool(x)
             else:
                 x = layer(x)
-        return found
+        return activations

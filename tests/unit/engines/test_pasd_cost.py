@@ -11,7 +11,7 @@ from diffusers import UNet2DConditionModel
 from torch.utils.flop_counter import FlopCounterMode
 
 from srcli.engines.pasd.forecast import DEEP, EMBEDDED, count_pasd_flop, outer_cost
-from srcli.models.control import control_net
+from srcli.models.control import build_control_net
 from srcli.models.patches.deepcache import DeepFeatures, count_outer_residuals, run_outer_layers
 from srcli.models.patches.install import install
 from srcli.models.patches.paca import Paca
@@ -30,7 +30,7 @@ def read(name: str) -> dict:
 @pytest.mark.parametrize("side", [48, 96])
 def test_the_cost_model_is_what_the_full_networks_compute(side):
     unet = build_stock(UNet2DConditionModel, read("pasd_unet.config"))
-    control = control_net(read("pasd_controlnet.config"), read("pasd_controlnet.keys"))
+    control = build_control_net(read("pasd_controlnet.config"), read("pasd_controlnet.keys"))
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counted:
         paca = Paca(read("pasd_unet.config"))
         install([unet], paca)

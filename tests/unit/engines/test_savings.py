@@ -107,7 +107,7 @@ def test_packing_gives_the_plain_weights_up():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_attention_by_rows_computes_the_same(kind, monkeypatch):
-    monkeypatch.setattr("srcli.models.patches.row_attention.FEW", 1)
+    monkeypatch.setattr("srcli.models.patches.row_attention.FEW_KEYS", 1)
     plain, saving = made(kind), made(kind)
     install([saving.nets.unet, saving.nets.paca, saving.nets.control], RowAttention())
     torch.testing.assert_close(run(saving), run(plain), **CLOSE)

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from srcli.models.control import control_net
+from srcli.models.control import build_control_net
 from srcli.models.patches.install import install
 from srcli.models.patches.paca import LightPaca, Paca, PixelAware
-from srcli.models.stock import build_stock, skip_widths
+from srcli.models.stock import build_stock, list_skip_widths
 
 CONFIG = {
     "attention_head_dim": 2,
@@ -51,7 +51,7 @@ def quiet(paca: PixelAware) -> PixelAware:
 
 
 def led(unet: UNet2DConditionModel, paca: PixelAware, x: Tensor, text: Tensor, scale: float) -> Tensor:
-    control = random(control_net(CONFIG, ["controlnet_cond_embedding.to_rgbs.0.weight"]))
+    control = random(build_control_net(CONFIG, ["controlnet_cond_embedding.to_rgbs.0.weight"]))
     hint = torch.rand(x.shape[0], 3, x.shape[2] * 8, x.shape[3] * 8)
     down, mid = control(x, 7, text, hint, conditioning_scale=scale, return_dict=False)
     with paca.attending(down):
@@ -84,13 +84,13 @@ def test_two_adapters_in_one_base_do_not_meet(unet: UNet2DConditionModel) -> Non
 
 
 def test_an_embedding_made_earlier_passes_through() -> None:
-    embed = random(control_net(CONFIG, [])).controlnet_cond_embedding
+    embed = random(build_control_net(CONFIG, [])).controlnet_cond_embedding
     made = embed(torch.rand(1, 3, 16, 24))
     assert made.shape == (1, 8, 2, 3)
     assert embed(made) is made
 
 
 def test_skip_widths_are_those_of_the_residuals() -> None:
-    control = random(control_net(CONFIG, []))
+    control = random(build_control_net(CONFIG, []))
     down, _ = control(torch.randn(1, 4, 8, 8), 1, torch.randn(1, 5, 8), torch.rand(1, 3, 64, 64), return_dict=False)
-    assert skip_widths(CONFIG) == [residual.shape[1] for residual in down]
+    assert list_skip_widths(CONFIG) == [residual.shape[1] for residual in down]

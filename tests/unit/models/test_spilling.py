@@ -76,5 +76,5 @@ def test_a_small_budget_sends_maps_to_the_disk(net, monkeypatch):
 def test_devices_without_the_swift_statistics_find_the_same(net, monkeypatch):
     z = torch.randn(1, 4, 9, 13)
     swift = decode_in_bands(net, z, Bands(area=300))
-    monkeypatch.setattr(streams, "SWIFT", ())
+    monkeypatch.setattr(streams, "FAST_STATISTICS", ())
     torch.testing.assert_close(decode_in_bands(net, z, Bands(area=300)), swift, rtol=1e-4, atol=1e-5)

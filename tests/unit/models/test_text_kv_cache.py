@@ -39,4 +39,4 @@ def test_keys_and_values_are_worked_out_once_and_go_with_the_text() -> None:
     assert len(calls) == 2 * len(memories(unet)) > 0
     del text
     gc.collect()
-    assert all(len(memory._kept) == 0 for memory in memories(unet))
+    assert all(len(memory._cache) == 0 for memory in memories(unet))

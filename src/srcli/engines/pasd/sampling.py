@@ -97,7 +97,7 @@ class PasdDenoiser:
         deep = DeepFeatures()
         with install([self.nets.unet], deep):
             out, down = self._run_all_layers(latents, step, text, embedding)
-        cache[key] = HostFeatures.of(deep.found[0], down[: count_outer_residuals(self.nets.unet)])
+        cache[key] = HostFeatures.of(deep.captured[0], down[: count_outer_residuals(self.nets.unet)])
         return out.to(x.dtype)
 
     def _features_at(self, timestep: float) -> dict[tuple[object, ...], HostFeatures]:

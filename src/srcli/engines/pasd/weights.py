@@ -26,7 +26,7 @@ from srcli.engines.latent.bases import (
 from srcli.engines.latent.schedulers import ends_in_noise
 from srcli.engines.pasd.spec import COLOR, PASD_BASE, adapter_name
 from srcli.errors import WeightsError
-from srcli.models.control import control_net
+from srcli.models.control import build_control_net
 from srcli.models.patches.install import install
 from srcli.models.patches.paca import LightPaca, Paca, PixelAware
 from srcli.models.stock import build_stock
@@ -162,7 +162,7 @@ def open_control(adapter: PasdAdapter, dtype: torch.dtype | None = None) -> Cont
         if config.get(name) != unet.get(name):
             raise WeightsError(f"{folder}: its {name} are not the UNet's beside it: get the whole adapter again")
     state = read_tensors(folder, dtype=dtype)
-    return load_into(control_net(config, state), state, folder)
+    return load_into(build_control_net(config, state), state, folder)
 
 
 def read_network_config(folder: Path, needed: Collection[str]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from srcli.engines.sr3.spec import SR3_STEPS
 from srcli.errors import WeightsError
-from srcli.models.sr3_unet import SR3Shape, SR3UNet, build_sr3_unet, weights_of
+from srcli.models.sr3_unet import SR3Shape, SR3UNet, build_sr3_unet, extract_network_state
 from srcli.sampling.ancestral import make_betas
 from srcli.weights.open import load_into, load_state
 from srcli.weights.store import Store
@@ -45,7 +45,7 @@ def open_checkpoint(name: str, store: Store, allow_pickle: bool = False) -> SR3C
 
 def build_sr3_network(path: Path, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> SR3UNet:
     """Build the network from its configuration, or if there is none from the shapes of its weights."""
-    own = weights_of(state)
+    own = extract_network_state(state)
     if "downs.0.weight" not in own:
         raise WeightsError(f"{path}: holds no SR3 network: choose an SR3 checkpoint")
     try:

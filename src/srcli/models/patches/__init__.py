@@ -1,5 +1,5 @@
-"""Everything that changes a stock network of diffusers or transformers: hooks, processors and replaced `forward`s.
+"""All changes to networks of diffusers and transformers: hooks, attention processors and replaced `forward`s.
 
-`install.py` is the only way in. It fixes the order of the changes and takes each of them back. Weights in 8 bits are
-not among them: they are a precision, which placing a network on its device decides.
+They are only installed by `install.py`, which fixes their order and can remove each of them. Weights in 8 bits are
+not a patch but a precision, chosen when a network is placed on its device.
 """

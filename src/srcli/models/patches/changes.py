@@ -1,4 +1,4 @@
-"""The single changes that patches consist of. Each returns the function that takes it back."""
+"""The elementary changes that patches consist of. Each returns a function that undoes it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class Patch(Protocol):
     """A change to a network, which may be installed in several networks at once."""
 
     def patch_layers(self, net: nn.Module) -> Iterable[Undo]:
-        """Change the network, one layer after the other."""
+        """Change the network's layers; yields a function per change that undoes it."""
 
 
 def replace_forward(layer: nn.Module, forward: Callable[..., Any]) -> Undo:
-    """Let `layer` compute with `forward`, which may call the one it had before."""
+    """Replace the forward method of `layer`; the new one may call the old one."""
     attributes = layer.__dict__
     before = attributes.get("forward")
     attributes["forward"] = forward
@@ -34,7 +34,7 @@ def replace_forward(layer: nn.Module, forward: Callable[..., Any]) -> Undo:
 
 
 def replace_processor(attention: Attention, processor: Any) -> Undo:
-    """Let `attention` compute with another processor."""
+    """Replace an attention processor."""
     before = attention.processor
     attention.set_processor(processor)
     return lambda: attention.set_processor(before)

@@ -1,7 +1,7 @@
-"""Compiles the blocks that networks repeat, one by one; the code between them stays as it is.
+"""Compiles the repeated blocks of networks one by one, and nothing between them.
 
-Larger parts would be cut into pieces at each cached text and each hook. A block with a hook inside is left out: the
-compiler uses one code for all blocks of a kind, and does not check whether their hooks are the same.
+Larger parts would have graph breaks at each text KV cache and hook. Blocks with hooks inside are left out: the
+compiler shares code between blocks of the same class, and does not check that their hooks are the same.
 """
 
 from __future__ import annotations
@@ -28,23 +28,19 @@ CompilerBackend = str | Callable[..., Any]
 
 
 def find_compilable(net: nn.Module) -> Iterator[nn.Module]:
-    """The blocks that are worth compiling and can be compiled."""
+    """The blocks that are worth compiling and have no hooks inside."""
     for layer in net.modules():
-        if isinstance(layer, COMPILED_BLOCKS) and not any(
-            _hooked(inner) for inner in layer.modules() if inner is not layer
-        ):
-            yield layer
-
-
-def _hooked(layer: nn.Module) -> bool:
-    return bool(layer._forward_hooks or layer._forward_pre_hooks)
+        if isinstance(layer, COMPILED_BLOCKS):
+            _, *inner = layer.modules()
+            if not any(part._forward_hooks or part._forward_pre_hooks for part in inner):
+                yield layer
 
 
 class Compiled:
-    """Compiles each block at its first call. After a failure, which is logged once, all blocks run uncompiled."""
+    """Compiles each block at its first call. After a failure, which is logged, all blocks run uncompiled."""
 
     def __init__(self, backend: CompilerBackend = "inductor") -> None:
-        torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT  # in this thread, which has to be the one that computes
+        torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT  # per thread, so this must be the computing one
         for name in ("torch._dynamo", "torch._inductor"):  # real failures are raised, not logged
             logging.getLogger(name).setLevel(logging.ERROR)
         self.failed = False
@@ -53,16 +49,16 @@ class Compiled:
     def patch_layers(self, net: nn.Module) -> Iterator[Undo]:
         """Compile the blocks of a network."""
         for block in list(find_compilable(net)):
-            yield replace_forward(block, self._or_plain(block.forward))
+            yield replace_forward(block, self._compile_forward(block.forward))
 
-    def _or_plain(self, plain: Callable[..., Any]) -> Callable[..., Any]:
-        quick = torch.compile(plain, dynamic=False, backend=self._backend)
+    def _compile_forward(self, plain: Callable[..., Any]) -> Callable[..., Any]:
+        compiled = torch.compile(plain, dynamic=False, backend=self._backend)
 
         def run(*args: Any, **kwargs: Any) -> Any:
             if self.failed:
                 return plain(*args, **kwargs)
             try:
-                return quick(*args, **kwargs)
+                return compiled(*args, **kwargs)
             except Exception as error:
                 if is_out_of_memory(error):
                     raise
@@ -74,4 +70,4 @@ class Compiled:
     def _give_up(self, error: Exception) -> None:
         self.failed = True
         reason = " ".join(str(error).split())[:200]
-        log.warning(f"compiling failed, so it goes on without ({type(error).__name__}: {reason})")
+        log.warning(f"compiling failed, continuing without it ({type(error).__name__}: {reason})")

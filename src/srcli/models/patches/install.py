@@ -1,4 +1,4 @@
-"""Install patches in networks and remove them. Their order is fixed here, whatever order a caller names them in."""
+"""Install patches in networks and remove them, always in the order that is fixed here."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from srcli.models.patches.text_kv_cache import TextKvCache
 
 # From the innermost to the outermost.
 ORDER: tuple[type, ...] = (
-    LowRank,  # hooks on layers: they belong to the model itself, as do the next two
+    LowRank,  # hooks on layers, part of the model itself, as are the next two
     PixelAware,
     Modulation,
     TextKvCache,
-    RowAttention,  # takes the stock processors that are left
-    PackedLayers,  # replaces a layer's own computation, so it must not come after what wraps it
-    SharedCfgPrefix,  # wraps the computation of the first layers
-    Compiled,  # compiles what all of the above made of a block; leaves out blocks with hooks inside
-    DeepFeatures,  # comes and goes at each step, so nothing may have to be reinstalled above it
+    RowAttention,  # replaces the remaining stock processors
+    PackedLayers,  # replaces the forward of layers, so it must come before patches that wrap it
+    SharedCfgPrefix,  # wraps the forward of the first layers
+    Compiled,  # compiles blocks with all patches above; leaves out blocks with hooks inside
+    DeepFeatures,  # installed and removed at each step, so it must be outermost: others would be reinstalled
 )
 
 
@@ -48,30 +48,30 @@ class _Installed:
     def apply(self) -> None:
         self.undo = list(self.patch.patch_layers(self.net))
 
-    def take_back(self) -> None:
+    def revert(self) -> None:
         while self.undo:
             self.undo.pop()()
 
 
 STACK = "_srcli_patches"
-"""A network's attribute that holds what is installed in it: kept anywhere else, it would keep the network alive."""
+"""The attribute of a network with its installed patches. A list outside the network would keep it alive."""
 
 
-def _installed_in(net: nn.Module) -> list[_Installed]:
-    found: list[_Installed] = net.__dict__.get(STACK, [])
-    return found
+def _list_installed(net: nn.Module) -> list[_Installed]:
+    installed: list[_Installed] = net.__dict__.get(STACK, [])
+    return installed
 
 
 class PatchHandle:
-    """Installed patches, until `remove()`; as a context manager, until the block ends."""
+    """Installed patches. They are removed by `remove()`, or at the end of a `with` block."""
 
     def __init__(self, installed: Iterable[_Installed]) -> None:
         self._installed = list(installed)
 
     def remove(self) -> None:
-        """Restore the networks as they would be without these patches."""
+        """Remove these patches from their networks."""
         for mine in self._installed:
-            _arrange(mine.net, [one for one in _installed_in(mine.net) if one is not mine])
+            _rearrange(mine.net, [one for one in _list_installed(mine.net) if one is not mine])
         self._installed.clear()
 
     def __enter__(self) -> PatchHandle:
@@ -82,25 +82,25 @@ class PatchHandle:
 
 
 def install(nets: Iterable[nn.Module], *patches: Patch) -> PatchHandle:
-    """Install each patch in each network, in the order of `ORDER` also among those installed earlier.
+    """Install each patch in each network, at its place in `ORDER` among those installed earlier.
 
-    The networks have their precision and device by then: casting hooks of diffusers lie below all patches.
+    The networks must already have their precision and device: diffusers' casting hooks must be below all patches.
     """
     installed = []
     for net in nets:
         new = [_Installed(patch, net) for patch in patches]
-        _arrange(net, sorted(_installed_in(net) + new, key=lambda one: one.position))
+        _rearrange(net, sorted(_list_installed(net) + new, key=lambda one: one.position))
         installed += new
     return PatchHandle(installed)
 
 
-def _arrange(net: nn.Module, wanted: list[_Installed]) -> None:
-    """Change what is installed into `wanted`; what lies above the first difference is taken off and put on again."""
-    now = _installed_in(net)
+def _rearrange(net: nn.Module, wanted: list[_Installed]) -> None:
+    """Change the installed patches to `wanted`: all above the first difference are reverted and applied again."""
+    now = _list_installed(net)
     pairs = enumerate(zip(now, wanted, strict=False))
     same = next((index for index, (one, other) in pairs if one is not other), min(len(now), len(wanted)))
     for one in reversed(now[same:]):
-        one.take_back()
+        one.revert()
     for one in wanted[same:]:
         one.apply()
     net.__dict__[STACK] = wanted

@@ -1,4 +1,4 @@
-"""Low-rank changes beside a network's layers, each sample with a strength of its own (Hu et al. 2021)."""
+"""LoRA (Hu et al. 2021) beside a network's weights, with a separate strength for each sample of a batch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from srcli.models.patches.changes import Undo
 
 
 class LowRankLayer(nn.Module):
-    """What one layer's change adds to its output: up(down(x))."""
+    """The LoRA of one layer: up(down(x)), which is added to its output."""
 
     def __init__(self, layer: nn.Module, down: Tensor, up: Tensor) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class LowRankLayer(nn.Module):
 
 
 class LowRank(nn.Module):
-    """The changes of a whole network, kept apart from its weights and added while `at` is in force."""
+    """The LoRA of a network, kept apart from its weights and active within `at`."""
 
     def __init__(self, net: nn.Module, halves: Mapping[str, tuple[Tensor, Tensor]]) -> None:
         super().__init__()
@@ -41,24 +41,24 @@ class LowRank(nn.Module):
         self.layers = nn.ModuleList(layers)
 
     def patch_layers(self, net: nn.Module) -> Iterator[Undo]:
-        """Let the network's layers add the changes."""
+        """Add hooks that add the LoRA to the layers' outputs."""
         for path, change in zip(self._paths, self.layers, strict=True):
-            yield net.get_submodule(path).register_forward_hook(self._adding(change)).remove
+            yield net.get_submodule(path).register_forward_hook(self._build_hook(change)).remove
 
     @contextmanager
     def at(self, strengths: Tensor) -> Iterator[None]:
-        """Within, each sample of a batch has the changes added at its strength."""
+        """A context in which the LoRA is active, with one strength per sample of the batch."""
         self._strengths = strengths
         try:
             yield
         finally:
             self._strengths = None
 
-    def _adding(self, change: nn.Module) -> Any:
-        def hook(layer: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> Tensor | None:
+    def _build_hook(self, change: nn.Module) -> Any:
+        def hook(layer: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor | None:
             if self._strengths is None:
                 return None
             strengths = self._strengths.reshape(-1, *[1] * (out.dim() - 1)).to(out)
-            return torch.addcmul(out, strengths, change(given[0]))
+            return torch.addcmul(out, strengths, change(args[0]))
 
         return hook

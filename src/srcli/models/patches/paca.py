@@ -1,7 +1,7 @@
-"""PASD's pixel-aware cross attention (PACA), beside a stock UNet that does not know of it.
+"""PASD's pixel-aware cross attention (PACA), as hooks on a stock UNet.
 
-Each layer of the decoder attends to the ControlNet residual that is added to its skip. The adapters enter by
-forward hooks, so one of them fits under any base, and its `state_dict()` is that part of the official checkpoint.
+Each decoder layer attends to the ControlNet residual that is added to its skip connection. Since these are forward
+hooks, PACA works with any base, and its `state_dict()` is its part of the official checkpoint.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
 from srcli.models.patches.changes import Undo
-from srcli.models.stock import heads_by_level, skip_widths
+from srcli.models.stock import list_heads, list_skip_widths
 
 
 class PixelAware(nn.Module):
-    """What both forms of PACA share: the residuals at hand, of which each decoder layer attends to one."""
+    """Base of both forms of PACA: holds the current residuals, of which each decoder layer attends to one."""
 
     up_blocks: Any
 
@@ -30,7 +30,7 @@ class PixelAware(nn.Module):
 
     @contextmanager
     def attending(self, residuals: Sequence[Tensor]) -> Iterator[None]:
-        """Let the UNet attend to `residuals` (a ControlNet's, from the first on); outside it is the base's own."""
+        """A context in which the UNet attends to these ControlNet residuals. Outside PACA is inactive."""
         self._residuals = residuals
         try:
             yield
@@ -38,7 +38,7 @@ class PixelAware(nn.Module):
             self._residuals = None
 
     def patch_layers(self, net: nn.Module) -> Iterator[Undo]:
-        """Follow the decoder layers of a UNet."""
+        """Add hooks to the decoder layers of a UNet."""
         raise NotImplementedError
 
     def _context(self, index: int) -> Tensor | None:
@@ -46,7 +46,7 @@ class PixelAware(nn.Module):
 
 
 class Paca(PixelAware):
-    """A whole transformer after each of the twelve decoder layers."""
+    """The full form: a transformer after each of the twelve decoder layers."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class Paca(PixelAware):
 
 
 class LightPaca(PixelAware):
-    """One more cross attention inside each text transformer of the decoder, after that to the text."""
+    """The light form: one more cross attention in each text transformer of the decoder, after the text attention."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
@@ -100,7 +100,7 @@ class LightPaca(PixelAware):
                     yield inner.attn2.register_forward_hook(partial(self._attend, extra, index)).remove
 
     def _remember(self, extra: _Extra, _norm: nn.Module, args: tuple[Tensor, ...]) -> None:
-        """Text attention's output lacks the hidden state that it is added to."""
+        """Store the hidden state to which the text attention's output is added afterwards."""
         extra.before = None if self._residuals is None else args[0]
 
     def _attend(self, extra: _Extra, index: int, _site: nn.Module, _args: object, out: Tensor) -> Tensor:
@@ -109,7 +109,7 @@ class LightPaca(PixelAware):
 
 
 class _Extra(nn.Module):
-    """The light form's weights of one text transformer."""
+    """The light form's layers in one text transformer."""
 
     transformer_blocks: Any
 
@@ -123,7 +123,7 @@ class _Extra(nn.Module):
         self.before: Tensor | None = None
 
     def forward(self, text: Tensor, context: Tensor) -> Tensor:
-        """The text attention's output with that of pixel attention added."""
+        """The text attention's output plus that of the pixel attention."""
         if isinstance(self.proj_in_plus, nn.Linear):
             tokens = self.proj_in_plus(_tokens(context))
         else:
@@ -135,15 +135,15 @@ class _Extra(nn.Module):
 
 
 def _count(blocks: Iterable[Any]) -> int:
-    """How many residuals these decoder blocks take, one for each layer; the first layer takes the last of them."""
+    """How many residuals these decoder blocks use: one per layer, the first layer the last of them."""
     return sum(len(block.resnets) for block in blocks)
 
 
 def _levels(config: Mapping[str, Any]) -> Iterator[tuple[list[int], int, int]]:
-    """Decoder blocks, first to last: the widths of their residuals, their own width, their heads."""
-    residuals = skip_widths(config)[::-1]
+    """For each decoder block, first to last: the widths of its residuals, its own width, its attention heads."""
+    residuals = list_skip_widths(config)[::-1]
     layers = config["layers_per_block"] + 1
-    outer = zip(reversed(config["block_out_channels"]), reversed(heads_by_level(config)), strict=True)
+    outer = zip(reversed(config["block_out_channels"]), reversed(list_heads(config)), strict=True)
     for index, (width, count) in enumerate(outer):
         yield residuals[index * layers : (index + 1) * layers], width, count
 

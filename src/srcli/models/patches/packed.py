@@ -1,7 +1,7 @@
-"""Keeps the weights of convolutions and linear layers on a CPU in the memory layout that oneDNN computes in.
+"""Keeps the weights of convolutions and linear layers on a CPU in oneDNN's memory layout.
 
-A stock layer reorders its weights at every call, and fp32 linear layers do not use oneDNN at all. Here it is done once,
-at the first call, when the shapes are known; the plain weights are freed.
+A stock layer reorders its weights at every call, and fp32 linear layers do not use oneDNN at all. Here weights are
+reordered once, at the first call, when the shapes are known; the plain weights are freed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class PackedConv:
         return out
 
     def unpack(self) -> None:
-        """Give the convolution its plain weights again."""
+        """Restore the convolution's plain weights."""
         if self._weight is not None:
             _swap_weight(self._conv, self._weight.to_dense())
             self._weight = None
@@ -56,14 +56,14 @@ class PackedLinear:
         return apply_packed_linear(x, self._weight, self._linear.bias)
 
     def unpack(self) -> None:
-        """Give the linear layer its plain weights again."""
+        """Restore the linear layer's plain weights."""
         if self._weight is not None:
             _swap_weight(self._linear, self._weight.to_dense())
             self._weight = None
 
 
 def pack_linear_weight(weight: Tensor, rows: int) -> Tensor:
-    """A linear layer's weights in the layout that suits this number of input rows."""
+    """A linear layer's weights in oneDNN's layout for this number of input rows."""
     out: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), rows)
     return out
 
@@ -75,17 +75,17 @@ def apply_packed_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -
 
 
 def can_pack() -> bool:
-    """Whether this torch has the operators, which are internal ones of its compiler and could be renamed."""
+    """Whether this version of torch has the operators, which are internal to its compiler and may be renamed."""
     names = ("_convolution_pointwise", "_linear_pointwise", "_reorder_linear_weight")
     here = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
     return here and all(hasattr(torch.ops.mkldnn, name) for name in names)
 
 
 class PackedLayers:
-    """Packs every layer of networks that are on the CPU and not trained; hooks on the layers stay in force."""
+    """Packs every layer of a network on the CPU, for inference. Hooks on the layers run as usual."""
 
     def patch_layers(self, net: nn.Module) -> Iterator[Undo]:
-        """Pack the convolutions and linear layers, where this torch can."""
+        """Pack the convolutions and linear layers, if this version of torch can."""
         for layer in net.modules() if can_pack() else ():
             if isinstance(layer, nn.Conv2d) and layer.padding_mode == "zeros" and not isinstance(layer.padding, str):
                 yield from _replace(layer, PackedConv(layer))

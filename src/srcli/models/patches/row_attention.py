@@ -1,7 +1,7 @@
-"""Computes attention between a picture's tokens some rows at a time: on a CPU with oneDNN, on MPS to bound its scores.
+"""Attention over a picture's tokens in blocks of rows: on a CPU with oneDNN for speed, on MPS to limit memory.
 
-torch's own kernel takes a third longer on a CPU in fp32, and two thirds longer in bf16. Scores and softmax stay
-in fp32, as in that kernel. On MPS torch may hold the scores of all rows at once.
+torch's own CPU kernel takes a third longer in fp32, and two thirds longer in bf16. Scores and softmax are in fp32, as
+in that kernel. On MPS torch may materialize the scores of all rows at once.
 """
 
 from __future__ import annotations
@@ -17,34 +17,34 @@ from torch.nn.functional import scaled_dot_product_attention
 from srcli.models.patches.changes import Undo, replace_processor
 from srcli.models.patches.packed import apply_packed_linear, can_pack, pack_linear_weight
 
-SCORES = 1 << 19  # computed at once: as many as stay in a core's own cache
-MPS_SCORES = 1 << 27  # computed at once on MPS
-FEW = 512  # keys; with no more than these torch is as fast
+SCORES = 1 << 19  # per block of rows on a CPU, so that they stay in a core's cache
+MPS_SCORES = 1 << 27  # per block of rows on MPS
+FEW_KEYS = 512  # up to here torch is as fast
 
 
 def compute_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Softmax attention of (batch, heads, tokens, width)."""
     if query.device.type == "mps":
         return attend_in_parts(query, key, value, MPS_SCORES)
-    if query.device.type != "cpu" or key.shape[2] <= FEW or not can_pack():
+    if query.device.type != "cpu" or key.shape[2] <= FEW_KEYS or not can_pack():
         return scaled_dot_product_attention(query, key, value)
     out = torch.empty_like(query, memory_format=torch.contiguous_format)
     scale = query.shape[-1] ** -0.5
     for one, q, k, v in zip(*(x.flatten(0, 1) for x in (out, query, key, value)), strict=True):
-        _rows(one, q.float() * scale, k.float(), v)
+        _attend_rows(one, q.float() * scale, k.float(), v)
     return out
 
 
 def attend_in_parts(query: Tensor, key: Tensor, value: Tensor, scores: int) -> Tensor:
-    """The same by torch's own kernel, with no more than so many scores at once."""
+    """The same with torch's own kernel, in blocks of at most this many scores."""
     rows = max(1, scores // (query.shape[0] * query.shape[1] * key.shape[2]))
     if rows >= query.shape[2]:
         return scaled_dot_product_attention(query, key, value)
     return torch.cat([scaled_dot_product_attention(part, key, value) for part in torch.split(query, rows, 2)], 2)
 
 
-def _rows(out: Tensor, query: Tensor, key: Tensor, value: Tensor) -> None:
-    """One head of one picture, into `out`."""
+def _attend_rows(out: Tensor, query: Tensor, key: Tensor, value: Tensor) -> None:
+    """Attention of one head of one picture, written to `out`."""
     count = max(32, SCORES // len(key))
     keys, values = pack_linear_weight(key, count), pack_linear_weight(value.t(), count)
     for part, rows in zip(torch.split(out, count), torch.split(query, count), strict=True):
@@ -52,7 +52,7 @@ def _rows(out: Tensor, query: Tensor, key: Tensor, value: Tensor) -> None:
 
 
 class RowAttentionProcessor:
-    """An attention processor for plain self and cross attention between pictures."""
+    """An attention processor for self and cross attention without masks, norms or LoRA."""
 
     def __call__(
         self,
@@ -69,7 +69,7 @@ class RowAttentionProcessor:
 
 
 class RowAttention:
-    """Lets every attention that still has the stock processor compute by rows."""
+    """Replaces the processor of every attention that still has the stock one."""
 
     def patch_layers(self, net: nn.Module) -> Iterator[Undo]:
         """Replace the stock processors of a network."""

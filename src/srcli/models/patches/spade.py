@@ -1,7 +1,7 @@
-"""StableSR's modulation, beside a stock UNet that does not know of it.
+"""StableSR's modulation of the UNet, as hooks on a stock UNet.
 
-Each residual block's second convolution is followed by a SPADE block, led by the time-aware encoder's map of that
-level. The official code calls them SFT, and calls their norm parameter-free although its affine part is trained.
+A SPADE block follows the second convolution of each residual block, conditioned on the time-aware encoder's map of
+that level. The official code calls them SFT, and their norm "parameter-free" although its affine part is trained.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from srcli.models.patches.changes import Undo
 
 HIDDEN = 128
-PER_BLOCK = 3  # official indices that one diffusers block holds
+PER_BLOCK = 3  # official indices per diffusers block
 ROOTS = {"input_blocks": "down_blocks", "middle_block": "mid_block", "output_blocks": "up_blocks"}
 
 
 class Spade(nn.Module):
-    """Norm, then scale and shift by convolutions of the guiding map."""
+    """Norm, then scale and shift computed from the guiding map by convolutions (Park et al. 2019)."""
 
     def __init__(self, width: int, guide: int) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class Spade(nn.Module):
 
 
 class Modulation(nn.Module):
-    """The SPADE blocks of all residual blocks of a UNet, under the paths of those."""
+    """The SPADE blocks of a UNet, under the paths of its residual blocks."""
 
     def __init__(self, unet: UNet2DConditionModel, guide: int) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ def _resnets(unet: UNet2DConditionModel) -> list[str]:
 
 
 def _level(path: str, levels: int) -> int:
-    """How often the picture has been halved where this residual block works."""
+    """The number of halvings of the latents at this residual block."""
     root, block, *_ = path.split(".")
     if root == "mid_block":
         return levels - 1
@@ -83,7 +83,7 @@ def _level(path: str, levels: int) -> int:
 
 
 def _place(root: nn.Module, path: str, module: nn.Module) -> None:
-    """Put `module` at a dotted path, making what lies between."""
+    """Add `module` at a dotted path, creating the modules between."""
     *between, name = path.split(".")
     for part in between:
         if not hasattr(root, part):
@@ -93,12 +93,12 @@ def _place(root: nn.Module, path: str, module: nn.Module) -> None:
 
 
 def modulation_state(official: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The modulation's part of an official UNet, under our paths."""
-    return {our_path(key): value for key, value in official.items() if ".spade." in key}
+    """The modulation's tensors from an official UNet, under our paths."""
+    return {to_diffusers_path(key): value for key, value in official.items() if ".spade." in key}
 
 
-def our_path(official: str) -> str:
-    """Where diffusers keeps the residual block that an official key speaks of: `input_blocks.4.0.spade...`."""
+def to_diffusers_path(official: str) -> str:
+    """Translate an official key such as `input_blocks.4.0.spade...` to the path of diffusers' residual block."""
     root, index, *rest = official.split(".")
     if root == "middle_block":
         return ".".join([ROOTS[root], "resnets", str(int(index) // 2), *rest])
@@ -106,8 +106,8 @@ def our_path(official: str) -> str:
     return ".".join([ROOTS[root], str(block), "resnets", str(layer), *rest[1:]])
 
 
-def official_path(ours: str) -> str:
-    """The official key of one of ours, as `our_path` undoes it: `down_blocks.1.resnets.0.spade...`."""
+def to_official_path(ours: str) -> str:
+    """The inverse of `to_diffusers_path`, for keys such as `down_blocks.1.resnets.0.spade...`."""
     root, *rest = ours.split(".")
     if root == "mid_block":
         return ".".join(["middle_block", str(2 * int(rest[1])), *rest[2:]])
@@ -118,11 +118,11 @@ def official_path(ours: str) -> str:
 
 
 def guide_width(state: Mapping[str, Tensor]) -> int:
-    """Channels of the guiding maps, off a state dict."""
+    """Channels of the guiding maps, from a state dict."""
     return next(v.shape[1] for key, v in state.items() if key.endswith("mlp_shared.0.weight"))
 
 
 def build_modulation(unet: UNet2DConditionModel, state: Mapping[str, Tensor]) -> Modulation:
-    """The modulation of `unet` that a state dict is for, without memory behind its weights."""
+    """The modulation of `unet` for a state dict, on the meta device."""
     with torch.device("meta"):
         return Modulation(unet, guide_width(state)).eval()

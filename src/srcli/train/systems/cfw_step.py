@@ -10,7 +10,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from srcli.models.cfw import Wrapping, decode_with, encoder_features
+from srcli.models.cfw import Wrapping, decode_with_features, encoder_features
 from srcli.models.lpips import Lpips
 from srcli.models.patchgan import PatchGan
 
@@ -31,7 +31,7 @@ def reconstruct_picture(vae: AutoencoderKL, wrapping: Wrapping, inputs: CfwInput
     """The decoder's picture, -1..1, with everything that the encoder saw mixed in."""
     with torch.no_grad():
         seen = encoder_features(vae, inputs.degraded.to(vae.dtype))
-    return decode_with(vae, wrapping, (inputs.latent / vae.config.scaling_factor).to(vae.dtype), seen).float()
+    return decode_with_features(vae, wrapping, (inputs.latent / vae.config.scaling_factor).to(vae.dtype), seen).float()
 
 
 class CfwGeneratorStep(nn.Module):

@@ -149,7 +149,7 @@ class StableSRSystem:
         """The small file that holds what was trained, under the official names."""
         state = {f"{ENCODER}{name}": tensor for name, tensor in self._encoder.state_dict().items()}
         for name, tensor in self._modulation.state_dict().items():
-            state[f"{LDM_UNET}{spade.official_path(name)}"] = tensor
+            state[f"{LDM_UNET}{spade.to_official_path(name)}"] = tensor
         write_tensors(folder / STABLESR_FILE, state)
 
     def made_of(self) -> Mapping[str, str]:
