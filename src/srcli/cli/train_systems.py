@@ -109,7 +109,7 @@ class CfwOptions:
 def train_cfw(run: TrainFlags, weights: WeightFlags, rate: OptimizerFlags, options: CfwOptions) -> None:
     """Train CFW, StableSR's feature wrapping. Latents are made once, by the StableSR that it is for."""
     from srcli.degrade.presets import find_degradation
-    from srcli.train.caching import CachePlan, cached_sources
+    from srcli.train.caching import CachePlan, open_cached_sources
     from srcli.train.systems.base import OptimizerSettings
     from srcli.train.systems.cfw import CfwSettings, CfwSystem
 
@@ -134,7 +134,7 @@ def train_cfw(run: TrainFlags, weights: WeightFlags, rate: OptimizerFlags, optio
     )
     processes = _join_processes(run, plan)
     system = CfwSystem.open(settings, store, plan.seed, weights.allow_pickle)
-    _train(plan, system, processes, cached_sources(plan, cache, store, processes, _message_printer(processes)))
+    _train(plan, system, processes, open_cached_sources(plan, cache, store, processes, _message_printer(processes)))
 
 
 @dataclass(frozen=True)
@@ -188,12 +188,13 @@ def _train_on_pictures(
     kind: Any, settings: object, run: TrainFlags, weights: WeightFlags, plan: TrainPlan, *, captions: bool = False
 ) -> None:
     """Open the system of this class, and train it on pictures."""
-    from srcli.train.running import picture_sources
+    from srcli.train.running import open_picture_sources
 
     processes = _join_processes(run, plan)
     system = kind.open(settings, _open_store(weights), plan.seed, weights.allow_pickle)
     tell = _message_printer(processes)
-    _train(plan, system, processes, picture_sources(plan, system.pairs, system.least_side, processes, tell, captions))
+    sources = open_picture_sources(plan, system.pairs, system.least_side, processes, tell, captions)
+    _train(plan, system, processes, sources)
 
 
 def _train(plan: TrainPlan, system: System, processes: Processes, sources: Any) -> None:

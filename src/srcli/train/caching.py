@@ -1,4 +1,4 @@
-"""The pairs of CFW's training: made where they are missing, then read."""
+"""The cached training pairs of CFW: compute missing ones, then read them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from srcli.weights.store import Store
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CachePlan:
-    """`adapter` over `base` makes the latents of `pairs` degraded crops; 0 takes what the folder holds."""
+    """`adapter` and `base` compute the latents of `pairs` degraded crops; with 0 only existing pairs are used."""
 
     folder: Path
     pairs: int
@@ -33,26 +33,27 @@ class CachePlan:
     allow_pickle: bool = False
 
 
-def cached_sources(
+def open_cached_sources(
     plan: TrainPlan, cache: CachePlan, store: Store, processes: Processes, tell: Callable[[str], None]
 ) -> Sources:
-    """All pairs of the cache; the last few are kept to look at."""
+    """All pairs of the cache, the last few for validation. Missing ones are computed first."""
     missing = [i for i in range(cache.pairs) if not CachedPair.of(cache.folder, f"{i:07d}").exists()]
     if missing:
-        tell(f"{len(missing)} of {cache.pairs} pairs are to be made first")
+        tell(f"{len(missing)} of {cache.pairs} pairs are computed first")
         _fill(plan, cache, store, processes, tell)
     processes.wait()
     names = find_pairs(cache.folder)
-    kept = min(plan.validation, len(names))
-    learned = names[:-kept] if len(names) >= 10 * kept > 0 else names
+    held_out = min(plan.validation, len(names))
+    trained = names[:-held_out] if len(names) >= 10 * held_out > 0 else names
     tell(f"{len(names)} pairs in {cache.folder}")
     share = Share(plan.batch, processes.rank, processes.count)
-    fixed = [read_pairs(cache.folder, [name], index, (0,)) for index, name in enumerate(names[len(names) - kept :])]
-    return Sources(CachedSet(cache.folder, learned, share, plan.seed), fixed, len(learned))
+    last = names[len(names) - held_out :]
+    validation = [read_pairs(cache.folder, [name], index, (0,)) for index, name in enumerate(last)]
+    return Sources(CachedSet(cache.folder, trained, share, plan.seed), validation, len(trained))
 
 
 def _fill(plan: TrainPlan, cache: CachePlan, store: Store, processes: Processes, tell: Callable[[str], None]) -> None:
-    """Each process makes its own part. No pair is clean: the engine has nothing to do for those."""
+    """Compute this process's share of the missing pairs. All are degraded: clean pairs would teach nothing."""
     found = survey_pictures(plan.data, cache.side // 4)
     found.report(tell, cache.side // 4)
     pairs = DegradedPairs(cache.side, replace(cache.degradation, clean=0.0))

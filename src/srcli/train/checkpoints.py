@@ -1,4 +1,4 @@
-"""Checkpoints: folders that are whole or not there at all. Only folders of that kind are ever removed."""
+"""Checkpoints: folders that are written atomically. Only folders with a checkpoint's name are ever removed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WEIGHTS_PART, OPTIMIZERS_PART, STATE_PART = "weights.safetensors", "optimizers.p
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Everything that a run goes on from. What is random follows from the settings' seed and the step alone."""
+    """Everything that a run resumes from. Random numbers depend only on the settings' seed and the step."""
 
     step: int
     seconds: float
@@ -45,14 +45,14 @@ def save_checkpoint(root: Path, checkpoint: Checkpoint, keep: int) -> Path:
         torch.save(dict(checkpoint.optimizers), fresh / OPTIMIZERS_PART)
         state = {"step": checkpoint.step, "seconds": checkpoint.seconds, "settings": dict(checkpoint.settings)}
         (fresh / STATE_PART).write_text(json.dumps(state, indent=1), encoding="utf-8")
-    for old in _folders(root)[:-keep]:
+    for old in _list_folders(root)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return target
 
 
 @contextmanager
 def writing_folder(target: Path) -> Iterator[Path]:
-    """A new folder to write to, which takes the target's place once all of it is on the disk, or goes."""
+    """Yields a new folder, which replaces `target` when all of it is on the disk, or is removed after an error."""
     fresh = target.with_name(UNFINISHED_PREFIX + secrets.token_hex(4))
     old = target.with_name(UNFINISHED_PREFIX + secrets.token_hex(4))
     try:
@@ -64,9 +64,9 @@ def writing_folder(target: Path) -> Iterator[Path]:
         if is_dir(target):
             target.rename(old)
         fresh.rename(target)
-    except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors have their own for a full disk
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors raise their own for a full disk
         reason = getattr(error, "strerror", None) or error
-        raise MachineError(f"{target} cannot be written ({reason}): make room; what was there is whole") from error
+        raise MachineError(f"{target} cannot be written ({reason}): make room; what was there is intact") from error
     finally:
         for leftover in (fresh, old):
             shutil.rmtree(leftover, ignore_errors=True)
@@ -78,22 +78,22 @@ def _sync(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def remove_halves(root: Path) -> None:
-    """What a process that was killed left unfinished."""
+def remove_unfinished(root: Path) -> None:
+    """Remove unfinished checkpoints of a process that was killed."""
     if is_dir(root):
-        for half in root.glob(f"{UNFINISHED_PREFIX}*"):
+        for folder in root.glob(f"{UNFINISHED_PREFIX}*"):
             with suppress(OSError):
-                shutil.rmtree(half)
+                shutil.rmtree(folder)
 
 
-def _folders(root: Path) -> list[Path]:
-    """Checkpoints, oldest first."""
+def _list_folders(root: Path) -> list[Path]:
+    """All checkpoints, oldest first."""
     return sorted(path for path in root.glob("step-*") if CHECKPOINT_NAME.fullmatch(path.name)) if is_dir(root) else []
 
 
 def load_newest(root: Path, tell: Callable[[str], None]) -> Checkpoint | None:
-    """The newest checkpoint that can be read; those that cannot are named. Raises WeightsError where none can."""
-    folders = _folders(root)
+    """The newest readable checkpoint; unreadable ones are reported. Raises WeightsError if none is readable."""
+    folders = _list_folders(root)
     for folder in reversed(folders):
         try:
             return _load(folder)
@@ -112,12 +112,12 @@ def _load(folder: Path) -> Checkpoint:
 
 
 def check_same(root: Path, was: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Refuse to go on with a run of other settings. Raises InputError with the ones that changed."""
+    """Raises InputError with the changed settings if a run would be resumed with other ones."""
     now = json.loads(json.dumps(now))
     changed = [name for name in sorted({*was, *now}) if was.get(name) != now.get(name)]
     if changed:
         name = changed[0]
         if isinstance(was.get(name), dict) and isinstance(now.get(name), dict):
             check_same(root, was[name], now[name])
-        said = f"{name} was {was.get(name)!r} and is {now.get(name)!r}"
-        raise InputError(f"{root} holds a run of other settings ({said}): give the same ones, or another --out")
+        change = f"{name} was {was.get(name)!r} and is {now.get(name)!r}"
+        raise InputError(f"{root} holds a run of other settings ({change}): give the same ones, or another --out")

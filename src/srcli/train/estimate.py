@@ -1,4 +1,4 @@
-"""What a training step takes, counted on networks without memory behind their weights: nothing is computed."""
+"""FLOP and memory of a training step, counted on the meta device without computing anything."""
 
 from __future__ import annotations
 
@@ -14,41 +14,41 @@ from torch.utils.flop_counter import FlopCounterMode
 from srcli.train.systems.base import Phase
 
 T = TypeVar("T")
-GRADIENT_BYTES, STATE_BYTES = 4, 12  # bytes of a trained parameter: its gradient; itself and Adam's two moments
+GRADIENT_BYTES, STATE_BYTES = 4, 12  # per trained parameter: its gradient; its value and Adam's two moments
 
 
 @dataclass(frozen=True, slots=True)
 class StepEstimate:
-    """FLOP of all phases, bytes that the forward pass keeps for the backward one, and trained parameters."""
+    """FLOP of all phases, bytes that autograd keeps for the backward pass, and the number of trained parameters."""
 
     flop: float
     kept: int
     trained: int
 
     def memory(self, frozen: int) -> int:
-        """The peak: gradients come while what was kept for them goes."""
+        """Peak bytes. Gradients are allocated while what autograd kept is freed, so the larger of the two counts."""
         return frozen + STATE_BYTES * self.trained + max(self.kept, GRADIENT_BYTES * self.trained)
 
 
 def estimate_step(phases: Sequence[Phase], inputs: Any) -> StepEstimate:
-    """For one batch, in float32. `inputs` are what a phase's module takes."""
-    given = type(inputs)(*(_meta(part) for part in inputs))
+    """Estimate one batch in float32. `inputs`: the inputs of the phases' modules."""
+    inputs = type(inputs)(*(_to_meta(part) for part in inputs))
     flop, kept = 0.0, 0
     for phase in phases:
-        module = without_memory(phase.module)
-        found = _SavedTensors(module)
-        with FlopCounterMode(display=False) as counted:
-            with torch.autograd.graph.saved_tensors_hooks(found.note, _same):
-                loss = module(given)["loss"]
+        module = copy_to_meta(phase.module)
+        saved = _SavedTensors(module)
+        with FlopCounterMode(display=False) as counter:
+            with torch.autograd.graph.saved_tensors_hooks(saved.note, lambda tensor: tensor):
+                loss = module(inputs)["loss"]
             loss.backward()
         module.close()
-        flop += counted.get_total_flops()
-        kept = max(kept, found.bytes)
+        flop += counter.get_total_flops()
+        kept = max(kept, saved.bytes)
     return StepEstimate(flop, kept, sum(p.numel() for phase in phases for p in phase.parameters))
 
 
 class _SavedTensors:
-    """Counts what autograd saves: each piece of memory once, and weights not at all."""
+    """Counts the bytes that autograd saves: each storage once, without the weights."""
 
     def __init__(self, module: nn.Module) -> None:
         self.bytes = 0
@@ -59,17 +59,13 @@ class _SavedTensors:
         storage = tensor.untyped_storage()
         if storage._cdata not in self._seen:
             self._seen.add(storage._cdata)
-            self._held.append(tensor)  # so that its address is not given to another one
+            self._held.append(tensor)  # so that its address is not reused
             self.bytes += storage.nbytes()
         return tensor
 
 
-def _same(tensor: Tensor) -> Tensor:
-    return tensor
-
-
-def without_memory(module: Any) -> Any:
-    """A copy of a module, and of the frozen ones that it keeps, on the meta device."""
+def copy_to_meta(module: Any) -> Any:
+    """A copy of a module and its frozen networks on the meta device."""
     memo = {}
     for tensor in tensors_of(module):
         empty = torch.empty_like(tensor, device="meta")
@@ -79,7 +75,7 @@ def without_memory(module: Any) -> Any:
 
 
 def tensors_of(module: nn.Module) -> Iterator[Tensor]:
-    """Weights and buffers, also of modules that are kept in plain attributes."""
+    """Weights and buffers, including those of frozen networks in tuple attributes."""
     inside = (value for value in vars(module).values() if isinstance(value, tuple))
     others = (each for value in inside for each in value if isinstance(each, nn.Module))
     for net in (module, *others):
@@ -87,5 +83,5 @@ def tensors_of(module: nn.Module) -> Iterator[Tensor]:
         yield from net.buffers()
 
 
-def _meta(value: T) -> Any:
+def _to_meta(value: T) -> Any:
     return value.to("meta") if isinstance(value, Tensor) else value

@@ -1,4 +1,4 @@
-"""How pictures become training pairs: enlarged where too small, mirrored, cropped, and degraded or made gray."""
+"""Turn pictures into training pairs: enlarge small ones, mirror, crop, and degrade or desaturate."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from srcli.degrade.draws import Draws
 from srcli.degrade.settings import Degradation
 from srcli.train.pictures import to_levels, to_unit
 
-MARGIN = 0.02  # by which a small picture is made larger than a crop
+MARGIN = 0.02  # small pictures are enlarged to a crop's side plus this share
 PairMaker = Callable[[Tensor, Draws], TrainingPair]
-"""From a whole picture (1, 3, h, w) in 0..1 to a target and what the model is shown of it."""
+"""Maps a whole picture (1, 3, h, w) in 0..1 to a target and the model's input."""
 
 
 @dataclass(frozen=True)
 class DegradedPairs:
-    """A mirrored crop, and a degraded version of it."""
+    """A randomly mirrored crop, and a degraded version of it."""
 
     side: int
     degradation: Degradation
@@ -35,7 +35,7 @@ class DegradedPairs:
 
 @dataclass(frozen=True)
 class GrayPairs:
-    """A mirrored crop in colour, and without: for colorizing."""
+    """A randomly mirrored crop in colour, and in grey: for colorizing."""
 
     side: int
 
@@ -46,7 +46,7 @@ class GrayPairs:
 
 @dataclass(frozen=True)
 class EnlargedPairs:
-    """A mirrored crop, and that crop reduced and enlarged again by bicubic resizes: SR3's pairs."""
+    """A randomly mirrored crop, and the same reduced and enlarged again by bicubic resizes: SR3's pairs."""
 
     side: int
     scale: int
@@ -66,7 +66,7 @@ def _crop(picture: Tensor, side: int, draws: Draws) -> Tensor:
 
 
 def enlarge_small(image: Image.Image, side: int) -> Image.Image:
-    """A picture whose short side is less than `side`, made a little larger than that; any other as it is."""
+    """Enlarge a picture whose short side is less than `side` to slightly more than that."""
     short = min(image.size)
     if short >= side:
         return image
@@ -75,6 +75,6 @@ def enlarge_small(image: Image.Image, side: int) -> Image.Image:
 
 
 def grey_condition(pictures: Tensor) -> Tensor:
-    """Pillow's 8-bit luma on all three channels."""
+    """Pillow's 8-bit luma in all three channels."""
     grey = [np.asarray(Image.fromarray(to_levels(picture)).convert("L").convert("RGB")) for picture in pictures]
     return torch.stack([to_unit(picture) for picture in grey])

@@ -1,4 +1,4 @@
-"""A folder of pictures to train on: found, checked by their headers, and read one at a time when they are needed."""
+"""The pictures of a training folder: found and checked by their headers, and decoded one at a time on use."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from srcli.imaging.printable import printable
 from srcli.imaging.read import read_picture, read_size
 from srcli.messages import Tell
 
-NAMED = 3  # problems that are told one by one
+NAMED = 3  # problems of a kind that are reported one by one
 MAX_CAPTION = 10_000  # bytes
 
 
@@ -38,7 +38,7 @@ class PictureFile:
 
 @dataclass(frozen=True)
 class Survey:
-    """What a folder holds: pictures that can be used, ones that are too small, and ones that cannot be read."""
+    """The pictures of a folder: usable, too small, and unreadable ones."""
 
     folder: Path
     usable: tuple[PictureFile, ...]
@@ -46,7 +46,7 @@ class Survey:
     unreadable: tuple[str, ...]
 
     def report(self, tell: Tell, least: int) -> None:
-        """Say what was found; name what will not be used."""
+        """Report the number of usable pictures, and the names of those that are left out."""
         tell(f"{len(self.usable)} pictures in {printable(self.folder)}")
         small = [f"{printable(path)} is smaller than {least} pixels" for path in self.small]
         for reasons in (small, list(self.unreadable)):
@@ -59,7 +59,7 @@ class Survey:
 def survey_pictures(folder: Path, least: int = 1) -> Survey:
     """All pictures below a folder, in the order of their names, of at least `least` pixels a side.
 
-    Raises InputError where none is left.
+    Raises InputError if there are none.
     """
     if not is_dir(folder):
         raise InputError(f"no such folder {printable(folder)}: give --data a folder of pictures")
@@ -76,12 +76,12 @@ def survey_pictures(folder: Path, least: int = 1) -> Survey:
             usable.append(PictureFile(path, width, height))
     found = Survey(folder, tuple(usable), tuple(small), tuple(unreadable))
     if not usable:
-        raise InputError(_nothing(found, least))
+        raise InputError(_explain_none(found, least))
     return found
 
 
 def _picture_paths(folder: Path) -> list[Path]:
-    """By name, whatever order the disk has; links to folders are not followed, hidden files are not taken."""
+    """All pictures, sorted by name. Links to folders are not followed, hidden files are skipped."""
     paths = []
     for root, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -89,7 +89,7 @@ def _picture_paths(folder: Path) -> list[Path]:
     return sorted(path for path in paths if is_format_suffix(path.suffix))
 
 
-def _nothing(found: Survey, least: int) -> str:
+def _explain_none(found: Survey, least: int) -> str:
     where = printable(found.folder)
     if found.small:
         return f"{where}: all {len(found.small)} pictures are smaller than {least} pixels: give larger ones"
@@ -99,27 +99,26 @@ def _nothing(found: Survey, least: int) -> str:
 
 
 def read_as_tensor(path: Path) -> Tensor:
-    """A picture as (3, h, w) float32 in 0..1, upright and in sRGB. Raises PictureError."""
-    pixels = read_picture(path, frames="first").pixels
-    return to_unit(pixels)
+    """Read a picture as (3, h, w) float32 in 0..1, upright and in sRGB. Raises PictureError."""
+    return to_unit(read_picture(path, frames="first").pixels)
 
 
 def to_unit(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> Tensor:
-    """(h, w, 3) integers as contiguous (3, h, w) in 0..1.
+    """Convert (h, w, 3) integers to contiguous (3, h, w) floats in 0..1.
 
-    Contiguous for a reason: torch's group norm crashes in its backward pass on channels-last input on the CPU.
+    Contiguous because torch's group norm crashes in its backward pass on channels-last input on the CPU.
     """
     levels = np.ascontiguousarray(pixels.transpose(2, 0, 1), np.float32)
     return torch.from_numpy(levels / np.float32(np.iinfo(pixels.dtype).max))
 
 
 def to_levels(picture: Tensor) -> NDArray[np.uint8]:
-    """(3, h, w) in 0..1 as (h, w, 3) 8-bit integers."""
+    """Convert (3, h, w) in 0..1 to (h, w, 3) 8-bit integers."""
     return (picture.detach().float().cpu().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).contiguous().numpy()
 
 
 def read_caption(picture: Path) -> str:
-    """The text in NAME.txt beside a picture, on one line; "" without one. Raises InputError."""
+    """The text of NAME.txt beside a picture, as one line; "" if there is no such file. Raises InputError."""
     path = picture.with_suffix(".txt")
     if not is_file(path):
         return ""
@@ -133,5 +132,5 @@ def read_caption(picture: Path) -> str:
 
 
 def check_captions(files: Sequence[PictureFile]) -> int:
-    """How many pictures have a caption. Raises InputError for the first that is not text."""
+    """Count the pictures with a caption. Raises InputError for a caption that is not text."""
     return sum(bool(read_caption(file.path)) for file in files)

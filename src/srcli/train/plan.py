@@ -1,4 +1,4 @@
-"""What a training run is told, as frozen data."""
+"""The settings of a training run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SCHEDULES = (CONSTANT, COSINE)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """The learning rate's course, as a share of the optimizer's own rate."""
+    """The learning rate schedule, as a factor of the optimizer's rate."""
 
     kind: str = CONSTANT
     warm_up: int = 0
@@ -26,7 +26,7 @@ class Schedule:
             raise unknown_word("--schedule", self.kind, SCHEDULES)
 
     def rate(self, step: int, steps: int) -> float:
-        """For the update number `step`, counted from 0."""
+        """The factor at update number `step`, counted from 0."""
         rising = min(1.0, (step + 1) / (self.warm_up + 1))
         falling = (1 + math.cos(math.pi * step / steps)) / 2 if self.kind == COSINE else 1.0
         return rising * falling
@@ -34,7 +34,7 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainPlan:
-    """How a run goes. `batch` counts samples of one process; `jobs` are processes that read and degrade ahead."""
+    """The settings of all systems. `batch`: samples per process. `jobs`: worker processes that prepare batches."""
 
     data: Path
     out: Path
@@ -70,7 +70,7 @@ class TrainPlan:
         return self.out / "adapter"
 
     def numbers(self, processes: int) -> Mapping[str, Any]:
-        """The settings that a result depends on: a run goes on only with the same ones."""
+        """The settings that determine the result: a run is only resumed with the same ones."""
         return {
             "batch": self.batch * processes,
             "accumulate": self.accumulate,

@@ -1,4 +1,4 @@
-"""A sheet of training pairs, to see what a degradation does before hours are spent on it."""
+"""`srcli train preview`: a sheet of training pairs that shows the effect of a degradation."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PREVIEW_GAP = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreviewPlan:
-    """`side`: pixels of the square that each pair is cut to."""
+    """`side`: the side in pixels of the square crops."""
 
     data: Path
     out: Path
@@ -35,10 +35,10 @@ class PreviewPlan:
 
 
 def write_preview(plan: PreviewPlan, tell: Tell) -> None:
-    """One row a picture: the target, and what a model would be shown of it. Raises InputError, MachineError."""
+    """Write the sheet, one row per picture: the target and its degraded version. Raises InputError, MachineError."""
     if plan.out.suffix.lower() != ".png":
         raise InputError(f"--out {plan.out} must end in .png: the sheet is a PNG")
-    least = plan.side // 2 + 1  # reflection cannot fill more than the picture's own side
+    least = plan.side // 2 + 1  # reflection padding cannot exceed the picture's own side
     found = survey_pictures(plan.data, least)
     found.report(tell, least)
     order = np.random.default_rng(plan.seed).permutation(len(found.usable))
@@ -67,7 +67,7 @@ def _row(pair: TrainingPair) -> tuple[Pixels8, Pixels8]:
 
 
 def make_sheet(rows: Sequence[Sequence[Pixels8]]) -> Pixels8:
-    """Pictures of one size side by side, rows below each other, on white."""
+    """Arrange pictures of one size in rows, on white."""
     height, width = rows[0][0].shape[:2]
     across, down = len(rows[0]) * (width + PREVIEW_GAP) - PREVIEW_GAP, len(rows) * (height + PREVIEW_GAP) - PREVIEW_GAP
     sheet = np.full((down, across, 3), 255, np.uint8)

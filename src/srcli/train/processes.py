@@ -1,4 +1,4 @@
-"""The processes of a run, one or several, through accelerate."""
+"""The processes of a training run, through accelerate."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among the others, and the precision that it works in."""
+    """This process among the others, and the precision of frozen networks."""
 
     accelerator: Any
     frozen: torch.dtype
 
     @classmethod
     def join(cls, accumulate: int, precision: str, cpu: bool) -> Processes:
-        """Alone, or as one of those that `accelerate launch` started. bfloat16 where the device has it."""
+        """Join the processes that `accelerate launch` started, or run alone. "auto": bfloat16 if the GPU has it."""
         try:
             from accelerate import Accelerator
         except ImportError as error:
@@ -51,11 +51,11 @@ class Processes:
         self.accelerator.wait_for_everyone()
 
     def mean(self, values: Tensor) -> Tensor:
-        """Over all processes."""
+        """The mean over all processes."""
         return self.accelerator.reduce(values, "mean")  # type: ignore[no-any-return]
 
     def agree(self, number: int) -> int:
-        """The largest of all processes' numbers."""
+        """The largest number of all processes."""
         if self.count == 1:
             return number
         numbers = self.accelerator.gather(torch.tensor([number], device=self.accelerator.device))

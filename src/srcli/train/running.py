@@ -1,4 +1,4 @@
-"""A whole training: look at the data, say what will happen, train, and write what was learned."""
+"""A whole training run: survey the data, report the plan, train, and write the result."""
 
 from __future__ import annotations
 
@@ -28,55 +28,58 @@ from srcli.train.watching import StepProgress, Watcher, open_board
 from srcli.train.writing import write_card
 
 MARK = "run.json"
-USUAL_BASES = (None, "sd15", "sd21-base")
+DEFAULT_BASES = (None, "sd15", "sd21-base")
 
 
 @dataclass(frozen=True)
 class Sources:
-    """What is learned from, and the pictures that are kept to look at."""
+    """The training batches and their number of pictures, and the validation batches."""
 
     training: BatchSource
     validation: Sequence[Batch]
     count: int
 
 
-def picture_sources(
+def open_picture_sources(
     plan: TrainPlan, pairs: PairMaker, least: int, processes: Processes, tell: Tell, captions: bool = False
 ) -> Sources:
-    """A folder's pictures as pairs; a few of them are held out. Raises InputError."""
+    """A folder's pictures as training pairs, and a few held out for validation. Raises InputError."""
     if plan.out.absolute().is_relative_to(plan.data.absolute()):
-        raise InputError(f"--out {printable(plan.out)} lies inside --data, and would be learned from: give another")
+        raise InputError(
+            f"--out {printable(plan.out)} lies inside --data, so results would become training data: give another"
+        )
     found = survey_pictures(plan.data, least)
     found.report(tell, least)
     if captions:
         tell(f"{check_captions(found.usable)} of them have captions")
-    learned, kept = hold_out(found.usable, plan.validation)
+    trained, held_out = hold_out(found.usable, plan.validation)
     share = Share(plan.batch, processes.rank, processes.count)
-    training = TrainingSet(learned, pairs, share, plan.seed, plan.drop_caption)
-    fixed = TrainingSet(kept, pairs, Share(1), plan.seed)
-    return Sources(training, [fixed[index] for index in range(min(plan.validation, len(kept)))], len(learned))
+    training = TrainingSet(trained, pairs, share, plan.seed, plan.drop_caption)
+    fixed = TrainingSet(held_out, pairs, Share(1), plan.seed)
+    validation = [fixed[index] for index in range(min(plan.validation, len(held_out)))]
+    return Sources(training, validation, len(trained))
 
 
 def hold_out(files: Sequence[PictureFile], count: int) -> tuple[list[PictureFile], list[PictureFile]]:
-    """Files to learn from, and `count` others, told by their names; of few files, all are learned from."""
+    """Split off `count` files by the hash of their names. If there are few files, these are trained on as well."""
     ordered = sorted(files, key=lambda file: hashlib.sha256(file.path.name.encode()).digest())
-    kept = ordered[:count]
+    held_out = ordered[:count]
     if len(files) < 10 * count:
-        return list(files), kept
-    return [file for file in files if file not in kept], kept
+        return list(files), held_out
+    return [file for file in files if file not in held_out], held_out
 
 
 def train_system(
     plan: TrainPlan, system: System, sources: Sources, processes: Processes, tell: Tell, progress: StepProgress
 ) -> Path:
-    """The whole run; returns the folder of the result. Raises Stopped, InputError, MachineError."""
+    """Run the training; returns the folder of the result. Raises Stopped, InputError, MachineError."""
     first = processes.first
     if first:
         claim_folder(plan.out, system.name)
         report_plan(plan, system, sources, processes, tell)
     processes.wait()
     board = open_board(plan.out) if plan.tensorboard and first else None
-    watcher = Watcher(plan.out, tell if first else _silent, progress, board)
+    watcher = Watcher(plan.out, tell if first else lambda _: None, progress, board)
     validate = Validation(system, sources.validation, plan.seed, plan.out / "validation")
     trainer = Trainer(plan, system, sources.training, watcher, processes, lambda step: dict(validate(step)))
     trainer.run()
@@ -86,20 +89,16 @@ def train_system(
     return plan.result
 
 
-def _silent(_text: str) -> None:
-    """The first process speaks for all."""
-
-
 def claim_folder(out: Path, name: str) -> None:
-    """Mark a new or empty folder as this run's. Raises InputError for one that holds other things."""
+    """Mark a new or empty folder as this system's. Raises InputError if it contains anything else."""
     mark = out / MARK
     if is_file(mark):
         try:
-            was = json.loads(mark.read_text(encoding="utf-8"))["system"]
+            previous = json.loads(mark.read_text(encoding="utf-8"))["system"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{printable(mark)} cannot be read: give another --out") from error
-        if was != name:
-            raise InputError(f"{printable(out)} holds a training of {was}: give another --out")
+        if previous != name:
+            raise InputError(f"{printable(out)} holds a training of {previous}: give another --out")
         return
     if is_dir(out) and any(not path.name.startswith(UNFINISHED_PREFIX) for path in out.iterdir()):
         raise InputError(f"{printable(out)} holds other things: give --out a new or empty folder")
@@ -111,7 +110,7 @@ def claim_folder(out: Path, name: str) -> None:
 
 
 def report_plan(plan: TrainPlan, system: System, sources: Sources, processes: Processes, tell: Tell) -> None:
-    """What will be trained, and what it will take."""
+    """Report what will be trained, and the memory and FLOP that it takes."""
     samples = plan.batch * plan.accumulate * processes.count
     batch = sources.training[0]
     step = estimate_step(system.phases, system.inputs(batch, SampleNoise(plan.seed, 0, batch.places), 0))
@@ -126,7 +125,7 @@ def report_plan(plan: TrainPlan, system: System, sources: Sources, processes: Pr
 
 
 def write_result(plan: TrainPlan, system: System, sources: Sources, settings: Mapping[str, Any]) -> None:
-    """The adapter and its card, all of it or nothing."""
+    """Write the adapter and its model card, completely or not at all."""
     facts = {
         "system": system.name,
         "step": plan.steps,
@@ -136,18 +135,13 @@ def write_result(plan: TrainPlan, system: System, sources: Sources, settings: Ma
     }
     with writing_folder(plan.result) as fresh:
         system.write(fresh)
-        write_card(
-            fresh / "README.md", facts, system.made_of(), format_usage(system.name, plan.result, unusual_base(settings))
-        )
-
-
-def unusual_base(settings: Mapping[str, Any]) -> str | None:
-    base = settings.get("base")
-    return None if base in USUAL_BASES else base
+        base = settings.get("base")
+        command = format_usage(system.name, plan.result, None if base in DEFAULT_BASES else base)
+        write_card(fresh / "README.md", facts, system.made_of(), command)
 
 
 def format_usage(name: str, folder: Path, base: str | None) -> str:
-    """A command that uses the result. `base` is one that the engine does not take by itself."""
+    """A command that uses the result. `base`: the base, if it is not the engine's default."""
     if name == "cfw":
         return f"srcli models add stablesr-cfw {folder / 'cfw.safetensors'}"
     adapter = folder / "sr3.safetensors" if name == "sr3" else folder

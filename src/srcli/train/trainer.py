@@ -1,7 +1,7 @@
-"""The training loop. It knows no system: batches in, loss terms out, one update of each phase a step.
+"""The training loop, independent of the system: each step updates all phases on the same batches.
 
-One process or several (accelerate); a run that is killed at any moment goes on from its last checkpoint, and ends in
-the weights that it would have ended in.
+It runs in one process or several (accelerate). A run that is killed resumes from its last checkpoint, and ends with
+the same weights as without the interruption.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from srcli.errors import MachineError
-from srcli.train.checkpoints import Checkpoint, check_same, load_newest, remove_halves, save_checkpoint
+from srcli.train.checkpoints import Checkpoint, check_same, load_newest, remove_unfinished, save_checkpoint
 from srcli.train.plan import TrainPlan
 from srcli.train.processes import Processes
-from srcli.train.stopping import Stopped, watching_signals
+from srcli.train.stopping import Stopped, catch_signals
 from srcli.train.systems.base import Batch, BatchSource, OptimizerSettings, Phase, SampleNoise, System
 from srcli.train.training_set import iterate_batches
 from srcli.train.watching import Watcher
@@ -31,14 +31,14 @@ Validate = Callable[[int], Terms]
 
 @dataclass
 class _Learner:
-    """A phase under way: its module, wrapped for several processes, and its optimizer."""
+    """A phase with its module, prepared by accelerate, and its optimizer."""
 
     phase: Phase
     module: nn.Module
     optimizer: Any
 
     def update(self, inputs: Sequence[Any], rate: float, processes: Processes) -> dict[str, Tensor]:
-        """One step of the optimizer over all these batches; the mean of their terms, and the gradient's norm."""
+        """Accumulate the gradients of all batches; returns the mean of their terms and the gradient's norm."""
         totals: dict[str, Tensor] = {}
         for group in self.optimizer.param_groups:
             group["lr"] = self.phase.optimizer.lr * rate
@@ -47,7 +47,7 @@ class _Learner:
             with processes.accelerator.accumulate(self.module):
                 terms = self.module(each)
                 processes.accelerator.backward(terms["loss"])
-            self.phase.module.close()  # type: ignore[operator]
+            self.phase.module.close()
             for name, value in terms.items():
                 totals[name] = totals.get(name, torch.zeros_like(value)) + value.detach() / len(inputs)
         limit = self.phase.optimizer.clip
@@ -57,7 +57,7 @@ class _Learner:
 
 @dataclass
 class Trainer:
-    """A run: where it is, and what it needs to take the next step."""
+    """A training run and its state."""
 
     plan: TrainPlan
     system: System
@@ -70,16 +70,16 @@ class Trainer:
     learners: list[_Learner] = field(default_factory=list)
 
     def run(self) -> None:
-        """From the newest checkpoint, if there is one, to the end. Raises Stopped, MachineError, InputError."""
+        """Train from the newest checkpoint, or from the start, to the end. Raises Stopped, MachineError, InputError."""
         self.prepare()
         with ExitStack() as stack:
-            asked = stack.enter_context(watching_signals())
-            made = iterate_batches(self.source, self.step * self.plan.accumulate, self.plan.jobs)
+            received = stack.enter_context(catch_signals())
+            batches = iterate_batches(self.source, self.step * self.plan.accumulate, self.plan.jobs)
             while self.step < self.plan.steps:
                 began = time.monotonic()
-                self._advance([next(made) for _ in range(self.plan.accumulate)])
+                self._advance([next(batches) for _ in range(self.plan.accumulate)])
                 self.seconds += time.monotonic() - began
-                stop = self.processes.agree(asked.signal)
+                stop = self.processes.agree(received.signal)
                 if stop or self.step % self.plan.save_every == 0 or self.step == self.plan.steps:
                     self.save()
                 if stop:
@@ -89,25 +89,25 @@ class Trainer:
         self._validate()
 
     def prepare(self) -> None:
-        """Networks on the device, optimizers over them, and the state of the newest checkpoint."""
+        """Move networks to the device, create optimizers, and load the newest checkpoint."""
         accelerator = self.processes.accelerator
         self.system.to(accelerator.device, self.processes.frozen)
         for phase in self.system.phases:
             optimizer = make_optimizer(phase)
             self.learners.append(_Learner(phase, accelerator.prepare(phase.module), optimizer))
         if self.processes.first:
-            remove_halves(self.plan.checkpoints)
+            remove_unfinished(self.plan.checkpoints)
         self.processes.wait()
-        found = load_newest(self.plan.checkpoints, self.watcher.tell)
-        if found is not None:
-            self._restore(found)
+        checkpoint = load_newest(self.plan.checkpoints, self.watcher.tell)
+        if checkpoint is not None:
+            self._restore(checkpoint)
 
     def settings(self) -> dict[str, Any]:
         numbers = self.plan.numbers(self.processes.count)
         return {"system": self.system.name, **self.system.settings(), **numbers, "data": self.source.fingerprint()}
 
     def _advance(self, group: Sequence[Batch]) -> None:
-        """One step: every phase's update over the same batches."""
+        """One step: the update of every phase, on the same batches."""
         for batch in group:
             for problem in batch.problems:
                 self.watcher.tell(f"left out: {problem}")
@@ -116,26 +116,25 @@ class Trainer:
         rate = self.plan.schedule.rate(self.step, self.plan.steps)
         terms: dict[str, Tensor] = {}
         for learner in self.learners:
-            found = learner.update(inputs, rate, self.processes)
-            self._refuse_nan(found, group)
+            own = learner.update(inputs, rate, self.processes)
+            self._refuse_nan(own, group)
             learner.optimizer.step()
-            terms |= {
-                name if len(self.learners) == 1 else f"{learner.phase.name}.{name}": found[name] for name in found
-            }
+            prefix = "" if len(self.learners) == 1 else f"{learner.phase.name}."
+            terms |= {f"{prefix}{name}": value for name, value in own.items()}
         self.step += 1
         rates = {"lr": self.learners[0].optimizer.param_groups[0]["lr"]}
         self.watcher.step(self.step, self.plan, terms, rates, self.processes)
 
     def _refuse_nan(self, terms: dict[str, Tensor], group: Sequence[Batch]) -> None:
-        """Stop before weights are spoiled, and name the pictures. The gradient's norm is that of all processes."""
+        """MachineError with the pictures' names, before the update. The gradient's norm is that of all processes."""
         if bool(torch.isfinite(torch.stack([terms["loss"].float(), terms["gradient"].float()])).all()):
             return
         names = ", ".join(name for batch in group for name in batch.names)
-        last = f"the newest checkpoint in {self.plan.checkpoints} is whole"
+        last = f"the newest checkpoint in {self.plan.checkpoints} is intact"
         raise MachineError(f"step {self.step + 1} gave NaN or infinity for {names}: lower --lr; {last}")
 
     def save(self) -> None:
-        """A checkpoint, by the first process; the others wait."""
+        """Write a checkpoint in the first process; the others wait."""
         if self.processes.first:
             weights = {
                 f"{learner.phase.name}.{name}": tensor.detach().cpu()
@@ -147,24 +146,24 @@ class Trainer:
             save_checkpoint(self.plan.checkpoints, now, self.plan.keep)
         self.processes.wait()
 
-    def _restore(self, found: Checkpoint) -> None:
-        check_same(self.plan.out, found.settings, self.settings())
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        check_same(self.plan.out, checkpoint.settings, self.settings())
         for learner in self.learners:
             prefix = f"{learner.phase.name}."
-            own = {k.removeprefix(prefix): v for k, v in found.weights.items() if k.startswith(prefix)}
+            own = {k.removeprefix(prefix): v for k, v in checkpoint.weights.items() if k.startswith(prefix)}
             learner.phase.module.load_state_dict(own)
-            learner.optimizer.load_state_dict(found.optimizers[learner.phase.name])
-        self.step, self.seconds = found.step, found.seconds
-        self.watcher.tell(f"going on from step {found.step}")
+            learner.optimizer.load_state_dict(checkpoint.optimizers[learner.phase.name])
+        self.step, self.seconds = checkpoint.step, checkpoint.seconds
+        self.watcher.tell(f"resuming from step {checkpoint.step}")
 
     def _validate(self) -> None:
         if self.processes.first and self.plan.validation:
-            self.watcher.validated(self.step, self.validate(self.step))
+            self.watcher.report_validation(self.step, self.validate(self.step))
         self.processes.wait()
 
 
 def make_optimizer(phase: Phase) -> torch.optim.Optimizer:
-    """The phase's optimizer. Raises MachineError where 8-bit moments are wanted and cannot be had."""
+    """The phase's optimizer. Raises MachineError if 8-bit moments are requested without bitsandbytes."""
     own: OptimizerSettings = phase.optimizer
     options: dict[str, Any] = {"lr": own.lr, "betas": own.betas, "eps": 1e-8, "weight_decay": own.decay}
     if own.bits == 8:

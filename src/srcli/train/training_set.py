@@ -1,4 +1,4 @@
-"""Batches of training pairs. Each sample follows from (seed, batch, place): on one process or several, or resumed."""
+"""Batches of training pairs. Each sample is determined by (seed, batch, place), on any number of processes."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from srcli.train.pairs import PairMaker
 from srcli.train.pictures import PictureFile, read_as_tensor, read_caption
 from srcli.train.systems.base import Batch
 
-TRIES = 20  # pictures in a row that may turn out to be unreadable
+TRIES = 20  # pictures in a row that may be unreadable
 
 
 @dataclass(frozen=True)
 class Share:
-    """Which part of every batch is made here: `batch` samples of each of `count` processes."""
+    """This process's share of every batch: `batch` samples of `count` processes."""
 
     batch: int
     rank: int = 0
@@ -41,7 +41,7 @@ class Share:
 
 @dataclass(frozen=True)
 class TrainingSet(Dataset[Batch]):
-    """Endless: the n-th batch, whoever asks for it. Pictures are read when they are needed, and not kept."""
+    """An endless sequence of batches. Pictures are read on use and not cached."""
 
     files: Sequence[PictureFile]
     pairs: PairMaker
@@ -63,7 +63,7 @@ class TrainingSet(Dataset[Batch]):
         )
 
     def fingerprint(self) -> list[Any]:
-        """Their number, the first and the last name, and all pixels."""
+        """The number of pictures, the first and last name, and the total number of pixels."""
         pixels = sum(file.width * file.height for file in self.files)
         return [len(self.files), self.files[0].path.name, self.files[-1].path.name, pixels]
 
@@ -85,17 +85,17 @@ class TrainingSet(Dataset[Batch]):
         raise InputError(f"{TRIES} pictures in a row cannot be read, the last being: {problems[-1]}")
 
     def _order(self, position: int) -> int:
-        """The picture at a position of the run; each pass over all of them has an order of its own."""
+        """The picture at a position of the run; each pass over the pictures has another order."""
         lap, index = divmod(position, len(self.files))
         return int(shuffle_order(self.seed, lap, len(self.files))[index])
 
 
 @lru_cache(maxsize=2)
 def shuffle_order(seed: int, lap: int, count: int) -> NDArray[np.int64]:
-    """The order of `count` things in one pass over them."""
+    """The order of `count` items in one pass (`lap`) over them."""
     return np.random.default_rng((seed, 3, lap)).permutation(count)
 
 
 def iterate_batches(source: Any, first: int, jobs: int) -> Iterator[Batch]:
-    """The batches from the `first` on, made ahead by `jobs` other processes, or here when they are needed."""
+    """Batches from number `first`, prepared by `jobs` worker processes, or in this one if `jobs` is 0."""
     return iter(DataLoader(source, batch_size=None, sampler=range(first, sys.maxsize), num_workers=jobs))

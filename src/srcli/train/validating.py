@@ -1,4 +1,4 @@
-"""Fixed pictures that are restored every so often: scores against their targets, and a sheet to look at."""
+"""Validation: restore fixed pictures, score them against their targets, and write a sheet of them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from srcli.train.pictures import to_levels
 from srcli.train.preview import make_sheet
 from srcli.train.systems.base import Batch, SampleNoise, System
 
-FIRST_NOISE_NUMBER = 1_000_000_000  # numbers of these batches, far from those of training
+FIRST_NOISE_NUMBER = 1_000_000_000  # first number of validation batches, above all of training
 
 
 @dataclass(frozen=True)
 class Validation:
-    """The pictures, one a batch, and where their sheets go."""
+    """The pictures, one per batch, and the folder of the sheets."""
 
     system: System
     batches: Sequence[Batch]
@@ -29,7 +29,7 @@ class Validation:
     folder: Path
 
     def __call__(self, step: int) -> Mapping[str, float]:
-        """Mean PSNR and SSIM of the results, and of the degraded pictures as they are."""
+        """Mean PSNR and SSIM of the results, and of the degraded pictures."""
         scores: dict[str, list[float]] = {"psnr": [], "ssim": [], "psnr_degraded": [], "ssim_degraded": []}
         rows = []
         for index, batch in enumerate(self.batches):

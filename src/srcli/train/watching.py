@@ -1,4 +1,4 @@
-"""What a run says while it goes: JSON lines in its folder, TensorBoard if wanted, and lines or a bar for the user."""
+"""Progress of a training: JSON lines in its folder, optionally TensorBoard, and messages for the user."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from srcli.train.processes import Processes
 
 LOG = "log.jsonl"
 StepProgress = Callable[[int, int, Mapping[str, float]], None]
-"""Step, steps, and the newest loss terms."""
+"""Called with step, number of steps, and the latest loss terms."""
 
 
 @dataclass
 class Watcher:
-    """Collects loss terms, and passes on their means every so many steps. Other processes than the first are silent."""
+    """Collects loss terms and reports their means every `log_every` steps, in the first process only."""
 
     out: Path
     tell: Callable[[str], None]
@@ -41,7 +41,7 @@ class Watcher:
         extra: Mapping[str, float],
         processes: Processes,
     ) -> None:
-        """Note a step's terms. All processes must call this: means are taken over them."""
+        """Add a step's terms. All processes must call this, since means are taken over them."""
         for name, value in terms.items():
             self._sums[name] = self._sums.get(name, torch.zeros_like(value, dtype=torch.float32)) + value.float()
         self._count += 1
@@ -57,17 +57,17 @@ class Watcher:
             self._write({"step": step, **line})
             self.progress(step, plan.steps, line)
 
-    def validated(self, step: int, scores: Mapping[str, float]) -> None:
-        """Note the scores of the validation pictures."""
+    def report_validation(self, step: int, scores: Mapping[str, float]) -> None:
+        """Log and show the scores of the validation pictures."""
         self._write({"step": step, **{f"validation.{name}": value for name, value in scores.items()}})
-        said = ", ".join(f"{name} {value:.4g}" for name, value in scores.items())
-        self.tell(f"step {step}: validation {said}")
+        listed = ", ".join(f"{name} {value:.4g}" for name, value in scores.items())
+        self.tell(f"step {step}: validation {listed}")
         self._since = time.monotonic()
 
     def _write(self, line: Mapping[str, float]) -> None:
         try:
             with (self.out / LOG).open("a", encoding="utf-8") as file:
-                file.write(json.dumps({name: _short(value) for name, value in line.items()}) + "\n")
+                file.write(json.dumps({name: _round(value) for name, value in line.items()}) + "\n")
         except OSError as error:
             raise unwritable_file(self.out / LOG, error, "make room") from error
         if self.board is not None:
@@ -75,12 +75,12 @@ class Watcher:
                 self.board.add_scalar(name, value, line["step"])
 
 
-def _short(value: float) -> float:
+def _round(value: float) -> float:
     return value if isinstance(value, int) else float(f"{value:.6g}")
 
 
 def open_board(out: Path) -> Any:
-    """TensorBoard's writer. Raises MachineError where the package is missing."""
+    """TensorBoard's writer. Raises MachineError if the package is missing."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Trained weights as files: safetensors beside their configuration, and a model card."""
+"""Write trained weights: safetensors, their configuration, and a model card."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CONFIG_FILE, WEIGHTS_FILE = "config.json", "diffusion_pytorch_model.safetensors"
 def write_component(
     folder: Path, state: Mapping[str, Tensor] | None, config: Mapping[str, Any], config_name: str = CONFIG_FILE
 ) -> None:
-    """A network's folder in diffusers' layout; without a state, its configuration alone."""
+    """Write a network's folder in diffusers' layout; without a state only its configuration."""
     folder.mkdir(parents=True, exist_ok=True)
     if state is not None:
         write_tensors(folder / WEIGHTS_FILE, state)
@@ -32,7 +32,7 @@ def write_tensors(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str
 
 
 def to_plain_json(value: Any) -> Any:
-    """What JSON can hold of settings."""
+    """Settings as JSON types; other values become strings."""
     if is_dataclass(value):
         return {each.name: to_plain_json(getattr(value, each.name)) for each in fields(value)}
     if isinstance(value, Mapping):
@@ -43,15 +43,15 @@ def to_plain_json(value: Any) -> Any:
 
 
 def write_card(path: Path, facts: Mapping[str, Any], made_of: Mapping[str, str], command: str) -> None:
-    """What was trained, from what, on what, with what: enough to judge it and to do it again."""
+    """Write a model card: the initial weights, the data and all settings, enough to repeat the training."""
     licences = sorted({value for name, value in made_of.items() if name.endswith(" licence") and value})
     weights = [f"- `{name}`: {value or 'not known'}" for name, value in made_of.items()]
     lines = [
         f"# {facts['system']} adapter, {facts['step']} steps",
         "",
-        f"Trained with srcli {facts['version']} on {facts['pictures']} pictures of one's own.",
+        f"Trained with srcli {facts['version']} on {facts['pictures']} pictures.",
         "",
-        f"Licence of what it began with: {', '.join(licences) or 'not known'}. Its terms pass on to these weights.",
+        f"Licence of the initial weights: {', '.join(licences) or 'not known'}. Its terms also apply to these weights.",
         "",
         "## Use",
         "",
@@ -59,9 +59,9 @@ def write_card(path: Path, facts: Mapping[str, Any], made_of: Mapping[str, str],
         command,
         "```",
         "",
-        "## Began with",
+        "## Initial weights",
         "",
-        *(weights or ["- nothing: new weights"]),
+        *(weights or ["- none: random"]),
         "",
         "## Recipe",
         "",

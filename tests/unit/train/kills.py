@@ -39,7 +39,7 @@ def run_kills(home: Home, system: str, folder: Path, kills: int, seed: int = 7) 
             sent = 0
     last = home.train(system, killed, steps, "--save-every", "1")
     assert last.exit_code == 0, last.output
-    assert "going on from step" in last.stderr
+    assert "resuming from step" in last.stderr
     assert same_weights(whole, killed)
     assert not [path for path in (killed / "checkpoints").iterdir() if path.name.startswith(".")]
 

@@ -99,7 +99,7 @@ def test_nan_stops_and_names_the_pictures(home: Home, tmp_path: Path, monkeypatc
     assert failed.exit_code == MACHINE
     assert "step 3 gave NaN" in failed.stderr and ".png" in failed.stderr
     monkeypatch.undo()
-    assert "going on from step 2" in home.train("sr3", tmp_path / "run", 3).stderr
+    assert "resuming from step 2" in home.train("sr3", tmp_path / "run", 3).stderr
 
 
 def test_no_space_loses_nothing(home: Home, tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_a_broken_checkpoint_is_passed_over(home: Home, tmp_path: Path) -> None:
     (newest / checkpoints.WEIGHTS_PART).write_bytes(b"cut off")
     again = home.train("sr3", run, 2, "--save-every", "1")
     assert again.exit_code == 0, again.output
-    assert "cannot be read" in again.stderr and "going on from step 1" in again.stderr
+    assert "cannot be read" in again.stderr and "resuming from step 1" in again.stderr
 
 
 def test_a_result_is_an_adapter(home: Home, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What the trainer asks of a system, and what it hands to one."""
+"""The interface between the trainer and the systems that it trains."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from srcli.degrade.draws import SeededDraws
 
 
 class Batch(NamedTuple):
-    """Pairs in 0..1, and which samples they are: `micro` counts batches, `places` samples across all processes.
+    """Training pairs in 0..1. `micro`: the number of the batch. `places`: the samples' indices over all processes.
 
-    `problems` are pictures that could not be read, `latent` what another model made of the degraded pictures.
+    `problems`: messages about unreadable pictures. `latent`: another model's latents of the degraded pictures.
     """
 
     target: Tensor
@@ -31,7 +31,7 @@ class Batch(NamedTuple):
 
 @dataclass
 class SampleNoise:
-    """Random numbers of a batch: each sample's follow from the seed, the batch's number and the sample's place."""
+    """Random numbers of a batch, determined for each sample by the seed, the batch's number and the sample's place."""
 
     seed: int
     micro: int
@@ -42,25 +42,25 @@ class SampleNoise:
         self._draws = [SeededDraws.of(self.seed, 1, self.micro, place) for place in self.places]
 
     def normals(self, shape: Sequence[int]) -> Tensor:
-        """(n, *shape) normal numbers."""
+        """Standard normal numbers, (n, *shape)."""
         return torch.stack([draws.normals("", shape) for draws in self._draws])
 
     def integers(self, count: int) -> Tensor:
-        """One of 0..count-1 for each sample."""
+        """One integer in 0..count-1 per sample."""
         return torch.tensor([draws.integer("", count - 1) for draws in self._draws])
 
     def uniforms(self) -> Tensor:
-        """One number in [0, 1) for each sample."""
+        """One number in [0, 1) per sample."""
         return torch.tensor([draws.uniform("") for draws in self._draws])
 
     def shared_integer(self, count: int) -> int:
-        """One of 0..count-1 for the whole batch, in all processes."""
+        """One integer in 0..count-1 for the whole batch, the same in all processes."""
         return SeededDraws.of(self.seed, 2, self.micro).integer("", count - 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptimizerSettings:
-    """`kind`: adamw or adam; `bits` 8 keeps the moments in 8 bits (bitsandbytes)."""
+    """`kind`: adamw or adam. `bits`: 8 stores the moments in 8 bits (bitsandbytes)."""
 
     kind: str = "adamw"
     lr: float = 5e-5
@@ -70,20 +70,19 @@ class OptimizerSettings:
     bits: int = 32
 
 
-class StepModule(Protocol):
-    """A module that computes loss terms; its own parameters are what it trains. `close` forgets the batch."""
+class StepModule(nn.Module):
+    """Computes the loss terms of a batch, among them "loss". Its own parameters are those that are trained."""
 
-    def __call__(self, inputs: Any) -> dict[str, Tensor]: ...
-
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Release what is kept for the backward pass; called after it."""
 
 
 @dataclass(frozen=True)
 class Phase:
-    """One optimizer's update within a step. Phases of a step see the same batches, one phase after the other."""
+    """The update of one optimizer. A step runs all phases, one after the other, on the same batches."""
 
     name: str
-    module: nn.Module
+    module: StepModule
     optimizer: OptimizerSettings
 
     @property
@@ -92,49 +91,49 @@ class Phase:
 
 
 class BatchSource(Protocol):
-    """Endless batches: the n-th one, whoever asks for it, and however often."""
+    """An endless sequence of batches; the n-th is always the same."""
 
     def __getitem__(self, micro: int) -> Batch: ...
 
     def fingerprint(self) -> list[Any]:
-        """Tells other data apart, without reading it again."""
+        """Identifies the data without reading it again."""
         ...
 
 
 class System(Protocol):
-    """What is trained. The trainer knows no more than this of it."""
+    """A model and how it is trained, as the trainer sees it."""
 
     name: str
 
     @property
     def phases(self) -> Sequence[Phase]:
-        """What a step updates, in order."""
+        """The updates of a step, in order."""
         ...
 
     def settings(self) -> Mapping[str, Any]:
-        """All that the result depends on besides the trainer's own settings, as plain data."""
+        """Everything besides the trainer's own settings that determines the result, as plain data."""
         ...
 
     def to(self, device: torch.device, frozen: torch.dtype) -> None:
-        """Move everything to the device, what is frozen in this precision."""
+        """Move all networks to the device, the frozen ones in this precision."""
         ...
 
     def inputs(self, batch: Batch, noise: SampleNoise, step: int) -> Any:
-        """What the phases' modules take, on the device."""
+        """The inputs of the phases' modules, on the device."""
         ...
 
     def restore(self, batch: Batch, noise: SampleNoise) -> Tensor:
-        """Results in 0..1 for a batch's degraded pictures, as a user would get them."""
+        """The model's results in 0..1 for a batch's degraded pictures."""
         ...
 
     def write(self, folder: Path) -> None:
-        """The trained weights, in the official layout."""
+        """Write the trained weights in the official layout."""
         ...
 
     def made_of(self) -> Mapping[str, str]:
-        """Names, hashes and licences of the weights it began with."""
+        """Names, hashes and licences of the initial weights."""
         ...
 
     def frozen_bytes(self) -> int:
-        """Memory of the frozen networks as they are now."""
+        """Bytes of the frozen networks."""
         ...

@@ -1,4 +1,4 @@
-"""CFW, StableSR's second stage, as a system to train: fusion layers against a discriminator."""
+"""The training system of CFW, StableSR's second stage: fusion layers against a discriminator."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from srcli.models.patchgan import WIDTH, PatchGan, initialize_weights
 from srcli.models.rrdb import initialize_rrdb
 from srcli.train.systems.base import Batch, OptimizerSettings, Phase, SampleNoise
 from srcli.train.systems.cfw_step import CfwDiscriminatorStep, CfwGeneratorStep, CfwInputs, reconstruct_picture
-from srcli.train.systems.frozen import bytes_of
+from srcli.train.systems.frozen import count_network_bytes
 from srcli.train.writing import to_plain_json, write_tensors
 from srcli.weights.header import read_header
 from srcli.weights.open import load_component, load_into, load_state
@@ -33,7 +33,7 @@ CFW_GROWTH, CFW_CHAINS = 32, 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CfwSettings:
-    """`lpips` are LPIPS weights, alone or inside the published CFW checkpoint; `start` fusion layers to go on from."""
+    """`lpips`: LPIPS weights, alone or inside the published CFW checkpoint. `start`: fusion layers to start from."""
 
     base: str = "sd21-base"
     lpips: str = FUSION
@@ -54,36 +54,36 @@ class CfwSystem:
         settings: CfwSettings,
         vae: AutoencoderKL,
         wrapping: Wrapping,
-        judge: PatchGan,
+        discriminator: PatchGan,
         lpips: Lpips,
         made_of: Mapping[str, str],
         published: Path | None = None,
     ) -> None:
-        """`published` is a file that holds the same VAE under its official names."""
+        """`published`: a file with the same VAE under its official names."""
         self._published = published
         self.options, self._vae, self._wrapping, self._lpips = settings, vae, wrapping, lpips
-        self._judge, self._made_of = judge, made_of
+        self._made_of = made_of
         for frozen in (vae, lpips):
             frozen.eval().requires_grad_(False)
         wrapping.requires_grad_(True)
-        self._generator = CfwGeneratorStep(wrapping, vae, lpips, judge, settings.adaptive)
-        self._discriminator = CfwDiscriminatorStep(judge.train().requires_grad_(True), wrapping, vae)
+        self._generator = CfwGeneratorStep(wrapping, vae, lpips, discriminator, settings.adaptive)
+        self._discriminator = CfwDiscriminatorStep(discriminator.train().requires_grad_(True), wrapping, vae)
         self._device = torch.device("cpu")
 
     @classmethod
     def open(cls, settings: CfwSettings, store: Store, seed: int, allow_pickle: bool = False) -> CfwSystem:
-        """From a base model's VAE, and LPIPS. Raises WeightsError."""
+        """Load a base model's VAE and LPIPS, and create or load fusion layers. Raises WeightsError."""
         base = store.resolve(settings.base, "base", ("vae",), allow_pickle)
         vae = load_component(AutoencoderKL, base.part("vae"))
         source = store.resolve(settings.lpips, allow_pickle=allow_pickle).only_file()
         lpips = _open_lpips(source)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            judge = initialize_weights(PatchGan(settings.width))
+            discriminator = initialize_weights(PatchGan(settings.width))
             wrapping = new_wrapping(vae, settings.growth)
         if settings.start is not None:
             wrapping = _open_wrapping(settings.start, store, allow_pickle)
-        return cls(settings, vae, wrapping, judge, lpips, base.provenance(), source)
+        return cls(settings, vae, wrapping, discriminator, lpips, base.provenance(), source)
 
     @property
     def phases(self) -> Sequence[Phase]:
@@ -97,16 +97,16 @@ class CfwSystem:
         return {**to_plain_json(self.options), "made_of": dict(self.made_of())}
 
     def to(self, device: torch.device, frozen: torch.dtype) -> None:
-        """The VAE stays in float32: fusion layers learn its last digits."""
+        """The VAE stays in float32, because the fusion layers learn small corrections to its output."""
         for net in (self._vae, self._lpips, self._generator, self._discriminator):
             net.to(device)
         self._device = device
 
     def inputs(self, batch: Batch, noise: SampleNoise, step: int) -> CfwInputs:
         if batch.latent is None:
-            raise ValueError("CFW learns from cached latents")
-        given = (batch.target * 2 - 1, batch.degraded * 2 - 1, batch.latent)
-        target, degraded, latent = (part.to(self._device).contiguous() for part in given)
+            raise ValueError("CFW trains on cached latents")
+        parts = (batch.target * 2 - 1, batch.degraded * 2 - 1, batch.latent)
+        target, degraded, latent = (part.to(self._device).contiguous() for part in parts)
         return CfwInputs(target, degraded, latent, step)
 
     @torch.no_grad()
@@ -114,9 +114,9 @@ class CfwSystem:
         return (reconstruct_picture(self._vae, self._wrapping, self.inputs(batch, noise, 0)) / 2 + 0.5).clamp(0, 1)
 
     def write(self, folder: Path) -> None:
-        """The fusion layers under their official names, and around them the published file's VAE, if it is here.
+        """Write the fusion layers under their official names, together with the published file's VAE, if it is here.
 
-        The official program wants both in one file.
+        The official program expects both in one file.
         """
         state = {f"{DECODER_PREFIX}{name}": tensor for name, tensor in self._wrapping.state_dict().items()}
         write_tensors(folder / CFW_FILE, {**_published_vae(self._published), **state})
@@ -125,11 +125,11 @@ class CfwSystem:
         return self._made_of
 
     def frozen_bytes(self) -> int:
-        return bytes_of([self._vae, self._lpips])
+        return count_network_bytes([self._vae, self._lpips])
 
 
 def new_wrapping(vae: AutoencoderKL, growth: int = CFW_GROWTH) -> Wrapping:
-    """Fusion layers for a VAE, as the official code begins them."""
+    """Fusion layers for a VAE, initialized like the official ones."""
     widths = {level: vae.config.block_out_channels[level] for level in FUSED_LEVELS}
     wrapping = Wrapping(widths, growth, CFW_CHAINS)
     for level in FUSED_LEVELS:
@@ -138,7 +138,7 @@ def new_wrapping(vae: AutoencoderKL, growth: int = CFW_GROWTH) -> Wrapping:
 
 
 def _published_vae(path: Path | None) -> dict[str, Tensor]:
-    """The VAE inside a published CFW checkpoint; nothing for a file that holds none."""
+    """The VAE's tensors from a published CFW checkpoint; empty if there are none."""
     if path is None:
         return {}
     names = [

@@ -1,7 +1,7 @@
-"""What CFW learns from: degraded crops, their targets, and the latents that a trained StableSR makes of them.
+"""CFW's training data: degraded crops, their targets, and a trained StableSR's latents for them.
 
-Making them takes longer than the training does, so they are kept: PNG files and latents of one name, each pair whole
-or not there, whatever interrupts.
+Computing them takes longer than the training, so they are cached as PNG files and latents with the same name. Each
+file is written atomically, so that a pair is complete or missing.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ FillProgress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class CachedPair:
-    """One pair's three files, which share a name."""
+    """The three files of a pair."""
 
     target: Path
     degraded: Path
@@ -55,7 +55,7 @@ def latent_file(cache: Path, name: str) -> Path:
 
 @dataclass(frozen=True)
 class LatentMaker:
-    """A trained StableSR, as a maker of latents: sampled from the degraded picture's own, without words."""
+    """A trained StableSR that samples latents for degraded pictures, with an empty prompt."""
 
     loaded: StableSRNetworks
     device: torch.device
@@ -71,24 +71,24 @@ class LatentMaker:
         """Scaled latents of degraded pictures in 0..1."""
         loaded, vae = self.loaded, self.loaded.base.vae
         shape = latent_shape(vae, degraded)
-        seen = sample_latents(vae, (degraded * 2 - 1).to(self.device), noise.normals(shape).to(self.device))
-        made = Ancestral(make_scaled_linear_betas(), loaded.variant.prediction)
-        made.set_timesteps(self.steps)
-        last = made.alphas_cumprod[-1].to(seen).expand(len(seen))
-        x = add_noise(seen, noise.normals(shape).to(seen), last)
+        condition = sample_latents(vae, (degraded * 2 - 1).to(self.device), noise.normals(shape).to(self.device))
+        scheduler = Ancestral(make_scaled_linear_betas(), loaded.variant.prediction)
+        scheduler.set_timesteps(self.steps)
+        last = scheduler.alphas_cumprod[-1].to(condition).expand(len(condition))
+        x = add_noise(condition, noise.normals(shape).to(condition), last)
         text = FrozenPromptEncoder(loaded.base.tokenizer, loaded.base.text_encoder, self.device)([""])
-        for t in made.timesteps:
+        for t in scheduler.timesteps:
             when = torch.full((len(x),), int(t), device=self.device)
-            with loaded.modulation.leading(loaded.encoder(seen, when)):
+            with loaded.modulation.leading(loaded.encoder(condition, when)):
                 predicted = loaded.unet(x, when, text.expand(len(x), -1, -1), return_dict=False)[0]
-            x = made.step(predicted.float(), t, x, noise.normals(shape).to(x)).prev_sample
+            x = scheduler.step(predicted.float(), t, x, noise.normals(shape).to(x)).prev_sample
         return x
 
 
 def fill_cache(
     cache: Path, count: int, source: TrainingSet, make: LatentMaker, share: Share, progress: FillProgress
 ) -> None:
-    """Make the pairs that are missing, of which each process makes its own. Raises MachineError."""
+    """Compute this process's share of the missing pairs. Raises MachineError."""
     try:
         for folder in (TARGETS, INPUTS, LATENTS):
             (cache / folder).mkdir(parents=True, exist_ok=True)
@@ -111,12 +111,12 @@ def _write(pair: CachedPair, batch: Batch, latent: Tensor) -> None:
 
 
 def find_pairs(cache: Path) -> list[str]:
-    """Names of all whole pairs. Raises InputError where there is none."""
+    """Names of all complete pairs. Raises InputError if there are none."""
     names = sorted(path.stem for path in (cache / LATENTS).glob("*.safetensors"))
-    whole = [name for name in names if CachedPair.of(cache, name).exists()]
-    if not whole:
+    complete = [name for name in names if CachedPair.of(cache, name).exists()]
+    if not complete:
         raise InputError(f"{cache} holds no pairs: let srcli train cfw make them with --pairs")
-    return whole
+    return complete
 
 
 @dataclass(frozen=True)
@@ -141,20 +141,18 @@ class CachedSet(Dataset[Batch]):
 
 
 def read_pairs(cache: Path, names: Sequence[str], micro: int, places: tuple[int, ...]) -> Batch:
-    """These pairs as a batch. Raises PictureError, InputError."""
+    """Read pairs as a batch. Raises PictureError, InputError."""
     pairs = [CachedPair.of(cache, name) for name in names]
-    targets, degraded = (torch.stack([read_as_tensor(path) for path in paths]) for paths in _pictures(pairs))
+    targets, degraded = (
+        torch.stack([read_as_tensor(getattr(pair, part)) for pair in pairs]) for part in ("target", "degraded")
+    )
     latents = torch.stack([_read_latent(pair.latent) for pair in pairs])
     return Batch(targets, degraded, ("",) * len(names), tuple(names), micro, places, latent=latents)
-
-
-def _pictures(pairs: Sequence[CachedPair]) -> tuple[list[Path], list[Path]]:
-    return [pair.target for pair in pairs], [pair.degraded for pair in pairs]
 
 
 def _read_latent(path: Path) -> Tensor:
     try:
         latent: Tensor = load_file(path)[LATENT]
     except (OSError, KeyError, SafetensorError) as error:
-        raise InputError(f"{path} cannot be read: remove it, and it is made again") from error
+        raise InputError(f"{path} cannot be read: remove it, and it is scheduler again") from error
     return latent

@@ -1,4 +1,4 @@
-"""The two steps of training StableSR's feature wrapping: the fusion layers, then a discriminator against them."""
+"""The two training steps of StableSR's CFW: the fusion layers, and a discriminator against them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from srcli.models.cfw import Wrapping, decode_with_features, encoder_features
 from srcli.models.lpips import Lpips
 from srcli.models.patchgan import PatchGan
+from srcli.train.systems.base import StepModule
 
 GAN_WEIGHT, GAN_START = 0.025, 501
 LEAST_WEIGHT, MOST_WEIGHT = 1e-4, 1e4
 
 
 class CfwInputs(NamedTuple):
-    """Targets and degraded pictures in -1..1, scaled latents of what the engine made of those, and the step."""
+    """Targets and degraded pictures in -1..1, the engine's scaled latents for the latter, and the step."""
 
     target: Tensor
     degraded: Tensor
@@ -28,14 +29,15 @@ class CfwInputs(NamedTuple):
 
 
 def reconstruct_picture(vae: AutoencoderKL, wrapping: Wrapping, inputs: CfwInputs) -> Tensor:
-    """The decoder's picture, -1..1, with everything that the encoder saw mixed in."""
+    """Decode the latents, -1..1, with the encoder's features mixed in at weight 1."""
     with torch.no_grad():
-        seen = encoder_features(vae, inputs.degraded.to(vae.dtype))
-    return decode_with_features(vae, wrapping, (inputs.latent / vae.config.scaling_factor).to(vae.dtype), seen).float()
+        features = encoder_features(vae, inputs.degraded.to(vae.dtype))
+    latents = (inputs.latent / vae.config.scaling_factor).to(vae.dtype)
+    return decode_with_features(vae, wrapping, latents, features).float()
 
 
-class CfwGeneratorStep(nn.Module):
-    """Absolute error and LPIPS, and from step 501 the discriminator's judgement. Only the fusion layers learn."""
+class CfwGeneratorStep(StepModule):
+    """L1 and LPIPS losses, and from step GAN_START the GAN loss. Only the fusion layers are trained."""
 
     def __init__(
         self,
@@ -46,7 +48,7 @@ class CfwGeneratorStep(nn.Module):
         adaptive: bool = False,
         reconstruction_weight: float = 1.0,
     ) -> None:
-        """`adaptive` weighs the discriminator by the ratio of both losses' gradients at the decoder's last layer."""
+        """`adaptive`: weigh the GAN loss by the ratio of both losses' gradients at the decoder's last layer (VQGAN)."""
         super().__init__()
         self.wrapping = wrapping
         self._others = (vae, lpips.eval(), discriminator)
@@ -56,22 +58,19 @@ class CfwGeneratorStep(nn.Module):
         vae, lpips, discriminator = self._others
         last = vae.decoder.conv_out.weight
         with _gradients_of(last, self._adaptive), _frozen(discriminator):
-            made = reconstruct_picture(vae, self.wrapping, inputs)
-            error = (inputs.target - made).abs() + lpips(inputs.target, made)
+            result = reconstruct_picture(vae, self.wrapping, inputs)
+            error = (inputs.target - result).abs() + lpips(inputs.target, result)
             reconstruction = self._weight * error.mean()
-            judged = -discriminator(made).mean()
-            weight = made.new_tensor(GAN_WEIGHT)
+            gan = -discriminator(result).mean()
+            weight = result.new_tensor(GAN_WEIGHT)
             if self._adaptive:
-                weight = adaptive_weight(*(_gradient(loss, last) for loss in (reconstruction, judged)))
-        loss = reconstruction + weight * gan_factor(inputs.step) * judged
-        return {"loss": loss, "reconstruction": reconstruction, "g": judged, "d_weight": weight}
-
-    def close(self) -> None:
-        """Nothing outlives a batch."""
+                weight = adaptive_weight(*(_gradient(loss, last) for loss in (reconstruction, gan)))
+        loss = reconstruction + weight * gan_factor(inputs.step) * gan
+        return {"loss": loss, "reconstruction": reconstruction, "g": gan, "d_weight": weight}
 
 
-class CfwDiscriminatorStep(nn.Module):
-    """The hinge loss between targets and what the fusion layers make now."""
+class CfwDiscriminatorStep(StepModule):
+    """The hinge loss between targets and the current results of the fusion layers."""
 
     def __init__(self, discriminator: PatchGan, wrapping: Wrapping, vae: AutoencoderKL) -> None:
         super().__init__()
@@ -81,16 +80,13 @@ class CfwDiscriminatorStep(nn.Module):
     def forward(self, inputs: CfwInputs) -> dict[str, Tensor]:
         wrapping, vae = self._others
         with torch.no_grad():
-            made = reconstruct_picture(vae, wrapping, inputs)
-        real, fake = self.discriminator(inputs.target), self.discriminator(made)
+            result = reconstruct_picture(vae, wrapping, inputs)
+        real, fake = self.discriminator(inputs.target), self.discriminator(result)
         return {"loss": gan_factor(inputs.step) * hinge_loss(real, fake), "real": real.mean(), "fake": fake.mean()}
-
-    def close(self) -> None:
-        """Nothing outlives a batch."""
 
 
 def gan_factor(step: int) -> float:
-    """The discriminator has no say before step 501."""
+    """The factor of the GAN losses: 0 before step GAN_START, then 1."""
     return 0.0 if step < GAN_START else 1.0
 
 
@@ -98,9 +94,9 @@ def hinge_loss(real: Tensor, fake: Tensor) -> Tensor:
     return (torch.relu(1 - real).mean() + torch.relu(1 + fake).mean()) / 2
 
 
-def adaptive_weight(reconstruction: Tensor, judged: Tensor) -> Tensor:
-    """From both losses' gradients at the same weight."""
-    ratio: Tensor = reconstruction.norm() / (judged.norm() + LEAST_WEIGHT)
+def adaptive_weight(reconstruction: Tensor, gan: Tensor) -> Tensor:
+    """The weight of the GAN loss, from both losses' gradients at the same layer."""
+    ratio: Tensor = reconstruction.norm() / (gan.norm() + LEAST_WEIGHT)
     return GAN_WEIGHT * ratio.clamp(0.0, MOST_WEIGHT)
 
 
@@ -110,7 +106,7 @@ def _gradient(loss: Tensor, weight: Tensor) -> Tensor:
 
 @contextmanager
 def _gradients_of(weight: Tensor, wanted: bool) -> Iterator[None]:
-    """Within, a frozen weight's gradient can be taken; it is not trained."""
+    """A context in which the gradient of a frozen weight can be computed, if `wanted`."""
     weight.requires_grad_(wanted)
     try:
         yield
@@ -120,7 +116,7 @@ def _gradients_of(weight: Tensor, wanted: bool) -> Iterator[None]:
 
 @contextmanager
 def _frozen(module: nn.Module) -> Iterator[None]:
-    """Within, what is computed leaves no gradient in the module's weights."""
+    """A context in which the module's weights get no gradient."""
     module.requires_grad_(False)
     try:
         yield

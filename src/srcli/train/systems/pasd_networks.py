@@ -1,4 +1,4 @@
-"""PASD's networks before their training: a base model's own, with new layers as the official code begins them."""
+"""PASD's networks before training: a base model's, with new layers that are initialized like the official ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EMBEDDING_WIDTHS = (16, 32, 96, 256)
 
 
 def new_paca(config: Mapping[str, Any], light: bool, zero: bool = False) -> PixelAware:
-    """PACA for a UNet's configuration. Its output disturbs the base model at first, unless it begins at `zero`."""
+    """PACA for a UNet's configuration. `zero`: initialize its output layers with zeros, so that it starts inactive."""
     paca = (LightPaca if light else Paca)(config)
     if zero:
         output = "attn2_plus.to_out.0" if light else ".proj_out"
@@ -29,7 +29,7 @@ def new_paca(config: Mapping[str, Any], light: bool, zero: bool = False) -> Pixe
 def new_control(
     unet: UNet2DConditionModel, widths: tuple[int, ...] = EMBEDDING_WIDTHS, rrdb: bool = False
 ) -> ControlNetModel:
-    """A ControlNet that copies the UNet's encoder and, through its zero convolutions, changes nothing yet."""
+    """A ControlNet with a copy of the UNet's encoder. Its zero convolutions make it start inactive."""
     control = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=widths)
     embedding = Conditioning(unet.config.block_out_channels[0], widths, rrdb=rrdb)
     _zero(embedding.conv_out)

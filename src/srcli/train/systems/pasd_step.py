@@ -1,6 +1,6 @@
-"""PASD's training step: the diffusion loss, and what removes the degradation from the ControlNet's view of the picture.
+"""PASD's training step: the diffusion loss, and an L1 loss for the degradation removal of the ControlNet's embedding.
 
-Trained are the whole ControlNet and PACA; the UNet around them, the VAE and the text encoder are frozen.
+The ControlNet and PACA are trained; UNet, VAE and text encoder are frozen.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from typing import NamedTuple
 
 import torch
 from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import interpolate, l1_loss, mse_loss
 
 from srcli.models.patches.paca import PixelAware
+from srcli.train.systems.base import StepModule
 from srcli.train.systems.diffusion import add_noise, prediction_target, sample_latents
 
 COLOR_WEIGHT = 0.003
@@ -21,7 +22,7 @@ SPREAD_WEIGHT = 0.3
 
 
 class PasdInputs(NamedTuple):
-    """Targets in -1..1, conditions in 0..1, the encoded prompts, and all that is random."""
+    """Targets in -1..1, conditions in 0..1, embedded prompts, noise and timesteps."""
 
     target: Tensor
     condition: Tensor
@@ -31,8 +32,8 @@ class PasdInputs(NamedTuple):
     timesteps: Tensor
 
 
-class PasdStep(nn.Module):
-    """All loss terms of a batch. Frozen networks are kept outside of the module's own parameters."""
+class PasdStep(StepModule):
+    """The loss terms of a batch. Frozen networks are not among the module's parameters."""
 
     def __init__(
         self,
@@ -44,7 +45,7 @@ class PasdStep(nn.Module):
         prediction: str,
         color_weight: float = 0.0,
     ) -> None:
-        """`paca` is installed in `unet` already. A `color_weight` above 0 rewards colourful predictions."""
+        """`paca` is already installed in `unet`. A `color_weight` above 0 rewards colourful predictions."""
         super().__init__()
         self.control, self.paca = control, paca
         self._frozen = (unet, vae)
@@ -68,11 +69,11 @@ class PasdStep(nn.Module):
         return {"loss": torch.stack(list(terms.values())).sum(), **terms}
 
     def predict(self, noisy: Tensor, inputs: PasdInputs) -> tuple[Tensor, list[Tensor]]:
-        """The UNet's prediction, and the clean pictures that the conditioning embedding sees, at three sizes."""
+        """The UNet's prediction, and the embedding's restored pictures at three sizes."""
         unet = self._frozen[0]
         embedding, pictures = self.control.controlnet_cond_embedding.predictions(inputs.condition)
         down, middle = self.control(noisy, inputs.timesteps, inputs.text, embedding, return_dict=False)
-        # Gradient checkpointing calls the adapters again during the backward pass, so they stay at it until `close`.
+        # Active until `close`, since gradient checkpointing runs the layers again in the backward pass.
         self.close()
         self._attending.enter_context(self.paca.attending(down))
         predicted: Tensor = unet(
@@ -86,12 +87,11 @@ class PasdStep(nn.Module):
         return predicted, pictures
 
     def close(self) -> None:
-        """Forget the batch, after its backward pass."""
         self._attending.close()
 
 
 def measure_colorlessness(pictures: Tensor) -> Tensor:
-    """1 minus the colourfulness (Hasler and Suesstrunk) of each picture."""
+    """1 minus the colourfulness (Hasler and Suesstrunk 2003) of each picture."""
     red, green, blue = pictures.flatten(2).unbind(1)
     red_green, yellow_blue = (red - green).abs(), ((red + green) / 2 - blue).abs()
     spread = (red_green.std(1) ** 2 + yellow_blue.std(1) ** 2).sqrt()

@@ -1,4 +1,4 @@
-"""SR3 as a system to train: one network over pixels, from noise to a picture, led by its bicubic enlargement."""
+"""The training system of SR3: one network over pixels, conditioned on the bicubic enlargement."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SR3_SAMPLING_STEPS = 50
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SR3Size:
-    """A network and what it was made for: pictures of `side` pixels from ones `scale` times smaller."""
+    """The sizes of a network that enlarges pictures by `scale` to `side` pixels."""
 
     side: int
     scale: int
@@ -54,7 +54,7 @@ SIZES: Mapping[str, SR3Size] = MappingProxyType(
 
 
 def find_size(name: str) -> SR3Size:
-    """A published size, or that of a configuration in the official words. Raises InputError."""
+    """A published size by name, or the size in an official configuration file. Raises InputError."""
     if name in SIZES:
         return SIZES[name]
     path = expand_user(name)
@@ -85,7 +85,7 @@ def _read_size(config: Mapping[str, Any]) -> SR3Size:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SR3Settings:
-    """`start` is a checkpoint to go on from."""
+    """`start`: a checkpoint to start from."""
 
     size: SR3Size
     start: str | None = None
@@ -105,13 +105,13 @@ class SR3System:
     def __init__(self, settings: SR3Settings, unet: SR3UNet, made_of: Mapping[str, str]) -> None:
         self.options, self._unet, self._made_of = settings, unet.requires_grad_(True).train(), made_of
         self._step = SR3Step(unet)
-        self._table = make_betas("linear", settings.size.steps, *BETA_ENDS["sr3"])
-        self._roots = compute_sqrt_alpha_bar(self._table).float()
+        self._betas = make_betas("linear", settings.size.steps, *BETA_ENDS["sr3"])
+        self._sqrt_alpha_bar = compute_sqrt_alpha_bar(self._betas).float()
         self._device = torch.device("cpu")
 
     @classmethod
     def open(cls, settings: SR3Settings, store: Store, seed: int, allow_pickle: bool = False) -> SR3System:
-        """A new network, or that of a checkpoint. Raises WeightsError."""
+        """Create a network, or load it from a checkpoint. Raises WeightsError."""
         config = official_config(settings.size)
         if settings.start is not None:
             located = store.resolve(settings.start, "adapter", allow_pickle=allow_pickle)
@@ -144,29 +144,29 @@ class SR3System:
 
     def inputs(self, batch: Batch, noise: SampleNoise, step: int) -> SR3Inputs:
         """One step of the schedule for the whole batch, as published; a level between it and the next for each."""
-        t = noise.shared_integer(len(self._table)) + 1
-        low, high = self._roots[t], self._roots[t - 1]
+        t = noise.shared_integer(len(self._betas)) + 1
+        low, high = self._sqrt_alpha_bar[t], self._sqrt_alpha_bar[t - 1]
         keep = (low + noise.uniforms() * (high - low)).float()[:, None]
-        given = (batch.target * 2 - 1, batch.degraded * 2 - 1, noise.normals(batch.target.shape[1:]), keep)
-        target, condition, gaussian, keep = (part.to(self._device) for part in given)
+        parts = (batch.target * 2 - 1, batch.degraded * 2 - 1, noise.normals(batch.target.shape[1:]), keep)
+        target, condition, gaussian, keep = (part.to(self._device) for part in parts)
         return SR3Inputs(target.contiguous(), condition.contiguous(), gaussian, keep, keep)
 
     @torch.no_grad()
     def restore(self, batch: Batch, noise: SampleNoise) -> Tensor:
         self._unet.eval()
-        made = Ancestral(self._table, clip=True)
-        made.set_timesteps(min(SR3_SAMPLING_STEPS, len(self._table)))
+        scheduler = Ancestral(self._betas, clip=True)
+        scheduler.set_timesteps(min(SR3_SAMPLING_STEPS, len(self._betas)))
         condition = (batch.degraded * 2 - 1).to(self._device)
         x = noise.normals(condition.shape[1:]).to(self._device)
-        for t in made.timesteps:
-            when = torch.full((len(x), 1), float(self._roots[int(t) + 1]), device=self._device)
+        for t in scheduler.timesteps:
+            when = torch.full((len(x), 1), float(self._sqrt_alpha_bar[int(t) + 1]), device=self._device)
             predicted = self._unet(torch.cat([condition, x], dim=1), when).float()
-            x = made.step(predicted, t, x, noise.normals(x.shape[1:]).to(x)).prev_sample
+            x = scheduler.step(predicted, t, x, noise.normals(x.shape[1:]).to(x)).prev_sample
         self._unet.train()
         return (x / 2 + 0.5).clamp(0, 1)
 
     def write(self, folder: Path) -> None:
-        """A checkpoint under the official names, with its configuration beside it."""
+        """Write a checkpoint with the official tensor names, and its configuration beside it."""
         write_tensors(
             folder / SR3_FILE, {f"{SR3_PREFIX}{name}": tensor for name, tensor in self._unet.state_dict().items()}
         )
@@ -181,7 +181,7 @@ class SR3System:
 
 
 def official_config(size: SR3Size) -> dict[str, Any]:
-    """In the words of the official configuration, which the engine reads too."""
+    """The official configuration of this size, which the engine reads too."""
     start, end = BETA_ENDS["sr3"]
     schedule = {"schedule": "linear", "n_timestep": size.steps, "linear_start": start, "linear_end": end}
     unet = {

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from srcli.models.sr3_unet import SR3UNet, noise_loss
+from srcli.train.systems.base import StepModule
 
 
 class SR3Inputs(NamedTuple):
-    """Targets and enlarged conditions in -1..1, the noise, how much of the target is kept, and what the net is told."""
+    """Targets and conditions in -1..1, the noise, the square root of alpha bar, and the network's level input."""
 
     target: Tensor
     condition: Tensor
@@ -20,8 +21,8 @@ class SR3Inputs(NamedTuple):
     when: Tensor
 
 
-class SR3Step(nn.Module):
-    """The loss of a batch; the whole network learns."""
+class SR3Step(StepModule):
+    """The loss of a batch; the whole network is trained."""
 
     def __init__(self, unet: SR3UNet) -> None:
         super().__init__()
@@ -31,13 +32,10 @@ class SR3Step(nn.Module):
         loss = noise_loss(self.unet, inputs.target, inputs.condition, inputs.noise, inputs.keep, inputs.when)
         return {"loss": loss, "noise": loss}
 
-    def close(self) -> None:
-        """Nothing outlives a batch."""
-
 
 @torch.no_grad()
 def initialize_orthogonally(unet: SR3UNet) -> SR3UNet:
-    """Orthogonal weights, zero biases; norms begin as the identity."""
+    """Orthogonal weights and zero biases; norms keep their default, the identity."""
     for module in unet.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.orthogonal_(module.weight)

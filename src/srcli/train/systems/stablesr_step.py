@@ -1,4 +1,4 @@
-"""StableSR's training step: the diffusion loss of a frozen UNet, led by an encoder and modulation that learn."""
+"""StableSR's training step: the diffusion loss of a frozen UNet with trained encoder and modulation."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from typing import NamedTuple
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from srcli.models.patches.spade import Modulation
 from srcli.models.time_encoder import TimeAttention, TimeEncoder, TimeResidualBlock
+from srcli.train.systems.base import StepModule
 from srcli.train.systems.diffusion import add_noise, prediction_target, sample_latents
 
 
 class StableSRInputs(NamedTuple):
-    """Targets and degraded pictures in -1..1, the encoded prompt (one row, or one a sample), and all that is random."""
+    """Targets and degraded pictures in -1..1, the embedded prompt (one row, or one per sample), noise and timesteps."""
 
     target: Tensor
     degraded: Tensor
@@ -27,8 +28,8 @@ class StableSRInputs(NamedTuple):
     noise: Tensor
 
 
-class StableSRStep(nn.Module):
-    """The loss of a batch. Frozen networks are kept outside of the module's own parameters."""
+class StableSRStep(StepModule):
+    """The loss of a batch. Frozen networks are not among the module's parameters."""
 
     def __init__(
         self,
@@ -47,16 +48,16 @@ class StableSRStep(nn.Module):
 
     def forward(self, inputs: StableSRInputs) -> dict[str, Tensor]:
         vae = self._frozen[1]
-        seen = sample_latents(vae, inputs.degraded, inputs.noise_degraded)
+        condition = sample_latents(vae, inputs.degraded, inputs.noise_degraded)
         latents = sample_latents(vae, inputs.target, inputs.noise_target)
         alphas = self._alphas.to(latents.device)[inputs.timesteps]
-        predicted = self.predict(add_noise(latents, inputs.noise, alphas), seen, inputs)
+        predicted = self.predict(add_noise(latents, inputs.noise, alphas), condition, inputs)
         loss = mse_loss(predicted.float(), prediction_target(latents, inputs.noise, alphas, self._prediction))
         return {"loss": loss, "diffusion": loss}
 
-    def predict(self, noisy: Tensor, seen: Tensor, inputs: StableSRInputs) -> Tensor:
-        maps = self.encoder(seen, inputs.timesteps)
-        # Gradient checkpointing calls the modulation again during the backward pass, so it is led until `close`.
+    def predict(self, noisy: Tensor, condition: Tensor, inputs: StableSRInputs) -> Tensor:
+        maps = self.encoder(condition, inputs.timesteps)
+        # Active until `close`, since gradient checkpointing runs the layers again in the backward pass.
         self.close()
         self._leading.enter_context(self.modulation.leading(maps))
         text = inputs.text.expand(len(noisy), -1, -1)
@@ -64,13 +65,12 @@ class StableSRStep(nn.Module):
         return predicted
 
     def close(self) -> None:
-        """Forget the batch, after its backward pass."""
         self._leading.close()
 
 
 @torch.no_grad()
 def initialize_encoder(encoder: TimeEncoder) -> TimeEncoder:
-    """As guided diffusion begins: residual blocks and attention add nothing yet."""
+    """Guided diffusion's initialization: residual blocks and attention start as the identity."""
     for module in encoder.modules():
         last = module.out_layers[-1] if isinstance(module, TimeResidualBlock) else None
         if isinstance(module, TimeAttention):
