@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from benchmarks.features import write_features
 from PIL import Image
 from safetensors.torch import save_file
 from typer.testing import CliRunner
@@ -19,10 +20,10 @@ from srcli.errors import InputError, WeightsError
 from srcli.models.builtin import UPSCALE_FACTOR, BuiltinShape
 from srcli.train.builtin.aging import add_scratches, make_old_print, print_picture
 from srcli.train.builtin.bank import BankMaker, make_aged_bank
-from srcli.train.builtin.damage import HEAVY_DAMAGE, LIGHT_DAMAGE, measure_damage, reduce_antialiased, spoil_pictures
-from srcli.train.builtin.features import ConvLayer, FeatureNetwork, feature_distance, write_features
+from srcli.train.builtin.damage import HEAVY_DAMAGE, LIGHT_DAMAGE, damage_pictures, measure_damage, reduce_antialiased
+from srcli.train.builtin.features import ConvLayer, FeatureNetwork, feature_distance
 from srcli.train.builtin.lettering import draw_patch
-from srcli.train.builtin.photos import Photographs, turn_all
+from srcli.train.builtin.photos import Photographs, rotate_and_flip
 from srcli.train.builtin.session import BuiltinTrainPlan, run_builtin_training
 from srcli.train.builtin.teachers import read_teacher
 from srcli.train.builtin.trainer import Training, TrainingStage
@@ -55,11 +56,11 @@ def make_plan(folder, out, **more) -> BuiltinTrainPlan:
 
 @pytest.mark.parametrize("settings", [LIGHT_DAMAGE, HEAVY_DAMAGE])
 def test_damage_keeps_a_picture_in_its_place(settings):
-    """The spoiled picture is nearer to the clean reduction than to one moved by a pixel."""
+    """The damaged picture is nearer to the clean reduction than to one moved by a pixel."""
     sharp = torch.from_numpy(np.stack([make_patch(128, s) for s in range(8)])).permute(0, 3, 1, 2).float() / 255
     clean, near, far = reduce_antialiased(sharp), [], []
     for seed in range(6):
-        small = spoil_pictures(sharp, settings, SeededDraws.of(seed))
+        small = damage_pictures(sharp, settings, SeededDraws.of(seed))
         assert small.shape == (8, 3, 32, 32)
         near.append((small - clean).abs()[..., 4:-4, 4:-4].mean())
         far += [(small - clean.roll(s, axis)).abs()[..., 4:-4, 4:-4].mean() for s in (-1, 1) for axis in (2, 3)]
@@ -68,7 +69,7 @@ def test_damage_keeps_a_picture_in_its_place(settings):
 
 def test_draws_follow_from_the_seed():
     sharp = torch.rand(2, 3, 128, 128)
-    one, same, other = (spoil_pictures(sharp, HEAVY_DAMAGE, SeededDraws.of(seed)) for seed in (3, 3, 4))
+    one, same, other = (damage_pictures(sharp, HEAVY_DAMAGE, SeededDraws.of(seed)) for seed in (3, 3, 4))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
 
@@ -110,7 +111,7 @@ def test_scratches_touch_little():
 
 def test_without_teachers_the_truth_is_the_answer():
     bank = BankMaker(make_photos(), None, None, 16, torch.bfloat16).make(4, SeededDraws.of(1))
-    assert bank.spoiled.shape == (4, 3, 16, 16) and bank.sharp.shape == (4, 3, 64, 64)
+    assert bank.damaged.shape == (4, 3, 16, 16) and bank.sharp.shape == (4, 3, 64, 64)
     assert torch.equal(bank.sharp, bank.answers)
 
 
@@ -118,14 +119,14 @@ def test_an_aged_bank_has_the_truth_for_an_answer():
     truth = np.stack([make_patch(64, s) for s in range(2)])
     small = np.stack([make_old_print(p, 2, np.random.default_rng(0)) for p in truth])
     bank = make_aged_bank([(small, truth)], 2, CPU)
-    assert len(bank) == 2 and bank.spoiled.shape[-1] == 32
+    assert len(bank) == 2 and bank.damaged.shape[-1] == 32
     assert bool((bank.damage >= 0).all())
 
 
 @pytest.mark.parametrize("number", range(8))
 def test_turns_move_small_and_sharp_alike(number):
     sharp = torch.rand(1, 3, 8, 8)
-    small, large = turn_all(number, torch.nn.functional.avg_pool2d(sharp, 2), sharp)
+    small, large = rotate_and_flip(number, torch.nn.functional.avg_pool2d(sharp, 2), sharp)
     torch.testing.assert_close(torch.nn.functional.avg_pool2d(large, 2), small)
 
 
@@ -161,9 +162,7 @@ def test_every_kind_of_teacher_answers_four_times_as_large(kind, tmp_path):
 def write_feature_network(path) -> None:
     tensors = {"000.weight": torch.randn(4, 3, 3, 3) * 0.3, "001.weight": torch.randn(4, 1, 5, 5) * 0.3}
     tensors |= {"000.bias": torch.zeros(4), "001.bias": torch.zeros(4)}
-    write_features(
-        path, {"tensors": tensors, "layers": [ConvLayer(stride=2, tap=True), ConvLayer(grouped=True, tap=True)]}
-    )
+    write_features(path, tensors, [ConvLayer(stride=2, tap=True), ConvLayer(grouped=True, tap=True)])
 
 
 def test_feature_distance_grows_with_damage(tmp_path):

@@ -1,1 +1,1 @@
-"""Training of the built-in network: photographs, damage, teachers, losses, one trainer."""
+"""Training of the built-in network: photographs, damage, teachers, losses, trainer."""

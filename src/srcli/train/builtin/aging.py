@@ -1,4 +1,4 @@
-"""Ages a photograph: tone and paper first, then a soft lens, grain, dust, scratches and a scanner's JPEG."""
+"""Simulates a scanned old print: tone and paper, lens blur, grain, dust, scratches, and JPEG."""
 
 import cv2
 import numpy as np
@@ -19,17 +19,17 @@ GreyPlane = NDArray[np.float32]
 
 
 def print_picture(pixels: Pixels8, rng: Generator) -> Pixels8:
-    """A print of the picture, as it was when new: grey, toned or one time in four in colour, on a paper's contrast."""
+    """A new print of the picture: in colour one time in four, else grey or toned, with a paper's contrast."""
     black, white = rng.uniform(0, 0.22), rng.uniform(0.75, 1)
     if rng.random() < 0.25:
         return round_to_uint8(255 * black + np.float32(white - black) * pixels)
     weights = rng.dirichlet((2.0, 3.5, 1.0)).astype(np.float32)
     grey = np.asarray((pixels @ weights) / 255, np.float32) ** np.float32(rng.uniform(0.75, 1.35))
-    return round_to_uint8(255 * _tinted(np.asarray(black + (white - black) * grey, np.float32), rng))
+    return round_to_uint8(255 * _tint(np.asarray(black + (white - black) * grey, np.float32), rng))
 
 
-def _tinted(grey: GreyPlane, rng: Generator) -> GreyPlane:
-    """Neutral half of the time; else brown, yellow or cold in the middle tones and towards white."""
+def _tint(grey: GreyPlane, rng: Generator) -> GreyPlane:
+    """RGB of a grey picture: half of the time neutral, else brown, yellow or cold in midtones and highlights."""
     flat = np.repeat(grey[..., None], 3, axis=2)
     if rng.random() < 0.5:
         return flat
@@ -40,7 +40,7 @@ def _tinted(grey: GreyPlane, rng: Generator) -> GreyPlane:
 
 
 def add_grain(pixels: Pixels8, rng: Generator) -> Pixels8:
-    """Clumps of silver: noise with a size, strongest in the middle tones."""
+    """Film grain: blurred noise, strongest in the midtones."""
     field = rng.standard_normal(pixels.shape[:2], dtype=np.float32)
     field = cv2.GaussianBlur(field, (0, 0), rng.uniform(0.4, 1.3))
     middle = pixels.mean(2) / 255
@@ -50,11 +50,11 @@ def add_grain(pixels: Pixels8, rng: Generator) -> Pixels8:
 
 
 def add_scratches(pixels: Pixels8, rng: Generator) -> Pixels8:
-    """Scratches, hairs, cracks and dust: light where the emulsion is gone, dark where something lies on it."""
+    """Scratches, hairs, cracks and dust: light like missing emulsion, or dark like something on the print."""
     mask = np.zeros(pixels.shape[:2], np.uint8)
     height, width = pixels.shape[:2]
     for _ in range(int(rng.poisson(1.2))):
-        _scratch(mask, rng)
+        _draw_scratch(mask, rng)
     for _ in range(int(rng.poisson(3))):
         middle = (int(rng.integers(width)), int(rng.integers(height)))
         axes = (int(rng.integers(1, 5)), int(rng.integers(1, 5)))
@@ -68,8 +68,8 @@ def add_scratches(pixels: Pixels8, rng: Generator) -> Pixels8:
     return round_to_uint8(pixels + soft * np.float32(rng.uniform(0.5, 1)) * (ink - pixels))
 
 
-def _scratch(mask: NDArray[np.uint8], rng: Generator) -> None:
-    """A wandering thin line, more often upright, as film and transport make them."""
+def _draw_scratch(mask: NDArray[np.uint8], rng: Generator) -> None:
+    """Draw a wandering thin line, more often vertical, like the scratches of film transport."""
     side = max(mask.shape)
     start = rng.uniform(-0.1, 1.1, 2) * side
     angle = rng.normal(np.pi / 2, 0.2) if rng.random() < 0.5 else rng.uniform(0, np.pi)
@@ -80,7 +80,7 @@ def _scratch(mask: NDArray[np.uint8], rng: Generator) -> None:
 
 
 def make_old_print(pixels: Pixels8, scale: int, rng: Generator) -> Pixels8:
-    """The scan of an old print, `scale` times smaller than the picture it is of."""
+    """A scan of an old print of the picture, `scale` times smaller."""
     height, width = (side // scale for side in pixels.shape[:2])
     if rng.random() < 0.8:
         pixels = blur_randomly(pixels, rng, 0.4, 3.0)
@@ -92,6 +92,6 @@ def make_old_print(pixels: Pixels8, scale: int, rng: Generator) -> Pixels8:
     if rng.random() < 0.6:
         small = add_scratches(small, rng)
     noisy = rng.random()
-    if noisy < 0.3:  # a careful scan's noise is weak, a dim one's strong
+    if noisy < 0.3:  # weak noise of a good scan, or strong noise of an underexposed one
         small = add_camera_noise(small, rng, 6 if noisy < 0.15 else 45)
     return store_any_jpeg(small, rng, 45, 96) if rng.random() < 0.6 else small

@@ -1,4 +1,4 @@
-"""Training pairs made once and kept on the device as bytes: spoiled, sharp, and a teacher's answer."""
+"""A bank of training pairs, computed once and kept on the device as bytes: damaged, sharp, and a teacher's output."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from srcli.train.builtin.damage import (
     HEAVY_DAMAGE,
     LIGHT_DAMAGE,
     add_raw_noise,
+    damage_pictures,
     measure_damage,
     quantize_to_uint8,
     reduce_antialiased,
-    reduce_somehow,
-    spoil_pictures,
+    reduce_randomly,
 )
 from srcli.train.builtin.photos import Photographs
 from srcli.train.builtin.teachers import Teacher
@@ -32,9 +32,9 @@ SHARES = {DAMAGE_NONE: 0.3, DAMAGE_LIGHT: 0.25, DAMAGE_HEAVY: 0.3, DAMAGE_RAW: 0
 
 @dataclass(frozen=True)
 class Bank:
-    """`count` samples; everything but the damage is bytes."""
+    """Samples; all but `damage` as 8-bit integers."""
 
-    spoiled: Tensor
+    damaged: Tensor
     sharp: Tensor
     answers: Tensor
     damage: Tensor
@@ -44,7 +44,7 @@ class Bank:
         return len(self.kinds)
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        pictures = (part[indices].float() / 255 for part in (self.spoiled, self.sharp, self.answers))
+        pictures = (part[indices].float() / 255 for part in (self.damaged, self.sharp, self.answers))
         return (*pictures, self.damage[indices], self.kinds[indices])  # type: ignore[return-value]
 
     @classmethod
@@ -55,40 +55,40 @@ class Bank:
 
 @dataclass(frozen=True)
 class BankMaker:
-    """Makes samples; teachers answer in half precision."""
+    """Computes samples; teachers run in `dtype`."""
 
     photos: Photographs
-    damaged: Teacher | None  # answers for spoiled pictures; None: the truth is the answer
-    clean: Teacher | None  # answers for clean ones
+    damaged: Teacher | None  # teacher for damaged pictures; None: the sharp picture is the answer
+    clean: Teacher | None  # teacher for undamaged pictures
     cells: int
     dtype: torch.dtype
 
     def make(self, count: int, draws: SeededDraws) -> Bank:
-        """`count` samples of one kind."""
+        """`count` samples with one kind of damage."""
         sharp = self.photos.cut_patches(count, self.cells * UPSCALE_FACTOR, draws)
         kind = draws.choice("kind", SHARES)
-        spoiled = quantize_to_uint8(self._spoil(kind, sharp, draws))
-        small = spoiled.float() / 255
+        damaged = quantize_to_uint8(self._damage(kind, sharp, draws))
+        small = damaged.float() / 255
         teacher = self.clean if kind == DAMAGE_NONE else self.damaged
         answers = sharp if teacher is None else self._ask(teacher, small)
         damage = measure_damage(small, reduce_antialiased(sharp))
         kinds = torch.full((count,), kind, device=sharp.device)
-        return Bank(spoiled, quantize_to_uint8(sharp), quantize_to_uint8(answers), damage, kinds)
+        return Bank(damaged, quantize_to_uint8(sharp), quantize_to_uint8(answers), damage, kinds)
 
     @torch.inference_mode()
     def _ask(self, teacher: Teacher, small: Tensor) -> Tensor:
         answers: Tensor = teacher(small.to(self.dtype).contiguous(memory_format=torch.channels_last))
         return answers.float()
 
-    def _spoil(self, kind: int, sharp: Tensor, draws: SeededDraws) -> Tensor:
+    def _damage(self, kind: int, sharp: Tensor, draws: SeededDraws) -> Tensor:
         if kind == DAMAGE_NONE:
-            return reduce_antialiased(sharp) if draws.uniform("reduce.u") < 0.75 else reduce_somehow(sharp, draws)
+            return reduce_antialiased(sharp) if draws.uniform("reduce.u") < 0.75 else reduce_randomly(sharp, draws)
         if kind == DAMAGE_RAW:
             return add_raw_noise(sharp, draws)
-        return spoil_pictures(sharp, LIGHT_DAMAGE if kind == DAMAGE_LIGHT else HEAVY_DAMAGE, draws)
+        return damage_pictures(sharp, LIGHT_DAMAGE if kind == DAMAGE_LIGHT else HEAVY_DAMAGE, draws)
 
     def fill(self, batch: int, most: int, seconds: float, draws: SeededDraws, tell: Callable[[str], None]) -> Bank:
-        """As many samples as the time allows, `most` at most."""
+        """Compute samples until there are `most` or the time is over."""
         started, parts = time.monotonic(), [self.make(batch, draws)]
         while sum(map(len, parts)) < most and time.monotonic() - started < seconds:
             parts.append(self.make(batch, draws))
@@ -99,7 +99,7 @@ class BankMaker:
 
 
 def make_aged_bank(batches: Sequence[tuple[Pixels8, Pixels8]], factor: int, device: torch.device) -> Bank:
-    """Aged prints (N, h, w, 3) and what they were, `factor` times as large; the truth is the answer."""
+    """A bank of aged prints (N, h, w, 3) and the original prints, `factor` times as large, which are the answers."""
     small, sharp = (
         torch.from_numpy(np.concatenate(part)).permute(0, 3, 1, 2).contiguous().to(device)
         for part in zip(*batches, strict=True)

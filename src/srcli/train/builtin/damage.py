@@ -1,4 +1,4 @@
-"""Training pairs' damage, from none to heavy, and how much of it a picture has."""
+"""The damage of training pairs, from none to heavy, and its measurement."""
 
 from __future__ import annotations
 
@@ -33,54 +33,53 @@ LIGHT_DAMAGE = Degradation(
     final_sinc=0.0,
     back="none",
 )
-"""What a sound camera and one careful save do."""
+"""A good camera and one JPEG of high quality."""
 HEAVY_DAMAGE = replace(REALESRGAN, first=replace(REALESRGAN.first, factor=(0.25, 1.5)), sharpen_target=False)
-"""What a picture meets on its way through the world."""
+"""Real-ESRGAN's degradation: repeated blur, resizing, noise and JPEG."""
 
 RAW_SIGMA, RAW_GRAY = (0.0, 50.0), 0.4
-"""Noise of files that were never stored as JPEG: strength in 8-bit levels, and the share of it without colour."""
+"""Noise without JPEG compression: strength in 8-bit levels, and the probability of grey noise."""
 
 
 def reduce_antialiased(sharp: Tensor, factor: int = UPSCALE_FACTOR, mode: str = "bicubic") -> Tensor:
-    """The usual reduction of super-resolution test sets: bicubic with a kernel widened by the factor."""
+    """The usual downsampling of super-resolution test sets: antialiased bicubic."""
     size = sharp.shape[-2] // factor, sharp.shape[-1] // factor
     return F.interpolate(sharp, size=size, mode=mode, antialias=True, align_corners=False)
 
 
-def reduce_somehow(sharp: Tensor, draws: Draws) -> Tensor:
-    """The reduction of some program, which may alias."""
+def reduce_randomly(sharp: Tensor, draws: Draws) -> Tensor:
+    """Downsampling with a random filter, which may alias."""
     size = sharp.shape[-2] // UPSCALE_FACTOR, sharp.shape[-1] // UPSCALE_FACTOR
     return F.interpolate(sharp, size=size, mode=draws.choice("reduce.mode", MODES)).clamp(0, 1)
 
 
-def spoil_pictures(sharp: Tensor, settings: Degradation, draws: Draws) -> Tensor:
-    """Sharp (N, 3, 4h, 4w) to spoiled (N, 3, h, w), in 0..1."""
+def damage_pictures(sharp: Tensor, settings: Degradation, draws: Draws) -> Tensor:
+    """Degrade sharp pictures (N, 3, 4h, 4w) to (N, 3, h, w), in 0..1."""
     return degrade_pictures(sharp, settings, draws).degraded
 
 
 def add_raw_noise(sharp: Tensor, draws: Draws) -> Tensor:
-    """Sharp (N, 3, 4h, 4w) to a reduction (N, 3, h, w) with white noise, as a sensor leaves it."""
+    """Downsample sharp pictures (N, 3, 4h, 4w) to (N, 3, h, w) and add white noise like that of a sensor."""
     return gaussian_noise(reduce_antialiased(sharp), draws, "raw", RAW_SIGMA, RAW_GRAY)
 
 
 def quantize_to_uint8(pictures: Tensor) -> Tensor:
-    """To 8-bit levels."""
+    """Floats in 0..1 as 8-bit integers."""
     return (pictures.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
-def measure_damage(spoiled: Tensor, clean: Tensor) -> Tensor:
-    """How far `spoiled` is from the clean reduction: blur, noise, colour noise, JPEG blocks (N, 4), heavy about 1."""
+def measure_damage(damaged: Tensor, clean: Tensor) -> Tensor:
+    """Blur, noise, colour noise and JPEG blocks of `damaged` relative to `clean`, (N, 4); heavy is about 1."""
     luma_weights = torch.tensor(LUMA_WEIGHTS, device=clean.device)[:, None, None]
-    apart = spoiled - clean
-    luma = (apart * luma_weights).sum(1, keepdim=True)
-    chroma = apart - luma
+    difference = damaged - clean
+    luma = (difference * luma_weights).sum(1, keepdim=True)
+    chroma = difference - luma
     detail = _high_pass((clean * luma_weights).sum(1, keepdim=True))
     lost = -(_high_pass(luma) * detail).mean((1, 2, 3)) / (detail.square().mean((1, 2, 3)) + 1e-5)
     rest = luma + lost[:, None, None, None] * detail
     noise, color = (v.square().mean((1, 2, 3)).sqrt() * 255 / 20 for v in (rest, chroma))
-    return torch.stack(
-        (lost.clamp(0, 1.5), noise, 1.5 * color, measure_blockiness(spoiled) - measure_blockiness(clean)), 1
-    ).clamp(0, 2)
+    blocks = measure_blockiness(damaged) - measure_blockiness(clean)
+    return torch.stack((lost.clamp(0, 1.5), noise, 1.5 * color, blocks), 1).clamp(0, 2)
 
 
 def _high_pass(plane: Tensor) -> Tensor:
@@ -88,13 +87,13 @@ def _high_pass(plane: Tensor) -> Tensor:
 
 
 def measure_blockiness(pictures: Tensor) -> Tensor:
-    """How much steeper luma steps across the borders of 8x8 blocks than elsewhere (N)."""
+    """How much steeper luma changes at the borders of 8x8 blocks than elsewhere, (N)."""
     luma = (pictures * torch.tensor(LUMA_WEIGHTS, device=pictures.device)[:, None, None]).sum(1)
     return (_border_steepness(luma) + _border_steepness(luma.transpose(1, 2))) / 4
 
 
 def _border_steepness(plane: Tensor) -> Tensor:
-    """The same along rows (N): the steepest of the eight phases against the middle one."""
+    """The same along rows: the steepest of the eight phases relative to their median."""
     step = plane.diff(dim=-1)
     bend = (step[..., :-2] + step[..., 2:] - 2 * step[..., 1:-1]).abs()
     count, height, width = bend.shape

@@ -1,4 +1,4 @@
-"""Drawn patches: lines, polygons, stripes and lettering, which a few hundred photographs hold too little of."""
+"""Drawn patches: lines, polygons, stripes and lettering, which are rare in a few hundred photographs."""
 
 from functools import cache
 from pathlib import Path
@@ -11,14 +11,14 @@ from PIL import Image, ImageDraw, ImageFont
 from srcli.imaging.picture import Pixels8
 from srcli.train.builtin.operations import resize_pixels
 
-FINER = 3
-"""Patches are drawn this many times larger and reduced, so that edges are smooth."""
+SUPERSAMPLING = 3
+"""Factor of supersampling, for smooth edges."""
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789&%$#@!?.,:;-+/()ÄÖÜäöüßéèñç"
 
 
 @cache
 def find_fonts() -> tuple[str, ...]:
-    """Whatever fonts the machine has; none come with the package."""
+    """The fonts that are installed on the machine."""
     roots = (Path("/usr/share/fonts"), Path("/usr/local/share/fonts"), Path("/Library/Fonts"), Path("C:/Windows/Fonts"))
     return tuple(sorted(str(f) for root in roots if root.is_dir() for f in root.rglob("*.[to]tf")))
 
@@ -29,7 +29,7 @@ def draw_colour(rng: Generator) -> tuple[int, int, int]:
 
 
 def draw_ground(side: int, rng: Generator) -> Pixels8:
-    """A plain or softly graded background."""
+    """A plain background or a soft gradient."""
     corners = np.array([draw_colour(rng) for _ in range(4)], np.float32).reshape(2, 2, 3)
     if rng.random() < 0.6:
         corners = corners[:1, :1] + (corners - corners[:1, :1]) * 0.15
@@ -41,7 +41,7 @@ def draw_lines(canvas: Pixels8, rng: Generator) -> None:
     side = canvas.shape[0]
     for _ in range(int(rng.integers(2, 12))):
         start, end = (tuple(int(v) for v in rng.integers(-side // 4, side + side // 4, 2)) for _ in range(2))
-        cv2.line(canvas, start, end, draw_colour(rng), int(rng.integers(2, 8 * FINER)))
+        cv2.line(canvas, start, end, draw_colour(rng), int(rng.integers(2, 8 * SUPERSAMPLING)))
 
 
 def draw_polygons(canvas: Pixels8, rng: Generator) -> None:
@@ -57,11 +57,11 @@ def draw_polygons(canvas: Pixels8, rng: Generator) -> None:
 
 
 def draw_stripes(canvas: Pixels8, rng: Generator) -> None:
-    """Parallel bars with a common period, as in facades, fences and blinds."""
+    """Parallel bars with one period, like facades, fences and blinds."""
     side, angle = canvas.shape[0], rng.uniform(0, np.pi)
     if rng.random() < 0.4:
         angle = rng.integers(0, 2) * np.pi / 2 + rng.normal(0, 0.05)
-    period = rng.uniform(5, 24) * FINER
+    period = rng.uniform(5, 24) * SUPERSAMPLING
     y, x = np.mgrid[:side, :side].astype(np.float32)
     phase = ((x * np.cos(angle) + y * np.sin(angle)) / period + rng.random()) % 1
     if rng.random() < 0.3:
@@ -71,10 +71,10 @@ def draw_stripes(canvas: Pixels8, rng: Generator) -> None:
 
 
 def draw_words(canvas: Pixels8, rng: Generator) -> None:
-    """Lettering in any font of the machine, turned a little; Hershey strokes where it has none."""
+    """Lettering in a random font of the machine, or Pillow's default, sometimes slightly rotated and sheared."""
     picture = Image.fromarray(canvas)
     files, side = find_fonts(), canvas.shape[0]
-    ink, size = draw_colour(rng), int(rng.integers(9, 60) * FINER)
+    ink, size = draw_colour(rng), int(rng.integers(9, 60) * SUPERSAMPLING)
     draw = ImageDraw.Draw(picture)
     name = files[int(rng.integers(len(files)))] if files else ""
     font = ImageFont.truetype(name, size) if name and rng.random() < 0.85 else ImageFont.load_default(size)
@@ -91,7 +91,7 @@ def draw_words(canvas: Pixels8, rng: Generator) -> None:
 
 
 def draw_waves(canvas: Pixels8, rng: Generator) -> None:
-    """Soft waves of colour, another in each channel, over everything."""
+    """Sine waves over the whole patch, another in each channel."""
     y, x = np.mgrid[: canvas.shape[0], : canvas.shape[1]].astype(np.float32) / canvas.shape[0]
     for channel in range(3):
         angle, waves = rng.uniform(0, 2 * np.pi), rng.uniform(2, 20) * 2 * np.pi
@@ -100,11 +100,11 @@ def draw_waves(canvas: Pixels8, rng: Generator) -> None:
 
 
 def draw_patch(side: int, rng: Generator) -> Pixels8:
-    """A patch of `side` x `side`: none to three of the above on a plain ground, sometimes under a little texture."""
-    canvas = draw_ground(side * FINER, rng)
-    makers = (draw_lines, draw_polygons, draw_stripes, draw_words, draw_words, draw_waves)
-    for index in rng.choice(len(makers), int(rng.integers(0, 4))):
-        makers[index](canvas, rng)
+    """A patch of `side` x `side`: zero to three of the above on a plain background, sometimes with noise."""
+    canvas = draw_ground(side * SUPERSAMPLING, rng)
+    drawers = (draw_lines, draw_polygons, draw_stripes, draw_words, draw_words, draw_waves)
+    for index in rng.choice(len(drawers), int(rng.integers(0, 4))):
+        drawers[index](canvas, rng)
     small = resize_pixels(canvas, side, side, Image.Resampling.BOX)
     if rng.random() < 0.3:
         grain = rng.normal(0, rng.uniform(1, 6), (side, side, 1))

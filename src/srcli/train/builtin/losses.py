@@ -1,4 +1,4 @@
-"""What the two ends learn from, and the critic that tells drawn from photographed."""
+"""Losses of the two heads, and the discriminator (critic) of the crisp head."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 def gradient_distance(result: Tensor, target: Tensor) -> Tensor:
     """L1 of horizontal and vertical differences."""
-    apart = result - target
-    return apart.diff(dim=-1).abs().mean() + apart.diff(dim=-2).abs().mean()
+    difference = result - target
+    return difference.diff(dim=-1).abs().mean() + difference.diff(dim=-2).abs().mean()
 
 
 def pixel_distance(result: Tensor, target: Tensor, edges: float) -> Tensor:
-    """L1 of pixels, of their differences, and of means over 16x16 pixels, so that no colour drifts."""
+    """L1 of pixels, of their gradients (times `edges`), and of means over 16x16 pixels against colour drift."""
     drift = F.avg_pool2d(result - target, 16).abs().mean()
     return (result - target).abs().mean() + edges * gradient_distance(result, target) + drift
 
 
 def colour_drift(result: Tensor, truth: Tensor) -> Tensor:
-    """L1 of means over 48x48 pixels. Teachers' answers drift in colour; the truth does not."""
+    """L1 of means over 48x48 pixels, against the truth, since teachers' outputs drift in colour."""
     return F.avg_pool2d(result - truth, min(48, truth.shape[-1])).abs().mean()
 
 
 class Critic(nn.Module):
-    """Patch discriminator that also sees what the picture was made from; spectral norm keeps it tame."""
+    """A patch discriminator with spectral norm, conditioned on the input picture."""
 
     def __init__(self, width: int = 48) -> None:
         super().__init__()
@@ -39,22 +39,23 @@ class Critic(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, picture: Tensor, small: Tensor) -> Tensor:
-        led = F.interpolate(small, size=picture.shape[-2:], mode="bilinear", align_corners=False)
-        verdict: Tensor = self.layers(torch.cat((picture, led), 1) * 2 - 1)
-        return verdict.float()
+        condition = F.interpolate(small, size=picture.shape[-2:], mode="bilinear", align_corners=False)
+        logits: Tensor = self.layers(torch.cat((picture, condition), 1) * 2 - 1)
+        return logits.float()
 
 
-def critic_loss(real: Tensor, drawn: Tensor) -> Tensor:
-    """Relativistic: a photograph is to look more real than what was drawn of the same input."""
-    return F.softplus(drawn - real).mean()
+def critic_loss(real: Tensor, fake: Tensor) -> Tensor:
+    """The relativistic loss of the critic: real pictures should score higher than results of the same input."""
+    return F.softplus(fake - real).mean()
 
 
-def drawn_loss(real: Tensor, drawn: Tensor) -> Tensor:
-    return F.softplus(real.detach() - drawn).mean()
+def generator_loss(real: Tensor, fake: Tensor) -> Tensor:
+    """The relativistic loss of the crisp head."""
+    return F.softplus(real.detach() - fake).mean()
 
 
 def balanced_gradient(result: Tensor, parts: list[tuple[float, Tensor]]) -> Tensor:
-    """Gradients of several losses at `result`, each brought to its weight times the norm of the first."""
+    """The sum of the losses' gradients at `result`, each scaled to its weight times the norm of the first."""
     grads = [torch.autograd.grad(loss, result, retain_graph=True)[0] for _, loss in parts]
     norm = grads[0].norm()
     total = grads[0] * parts[0][0]

@@ -1,4 +1,4 @@
-"""Numpy operations that age a print: resize, blur, noise and JPEG. Pictures are uint8 RGB arrays."""
+"""Degradations of uint8 RGB arrays, for aging prints: resize, blur, noise and JPEG."""
 
 import io
 
@@ -34,7 +34,7 @@ def round_to_uint8(values: NDArray[np.float32]) -> Pixels8:
 
 
 def blur_randomly(pixels: Pixels8, rng: Generator, low: float, high: float) -> Pixels8:
-    """Gaussian blur, drawn out along a random direction two times in five."""
+    """Gaussian blur, anisotropic two times in five."""
     sigma = rng.uniform(low, high)
     if rng.random() < 0.6:
         return np.asarray(cv2.GaussianBlur(pixels, (0, 0), sigma), np.uint8)
@@ -47,7 +47,7 @@ def blur_randomly(pixels: Pixels8, rng: Generator, low: float, high: float) -> P
 
 
 def add_camera_noise(pixels: Pixels8, rng: Generator, high: float) -> Pixels8:
-    """Noise of a camera: Gaussian, stronger in the light one time in three, the same on R, G and B two in five."""
+    """Gaussian noise, signal-dependent one time in three, grey two times in five."""
     sigma = rng.uniform(0.5, high)
     channels = 1 if rng.random() < 0.4 else 3
     grain = rng.standard_normal((*pixels.shape[:2], channels), dtype=np.float32) * sigma

@@ -1,4 +1,4 @@
-"""Sharp patches from photographs that stay on the training device as 8-bit levels."""
+"""Sharp patches from photographs, which are kept on the training device as 8-bit integers."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from srcli.train.builtin.lettering import draw_patch
 
 DRAWN_SIDE = 384
 DRAWN_SHARE = 0.1
-"""Share of patches with drawn lines and lettering, which a few hundred photographs hold too little of."""
+"""Share of drawn patches, since lines and lettering are rare in a few hundred photographs."""
 
 
 def is_held_out(path: Path) -> bool:
-    """A tenth of all pictures, told by name, is never trained on."""
+    """Whether a picture is in the tenth, chosen by a hash of the name, that is never trained on."""
     return hashlib.sha256(path.name.encode()).digest()[0] % 10 == 0
 
 
 def decode_photo(path: Path) -> Pixels8 | None:
-    """The picture as 8-bit sRGB, upright, or None where it cannot be read."""
+    """The picture as 8-bit sRGB, upright; None if it cannot be read."""
     try:
         pixels = read_picture(path, frames="first").pixels
     except PictureError:
@@ -45,18 +45,18 @@ def draw_lettering(seed: int) -> Pixels8:
 
 @dataclass(frozen=True)
 class Photographs:
-    """Pictures (3, H, W) of bytes, all at least as large as a patch."""
+    """Pictures (3, H, W) as 8-bit integers, all at least as large as a patch."""
 
     pictures: Sequence[Tensor]
     drawn: Sequence[Tensor]
 
     @classmethod
     def place(cls, photos: Sequence[Pixels8], drawings: Sequence[Pixels8], device: torch.device) -> Photographs:
-        """On a device, where they stay."""
+        """Copy pictures to a device."""
         return cls([_planes(p, device) for p in photos], [_planes(p, device) for p in drawings])
 
     def cut_patches(self, count: int, side: int, draws: SeededDraws) -> Tensor:
-        """Sharp patches (count, 3, side, side) in 0..1; flat ones are rarer than in the photographs."""
+        """Random sharp patches (count, 3, side, side) in 0..1; patches with detail are preferred."""
         zoom = 1.0 if draws.uniform("zoom.u") < 0.55 else draws.uniform("zoom", 1.0, 1.7)
         wide = min(round(side * zoom), min(min(p.shape[1:]) for p in self.pictures))
         wanted = round(count * (1 - DRAWN_SHARE)) if self.drawn else count
@@ -89,14 +89,14 @@ def _to_side(patches: Tensor, side: int) -> Tensor:
 
 
 def _pick_busy(patches: Tensor, count: int, draws: SeededDraws) -> Tensor:
-    """Indices of `count` patches, preferring those with detail: a sky teaches little, but something."""
+    """Indices of `count` patches, preferring those with detail to flat ones such as sky."""
     grey = patches[..., ::2, ::2].mean(1)
     detail = grey.diff(dim=1).abs().mean((1, 2)) + grey.diff(dim=2).abs().mean((1, 2))
     liking = detail.clamp(max=0.04) + draws.uniforms("patch.liking", len(patches), 0, 0.04)
     return liking.topk(count).indices
 
 
-def turn_all(number: int, *batches: Tensor) -> list[Tensor]:
-    """One of the eight flips and turns, the same for all."""
-    turned = [torch.rot90(batch, number % 4, (-2, -1)) for batch in batches]
-    return [batch.flip(-1) for batch in turned] if number >= 4 else turned
+def rotate_and_flip(number: int, *batches: Tensor) -> list[Tensor]:
+    """Apply the same of the eight rotations and flips to all batches."""
+    rotated = [torch.rot90(batch, number % 4, (-2, -1)) for batch in batches]
+    return [batch.flip(-1) for batch in rotated] if number >= 4 else rotated

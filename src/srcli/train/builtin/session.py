@@ -1,4 +1,4 @@
-"""One command's training: photographs, a bank of answers, then the stages for enlargement or restoration."""
+"""`srcli train builtin`: load photographs, compute a bank of training pairs, and run the training stages."""
 
 from __future__ import annotations
 
@@ -36,26 +36,26 @@ if TYPE_CHECKING:
 
 FOLDS = {"upscale": 1, "restore": 2}
 BANK_SHARE = 0.18
-"""Of the time, for making pairs; the stages share the rest."""
+"""Share of the time for computing pairs; the stages share the rest."""
 SAVE_EVERY = 30.0  # seconds
 AGED_AT_ONCE = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuiltinTrainPlan:
-    """What a training is told."""
+    """The settings of a training."""
 
     photos: Path
     out: Path
     seconds: float
     device: torch.device
     task: str = "upscale"
-    teachers: Path | None = None  # general, dense, span, features: NAME.safetensors; without, the truth teaches
+    teachers: Path | None = None  # general, dense, span, features: NAME.safetensors; None: photographs alone
     damaged_teacher: str = "dense"
     batch: int = 8
     cells: int = 48
     pairs: int = 80_000
-    steps: int | None = None  # of each stage, instead of a share of the seconds
+    steps: int | None = None  # per stage, instead of a share of `seconds`
     jobs: int = 0
     seed: int = 1
     rate: float = 1.2e-3
@@ -71,7 +71,7 @@ class BuiltinTrainPlan:
         return self.out / f"builtin-{self.task}.state"
 
     def stages(self) -> tuple[TrainingStage, ...]:
-        """Enlargement learns answers, then is sharpened against photographs, at last its crisp end alone."""
+        """Enlargement: learn the teachers' outputs, sharpen against photographs, train the crisp head alone."""
         left = self.seconds * (1 - BANK_SHARE)
         learn = TrainingStage(
             name="learn", seconds=0.5 * left, rate=self.rate, batch=self.batch, steps=self.steps, truth=0.1
@@ -80,14 +80,14 @@ class BuiltinTrainPlan:
         if self.task == "restore":
             return (replace(later, name="restore", seconds=left, features=1.2, critic=0.3, truth=1),)
         sharpen = replace(later, name="sharpen", features=3, critic=0.3, truth=0.5)
-        # A critic that compared with the teacher's answers taught nothing here; features of the truth did.
+        # A feature loss instead of a critic, which had no effect against the teacher's outputs.
         crisp = replace(later, name="crisp", features=6, truth=0.3, crisp_only=True)
         return learn, sharpen, crisp
 
 
 def run_builtin_training(plan: BuiltinTrainPlan, resume: bool, tell: Tell) -> Path:
-    """All stages within the time; returns the file of the trained network."""
-    _check(plan, resume)
+    """Run all stages within the time; returns the file of the trained network."""
+    _check_out(plan, resume)
     began = time.monotonic()
     torch.manual_seed(plan.seed)
     photos = _open_photos(plan, tell)
@@ -105,8 +105,8 @@ def run_builtin_training(plan: BuiltinTrainPlan, resume: bool, tell: Tell) -> Pa
     return plan.model_file
 
 
-def _check(plan: BuiltinTrainPlan, resume: bool) -> None:
-    """An --out that holds a training is continued only on demand; one that does not cannot be."""
+def _check_out(plan: BuiltinTrainPlan, resume: bool) -> None:
+    """InputError unless --out holds a training exactly if --resume is given."""
     if plan.task not in FOLDS:
         raise unknown_word("--task", plan.task, FOLDS)
     begun = plan.state_file.exists()
@@ -121,7 +121,7 @@ def _check(plan: BuiltinTrainPlan, resume: bool) -> None:
 
 
 def _open_photos(plan: BuiltinTrainPlan, tell: Tell) -> list[Pixels8]:
-    """Every photograph that is not held out, decoded, in `jobs` processes where that is more than 0."""
+    """All photographs that are not held out, decoded in `jobs` worker processes or in this one."""
     least = (plan.cells + 8) * UPSCALE_FACTOR
     found = survey_pictures(plan.photos, least)
     found.report(tell, least)
@@ -134,7 +134,7 @@ def _open_photos(plan: BuiltinTrainPlan, tell: Tell) -> list[Pixels8]:
 
 
 def _fork() -> ForkContext:
-    """Processes that begin with all that this one holds."""
+    """The multiprocessing context for workers that share this process's memory."""
     if "fork" not in multiprocessing.get_all_start_methods():
         raise InputError("--jobs needs a system that can fork processes, which Windows cannot: leave it out")
     return multiprocessing.get_context("fork")
@@ -149,14 +149,14 @@ def _map(function: Callable[[Any], Any], items: list[Any], jobs: int) -> list[An
 
 @dataclass(frozen=True)
 class Aging:
-    """Makes aged prints in numpy; every draw follows from the seed and the batch's number."""
+    """Computes aged prints; random numbers depend only on the seed and the batch's number."""
 
     photos: list[Pixels8]
     cells: int
     seed: int
 
     def make_batch(self, number: int) -> tuple[Pixels8, Pixels8]:
-        """Aged (n, 2c, 2c, 3) and true prints (n, 4c, 4c, 3)."""
+        """Aged prints (n, 2c, 2c, 3) and original ones (n, 4c, 4c, 3)."""
         pairs = [self._make_pair(np.random.default_rng((self.seed, number, i))) for i in range(AGED_AT_ONCE)]
         small, sharp = (np.stack(part) for part in zip(*pairs, strict=True))
         return small, sharp
@@ -170,7 +170,7 @@ class Aging:
         return make_old_print(sharp, FOLDS["restore"], rng), sharp
 
 
-_aging_here: Aging | None = None  # set before workers are forked: they share the decoded photographs
+_aging_here: Aging | None = None  # set before forking, so that workers share the decoded photographs
 
 
 def _make_aged(number: int) -> tuple[Pixels8, Pixels8]:
@@ -181,7 +181,7 @@ def _make_aged(number: int) -> tuple[Pixels8, Pixels8]:
 
 @contextmanager
 def _aging(plan: BuiltinTrainPlan, photos: list[Pixels8]) -> Iterator[Iterator[tuple[Pixels8, Pixels8]]]:
-    """Aged batches without end, made ahead by workers that were forked before the device is touched."""
+    """Batches of aged prints, computed ahead by workers, which must be forked before the device is used."""
     global _aging_here
     _aging_here = Aging(photos, plan.cells, plan.seed)
     numbers = range(max(1, plan.pairs // AGED_AT_ONCE))
@@ -247,13 +247,13 @@ def _load_state(plan: BuiltinTrainPlan) -> dict[str, Any]:
 
 
 def _run_stage(training: Training, stage: TrainingStage, bank: Bank, plan: BuiltinTrainPlan, tell: Tell) -> None:
-    """A stage, saved every half minute and however it ends, with a line of losses each time."""
+    """Run a stage; save it and report its losses every SAVE_EVERY seconds and at its end, also after an error."""
     saved = time.monotonic()
 
     def keep() -> None:
         nonlocal saved
         _save(training, plan)
-        _tell_losses(training, plan, tell)
+        _report_losses(training, plan, tell)
         saved = time.monotonic()
 
     try:
@@ -263,7 +263,7 @@ def _run_stage(training: Training, stage: TrainingStage, bank: Bank, plan: Built
 
 
 def _save(training: Training, plan: BuiltinTrainPlan) -> None:
-    """A full disk or a kill leaves the last checkpoint whole."""
+    """Save state and model atomically, so that a full disk or a kill leaves the previous ones intact."""
     training.check_finite()
     try:
         with replace_file(plan.state_file) as fresh, fresh.open("wb") as opened:
@@ -273,7 +273,7 @@ def _save(training: Training, plan: BuiltinTrainPlan) -> None:
     write_model(plan.model_file, training.model.shape, training.average.state_dict(), plan.task)
 
 
-def _tell_losses(training: Training, plan: BuiltinTrainPlan, tell: Tell) -> None:
+def _report_losses(training: Training, plan: BuiltinTrainPlan, tell: Tell) -> None:
     rate = training.done / max(training.seconds, 1e-9)
     line = {"stage": training.stage, "step": training.step, "steps a second": round(rate, 2)}
     line |= {name: round(value, 4) for name, value in training.losses.items()}

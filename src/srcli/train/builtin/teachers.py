@@ -1,4 +1,4 @@
-"""Published networks whose answers the built-in network learns, read from plain tensors in running order."""
+"""Published networks that teach the built-in network, from files with convolutions numbered in running order."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SPAN_MEAN = (0.4488, 0.4371, 0.4040)
 
 
 class Teacher(nn.Module):
-    """(N, 3, H, W) in 0..1 to the same four times as large."""
+    """Enlarges pictures (N, 3, H, W) in 0..1 four times."""
 
     def __init__(self, tensors: dict[str, Tensor]) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class Teacher(nn.Module):
 
 
 class GeneralTeacher(Teacher):
-    """realesr-general-x4v3: convolutions with PReLU at the input's resolution, sub-pixel convolution, nearest base."""
+    """realesr-general-x4v3: convolutions with PReLU, then a sub-pixel convolution, added to nearest-neighbour."""
 
     def forward(self, x: Tensor) -> Tensor:
         inner = x
@@ -43,13 +43,13 @@ class GeneralTeacher(Teacher):
 
 
 class DenseTeacher(Teacher):
-    """RealESRGAN_x4plus: residual-in-residual dense blocks, then two nearest enlargements."""
+    """RealESRGAN_x4plus: residual in residual dense blocks, then two nearest-neighbour upsamplings."""
 
     def _dense(self, index: int, x: Tensor) -> Tensor:
-        seen = [x]
+        features = [x]
         for step in range(4):
-            seen.append(F.leaky_relu(self.conv(index + step, torch.cat(seen, 1)), 0.2))
-        return x + 0.2 * self.conv(index + 4, torch.cat(seen, 1))
+            features.append(F.leaky_relu(self.conv(index + step, torch.cat(features, 1)), 0.2))
+        return x + 0.2 * self.conv(index + 4, torch.cat(features, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         first = inner = self.conv(0, x)
@@ -67,7 +67,7 @@ class DenseTeacher(Teacher):
 
 
 class SpanTeacher(Teacher):
-    """SPAN x4: blocks of three convolutions gated by their own output, without parameters for the gate."""
+    """SPAN x4: blocks of three convolutions with a parameter-free attention from their own output."""
 
     def forward(self, x: Tensor) -> Tensor:
         mean = torch.tensor(SPAN_MEAN, device=x.device, dtype=x.dtype)[:, None, None]
@@ -88,7 +88,7 @@ TEACHER_KINDS = {"general": GeneralTeacher, "dense": DenseTeacher, "span": SpanT
 
 
 def read_teacher(kind: str, file: Path, device: torch.device, dtype: torch.dtype) -> Teacher:
-    """A teacher ready to answer."""
+    """Load a teacher."""
     teacher = TEACHER_KINDS[kind](load_file(file)).to(device, dtype)
     teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return teacher
