@@ -22,7 +22,7 @@ from srcli.weights.one_step import (
     PISA_KIND,
     PIXEL_PART,
     SEMANTIC_PART,
-    flat_part,
+    flatten_part,
     read_changes,
 )
 from srcli.weights.pickles import to_safetensors
@@ -183,7 +183,7 @@ def test_keys_and_shapes_of_a_published_file(case: Case) -> None:
     for part in ADAPTER_PARTS[kind]:
         if not part.name.endswith(network):
             continue
-        flat = flat_part(case.file(".json"), part, state, adapters)
+        flat = flatten_part(case.file(".json"), part, state, adapters)
         changes = read_changes(case.file(".json"), flat, LORA_ALPHA, said.get(part.said, said.get("rank")))
         taken += len(flat)
         assert all(pair.fits(weights[f"{module}.weight"]) for module, pair in changes.pairs.items())

@@ -194,7 +194,7 @@ def test_a_password_in_the_mirrors_address_is_never_said(row: str, make_store: M
 )
 def test_an_address_without_its_user(address: str) -> None:
     wanted = address.replace("me:pw@", "").replace("x@", "")
-    assert Client(address).shown == wanted
+    assert Client(address).printable_endpoint == wanted
 
 
 def test_wrong_bytes_are_set_aside_and_not_used(make_store: MakeStore, hub: Hub) -> None:

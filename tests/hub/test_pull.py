@@ -344,9 +344,9 @@ def test_a_stray_file_is_not_opened_in_place_of_a_locked_one(make_store: MakeSto
 
 def test_a_store_says_what_is_here(make_store: MakeStore) -> None:
     store = make_store()
-    assert store.here() == [] and not store.has("adapter")
+    assert store.list_here() == [] and not store.has("adapter")
     store.resolve("adapter")
-    assert store.here() == ["adapter"] and not store.has("adapter")
+    assert store.list_here() == ["adapter"] and not store.has("adapter")
     store.resolve("base", parts=("vae",))
     assert store.has("adapter")
     assert store.bases() == ["base"]

@@ -88,7 +88,7 @@ def test_other_tiles_begin_anew(tmp_path):
     with pytest.raises(Ended):
         sampled("unipc", stretch(tmp_path / "it"), 3)
     start, made = torch.zeros(1), build_scheduler("unipc", {}, STEPS)
-    assert stretch(tmp_path / "it").resumed(start, made, "others") == (start, 0)
+    assert stretch(tmp_path / "it").resume(start, made, "others") == (start, 0)
 
 
 def test_what_is_broken_is_not_kept(tmp_path):

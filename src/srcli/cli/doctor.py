@@ -141,7 +141,7 @@ def _describe_space(path: Path) -> str:
 def _list_weights(offline: bool) -> dict[str, str]:
     from srcli.weights.store import Store
 
-    return {"here": ", ".join(Store(offline=offline).here())}
+    return {"here": ", ".join(Store(offline=offline).list_here())}
 
 
 def _choose_defaults(offline: bool) -> dict[str, str]:

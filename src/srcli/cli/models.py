@@ -130,8 +130,8 @@ def _collect_entries(store: Store, names: Sequence[str], alone: bool) -> list[tu
     """The entries to pull, each once, without those that the user provides or that are part of srcli."""
     wanted: dict[str, tuple[Entry, tuple[str, ...]]] = {}
     for name in names:
-        family = store.family(name)
-        if family[0][0].yours:
+        family = store.with_dependencies(name)
+        if family[0][0].user_supplied:
             store.open(family[0][0])  # raises with instructions
         for entry, parts in family[:1] if alone else family:
             _, before = wanted.get(entry.name, (entry, parts))

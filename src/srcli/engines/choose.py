@@ -169,7 +169,7 @@ def _find_missing(spec: EngineSpec, task: Task, requested: ModelChoice) -> list[
         _for_task(spec, task, ModelChoice(variant=variant, allow_pickle=requested.allow_pickle)), store
     )
     if _is_optional(spec, task):
-        return [name for name in spec.entries(choice) if not store.opens(name, requested.allow_pickle)]
+        return [name for name in spec.entries(choice) if not store.can_open(name, requested.allow_pickle)]
     return [name for name in spec.entries(choice) if not store.has(name)]
 
 

@@ -39,7 +39,7 @@ def check_local_files(choice: ModelChoice, store: Store) -> None:
 
 def _list_needed(choice: ModelChoice, store: Store, more: Sequence[str]) -> Iterator[tuple[Entry, Parts]]:
     """Entries of the choice and their dependencies. A chosen base replaces the base that an adapter depends on."""
-    families = [store.family(name) for name in _list_names(choice, store, more)]
+    families = [store.with_dependencies(name) for name in _list_names(choice, store, more)]
     dependencies = {need.name for _, *needs in families for need, _ in needs}
     for (entry, parts), *needs in families:
         if entry.name != choice.base or entry.name not in dependencies:  # else only the parts below are needed

@@ -118,7 +118,7 @@ class Server:
     async def list_choices(self, request: Request) -> Response:
         """The engines, base models and formats that a job can use on this machine."""
         store = Store(offline=True)
-        here = set(await run_in_threadpool(store.here))
+        here = set(await run_in_threadpool(store.list_here))
         engines = {name: {"title": spec.title, "tasks": sorted(spec.tasks)} for name, spec in all_engines().items()}
         return JSONResponse(
             {

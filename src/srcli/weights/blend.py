@@ -1,4 +1,4 @@
-"""PASD's personalised swap: a base model's UNet weights blended into the adapter's."""
+"""PASD's personalized models: blend a base model's UNet weights with the adapter's."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,9 +11,9 @@ from srcli.errors import WeightsError
 def blend_unet(
     own: Mapping[str, Tensor], other: Mapping[str, Tensor], alpha: float, source: Path | str
 ) -> dict[str, Tensor]:
-    """Return `alpha * other + (1 - alpha) * own` for every name of `other`; names it lacks stay as they are.
+    """`alpha * other + (1 - alpha) * own` for every name in `other`; other names keep their own weights.
 
-    `other` is multiplied in its own dtype, as the official program does: an fp16 file rounds once more.
+    `other` is multiplied in its own dtype as in the official code, so an fp16 file is rounded once more.
     """
     for name, tensor in other.items():
         if name not in own:

@@ -1,4 +1,4 @@
-"""huggingface_hub's cache on disk, without the network: where a file lies, and how one is put there."""
+"""huggingface_hub's cache on disk, without network: find files in it and add files to it."""
 
 import os
 import shutil
@@ -33,23 +33,23 @@ class Repo:
         return self.root / "blobs"
 
     def snapshot(self, revision: str) -> Path:
-        """The folder in which this commit's files appear under their own names."""
+        """The folder with this commit's files under their own names."""
         return self.root / "snapshots" / revision
 
     def find(self, revision: str, path: str) -> Path | None:
-        """Return the file of a commit if it is here. Nothing is written, so a read-only cache will do."""
-        found = self.snapshot(revision) / path
-        return found if is_file(found) else None
+        """A commit's file if it is in the cache, which may be read-only."""
+        file = self.snapshot(revision) / path
+        return file if is_file(file) else None
 
     def part(self, name: str) -> Path:
-        """The file that a download named by its hash grows in, across runs."""
+        """The unfinished download of a file, by its hash."""
         return self.blobs / (name + PART)
 
     def blob(self, name: str) -> Path:
         return self.blobs / name
 
     def link(self, revision: str, path: str, blob: Path) -> Path:
-        """Make the blob appear in a snapshot: a link where links work, else the file itself."""
+        """Add a blob to a snapshot, as a link, or by moving it if links do not work."""
         target = self.snapshot(revision) / path
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -65,9 +65,9 @@ class Repo:
 
 @contextmanager
 def exclusive_lock(part: Path, waiting: Callable[[], None]) -> Iterator[None]:
-    """Let one process of this machine grow a download; others wait, calling `waiting` now and then.
+    """Lock a download against other processes of this machine; they wait, calling `waiting` repeatedly.
 
-    It saves bandwidth only: where the disk has no locks, two writers put the same bytes in the same places.
+    It only saves bandwidth: on a disk without locks two processes write the same bytes to the same positions.
     """
     guard = part.with_name(part.name + ".lock")
     try:
@@ -84,7 +84,7 @@ def exclusive_lock(part: Path, waiting: Callable[[], None]) -> Iterator[None]:
 
 
 def is_downloading(path: Path) -> bool:
-    """Tell whether a process of this machine is growing this download now."""
+    """Whether a process of this machine is downloading this file now."""
     guard = path if path.suffix == ".lock" else path.with_name(path.name + ".lock")
     if not path_exists(guard):
         return False
@@ -96,7 +96,7 @@ def is_downloading(path: Path) -> bool:
 
 
 def links_allowed() -> bool:
-    """Whether the user lets the cache hold links."""
+    """Whether the user allows links in the cache."""
     return os.environ.get("HF_HUB_DISABLE_SYMLINKS", "").upper() not in ("1", "ON", "YES", "TRUE")
 
 
@@ -109,7 +109,7 @@ def _symlink(source: str, link: Path) -> bool:
 
 
 def link_file(path: Path, blob: Path) -> bool:
-    """Let a blob be a file of another repository, without another copy on the disk; tell whether that worked."""
+    """Hard-link a file of another repository as a blob; False if that is not possible."""
     try:
         blob.parent.mkdir(parents=True, exist_ok=True)
         os.link(path.resolve(), blob)
@@ -119,12 +119,12 @@ def link_file(path: Path, blob: Path) -> bool:
 
 
 def cache_write_error(path: Path, error: OSError) -> MachineError:
-    """Say why the cache could not be written."""
+    """The error for a failed write to the cache."""
     return MachineError(f"{path}: cannot be written ({error.strerror}): free some space, or set HF_HOME elsewhere")
 
 
 def set_aside(path: Path) -> Path | None:
-    """Rename a bad file (behind its link) so that nothing opens it again; None where the cache is read-only."""
+    """Rename a bad file (behind its link) so that it is not used again; None if the cache is read-only."""
     real = path.resolve()
     aside = real.with_name(real.name + BAD)
     try:
@@ -137,7 +137,7 @@ def set_aside(path: Path) -> Path | None:
 
 
 def remove_file(path: Path) -> int:
-    """Remove a snapshot's file and, when no other snapshot shows it, its blob. Returns the bytes freed."""
+    """Remove a snapshot's file, and its blob if no other snapshot uses it; returns the bytes freed."""
     real = path.resolve()
     size = real.stat().st_size if real.is_file() else 0
     path.unlink(missing_ok=True)
@@ -151,7 +151,7 @@ def remove_file(path: Path) -> int:
 
 
 def find_abandoned_files(hub: Path) -> list[Path]:
-    """List unfinished downloads that nobody is at, and files set aside, in the whole cache."""
+    """Unfinished downloads that no process is writing, and files set aside, in the whole cache."""
     if not is_dir(hub):
         return []
     names = (f"*{PART}*", f"*{BAD}", "*.srcli-link")

@@ -1,4 +1,4 @@
-"""Looking after weights: what is here, is it still right, and taking away what is not wanted."""
+"""Manage weights on this disk: their state, verification, adding and removing."""
 
 import random
 import shutil
@@ -22,7 +22,7 @@ NO, SOME, HERE, CHECKED, YOURS = "no", "part", "here", "checked", "yours"
 
 @dataclass(frozen=True)
 class Copy:
-    """One file of an entry that lies here."""
+    """One file of an entry on this disk."""
 
     entry: Entry
     file: File
@@ -31,7 +31,7 @@ class Copy:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a look at one file found; `wrong` is None where it is as locked."""
+    """The result of verifying a file; `wrong` is None if it matches the lock."""
 
     copy: Copy
     wrong: str | None = None
@@ -39,11 +39,11 @@ class Verdict:
 
 
 def find_copies(store: Store, entry: Entry) -> list[Copy]:
-    """List the files of an entry that lie here, wherever that is."""
+    """The files of an entry on this disk."""
     if entry.origin is None:
-        root = local.root_of(entry)
+        root = local.find_entry_root(entry)
         pairs = ((file, root if root.is_file() else root / path) for path, file in entry.files.items())
-        return [] if entry.yours else [Copy(entry, file, path) for file, path in pairs if is_file(path)]
+        return [] if entry.user_supplied else [Copy(entry, file, path) for file, path in pairs if is_file(path)]
     if entry.revision is None:
         return []
     repo = Repo(store.places.hub, entry.origin)
@@ -52,8 +52,8 @@ def find_copies(store: Store, entry: Entry) -> list[Copy]:
 
 
 def read_state(store: Store, entry: Entry) -> str:
-    """Say how much of an entry is here, and whether it was read whole since it was last touched."""
-    if entry.yours:
+    """How much of an entry is on this disk, and whether its hashes were checked since the last change."""
+    if entry.user_supplied:
         return YOURS
     found = find_copies(store, entry)
     if not found:
@@ -64,9 +64,9 @@ def read_state(store: Store, entry: Entry) -> str:
 
 
 def verify_copies(store: Store, found: Sequence[Copy], share: float = 1.0) -> Iterator[Verdict]:
-    """Read files again, whatever their stamps say, and move those of the cache aside that are not as locked.
+    """Hash files again and set aside files of the cache that differ from the lock.
 
-    With a `share` below 1, files are drawn at random until they make up that part of the bytes.
+    With a `share` below 1, only random files with this share of the bytes.
     """
     for copy in draw_share(found, share):
         wrong = find_fault(copy.path, copy.file, store.stamps, again=True)
@@ -75,7 +75,7 @@ def verify_copies(store: Store, found: Sequence[Copy], share: float = 1.0) -> It
 
 
 def draw_share(found: Sequence[Copy], share: float) -> list[Copy]:
-    """Draw files at random until their bytes reach the share."""
+    """Choose random files until their bytes reach the share."""
     if share >= 1:
         return list(found)
     sizes = {copy.path: copy.path.stat().st_size for copy in found}
@@ -88,81 +88,81 @@ def draw_share(found: Sequence[Copy], share: float) -> list[Copy]:
 
 
 def add_entry(store: Store, name: str, target: str, kind: str, file: str | None = None) -> Entry:
-    """Write the user's own weight into their lock: a file, a folder, or a repository (`file` of it) on the Hub."""
+    """Add a file, a folder, or a repository on the Hub (or its file `file`) to the user's lock."""
     if not ENTRY_NAME.fullmatch(name):
         raise WeightsError(f"{name!r} is not a valid name: use lower-case letters, digits, dots and dashes")
     if kind not in ENTRY_KINDS:
         raise WeightsError(f"{kind!r} is not a kind of weight: choose one of {', '.join(ENTRY_KINDS)}")
     known = read_lock(store.packaged).get(name)
-    if known is not None and known.yours:
-        entry = _brought(store, known, target)
+    if known is not None and known.user_supplied:
+        entry = _add_manual_download(store, known, target)
     elif known is not None:
         raise WeightsError(f"{name} is a name of srcli's own weights: choose another")
     elif path_exists(expand_user(target)):
-        entry = _own(store, name, expand_user(target).resolve(), kind)
+        entry = _describe_local(store, name, expand_user(target).resolve(), kind)
     elif HUB_ID.fullmatch(target.partition("@")[0]):
-        entry = _remote(store, name, target, kind, file)
+        entry = _describe_remote(store, name, target, kind, file)
     else:
         raise WeightsError(f"{target}: no such file or folder, and no hub id: check it")
     write_entry(store.places.overlay, entry)
     return entry
 
 
-def _brought(store: Store, known: Entry, target: str) -> Entry:
-    """Take a file that the lock knows, and hold it against the hash there."""
+def _add_manual_download(store: Store, known: Entry, target: str) -> Entry:
+    """Add a file that the lock knows, after checking its hash."""
     path = expand_user(target)
     if not path_exists(path):
         raise WeightsError(f"{target}: no such file or folder: check the path")
     path = path.resolve()
-    own = _own(store, known.name, path, known.kind)
-    wanted = {file.sha256 for file in known.files.values()} - {None}
-    given = {file.sha256 for file in own.files.values()}
-    if wanted and not wanted & given:
+    own = _describe_local(store, known.name, path, known.kind)
+    expected = {file.sha256 for file in known.files.values()} - {None}
+    actual = {file.sha256 for file in own.files.values()}
+    if expected and not expected & actual:
         raise WeightsError(
-            f"{path} has sha256 {next(iter(given))} and {known.name} has {next(iter(wanted))}: "
+            f"{path} has sha256 {next(iter(actual))} and {known.name} has {next(iter(expected))}: "
             "it is another file, so add it under another name"
         )
     return replace(own, license=known.license, title=known.title, terms=known.terms, needs=known.needs)
 
 
-def _own(store: Store, name: str, path: Path, kind: str) -> Entry:
+def _describe_local(store: Store, name: str, path: Path, kind: str) -> Entry:
     names = local.list_model_files(path)
     if not names:
         raise local.no_weights_in(path)
     files = {item: path if path.is_file() else path / item for item in names}
-    _encodable(path, files)
+    _check_encodable(path, files)
     locked = {item: File(item, file.stat().st_size, store.stamps.record(file)) for item, file in files.items()}
-    family, found = _looked_at(path)
-    kind = found if found in ENTRY_KINDS else kind
+    family, detected = _detect(path)
+    kind = detected if detected in ENTRY_KINDS else kind
     terms = "the user's own file"
     return Entry(name=name, kind=kind, family=family, license=terms, title=path.name, files=locked, local=str(path))
 
 
-def _encodable(path: Path, files: Mapping[str, Path]) -> None:
+def _check_encodable(path: Path, files: Mapping[str, Path]) -> None:
     try:
         "".join((str(path), *files)).encode("utf-8")
     except UnicodeEncodeError as error:
         raise WeightsError(f"{path}: a lock holds UTF-8 names only: rename it") from error
 
 
-def _looked_at(path: Path) -> tuple[str, str]:
-    """Read family and kind from the headers; a pickle tells neither before it is converted."""
+def _detect(path: Path) -> tuple[str, str]:
+    """Family and kind from the headers; both are unknown for a pickle."""
     if path.is_file():
         if path.suffix in PICKLES:
             return "any", ""
-        found = detect_family(path)
-        return found.family, found.kind
-    return local.family_of(path), ""
+        detected = detect_family(path)
+        return detected.family, detected.kind
+    return local.read_family(path), ""
 
 
-def _remote(store: Store, name: str, target: str, kind: str, file: str | None) -> Entry:
-    """Describe a repository; with a network its files, hashes and licence are filled in at once."""
+def _describe_remote(store: Store, name: str, target: str, kind: str, file: str | None) -> Entry:
+    """Describe a repository, with its files, hashes and licence from the Hub."""
     entry = replace(entry_for_hub_id(target, kind), name=name)
     return store.plan(replace(entry, include=(file,)) if file else entry).entry
 
 
 def lock_entry(store: Store, entry: Entry) -> Entry:
-    """Fill in an entry's revision and hashes from the Hub; small files outside LFS are fetched to hash them."""
+    """Fill in an entry's revision and hashes from the Hub. Small files outside LFS are downloaded for their hashes."""
     if entry.origin is None:
         raise WeightsError(f"{entry.name} is not on the Hub: there is nothing to look up")
     planned = store.plan(entry)
@@ -171,10 +171,10 @@ def lock_entry(store: Store, entry: Entry) -> Entry:
 
 
 def forget_entry(store: Store, entry: Entry) -> int:
-    """Take an entry's files out of the cache, but those that others here share; the user's own files stay."""
+    """Remove an entry's files from the cache, except those shared with other entries; returns the bytes freed."""
     freed, own = 0, read_overlay(store.places.overlay).get(entry.name)
     if entry.origin is not None:
-        kept = _shared(store, entry)
+        kept = _find_shared(store, entry)
         freed = sum(remove_file(copy.path) for copy in find_copies(store, entry) if copy.path not in kept)
     elif own is None:
         raise WeightsError(f"{entry.name} is a part of srcli: it goes when srcli is uninstalled")
@@ -183,24 +183,24 @@ def forget_entry(store: Store, entry: Entry) -> int:
     return freed
 
 
-def _shared(store: Store, entry: Entry) -> set[Path]:
-    """Files that belong to other entries too: to whole ones, or to such as have tensors of their own here."""
+def _find_shared(store: Store, entry: Entry) -> set[Path]:
+    """Files that also belong to other entries, if those are complete or have other tensors here."""
     mine = {copy.path for copy in find_copies(store, entry)}
     shared: set[Path] = set()
     for other in store.lock().values():
         found = find_copies(store, other) if other.name != entry.name else []
-        own = any(_tensors(copy) and copy.path not in mine for copy in found)
+        own = any(_is_weights(copy) and copy.path not in mine for copy in found)
         if own or (found and store.is_here(other)):
             shared |= {copy.path for copy in found}
     return shared
 
 
-def _tensors(copy: Copy) -> bool:
+def _is_weights(copy: Copy) -> bool:
     return copy.file.path.endswith((SUFFIX, *PICKLES))
 
 
 def find_garbage(store: Store) -> list[tuple[Path, int]]:
-    """Unfinished downloads, files set aside, and conversions of pickles that no entry names, with their sizes."""
+    """Unfinished downloads, files set aside, and converted pickles without an entry, with their sizes."""
     known = {file.sha256 for entry in store.lock().values() for file in entry.files.values()}
     converted = store.places.data / "converted"
     orphans = list[Path]()
@@ -211,14 +211,14 @@ def find_garbage(store: Store) -> list[tuple[Path, int]]:
 
 
 def remove_garbage(store: Store) -> list[tuple[Path, int]]:
-    """Remove what `find_garbage` finds."""
-    gone = find_garbage(store)
-    for path, _ in gone:
+    """Remove and return what `find_garbage` finds."""
+    garbage = find_garbage(store)
+    for path, _ in garbage:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
-    return gone
+    return garbage
 
 
 def _size(path: Path) -> int:

@@ -1,7 +1,7 @@
-"""Which family a weight file belongs to, read from its header only.
+"""Detect kind and family of a weight file from its header.
 
-The width of the text that cross-attention looks at tells the bases apart (768 SD 1.5, 1024 SD 2.1, 2048 SDXL);
-the channels of the first convolution tell in-painting and depth models from plain ones.
+The width of the text embeddings in cross-attention identifies the base (768: SD 1.5, 1024: SD 2.1, 2048: SDXL); the
+channels of the first convolution distinguish in-painting and depth models from plain ones.
 """
 
 from dataclasses import dataclass
@@ -23,13 +23,13 @@ TEXT_WIDTH = (
     "attn2.processor.to_k_lora.down.weight",
 )
 ONE_STEP = ("osediff", "pisa-sr")
-EPSILON, VELOCITY = "epsilon", "v_prediction"  # what a diffusion network predicts, in diffusers' words
-SAYS_V = ("v", VELOCITY, "v-prediction", "velocity")
+EPSILON, VELOCITY = "epsilon", "v_prediction"  # diffusers' prediction types
+VELOCITY_NAMES = ("v", VELOCITY, "v-prediction", "velocity")
 
 
 @dataclass(frozen=True)
 class FoundFamily:
-    """What a header shows; `family` names the base it is or fits ("any" where the file cannot tell)."""
+    """What a header shows; `family`: the base that it is or is for, or "any" if the file does not show it."""
 
     kind: str
     family: str
@@ -43,18 +43,18 @@ class FoundFamily:
 
 
 def detect_family(path: Path) -> FoundFamily:
-    """Read the family of a safetensors file from its header."""
+    """Detect the family of a safetensors file."""
     return detect_header(read_header(path))
 
 
 def detect_header(header: Header) -> FoundFamily:
-    """Name kind, family, key layout, input channels and (where the file says so) the prediction type."""
+    """Detect kind, family, key layout, input channels and, if the file states it, the prediction type."""
     kind, layout = _kind(header)
     return FoundFamily(kind, _family(header, kind), layout, _channels(header), _prediction(header))
 
 
 def require_family(found: FoundFamily, path: Path, *, kind: str, family: str, channels: int = 4) -> None:
-    """Refuse a file of another kind, family or input before anything is loaded."""
+    """WeightsError if a file is of another kind or family, or has other input channels."""
     fits = found.family in (family, "any") and found.channels == channels
     if found.kind != kind or not fits:
         raise wrong_weights(path, found, f"{family} {kind}")
@@ -152,13 +152,13 @@ def _family(header: Header, kind: str) -> str:
 
 
 def family_of_width(width: int) -> str:
-    """The family whose texts are of this width."""
-    # A width of no known base keeps its number, so that two small test models still match each other.
+    """The family with text embeddings of this width."""
+    # Unknown widths give a family of their own, so that small test models match each other.
     return FAMILIES.get(width, f"width{width}")
 
 
 def text_width(header: Header) -> int | None:
-    """Return the width of the text that cross-attention of this UNet, ControlNet or LoRA looks at."""
+    """The width of the text embeddings in the cross-attention of a UNet, ControlNet or LoRA; None if unknown."""
     for suffix in TEXT_WIDTH:
         for shape in header.ending(suffix):
             if len(shape) > 1:
@@ -175,6 +175,6 @@ def _channels(header: Header) -> int:
 
 def _prediction(header: Header) -> str | None:
     said = header.metadata.get("modelspec.prediction_type", "").lower()
-    if said in SAYS_V or "v_pred" in header.shapes:
+    if said in VELOCITY_NAMES or "v_pred" in header.shapes:
         return VELOCITY
     return EPSILON if said in (EPSILON, "eps") else None

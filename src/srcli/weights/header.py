@@ -1,4 +1,4 @@
-"""What a safetensors file says of itself, without reading one tensor."""
+"""Read the header of a safetensors file, without reading its tensors."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ POINTER = b"version https://git-lfs"
 
 @dataclass(frozen=True)
 class Header:
-    """Names, shapes and dtypes of a file, and its free-form metadata."""
+    """The names, shapes and dtypes of a file's tensors, and its metadata."""
 
     path: Path
     shapes: Mapping[str, tuple[int, ...]]
@@ -21,16 +21,16 @@ class Header:
     metadata: Mapping[str, str]
 
     def under(self, prefix: str) -> dict[str, tuple[int, ...]]:
-        """Return the shapes of the names that start with `prefix`, without it."""
+        """The shapes of the tensors whose names start with `prefix`, which is removed."""
         return {name.removeprefix(prefix): shape for name, shape in self.shapes.items() if name.startswith(prefix)}
 
     def ending(self, suffix: str) -> Iterator[tuple[int, ...]]:
-        """Yield the shapes of the names that end with `suffix`, in the order of the names."""
+        """The shapes of the tensors whose names end with `suffix`, sorted by name."""
         return (self.shapes[name] for name in sorted(self.shapes) if name.endswith(suffix))
 
 
 def read_header(path: Path) -> Header:
-    """Read the header of a safetensors file; anything else is refused with what it seems to be."""
+    """Read the header of a safetensors file. WeightsError for other files, saying what they seem to be."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -44,16 +44,17 @@ def read_header(path: Path) -> Header:
 
 
 def unreadable_weights(path: Path, error: Exception) -> WeightsError:
-    """The error for a file of weights that is missing, or is not what its name promises."""
+    """The error for a weights file that is missing or not a safetensors file."""
     if isinstance(error, FileNotFoundError):
         return WeightsError(f"{path}: no such file: check the path")
     return WeightsError(f"{path}: {describe_file(path)}: get the file again")
 
 
 def describe_file(path: Path) -> str:
-    """Say what a file that is not safetensors seems to be."""
+    """What a file that is not safetensors seems to be."""
     try:
-        start = path.read_bytes()[:512] if path.stat().st_size < HASH_CHUNK else _head(path)
+        with path.open("rb") as file:
+            start = file.read(512)
     except OSError as error:
         return f"it cannot be read ({error.strerror})"
     if start.startswith(POINTER):
@@ -65,13 +66,8 @@ def describe_file(path: Path) -> str:
     return "this is not a whole safetensors file"
 
 
-def _head(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(512)
-
-
 def hash_weights(path: Path) -> str:
-    """Hash a file; one that cannot be read is an error that names it."""
+    """SHA-256 of a file; WeightsError if it cannot be read."""
     try:
         return files.hash_file(path)
     except OSError as error:

@@ -1,9 +1,9 @@
-"""The Hub over the network: what a commit holds, and its files, fetched so that a break costs only the rest.
+"""Download from the Hub: the listing of a commit, and its files, resuming interrupted downloads.
 
-huggingface_hub starts a broken download over (since 2.0, because locks are silent no-ops on some cluster disks).
-Here a download grows in a file named by its hash and goes on by range request, in this run or a later one. Two
-processes writing it at once write the same bytes to the same places, and the name that others open appears only
-after the hash has been checked, so no lock is relied on.
+huggingface_hub restarts a broken download (since 2.0, because locks are silent no-ops on some cluster disks). Here a
+download is written to a file named by its hash and resumed by range requests, in this run or a later one. Two
+processes that download at the same time write the same bytes to the same positions, and the final name appears only
+after the hash is checked, so correctness does not depend on locks.
 """
 
 import math
@@ -33,45 +33,44 @@ NAP = 0.2
 PACE_WINDOW = 60.0  # seconds
 SLOWEST_RATE = 1000  # bytes a second, on average over a window
 CONNECT_TIMEOUT = 4.0
-CONNECT_PATIENCE = 5.0  # seconds after which no other try is made to reach a Hub that was not reached
+CONNECT_PATIENCE = 5.0  # seconds after which connecting is not tried again
 LONGEST_ANSWER = 120.0  # seconds for the list of a repository's files
 BUSY = (408, 425, 429, 500, 502, 503, 504)
 T = TypeVar("T")
-OnBytes = Callable[[int], None]  # bytes on disk so far; less than before when a download starts over
+OnBytes = Callable[[int], None]  # bytes on disk so far; fewer than before if a download restarts
 
 
 class RetryLater(Exception):
-    """A failure that may pass; carries what to say if it does not, how long the Hub asks to wait, and whether there
-    was a connection at all."""
+    """A temporary failure. `wait`: seconds to wait, from the server. `connected`: whether there was a connection."""
 
-    def __init__(self, said: str, wait: float | None = None, connected: bool = True) -> None:
-        super().__init__(said)
+    def __init__(self, message: str, wait: float | None = None, connected: bool = True) -> None:
+        super().__init__(message)
         self.wait, self.connected = wait, connected
 
 
 @dataclass(frozen=True)
 class Hub:
-    """The Hub, or the mirror that HF_ENDPOINT names. `pause` is the first wait before another try."""
+    """The Hub, or the mirror in HF_ENDPOINT. `pause`: seconds before the first retry."""
 
     endpoint: str
     pause: float = 1.0
     tries: int = MAX_TRIES
 
     @property
-    def shown(self) -> str:
-        """The endpoint without the password that a mirror's address may hold."""
+    def printable_endpoint(self) -> str:
+        """The endpoint for messages, without a password."""
         scheme, slashes, rest = self.endpoint.rpartition("://")
         host, slash, path = rest.partition("/")
         return scheme + slashes + host.rpartition("@")[2] + slash + path
 
     def commit(self, repo: str, revision: str | None) -> Commit:
-        """Ask what a revision (None: the main branch) is and holds."""
-        found: Commit = self._patiently(
+        """The commit of a revision (None: the main branch), with its files."""
+        commit: Commit = self._retry(
             repo,
             lambda: within(LONGEST_ANSWER, lambda: self._commit(repo, revision)),
             patience=CONNECT_PATIENCE,
         )
-        return found
+        return commit
 
     def _commit(self, repo: str, revision: str | None) -> Commit:
         from huggingface_hub import constants
@@ -87,14 +86,14 @@ class Hub:
             return parse_commit(repo, read_limited(answer, LARGEST_LISTING))
 
     def fetch(self, repo: str, revision: str, remote: Remote, part: Path, on_bytes: OnBytes) -> None:
-        """Bring `part` to the file's full size, going on from what it already holds."""
+        """Download a file to `part`, resuming after the bytes that are already there."""
         from huggingface_hub import constants
 
         def once() -> None:
-            quiet = max(PACE_WINDOW, constants.HF_HUB_DOWNLOAD_TIMEOUT)  # who set a longer one has reasons
+            quiet = max(PACE_WINDOW, constants.HF_HUB_DOWNLOAD_TIMEOUT)  # a longer timeout of the user's is respected
             within(quiet, lambda: self._fetch(repo, revision, remote, part, on_bytes), lambda: _held(part))
 
-        self._patiently(repo, once, lambda: _held(part), lambda: on_bytes(_held(part)))
+        self._retry(repo, once, lambda: _held(part), lambda: on_bytes(_held(part)))
 
     def _fetch(self, repo: str, revision: str, remote: Remote, part: Path, on_bytes: OnBytes) -> None:
         from huggingface_hub import constants
@@ -108,7 +107,7 @@ class Hub:
             self._translated(repo),
             self._answer(self._url(repo, revision, remote.path), headers, constants.HF_HUB_DOWNLOAD_TIMEOUT) as answer,
         ):
-            if answer.status_code == 416:  # the held part is not of this file any more
+            if answer.status_code == 416:  # the part is not of this file
                 part.unlink(missing_ok=True)
                 raise RetryLater(f"there is no such range of {remote.path}")
             self._check_status(answer, repo, revision, remote.path)
@@ -123,20 +122,20 @@ class Hub:
         return str(hf_hub_url(repo, path, revision=revision, endpoint=self.endpoint))
 
     def _headers(self) -> dict[str, str]:
-        """Who asks, with the user's token."""
+        """The library's headers, with the user's token."""
         from huggingface_hub.utils._headers import build_hf_headers
 
         return dict(build_hf_headers())
 
     def _answer(self, url: str, headers: dict[str, str], timeout: float, method: str = "GET") -> Any:
-        """Ask for a url; to be used in a `with`. A compressed answer could be of any size, so none is asked for."""
+        """Request a URL, as a context manager; uncompressed, since a compressed answer could expand to any size."""
         from huggingface_hub import get_session
 
-        asked = self._headers() | {"Accept-Encoding": "identity"} | headers
-        each = (min(timeout, CONNECT_TIMEOUT), timeout, timeout, timeout)  # connect, read, write, wait for a free one
-        return get_session().stream(method, url, headers=asked, timeout=each, follow_redirects=True)
+        headers = self._headers() | {"Accept-Encoding": "identity"} | headers
+        timeouts = (min(timeout, CONNECT_TIMEOUT), timeout, timeout, timeout)  # connect, read, write, pool
+        return get_session().stream(method, url, headers=headers, timeout=timeouts, follow_redirects=True)
 
-    def _patiently(
+    def _retry(
         self,
         repo: str,
         once: Callable[[], Any],
@@ -144,10 +143,10 @@ class Hub:
         awake: Callable[[], None] = lambda: None,
         patience: float = math.inf,
     ) -> Any:
-        """Try again, with growing pauses, as long as it may help; progress gives new patience.
+        """Call `once` until it succeeds, with growing pauses and up to `tries` times; progress resets the count.
 
-        Without a connection no try is begun after `patience` seconds. `awake` is called all through a pause, and
-        ends it by raising.
+        Without a connection there is no retry after `patience` seconds. `awake` is called repeatedly during a pause,
+        and may raise to end it.
         """
         failed, before = 0, held()
         began, first = time.monotonic(), before
@@ -170,10 +169,10 @@ class Hub:
 
     @contextmanager
     def _translated(self, repo: str) -> Iterator[None]:
-        """Turn the library's failures into ours. Their own text is not repeated: it may hold signed addresses."""
+        """Translate the library's exceptions. Their texts are dropped, since they may contain signed URLs."""
         from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
-        # httpx's or httpx2's, whichever this version of the library stands on
+        # httpx or httpx2, whichever this version of the library uses
         http: Any = import_module(HfHubHTTPError.__bases__[0].__module__)
         try:
             yield
@@ -182,23 +181,23 @@ class Hub:
         except (ValueError, http.InvalidURL) as error:  # a login page, or an endpoint that is no url
             raise self._not_understood() from error
         except http.HTTPError as error:
-            said = f"{self.shown} cannot be reached or broke off ({type(error).__name__})"
+            message = f"{self.printable_endpoint} cannot be reached or broke off ({type(error).__name__})"
             connected = not isinstance(error, (http.ConnectError, http.ConnectTimeout))
-            raise RetryLater(said, connected=connected) from error
+            raise RetryLater(message, connected=connected) from error
 
     def _not_understood(self) -> WeightsError:
-        said = f"{self.shown} does not answer like the Hub (a login page?)"
-        return WeightsError(f"{said}: check the network, the proxy and HF_ENDPOINT")
+        message = f"{self.printable_endpoint} does not answer like the Hub (a login page?)"
+        return WeightsError(f"{message}: check the network, the proxy and HF_ENDPOINT")
 
     def _check_status(self, answer: Any, repo: str, revision: str, path: str | None = None) -> None:
-        """Raise for any answer but success. The body of a refusal is not read: it may have no end."""
+        """Raise for any answer but success. The body of an error is not read: it could be endless."""
         code, kind = answer.status_code, answer.headers.get("X-Error-Code")
         if code in (200, 206):
             return
         if code in BUSY:
             raise RetryLater(f"the Hub answers {code}", retry_after(answer.headers))
         if kind == "GatedRepo" or code == 403:
-            page = f"{self.shown}/{repo}"
+            page = f"{self.printable_endpoint}/{repo}"
             raise WeightsError(f"{repo} is gated: accept its terms at {page}, then set HF_TOKEN to a read token")
         if kind == "RevisionNotFound":
             raise WeightsError(f"{repo} has no revision {revision}: check it, or run srcli models lock")
@@ -210,9 +209,9 @@ class Hub:
 
 
 def within(seconds: float, work: Callable[[], T], moved: Callable[[], object] = lambda: None) -> T:
-    """What `work` returns or raises, done in a thread of its own; WeightsError when `moved()` stands still so long.
+    """Run `work` in a thread; WeightsError if `moved()` does not change for this many seconds.
 
-    A timeout of the HTTP library starts anew with every byte, so a header that drips would be waited for for ever.
+    The HTTP library's timeout restarts with every byte, so a header that arrives byte by byte would never time out.
     """
     settled: Future[T] = Future()
     threading.Thread(target=_settle, args=(settled, work), name="answer", daemon=True).start()
@@ -240,19 +239,19 @@ def _settle(settled: "Future[T]", work: Callable[[], T]) -> None:
 
 
 def _trickles(brought: int, seconds: float) -> bool:
-    """Whether so few bytes came in so long a time that there would be no end."""
+    """Whether the download is slower than SLOWEST_RATE."""
     return seconds > PACE_WINDOW and brought < SLOWEST_RATE * seconds
 
 
 def plain_bytes(answer: Any) -> Iterator[bytes]:
-    """The body as it came; a compressed one, which could unfold to any size, is refused."""
+    """The body's chunks; NotTheHub for a compressed body, which could expand to any size."""
     if answer.headers.get("Content-Encoding", "identity") != "identity":
         raise NotTheHub("a compressed answer that was not asked for")
     yield from answer.iter_raw()
 
 
 def require_pace(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """The same pieces; an answer that trickles so slowly that it would never end is given up."""
+    """The same chunks; WeightsError if they arrive slower than SLOWEST_RATE."""
     began, brought = time.monotonic(), 0
     for chunk in chunks:
         yield chunk
@@ -264,7 +263,7 @@ def require_pace(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def read_limited(answer: Any, most: int) -> bytes:
-    """The whole body, if it ends within `most` bytes and LONGEST_ANSWER seconds."""
+    """The whole body; NotTheHub if it exceeds `most` bytes or LONGEST_ANSWER seconds."""
     end, content = time.monotonic() + LONGEST_ANSWER, bytearray()
     for chunk in plain_bytes(answer):
         content += chunk
@@ -274,12 +273,12 @@ def read_limited(answer: Any, most: int) -> bytes:
 
 
 def find_hub() -> Hub:
-    """Return the Hub that the environment names."""
+    """The Hub that the environment sets."""
     return Hub((os.environ.get("HF_ENDPOINT") or HOME).rstrip("/"))
 
 
 def is_offline() -> bool:
-    """Whether the environment forbids the network; read now, not when a library was imported."""
+    """Whether the environment forbids network access at this moment."""
     return any(os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE") for name in OFFLINE)
 
 
@@ -287,7 +286,7 @@ OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 
 
 def go_offline() -> None:
-    """Forbid the network to the libraries too, whether or not they have read the environment yet."""
+    """Forbid network access for the libraries too, even if they have already read the environment."""
     from huggingface_hub import constants
 
     os.environ.update(dict.fromkeys(OFFLINE, "1"))
@@ -302,7 +301,7 @@ def _sleep(seconds: float, awake: Callable[[], None]) -> None:
 
 
 def _start(part: Path, size: int) -> int:
-    """Where to go on; a part that is too long is of another file, and a link or a pipe is none."""
+    """The position to resume at. A part that is too long, or not a regular file, is deleted."""
     start = _held(part)
     if start > size or (path_or_link_exists(part) and not is_regular(part)):
         part.unlink()
@@ -319,7 +318,7 @@ def _goes_on(headers: Any, start: int) -> bool:
 
 
 def _write(part: Path, start: int, chunks: Iterator[bytes], remote: Remote, on_bytes: OnBytes) -> None:
-    """Write from `start` on, never past the size. Nothing is cut off: another process may be writing there."""
+    """Write from `start`, never past the size, without truncating: another process may be writing too."""
     place = start
     with _opened(part) as file:
         file.seek(start)

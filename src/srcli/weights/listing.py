@@ -1,4 +1,4 @@
-"""What the Hub says a commit holds. It comes over the network, so every field is checked before it is used."""
+"""Parse the Hub's listing of a commit. It comes over the network, so every field is validated."""
 
 import json
 import re
@@ -15,7 +15,7 @@ LONGEST_LICENCE = 200
 
 
 class NotTheHub(ValueError):
-    """The answer has not the form of the Hub's."""
+    """The answer does not have the form of the Hub's answers."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Remote:
 
 @dataclass(frozen=True)
 class Commit:
-    """A resolved revision and all its files."""
+    """A commit and all its files."""
 
     repo: str
     revision: str
@@ -39,18 +39,18 @@ class Commit:
 
 
 def parse_commit(repo: str, content: bytes) -> Commit:
-    """Read the Hub's answer about a commit. NotTheHub if it has another form, WeightsError if it is unsafe."""
+    """Parse the Hub's answer. NotTheHub if it has another form, WeightsError if it contains unsafe paths."""
     try:
-        found = json.loads(content)
+        answer = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise NotTheHub("not json") from error
-    match found:
+    match answer:
         case {"sha": str(revision), "siblings": list(siblings)} if REVISION.fullmatch(revision):
             files = {remote.path: remote for remote in map(_remote, siblings)}
         case _:
             raise NotTheHub("no commit with files")
     _check_paths(repo, files)
-    return Commit(repo, revision, files, _license(found.get("cardData")))
+    return Commit(repo, revision, files, _read_license(answer.get("cardData")))
 
 
 def _remote(item: Any) -> Remote:
@@ -69,16 +69,16 @@ def _remote(item: Any) -> Remote:
 
 
 def _check_paths(repo: str, files: dict[str, Remote]) -> None:
-    """Refuse names that leave their folder, and files that lie inside other files."""
+    """Refuse paths that leave their folder, and files inside other files."""
     for path in files:
         inside_a_file = any(str(folder) in files for folder in PurePosixPath(path).parents)
         if not safe_path(path) or inside_a_file:
             raise WeightsError(f"{repo} lists {path!r}, which leaves its folder: do not use it")
 
 
-def _license(card: Any) -> str | None:
-    """The licence of a model card; a card may name several."""
-    given = card.get("license") if isinstance(card, dict) else None
-    names = given if isinstance(given, list) else [given]
-    said = ", ".join(name for name in names if isinstance(name, str))
-    return said if said.isprintable() and 0 < len(said) <= LONGEST_LICENCE else None
+def _read_license(card: Any) -> str | None:
+    """The licence in a model card, or several, joined by commas."""
+    value = card.get("license") if isinstance(card, dict) else None
+    names = value if isinstance(value, list) else [value]
+    joined = ", ".join(name for name in names if isinstance(name, str))
+    return joined if joined.isprintable() and 0 < len(joined) <= LONGEST_LICENCE else None

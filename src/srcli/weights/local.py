@@ -1,4 +1,4 @@
-"""Weights that lie outside the Hub's cache, and what every located weight looks like to an engine."""
+"""Weights outside the Hub's cache, and `Located`, the description of weights that engines load."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ HEADER_PATTERNS = ("unet/*" + SUFFIX, "*" + SUFFIX)
 
 @dataclass(frozen=True)
 class Located:
-    """Checked weights on this disk. `folder` holds the parts; `file` is set where they are one file."""
+    """Checked weights on this disk. `folder` contains the parts; `file` is set if they are a single file."""
 
     name: str
     kind: str
@@ -33,23 +33,23 @@ class Located:
     file: Path | None = None
 
     def part(self, name: str) -> Path:
-        """Return the folder of one component; its absence is an error that says so."""
+        """The folder of one component; WeightsError if there is none."""
         path = self.folder / name
         if not is_dir(path):
             raise WeightsError(f"{self.name} has no {name} ({path}): choose another, or a base model that has one")
         return path
 
     def only_file(self) -> Path:
-        """The one file that these weights are, or that their folder holds. Raises WeightsError where it holds more."""
+        """The single safetensors file of these weights. Raises WeightsError if there is not exactly one."""
         if self.file is not None:
             return self.file
-        held = [path for name, path in self.files.items() if name.endswith(SUFFIX)]
-        if len(held) != 1:
-            raise WeightsError(f"{self.name} is a folder of {len(held)} safetensors files: choose one of them")
-        return held[0]
+        tensors = [path for name, path in self.files.items() if name.endswith(SUFFIX)]
+        if len(tensors) != 1:
+            raise WeightsError(f"{self.name} is a folder of {len(tensors)} safetensors files: choose one of them")
+        return tensors[0]
 
     def provenance(self) -> dict[str, str]:
-        """The weights' names and hashes, and the licence, for an output's metadata."""
+        """Names, hashes and licence of the weights, for a result's metadata."""
         weights = {path: digest for path, digest in self.sha256.items() if path.endswith((SUFFIX, *PICKLES))}
         return {f"{self.name}/{path}": digest for path, digest in weights.items()} | {
             f"{self.name} licence": self.license
@@ -57,7 +57,7 @@ class Located:
 
 
 def describe_entry(entry: Entry, folder: Path, files: Mapping[str, Path]) -> Located:
-    """Describe an entry's files that have been checked."""
+    """Describe an entry's checked files."""
     hashes = {path: entry.files[path].sha256 or "" for path in files}
     weights = [path for path in files if path.endswith((SUFFIX, *PICKLES))]
     file = files[weights[0]] if len(files) == len(weights) == 1 else None
@@ -65,7 +65,7 @@ def describe_entry(entry: Entry, folder: Path, files: Mapping[str, Path]) -> Loc
 
 
 def refuse_strays(entry: Entry, files: Mapping[str, Path]) -> None:
-    """Refuse a component folder in which an unlocked file would be opened instead of the locked one."""
+    """Refuse a component's folder in which an unlocked file would be loaded instead of the locked one."""
     for path, file in files.items():
         if not path.endswith(SUFFIX) or not is_file(file.parent / "config.json"):
             continue
@@ -75,9 +75,9 @@ def refuse_strays(entry: Entry, files: Mapping[str, Path]) -> None:
 
 
 def locate_entry(entry: Entry, stamps: Stamps, parts: Sequence[str] = ()) -> Located:
-    """Return the files of an entry that names the user's own folder or file, or one inside the package."""
-    root = root_of(entry)
-    files = {path: file for path, file in files_of(entry).items() if is_wanted(entry, path, parts)}
+    """Check and describe an entry with a file or folder of the user's, or one inside the package."""
+    root = find_entry_root(entry)
+    files = {path: file for path, file in list_entry_files(entry).items() if is_wanted(entry, path, parts)}
     for path, file in files.items():
         if not is_file(file):
             raise WeightsError(f"{file}: gone since it was added as {entry.name}: put it back, or add it again")
@@ -86,20 +86,20 @@ def locate_entry(entry: Entry, stamps: Stamps, parts: Sequence[str] = ()) -> Loc
     return describe_entry(entry, root if is_dir(root) else root.parent, files)
 
 
-def root_of(entry: Entry) -> Path:
-    """The user's file or folder; what is packaged lies in srcli's own data folder."""
+def find_entry_root(entry: Entry) -> Path:
+    """The user's file or folder of an entry, or srcli's data folder."""
     return Path(entry.local) if entry.local else Path(__file__).resolve().parent.parent / "data"
 
 
-def files_of(entry: Entry) -> dict[str, Path]:
-    """The files of such an entry, by their names in the lock."""
-    root = root_of(entry)
+def list_entry_files(entry: Entry) -> dict[str, Path]:
+    """The files of a local or packaged entry, by their names in the lock."""
+    root = find_entry_root(entry)
     return {path: root if is_file(root) else root / path for path in entry.files}
 
 
 def has_all_files(entry: Entry) -> bool:
-    """Tell whether every file of such an entry is there."""
-    return all(is_file(file) for file in files_of(entry).values())
+    """Whether all files of a local or packaged entry exist."""
+    return all(is_file(file) for file in list_entry_files(entry).values())
 
 
 def locate_path(
@@ -110,7 +110,7 @@ def locate_path(
     parts: Sequence[str] = (),
     allow_pickle: bool = False,
 ) -> Located:
-    """Describe a file or folder that the user names by path: no lock is needed, its hashes are worked out."""
+    """Hash and describe a file or folder that the user names by path."""
     paths = list_model_files(path)
     if parts and is_dir(path):
         paths = [name for name in paths if any(name == part or name.startswith(part + "/") for part in parts)]
@@ -118,10 +118,10 @@ def locate_path(
     if not files:
         raise no_weights_in(path)
     hashes = {name: stamps.sha256(file) for name, file in files.items()}
-    name = known_name(hashes, entries) or path.name
+    name = name_of_hashes(hashes, entries) or path.name
     found = Located(name, "base", "any", "the user's own file", folder_of(path), files, hashes, _only(path))
     found = convert_pickles(found, data, stamps, allow_pickle)
-    return replace(found, family=family_of(found.folder if found.file is None else found.file))
+    return replace(found, family=read_family(found.folder if found.file is None else found.file))
 
 
 def no_weights_in(path: Path) -> WeightsError:
@@ -130,7 +130,7 @@ def no_weights_in(path: Path) -> WeightsError:
 
 
 def list_model_files(path: Path) -> list[str]:
-    """List the model files of a folder (as paths inside it), or the one file."""
+    """The model files of a folder, as relative paths, or the single file's name."""
     if is_file(path):
         return [path.name]
     inner = (item for item in path.rglob("*") if is_file(item) and not item.name.startswith("."))
@@ -145,8 +145,8 @@ def _only(path: Path) -> Path | None:
     return path if is_file(path) else None
 
 
-def known_name(hashes: Mapping[str, str], entries: Mapping[str, Entry]) -> str | None:
-    """Recognise a file by its hash, whatever it is called here."""
+def name_of_hashes(hashes: Mapping[str, str], entries: Mapping[str, Entry]) -> str | None:
+    """The entry that has one of these hashes of weights; None if there is none."""
     here = set(hashes.values())
     for entry in entries.values():
         if any(file.sha256 in here for file in entry.files.values() if file.path.endswith((SUFFIX, *PICKLES))):
@@ -155,17 +155,17 @@ def known_name(hashes: Mapping[str, str], entries: Mapping[str, Entry]) -> str |
 
 
 def name_by_hash(path: Path, entries: Mapping[str, Entry], stamps: Stamps) -> str | None:
-    """Recognise a file or folder by its weights. Only files as large as a locked one are hashed."""
+    """The entry with the same weights as a file or folder. Only files with the size of a locked one are hashed."""
     if not path.exists():
         return None
     sizes = {file.size for entry in entries.values() for file in entry.files.values()}
     files = [path if is_file(path) else path / name for name in list_model_files(path)]
     alike = [file for file in files if file.suffix in (SUFFIX, *PICKLES) and file.stat().st_size in sizes]
-    return known_name({str(file): stamps.sha256(file) for file in alike}, entries)
+    return name_of_hashes({str(file): stamps.sha256(file) for file in alike}, entries)
 
 
-def family_of(path: Path) -> str:
-    """Read the family from the header of the file, or of the UNet (else any weights) in the folder."""
+def read_family(path: Path) -> str:
+    """The family from the header of a file, or of the UNet (else any weights) in a folder."""
     if is_file(path):
         return detect_family(path).family
     heads = (head for pattern in HEADER_PATTERNS for head in sorted(path.glob(pattern)))
@@ -173,52 +173,53 @@ def family_of(path: Path) -> str:
 
 
 def convert_pickles(found: Located, data: Path, stamps: Stamps, allow: bool) -> Located:
-    """Return weights that are safetensors throughout: pickles are converted once, if the user allows it.
+    """The same weights with all pickles converted to safetensors, if the user allows it.
 
-    What was converted before is opened without leave: the pickle is not.
+    A conversion is kept. Later runs use it without `allow_pickle`, since the pickle is not read again.
     """
     pickled = [path for path in found.files if path.endswith(PICKLES)]
     if not pickled:
         return found
-    root = data / "converted" / found.sha256[pickled[0]] / _together(found.sha256)
-    if not allow and not all(_stands(root / converted_name(path), stamps) for path in pickled):
-        said = f"{found.name}: {pickled[0]} is a pickle, which can run code"
-        raise WeightsError(f"{said}: add `allow_pickle` to convert it")
+    root = data / "converted" / found.sha256[pickled[0]] / _hash_together(found.sha256)
+    if not allow and not all(_is_converted(root / converted_name(path), stamps) for path in pickled):
+        raise WeightsError(
+            f"{found.name}: {pickled[0]} is a pickle, which can run code: add `allow_pickle` to convert it"
+        )
     files = {converted_name(path): _copy(file, path, root, stamps) for path, file in found.files.items()}
     hashes = {converted_name(path): digest for path, digest in found.sha256.items()}
-    folder = root / found.folder.relative_to(_base(found)) if found.file is None else root
+    folder = root / found.folder.relative_to(_find_root(found)) if found.file is None else root
     file = next(iter(files.values())) if found.file is not None else None
     return replace(found, folder=folder, files=files, file=file, sha256=hashes)
 
 
-def _together(hashes: Mapping[str, str]) -> str:
-    """A name for these files at these paths: where one is another, a configuration even, so is the conversion."""
+def _hash_together(hashes: Mapping[str, str]) -> str:
+    """A hash of all files and their paths: a change in any of them, even a configuration, needs another conversion."""
     return hashlib.sha256(json.dumps(sorted(hashes.items())).encode()).hexdigest()[:16]
 
 
-def _base(found: Located) -> Path:
-    """The folder that the paths of the files are counted from."""
+def _find_root(found: Located) -> Path:
+    """The folder that the files' paths are relative to."""
     path, file = next(iter(found.files.items()))
     return Path(*file.parts[: len(file.parts) - len(Path(path).parts)])
 
 
 def converted_name(path: str) -> str:
-    """Return the name that a converted pickle gets; other names stay."""
+    """The name of a converted pickle; other names unchanged."""
     if not path.endswith(PICKLES):
         return path
     old = Path(path)
     return old.with_name(CONVERTED.get(old.stem, old.stem) + SUFFIX).as_posix()
 
 
-def _stands(target: Path, stamps: Stamps) -> bool:
-    """Whether a conversion was made and is as it was."""
+def _is_converted(target: Path, stamps: Stamps) -> bool:
+    """Whether a conversion exists and is unchanged."""
     return is_file(target) and stamps.known(target)
 
 
 def _copy(file: Path, path: str, root: Path, stamps: Stamps) -> Path:
-    """Convert or copy one file into `root`, unless that was done and still stands."""
+    """Convert or copy one file to `root`, unless that was done before."""
     target = root / converted_name(path)
-    if _stands(target, stamps):
+    if _is_converted(target, stamps):
         return target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Reads weights.lock, the registry of all weights that srcli knows. Any deviation from its format is an error."""
+"""Read weights.lock, the registry of all weights that srcli knows. Any deviation from its format is an error."""
 
 import re
 import tomllib
@@ -32,7 +32,7 @@ PICKLES = (".ckpt", ".bin", ".pt", ".pth", ".pkl")
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """One file of a repository. Facts that are not known yet are None."""
+    """One file of a repository. Unknown values are None."""
 
     path: str
     size: int | None = None
@@ -46,7 +46,7 @@ class File:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A named model: its files, or the patterns (`include`) by which the first pull finds them."""
+    """A named model: its files, or the patterns (`include`) with which the first pull finds them."""
 
     name: str
     kind: str
@@ -57,21 +57,21 @@ class Entry:
     repo: str | None = None
     address: str | None = None  # of a git repository's raw files, in place of `repo`: ADDRESS/REVISION/PATH
     revision: str | None = None
-    branch: str = ""  # branch whose head a first pull pins; empty: the main branch
-    folder: str = ""  # the folder of the repository that holds this model
+    branch: str = ""  # branch whose head the first pull pins; empty: the main branch
+    folder: str = ""  # folder of the repository with this model
     files: Mapping[str, File] = field(default_factory=dict)
-    include: tuple[str, ...] = ()  # glob patterns of its files, used until a first pull has listed them
-    needs: tuple[str, ...] = ()  # other entries, or "entry/part of it"
+    include: tuple[str, ...] = ()  # glob patterns of its files, until the first pull has listed them
+    needs: tuple[str, ...] = ()  # other entries that it depends on, or "entry/part"
     mirrors: tuple[str, ...] = ()
-    about: int | None = None  # rough size in bytes, where the files' sizes are not known
-    source: str = ""  # where a user gets a file that srcli may not fetch
+    about: int | None = None  # approximate size in bytes, if the files' sizes are not known
+    source: str = ""  # where users get a file that srcli may not download
     local: str | None = None  # the user's own file or folder
     form_of: str = ""  # entry of which this is another form, such as another precision; not listed by default
-    learned: bool = False  # written by a first pull, to complete a packaged entry
+    learned: bool = False  # written by a first pull to complete a packaged entry
 
     @property
     def size(self) -> int | None:
-        """Total bytes of its files, else the rough size; None if neither is known."""
+        """Total bytes of its files, or the approximate size; None if neither is known."""
         sizes = [file.size for file in self.files.values()]
         if self.listed and None not in sizes:
             return sum(size for size in sizes if size is not None)
@@ -79,25 +79,25 @@ class Entry:
 
     @property
     def pinned(self) -> bool:
-        """Whether every file is known by its hash, at a known commit."""
+        """Whether the commit and the hashes of all files are known."""
         fixed = self.revision is not None or self.origin is None
         return fixed and self.listed and all(file.sha256 for file in self.files.values())
 
     @property
     def listed(self) -> bool:
-        """Whether `files` is complete, so that the Hub need not be asked."""
+        """Whether `files` is complete."""
         return bool(self.files) and not self.include
 
     @property
     def origin(self) -> str | None:
-        """Where its files come from, which is also their key in the cache; None if they are never downloaded."""
+        """The repository or address of its files, which is also their key in the cache; None: never downloaded."""
         if self.address is None:
             return self.repo
         return self.address.partition("://")[2].replace(":", "-")
 
     @property
-    def yours(self) -> bool:
-        """Whether the user must supply the file."""
+    def user_supplied(self) -> bool:
+        """Whether the user must download the file by hand."""
         return self.origin is None and self.local is None and self.kind != "engine"
 
 
@@ -127,7 +127,7 @@ REQUIRED = ("kind", "family", "license")
 
 @dataclass(frozen=True)
 class _Text:
-    """The text of a lock file, to find the line that an error is on."""
+    """The text of a lock file, for the line numbers of errors."""
 
     path: Path
     lines: list[str]
@@ -165,7 +165,7 @@ def read_lock(path: Path) -> dict[str, Entry]:
 
 
 def parse_lock(text: str, path: Path) -> dict[str, Entry]:
-    """Parse the text of a lock file; `path` is for messages."""
+    """Parse the text of a lock file; `path` is only used in messages."""
     lines = text.splitlines()
     for number, line in enumerate(lines, 1):
         if len(line) > LONGEST_LOCK_LINE:
@@ -250,7 +250,7 @@ def _file(where: _Text, name: str, path: str, facts: Any) -> File:
 
 
 def safe_path(path: str) -> bool:
-    """Return whether an untrusted relative path stays within its folder on every operating system."""
+    """Whether an untrusted relative path stays within its folder on every operating system."""
     if not path or "\\" in path or ":" in path or len(path) > 1024 or UNSAFE.search(path):
         return False
     parts = path.split("/")
@@ -281,7 +281,7 @@ def _check(where: _Text, entry: Entry) -> None:
 
 
 def _check_address(where: _Text, entry: Entry) -> None:
-    """Files at an address need a commit and each file's git hash, because an address cannot be listed."""
+    """Files at an address need a commit and git hashes, because an address has no listing."""
     if entry.address is None:
         if blobs := [path for path, file in entry.files.items() if file.blob]:
             raise where.wrong(entry.name, blobs[0], f"{blobs[0]!r} has a blob, but {entry.name} has no address")
@@ -295,7 +295,7 @@ def _check_address(where: _Text, entry: Entry) -> None:
 
 
 def find_entry(lock: Mapping[str, Entry], name: str, kind: str = "") -> Entry:
-    """Return the entry of that name, and of that kind if one is given."""
+    """The entry with this name, and of this kind if one is given. WeightsError with suggestions if there is none."""
     known = {key: entry for key, entry in lock.items() if kind in ("", entry.kind)}
     if name in known:
         return known[name]

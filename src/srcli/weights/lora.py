@@ -1,7 +1,6 @@
-"""LoRA files: kohya's and diffusers' names, brought to module paths and merged into the weights.
+"""Read LoRA files with kohya's or diffusers' names, and merge them into weights.
 
-Every pair must find a module of the right shape, or nothing is merged: diffusers would take half a LoRA with a
-log line.
+Every pair must match a module of the right shape, or nothing is merged; diffusers would merge a part and log the rest.
 """
 
 import json
@@ -36,7 +35,7 @@ OPTIONAL = "text_model_"
 
 @dataclass(frozen=True)
 class LoraPair:
-    """One low-rank change of one weight: `up @ down`, times alpha / rank where alpha is given."""
+    """A low-rank change of one weight: `up @ down`, times alpha / rank if alpha is given."""
 
     down: Tensor
     up: Tensor
@@ -47,12 +46,12 @@ class LoraPair:
         return self.down.shape[0]
 
     def delta(self, shape: torch.Size, use_alpha: bool = True) -> Tensor:
-        """Return the change in fp32, in the shape of the weight it is for."""
+        """The change in fp32, in this shape."""
         scale = self.alpha / self.rank if use_alpha and self.alpha is not None else 1.0
         return (self.up.float().flatten(1) @ self.down.float().flatten(1)).reshape(shape) * scale
 
     def fits(self, weight: Tensor) -> bool:
-        """Tell whether the change has the shape of `weight`."""
+        """Whether the change has the shape of `weight`."""
         joined = (self.up.shape[0], self.down[0].numel())
         return self.up[0].numel() == self.rank and joined == (weight.shape[0], weight[0].numel())
 
@@ -66,7 +65,7 @@ class Lora:
 
 
 def read_lora(path: Path) -> Lora:
-    """Read a LoRA file of either naming; one with other kinds of change (DoRA, LoHa, ...) is refused."""
+    """Read a LoRA file with either kind of names. WeightsError for other kinds (DoRA, LoHa, ...)."""
     modules: dict[str, dict[str, Tensor]] = defaultdict(dict)
     for key, tensor in load_state(path).items():
         name, role = _split(path, key)
@@ -99,7 +98,7 @@ def _place(path: Path, name: str) -> tuple[str, str]:
 
 
 def flat_name(name: str) -> str:
-    """A module's path as a LoRA file would write it: dots as underscores."""
+    """A module's path as in LoRA files: with underscores instead of dots."""
     # diffusers once kept the LoRA inside attention processors: attn1.processor.to_q_lora
     return name.replace(".processor.", ".").replace("to_out_lora", "to_out.0").removesuffix("_lora").replace(".", "_")
 
@@ -118,12 +117,12 @@ def _pair(path: Path, name: str, tensors: Mapping[str, Tensor], alpha: float | N
 
 
 def _number(tensor: Tensor) -> float:
-    """The value of a tensor that holds one real number, else NaN."""
+    """The value of a tensor with one real number; NaN for other tensors."""
     return math.nan if tensor.numel() != 1 or tensor.is_complex() else float(tensor)
 
 
 def _peft_alphas(path: Path) -> dict[str, float]:
-    """Read the alphas that peft writes into the file's metadata, by module name."""
+    """The alphas in peft's metadata, by module name."""
     from srcli.weights.header import read_header
 
     header = read_header(path)
@@ -154,15 +153,15 @@ def _peft_alpha(known: Mapping[str, object], name: str) -> float | None:
 
 
 def merge_lora(lora: Lora, networks: Mapping[str, nn.Module], multiplier: float = 1.0, use_alpha: bool = True) -> int:
-    """Add the LoRA in place to the networks of its parts and return how many weights it changed.
+    """Add a LoRA to the networks' weights, in place; returns the number of changed weights.
 
-    `use_alpha=False` is PASD's own rule, which leaves alpha / rank out. All pairs are checked before any is added.
+    `use_alpha=False`: without alpha / rank, as in the official PASD. All pairs are checked before any is added.
     """
     jobs = []
     for part, pairs in lora.parts.items():
         if part not in networks:
             raise WeightsError(f"{lora.source}: also changes the {TITLES[part]}, which stays as it is: choose another")
-        jobs += _jobs(lora, networks[part], pairs, TITLES[part])
+        jobs += _match_pairs(lora, networks[part], pairs, TITLES[part])
     with torch.no_grad():
         for weight, pair in jobs:
             changed = weight.float() + multiplier * pair.delta(weight.shape, use_alpha).to(weight.device)
@@ -174,7 +173,9 @@ def _misfit(lora: Lora, what: str) -> WeightsError:
     return WeightsError(f"{lora.source}: {what}: choose a LoRA made for this base model")
 
 
-def _jobs(lora: Lora, module: nn.Module, pairs: Mapping[str, LoraPair], part: str) -> list[tuple[Tensor, LoraPair]]:
+def _match_pairs(
+    lora: Lora, module: nn.Module, pairs: Mapping[str, LoraPair], part: str
+) -> list[tuple[Tensor, LoraPair]]:
     weights = _weights(module)
     jobs = []
     for name, pair in pairs.items():
@@ -182,15 +183,15 @@ def _jobs(lora: Lora, module: nn.Module, pairs: Mapping[str, LoraPair], part: st
         if weight is None:
             raise _misfit(lora, f"{name} is not in this {part}")
         if not pair.fits(weight):
-            made = f"{pair.up.shape[0]}x{pair.down[0].numel()}"
-            here = f"{weight.shape[0]}x{weight[0].numel()}"
-            raise _misfit(lora, f"{name} changes a {made} weight and this {part} has {here}")
+            size = f"{pair.up.shape[0]}x{pair.down[0].numel()}"
+            own = f"{weight.shape[0]}x{weight[0].numel()}"
+            raise _misfit(lora, f"{name} changes a {size} weight and this {part} has {own}")
         jobs.append((weight, pair))
     return jobs
 
 
 def _weights(module: nn.Module) -> dict[str, Tensor]:
-    """Name every weight matrix or kernel as a LoRA file would."""
+    """All weight matrices and kernels, by their names in LoRA files."""
     return {
         name.removesuffix(".weight").replace(".", "_"): weight
         for name, weight in module.named_parameters()

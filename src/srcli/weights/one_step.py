@@ -1,8 +1,8 @@
-"""Adapters of one-step models: OSEDiff's and PiSA-SR's low-rank changes, as published and in our flat form.
+"""Adapters of one-step models: the LoRAs of OSEDiff and PiSA-SR, as published and in our flat form.
 
-A published file is a pickled dict: lists of module names and ranks beside the tensors. The flat form is a safetensors
-file of `unet.<module>.lora_A.weight` and the like (`pix.unet.` and `sem.unet.` in PiSA-SR's), with the ranks and the
-alpha in its metadata. The alpha is peft's default of 8; no published file says so.
+A published file is a pickled dict of tensors, ranks and lists of module names. The flat form is a safetensors file
+with names like `unet.<module>.lora_A.weight` (PiSA-SR: `pix.unet.` and `sem.unet.`), and ranks and alpha in its
+metadata. The alpha is peft's default of 8, which the published files do not contain.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from srcli.weights.open import load_state
 
 OSEDIFF_KIND, PISA_KIND = ONE_STEP
 LORA_ALPHA = 8.0
-REPLACED = "conv_in"  # the one layer that OSEDiff trained whole, before its low-rank change
+REPLACED = "conv_in"  # the only layer that OSEDiff trained completely, in addition to its LoRA
 UNET_PART, VAE_PART, PIXEL_PART, SEMANTIC_PART = "unet", "vae", "pix.unet", "sem.unet"
 LORA_HALF = re.compile(r"(?P<module>.+)\.lora_(?P<half>[AB])\.(?P<adapter>\w+)\.weight")
 REPLACED_LAYER = re.compile(rf"(?P<module>{REPLACED})\.base_layer\.(?P<end>weight|bias)")
@@ -32,13 +32,13 @@ REPLACED_LAYER = re.compile(rf"(?P<module>{REPLACED})\.base_layer\.(?P<end>weigh
 
 @dataclass(frozen=True)
 class AdapterPart:
-    """One set of changes: its name in the flat form, and where a published file keeps it."""
+    """One LoRA of an adapter: its name in the flat form, and its keys in a published file."""
 
     name: str
     state: str  # the dict of its tensors
     rank: str
     lists: Mapping[str, str]  # adapter -> the list of its modules
-    said: str  # the rank's name in the flat form's metadata
+    rank_key: str  # the rank's name in the flat form's metadata
 
 
 def _unet_lists(ending: str) -> dict[str, str]:
@@ -62,18 +62,18 @@ ADAPTER_PARTS: Mapping[str, tuple[AdapterPart, ...]] = {
 
 @dataclass(frozen=True)
 class Changes:
-    """What an adapter changes of one network: pairs by module, and weights that it replaces first."""
+    """An adapter's changes to one network: LoRA pairs by module, and weights that are replaced first."""
 
     source: Path
     pairs: Mapping[str, LoraPair]
     replaced: Mapping[str, Tensor]
 
     def lora(self, network: str) -> Lora:
-        """The pairs as a LoRA of this part."""
+        """The pairs as a LoRA for this network."""
         return Lora(self.source, {network: {flat_name(name): pair for name, pair in self.pairs.items()}})
 
     def halves(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Each module's change as a product, with alpha / rank in its second factor."""
+        """The two factors of each module's change, with alpha / rank multiplied into the second."""
         return {name: (pair.down, pair.up * ((pair.alpha or 0) / pair.rank)) for name, pair in self.pairs.items()}
 
 
@@ -86,24 +86,24 @@ class OneStepAdapter:
     changes: Mapping[str, Changes]
 
 
-def published_kind(found: Any) -> str | None:
-    """Which of the published files an unpickled object is, None for any other."""
-    if not isinstance(found, Mapping) or "state_dict_unet" not in found:
+def detect_published_kind(content: Any) -> str | None:
+    """The kind of adapter in an unpickled object; None for any other object."""
+    if not isinstance(content, Mapping) or "state_dict_unet" not in content:
         return None
-    return OSEDIFF_KIND if "rank_unet" in found else PISA_KIND if "lora_rank_unet_pix" in found else None
+    return OSEDIFF_KIND if "rank_unet" in content else PISA_KIND if "lora_rank_unet_pix" in content else None
 
 
 def flatten_adapter(path: Path, found: Mapping[str, Any], kind: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of the flat form; a published file that is not whole is an error that says why."""
+    """Convert a published file to tensors and metadata of the flat form. WeightsError if it is incomplete."""
     tensors: dict[str, Tensor] = {}
     metadata = {"kind": kind, "lora_alpha": f"{LORA_ALPHA:g}"}
     known = {adapter for part in ADAPTER_PARTS[kind] for adapter in part.lists}
     for part in ADAPTER_PARTS[kind]:
         rank, state = _entry(path, found, part.rank, int), _entry(path, found, part.state, dict)
-        own = flat_part(path, part, state, known)
+        own = flatten_part(path, part, state, known)
         _check_listed(path, part, found, own)
         tensors |= {f"{part.name}.{name}": tensor for name, tensor in own.items()}
-        metadata[part.said] = str(rank)
+        metadata[part.rank_key] = str(rank)
     read_adapter_state(path, kind, tensors, metadata)
     return tensors, metadata
 
@@ -115,25 +115,25 @@ def _entry(path: Path, found: Mapping[str, Any], name: str, of: type) -> Any:
     return value
 
 
-def flat_part(path: Path, part: AdapterPart, state: Mapping[str, Any], known: set[str]) -> dict[str, Tensor]:
-    """This part's tensors under flat names; those of other parts are passed over."""
+def flatten_part(path: Path, part: AdapterPart, state: Mapping[str, Any], known: set[str]) -> dict[str, Tensor]:
+    """This part's tensors with their flat names; those of other parts are skipped."""
     flat: dict[str, Tensor] = {}
     for name, tensor in state.items():
         match = LORA_HALF.fullmatch(name) or REPLACED_LAYER.fullmatch(name)
         if not isinstance(tensor, Tensor) or match is None:
-            raise WeightsError(f"{path}: {name} is no low-rank change: choose another file")
-        said = match.groupdict()
-        if "end" in said:
-            flat[f"{said['module']}.{said['end']}"] = tensor
-        elif said["adapter"] in part.lists:
-            flat[f"{said['module']}.lora_{said['half']}.weight"] = tensor
-        elif said["adapter"] not in known:
+            raise WeightsError(f"{path}: {name} is not part of a LoRA: choose another file")
+        names = match.groupdict()
+        if "end" in names:
+            flat[f"{names['module']}.{names['end']}"] = tensor
+        elif names["adapter"] in part.lists:
+            flat[f"{names['module']}.lora_{names['half']}.weight"] = tensor
+        elif names["adapter"] not in known:
             raise WeightsError(f"{path}: {name} belongs to no known adapter: choose another file")
     return flat
 
 
 def _check_listed(path: Path, part: AdapterPart, found: Mapping[str, Any], flat: Mapping[str, Tensor]) -> None:
-    """Hold the module lists of the file against its tensors."""
+    """Check the file's lists of modules against its tensors."""
     listed = {str(name) for key in part.lists.values() for name in _entry(path, found, key, list)}
     held = {name.partition(".lora_")[0] for name in flat if ".lora_" in name}
     if lost := sorted(listed - held):
@@ -143,11 +143,11 @@ def _check_listed(path: Path, part: AdapterPart, found: Mapping[str, Any], flat:
 
 
 def read_adapter(path: Path) -> OneStepAdapter:
-    """Open an adapter in the flat form."""
+    """Load an adapter in the flat form."""
     header = read_header(path)
     kind = header.metadata.get("kind", "")
     if kind not in ADAPTER_PARTS:
-        raise WeightsError(f"{path}: is no OSEDiff or PiSA-SR adapter: choose another file")
+        raise WeightsError(f"{path}: is not an OSEDiff or PiSA-SR adapter: choose another file")
     return read_adapter_state(path, kind, load_state(path), header.metadata)
 
 
@@ -162,7 +162,7 @@ def read_adapter_state(
         own = {name.removeprefix(prefix): left.pop(name) for name in state if name.startswith(prefix)}
         if not own:
             raise WeightsError(f"{path}: lacks all of its {part.name} part: get the file again")
-        changes[part.name] = read_changes(path, own, alpha, int(_number(path, metadata, part.said)))
+        changes[part.name] = read_changes(path, own, alpha, int(_number(path, metadata, part.rank_key)))
     if left:
         raise WeightsError(f"{path}: has unknown {min(left)}: choose another file")
     _check_replaced(path, kind, changes)
@@ -177,16 +177,16 @@ def _number(path: Path, metadata: Mapping[str, str], name: str) -> float:
 
 
 def read_changes(path: Path, state: Mapping[str, Tensor], alpha: float, rank: int) -> Changes:
-    """One part of the flat form, its pairs checked."""
+    """Check and group the tensors of one part of the flat form."""
     halves: dict[str, dict[str, Tensor]] = defaultdict(dict)
     replaced: dict[str, Tensor] = {}
     for name, tensor in state.items():
-        module, found, half = name.partition(".lora_")
-        if found:
+        module, separator, half = name.partition(".lora_")
+        if separator:
             halves[module][half] = tensor
         else:
             replaced[name] = tensor
-    pairs = {module: _pair(path, module, found, alpha, rank) for module, found in halves.items()}
+    pairs = {module: _pair(path, module, both, alpha, rank) for module, both in halves.items()}
     return Changes(path, pairs, replaced)
 
 
@@ -203,18 +203,18 @@ def _pair(path: Path, module: str, halves: Mapping[str, Tensor], alpha: float, r
 
 
 def _check_replaced(path: Path, kind: str, changes: Mapping[str, Changes]) -> None:
-    """OSEDiff brings a whole input convolution, PiSA-SR none."""
-    wanted = {UNET_PART: {f"{REPLACED}.weight", f"{REPLACED}.bias"}} if kind == OSEDIFF_KIND else {}
+    """Check that OSEDiff replaces the whole input convolution, and PiSA-SR nothing."""
+    expected = {UNET_PART: {f"{REPLACED}.weight", f"{REPLACED}.bias"}} if kind == OSEDIFF_KIND else {}
     for name, change in changes.items():
-        due, brought = wanted.get(name, set()), set(change.replaced)
-        if lost := sorted(due - brought):
-            raise WeightsError(f"{path}: lacks {name}.{lost[0]}: get the file again")
-        if extra := sorted(brought - due):
+        required, present = expected.get(name, set()), set(change.replaced)
+        if missing := sorted(required - present):
+            raise WeightsError(f"{path}: lacks {name}.{missing[0]}: get the file again")
+        if extra := sorted(present - required):
             raise WeightsError(f"{path}: has unknown {name}.{extra[0]}: choose another file")
 
 
 def apply_changes(changes: Changes, net: nn.Module, network: str) -> None:
-    """Merge an adapter's changes into a network's weights: what is replaced first, then the low-rank changes."""
+    """Merge an adapter's changes into a network's weights: first the replaced weights, then the LoRA."""
     own = net.state_dict()
     for name, tensor in changes.replaced.items():
         if name not in own or own[name].shape != tensor.shape:

@@ -1,4 +1,4 @@
-"""Strict opening of weights: every missing, unexpected or mis-shaped key is an error that names it and the file."""
+"""Load weights strictly: missing, unexpected and mis-shaped keys are errors that name the key and the file."""
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -24,39 +24,39 @@ PAGES = 16 << 20
 
 @dataclass(frozen=True)
 class Allow:
-    """Names (shell patterns) that one kind of file may lack, or may hold beyond what the module knows."""
+    """Patterns of tensor names that a file may lack, or may have in addition."""
 
     missing: tuple[str, ...] = ()
     unexpected: tuple[str, ...] = ()
 
-    def pardon(self, missing: Iterable[str], unexpected: Iterable[str]) -> tuple[list[str], list[str]]:
-        """Return what is left of both lists, sorted."""
-        return _left(missing, self.missing), _left(unexpected, self.unexpected)
+    def filter(self, missing: Iterable[str], unexpected: Iterable[str]) -> tuple[list[str], list[str]]:
+        """Both lists without the allowed names, sorted."""
+        return _exclude(missing, self.missing), _exclude(unexpected, self.unexpected)
 
 
-# Old text encoders store a counter that newer transformers compute.
+# Old text encoders store position ids, which newer versions of transformers compute.
 NOTHING = Allow(unexpected=("*embeddings.position_ids",))
 
 
-def _left(names: Iterable[str], patterns: tuple[str, ...]) -> list[str]:
+def _exclude(names: Iterable[str], patterns: tuple[str, ...]) -> list[str]:
     return sorted(name for name in names if not any(fnmatchcase(name, pattern) for pattern in patterns))
 
 
 def load_state(
     path: Path, prefix: str = "", names: Collection[str] | None = None, dtype: torch.dtype | None = None
 ) -> dict[str, Tensor]:
-    """Read the tensors whose name starts with `prefix` (removed), or of these only `names`.
+    """Read the tensors whose name starts with `prefix`, which is removed, or only `names` of them.
 
-    Nothing else of the file is read. A name in `names` that the file lacks is an error. Without a `dtype` the tensors
-    are a mapping of the file, which stays in memory until the last of them goes. With one, each is a copy of its own
-    in it (integers as they are), and no more than PAGES bytes of the file, or one tensor, are in memory besides.
+    Nothing else of the file is read. WeightsError if one of `names` is missing. Without a `dtype` the tensors are
+    views of the memory-mapped file, which stays mapped as long as one of them exists. With a `dtype` floating-point
+    tensors are cast, and at most PAGES bytes of the file, or one tensor, are in memory besides.
     """
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(str(path), framework="pt") as file:
             keys = [key for key in file.keys() if key.startswith(prefix)]  # noqa: SIM118 (no mapping)
-            wanted = keys if names is None else _chosen(path, keys, prefix, names)
+            wanted = keys if names is None else _list_wanted(path, keys, prefix, names)
             if dtype is None:
                 return {key.removeprefix(prefix): file.get_tensor(key) for key in wanted}
         return {key.removeprefix(prefix): tensor for key, tensor in _read_copies(path, wanted, dtype)}
@@ -65,7 +65,7 @@ def load_state(
 
 
 def _read_copies(path: Path, keys: Iterable[str], dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
-    """Tensors, cast. Opening the file again now and then lets go of its pages, which one mapping would keep."""
+    """Tensors, cast. The file is reopened every PAGES bytes, since a single mapping would keep all pages in memory."""
     from safetensors import safe_open
 
     left = list(keys)[::-1]
@@ -79,7 +79,7 @@ def _read_copies(path: Path, keys: Iterable[str], dtype: torch.dtype) -> Iterato
         del tensor
 
 
-def _chosen(path: Path, keys: Collection[str], prefix: str, names: Collection[str]) -> list[str]:
+def _list_wanted(path: Path, keys: Collection[str], prefix: str, names: Collection[str]) -> list[str]:
     wanted = [prefix + name for name in names]
     if lost := sorted(set(wanted) - set(keys)):
         raise WeightsError(f"{path}: lacks {_some(lost)}: get the file again or choose another")
@@ -87,13 +87,12 @@ def _chosen(path: Path, keys: Collection[str], prefix: str, names: Collection[st
 
 
 def load_into(module: Module, state: Mapping[str, Tensor], source: Path | str, allow: Allow = NOTHING) -> Module:
-    """Give `module` exactly the tensors of `state`, read from `source`.
+    """Load exactly the tensors of `state`, read from `source`, into `module`; returns the module.
 
-    A module built on the meta device takes the tensors as they are; any other keeps its
-    device and dtype. Returns the module.
+    A module on the meta device gets the tensors themselves; any other module keeps its device and dtype.
     """
     own = module.state_dict()
-    missing, unexpected = allow.pardon(own.keys() - state.keys(), state.keys() - own.keys())
+    missing, unexpected = allow.filter(own.keys() - state.keys(), state.keys() - own.keys())
     known = {name: tensor for name, tensor in state.items() if name in own}
     shapes = [
         f"{name} ({tuple(tensor.shape)} for {tuple(own[name].shape)})"
@@ -102,13 +101,13 @@ def load_into(module: Module, state: Mapping[str, Tensor], source: Path | str, a
     ]
     _refuse(source, missing, unexpected, shapes)
     module.load_state_dict(known, strict=False, assign=any(tensor.is_meta for tensor in own.values()))
-    return _whole(module, source)
+    return _check_complete(module, source)
 
 
 def _refuse(source: Path | str, missing: list[str], unexpected: list[str], shapes: list[str]) -> None:
     wrong = (("lacks", missing), ("has unknown", unexpected), ("has mis-shaped", shapes))
-    if said := [f"{verb} {_some(names)}" for verb, names in wrong if names]:
-        raise WeightsError(f"{source}: {', '.join(said)}: this is not the file for this model, choose another")
+    if parts := [f"{verb} {_some(names)}" for verb, names in wrong if names]:
+        raise WeightsError(f"{source}: {', '.join(parts)}: this is not the file for this model, choose another")
 
 
 def _some(names: list[str]) -> str:
@@ -120,7 +119,7 @@ def _wrong_file(source: Path | str, what: str) -> WeightsError:
     return WeightsError(f"{source}: {what}: this is not the file for this model")
 
 
-def _whole(module: Module, source: Path | str) -> Module:
+def _check_complete(module: Module, source: Path | str) -> Module:
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
         if tensor.is_meta:
             raise _wrong_file(source, f"gives nothing for {name}")
@@ -128,7 +127,7 @@ def _whole(module: Module, source: Path | str) -> Module:
 
 
 def read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:
-    """Read a component's json configuration."""
+    """Read a component's JSON configuration."""
     path = folder / name
     try:
         config = json.loads(read_regular(path, LARGEST_CONFIG))
@@ -143,9 +142,9 @@ def read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:
 
 @contextmanager
 def library_errors(source: Path, remedy: str) -> Iterator[None]:
-    """Turn whatever a library raises about a file or configuration into one line that names `source`.
+    """Turn any exception of a library into a WeightsError that names `source`.
 
-    For calls into libraries only: there is no telling which exceptions a strange configuration brings out of them.
+    Only for calls into libraries, which may raise any exception for an invalid file or configuration.
     """
     try:
         yield
@@ -156,9 +155,9 @@ def library_errors(source: Path, remedy: str) -> Iterator[None]:
 
 
 def load_component(cls: type[Module], folder: Path, dtype: torch.dtype | None = None, allow: Allow = NOTHING) -> Module:
-    """Open a diffusers or transformers model from its folder, from safetensors only, with no network.
+    """Load a diffusers or transformers model from its folder, from safetensors only, without network.
 
-    `cls.from_pretrained` accepts incomplete weights with a log line; here its account is read and held against it.
+    `cls.from_pretrained` only logs incomplete weights; here its loading report is checked.
     """
     files = weight_files(folder)
     options: dict[str, Any] = {"torch_dtype": dtype} if dtype else {}
@@ -166,29 +165,29 @@ def load_component(cls: type[Module], folder: Path, dtype: torch.dtype | None = 
         options["variant"] = kind
     silence_libraries()
     with library_errors(folder, "verify or pull it again"):
-        module, account = cls.from_pretrained(  # type: ignore[attr-defined]
+        module, report = cls.from_pretrained(  # type: ignore[attr-defined]
             str(folder), use_safetensors=True, local_files_only=True, output_loading_info=True, **options
         )
-    _check_account(files[0], account, allow)
-    opened: Module = _whole(module, files[0])
-    return opened.eval()
+    _check_report(files[0], report, allow)
+    loaded: Module = _check_complete(module, files[0])
+    return loaded.eval()
 
 
-def _check_account(source: Path, account: Mapping[str, Any], allow: Allow) -> None:
-    missing, unexpected = allow.pardon(account["missing_keys"], account["unexpected_keys"])
-    shapes = [item[0] if isinstance(item, tuple) else str(item) for item in account["mismatched_keys"]]
+def _check_report(source: Path, report: Mapping[str, Any], allow: Allow) -> None:
+    missing, unexpected = allow.filter(report["missing_keys"], report["unexpected_keys"])
+    shapes = [item[0] if isinstance(item, tuple) else str(item) for item in report["mismatched_keys"]]
     _refuse(source, missing, unexpected, sorted(shapes))
-    if account["error_msgs"]:
-        raise _wrong_file(source, account["error_msgs"][0])
+    if report["error_msgs"]:
+        raise _wrong_file(source, report["error_msgs"][0])
 
 
 def _line(error: Exception) -> str:
-    """A library's message on one line: which key it is about may stand in its second."""
+    """A library's message as one line."""
     return " ".join(str(error).split())[:240] or type(error).__name__
 
 
 def silence_libraries() -> None:
-    """Silence the libraries' own load reports and bars: what they report is raised here."""
+    """Silence the libraries' loading reports and progress bars; problems are raised here instead."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 

@@ -1,4 +1,4 @@
-"""The user's own lock, laid over the packaged one: their entries, and what first pulls learned."""
+"""The user's lock, with their own entries and the hashes that first pulls learned; merged with the packaged one."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -17,7 +17,7 @@ ELSEWHERE = ": set XDG_CONFIG_HOME to another folder"
 
 
 def read_overlay(path: Path) -> dict[str, Entry]:
-    """Read the user's lock; none yet is an empty one, one that may not be read is an error."""
+    """Read the user's lock; empty if there is none, WeightsError if it cannot be read."""
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError):
@@ -28,10 +28,9 @@ def read_overlay(path: Path) -> dict[str, Entry]:
 
 
 def merge_locks(packaged: Mapping[str, Entry], own: Mapping[str, Entry]) -> dict[str, Entry]:
-    """Lay the user's entries over the packaged ones.
+    """The packaged entries, replaced by the user's.
 
-    A learned entry only fills in the packaged one of the same repository and commit; what the packaged lock has
-    come to know itself goes first.
+    A learned entry only replaces the packaged one if both have the same repository and commit and do not contradict.
     """
     entries = dict(packaged)
     for name, entry in own.items():
@@ -41,7 +40,7 @@ def merge_locks(packaged: Mapping[str, Entry], own: Mapping[str, Entry]) -> dict
 
 
 def is_completed_by(packaged: Entry, learned: Entry) -> bool:
-    """Tell whether a learned record is still about the packaged entry and contradicts nothing in it."""
+    """Whether a learned entry has the same repository and commit as the packaged one, and the same known hashes."""
     if packaged.origin != learned.origin or packaged.revision not in (None, learned.revision):
         return False
     return all(
@@ -51,14 +50,14 @@ def is_completed_by(packaged: Entry, learned: Entry) -> bool:
 
 
 def write_entry(path: Path, entry: Entry) -> None:
-    """Write one entry into the user's lock, whole or not at all."""
-    with _alone(path):
+    """Add or replace an entry in the user's lock, atomically."""
+    with _exclusive(path):
         _write(path, read_overlay(path) | {entry.name: entry})
 
 
 def remove_entry(path: Path, name: str) -> bool:
-    """Take one entry out of the user's lock; tell whether it was there."""
-    with _alone(path):
+    """Remove an entry from the user's lock; False if there is none."""
+    with _exclusive(path):
         own = read_overlay(path)
         if name not in own:
             return False
@@ -67,8 +66,8 @@ def remove_entry(path: Path, name: str) -> bool:
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Keep two processes from losing each other's entries, where the file system can."""
+def _exclusive(path: Path) -> Iterator[None]:
+    """Lock the user's lock file, so that two processes do not lose each other's entries."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open_guard(path.with_name(".lock")) as guard:
@@ -84,7 +83,7 @@ def _write(path: Path, entries: Mapping[str, Entry]) -> None:
 
 
 def format_lock(entries: Mapping[str, Entry]) -> str:
-    """Write entries as the text that `parse_lock` reads."""
+    """Format entries as the text that `parse_lock` reads."""
     tables = "".join(_table(entries[name]) for name in sorted(entries))
     return f"schema = {SCHEMA}\n{tables}\n[end]\nentries = {len(entries)}\n"
 

@@ -1,7 +1,7 @@
-"""Stable Diffusion 1.5 and 2.1 without their weights: configurations, and CLIP's vocabulary, inside the package.
+"""Configurations of Stable Diffusion 1.5 and 2.1 and CLIP's vocabulary, shipped in the package.
 
-With them a single file opens with no other download. `data/bases/NAME` is laid out as diffusers does; the vocabulary
-follows from CLIP's merges, which all bases share.
+With them a single file needs no further download. `data/bases/NAME` has diffusers' layout; the vocabulary is derived
+from CLIP's merges, which all bases share.
 """
 
 from pathlib import Path
@@ -17,14 +17,14 @@ WORD_END = "</w>"
 
 
 def packaged_base(family: str) -> Located | None:
-    """The configurations of a family's base as a folder in diffusers' layout; None for a family without."""
+    """The packaged configurations of a family, in diffusers' layout; None if there are none."""
     if family not in ("sd15", "sd21"):
         return None
     return Located(family, "base", family, "apache-2.0", PACKAGED_BASES / family, {}, {})
 
 
 def load_clip_tokenizer(folder: Path) -> Any:
-    """CLIP's tokenizer, with the padding that a base's configuration in `folder` names."""
+    """CLIP's tokenizer, with the padding token of the configuration in `folder`."""
     from transformers import CLIPTokenizer
 
     config = read_config(folder, "tokenizer_config.json")
@@ -34,12 +34,12 @@ def load_clip_tokenizer(folder: Path) -> Any:
 
 
 def read_merges() -> list[str]:
-    """The pairs of tokens that CLIP joins, the most frequent first. The file's first line is its version."""
+    """CLIP's merges, the most frequent first, without the file's version line."""
     return MERGES.read_text(encoding="utf-8").rstrip("\n").split("\n")[1:]
 
 
 def list_words(merges: list[tuple[str, str]]) -> list[str]:
-    """CLIP's vocabulary in the order of its numbers: bytes, bytes that end a word, merged tokens, special tokens."""
+    """CLIP's vocabulary in the order of its ids: bytes, bytes at the end of a word, merged tokens, special tokens."""
     from transformers.convert_slow_tokenizer import bytes_to_unicode
 
     letters = list(bytes_to_unicode().values())

@@ -1,4 +1,4 @@
-"""Which files of a folder or repository are a model: safetensors before pickles, full precision before variants."""
+"""Choose a model's files in a folder or repository: safetensors before pickles, full precision before variants."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -15,29 +15,29 @@ OTHERS = ("flax_", "tf_", "rust_", "openvino_", "README")
 
 
 def variant_of(name: str) -> str | None:
-    """Return "fp16" of "model.fp16.safetensors" and of its shards, None for the plain file."""
+    """ "fp16" for "model.fp16.safetensors" and its shards; None for "model.safetensors"."""
     parts = name.removesuffix(SUFFIX).split(".")
     return parts[1].split("-")[0] if len(parts) > 1 else None
 
 
 def choose_files(paths: Iterable[str]) -> list[str]:
-    """Return the files, of all these, that a model is opened from."""
+    """The files, among these, that a model is loaded from."""
     folders: dict[str, list[str]] = defaultdict(list)
     for path in sorted(paths):
         folders[str(PurePosixPath(path).parent)].append(path)
-    return [path for members in folders.values() for path in _of_folder(members)]
+    return [path for members in folders.values() for path in _choose_in_folder(members)]
 
 
-def _of_folder(paths: list[str]) -> list[str]:
+def _choose_in_folder(paths: list[str]) -> list[str]:
     own = [path for path in paths if not PurePosixPath(path).name.startswith(OTHERS)]
-    tensors = _weights([path for path in own if path.endswith(SUFFIX)])
+    tensors = _choose_variant([path for path in own if path.endswith(SUFFIX)])
     pickles = [path for path in own if path.endswith(PICKLES) and PurePosixPath(path).name not in NOT_WEIGHTS]
     texts = [path for path in own if path.endswith(TEXTS) and "index.fp16" not in path and "index.non_ema" not in path]
-    return texts + (tensors or _weights(pickles))
+    return texts + (tensors or _choose_variant(pickles))
 
 
-def _weights(paths: list[str]) -> list[str]:
-    """Keep the plain files; where there are none, one variant, fp16 before any other."""
+def _choose_variant(paths: list[str]) -> list[str]:
+    """The plain files, or those of one variant, preferably fp16."""
     kinds: dict[str | None, list[str]] = defaultdict(list)
     for path in paths:
         stem, _, _ = PurePosixPath(path).name.rpartition(".")
@@ -47,7 +47,7 @@ def _weights(paths: list[str]) -> list[str]:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """Return the safetensors that a component folder is opened from; a folder of pickles is refused."""
+    """The safetensors files of a component's folder. WeightsError if there are none, or only pickles."""
     if not folder.is_dir():
         raise WeightsError(f"{folder}: no such folder: get it again, or choose another")
     names = [path.name for path in folder.iterdir() if path.is_file()]

@@ -1,7 +1,7 @@
-"""Pickled checkpoints, read weights-only and converted to safetensors. Only `--allow-pickle` leads here.
+"""Convert pickled checkpoints to safetensors, loaded weights-only. Only used with `--allow-pickle`.
 
-Weights-only loading is not a wall (it was broken in torch before 2.10), so old versions are refused. Training
-programs leave classes of their own beside the weights; those names are bound to a class of ours that does nothing.
+Weights-only loading could run code in torch before 2.10, so older versions are refused. Classes of training programs
+that are stored beside the weights are replaced by a class that does nothing.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from torch import Tensor
 from srcli.errors import MachineError, WeightsError
 from srcli.files import replace_file
 from srcli.weights.header import unreadable_weights
-from srcli.weights.one_step import flatten_adapter, published_kind
+from srcli.weights.one_step import detect_published_kind, flatten_adapter
 
 FIXED = (2, 10)
 TIED_FACTOR = 2  # tied weights appear twice, so tensors may take up to twice the bytes of their file
@@ -25,7 +25,7 @@ INERT = ("pytorch_lightning", "lightning", "lightning_fabric", "omegaconf", "num
 
 
 class _Inert:
-    """Stands for a class of a training program; keeps nothing."""
+    """Replaces a class of a training program; stores nothing."""
 
     def __init__(self, *_: object) -> None:
         pass
@@ -35,10 +35,10 @@ class _Inert:
 
 
 def to_safetensors(path: Path, out: Path) -> Path:
-    """Write the tensors of the pickle `path` to `out`, whole or not at all: its state dict, or an adapter's parts."""
+    """Write the state dict, or one-step adapter, of a pickle to `out`, atomically."""
     refuse_broken_torch(torch.__version__)
     found = _load(path)
-    kind = published_kind(found)
+    kind = detect_published_kind(found)
     state, facts = flatten_adapter(path, found, kind) if kind else (_state(path, found), {})
     _check_plain(path, state)
     _check_size(path, state)
@@ -46,7 +46,7 @@ def to_safetensors(path: Path, out: Path) -> Path:
     metadata = {"format": "pt", "converted_from": path.name, **facts}
     try:
         with replace_file(out) as fresh:
-            save_file(_alone(state), fresh, metadata=metadata)
+            save_file(_copy_shared(state), fresh, metadata=metadata)
     except OSError as error:
         raise MachineError(f"{out}: cannot be written ({error.strerror}): free some space or choose HF_HOME") from error
     except (SafetensorError, KeyError, ValueError) as error:  # a dtype or a name that safetensors has no form for
@@ -55,7 +55,7 @@ def to_safetensors(path: Path, out: Path) -> Path:
 
 
 def refuse_broken_torch(version: str) -> None:
-    """Refuse the torch versions whose weights-only loading can run code (CVE-2025-32434, CVE-2026-24747)."""
+    """Refuse versions of torch whose weights-only loading can run code (CVE-2025-32434, CVE-2026-24747)."""
     major, minor = (int(part) for part in version.split("+")[0].split(".")[:2])
     if (major, minor) < FIXED:
         raise WeightsError(
@@ -80,7 +80,7 @@ def _zipped(path: Path) -> bool:
 
 
 def _inert_globals(path: Path) -> list[Any]:
-    """Bind the names of known training libraries to `_Inert`; any other name stays refused."""
+    """Map the classes of known training libraries to `_Inert`; all others are refused by torch."""
     if not _zipped(path):
         return []
     names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
@@ -98,21 +98,21 @@ def _state(path: Path, found: Any) -> dict[str, Tensor]:
 
 
 def _check_plain(path: Path, state: Mapping[str, Tensor]) -> None:
-    """Refuse sparse, quantized, nested and meta tensors, which have no plain array of bytes in the file."""
+    """Refuse sparse, quantized, nested and meta tensors."""
     for name, tensor in state.items():
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_nested or tensor.device.type != "cpu":
             raise WeightsError(f"{path}: {name} is sparse, quantized or empty of data: use a safetensors file")
 
 
 def _check_size(path: Path, state: Mapping[str, Tensor]) -> None:
-    """Refuse tensors that the file is too small for: a stride of 0 makes terabytes of a few bytes when copied."""
+    """Refuse tensors larger than the file: with a stride of 0 a few bytes become terabytes when copied."""
     claimed, held = sum(tensor.nbytes for tensor in state.values()), path.stat().st_size
     if claimed > TIED_FACTOR * held:
         raise WeightsError(f"{path}: has {held:,} bytes and claims {claimed:,} bytes of weights: do not use it")
 
 
-def _alone(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Give every tensor memory of its own: safetensors holds no views of another."""
+def _copy_shared(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copy tensors that share memory, which safetensors cannot store."""
     seen: set[int] = set()
     alone: dict[str, Tensor] = {}
     for name, tensor in state.items():

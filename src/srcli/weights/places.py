@@ -1,4 +1,4 @@
-"""Where weights, records and locks lie on this machine. The environment is read when asked, not at import."""
+"""Folders of weights, caches and locks on this machine, from the environment at the time of the call."""
 
 import os
 from collections.abc import Mapping
@@ -13,15 +13,15 @@ LOCK = "weights.lock"
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """The Hub's own cache, srcli's records beside it, and the user's overlay lock."""
+    """The Hub's cache, srcli's data folder, and the user's lock."""
 
     hub: Path
-    data: Path  # conversions and the stamps of checked files
+    data: Path  # converted weights, hashes of checked files, other caches
     overlay: Path
 
 
 def find_places(environ: Mapping[str, str] | None = None) -> Places:
-    """Find the places as huggingface_hub and the XDG rules would; without a home, HF_HOME must say."""
+    """Find the folders by the rules of huggingface_hub and XDG. WeightsError without a home folder and HF_HOME."""
     env = os.environ if environ is None else environ
     home = _home(env)
     cache = _given(env, "XDG_CACHE_HOME") or (home and home / ".cache")
@@ -54,7 +54,7 @@ def _home(env: Mapping[str, str]) -> Path | None:
 
 
 def packaged_lock() -> Path:
-    """Return the lock that came with srcli: inside the wheel, or at the root of a checkout."""
+    """The lock that is shipped with srcli: inside the package, or at the root of a checkout."""
     here = Path(__file__).resolve().parent.parent
     installed = here / "data" / LOCK
     return installed if installed.is_file() else here.parent.parent / LOCK

@@ -1,4 +1,4 @@
-"""Bringing an entry's files into the Hub's cache: planned against one commit, checked, then made visible."""
+"""Download an entry's files to the Hub's cache: planned for one commit, checked, then published."""
 
 import os
 import shutil
@@ -26,16 +26,16 @@ OnPulled = Callable[[str, int, int], None]  # path, bytes here, bytes in all
 
 
 def ignore_progress(path: str, here: int, size: int) -> None:
-    """Progress that nobody watches."""
+    """The default for `report`."""
 
 
 class _Stopped(Exception):
-    """Another file failed, or the user gave up."""
+    """Another file failed, or the user interrupted."""
 
 
 @dataclass(frozen=True)
 class PullPlan:
-    """What a pull of one entry will bring: the entry with all its files listed, and those still to fetch."""
+    """The plan of a pull: the entry with all its files, and those that must be downloaded."""
 
     entry: Entry
     repo: Repo
@@ -46,19 +46,19 @@ class PullPlan:
 
     @property
     def bytes(self) -> int:
-        """What is still to come over the network."""
+        """Bytes to download."""
         held = (self.repo.part(remote.blob) for remote in self.lacking)
         return sum(remote.size for remote in self.lacking) - sum(p.stat().st_size for p in held if is_file(p))
 
 
 def is_wanted(entry: Entry, path: str, parts: Sequence[str]) -> bool:
-    """Tell whether a file of the entry belongs to one of `parts`; no parts means all."""
+    """Whether a file of the entry belongs to one of `parts`; always if there are none."""
     own = path.removeprefix(entry.folder + "/") if entry.folder else path
     return not parts or any(own == part or own.startswith(part + "/") for part in parts)
 
 
 def size_of_parts(entry: Entry, parts: Sequence[str]) -> int:
-    """Bytes of an entry's files in `parts`; the entry's rough size where the files' own are not known."""
+    """Bytes of an entry's files in `parts`, or the entry's approximate size if the files' are not known."""
     sizes = [file.size for path, file in entry.files.items() if is_wanted(entry, path, parts)]
     known = [size for size in sizes if size is not None]
     return sum(known) if entry.listed and len(known) == len(sizes) else entry.about or 0
@@ -71,9 +71,9 @@ def plan_pull(
     parts: Sequence[str] = (),
     held: Mapping[str, Path] | None = None,
 ) -> PullPlan:
-    """Hold what is said of a commit against the lock, and list what is to come."""
+    """Check a commit's listing against the lock, and list the files to download."""
     paths = _paths(entry, commit)
-    listed = {path: _agreed(entry, commit.files[path]) for path in paths}
+    listed = {path: _combine_facts(entry, commit.files[path]) for path in paths}
     repo = Repo(hub_cache, commit.repo)
     wanted = tuple(commit.files[path] for path in paths if is_wanted(entry, path, parts))
     if not wanted:
@@ -103,8 +103,8 @@ def _paths(entry: Entry, commit: Commit) -> list[str]:
     return found
 
 
-def _agreed(entry: Entry, remote: Remote) -> File:
-    """Join what the lock and the Hub know of a file; a contradiction is an error before anything is fetched."""
+def _combine_facts(entry: Entry, remote: Remote) -> File:
+    """Combine what lock and Hub say about a file; WeightsError if they contradict."""
     known = entry.files.get(remote.path, File(remote.path))
     differs = None
     if None not in (known.sha256, remote.sha256) and known.sha256 != remote.sha256:
@@ -118,7 +118,7 @@ def _agreed(entry: Entry, remote: Remote) -> File:
 
 
 def check_pull_space(plans: Sequence[PullPlan], hub_cache: Path) -> None:
-    """Refuse a pull that the disk cannot hold, before it starts."""
+    """MachineError if the disk has too little space for the pulls."""
     need = sum(item.bytes for item in plans)
     folder = next(path for path in (hub_cache, *hub_cache.parents) if path_exists(path))
     free = shutil.disk_usage(folder).free
@@ -129,17 +129,17 @@ def check_pull_space(plans: Sequence[PullPlan], hub_cache: Path) -> None:
 
 @dataclass(frozen=True)
 class Puller:
-    """Fetches what a plan lacks, several files at a time."""
+    """Downloads the missing files of a plan, several at a time."""
 
     hub: Hub
     stamps: Stamps
     report: OnPulled = ignore_progress
 
     def run(self, plan: PullPlan) -> Entry:
-        """Bring every wanted file and return the entry with the hashes that this taught."""
+        """Download all files; returns the entry with the learned hashes."""
         stop = threading.Event()
         with ThreadPoolExecutor(WORKERS) as pool:
-            jobs = [pool.submit(self._one, plan, remote, stop) for remote in plan.wanted]
+            jobs = [pool.submit(self._pull_file, plan, remote, stop) for remote in plan.wanted]
             try:
                 wait(jobs, return_when=FIRST_EXCEPTION)
             finally:
@@ -150,7 +150,7 @@ class Puller:
         learned = {file.path: file for file in (job.result() for job in jobs)}
         return replace(plan.entry, files={**plan.entry.files, **learned})
 
-    def _one(self, plan: PullPlan, remote: Remote, stop: threading.Event) -> File:
+    def _pull_file(self, plan: PullPlan, remote: Remote, stop: threading.Event) -> File:
         def on_bytes(here: int) -> None:
             if stop.is_set():
                 raise _Stopped
@@ -158,29 +158,29 @@ class Puller:
 
         known = plan.entry.files[remote.path]
         here = plan.repo.find(plan.revision, remote.path)
-        blob = here or self._blob(plan, remote, known)
+        blob = here or self._find_blob(plan, remote, known)
         if blob is not None:
             digest = self.stamps.sha256(blob)
             if not _fault(blob, remote, known, digest):
                 on_bytes(remote.size)
-                return self._shown(plan, remote, blob, digest, linked=here is not None)
+                return self._publish_file(plan, remote, blob, digest, linked=here is not None)
             set_aside(blob)
-        digest = self._fetched(plan, remote, known, on_bytes)
-        return self._shown(plan, remote, plan.repo.blob(remote.blob), digest, linked=False)
+        digest = self._download(plan, remote, known, on_bytes)
+        return self._publish_file(plan, remote, plan.repo.blob(remote.blob), digest, linked=False)
 
-    def _blob(self, plan: PullPlan, remote: Remote, known: File) -> Path | None:
-        """The file under its hash, where it lies so, or where another entry's file has the same bytes."""
+    def _find_blob(self, plan: PullPlan, remote: Remote, known: File) -> Path | None:
+        """The file's blob if it is in the cache, or can be linked from another entry with the same bytes."""
         blob = plan.repo.blob(remote.blob)
         held = plan.held.get(known.sha256 or "")
         return blob if is_file(blob) or (held and link_file(held, blob)) else None
 
-    def _shown(self, plan: PullPlan, remote: Remote, blob: Path, digest: str, linked: bool) -> File:
+    def _publish_file(self, plan: PullPlan, remote: Remote, blob: Path, digest: str, linked: bool) -> File:
         shown = blob if linked else plan.repo.link(plan.revision, remote.path, blob)
         self.stamps.keep(shown, digest)
         return replace(plan.entry.files[remote.path], size=remote.size, sha256=digest)
 
-    def _fetched(self, plan: PullPlan, remote: Remote, known: File, on_bytes: Callable[[int], None]) -> str:
-        """Fetch, check, and once more if what came is not what was promised. Returns the sha256."""
+    def _download(self, plan: PullPlan, remote: Remote, known: File, on_bytes: Callable[[int], None]) -> str:
+        """Download and check a file, at most twice; returns its SHA-256."""
         part, blob = plan.repo.part(remote.blob), plan.repo.blob(remote.blob)
         for _ in range(2):
             with exclusive_lock(part, lambda: on_bytes(0)):
@@ -198,7 +198,7 @@ class Puller:
 
 
 def _fault(path: Path, remote: Remote, known: File, digest: str) -> str | None:
-    """Say what is wrong with a file's content. Outside LFS the Hub gives git's name for it, not a sha256."""
+    """How a file's content is wrong; None if it is right. Outside LFS the Hub gives git's hash, not SHA-256."""
     promised = known.sha256 or remote.sha256
     if promised is not None:
         return None if digest == promised else f"came with sha256 {digest} and should have {promised}"
@@ -207,7 +207,7 @@ def _fault(path: Path, remote: Remote, known: File, digest: str) -> str | None:
 
 
 def _publish(part: Path, blob: Path) -> None:
-    """Give a checked download its name. Another process may have done so first."""
+    """Rename a checked download to its final name, unless another process did so first."""
     try:
         with part.open("rb") as file:
             os.fsync(file.fileno())

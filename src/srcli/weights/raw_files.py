@@ -1,4 +1,4 @@
-"""A git repository's raw files at an https address: fetched as the Hub's are, and never with its token."""
+"""Download raw files of a git repository at an https address, like the Hub's but without its token."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,16 +14,16 @@ from srcli.weights.lock import LARGEST_SIZE, File
 
 @dataclass(frozen=True)
 class RawFiles(Hub):
-    """The server of one repository; `endpoint` is its address in the lock. Nobody lists there what a commit holds."""
+    """The server of one repository; `endpoint` is the address in the lock. It has no listing of a commit's files."""
 
     def listed(self, name: str, revision: str, files: Mapping[str, File]) -> Commit:
-        """A commit as the lock gives it. A size that it does not know the server tells."""
-        found = {}
+        """The commit as the lock describes it. Sizes that the lock lacks come from the server."""
+        remotes = {}
         for path, file in files.items():
             ask = partial(within, LONGEST_ANSWER, partial(self._size, name, revision, path))
-            size = self._patiently(name, ask) if file.size is None else file.size
-            found[path] = Remote(path, size, file.blob or "", file.sha256)
-        return Commit(name, revision, found)
+            size = self._retry(name, ask) if file.size is None else file.size
+            remotes[path] = Remote(path, size, file.blob or "", file.sha256)
+        return Commit(name, revision, remotes)
 
     def _size(self, name: str, revision: str, path: str) -> int:
         from huggingface_hub import constants

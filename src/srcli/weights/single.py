@@ -1,7 +1,6 @@
-"""Original-format single files (one .safetensors with UNet, VAE and text encoder), opened with no network.
+"""Single files in the original layout (one .safetensors with UNet, VAE and text encoder), read without network.
 
-The configurations come from a folder in diffusers layout (a locked base, or one the user names): a single file
-has none. What the file lacks is taken from that folder too, and `Single` says so.
+A single file has no configurations: they come from a folder in diffusers' layout, as do parts that the file lacks.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,7 +22,7 @@ StateDict = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Single:
-    """A single file's parts under diffusers' names; a part that the file lacks is None."""
+    """A single file's parts with diffusers' names; None for a part that the file lacks."""
 
     source: Path
     found: FoundFamily
@@ -33,15 +32,15 @@ class Single:
 
     @property
     def lacking(self) -> tuple[str, ...]:
-        """The parts that must come from elsewhere."""
+        """The parts that the file lacks."""
         parts = (("vae", self.vae), ("text_encoder", self.text))
         return tuple(name for name, state in parts if state is None)
 
 
 def open_single(path: Path, parts: Path, family: str, dtype: torch.dtype | None = None) -> Single:
-    """Convert a single file; `parts` is a diffusers folder of the same family that lends its configurations.
+    """Read and convert a single file. `parts`: a diffusers folder of the same family with configurations.
 
-    The UNet is read in `dtype`, the smaller parts in that of the file.
+    The UNet is read in `dtype`, the smaller parts in the file's own precision.
     """
     found = detect_family(path)
     require_family(found, path, kind="checkpoint", family=family)
@@ -52,14 +51,14 @@ def open_single(path: Path, parts: Path, family: str, dtype: torch.dtype | None 
 
 
 def convert_unet(source: Path, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> StateDict:
-    """Rename an original UNet's weights (no prefix) to diffusers' names; none may be lost on the way."""
+    """Rename an original UNet's weights (without prefix) to diffusers' names. WeightsError if any would be lost."""
     from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 
     return _convert(source, convert_ldm_unet_checkpoint, LDM_UNET, state, config)
 
 
 def convert_vae(source: Path, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> StateDict:
-    """Rename an original VAE's weights (no prefix) to diffusers' names; none may be lost on the way."""
+    """Rename an original VAE's weights (without prefix) to diffusers' names. WeightsError if any would be lost."""
     from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 
     inner = {name: tensor for name, tensor in state.items() if not name.startswith(("loss.", "model_ema."))}
@@ -73,7 +72,7 @@ def _convert(
         renamed = convert({prefix + name: tensor for name, tensor in state.items()}, dict(config))
     except KeyError as error:
         raise WeightsError(f"{source}: lacks {error} of the original layout: choose another file") from error
-    except Exception as error:  # tensors or configurations of a shape that the library never met
+    except Exception as error:  # the library may raise anything for unexpected tensors or configurations
         raise WeightsError(f"{source}: is not of the original layout: choose another file") from error
     kept = {tensor.data_ptr() for tensor in renamed.values()}
     if lost := sorted(name for name, tensor in state.items() if tensor.numel() and tensor.data_ptr() not in kept):
@@ -90,7 +89,7 @@ def _text(path: Path, config: Mapping[str, Any]) -> StateDict | None:
 
 
 def convert_open_clip(source: Path, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> StateDict:
-    """Rename OpenCLIP's text tower (no prefix) to transformers' names, as deep as `config` asks."""
+    """Rename OpenCLIP's text encoder (without prefix) to transformers' names, with the layers that `config` has."""
     layers, width = config.get("num_hidden_layers"), config.get("hidden_size")
     if not isinstance(layers, int) or not isinstance(width, int):
         raise WeightsError(f"{source}: the text encoder's configuration gives no size: get the base model again")
@@ -104,7 +103,7 @@ def convert_open_clip(source: Path, state: Mapping[str, Tensor], config: Mapping
             renamed |= _open_clip_layer(state, layer, width)
     except KeyError as error:
         raise WeightsError(f"{source}: lacks {OPEN_CLIP}{error.args[0]}: choose another file") from error
-    except IndexError as error:  # a single number where a matrix should be
+    except IndexError as error:  # a scalar instead of a matrix
         raise WeightsError(f"{source}: its text encoder is mis-shaped: choose another file") from error
     return renamed
 
@@ -118,17 +117,17 @@ def _open_clip_layer(state: Mapping[str, Tensor], layer: int, width: int) -> Sta
         "mlp.c_fc": "mlp.fc1",
         "mlp.c_proj": "mlp.fc2",
     }
-    found: StateDict = {}
+    renamed: StateDict = {}
     for end in ("weight", "bias"):
         for theirs, ours in names.items():
-            found[f"{new}{ours}.{end}"] = state[f"{old}{theirs}.{end}"]
+            renamed[f"{new}{ours}.{end}"] = state[f"{old}{theirs}.{end}"]
         joined = state[f"{old}attn.in_proj_{end}"]
         for part, name in enumerate(("q_proj", "k_proj", "v_proj")):
-            found[f"{new}self_attn.{name}.{end}"] = joined[part * width : (part + 1) * width]
-    return found
+            renamed[f"{new}self_attn.{name}.{end}"] = joined[part * width : (part + 1) * width]
+    return renamed
 
 
 def load_text(text_encoder: nn.Module, state: Mapping[str, Tensor], source: Path) -> None:
-    """Put a text encoder's weights into a transformers model, whichever prefix its version uses."""
+    """Load a text encoder's weights into a transformers model, with the prefix of its version."""
     nested = any(name.startswith("text_model.") for name in text_encoder.state_dict())
     load_into(text_encoder, {f"text_model.{k}": v for k, v in state.items()} if nested else state, source)

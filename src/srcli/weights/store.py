@@ -1,7 +1,7 @@
-"""The store: from a name, a folder, a file or a hub id to checked files on this disk.
+"""The store: resolves a name, a folder, a file or a hub id to checked files on this disk.
 
-What is locked and here needs no network. What is not here is pulled, unless that is forbidden; what a first pull
-learns goes into the user's lock and is enforced from then on.
+Locked files on this disk need no network. Missing files are pulled unless offline. Hashes that a first pull learns
+are written to the user's lock and enforced from then on.
 """
 
 import logging
@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Store:
-    """All weights that srcli knows, and the way to them."""
+    """Access to all weights that srcli knows."""
 
     offline: bool = False
     tell: Tell = log.info
@@ -56,18 +56,18 @@ class Store:
 
     @cached_property
     def stamps(self) -> Stamps:
-        """The record of files that were hashed."""
+        """The cache of file hashes."""
         return Stamps(self.places.data / "stamps.json")
 
     def lock(self) -> dict[str, Entry]:
-        """The packaged lock with the user's laid over it, as they are now."""
+        """The packaged lock merged with the user's, as they are now."""
         return merge_locks(read_lock(self.packaged), read_overlay(self.places.overlay))
 
     def resolve(self, what: str, kind: str = "", parts: Sequence[str] = (), allow_pickle: bool = False) -> Located:
-        """Return the files of a lock's name, a hub id (`org/name@revision`), a folder or a file.
+        """The checked files of a name in the lock, a hub id (`org/name@revision`), a folder or a file.
 
-        `parts` are folders or files inside ("vae", "unet/config.json"); no more than these is fetched or checked.
-        Files that are missing are pulled unless offline; files that are not what the lock says are never used.
+        `parts`: only fetch and check these folders or files ("vae", "unet/config.json"). Missing files are pulled
+        unless offline; files that differ from the lock are never used.
         """
         entries = self.lock()
         path = expand_user(what)
@@ -81,18 +81,18 @@ class Store:
         return self.open(find_entry(entries, what, kind), parts, allow_pickle)
 
     def open(self, entry: Entry, parts: Sequence[str] = (), allow_pickle: bool = False) -> Located:
-        """Return the checked files of one entry, pulling what is not here."""
-        if entry.yours:
+        """The checked files of one entry; missing files are pulled."""
+        if entry.user_supplied:
             name = next(iter(entry.files), "the file")
             raise WeightsError(
                 f"{entry.name} must be downloaded by hand: get {name} from {entry.source}, "
                 f"then run srcli models add {entry.name} FILE"
             )
-        found = self._of_repo(entry, parts) if entry.origin else local.locate_entry(entry, self.stamps, parts)
+        found = self._open_repository(entry, parts) if entry.origin else local.locate_entry(entry, self.stamps, parts)
         return local.convert_pickles(found, self.places.data, self.stamps, allow_pickle)
 
-    def _of_repo(self, entry: Entry, parts: Sequence[str]) -> Located:
-        if self.lying(entry, parts) is None:
+    def _open_repository(self, entry: Entry, parts: Sequence[str]) -> Located:
+        if self.local_files(entry, parts) is None:
             entry = self.pull(entry, parts)
         files = self.check(entry, parts)
         local.refuse_strays(entry, files)
@@ -100,8 +100,8 @@ class Store:
         return local.describe_entry(entry, root / entry.folder if entry.folder else root, files)
 
     def check(self, entry: Entry, parts: Sequence[str] = ()) -> dict[str, Path]:
-        """Hold the files of an entry that lie here against the lock; a bad one is moved aside and named."""
-        files = self.lying(entry, parts)
+        """Check an entry's files in the cache against the lock; a bad file is set aside and raises WeightsError."""
+        files = self.local_files(entry, parts)
         if files is None:
             raise WeightsError(f"{entry.name}: some of its files are missing: run srcli models pull {entry.name}")
         for path, file in files.items():
@@ -109,8 +109,8 @@ class Store:
                 raise quarantine_file(file, what)
         return files
 
-    def lying(self, entry: Entry, parts: Sequence[str] = ()) -> dict[str, Path] | None:
-        """Return the files of an entry that lie here, None unless all do and all are locked. Reads no content."""
+    def local_files(self, entry: Entry, parts: Sequence[str] = ()) -> dict[str, Path] | None:
+        """An entry's files in the cache; None unless all are here and locked. Reads no content."""
         if entry.origin is None or entry.revision is None or not entry.listed:
             return None
         repo = Repo(self.places.hub, entry.origin)
@@ -120,21 +120,21 @@ class Store:
         return complete if wanted and len(complete) == len(wanted) else None
 
     def has(self, name: str) -> bool:
-        """Tell whether an entry and all that it needs are here. Touches neither network nor content."""
-        return all(self.is_here(entry, parts) for entry, parts in self.family(name))
+        """Whether an entry and its dependencies are on this disk. Reads no content and uses no network."""
+        return all(self.is_here(entry, parts) for entry, parts in self.with_dependencies(name))
 
     def lacking_size(self, names: Sequence[str]) -> int:
-        """Bytes that these entries and all that they need would bring, as far as sizes are known."""
+        """Bytes to download for these entries and their dependencies, as far as sizes are known."""
         lacking = {
             entry.name: size_of_parts(entry, parts)
             for name in names
-            for entry, parts in self.family(name)
+            for entry, parts in self.with_dependencies(name)
             if entry.origin is not None and not self.is_here(entry, parts)
         }
         return sum(lacking.values())
 
-    def opens(self, name: str, allow_pickle: bool) -> bool:
-        """Tell whether an entry and all that it needs are here, and no pickle is in the way that was not allowed."""
+    def can_open(self, name: str, allow_pickle: bool) -> bool:
+        """Whether an entry and its dependencies are on this disk, and any pickles are allowed or converted."""
         if not self.has(name):
             return False
         entry = self.lock()[name]
@@ -147,47 +147,47 @@ class Store:
         return True
 
     def files_here(self, entry: Entry) -> list[Path]:
-        """The files of an entry that are on this disk, if all of them are. Reads no content."""
+        """An entry's files on this disk; empty unless all are here. Reads no content."""
         if entry.repo is None:
-            return list(local.files_of(entry).values()) if local.has_all_files(entry) else []
-        return list((self.lying(entry) or {}).values())
+            return list(local.list_entry_files(entry).values()) if local.has_all_files(entry) else []
+        return list((self.local_files(entry) or {}).values())
 
     def known_names(self, what: str) -> tuple[str, ...]:
-        """Names in the lock for a name, a file or a folder (by hash), and what that entry is another form of."""
+        """The lock's name for a name, file or folder (by hash), and the entry that this is another form of."""
         entries = self.lock()
         name = what if what in entries else local.name_by_hash(expand_user(what), entries, self.stamps)
         return (name, entries[name].form_of) if name else ()
 
-    def here(self) -> list[str]:
-        """Names of the entries that are here, without those they need."""
+    def list_here(self) -> list[str]:
+        """Names of the entries on this disk, regardless of their dependencies."""
         return [name for name, entry in self.lock().items() if self.is_here(entry)]
 
     def bases(self) -> list[str]:
-        """Names to choose a base model from."""
+        """Names of all base models, without other forms."""
         return [name for name, entry in self.lock().items() if entry.kind == "base" and not entry.form_of]
 
     def find_base(self, family: str, parts: Sequence[str], usual: str) -> str | None:
-        """The base of this family, `usual` before others, of which all these parts are here."""
+        """A base of this family with all these parts on this disk, preferably `usual`; None if there is none."""
         entries = [entry for entry in self.lock().values() if entry.kind == "base" and entry.family == family]
         ordered = sorted(entries, key=lambda entry: entry.name != usual)
         return next((entry.name for entry in ordered if self.has_parts(entry, parts)), None)
 
     def has_parts(self, entry: Entry, parts: Sequence[str]) -> bool:
-        """Tell whether an entry has each of these parts, and all their files are here."""
+        """Whether an entry has all these parts, with all their files on this disk."""
         if not self.is_here(entry, parts):
             return False
         return all(any(is_wanted(entry, path, (part,)) for path in entry.files) for part in parts)
 
     def is_here(self, entry: Entry, parts: Sequence[str] = ()) -> bool:
-        """Tell whether the files of one entry lie here, all locked."""
-        if entry.yours:
+        """Whether all files of an entry, or of these parts, are on this disk and locked."""
+        if entry.user_supplied:
             return False
         if entry.origin is None:
             return local.has_all_files(entry)
-        return self.lying(entry, parts) is not None
+        return self.local_files(entry, parts) is not None
 
-    def family(self, name: str) -> list[tuple[Entry, tuple[str, ...]]]:
-        """Return an entry and all that it needs, each with the parts needed of it (none: all of it)."""
+    def with_dependencies(self, name: str) -> list[tuple[Entry, tuple[str, ...]]]:
+        """An entry and its dependencies, each with the parts that are needed of it (empty: all)."""
         entries = self.lock()
         wanted: dict[str, set[str]] = {}
         queue = [(name, "")]
@@ -203,11 +203,11 @@ class Store:
         return entry_for_hub_id(name, "base") if HUB_NAME.fullmatch(name) else find_entry(entries, name)
 
     def plan(self, entry: Entry, parts: Sequence[str] = ()) -> PullPlan:
-        """Ask the Hub what a pull of this entry would bring."""
-        return self.against(entry, self.commit(entry), parts)
+        """Plan a pull of this entry, with the Hub's listing."""
+        return self.plan_commit(entry, self.commit(entry), parts)
 
     def commit(self, entry: Entry) -> Commit:
-        """Ask what the entry's revision (its branch, until one is known) holds."""
+        """The Hub's listing of the entry's revision, or of its branch if no revision is known."""
         if self.offline or is_offline():
             said = f"{self._needs(entry)} and the network is forbidden"
             raise WeightsError(f"{said}: run srcli models pull {entry.name} where there is one, or give a file")
@@ -227,16 +227,16 @@ class Store:
         size = self.lacking_size([entry.name]) if entry.name in self.lock() else 0
         return f"{entry.name} needs {format_bytes(size) if size else 'files'} from the Hub"
 
-    def against(self, entry: Entry, commit: Commit, parts: Sequence[str] = ()) -> PullPlan:
-        """Hold a commit against the lock."""
-        return plan_pull(entry, commit, self.places.hub, parts, self._held(entry))
+    def plan_commit(self, entry: Entry, commit: Commit, parts: Sequence[str] = ()) -> PullPlan:
+        """Plan a pull of this entry from this commit, checked against the lock."""
+        return plan_pull(entry, commit, self.places.hub, parts, self._find_duplicates(entry))
 
     def _server(self, entry: Entry) -> Hub:
-        """Who serves this entry: the Hub, or the address that it names."""
+        """The server of this entry's files: the Hub, or the entry's address."""
         return self.hub if entry.address is None else RawFiles(entry.address, self.hub.pause, self.hub.tries)
 
-    def _held(self, entry: Entry) -> dict[str, Path]:
-        """Files of other entries that lie here, by hash: the same bytes are not fetched nor kept twice."""
+    def _find_duplicates(self, entry: Entry) -> dict[str, Path]:
+        """Files of other entries on this disk, by hash, so that the same bytes are not downloaded or stored twice."""
         found = {}
         for other in self.lock().values():
             if other.origin and other.revision and other.origin != entry.origin:
@@ -247,7 +247,7 @@ class Store:
         return found
 
     def pull(self, entry: Entry, parts: Sequence[str] = ()) -> Entry:
-        """Bring an entry's files, check them, and keep what was learned. Returns the entry as now known."""
+        """Download and check an entry's files, and record learned hashes; returns the completed entry."""
         planned = self.plan(entry, parts)
         check_pull_space([planned], self.places.hub)
         if planned.lacking:
@@ -255,19 +255,19 @@ class Store:
         return self.fetch(entry, planned)
 
     def fetch(self, entry: Entry, planned: PullPlan) -> Entry:
-        """Carry out a plan for an entry."""
-        known = self._looked_at(Puller(self._server(entry), self.stamps, self.report).run(planned))
+        """Download the files of a plan."""
+        known = self._add_family(Puller(self._server(entry), self.stamps, self.report).run(planned))
         if known.files != entry.files or known.revision != entry.revision:
             self._learn(entry, known)
         return known
 
-    def _looked_at(self, known: Entry) -> Entry:
-        """Read the family of a user's base or LoRA from its header, once it is here."""
-        files = self.lying(known) if known.family == ANY and known.kind in ("base", "lora") else None
+    def _add_family(self, known: Entry) -> Entry:
+        """The entry of a user's base or LoRA with its family, read from the downloaded header."""
+        files = self.local_files(known) if known.family == ANY and known.kind in ("base", "lora") else None
         if not files:
             return known
         root = Repo(self.places.hub, known.origin or "").snapshot(known.revision or "")
-        return replace(known, family=local.family_of(root / known.folder))
+        return replace(known, family=local.read_family(root / known.folder))
 
     def _learn(self, entry: Entry, known: Entry) -> None:
         packaged = read_lock(self.packaged)
@@ -289,7 +289,7 @@ def parse_need(text: str) -> tuple[str, str]:
 
 
 def entry_for_hub_id(what: str, kind: str) -> Entry:
-    """Make an entry for a hub id that no lock names: a diffusers folder, or whatever weights lie there."""
+    """An entry for a hub id that is not in the lock: a diffusers folder for a base, else all weights there."""
     repo, _, branch = what.partition("@")
     return Entry(
         name=what,
@@ -304,5 +304,5 @@ def entry_for_hub_id(what: str, kind: str) -> Entry:
 
 
 def describe_licence(entry: Entry) -> str:
-    """Say under which terms an entry stands."""
+    """An entry's licence and terms, as text."""
     return f"{entry.license} ({entry.terms})" if entry.terms else entry.license

@@ -1,4 +1,4 @@
-"""Whether a file is what the lock says: hashed once, and again whenever size, time or inode changed."""
+"""Check files against the lock: hashed once, and again whenever size, time or inode changed."""
 
 import hashlib
 import json
@@ -24,21 +24,21 @@ WRITING = threading.Lock()
 
 @dataclass(frozen=True)
 class Stamps:
-    """Hashes of files that were read whole, each good as long as its stamp is.
+    """A cache of file hashes, each valid as long as the file's stamp (size, time, inode) is the same.
 
-    Kept beside the cache as json; a lost or damaged record only costs reading the files again.
+    Stored as JSON beside the weights; if it is lost or damaged, files are hashed again.
     """
 
     path: Path
 
     def sha256(self, path: Path) -> str:
-        """Return the hash of a file, from the record when the file has not been touched since."""
+        """The hash of a file, from the cache if the file is unchanged."""
         stamp = _stamp(path)
         kept = self._read().get(str(path.resolve()))
         return kept[1] if kept and kept[0] == stamp else self.record(path)
 
     def record(self, path: Path) -> str:
-        """Hash a file now and keep the result. A file that changed meanwhile is not kept."""
+        """Hash a file and cache the result, unless the file changed meanwhile."""
         before = _stamp(path)
         digest = hash_weights(path)
         if _stamp(path) == before:
@@ -46,12 +46,12 @@ class Stamps:
         return digest
 
     def keep(self, path: Path, digest: str) -> None:
-        """Record a hash that was just worked out."""
+        """Cache a hash that was just computed."""
         with WRITING:
             self._write(str(path.resolve()), (_stamp(path), digest))
 
     def known(self, path: Path) -> bool:
-        """Whether the record still speaks for this file."""
+        """Whether the cache has a valid hash of this file."""
         kept = self._read().get(str(path.resolve()))
         return kept is not None and kept[0] == _stamp(path)
 
@@ -61,7 +61,7 @@ class Stamps:
         except (OSError, ValueError, RecursionError):
             return {}
         items = found.items() if isinstance(found, dict) else ()
-        return {name: kept for name, value in items if (kept := _kept(value))}
+        return {name: kept for name, value in items if (kept := _parse_hash(value))}
 
     def _write(self, key: str, value: KeptHash) -> None:
         stamps = {name: kept for name, kept in self._read().items() if path_exists(Path(name))} | {key: value}
@@ -71,8 +71,8 @@ class Stamps:
                 fresh.write_text(json.dumps(stamps, indent=1), encoding="utf-8")
 
 
-def _kept(value: object) -> KeptHash | None:
-    """One record, None for whatever is not of its shape."""
+def _parse_hash(value: object) -> KeptHash | None:
+    """Parse one cached hash; None if it is invalid."""
     match value:
         case [[int(size), int(time), int(inode)], str(digest)] if SHA256_HEX.fullmatch(digest):
             return (size, time, inode), digest
@@ -88,7 +88,7 @@ def _stamp(path: Path) -> Stamp:
 
 
 def git_blob(path: Path) -> str:
-    """Return git's name for the file's content, which the Hub gives for files outside LFS."""
+    """Git's hash of a file's content, which the Hub gives for files outside LFS."""
     digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
     with path.open("rb") as file:
         while chunk := file.read(HASH_CHUNK):
@@ -97,7 +97,7 @@ def git_blob(path: Path) -> str:
 
 
 def find_fault(path: Path, file: File, stamps: Stamps, again: bool = False) -> str | None:
-    """Say what is wrong with a file of the lock, None if nothing is. `again` reads it whatever its stamp."""
+    """How a file differs from the lock; None if it does not. `again`: ignore the cached hash."""
     size = path.stat().st_size
     if file.size is not None and size != file.size:
         return f"has {size} bytes and the lock says {file.size}"
@@ -110,7 +110,7 @@ def find_fault(path: Path, file: File, stamps: Stamps, again: bool = False) -> s
 
 
 def quarantine_file(path: Path, what: str) -> WeightsError:
-    """Move a bad file aside and return the error that names it."""
+    """Set a bad file aside; returns the error that names it."""
     aside = set_aside(path)
     where = f"moved to {aside}" if aside else f"it is on a read-only disk, so delete it or add the suffix {BAD}"
     return WeightsError(f"{os.fspath(path)} {what} ({where}): run srcli models pull")

@@ -98,7 +98,7 @@ def test_the_first_is_shown_at_once_and_the_next_after_a_while(monkeypatch, show
 def test_what_takes_long_to_decode_is_shown_less_often(monkeypatch, shown) -> None:
     now = iter([100.0, 102.0])
     monkeypatch.setattr(preview, "monotonic", lambda: next(now))
-    shown._renew(torch.zeros(1, 4, 2, 2))
+    shown._write(torch.zeros(1, 4, 2, 2))
     assert shown._due == 102 + 2 / preview.PREVIEW_TIME_SHARE
 
 

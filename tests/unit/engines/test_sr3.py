@@ -111,7 +111,7 @@ def test_published_pickles_open_once_allowed(tmp_path):
     with pytest.raises(WeightsError, match="`allow_pickle`"):
         opened(path)
     engine = opened(path, allow_pickle=True)
-    assert torch.allclose(engine.table, make_betas("linear", 50, 1e-4, 0.05), rtol=1e-6)
+    assert torch.allclose(engine.betas, make_betas("linear", 50, 1e-4, 0.05), rtol=1e-6)
     assert engine.unet.shape.norm_groups == 8
 
 
@@ -121,7 +121,7 @@ def test_without_a_configuration_the_shape_is_read_off_the_weights(tmp_path):
     save_file(state, tmp_path / "own.safetensors")
     engine = opened(tmp_path / "own.safetensors")
     assert engine.unet.shape == shape
-    assert torch.equal(engine.table, make_betas("linear", 2000))
+    assert torch.equal(engine.betas, make_betas("linear", 2000))
 
 
 def test_a_configured_schedule_goes_first():

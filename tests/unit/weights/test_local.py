@@ -96,7 +96,7 @@ def test_folders_that_cannot_be_are_one_line_or_none(
     try:
         here = Store(packaged=store.packaged, offline=True)
         assert here.resolve(str(BASE), parts=("vae",)).part("vae").is_dir()
-        assert here.here() == [] and care.remove_garbage(here) == []
+        assert here.list_here() == [] and care.remove_garbage(here) == []
     except WeightsError as error:
         assert name in str(error) and (name == "XDG_CONFIG_HOME" or folder[0] == "~")
 

@@ -226,7 +226,7 @@ def test_the_packaged_lock_is_in_order() -> None:
         assert known.form_of in ("", *lock), name
         for need in known.needs:
             assert need.partition("/")[0] in lock, (name, need)
-        if known.yours:
+        if known.user_supplied:
             assert known.source.startswith("https://"), name
 
 

@@ -26,7 +26,7 @@ from srcli.sampling.noise import NoiseField
 from srcli.sampling.tiling import Tile
 from srcli.settings import ModelChoice, Sampling
 from srcli.tasks import Job
-from srcli.weights.local import root_of
+from srcli.weights.local import find_entry_root
 from srcli.weights.lock import read_lock
 from srcli.weights.places import packaged_lock
 
@@ -73,7 +73,7 @@ def block_side(device: Device) -> int:
 def find_packaged(name: str) -> tuple[Path, str]:
     """A packaged model's file and SHA-256, verified against weights.lock."""
     entry = read_lock(packaged_lock())[name]
-    path, digest = root_of(entry) / f"{name}.safetensors", str(entry.files[f"{name}.safetensors"].sha256)
+    path, digest = find_entry_root(entry) / f"{name}.safetensors", str(entry.files[f"{name}.safetensors"].sha256)
     return check_packaged(path, digest), digest
 
 

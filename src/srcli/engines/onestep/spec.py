@@ -103,7 +103,7 @@ def _resolve(choice: ModelChoice, store: Store) -> ModelChoice:
     if choice.variant is not None:
         return replace(choice, variant=find_onestep_variant(choice.variant).name)
     if choice.adapter is None:
-        here = (v.name for v in ONESTEP_VARIANTS.values() if store.opens(v.adapter, choice.allow_pickle))
+        here = (v.name for v in ONESTEP_VARIANTS.values() if store.can_open(v.adapter, choice.allow_pickle))
         return replace(choice, variant=next(here, ONESTEP_USUAL))
     known = store.known_names(choice.adapter)
     named = next((v.name for v in ONESTEP_VARIANTS.values() if v.adapter in known), None)
