@@ -57,7 +57,7 @@ def find_missing(backbone: str, allow_pickle: bool = False) -> str:
     commands = [] if find_spec("torchmetrics") else ["pip install 'srcli[metrics]'"]
     if not store.has(backbone):
         commands.append(f"srcli models pull {backbone}")
-    elif not store.opens(backbone, allow_pickle):
+    elif not store.can_open(backbone, allow_pickle):
         commands.append("--allow-pickle once: its weights are a pickle")
     return " and ".join(commands)
 
