@@ -22,7 +22,7 @@ from srcli.degrade.operations import (
     poisson_noise,
     resize_by,
     resize_to,
-    usm_line,
+    unsharp_line,
 )
 from srcli.degrade.pool import PairPool
 from srcli.degrade.presets import PASD, STABLESR
@@ -118,7 +118,7 @@ def test_jpeg_has_a_gradient(case: Case) -> None:
 
 @each("degradation", "d07*", ".")
 def test_sharpening(case: Case) -> None:
-    line = usm_line()
+    line = unsharp_line()
     assert off_by(line[:, None] * line, case.tensors["kernel"]) < 1e-5
     assert off_by(apply_unsharp_mask(case.tensors["image"]), case.tensors["out"]) < 1e-5
 
@@ -185,7 +185,7 @@ def stages(case: Case, x: Tensor, settings: Degradation, kernels: chain.Kernels,
     if "s2.noisy" in t:
         mostly(x, t["s2.noisy"])
     noisy = t.get("s2.noisy", x)
-    x = chain.last_stage(noisy, settings, kernels.final, draws, size)
+    x = chain.apply_last_stage(noisy, settings, kernels.final, draws, size)
     if "s3.jpeg" in t:  # the last thing, or the first one of the last stage
         last = t["s3.jpeg"].shape == x.shape and dict(case.notes["draws"])["s3.u_order"] < 0.5
         mostly(x if last else compress_jpeg(noisy, t["s3.quality"]), t["s3.jpeg"], STEP)

@@ -1,1 +1,1 @@
-"""Degradations that training pairs are made with: Real-ESRGAN's second-order chain, and damage of old prints."""
+"""Degradations for training pairs: Real-ESRGAN's second-order chain, and damage of old prints."""

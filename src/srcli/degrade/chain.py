@@ -29,19 +29,19 @@ from srcli.errors import InputError
 
 MODES = {"area": 1.0, "bilinear": 1.0, "bicubic": 1.0}
 SMALLEST = 64
-"""Pixels of a side that the wide kernels and the smallest factors leave something of."""
+"""Least side in pixels for the widest kernels and the smallest factors."""
 MapSize = tuple[int, int]
 
 
 class TrainingPair(NamedTuple):
-    """Targets and what a model is shown of them, both in 0..1."""
+    """Targets and the model's degraded input, both in 0..1."""
 
     target: Tensor
     degraded: Tensor
 
 
 class Kernels(NamedTuple):
-    """One kernel for each sample, as (n, 21, 21): of both stages, and the last filter."""
+    """The kernels of both stages and of the last filter, one per sample, (n, 21, 21)."""
 
     first: Tensor
     second: Tensor
@@ -54,7 +54,7 @@ class Kernels(NamedTuple):
 def degrade_pictures(
     targets: Tensor, settings: Degradation, draws: Draws, kernels: Kernels | None = None
 ) -> TrainingPair:
-    """Degrade sharp pictures (n, 3, h, w) in 0..1. Without `kernels` those are drawn first, for each sample."""
+    """Degrade sharp pictures (n, 3, h, w) in 0..1. Without `kernels` these are drawn first, for each sample."""
     size = _size(targets)
     if min(size) < SMALLEST:
         raise InputError(f"pictures of {size[1]}x{size[0]} are too small to degrade: take {SMALLEST} pixels or more")
@@ -67,12 +67,12 @@ def degrade_pictures(
     x = store_as_jpeg(apply_stage(x, settings.first, settings, kernels.first, draws, "s1"), settings.first, draws, "s1")
     within = (size[0] / settings.scale, size[1] / settings.scale)
     x = apply_stage(x, settings.second, settings, kernels.second, draws, "s2", within)
-    x = last_stage(x, settings, kernels.final, draws, size)
+    x = apply_last_stage(x, settings, kernels.final, draws, size)
     return finish_pair(targets, x, settings, draws)
 
 
 def draw_kernels(settings: Degradation, draws: Draws, prefix: str = "") -> Kernels:
-    """The three kernels of one sample; all are drawn, used or not."""
+    """The three kernels of one sample; all are drawn, even if unused."""
     first = draw_kernel(settings.first.kernels, draws, f"{prefix}k1")
     second = draw_kernel(settings.second.kernels, draws, f"{prefix}k2")
     final = draw_final_kernel(settings.first.kernels, settings.final_sinc, draws, f"{prefix}k3")
@@ -93,7 +93,7 @@ def apply_stage(
     name: str,
     within: tuple[float, float] | None = None,
 ) -> Tensor:
-    """Blur, resize and noise. `within` is the size that the factor refers to, where it is not the picture's own."""
+    """Blur, resize and noise. `within`: the size that the factor refers to, by default the picture's own."""
     if stage.blur >= 1 or draws.uniform(f"{name}.u_blur") < stage.blur:
         x = filter_each(x, kernels)
     x = _resize(x, _draw_factor(stage, draws, name), draws.choice(f"{name}.mode", MODES), within)
@@ -120,8 +120,8 @@ def store_as_jpeg(x: Tensor, stage: DegradationStage, draws: Draws, name: str) -
     return compress_jpeg(x.clamp(0, 1), draws.uniforms(f"{name}.quality", len(x), *stage.jpeg))
 
 
-def last_stage(x: Tensor, settings: Degradation, kernels: Tensor, draws: Draws, size: MapSize) -> Tensor:
-    """Reduce to a scale-th of the target's size, filter, and JPEG, which comes last or first."""
+def apply_last_stage(x: Tensor, settings: Degradation, kernels: Tensor, draws: Draws, size: MapSize) -> Tensor:
+    """Reduce to the target's size divided by the scale, then filter and JPEG, in either order."""
     small = (size[0] // settings.scale, size[1] // settings.scale)
     if draws.uniform("s3.u_order") < 0.5:
         x = filter_each(resize_to(x, small, draws.choice("s3.mode", MODES)), kernels)
@@ -131,7 +131,7 @@ def last_stage(x: Tensor, settings: Degradation, kernels: Tensor, draws: Draws, 
 
 
 def finish_pair(targets: Tensor, x: Tensor, settings: Degradation, draws: Draws) -> TrainingPair:
-    """Crop both, bring the degraded pictures back to the targets' size, and round; or show the targets themselves."""
+    """Crop both, resize the degraded pictures to the targets' size, and round; or return clean pairs."""
     if settings.back == BICUBIC:
         x = x.clamp(0, 1)
     if settings.crop is not None:
@@ -146,7 +146,7 @@ def finish_pair(targets: Tensor, x: Tensor, settings: Degradation, draws: Draws)
 
 
 def _crop_both(targets: Tensor, x: Tensor, settings: Degradation, draws: Draws) -> tuple[Tensor, Tensor]:
-    """The same random square of both, placed on the degraded picture's pixels."""
+    """The same random square of both, aligned to the degraded picture's pixels."""
     scale, side = settings.scale, settings.crop or 0
     small = side // scale
     spare = [n - small for n in _size(x)]

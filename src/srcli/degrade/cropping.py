@@ -1,4 +1,4 @@
-"""Flips and random crops of the pictures that targets are cut from."""
+"""Random flips and crops of training pictures."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from srcli.degrade.draws import Draws
 
 
 def flip_half(picture: Tensor, draws: Draws, name: str = "u_hflip") -> Tensor:
-    """Mirrored left to right, half of the time."""
+    """Mirror left to right with a probability of 0.5."""
     return picture.flip(-1) if draws.uniform(name) < 0.5 else picture
 
 
 def crop_randomly(picture: Tensor, side: int, draws: Draws, name: str = "") -> Tensor:
-    """A random square; a side that is too short is first filled by reflection. Draws only where there is a choice."""
+    """A random square; sides that are too short are first padded by reflection. Draws nothing if there is no choice."""
     height, width = picture.shape[-2:]
     right, below = max(0, side - width), max(0, side - height)
     if right or below:

@@ -1,4 +1,4 @@
-"""What age does to a print, as operations on batches in 0..1: fading, yellowing, grain, scratches, dust and stains."""
+"""Damage of old prints on batches in 0..1: fading, yellowing, grain, scratches, dust and stains."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ STAIN_CELLS = 5
 
 
 def age_print(pictures: Tensor, damage: PrintDamage, draws: Draws) -> Tensor:
-    """An old print of each picture. What kinds of damage there are is drawn once, how strong for each sample."""
+    """Age each picture. The kinds of damage are drawn once per batch, their strengths per sample."""
     x = _fade(pictures, damage, draws)
     if draws.uniform("print.u_stains") < damage.stains:
         x = _stain(x, draws)
     x = _add_grain(x, damage, draws)
     if draws.uniform("print.u_scratches") < damage.scratches:
-        x = _cover(x, _scratches(x, draws), draws, "print.scratch")
+        x = _cover(x, _draw_scratches(x, draws), draws, "print.scratch")
     if draws.uniform("print.u_dust") < damage.dust:
-        x = _cover(x, _dust(x, draws), draws, "print.dust")
+        x = _cover(x, _draw_dust(x, draws), draws, "print.dust")
     return x.clamp(0, 1)
 
 
@@ -34,7 +34,7 @@ def _each(draws: Draws, name: str, like: Tensor, bounds: tuple[float, float]) ->
 
 
 def _fade(x: Tensor, damage: PrintDamage, draws: Draws) -> Tensor:
-    """Less contrast, lighter blacks, paper that has turned yellow."""
+    """Reduce contrast, lighten blacks, and turn the paper yellow."""
     contrast = _each(draws, "print.contrast", x, damage.contrast)
     black = _each(draws, "print.black", x, damage.black)
     tint = _each(draws, "print.tint", x, damage.tint)
@@ -43,14 +43,14 @@ def _fade(x: Tensor, damage: PrintDamage, draws: Draws) -> Tensor:
 
 
 def _stain(x: Tensor, draws: Draws) -> Tensor:
-    """Large soft patches where water or light has darkened the paper."""
+    """Darken large soft patches, like water stains."""
     field = draws.normals("print.stain", (len(x), 1, STAIN_CELLS, STAIN_CELLS)).to(x)
     soft = interpolate(field, size=x.shape[-2:], mode="bicubic")
     return x * (1 - 0.3 * (soft - 0.7).clamp(0, 1))
 
 
 def _add_grain(x: Tensor, damage: PrintDamage, draws: Draws) -> Tensor:
-    """Clumps of silver: gray noise with a size of about two pixels, strongest in the middle tones."""
+    """Add grey noise with a size of about two pixels, strongest in the midtones."""
     strength = _each(draws, "print.grain", x, damage.grain) / 255
     cells = (math.ceil(x.shape[-2] / 1.5), math.ceil(x.shape[-1] / 1.5))
     field = interpolate(draws.normals("print.field", (len(x), 1, *cells)).to(x), size=x.shape[-2:], mode="bilinear")
@@ -64,8 +64,8 @@ def _coordinates(x: Tensor) -> tuple[Tensor, Tensor]:
     return rows, torch.arange(width, device=x.device, dtype=x.dtype).view(1, 1, 1, width)
 
 
-def _scratches(x: Tensor, draws: Draws) -> Tensor:
-    """Thin, slightly bent lines across the picture, mostly upright, as a mask in 0..1."""
+def _draw_scratches(x: Tensor, draws: Draws) -> Tensor:
+    """A mask in 0..1 of thin, slightly bent lines across the picture, mostly vertical."""
     rows, columns = _coordinates(x)
     height, width = x.shape[-2:]
     mask = torch.zeros_like(x[:, :1])
@@ -79,8 +79,8 @@ def _scratches(x: Tensor, draws: Draws) -> Tensor:
     return mask
 
 
-def _dust(x: Tensor, draws: Draws) -> Tensor:
-    """Small discs all over, as a mask in 0..1."""
+def _draw_dust(x: Tensor, draws: Draws) -> Tensor:
+    """A mask in 0..1 of small discs."""
     rows, columns = _coordinates(x)
     height, width = x.shape[-2:]
     mask = torch.zeros_like(x[:, :1])
@@ -93,7 +93,7 @@ def _dust(x: Tensor, draws: Draws) -> Tensor:
 
 
 def _cover(x: Tensor, mask: Tensor, draws: Draws, name: str) -> Tensor:
-    """Light where the emulsion is gone, dark where something lies on the print."""
+    """Paint the mask light, like missing emulsion, or dark, like something on the print."""
     light = draws.uniform(f"{name}.u_light") < 0.7
     tone = _each(draws, f"{name}.tone", x, (0.8, 1.0) if light else (0.0, 0.25))
     return x + mask * (tone - x) * _each(draws, f"{name}.strength", x, (0.5, 1.0))

@@ -1,4 +1,4 @@
-"""Random draws, each under a name: from a seed that says which sample it is, or given, for tests and replays."""
+"""Named random draws: from the seed of a sample, or predefined for tests and replays."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ T = TypeVar("T")
 
 
 class Draws(Protocol):
-    """Where a degradation takes its random numbers from. Names say what a number decides."""
+    """A source of random numbers. The name says what a number is used for."""
 
     def uniform(self, name: str, low: float = 0.0, high: float = 1.0) -> float:
         """One number in [low, high)."""
         ...
 
     def integer(self, name: str, high: int) -> int:
-        """One of 0..high, both included."""
+        """One integer in 0..high, inclusive."""
         ...
 
     def choice(self, name: str, weights: Mapping[T, float]) -> T:
-        """One key, by its weight."""
+        """One key, with a probability proportional to its weight."""
         ...
 
     def uniforms(self, name: str, count: int, low: float = 0.0, high: float = 1.0) -> Tensor:
-        """One number in [low, high) for each sample."""
+        """One number in [low, high) per sample."""
         ...
 
     def normals(self, name: str, shape: Sequence[int]) -> Tensor: ...
@@ -39,7 +39,7 @@ class Draws(Protocol):
 
 @dataclass(frozen=True)
 class SeededDraws:
-    """Draws that follow from a key of integers alone, such as (seed, rank, step, sample).
+    """Draws that depend only on a key of integers, such as (seed, rank, step, sample).
 
     Fields of noise are drawn on `generator`'s device: the same key gives other fields on another kind of device.
     """

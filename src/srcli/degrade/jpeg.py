@@ -33,13 +33,13 @@ Round = Callable[[Tensor], Tensor]
 
 
 def soft_round(x: Tensor) -> Tensor:
-    """Rounding with a gradient."""
+    """Differentiable rounding."""
     whole = x.round()
     return whole + (x - whole) ** 3
 
 
 def compress_jpeg(pictures: Tensor, quality: Tensor, rounding: Round = torch.round) -> Tensor:
-    """Pictures (0..1) after JPEG at a quality (1..100, not only whole numbers) of each."""
+    """Compress pictures in 0..1, each with its own quality in 1..100, which may be fractional."""
     height, width = pictures.shape[-2:]
     whole = pad(pictures, (0, -width % MACROBLOCK, 0, -height % MACROBLOCK))
     factor = _table_factor(quality.to(pictures)).view(-1, 1, 1, 1, 1, 1)
@@ -51,7 +51,7 @@ def compress_jpeg(pictures: Tensor, quality: Tensor, rounding: Round = torch.rou
 
 
 def _table_factor(quality: Tensor) -> Tensor:
-    """What the tables are multiplied with."""
+    """The factor of the quantization tables."""
     return torch.where(quality < 50, 50 / quality, 2 - quality / 50).clamp(min=LEAST_FACTOR)
 
 
@@ -67,7 +67,7 @@ def _convert(pictures: Tensor, matrix: tuple[tuple[float, ...], ...]) -> Tensor:
 
 
 def _quantise(planes: Tensor, table: Tensor, rounding: Round) -> Tensor:
-    """Each 8x8 block through the cosine transform, rounded to multiples of the table, and back."""
+    """Quantize the DCT coefficients of each 8x8 block."""
     count, channels, height, width = planes.shape
     blocks = (
         planes.view(count, channels, height // DCT_BLOCK, DCT_BLOCK, width // DCT_BLOCK, DCT_BLOCK).transpose(3, 4)
@@ -79,7 +79,7 @@ def _quantise(planes: Tensor, table: Tensor, rounding: Round) -> Tensor:
 
 
 def _cosines(like: Tensor) -> Tensor:
-    """The orthonormal DCT-II, one row a frequency."""
+    """The orthonormal DCT-II matrix, one row per frequency."""
     place = torch.arange(DCT_BLOCK, dtype=torch.float64)
     rows = torch.cos((2 * place + 1) * place[:, None] * math.pi / (2 * DCT_BLOCK)) / 2
     rows[0] /= math.sqrt(2)

@@ -1,4 +1,4 @@
-"""Blur kernels: six kinds of Gaussians and plateaus, and the sinc filter that rings as resizing and sharpening do."""
+"""Blur kernels: six kinds of Gaussians and plateaus, and the sinc filter, which simulates ringing."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from srcli.degrade.draws import Draws
 from srcli.degrade.settings import SINC, BlurKernels
 
 KERNEL_SIDE = 21
-"""Side that all kernels are padded to, so that one convolution serves a batch."""
+"""Side that all kernels are padded to, for a single convolution per batch."""
 SMALL = 13
-"""From this side on, a sinc kernel may also have a lower cutoff."""
+"""From this side on, sinc kernels may have a lower cutoff."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelShape:
-    """One kernel's parameters. `beta` is the exponent of generalized and plateau kinds, `omega` a sinc's cutoff."""
+    """The parameters of a kernel. `beta`: exponent of generalized and plateau kinds. `omega`: cutoff of sinc."""
 
     kind: str
     size: int
@@ -33,23 +33,23 @@ class KernelShape:
 
 
 def make_kernel(shape: KernelShape) -> Tensor:
-    """The normalised kernel, float64, without padding."""
+    """The normalized kernel, float64, without padding."""
     kernel = _sinc(shape) if shape.kind == SINC else _profile(shape)
     return kernel / kernel.sum()
 
 
 def pad_kernel(kernel: Tensor) -> Tensor:
-    """Centred in a full-sized one, float32."""
+    """The kernel, centred in one of full size, float32."""
     return pad(kernel, [(KERNEL_SIDE - kernel.shape[-1]) // 2] * 4).float()
 
 
 def unit_pulse() -> Tensor:
-    """The kernel that changes nothing."""
+    """The identity kernel."""
     return pad_kernel(torch.ones(1, 1, dtype=torch.float64))
 
 
 def _grid(size: int) -> tuple[Tensor, Tensor]:
-    """Coordinates along columns and along rows, zero in the middle."""
+    """Coordinates along columns and rows, zero in the middle."""
     line = torch.arange(size, dtype=torch.float64) - size // 2
     return line.expand(size, size), line[:, None].expand(size, size)
 
@@ -62,7 +62,7 @@ def _profile(shape: KernelShape) -> Tensor:
 
 
 def _mahalanobis(shape: KernelShape) -> Tensor:
-    """Squared distance from the middle, measured in deviations."""
+    """Squared Mahalanobis distance from the middle."""
     x, y = _grid(shape.size)
     if shape.sigma_y is None:
         return (x**2 + y**2) / shape.sigma_x**2
@@ -71,7 +71,7 @@ def _mahalanobis(shape: KernelShape) -> Tensor:
 
 
 def _sinc(shape: KernelShape) -> Tensor:
-    """The circular low-pass filter, of which the disc in the frequency plane is the transform."""
+    """The ideal circular low-pass filter, whose Fourier transform is a disc."""
     x, y = _grid(shape.size)
     distance = torch.hypot(x, y)
     middle = shape.size // 2
@@ -82,7 +82,7 @@ def _sinc(shape: KernelShape) -> Tensor:
 
 
 def draw_kernel(settings: BlurKernels, draws: Draws, name: str) -> KernelShape:
-    """A stage's blur kernel. The names and the order of the draws are part of the interface."""
+    """Draw a stage's blur kernel. The names and the order of the draws are part of the interface."""
     size = draws.choice(f"{name}.size", _equally(settings.sizes))
     if draws.uniform(f"{name}.u_sinc") < settings.sinc:
         lowest = math.pi / 3 if size < SMALL else math.pi / 5
@@ -97,7 +97,7 @@ def draw_kernel(settings: BlurKernels, draws: Draws, name: str) -> KernelShape:
 
 
 def _draw_beta(kind: str, settings: BlurKernels, draws: Draws, name: str) -> float:
-    """Half of the time below 1, half above; plateaus have nothing below 1, so half of them are exactly 1."""
+    """Half of the time below 1, half above. Plateaus have no values below 1: half of them are exactly 1."""
     if kind in ("iso", "aniso"):
         return 1.0
     low, high = settings.beta_plateau if kind.startswith("plateau") else settings.beta_generalized
@@ -106,7 +106,7 @@ def _draw_beta(kind: str, settings: BlurKernels, draws: Draws, name: str) -> flo
 
 
 def draw_final_kernel(settings: BlurKernels, probability: float, draws: Draws, name: str) -> KernelShape | None:
-    """The sinc filter at the end of the chain, or none."""
+    """Draw the sinc filter at the end of the chain, or none."""
     if draws.uniform(f"{name}.u_sinc") >= probability:
         return None
     size = draws.choice(f"{name}.size", _equally(settings.sizes))

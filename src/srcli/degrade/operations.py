@@ -1,4 +1,4 @@
-"""The chain's operations on batches of pictures in 0..1. Each takes what was drawn; none draws by itself."""
+"""The chain's operations on batches of pictures in 0..1."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ USM_WEIGHT, USM_THRESHOLD = 0.5, 10
 
 
 def filter_each(pictures: Tensor, kernels: Tensor) -> Tensor:
-    """Cross-correlate each picture with its own kernel, or all with one; edges are reflected."""
+    """Cross-correlate each picture with its own kernel, or all with one, with reflection padding."""
     count, channels, height, width = pictures.shape
     reach = kernels.shape[-1] // 2
     padded = pad(pictures, [reach] * 4, mode="reflect")
@@ -24,7 +24,7 @@ def filter_each(pictures: Tensor, kernels: Tensor) -> Tensor:
 
 
 def resize_by(pictures: Tensor, factor: float, mode: str) -> Tensor:
-    """Resize by a factor, which also places the samples, whatever the rounded size says."""
+    """Resize by a factor. The factor, not the rounded size, determines the sample positions."""
     return interpolate(pictures, scale_factor=factor, mode=mode)
 
 
@@ -35,7 +35,7 @@ def resize_to(pictures: Tensor, size: tuple[int, int], mode: str) -> Tensor:
 def gaussian_noise(
     pictures: Tensor, draws: Draws, name: str, sigma: tuple[float, float], gray_probability: float
 ) -> Tensor:
-    """Gaussian noise of one strength per picture (`sigma` in 8-bit levels); gray pictures share one field."""
+    """Add Gaussian noise, with a sigma per picture (in 8-bit levels); grey noise is the same in all channels."""
     count, _, height, width = pictures.shape
     low, high = sigma
     strength = _per_picture(low + draws.uniforms(f"{name}.u_sigma", count) * (high - low))
@@ -55,7 +55,7 @@ def poisson_noise(
     gray_probability: float,
     fewest_levels: int = 1,
 ) -> Tensor:
-    """Shot noise, scaled per picture. Its level follows from how many different values the picture has."""
+    """Add shot noise, scaled per picture, with a level that depends on the picture's number of different values."""
     count = len(pictures)
     low, high = scale
     strength = _per_picture(low + draws.uniforms(f"{name}.u_scale", count) * (high - low))
@@ -80,7 +80,7 @@ def _shot_noise(pictures: Tensor, draws: Draws, name: str, fewest_levels: int) -
 
 
 def poisson_levels(pictures: Tensor, fewest: int = 1) -> tuple[Tensor, Tensor]:
-    """The pictures at 8 bits, and for each the number of its different values, up to the next power of two."""
+    """The pictures at 8 bits, and for each its number of different values, rounded up to a power of two."""
     steps = (pictures * 255).round().clamp(0, 255)
     seen = torch.zeros(len(pictures), 256, device=pictures.device)
     seen.scatter_(1, steps.flatten(1).long(), 1.0)
@@ -90,7 +90,7 @@ def poisson_levels(pictures: Tensor, fewest: int = 1) -> tuple[Tensor, Tensor]:
 
 
 def apply_unsharp_mask(pictures: Tensor) -> Tensor:
-    """Unsharp masking where the picture differs clearly from its blur (Real-ESRGAN's sharpened target)."""
+    """Unsharp masking where the picture clearly differs from its blur (Real-ESRGAN's sharpened targets)."""
     rest = pictures - _wide_blur(pictures)
     mask = _wide_blur((rest.abs() * 255 > USM_THRESHOLD).to(pictures))
     sharp = (pictures + USM_WEIGHT * rest).clamp(0, 1)
@@ -98,13 +98,13 @@ def apply_unsharp_mask(pictures: Tensor) -> Tensor:
 
 
 def _wide_blur(pictures: Tensor) -> Tensor:
-    line = usm_line().to(pictures)
+    line = unsharp_line().to(pictures)
     flat = pad(pictures, [USM_RADIUS] * 4, mode="reflect").flatten(0, 1)[:, None]
     return conv2d(conv2d(flat, line[None, None, :, None]), line[None, None, None]).view_as(pictures)
 
 
-def usm_line() -> Tensor:
-    """The wide Gaussian along one axis, float64; the kernel is its outer product with itself."""
+def unsharp_line() -> Tensor:
+    """The Gaussian of the unsharp mask along one axis, float64; the kernel is its outer product with itself."""
     steps = torch.arange(-USM_RADIUS, USM_RADIUS + 1, dtype=torch.float64)
     line = torch.exp(-(steps**2) / (2 * USM_SIGMA**2))
     return line / line.sum()

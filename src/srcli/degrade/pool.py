@@ -1,4 +1,4 @@
-"""A pool of pairs that mixes batches of which each was degraded in one way (StableSR, Real-ESRGAN)."""
+"""A pool of training pairs that mixes batches, since all samples of a batch share a degradation (Real-ESRGAN)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from srcli.errors import InputError
 
 @dataclass
 class PairPool:
-    """Holds `size` samples. While it fills, batches pass unchanged; then each batch is exchanged for a random one.
+    """Holds `size` samples. While it fills, batches are returned unchanged; then each is exchanged for random samples.
 
     Only for batches degraded as a whole: samples that draw for themselves are mixed already.
     """
@@ -21,7 +21,7 @@ class PairPool:
     held: list[tuple[Tensor, ...]] = field(default_factory=list)
 
     def exchange(self, batch: tuple[Tensor, ...], permutation: Tensor | None = None) -> tuple[Tensor, ...]:
-        """`batch`: tensors of the same length, such as targets and conditions. `permutation` is of the whole pool."""
+        """`batch`: tensors of the same length, such as targets and inputs. `permutation`: of the whole pool."""
         count = len(batch[0])
         if self.size % count:
             raise InputError(f"a pool of {self.size} pairs does not divide into batches of {count}")

@@ -1,4 +1,4 @@
-"""The degradations that published models were trained with, by name, and changed ones from TOML files."""
+"""The degradations of published models by name, and custom ones from TOML files."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ PRESETS: Mapping[str, Degradation] = MappingProxyType(
 
 
 def find_degradation(name: str) -> Degradation:
-    """A preset by its name, or one changed by a TOML file. Raises InputError."""
+    """A preset by name, or a preset with the changes of a TOML file. Raises InputError."""
     if name in PRESETS:
         return PRESETS[name]
     path = expand_user(name)
@@ -78,7 +78,7 @@ def find_degradation(name: str) -> Degradation:
 
 
 def replace_settings(settings: S, table: Mapping[str, Any]) -> S:
-    """The settings with a table's values in place of their own. Raises InputError for what they do not have."""
+    """The settings with a table's values. Raises InputError for unknown names."""
     known = {each.name for each in fields(settings)}  # type: ignore[arg-type]
     if unknown := sorted(set(table) - known):
         raise InputError(f"no setting {unknown[0]!r}: choose from {', '.join(sorted(known))}")
@@ -91,7 +91,7 @@ def replace_settings(settings: S, table: Mapping[str, Any]) -> S:
 
 
 def _value(name: str, old: Any, new: Any) -> Any:
-    """`new` as the type of `old`."""
+    """Convert `new` to the type of `old`."""
     if name == "damage":
         return (
             replace_settings(old or PrintDamage(), new) if isinstance(new, Mapping) else PrintDamage() if new else None

@@ -1,4 +1,4 @@
-"""What a degradation may do, as frozen data: ranges, probabilities, order. Imports no torch."""
+"""The settings of a degradation: ranges, probabilities, order. Imports no torch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PROBABILITIES = frozenset({"sinc", "blur", "gaussian", "gray", "final_sinc", "cl
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlurKernels:
-    """Which blur kernels a stage draws from."""
+    """The distribution of a stage's blur kernels."""
 
     sizes: tuple[int, ...] = tuple(range(7, 22, 2))
     kinds: Mapping[str, float] = field(default_factory=lambda: USUAL_KINDS)
@@ -40,7 +40,7 @@ class BlurKernels:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DegradationStage:
-    """Blur, resize, noise, JPEG: one passage of a picture through a program or a camera."""
+    """One stage of the chain: blur, resize, noise, JPEG."""
 
     blur: float = 1.0
     kernels: BlurKernels = field(default_factory=BlurKernels)
@@ -63,7 +63,7 @@ class DegradationStage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrintDamage:
-    """What age does to a print before it is scanned. Probabilities, and ranges of strength."""
+    """Damage of old prints: probabilities and ranges of strength."""
 
     contrast: Range = (0.55, 1.0)
     black: Range = (0.0, 0.2)
@@ -79,7 +79,7 @@ class PrintDamage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Degradation:
-    """The whole chain, from a sharp target to what a model is shown.
+    """The whole chain, from a sharp target to the model's input.
 
     `back` says how the degraded picture returns to the target's size; `crop` is the side that a final random crop
     leaves; `poisson_levels` the fewest levels that a picture counts as having when Poisson noise is scaled.
@@ -106,7 +106,7 @@ class Degradation:
 
 
 def check_fields(settings: object) -> None:
-    """Ranges must rise, probabilities lie in 0..1. Raises InputError with the field's name."""
+    """Check that ranges rise and probabilities are in 0..1. Raises InputError with the field's name."""
     for each in fields(settings):  # type: ignore[arg-type]
         value = getattr(settings, each.name)
         if each.type == "Range" and not 0 <= value[0] <= value[1]:
@@ -116,7 +116,7 @@ def check_fields(settings: object) -> None:
 
 
 def check_weights(name: str, weights: Mapping[str, float], known: tuple[str, ...]) -> None:
-    """Weights have known names, are not negative, and not all zero. Raises InputError."""
+    """Check that weights have known names, are not negative, and not all zero. Raises InputError."""
     if unknown := sorted(set(weights) - set(known)):
         raise InputError(f"{name} has no {unknown[0]!r}: choose from {', '.join(known)}")
     if any(weight < 0 for weight in weights.values()) or not sum(weights.values()) > 0:

@@ -1,4 +1,4 @@
-"""Reads AVIF with 10 and 12 bits a channel by OpenCV, because Pillow reads 8 bits only."""
+"""Read AVIF with 10 and 12 bits per channel by OpenCV, because Pillow reads 8 bits only."""
 
 from __future__ import annotations
 

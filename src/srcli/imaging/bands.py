@@ -1,4 +1,4 @@
-"""Splits pictures into groups of rows, so that a whole picture is never held in a wider number type than its own."""
+"""Split pictures into bands of rows, so that no whole picture is in memory in a wider type than its own."""
 
 from __future__ import annotations
 

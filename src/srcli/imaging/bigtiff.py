@@ -1,4 +1,4 @@
-"""BigTIFF: what a file above 4 GiB has instead of TIFF's header and directories.
+"""The header and directories of BigTIFF, for files above 4 GiB.
 
 All else stays where it was, an EXIF block at the file's beginning too: its directories are written anew with 64-bit
 offsets, and what they point at stays in place unless it lay under the header, which is 8 bytes longer, or has its

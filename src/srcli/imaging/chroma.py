@@ -44,7 +44,7 @@ class ChromaField:
     """a and b of a picture of any size: `gain` x L + `offset`, both (h, w, 2) and enlarged smoothly.
 
     In each small window colour is taken for a line over luminance (a guided filter), so that enlarged colour turns
-    where luminance does. At the field's own size it is the colour that was given.
+    where luminance does. At the field's own size it equals the given colour.
     """
 
     gain: Floats

@@ -23,7 +23,7 @@ def compute_luminance(pixels: NDArray[Any]) -> NDArray[np.int32]:
 
 
 def transplant_luma(colour: PixelArray, original: PixelArray, saturation: float = 1.0) -> PixelArray:
-    """The colours of one picture, times `saturation`, with the luminance of another, kept to the last bit.
+    """Combine the colours of one picture, times `saturation`, with the exact luminance of another.
 
     Where a colour cannot be that light or dark, it is paled just enough. (The official way clips, which moves
     the luminance.)
@@ -42,7 +42,7 @@ def has_color(pixels: PixelArray) -> bool:
 
 
 def _chroma(colour: NDArray[Any], saturation: float) -> NDArray[np.int32]:
-    """Differences from luminance that have none of it themselves, as they are and when they are added to a level."""
+    """Differences from luminance, corrected so that their own luminance is exactly 0."""
     chroma: NDArray[np.int32] = colour.astype(np.int32) - compute_luminance(colour)[..., None]
     if saturation == 1:
         return chroma

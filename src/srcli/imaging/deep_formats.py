@@ -24,7 +24,7 @@ from srcli.imaging.spill import no_room
 NUMBERS = ("uint8", "uint16", "half", "float", "double")
 TOP = 65535
 LARGEST_BOX = 1 << 24
-HIGHEST = 2.0  # a screen's levels end at 1; what goes far beyond has another white
+HIGHEST = 2.0  # display-referred values end at 1; pictures with far larger ones are scene-referred
 
 
 def read_levels(file: IO[bytes], row: Format, options: ReadOptions) -> Decoded:
@@ -114,7 +114,7 @@ def _has_other_colours(spec: Any) -> bool:
 
 @contextmanager
 def _opened(file: IO[bytes], row: Format) -> Iterator[Any]:
-    """By the suffix of the file's name OpenImageIO picks one reader, and tries no other."""
+    """Open a file with the one reader that OpenImageIO chooses by its suffix."""
     try:
         import OpenImageIO as oiio
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Detects the format of a file from its first bytes. Other files never reach a decoder."""
+"""Detect the format of a file from its first bytes. Files of unknown formats never reach a decoder."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def detect_format(head: bytes, name: str) -> Format:
             if row.name == "TIFF":
                 refuse_raw(name)
             return row
-    raise PictureError(f"{name} {_stranger(head)}", "not-a-picture" if _is_text(head) else "unsupported")
+    raise PictureError(f"{name} {_describe_unknown(head)}", "not-a-picture" if _is_text(head) else "unsupported")
 
 
-def _stranger(head: bytes) -> str:
+def _describe_unknown(head: bytes) -> str:
     pattern, sentence, _ = _REFUSED[-1]
     if re.match(pattern, head, re.DOTALL):
         return f"{sentence}: {_CONVERT}"

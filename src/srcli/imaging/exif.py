@@ -77,7 +77,7 @@ class ExifBlock:
         return fields, self.number(self.data[end : end + 4])
 
     def span(self, entry: Field) -> slice | None:
-        """Where a field's value lies behind its offset (empty: in the field itself), None if it cannot be."""
+        """The position of a field's value (empty: in the field itself); None if it is invalid."""
         size = _SIZES.get(entry.kind, 0) * entry.length
         if not _SIZES.get(entry.kind) or entry.length == 0:
             return None
@@ -145,7 +145,7 @@ def read_orientation(data: bytes) -> int:
 def update_exif(
     data: bytes, size: tuple[int, int], *, gps: bool = True, made: tuple[str, str] | None = None, turned: bool = True
 ) -> ExifBlock:
-    """The block of a result: upright, of its new size, without thumbnail, saying who made it and how.
+    """The block of a result: upright, with its new size and the provenance, without thumbnail.
 
     `turned` False takes the orientation out altogether, for formats that keep it elsewhere.
     """
@@ -205,7 +205,7 @@ def _resize(block: ExifBlock, fields: Directory, tags: tuple[int, int], size: tu
 
 
 def _drop_thumbnail(block: ExifBlock) -> None:
-    """A thumbnail shows the picture as it was: take its bytes out, and cut them off where they end the block."""
+    """Remove the thumbnail, which shows the source, and truncate the block if its bytes are at the end."""
     if not block.next:
         return
     try:

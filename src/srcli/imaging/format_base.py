@@ -32,7 +32,7 @@ class Format:
     count: Counter | None = None  # None: one picture a file
     write: Writer | None = None  # None: read only
     other_suffixes: tuple[str, ...] = ()  # accepted for inputs, never used for results
-    instead: str = ""  # suffix of results where the format itself is not written
+    instead: str = ""  # suffix of results if the format itself is not written
     extra: str = ""  # name of the extra of `pip install` that reads it
     longest: int = UNBOUNDED  # largest side in pixels
     largest: int = 2**62  # largest size of all pixels in bytes

@@ -149,7 +149,7 @@ def writable_formats() -> list[Format]:
 
 
 def is_format_suffix(suffix: str) -> bool:
-    """Whether files of this suffix can be read, perhaps with an extra."""
+    """Whether files with this suffix can be read, possibly with an extra package."""
     return _row_of(suffix) is not None
 
 
@@ -159,7 +159,7 @@ def is_picture_suffix(suffix: str) -> bool:
 
 
 def format_of_name(target: PurePath | str) -> Format:
-    """The format that a result's name stands for. Raises InputError."""
+    """The format of a result, by its name. Raises InputError."""
     suffix = PurePath(target).suffix
     row = _row_of(suffix)
     if row is None or row.write is None or suffix.lower() not in row.suffixes:
@@ -169,7 +169,7 @@ def format_of_name(target: PurePath | str) -> Format:
 
 
 def parse_format(text: str) -> Format:
-    """The format that a user's word stands for: its name, or one of its suffixes. Raises InputError."""
+    """The format for a word of the user's: its name or one of its suffixes. Raises InputError."""
     word = text.lower().removeprefix(".")
     for row in writable_formats():
         if word == row.name.lower() or f".{word}" in row.suffixes:
@@ -178,7 +178,7 @@ def parse_format(text: str) -> Format:
 
 
 def suffix_for(source: PurePath | str) -> str:
-    """The suffix of a result whose format nobody named: the source's own, or what can hold it."""
+    """The default suffix of a source's result: its own, or that of a format that can store it."""
     suffix = PurePath(source).suffix
     row = _row_of(suffix)
     if row is None:
@@ -187,12 +187,12 @@ def suffix_for(source: PurePath | str) -> str:
 
 
 def usual_suffix(row: Format) -> str:
-    """The suffix of results of such pictures."""
+    """The default suffix for results of this format."""
     return row.instead or (row.suffixes[0] if row.write else ".png")
 
 
 def check_format_limits(row: Format, width: int, height: int) -> None:
-    """Refuse a size that the format cannot hold, before the work. Raises PictureError."""
+    """Raises PictureError for a size that the format cannot store."""
     if max(width, height) > row.longest or width * height * 3 > row.largest:
         raise PictureError(
             f"{row.name} cannot hold {width}x{height} pixels (at most {row.longest} a side): write PNG or TIFF",

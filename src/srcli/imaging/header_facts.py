@@ -1,4 +1,4 @@
-"""What only the first bytes of a file tell."""
+"""Facts that are read from the first bytes of a file: bit depth, compression, HDR."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LEFT_OUT = (
 
 
 def notes_on_header(row: Format, head: bytes) -> list[str]:
-    """What will not survive."""
+    """Notes about content that the result will not have."""
     notes = [sentence for mark, sentence in _LEFT_OUT if mark in head]
     if (row.name == "PNG" and b"cICP" in head) or _HDR_BOX.search(head):
         notes.append("its HDR colour signal (cICP) was left out: colours were taken as sRGB")
@@ -30,7 +30,7 @@ def notes_on_header(row: Format, head: bytes) -> list[str]:
 
 
 def is_lossless(row: Format, head: bytes) -> bool:
-    """Whether the pixels were stored exactly."""
+    """Whether the pixels are stored without loss."""
     return row.lossless in head if isinstance(row.lossless, bytes) else row.lossless
 
 
@@ -56,7 +56,7 @@ def read_ppm_bits(head: bytes) -> int:
 
 
 def explain_large_avif(data: bytes) -> PictureError | None:
-    """The largest size that an AVIF says its pictures have, if that is why it is refused."""
+    """The error for an AVIF whose stated size is too large; None otherwise."""
     sizes = (struct.unpack(">LL", found[1]) for found in re.finditer(rb"ispe\0{4}(.{8})", data[:65536], re.DOTALL))
     width, height = max(sizes, key=lambda size: size[0] * size[1], default=(0, 0))
     if width * height <= LARGEST_AVIF:

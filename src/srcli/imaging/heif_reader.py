@@ -1,4 +1,4 @@
-"""HEIC and HEIF, by pillow-heif (`pip install 'srcli[heif]'`), which turns pictures upright by itself."""
+"""Read HEIC and HEIF by pillow-heif (`pip install 'srcli[heif]'`), which applies the orientation itself."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from srcli.imaging.pillow_reader import count_with_pillow, measure_with_pillow, 
 
 
 def read_heif(file: IO[bytes], row: Format, options: ReadOptions) -> Decoded:
-    _teach_pillow()
+    _register_plugin()
     return read_with_pillow(file, row, options)
 
 
 def measure_heif(file: IO[bytes], row: Format, max_pixels: int | None) -> tuple[int, int]:
-    _teach_pillow()
+    _register_plugin()
     return measure_with_pillow(file, row, max_pixels)
 
 
 def count_heif(file: IO[bytes], row: Format) -> int:
-    _teach_pillow()
+    _register_plugin()
     return count_with_pillow(file, row)
 
 
 def read_heif_deep(file: IO[bytes], row: Format, options: ReadOptions) -> Decoded:
-    """Pixels of a file of 10 or 12 bits that Pillow has opened. Raises PictureError."""
+    """The pixels of a file with 10 or 12 bits that Pillow has opened. Raises PictureError."""
     from pillow_heif import open_heif
 
     file.seek(0)
@@ -43,7 +43,7 @@ def read_heif_deep(file: IO[bytes], row: Format, options: ReadOptions) -> Decode
     return Decoded(np.ascontiguousarray(pixels), "L" if grey else "RGB", alpha)
 
 
-def _teach_pillow() -> None:
+def _register_plugin() -> None:
     try:
         from pillow_heif import register_heif_opener
     except ImportError as error:

@@ -1,8 +1,7 @@
-"""Colour profiles: into sRGB for the model, and back to the source's own space for the file.
+"""Convert between the colour profile of a file and sRGB.
 
-Eight bits go through LittleCMS. Pillow's binding stops there, so sixteen bits go through the profile's own curves and
-matrix, which is what the profiles of cameras and editing spaces are made of, or out of its own tables, which is what
-those of scanners are made of.
+8-bit pictures are converted by LittleCMS. Pillow's binding has no 16 bits, so 16-bit pictures are converted here: by
+the curves and the matrix of a profile (cameras, editing spaces), or from its tables (scanners).
 """
 
 from __future__ import annotations
@@ -30,24 +29,24 @@ _FLAGS = ImageCms.Flags.BLACKPOINTCOMPENSATION
 
 @dataclass(frozen=True, slots=True)
 class IccProfile:
-    """A colour profile that works, and whether its colours are sRGB's anyhow."""
+    """A usable colour profile."""
 
     data: bytes
     space: str  # Pillow's mode: RGB, L or CMYK
-    same: bool = False
-    one_way: bool = False  # colours can be converted from this space, and not into it
+    same: bool = False  # its colours are those of sRGB
+    one_way: bool = False  # colours can be converted from this space, but not to it
 
 
 @cache
 def srgb_profile() -> bytes:
-    """An sRGB profile, the same bytes every time (LittleCMS writes the date of creation into it)."""
+    """An sRGB profile with a fixed creation date, so that its bytes are always the same."""
     data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     data[24:36] = struct.pack(">6H", 2026, 1, 1, 0, 0, 0)
     return bytes(data)
 
 
 def check_profile(data: bytes, space: str, depth: int) -> IccProfile:
-    """The profile of a picture stored in `space`. Raises ValueError with the reason if it cannot be used."""
+    """Check the profile of a picture in `space`. Raises ValueError with the reason if it cannot be used."""
     if len(data) < 128 or SPACES.get(data[16:20]) != space:
         raise ValueError("does not fit the picture's colour space")
     try:
@@ -59,69 +58,70 @@ def check_profile(data: bytes, space: str, depth: int) -> IccProfile:
             build_transform(srgb_profile(), data, "RGB", space)
     except (ImageCms.PyCMSError, OSError, struct.error, IndexError) as error:
         raise ValueError("is broken") from error
-    return IccProfile(data, space, same, not plain and space == "RGB" and (depth == 16 or not _leads_back(data)))
+    return IccProfile(data, space, same, not plain and space == "RGB" and (depth == 16 or not _is_invertible(data)))
 
 
 def _is_srgb(data: bytes, space: str) -> bool:
-    """Whether the profile leaves a grid of colours where sRGB has them (grey: a ramp)."""
+    """Whether the profile maps a grid of colours (grey: a ramp) like sRGB, to within one level."""
     steps = np.linspace(0, 255, 18).astype(np.uint8)
     if space == "L":
-        grid, want = steps[None], np.repeat(steps[None, :, None], 3, 2)
+        grid, expected = steps[None], np.repeat(steps[None, :, None], 3, 2)
     else:
-        grid = want = np.stack(np.meshgrid(steps, steps, steps), -1).reshape(-1, 18, 3)
-    got = np.asarray(
-        ImageCms.applyTransform(Image.fromarray(grid), build_transform(data, srgb_profile(), space, "RGB"))
-    )
-    return bool(np.abs(got.astype(np.int16) - want).max() <= 1)
+        grid = expected = np.stack(np.meshgrid(steps, steps, steps), -1).reshape(-1, 18, 3)
+    transform = build_transform(data, srgb_profile(), space, "RGB")
+    converted = np.asarray(ImageCms.applyTransform(Image.fromarray(grid), transform))
+    return bool(np.abs(converted.astype(np.int16) - expected).max() <= 1)
 
 
 def build_transform(source: bytes, target: bytes, mode: str, out: str) -> ImageCms.ImageCmsTransform:
-    """LittleCMS's way from one profile to another."""
-    opened, back = (ImageCms.ImageCmsProfile(io.BytesIO(data)) for data in (source, target))
-    return ImageCms.buildTransform(opened, back, mode, out, _INTENT, _FLAGS)
+    """LittleCMS's transform from one profile to another."""
+    before, after = (ImageCms.ImageCmsProfile(io.BytesIO(data)) for data in (source, target))
+    return ImageCms.buildTransform(before, after, mode, out, _INTENT, _FLAGS)
 
 
-def convert_to_srgb(pixels: Array, given: IccProfile) -> Array:
-    """Pixels of the source's space, (H, W) or (H, W, C), as (H, W, 3) sRGB."""
+def convert_to_srgb(pixels: Array, profile: IccProfile) -> Array:
+    """Convert pixels in the profile's space, (H, W) or (H, W, C), to sRGB (H, W, 3)."""
     out = np.empty((*pixels.shape[:2], 3), pixels.dtype)
     if pixels.dtype == np.uint8:
-        way = build_transform(given.data, srgb_profile(), given.space, "RGB")
-        return _by_bands(pixels, out, lambda band: _apply(band, way, given.space))
-    encode = _inverse(_needed(srgb_profile())[0][0])
-    if given.one_way:
-        return _by_bands(pixels, out, lambda band: _encoded(_through_tables(band, given.data), [encode] * 3))
-    curves, matrix = _needed(given.data)
+        transform = build_transform(profile.data, srgb_profile(), profile.space, "RGB")
+        return _convert_bands(pixels, out, lambda band: _apply(band, transform, profile.space))
+    encode = _invert_curve(_require_shaper(srgb_profile())[0][0])
+    if profile.one_way:
+        return _convert_bands(pixels, out, lambda band: _encode(_through_tables(band, profile.data), [encode] * 3))
+    curves, matrix = _require_shaper(profile.data)
     mix = matrix if matrix is None else np.linalg.inv(_srgb_matrix()) @ matrix
-    return _by_bands(pixels, out, lambda band: _encoded(_mixed(_linear(band, curves), mix), [encode] * 3))
+    return _convert_bands(pixels, out, lambda band: _encode(_mix(_linearize(band, curves), mix), [encode] * 3))
 
 
-def convert_from_srgb(pixels: Array, given: IccProfile, out: Array | None = None) -> Array:
-    """The way back: (H, W, 3) sRGB in the source's own space."""
-    channels = {"RGB": (3,), "L": (), "CMYK": (4,)}[given.space]
+def convert_from_srgb(pixels: Array, profile: IccProfile, out: Array | None = None) -> Array:
+    """Convert sRGB (H, W, 3) to the profile's space."""
+    channels = {"RGB": (3,), "L": (), "CMYK": (4,)}[profile.space]
     out = np.empty((*pixels.shape[:2], *channels), pixels.dtype) if out is None else out
     if pixels.dtype == np.uint8:
-        way = build_transform(srgb_profile(), given.data, "RGB", given.space)
-        return _by_bands(pixels, out, lambda band: _apply(band, way, "RGB"))
-    curves, matrix = _needed(given.data)
-    inverse = [_inverse(curve) for curve in curves]
-    decode = _needed(srgb_profile())[0]
+        transform = build_transform(srgb_profile(), profile.data, "RGB", profile.space)
+        return _convert_bands(pixels, out, lambda band: _apply(band, transform, "RGB"))
+    curves, matrix = _require_shaper(profile.data)
+    inverse = [_invert_curve(curve) for curve in curves]
+    decode = _require_shaper(srgb_profile())[0]
     if matrix is None:
         weights = _srgb_matrix()[1:2]
-        return _by_bands(pixels, out, lambda band: _encoded(_mixed(_linear(band, decode), weights), inverse)[..., 0])
+        return _convert_bands(
+            pixels, out, lambda band: _encode(_mix(_linearize(band, decode), weights), inverse)[..., 0]
+        )
     mix = np.linalg.inv(matrix) @ _srgb_matrix()
-    return _by_bands(pixels, out, lambda band: _encoded(_mixed(_linear(band, decode), mix), inverse))
+    return _convert_bands(pixels, out, lambda band: _encode(_mix(_linearize(band, decode), mix), inverse))
 
 
 def _has_tables(data: bytes) -> bool:
-    """Whether 16 bits can be brought out of an RGB space by tables. Raises ValueError if they are broken."""
+    """Whether 16-bit pictures can be converted by the profile's tables. Raises ValueError if they are broken."""
     try:
         return read_tables(data, _tags(data), _curve) is not None
     except (ValueError, OverflowError) as error:
         raise ValueError("is broken") from error
 
 
-def _leads_back(data: bytes) -> bool:
-    """Whether colours can be converted into an RGB space too: a scanner's profile may describe one way only."""
+def _is_invertible(data: bytes) -> bool:
+    """Whether colours can also be converted to this RGB space; scanners' profiles may lack that direction."""
     try:
         build_transform(srgb_profile(), data, "RGB", "RGB")
     except (ImageCms.PyCMSError, OSError):
@@ -129,15 +129,15 @@ def _leads_back(data: bytes) -> bool:
     return True
 
 
-def gamut_residual(pixels: Array, working: Array, given: IccProfile) -> NDArray[np.uint16] | None:
-    """What sRGB could not hold of the source: source minus what comes back, around `MIDDLE`. None if it is nothing.
+def gamut_residual(pixels: Array, working: Array, profile: IccProfile) -> NDArray[np.uint16] | None:
+    """The source minus its round trip through sRGB, offset by MIDDLE; None if the difference is negligible.
 
-    Put upon the result (`restored`), it gives the colours outside of sRGB back.
+    `restore_gamut` adds it to a result, which restores colours outside of sRGB.
     """
-    if given.space != "RGB":
+    if profile.space != "RGB":
         return None
     step = pixels.dtype.itemsize  # 16-bit differences are halved, to fit
-    back = convert_from_srgb(working, given)
+    back = convert_from_srgb(working, profile)
     out = np.empty(pixels.shape, np.uint16)
     for rows in split_rows(*pixels.shape[:2]):
         out[rows] = (pixels[rows].astype(np.int32) - back[rows]) // step + MIDDLE
@@ -146,7 +146,7 @@ def gamut_residual(pixels: Array, working: Array, given: IccProfile) -> NDArray[
 
 
 def restore_gamut(own: Array, working: Array, gamut: NDArray[np.uint16]) -> None:
-    """Put what sRGB lost (in the result's size) upon the result in its own space, where that is at sRGB's edge."""
+    """Add the gamut residual, in the result's size, to the result `own`, near the limits of sRGB."""
     top, step = np.iinfo(own.dtype).max, own.dtype.itemsize
     edge, slope = top // 24, top // 16
     red, green, blue = (working[..., c] for c in range(3))
@@ -158,68 +158,68 @@ def restore_gamut(own: Array, working: Array, gamut: NDArray[np.uint16]) -> None
     own[near] = np.clip(own[near] + np.rint(change * share).astype(np.int32), 0, top)
 
 
-def _by_bands(pixels: Array, out: Array, way: Any) -> Array:
+def _convert_bands(pixels: Array, out: Array, transform: Any) -> Array:
     for rows in split_rows(*pixels.shape[:2]):
-        out[rows] = way(pixels[rows])
+        out[rows] = transform(pixels[rows])
     return out
 
 
-def _apply(band: Array, way: ImageCms.ImageCmsTransform, mode: str) -> Array:
+def _apply(band: Array, transform: ImageCms.ImageCmsTransform, mode: str) -> Array:
     height, width = band.shape[:2]
     picture = Image.frombuffer(mode, (width, height), np.ascontiguousarray(band), "raw", mode, 0, 1)
-    return np.asarray(ImageCms.applyTransform(picture, way))
+    return np.asarray(ImageCms.applyTransform(picture, transform))
 
 
-def _linear(band: Array, curves: tuple[Curve, ...]) -> NDArray[np.float32]:
+def _linearize(band: Array, curves: tuple[Curve, ...]) -> NDArray[np.float32]:
     if band.ndim == 2:
         return curves[0][band][..., None]
     return np.stack([curve[band[..., c]] for c, curve in enumerate(curves)], -1)
 
 
 def _through_tables(band: Array, data: bytes) -> NDArray[np.float32]:
-    """Convert 16-bit levels to linear sRGB by the tables of their profile."""
+    """Convert 16-bit integers to linear sRGB by the tables of their profile."""
     tables = read_tables(data, _tags(data), _curve)
     if tables is None:
         raise ValueError("the profile has no tables")
     xyz = tables.convert(band.reshape(-1, 3) / np.float32(65535))
     to_linear: NDArray[np.float64] = np.linalg.inv(_srgb_matrix()).astype(np.float64)
-    return _mixed(xyz, to_linear).reshape(band.shape)
+    return _mix(xyz, to_linear).reshape(band.shape)
 
 
-def _mixed(linear: NDArray[np.float32], mix: NDArray[np.float64] | None) -> NDArray[np.float32]:
+def _mix(linear: NDArray[np.float32], mix: NDArray[np.float64] | None) -> NDArray[np.float32]:
     if mix is None:
         return np.repeat(linear, 3, -1)
     return np.clip(linear @ mix.T.astype(np.float32), 0, 1)
 
 
-def _encoded(linear: NDArray[np.float32], tables: list[NDArray[np.uint16]]) -> NDArray[np.uint16]:
-    # The tables go by the square root, which spends their entries where the eye and the curves need them: in the darks.
+def _encode(linear: NDArray[np.float32], tables: list[NDArray[np.uint16]]) -> NDArray[np.uint16]:
+    # The tables are indexed by the square root, which gives more entries to dark colours.
     index = (np.sqrt(linear) * (len(tables[0]) - 1) + 0.5).astype(np.int32)
     return np.stack([table[index[..., c % index.shape[-1]]] for c, table in enumerate(tables)], -1)
 
 
-def _inverse(curve: Curve, size: int = 1 << 18) -> NDArray[np.uint16]:
+def _invert_curve(curve: Curve, size: int = 1 << 18) -> NDArray[np.uint16]:
     linear = np.linspace(0, 1, size) ** 2
     return np.rint(np.interp(linear, np.maximum.accumulate(curve), np.arange(65536))).astype(np.uint16)
 
 
 def _srgb_matrix() -> NDArray[np.float64]:
-    matrix = _needed(srgb_profile())[1]
+    matrix = _require_shaper(srgb_profile())[1]
     if matrix is None:
         raise ValueError("LittleCMS made an sRGB profile without a matrix")
     return matrix
 
 
-def _needed(data: bytes) -> tuple[tuple[Curve, ...], NDArray[np.float64] | None]:
-    found = read_shaper(data)
-    if found is None:
+def _require_shaper(data: bytes) -> tuple[tuple[Curve, ...], NDArray[np.float64] | None]:
+    shaper = read_shaper(data)
+    if shaper is None:
         raise ValueError("the profile has no curves and matrix")
-    return found
+    return shaper
 
 
 @cache
 def read_shaper(data: bytes) -> tuple[tuple[Curve, ...], NDArray[np.float64] | None] | None:
-    """Curves and matrix (to XYZ) of a profile that has them; a grey one has a curve alone."""
+    """Curves and matrix (to XYZ) of a profile, or only the curve of a grey one; None if it has none."""
     tags = _tags(data)
     if data[16:20] == b"GRAY" and b"kTRC" in tags:
         return (_curve(tags[b"kTRC"]),), None
@@ -240,7 +240,7 @@ def _tags(data: bytes) -> dict[bytes, bytes]:
 
 
 def _curve(tag: bytes) -> Curve:
-    """A tone curve as a table over all 16-bit levels."""
+    """A tone curve as a table of all 16-bit values."""
     x = np.linspace(0, 1, 65536)
     if tag[:4] == b"para":
         y = _parametric(x, *_parameters(tag))

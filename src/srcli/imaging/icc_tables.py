@@ -1,6 +1,6 @@
-"""Converts RGB to XYZ by table-based ICC profiles in floating point, because Pillow's LittleCMS has 8 bits only.
+"""Convert RGB to XYZ by table-based ICC profiles in floating point, because Pillow's LittleCMS has 8 bits only.
 
-Of the ICC specification: `lut8Type` and `lut16Type` (mft1, mft2) and `lutAToBType` (mAB), from RGB to Lab or XYZ.
+Supported are `lut8Type` and `lut16Type` (mft1, mft2) and `lutAToBType` (mAB), from RGB to Lab or XYZ.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ TAGS = (b"A2B1", b"A2B0")  # relative colorimetric first
 
 @dataclass(frozen=True)
 class Tables:
-    """Steps from RGB to the profile's own connection space, and from there to XYZ."""
+    """The steps from RGB to the profile's connection space, and from there to XYZ."""
 
     steps: list[CurveStep] = field(default_factory=list)
 
     def convert(self, levels: UnitColors) -> UnitColors:
-        """XYZ under D50, where black is 0: black points are matched as LittleCMS matches them."""
+        """Convert to XYZ under D50, with LittleCMS's black point compensation."""
         for step in self.steps:
             levels = step(levels)
         return levels
 
 
 def read_tables(data: bytes, tags: dict[bytes, bytes], curve: Callable[[bytes], Any]) -> Tables | None:
-    """The tables of an RGB profile, if it has some. `curve` reads a tone curve as a table over 16-bit levels."""
+    """The tables of an RGB profile; None if it has none. `curve` reads a tone curve as a table of 16-bit values."""
     tag = next((tags[name] for name in TAGS if name in tags), None)
     space = data[20:24]
     if tag is None or data[16:20] != b"RGB " or space not in (b"Lab ", b"XYZ "):
@@ -47,7 +47,7 @@ def read_tables(data: bytes, tags: dict[bytes, bytes], curve: Callable[[bytes], 
     kind = tag[:4]
     steps = _read_mab(tag, curve) if kind == b"mAB " else _read_mft(tag)
     if space == b"Lab ":
-        top = 65280 if kind == b"mft2" else 65535  # of lightness: version 2 counts otherwise
+        top = 65280 if kind == b"mft2" else 65535  # encoding of L* = 100, which differs in version 2
         steps.append(lambda levels: _lab_to_xyz(levels * np.float32(65535 / top)))
     else:
         steps.append(lambda levels: levels * np.float32(_XYZ_TOP))
@@ -72,7 +72,7 @@ def _read_mft(tag: bytes) -> list[CurveStep]:
 
 
 def _read_mab(tag: bytes, curve: Callable[[bytes], Any]) -> list[CurveStep]:
-    """The elements A curves, table, M curves, matrix and B curves, as far as present."""
+    """The A curves, table, M curves, matrix and B curves, as far as present."""
     b, matrix, m, table, a = struct.unpack_from(">5L", tag, 12)
     steps: list[CurveStep] = []
     if a and table:
@@ -81,33 +81,33 @@ def _read_mab(tag: bytes, curve: Callable[[bytes], Any]) -> list[CurveStep]:
             raise ValueError("is broken")
         count = 3 * grid[0] * grid[1] * grid[2]
         numbers = np.frombuffer(tag, ">u2" if wide else "u1", count, table + 20) / (65535 if wide else 255)
-        steps += [_curves(_three(tag, a, curve)), _table(numbers.astype(np.float32).reshape(*grid, 3))]
+        steps += [_curves(_read_three_curves(tag, a, curve)), _table(numbers.astype(np.float32).reshape(*grid, 3))]
     if m and matrix:
         values = np.array(struct.unpack_from(">12i", tag, matrix), np.float32) / 65536
-        steps.append(_curves(_three(tag, m, curve)))
+        steps.append(_curves(_read_three_curves(tag, m, curve)))
         steps.append(lambda levels: levels @ values[:9].reshape(3, 3).T + values[9:])
-    return [*steps, _curves(_three(tag, b, curve))]
+    return [*steps, _curves(_read_three_curves(tag, b, curve))]
 
 
-def _three(tag: bytes, at: int, curve: Callable[[bytes], Any]) -> NDArray[np.float32]:
-    """Three curves one after the other, each at a multiple of four bytes."""
-    found = []
+def _read_three_curves(tag: bytes, at: int, curve: Callable[[bytes], Any]) -> NDArray[np.float32]:
+    """Three consecutive curves, each aligned to four bytes."""
+    curves = []
     for _ in range(3):
-        found.append(curve(tag[at:]))
+        curves.append(curve(tag[at:]))
         if tag[at : at + 4] == b"para":
             size = 12 + 4 * (1, 3, 4, 5, 7)[struct.unpack_from(">H", tag, at + 8)[0]]
         else:
             size = 12 + 2 * struct.unpack_from(">L", tag, at + 8)[0]
         at += size + -size % 4
-    return np.stack(found)
+    return np.stack(curves)
 
 
 def _curves(tables: NDArray[np.float32]) -> CurveStep:
     points = np.linspace(0, 1, tables.shape[1])
 
     def apply(levels: UnitColors) -> UnitColors:
-        found = [np.interp(levels[:, channel], points, tables[channel]) for channel in range(3)]
-        return np.stack(found, -1).astype(np.float32)
+        channels = [np.interp(levels[:, channel], points, tables[channel]) for channel in range(3)]
+        return np.stack(channels, -1).astype(np.float32)
 
     return apply
 
@@ -130,7 +130,7 @@ def _table(grid: NDArray[np.float32]) -> CurveStep:
 
 
 def _lab_to_xyz(levels: UnitColors) -> UnitColors:
-    """From 0 to 1 in each: L* from 0 to 100, a* and b* from -128 to 127."""
+    """Convert Lab, encoded in 0..1 for L* in 0..100 and a*, b* in -128..127."""
     light, a, b = levels[:, 0] * 100, levels[:, 1] * 255 - 128, levels[:, 2] * 255 - 128
     y = (light + 16) / 116
     root = np.stack([y + a / 500, y, y - b / 200], -1)

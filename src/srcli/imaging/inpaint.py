@@ -1,4 +1,4 @@
-"""Damage that is marked, filled in from around it."""
+"""Fill marked damage from its surroundings."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from srcli.imaging.patch_fill import fill_from_patches
 from srcli.imaging.picture import Picture, PixelArray
 from srcli.settings import PATCHES, Fill
 
-GROWTH = 2  # pixels on all sides: a scratch's edge is softer than the stroke over it
-RADIUS = 4.0  # how far away a smooth filling is taken from
-FILL_PART, FILL_CONTEXT = 512, 96  # pixels a side that are filled at once, and that are looked at around them
+GROWTH = 2  # pixels that marks are grown on all sides, since the edges of scratches are soft
+RADIUS = 4.0  # in pixels, of OpenCV's inpainting
+FILL_PART, FILL_CONTEXT = 512, 96  # side in pixels of a part that is filled at once, and of the context around it
 
 Marks = NDArray[np.uint8]  # (H, W): 255 where there is damage, 0 elsewhere
 
 
 def mark_damage(picture: Picture, mask: Picture) -> Picture:
-    """The picture with what is light in the mask marked as damaged. Where the mask is transparent, it marks nothing."""
+    """Mark the light and opaque parts of the mask as damaged in the picture."""
     if (mask.width, mask.height) != (picture.width, picture.height):
         sizes = f"{mask.width}x{mask.height}, the picture {picture.width}x{picture.height}"
         raise PictureError(f"the mask is {sizes}: paint it over the picture in its own size", "mask")
@@ -40,14 +40,14 @@ def _high(plane: NDArray[Any], mask: Picture) -> NDArray[np.bool_]:
 
 
 def grow_marks(marks: Marks, radius: int) -> Marks:
-    """The marks, this many pixels wider on all sides."""
+    """Dilate the marks by this many pixels."""
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
     return np.asarray(cv2.dilate(marks, kernel), np.uint8)
 
 
 def fill_damage(pixels: PixelArray, marks: Marks, method: Fill = PATCHES) -> PixelArray:
-    """The picture with marked places, and a little around them, filled in. Part by part, so that it takes little
-    memory; what is filled is there to be taken from for the next part."""
+    """Fill the marks, grown by GROWTH. Parts are filled one after the other, to save memory; a filled part can be the
+    source of the next."""
     holes, out = grow_marks(marks, GROWTH), pixels.copy()
     if holes.all():
         holes = marks.copy()
@@ -57,12 +57,12 @@ def fill_damage(pixels: PixelArray, marks: Marks, method: Fill = PATCHES) -> Pix
 
 
 def _fill_parts(out: PixelArray, holes: Marks, method: Fill) -> None:
-    """Fill every part in which something is left to fill from; others wait for what their neighbours become."""
+    """Fill every part whose surroundings are not all damaged; the others wait until their neighbours are filled."""
     height, width = holes.shape
     for top in range(0, height, FILL_PART):
         for left in range(0, width, FILL_PART):
             inner = slice(top, top + FILL_PART), slice(left, left + FILL_PART)
-            outer = _around(top, height), _around(left, width)
+            outer = _add_context(top, height), _add_context(left, width)
             if holes[inner].any() and not holes[outer].all():
                 filled = _fill_part(out[outer], holes[outer], method, (top, left))
                 kept = filled[top - outer[0].start :, left - outer[1].start :][:FILL_PART, :FILL_PART]
@@ -71,20 +71,20 @@ def _fill_parts(out: PixelArray, holes: Marks, method: Fill) -> None:
                 holes[inner] = 0
 
 
-def _around(start: int, length: int) -> slice:
+def _add_context(start: int, length: int) -> slice:
     return slice(max(0, start - FILL_CONTEXT), min(length, start + FILL_PART + FILL_CONTEXT))
 
 
 def _fill_part(pixels: PixelArray, holes: Marks, method: Fill, place: tuple[int, int]) -> PixelArray:
-    """From patches, or smoothly where there is too little to take them from. One channel does for a grey picture."""
+    """Fill from patches, or by OpenCV if there is too little to copy from. Grey pictures are filled in one channel."""
     grey = bool((np.ptp(pixels, 2) == 0).all())
-    shown = pixels[..., :1] if grey else pixels
+    channels = pixels[..., :1] if grey else pixels
     if method == PATCHES:
         top = np.float32(np.iinfo(pixels.dtype).max)
-        filled = fill_from_patches(shown.astype(np.float32) / top, holes > 0, place)
+        filled = fill_from_patches(channels.astype(np.float32) / top, holes > 0, place)
         if filled is not None:
             levels = np.rint(filled.clip(0, 1) * top).astype(pixels.dtype)
             return np.broadcast_to(levels, pixels.shape)
-    planes = (np.ascontiguousarray(plane) for plane in np.moveaxis(shown, 2, 0))
+    planes = (np.ascontiguousarray(plane) for plane in np.moveaxis(channels, 2, 0))
     smooth = np.stack([cv2.inpaint(plane, holes, RADIUS, cv2.INPAINT_TELEA) for plane in planes], 2)
     return np.broadcast_to(smooth, pixels.shape)

@@ -47,7 +47,7 @@ def remove_place(records: bytes) -> bytes:
     kept, at = b"", 0
     while records[at : at + 1] == b"\x1c" and at + 5 <= len(records):
         number, (size,), body = records[at + 1 : at + 3], struct.unpack_from(">H", records, at + 3), at + 5
-        if size & 0x8000:  # so many bytes of length follow
+        if size & 0x8000:  # the number of length bytes that follow
             body += size & 0x7FFF
             size = int.from_bytes(records[at + 5 : body], "big")
         if body + size > len(records):

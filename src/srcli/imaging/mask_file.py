@@ -1,4 +1,4 @@
-"""The file of marks that were found: NAME_mask.png beside a result, to be looked at, edited and given back."""
+"""The mask of detected damage, NAME_mask.png beside a result, which users can check, edit and pass as `--mask`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from srcli.settings import MASK_ENDING
 
 
 def encode_mask(marks: Marks, how: Mapping[str, object]) -> bytes:
-    """The file's bytes: white where there is damage. The same marks make the same bytes."""
+    """The bytes of the PNG, white where there is damage; deterministic."""
     made = {"tool": how.get("tool"), "mask of": how.get("input_sha256")}
     buffer = io.BytesIO()
     write_picture(
@@ -35,9 +35,9 @@ def encode_mask(marks: Marks, how: Mapping[str, object]) -> bytes:
 
 
 def write_mask(result: Path, content: bytes, known: str | None) -> Path:
-    """Write the mask of a result. Returns its path, which has a number where a foreign or an edited file has the name.
+    """Write the mask of a result; returns its path. Another file or an edited mask is not replaced: a number is added.
 
-    `known`: the hash of the mask that an earlier run wrote for this result, which may be replaced.
+    `known`: the hash of the mask that an earlier run wrote for this result, and that may be replaced.
     """
     plain, own = name_beside(result, MASK_ENDING), (hashlib.sha256(content).hexdigest(), known)
     free = (
@@ -57,15 +57,15 @@ def _is_one(path: Path, hashes: tuple[str | None, ...]) -> bool:
 
 
 def mask_of_result(made: Mapping[str, Any] | None) -> str | None:
-    """The hash of the mask that was written with a result, from the result's provenance."""
+    """The hash of a result's mask, from the result's provenance."""
     repaired = (made or {}).get("repaired")
     damage = repaired.get("damage") if isinstance(repaired, Mapping) else None
-    found = damage.get("sha256") if isinstance(damage, Mapping) else None
-    return found if isinstance(found, str) else None
+    digest = damage.get("sha256") if isinstance(damage, Mapping) else None
+    return digest if isinstance(digest, str) else None
 
 
 def describe_found(facts: Mapping[str, Any], path: Path | None) -> str:
-    """What the user is told of marks that were found."""
+    """The message about detected damage."""
     if not facts["percent"]:
         return "no scratches were found"
     marked = f"{facts['percent']:.2g} % was taken for scratches"

@@ -19,7 +19,7 @@ OWN_TEXT = "srcli"
 
 _XMP_KEY = "XML:com.adobe.xmp"
 _TIFF_XMP, _TIFF_IPTC, _TIFF_PHOTOSHOP = 700, 33723, 34377
-# Of a TIFF's main directory, the fields that describe the picture rather than how it is stored.
+# The fields of a TIFF's main directory that describe the picture and not its storage.
 _DESCRIPTIVE = frozenset(
     {0x0B, 0x10D, 0x10E, 0x10F, 0x110, 0x112, 0x11A, 0x11B, 0x128, 0x131, 0x132, 0x13B, 0x13C, 0x4746, 0x4749}
     | {0x8298, 0x8769, 0x8825, 0x9C9B, 0x9C9C, 0x9C9D, 0x9C9E, 0x9C9F}
@@ -27,7 +27,7 @@ _DESCRIPTIVE = frozenset(
 
 
 def collect_metadata(picture: Image.Image) -> tuple[Metadata, list[str]]:
-    """The metadata of a picture that has been decoded (PNG keeps some behind its pixels), and what was left out."""
+    """The metadata of a decoded picture, and notes about what was left out. (PNG has some after its pixels.)"""
     info, notes = picture.info, []
     text, too_long = _text(picture)
     if too_long:
@@ -53,7 +53,7 @@ def set_density(metadata: Metadata, dpi: float) -> Metadata:
 
 
 def read_xmp(picture: Image.Image) -> bytes:
-    """The XMP packet, which all formats give at opening (PNG: if it stands before the pixels, as ours does)."""
+    """The XMP packet, available without decoding (PNG: if it is before the pixels, as in our files)."""
     return _bytes(_tag(picture, _TIFF_XMP) or picture.info.get("xmp"))
 
 
@@ -70,11 +70,11 @@ def _bytes(value: object) -> bytes:
 
 
 def read_exif(picture: Image.Image) -> bytes:
-    """The EXIF block, without the prefix that JPEG puts before it."""
+    """The EXIF block, without JPEG's prefix."""
     raw = _bytes(picture.info.get("exif"))
     if isinstance(picture, TiffImagePlugin.TiffImageFile) or not raw:
         exif = picture.getexif()
-        exif.bigtiff = False  # a block is of the small kind, whatever it was read from
+        exif.bigtiff = False  # EXIF blocks never have BigTIFF's form
         for tag in set(exif) - _DESCRIPTIVE:
             del exif[tag]
         raw = exif.tobytes() if exif else b""
@@ -83,7 +83,7 @@ def read_exif(picture: Image.Image) -> bytes:
 
 def _iptc(picture: Image.Image) -> bytes:
     if isinstance(picture, TiffImagePlugin.TiffImageFile) and _TIFF_IPTC in picture.tag_v2:
-        # Some programs store these bytes as 32-bit numbers, of which Pillow hands out the first alone.
+        # Some programs store these bytes as 32-bit numbers, of which Pillow returns only the first.
         stored: Mapping[int, bytes] = getattr(picture.tag_v2, "_tagdata", {})
         return stored.get(_TIFF_IPTC) or _bytes(_tag(picture, _TIFF_IPTC))
     resources = _tag(picture, _TIFF_PHOTOSHOP)
@@ -106,7 +106,7 @@ def _dpi(value: Any) -> tuple[float, float] | None:
 
 
 def _whole(value: float) -> float:
-    """PNG counts in metres, so that 300 comes back as 299.9994."""
+    """Round a resolution: PNG stores pixels per metre, so 300 dpi is read as 299.9994."""
     return float(round(value)) if abs(value - round(value)) < 0.02 else value
 
 

@@ -1,7 +1,7 @@
-"""Holes filled with pieces of the picture around them: PatchMatch (Barnes et al. 2009), from coarse to fine.
+"""Fill holes with patches of the surrounding picture: PatchMatch (Barnes et al. 2009), from coarse to fine.
 
-Each pixel in or near a hole gets the place whose surroundings look most like its own (its match). What a hole shows is
-voted by the matches of all pixels near it, then the matches are sought again.
+Each pixel in or near a hole is matched with the pixel whose patch is most similar to its own. The hole's pixels are
+voted by the matches of all pixels nearby, then the matches are searched again.
 """
 
 from __future__ import annotations
@@ -16,19 +16,17 @@ from numpy.typing import NDArray
 
 from srcli.imaging.chroma import Floats
 
-PATCH = 7  # pixels across
+PATCH = 7  # side of a patch in pixels
 REACH = PATCH // 2
-CHUNK = 1 << 14  # pixels whose surroundings are compared at once
-SAMPLE = 4096  # places that the first matches are chosen from
-THIN = 1.5  # pixels from a hole's middle to its edge on the coarsest level
-LEAST = 24  # pixels of the coarsest level's short side
-LEAST_SOURCES = (
-    0.3  # share of a coarse level whose surroundings are whole: with less there is too little to choose from
-)
+CHUNK = 1 << 14  # patches that are compared at once
+SAMPLE = 4096  # random sources that the first matches are chosen from
+THIN = 1.5  # most pixels from a hole's middle to its edge on the coarsest level
+LEAST = 24  # least pixels of the coarsest level's short side
+LEAST_SOURCES = 0.3  # least share of a coarse level with intact patches
 SEARCH_ROUNDS = 3  # of search and vote on each level but the finest, which has one
-NEAR = 8  # pixels within which better matches are sought at random on the finest level
-FAR = 1.0  # added to a comparison for a match at the other end of the picture: light changes with distance
-UNSURE = 0.1  # weight in comparisons of what is itself filled in
+NEAR = 8  # radius in pixels of the random search on the finest level
+FAR = 1.0  # cost of a match at the other end of the picture, since lighting changes with distance
+UNSURE = 0.1  # weight of filled pixels in comparisons
 NEIGHBORS = ((0, 1), (0, -1), (1, 0), (-1, 0))
 
 Mask = NDArray[np.bool_]
@@ -37,7 +35,7 @@ PlaceArray = NDArray[np.intp]  # (N, 2): rows and columns
 
 @dataclass(frozen=True)
 class Level:
-    """The picture in one size, with its hole."""
+    """The picture and its hole in one size."""
 
     pixels: Floats  # (H, W, C)
     hole: Mask
@@ -48,9 +46,9 @@ class Level:
 
 
 def fill_from_patches(pixels: Floats, hole: Mask, seed: tuple[int, ...]) -> Floats | None:
-    """The picture (H, W, C) with its hole filled. None where there is too little around the hole to take from."""
-    levels, rng = list(_shrink(_widen(pixels, hole))), np.random.default_rng(seed)
-    shown, matches = _fill_smoothly(levels[-1]), None
+    """The picture (H, W, C) with its hole filled; None if too little of the picture is intact."""
+    levels, rng = list(_shrink(_pad(pixels, hole))), np.random.default_rng(seed)
+    filled, matches = _fill_smoothly(levels[-1]), None
     for level in reversed(levels):
         search = _Search.over(level)
         if search is None:
@@ -58,27 +56,27 @@ def fill_from_patches(pixels: Floats, hole: Mask, seed: tuple[int, ...]) -> Floa
                 return None
             continue
         if matches is None:
-            start = search.choose(shown, rng)
+            start = search.choose(filled, rng)
         else:
             start = search.enlarge(matches, rng)
-            shown = search.vote(level.pixels, start)
+            filled = search.vote(level.pixels, start)
         finest = level is levels[0] and matches is not None
         for _ in range(1 if finest else SEARCH_ROUNDS):
-            start = search.improve(shown, start, rng, NEAR if finest else max(level.shape) // 2)
-            shown = search.vote(level.pixels, start)
+            start = search.improve(filled, start, rng, NEAR if finest else max(level.shape) // 2)
+            filled = search.vote(level.pixels, start)
         matches = np.full((*level.shape, 2), -1, np.intp)
         matches[search.places[:, 0], search.places[:, 1]] = start
-    return shown[REACH:-REACH, REACH:-REACH] if search is not None else None
+    return filled[REACH:-REACH, REACH:-REACH] if search is not None else None
 
 
-def _widen(pixels: Floats, hole: Mask) -> Level:
-    """Mirrored at its edges, so that pixels there have surroundings too."""
+def _pad(pixels: Floats, hole: Mask) -> Level:
+    """Pad by reflection, so that pixels at the edges have patches."""
     sides = ((REACH, REACH), (REACH, REACH))
     return Level(np.pad(pixels, (*sides, (0, 0)), "reflect"), np.pad(hole, sides, "reflect"))
 
 
 def _shrink(level: Level) -> Iterator[Level]:
-    """The level and smaller ones, until the hole is thin."""
+    """The level and smaller ones, until the hole is THIN."""
     yield level
     depth = cv2.distanceTransform(level.hole.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5).max()
     while depth > THIN and min(level.shape) // 2 >= LEAST:
@@ -89,7 +87,7 @@ def _shrink(level: Level) -> Iterator[Level]:
 
 
 def _halve(level: Level) -> Level:
-    """Half the size. A pixel is the mean of what is known of it; one of which less than half is known is a hole."""
+    """Half the size. A pixel is the mean of its intact pixels; it is a hole if less than half of them are."""
     height, width = level.shape
     size = ((width + 1) // 2, (height + 1) // 2)
     known = (~level.hole).astype(np.float32)
@@ -100,7 +98,7 @@ def _halve(level: Level) -> Level:
 
 
 def _fill_smoothly(level: Level) -> Floats:
-    """A first guess."""
+    """A first estimate by OpenCV's inpainting."""
     rough = np.rint(level.pixels * 255).clip(0, 255).astype(np.uint8)
     hole, out = level.hole.astype(np.uint8), level.pixels.copy()
     for c in range(rough.shape[2]):
@@ -110,7 +108,7 @@ def _fill_smoothly(level: Level) -> Floats:
 
 
 def _find_sources(level: Level) -> Mask:
-    """Pixels whose surroundings are whole."""
+    """Pixels with intact patches."""
     touched = cv2.dilate(level.hole.astype(np.uint8), np.ones((PATCH, PATCH), np.uint8)) > 0
     inside = np.zeros(level.shape, bool)
     inside[REACH:-REACH, REACH:-REACH] = True
@@ -120,17 +118,17 @@ def _find_sources(level: Level) -> Mask:
 
 @dataclass(frozen=True)
 class _Search:
-    """Where matches are wanted on one level, and where they may lie."""
+    """The search on one level."""
 
     level: Level
-    places: PlaceArray  # pixels whose surroundings touch the hole
-    index: NDArray[np.intp]  # (H, W): which of the places a pixel is, or -1
-    allowed: Mask  # (H, W): pixels whose surroundings are whole
+    places: PlaceArray  # pixels whose patches touch the hole
+    index: NDArray[np.intp]  # (H, W): index of a pixel in `places`, or -1
+    allowed: Mask  # (H, W): pixels with intact patches
     sources: PlaceArray
 
     @classmethod
     def over(cls, level: Level) -> _Search | None:
-        """None where there is nothing to take from."""
+        """The search on this level; None if there are no sources or no places."""
         allowed, inside = _find_sources(level), np.zeros(level.shape, bool)
         inside[REACH:-REACH, REACH:-REACH] = True
         wanted = inside & ~allowed
@@ -142,19 +140,19 @@ class _Search:
         return cls(level, places, index, allowed, sources)
 
     def draw(self, rng: Generator) -> PlaceArray:
-        """Matches at random."""
+        """Random matches."""
         return self.sources[rng.integers(0, len(self.sources), len(self.places))]
 
-    def choose(self, shown: Floats, rng: Generator) -> PlaceArray:
-        """The best of many matches at random: each place is compared with all of a sample."""
+    def choose(self, filled: Floats, rng: Generator) -> PlaceArray:
+        """First matches: the best for each place among SAMPLE random sources."""
         drawn = self.sources[rng.permutation(len(self.sources))[:SAMPLE]]
-        around, best = _around(self.level.shape[1]), np.empty(len(self.places), np.intp)
-        flat, weights = shown.reshape(-1, shown.shape[2]), self._weight().ravel()
-        there = flat[(drawn @ (self.level.shape[1], 1))[:, None] + around]
+        offsets, best = _patch_offsets(self.level.shape[1]), np.empty(len(self.places), np.intp)
+        flat, weights = filled.reshape(-1, filled.shape[2]), self._weight().ravel()
+        there = flat[(drawn @ (self.level.shape[1], 1))[:, None] + offsets]
         square = (there**2).sum(2).T
         there = there.reshape(len(drawn), -1).T
         for part in _chunks(np.arange(len(self.places)), 1024):
-            here = (self.places[part] @ (self.level.shape[1], 1))[:, None] + around
+            here = (self.places[part] @ (self.level.shape[1], 1))[:, None] + offsets
             weight = weights[here]
             cost = weight @ square - 2 * (flat[here] * weight[..., None]).reshape(len(part), -1) @ there
             far = np.abs(self.places[part, None] - drawn).sum(2) * np.float32(FAR / max(self.level.shape))
@@ -165,27 +163,27 @@ class _Search:
         return np.where(self.level.hole, np.float32(UNSURE), np.float32(1))
 
     def enlarge(self, matches: NDArray[np.intp], rng: Generator) -> PlaceArray:
-        """The matches of the level before, at this level's size; at random where that is no place to take from."""
+        """The matches of the coarser level, scaled to this one; random where these are not allowed."""
         coarse = np.minimum(self.places // 2, np.array(matches.shape[:2]) - 1)
-        found = matches[coarse[:, 0], coarse[:, 1]]
-        moved = self._inside(2 * found + self.places % 2)
-        bad = (found[:, 0] < 0) | ~self.allowed[moved[:, 0], moved[:, 1]]
-        moved[bad] = self.draw(rng)[bad]
-        return moved
+        previous = matches[coarse[:, 0], coarse[:, 1]]
+        scaled = self._inside(2 * previous + self.places % 2)
+        bad = (previous[:, 0] < 0) | ~self.allowed[scaled[:, 0], scaled[:, 1]]
+        scaled[bad] = self.draw(rng)[bad]
+        return scaled
 
-    def improve(self, shown: Floats, matches: PlaceArray, rng: Generator, radius: int) -> PlaceArray:
-        """Better matches, from those of neighbours and at random within a radius, ever closer by."""
+    def improve(self, filled: Floats, matches: PlaceArray, rng: Generator, radius: int) -> PlaceArray:
+        """Improve matches: propagate those of neighbours, then search at random within a shrinking radius."""
         matches, weight = matches.copy(), self._weight()
-        cost = self._compare(shown, weight, matches)
+        cost = self._compare(filled, weight, matches)
         for candidates in self._candidates(matches, rng, radius):
             ok = self.allowed[candidates[:, 0], candidates[:, 1]]
-            tried = self._compare(shown, weight, candidates, np.flatnonzero(ok))
+            tried = self._compare(filled, weight, candidates, np.flatnonzero(ok))
             better = tried < cost
             matches[better], cost[better] = candidates[better], tried[better]
         return matches
 
     def _candidates(self, matches: PlaceArray, rng: Generator, radius: int) -> Iterator[PlaceArray]:
-        """Each is made of the matches as they then are."""
+        """Candidates, each computed from the current matches."""
         for step in NEIGHBORS:
             near = self.index[self.places[:, 0] + step[0], self.places[:, 1] + step[1]]
             yield self._inside(np.where(near[:, None] >= 0, matches[near] - step, matches))
@@ -198,15 +196,15 @@ class _Search:
         return np.clip(places, REACH, (height - 1 - REACH, width - 1 - REACH))
 
     def _compare(
-        self, shown: Floats, weight: Floats, matches: PlaceArray, which: NDArray[np.intp] | None = None
+        self, filled: Floats, weight: Floats, matches: PlaceArray, which: NDArray[np.intp] | None = None
     ) -> Floats:
-        """How unlike the surroundings of each place and its match are; infinite where it is not asked for."""
-        width, around = self.level.shape[1], _around(self.level.shape[1])
-        flat, weights = shown.reshape(-1, shown.shape[2]), weight.ravel()
+        """The cost of each place's match; infinite for places that are not in `which`."""
+        width, offsets = self.level.shape[1], _patch_offsets(self.level.shape[1])
+        flat, weights = filled.reshape(-1, filled.shape[2]), weight.ravel()
         cost = np.full(len(matches), np.inf, np.float32)
         for part in _chunks(np.arange(len(matches)) if which is None else which):
-            here = (self.places[part] @ (width, 1))[:, None] + around
-            there = (matches[part] @ (width, 1))[:, None] + around
+            here = (self.places[part] @ (width, 1))[:, None] + offsets
+            there = (matches[part] @ (width, 1))[:, None] + offsets
             off = flat[here] - flat[there]
             cost[part] = np.einsum("nkc,nkc,nk->n", off, off, weights[here]) + self._penalty(part, matches[part])
         return cost
@@ -216,21 +214,21 @@ class _Search:
         return np.asarray(far * np.float32(FAR / max(self.level.shape)), np.float32)
 
     def vote(self, pixels: Floats, matches: PlaceArray) -> Floats:
-        """The picture with, in the hole, the mean of what all matches near a pixel say of it."""
+        """The picture with each pixel of the hole as the mean of the matches of all pixels nearby."""
         height, width = self.level.shape
-        flat, around = pixels.reshape(-1, pixels.shape[2]), _around(width)
+        flat, offsets = pixels.reshape(-1, pixels.shape[2]), _patch_offsets(width)
         total, count = np.zeros((height * width, pixels.shape[2])), np.zeros(height * width)
-        for step in around:
+        for step in offsets:
             here, there = self.places @ (width, 1) + step, matches @ (width, 1) + step
-            total[here] += flat[there]  # no place is twice in `here`
+            total[here] += flat[there]  # `here` has no duplicates
             count[here] += 1
         out, hole = pixels.copy(), self.level.hole & (count > 0).reshape(height, width)
         out[hole] = (total / np.maximum(count, 1)[:, None]).reshape(pixels.shape)[hole]
         return out
 
 
-def _around(width: int) -> NDArray[np.intp]:
-    """Steps from a pixel to its surroundings in the flat picture."""
+def _patch_offsets(width: int) -> NDArray[np.intp]:
+    """Offsets from a pixel to those of its patch in the flattened picture."""
     near = np.arange(-REACH, REACH + 1)
     return (near[:, None] * width + near).ravel()
 

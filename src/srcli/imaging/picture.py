@@ -1,4 +1,4 @@
-"""A decoded picture: pixels in sRGB, and everything of the file that the result keeps."""
+"""A decoded picture: pixels in sRGB, and everything that its result keeps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from srcli.imaging.icc import IccProfile
 
 Pixels8 = NDArray[np.uint8]
 PixelArray = Pixels8 | NDArray[np.uint16]
-AnyPixels = NDArray[Any]  # of 8 or 16 bits, where numpy loses track of which
+AnyPixels = NDArray[Any]  # 8 or 16 bits, where type inference loses the type
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,8 +37,8 @@ class Picture:
     grey: bool = False  # the source had no colour
     profile: IccProfile | None = None  # colour space of the source; the result is converted back to it
     damage: NDArray[np.uint8] | None = None  # (H, W): 255 where it is damaged, 0 elsewhere
-    repairs: Mapping[str, object] = field(default_factory=dict)  # what was mended before an engine got it
-    strokes: NDArray[np.uint8] | None = None  # (h, w, 4) on a small grid: colours that were drawn on it, and where
+    repairs: Mapping[str, object] = field(default_factory=dict)  # provenance of repairs before the engine
+    strokes: NDArray[np.uint8] | None = None  # (h, w, 4) on a small grid: colours, and 255 where there are strokes
     reference: NDArray[np.uint8] | None = None  # (h, w, 3): reduced picture to take colours from
     gamut: NDArray[np.uint16] | None = None  # out-of-gamut remainder in the source's size, see `imaging/icc.py`
     metadata: Metadata = Metadata()

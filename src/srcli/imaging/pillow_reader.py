@@ -1,4 +1,4 @@
-"""Reads files by Pillow. Pixel types that it does not support go to the `read_deep` reader of the format."""
+"""Read files by Pillow, and pixel types that it does not support by the format's `read_deep`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def read_with_pillow(file: IO[bytes], row: Format, options: ReadOptions) -> Deco
     """Decode an open file. Raises PictureError, or any error that Pillow raises for damaged files."""
     file.seek(0)
     bits = row.bits(file.read(SNIFFED_BYTES))
-    with pillow_limits(options.max_pixels, options.lenient) as caught, _hushed(row):
+    with pillow_limits(options.max_pixels, options.lenient) as caught, _silence(row):
         try:
             picture = open_with_pillow(file, row)
         except BeyondPillow as error:
@@ -47,7 +47,7 @@ def read_with_pillow(file: IO[bytes], row: Format, options: ReadOptions) -> Deco
                 return _read_deep(file, row, options, picture, notes)
             except MissingPackage as error:
                 notes.append(f"its {bits} bits a channel were read as 8: pip install 'srcli[{error.extra}]' reads all")
-            except PictureError:  # of a rare kind there: 8 bits are better than none
+            except PictureError:  # not supported by that reader either: use Pillow's 8 bits
                 notes.append(f"its {bits} bits a channel were read as 8")
         found = _read_channels(file, row, options, picture, notes)
     if any("EXIF" in str(w.message) for w in caught):
@@ -72,7 +72,7 @@ def _read_channels(
 def _read_deep(
     file: IO[bytes], row: Format, options: ReadOptions, picture: ImageFile.ImageFile | None, notes: list[str]
 ) -> Decoded:
-    """The deeper reader's pixels with Pillow's metadata, as far as Pillow opens the file."""
+    """The pixels of `read_deep` with Pillow's metadata."""
     if row.read_deep is None:
         raise PictureError("its pixel type is not supported", "unsupported")
     found = row.read_deep(file, row, options)
@@ -97,7 +97,7 @@ def _read_beyond(
     error: BeyondPillow,
     picture: ImageFile.ImageFile | None = None,
 ) -> Decoded:
-    """What Pillow has no form for, by the deeper reader; else Pillow's own reason, which knows the file better."""
+    """Read with `read_deep` what Pillow cannot open; if that fails too, raise Pillow's more specific reason."""
     try:
         return _read_deep(file, row, options, picture, [])
     except MissingPackage as missing:
@@ -116,7 +116,7 @@ def measure_with_pillow(file: IO[bytes], row: Format, max_pixels: int | None) ->
 
 
 def open_with_pillow(file: IO[bytes], row: Format) -> ImageFile.ImageFile:
-    """Read the headers. Raises PictureError with the reason for a refusal."""
+    """Open a file and read its headers. Raises PictureError with the reason if Pillow refuses it."""
     file.seek(0)
     try:
         return Image.open(file, formats=[row.name])
@@ -137,7 +137,7 @@ def pillow_limits(max_pixels: int | None, lenient: bool) -> Iterator[list[warnin
     """Set the pixel limit of Pillow, record its warnings, and turn decompression bombs into errors."""
     log = logging.getLogger("PIL")
     if not log.handlers:
-        log.addHandler(logging.NullHandler())  # else Python prints what it says; what matters is raised as well
+        log.addHandler(logging.NullHandler())  # else Python prints its messages; errors are raised anyway
     with _LOCK, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -150,8 +150,8 @@ def pillow_limits(max_pixels: int | None, lenient: bool) -> Iterator[list[warnin
 
 
 @contextmanager
-def _hushed(row: Format) -> Iterator[None]:
-    """Keep a decoder from writing its own lines to stderr; what matters reaches us as errors."""
+def _silence(row: Format) -> Iterator[None]:
+    """Keep a decoder from writing to stderr; errors are raised anyway."""
     if not (row.chatty and messages.owns_stderr):
         yield
         return
@@ -172,7 +172,7 @@ def _hushed(row: Format) -> Iterator[None]:
 
 def count_with_pillow(file: IO[bytes], row: Format) -> int:
     """Count the pages or frames of a file."""
-    with pillow_limits(None, False), _hushed(row), open_with_pillow(file, row) as picture:
+    with pillow_limits(None, False), _silence(row), open_with_pillow(file, row) as picture:
         return len(_find_frames(picture))
 
 

@@ -1,4 +1,4 @@
-"""Writes formats by Pillow: the options of each, and what its metadata cannot hold."""
+"""Write formats by Pillow, with the options and metadata of each."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _XMP_OVERHEAD = 29
 
 
 def write_png(prepared: PreparedOutput, file: IO[bytes], quality: int | None) -> None:
-    """Pillow's writer is faster, but holds the file in memory, and knows no 16-bit colour."""
+    """Write small 8-bit files by Pillow, which is faster but needs the whole file in memory; others by `stream_png`."""
     if prepared.pixels.dtype == np.uint16 or prepared.pixels.nbytes >= SPILL_BYTES:
         png_writer.stream_png(prepared, file)
         return

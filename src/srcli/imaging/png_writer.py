@@ -42,7 +42,7 @@ def collect_text(ready: PreparedOutput) -> PngInfo:
 
 
 def stream_png(ready: PreparedOutput, file: IO[bytes]) -> None:
-    """A file of either depth, which is never whole in memory."""
+    """Write a file of either depth, without having it in memory as a whole."""
     width, height = ready.size
     depth = ready.pixels.dtype.itemsize
     channels = interleave_rows(ready, slice(0, 1)).shape[-1]
@@ -75,7 +75,7 @@ def _chunk(file: IO[bytes], kind: bytes, data: bytes) -> None:
 
 
 def _filtered(lines: NDArray[np.uint8], above: NDArray[np.uint8], step: int) -> bytes:
-    """Each line by the filter that leaves the smallest differences."""
+    """Filter each line with the filter that leaves the smallest differences."""
     up = np.concatenate([above, lines[:-1]])
     left, corner = _shifted(lines, step), _shifted(up, step)
     choices = {1: lines - left, 2: lines - up, 4: lines - _paeth(left, up, corner)}

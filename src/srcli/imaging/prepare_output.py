@@ -1,4 +1,4 @@
-"""A result made ready for its format: colours, depth, transparency and metadata as the file will hold them."""
+"""Prepare a result for its format: colour space, depth, transparency and metadata."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ GREY_TOLERANCE = 0.04  # mean difference of a pixel's channels, as a share of wh
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SaveOptions:
-    """What of the source goes into the file, and how well it is kept."""
+    """Quality of the file, and which of the source's metadata it keeps."""
 
     quality: int | None = None  # of lossy formats, 1 to 100
-    strip: bool = False  # leave the source's metadata out, but for its resolution
+    strip: bool = False  # drop the source's metadata except its resolution
     strip_gps: bool = False
 
 
 @dataclass
 class PreparedOutput:
-    """What an encoder gets."""
+    """The input of an encoder."""
 
     pixels: Array  # (H, W), (H, W, 3) or (H, W, 4) of CMYK
     alpha: Array | None
@@ -56,7 +56,7 @@ class PreparedOutput:
 
 
 def prepare_output(picture: Picture, row: Format, saving: SaveOptions, made: Provenance) -> PreparedOutput:
-    """Everything but the encoding."""
+    """Do everything but the encoding."""
     notes: list[str] = []
     bare = Metadata(dpi=picture.metadata.dpi)
     if not row.metadata and (made or picture.metadata != bare or picture.profile is not None):
@@ -70,7 +70,7 @@ def prepare_output(picture: Picture, row: Format, saving: SaveOptions, made: Pro
         pixels, alpha = _shallow(pixels), None if alpha is None else _shallow(alpha)
     metadata = picture.metadata if row.metadata and not saving.strip else bare
     if saving.strip_gps:
-        metadata = _anywhere(metadata)
+        metadata = _remove_place(metadata)
     size = (picture.width, picture.height)
     block = _block(metadata, row, size, saving, made, notes)
     packet = _packet(metadata, size, saving, made, notes)
@@ -78,7 +78,7 @@ def prepare_output(picture: Picture, row: Format, saving: SaveOptions, made: Pro
 
 
 def _own_space(picture: Picture, row: Format, notes: list[str]) -> tuple[Array, bytes]:
-    """Pixels in the space that the file will be in, and that space's profile."""
+    """The pixels in the file's colour space, and its profile."""
     unreadable = row.name == "TIFF" and picture.depth == 16 and picture.alpha is not None  # to Pillow, if it were grey
     grey = picture.grey and not unreadable and is_grey(picture.pixels)
     plain = _luminance(picture.pixels) if grey else picture.pixels
@@ -107,7 +107,7 @@ def _luminance(pixels: Array) -> Array:
 
 
 def is_grey(pixels: Array) -> bool:
-    """Whether a picture has no colour but a tint too faint to be meant."""
+    """Whether a picture is grey, except for a faint tint."""
     total = 0.0
     for rows in split_rows(*pixels.shape[:2]):
         total += float(np.ptp(pixels[rows], axis=-1).sum(dtype=np.float64))
@@ -115,7 +115,7 @@ def is_grey(pixels: Array) -> bool:
 
 
 def _flat(pixels: Array, alpha: Array, row: Format, notes: list[str]) -> Array:
-    """On white, for formats that know no transparency."""
+    """Blend with white, for formats without transparency."""
     top = int(np.iinfo(pixels.dtype).max)
     if alpha.min() == top:
         return pixels
@@ -147,8 +147,8 @@ def _block(
         return exif.update_exif(b"", size, made=signature)
 
 
-def _anywhere(metadata: Metadata) -> Metadata:
-    """Without the place, as far as IPTC records and PNG text name it; `exif` and `xmp` see to theirs."""
+def _remove_place(metadata: Metadata) -> Metadata:
+    """Remove the place from IPTC records and PNG text; that in EXIF and XMP is removed in their modules."""
     text = {key: value for key, value in metadata.text.items() if not any(word in key.lower() for word in _PLACES)}
     return replace(metadata, iptc=iptc.remove_place(metadata.iptc), text=text)
 

@@ -1,4 +1,4 @@
-"""File names as text that is safe to show: names may hold any byte, terminals and markup obey some."""
+"""File names and numbers as text that is safe to show in terminals."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ _ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def printable(name: str | bytes | os.PathLike[str]) -> str:
-    """The name on one line, without control characters and foreign bytes. Rich markup is left to `rich.text.Text`."""
+    """The name on one line, with control characters and invalid bytes escaped. Rich markup is not escaped."""
     try:
         text = os.fsencode(name).decode("utf-8", "backslashreplace")
-    except UnicodeEncodeError:  # half a character, which no file system gives but a list of names may
+    except UnicodeEncodeError:  # a lone surrogate, possible in a list of names
         text = str(name)
     if text.isascii() and text.isprintable():
         return text
@@ -20,7 +20,7 @@ def printable(name: str | bytes | os.PathLike[str]) -> str:
 
 
 def format_count(number: object, thing: str) -> str:
-    """So many things, in words."""
+    """A number and a noun, in the singular or plural."""
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
@@ -33,7 +33,7 @@ def format_bytes(size: int) -> str:
 
 
 def _visible(char: str) -> str:
-    # Not printable are also format characters, which reorder or hide text, so that "gpj.exe" passes for "exe.jpg".
+    # Format characters, which can reorder or hide text ("gpj.exe" looks like "exe.jpg"), are not printable either.
     if char.isprintable() or unicodedata.category(char) == "Zs":
         return char
     code = ord(char)

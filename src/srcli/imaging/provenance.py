@@ -1,4 +1,4 @@
-"""Whether a file is srcli's own work, from its headers alone."""
+"""Read the provenance of a file that srcli wrote, from its headers."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from srcli.imaging.safe_open import open_regular
 
 
 def read_provenance(path: Path) -> dict[str, Any] | None:
-    """How srcli made this file; None for files of others, and for what cannot be opened."""
+    """The provenance of a file; None for other files and unreadable ones."""
     try:
         with open_regular(path, printable(path)) as file:
             row = detect_format(file.read(SNIFFED_BYTES), printable(path))
             with pillow_limits(None, False), open_with_pillow(file, row) as picture:
                 return xmp.parse_provenance(read_xmp(picture))
-    except Exception:  # whatever a strange file makes a decoder do, it is not ours
+    except Exception:  # decoders may raise anything for other programs' files
         return None

@@ -1,4 +1,4 @@
-"""Pictures in: by content, at full depth, upright, in sRGB. One file is one boundary; no library error leaves it."""
+"""Read pictures: format by content, full bit depth, upright, in sRGB. All library errors become PictureError."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ def read_picture(
     allow_truncated: bool = False,
     name: str = "standard input",
 ) -> Picture:
-    """The picture in a file, or in the bytes of one, which messages call `name`. Raises PictureError, with the reason's
-    class in `kind`. `frame` picks one of several pages or frames, from 1."""
+    """Read a picture from a file, or from bytes that messages call `name`. Raises PictureError, with the class of the
+    reason in `kind`. `frame`: the page or frame to read, from 1."""
     name = name if isinstance(source, bytes) else printable(source)
     with open_regular(source, name) as file, _boundary(name, max_pixels, allow_truncated):
         return _read(file, name, ReadOptions(max_pixels, frames, allow_truncated, frame))
 
 
 def read_size(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """Width and height of the upright picture, from its headers alone. Raises PictureError as `read_picture` does."""
+    """Width and height of the upright picture, from its headers. Raises PictureError like `read_picture`."""
     name = "standard input" if isinstance(source, bytes) else printable(source)
     with open_regular(source, name) as file, _boundary(name, max_pixels):
         row = detect_format(file.read(SNIFFED_BYTES), name)
@@ -50,7 +50,7 @@ def read_size(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[in
 
 
 def count_frames(source: Path, *, max_pixels: int = MAX_PIXELS) -> int:
-    """Pages or frames of a file, from its headers. Raises PictureError as `read_picture` does."""
+    """Number of pages or frames of a file, from its headers. Raises PictureError like `read_picture`."""
     name = printable(source)
     with open_regular(source, name) as file, _boundary(name, max_pixels):
         row = detect_format(file.read(SNIFFED_BYTES), name)
@@ -59,7 +59,7 @@ def count_frames(source: Path, *, max_pixels: int = MAX_PIXELS) -> int:
 
 @contextmanager
 def _boundary(name: str, max_pixels: int, lenient: bool = False) -> Iterator[None]:
-    """Whatever a file makes the libraries raise becomes one line with the file's name."""
+    """Turn any exception of the libraries into a PictureError with the file's name."""
     try:
         yield
     except PictureError as error:
@@ -73,14 +73,7 @@ def _boundary(name: str, max_pixels: int, lenient: bool = False) -> Iterator[Non
     except MemoryError as error:
         raise PictureError(f"{name} does not fit into memory: make it smaller first", "too-large") from error
     except Exception as error:
-        raise _translated(error, name, lenient) from error
-
-
-class _Rules:
-    """What a file may be: how many pixels, how many frames."""
-
-    def __init__(self, max_pixels: int, frames: str) -> None:
-        self.max_pixels, self.frames = max_pixels, frames
+        raise _translate_error(error, name, lenient) from error
 
 
 def _read(file: IO[bytes], name: str, options: ReadOptions) -> Picture:
@@ -96,8 +89,8 @@ def _read(file: IO[bytes], name: str, options: ReadOptions) -> Picture:
             raise
         notes.append("the file is truncated: what is missing is grey or black")
         found = row.read(file, row, options)
-    pixels, gamut, profile, said = _coloured(found)
-    pixels, alpha, gamut = (_turned(a, found.orientation) for a in (pixels, found.alpha, gamut))
+    pixels, gamut, profile, said = _convert_colors(found)
+    pixels, alpha, gamut = (_rotate(a, found.orientation) for a in (pixels, found.alpha, gamut))
     return Picture(
         pixels=pixels if alpha is None else bleed_colour(pixels, alpha),
         alpha=alpha,
@@ -112,8 +105,8 @@ def _read(file: IO[bytes], name: str, options: ReadOptions) -> Picture:
     )
 
 
-def _coloured(found: Decoded) -> tuple[Array, Array | None, icc.IccProfile | None, list[str]]:
-    """Pixels in sRGB, what sRGB cannot hold of them, the way back, and what to say of it."""
+def _convert_colors(found: Decoded) -> tuple[Array, Array | None, icc.IccProfile | None, list[str]]:
+    """Pixels in sRGB, the gamut residual, the profile to convert back, and notes for the user."""
     notes: list[str] = []
     profile = None
     if found.profile:
@@ -142,8 +135,8 @@ def _naive(pixels: Array) -> Array:
     return out
 
 
-def _turned(pixels: Array | None, orientation: int) -> Any:
-    """Upright, by EXIF's numbers."""
+def _rotate(pixels: Array | None, orientation: int) -> Any:
+    """Apply an EXIF orientation."""
     if pixels is None or orientation == 1:
         return pixels
     if orientation >= 5:
@@ -162,8 +155,8 @@ def _too_large(name: str, max_pixels: int) -> str:
     return f"{name} has more than {most} pixels: raise --max-pixels if you trust the file"
 
 
-def _translated(error: Exception, name: str, lenient: bool) -> PictureError:
-    """A library's error as one line. What a failed check or a lookup of its own says means nothing to a user."""
+def _translate_error(error: Exception, name: str, lenient: bool) -> PictureError:
+    """A library's error as one line, without the texts of assertions and lookups, which mean nothing to users."""
     if _is_truncated(error):
         way = "nothing of it is there to take" if lenient else "or take what is there with --allow-truncated"
         return PictureError(f"{name} is cut off: fetch it again, {way}", "truncated")

@@ -1,4 +1,4 @@
-"""A picture's colours changed by what leads them: a reference first, then strokes over it."""
+"""Change a picture's colours by its hints: first by the reference, then by strokes."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from srcli.imaging.reference import carry_colors
 from srcli.imaging.spread import spread_strokes
 from srcli.imaging.strokes import grid_size
 
-LEAST_CHANGE = 0.1  # of a and b: a smaller change is none
+LEAST_CHANGE = 0.1  # of a and b; smaller changes are ignored
 
 
 def recolor(picture: PixelArray, strokes: NDArray[np.uint8] | None, reference: NDArray[np.uint8] | None) -> PixelArray:
-    """The picture with the colours of its strokes and its reference. Where they say nothing it keeps every bit."""
+    """The picture with the colours of its strokes and its reference. Pixels far from both are bit-identical."""
     height, width = picture.shape[:2]
     grid = grid_size(width, height) if strokes is None else (strokes.shape[1], strokes.shape[0])
     lab = reduce_picture(picture, grid)
@@ -30,7 +30,7 @@ def recolor(picture: PixelArray, strokes: NDArray[np.uint8] | None, reference: N
 
 
 def _change_colors(picture: PixelArray, change: Floats) -> PixelArray:
-    """By rows: Lab is never whole."""
+    """Add the change to a and b, in bands of rows to save memory."""
     field, out, top = ChromaField.fit(change, picture), picture.copy(), np.iinfo(picture.dtype).max
     for rows in split_rows(*picture.shape[:2]):
         lab = rgb_to_lab(levels_to_unit(picture[rows]))

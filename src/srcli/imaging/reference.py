@@ -1,4 +1,4 @@
-"""Colours carried from another picture by luminance and texture (Welsh, Ashikhmin, Mueller 2002)."""
+"""Transfer colours from another picture by luminance and texture (Welsh, Ashikhmin, Mueller 2002)."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from numpy.typing import NDArray
 
 from srcli.imaging.chroma import Floats, levels_to_unit, rgb_to_lab
 
-MATCHING_SIDE = 192  # pixels of the longer side at which places are matched
+MATCHING_SIDE = 192  # longer side in pixels of the picture that is matched
 SAMPLES = 600  # of the reference
-ALIKE = 8  # samples that a place's colour is the mean of
-TEXTURE = 5, 17  # pixels across, in which the deviation of L is texture
-SMOOTHING_WINDOW, SMOOTHING_SLACK = (13, 13), 16.0  # of the smoothing, along the edges of L
-LEAST_CHROMA = 2.0  # mean distance from grey that makes an answer one to go by
-MATCHED_AT_ONCE = 4096  # matched at once
+ALIKE = 8  # similar samples whose mean colour is used
+TEXTURE = 5, 17  # sides in pixels of the windows for the deviation of L
+SMOOTHING_WINDOW, SMOOTHING_SLACK = (13, 13), 16.0  # window and regularization of the guided filter
+LEAST_CHROMA = 2.0  # least mean |a|, |b| of a picture whose own colours are used for matching
+MATCHED_AT_ONCE = 4096  # pixels
 
 
 def carry_colors(lightness: Floats, ab: Floats, reference: NDArray[np.uint8]) -> Floats:
-    """a and b for a picture of this L, and of this colour if it has any, from like places of the reference."""
+    """a and b for a picture with this L, and this colour if it has any, from similar pixels of the reference."""
     share = min(1.0, MATCHING_SIDE / max(lightness.shape))
     size = max(1, round(lightness.shape[1] * share)), max(1, round(lightness.shape[0] * share))
     small, known = (cv2.resize(x, size, interpolation=cv2.INTER_AREA) for x in (lightness, ab))
@@ -27,13 +27,13 @@ def carry_colors(lightness: Floats, ab: Floats, reference: NDArray[np.uint8]) ->
     wanted = describe_places(small, known[..., : chroma.shape[2]])
     chosen = np.linspace(0, lab[..., 0].size - 1, min(SAMPLES, lab[..., 0].size)).astype(int)
     offered = describe_places(lab[..., 0], chroma)[chosen]
-    found = match_places(wanted, offered, lab[..., 1:].reshape(-1, 2)[chosen])
-    large: Floats = cv2.resize(found.reshape(*small.shape, 2), lightness.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    matched = match_places(wanted, offered, lab[..., 1:].reshape(-1, 2)[chosen])
+    large: Floats = cv2.resize(matched.reshape(*small.shape, 2), lightness.shape[::-1], interpolation=cv2.INTER_LINEAR)
     return _smooth(lightness, large)
 
 
 def describe_places(lightness: Floats, ab: Floats) -> Floats:
-    """(places, numbers): L, texture and colour, each of mean 0 and deviation 1 over the picture."""
+    """Features of each pixel: L, texture and colour, each normalized to mean 0 and deviation 1 over the picture."""
     local = [cv2.blur(lightness, (side, side)) for side in TEXTURE]
     squares = [cv2.blur(lightness**2, (side, side)) for side in TEXTURE]
     texture = [np.sqrt(np.maximum(s - m**2, 0)) for s, m in zip(squares, local, strict=True)]
@@ -44,7 +44,7 @@ def describe_places(lightness: Floats, ab: Floats) -> Floats:
 
 
 def match_places(wanted: Floats, offered: Floats, colors: Floats) -> Floats:
-    """The mean colour of those offered that are most like each place."""
+    """For each pixel the mean colour of the ALIKE most similar samples."""
     count, out = min(ALIKE, len(offered)), np.empty((len(wanted), 2), np.float32)
     for begin in range(0, len(wanted), MATCHED_AT_ONCE):
         part = wanted[begin : begin + MATCHED_AT_ONCE]
@@ -55,7 +55,7 @@ def match_places(wanted: Floats, offered: Floats, colors: Floats) -> Floats:
 
 
 def _smooth(lightness: Floats, ab: Floats) -> Floats:
-    """A guided filter: neighbours of like luminance come to have like colour."""
+    """A guided filter (He et al. 2010), with L as the guide."""
 
     def mean(x: Floats) -> Floats:
         blurred: Floats = cv2.blur(x, SMOOTHING_WINDOW, borderType=cv2.BORDER_REPLICATE)

@@ -1,4 +1,4 @@
-"""Other sizes of arrays, never a whole picture in floating point."""
+"""Resize arrays, without a whole picture in floating point."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _BAND = 1 << 21
 
 
 def resize_array(pixels: SamePixels, size: tuple[int, int], method: str = "bicubic") -> SamePixels:
-    """The picture in another size (width, height). At 8 bits exactly what Pillow makes of it; 16 bits keep them."""
+    """Resize to (width, height). 8 bits are identical to Pillow's result; 16 bits are kept."""
     height, width = pixels.shape[:2]
     if (width, height) == size:
         return pixels
     if pixels.dtype == np.uint8:
-        # Not by bands: Pillow picks the order of its two passes by the sizes, and the order shows in the last bit.
+        # Not in bands: Pillow chooses the order of its two passes by the sizes, which changes the last bit.
         return pillow_to_array(Image.fromarray(pixels).resize(size, RESIZE_FILTERS[method]))  # type: ignore[return-value]
     out = np.empty((size[1], size[0], *pixels.shape[2:]), pixels.dtype)
     for rows in split_rows(size[1], max(size[0], width), _BAND):
@@ -39,7 +39,7 @@ def resize_array(pixels: SamePixels, size: tuple[int, int], method: str = "bicub
 
 
 def pillow_to_array(picture: Image.Image) -> NDArray[Any]:
-    """Pillow's pixels as an array, by bands: `asarray` would hold them three times over."""
+    """Pillow's pixels as an array, copied in bands: `asarray` would need three times the memory."""
     width, height = picture.size
     first = np.asarray(picture.crop((0, 0, width, 1)))
     out = np.empty((height, *first.shape[1:]), first.dtype)
@@ -49,7 +49,7 @@ def pillow_to_array(picture: Image.Image) -> NDArray[Any]:
 
 
 def resize_rows(pixels: NDArray[np.uint16], size: tuple[int, int], rows: slice, method: str) -> NDArray[np.uint16]:
-    """Some rows of the result, made from the rows of the source that they can see."""
+    """Some rows of the result, from the rows of the source that influence them."""
     height, width = pixels.shape[:2]
     top, bottom = rows.start, rows.stop
     scale = height / size[1]
@@ -71,14 +71,14 @@ def _plane(
 
 
 def bleed_colour(pixels: SamePixels, alpha: NDArray[Any]) -> SamePixels:
-    """Carry the nearest visible colour into what is fully transparent, lest it enters the edges as a dark fringe."""
+    """Give fully transparent pixels the nearest visible colour, against dark fringes at edges after resizing."""
     hidden = alpha == 0
     if not hidden.any() or hidden.all():
         return pixels
     _, nearest = cv2.distanceTransformWithLabels(
         hidden.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_3, labelType=cv2.DIST_LABEL_PIXEL
     )
-    # Labels number the visible pixels in an order of their own; look up which pixel has which.
+    # OpenCV numbers the visible pixels in its own order; find the pixel of each label.
     colours = np.zeros((int(nearest.max()) + 1, 3), pixels.dtype)
     visible = ~hidden
     colours[nearest[visible]] = pixels[visible]

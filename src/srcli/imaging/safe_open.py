@@ -1,4 +1,4 @@
-"""Files opened safely: never hanging on a pipe, never half-written unnoticed."""
+"""Open files safely: without blocking on a pipe, and noticing if they change while being read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Arrays too large for memory: in a file without a name, which goes when the last user does."""
+"""Arrays too large for memory, in unnamed temporary files that vanish with their last user."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from numpy.typing import DTypeLike, NDArray
 from srcli.errors import MachineError
 
 SPILL_BYTES = 1 << 30  # bytes; a smaller array stays in memory
-LEAST_MAPPING = 1 << 20  # bytes; what is smaller is not worth a mapping of its own
+LEAST_MAPPING = 1 << 20  # bytes; smaller arrays are not worth their own mapping
 SPILL_FOLDER = Path("/var/tmp")  # /tmp may itself be memory
 
 
 def allocate_array(shape: tuple[int, ...], dtype: DTypeLike, large: int = SPILL_BYTES) -> NDArray[Any]:
-    """An array of anything, in memory or in a file."""
+    """An uninitialized array, in memory or, from `large` bytes, in a file."""
     size = math.prod(shape) * np.dtype(dtype).itemsize
     return np.empty(shape, dtype) if size < max(1, large) else allocate_in_file(shape, dtype)
 
 
 def allocate_in_file(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-    """An array in a file. Its room on the disk is taken at once: a write that finds none would end the process."""
+    """An array in a file. Its disk space is allocated now, since a later write without space would kill the process."""
     size = math.prod(shape) * np.dtype(dtype).itemsize
     folder = os.environ.get("TMPDIR") or (str(SPILL_FOLDER) if SPILL_FOLDER.is_dir() else None)
     try:
@@ -47,11 +47,11 @@ def no_room(text: str) -> MachineError:
 
 
 class _Memory(mmap.mmap):
-    """Memory alone, without a file behind it."""
+    """Anonymous memory."""
 
 
 def allocate_reclaimable(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-    """An array in memory whose beginning can be given back while the rest is in use, where the system knows how."""
+    """An array whose beginning can be released while the rest is in use, if the system supports it."""
     size = math.prod(shape) * np.dtype(dtype).itemsize
     if size < LEAST_MAPPING or not hasattr(mmap, "MAP_ANONYMOUS"):
         return np.empty(shape, dtype)
@@ -59,14 +59,14 @@ def allocate_reclaimable(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[An
 
 
 def reclaim_start(array: NDArray[Any], size: int) -> None:
-    """Give back the first bytes of such an array: nobody reads them any more."""
+    """Release the first bytes of such an array, which are not read again."""
     mapping = _mapping(array)
     if isinstance(mapping, _Memory) and hasattr(mmap, "MADV_DONTNEED") and size >= mmap.PAGESIZE:
         mapping.madvise(mmap.MADV_DONTNEED, 0, size // mmap.PAGESIZE * mmap.PAGESIZE)
 
 
 def evict_pages(array: NDArray[Any]) -> None:
-    """Let what has been read or written of a spilled array leave memory; it stays in the file."""
+    """Remove the pages of a spilled array from memory; they stay in the file."""
     mapping = _mapping(array)
     if mapping is not None and not isinstance(mapping, _Memory) and hasattr(mmap, "MADV_DONTNEED"):
         mapping.madvise(mmap.MADV_DONTNEED)

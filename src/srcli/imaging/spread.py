@@ -1,7 +1,7 @@
-"""Colour spread from strokes: as far as luminance stays the same (Yatziv and Sapiro 2006).
+"""Spread colour from strokes along similar luminance, by geodesic distances (Yatziv and Sapiro 2006).
 
-Each colour is as far from a pixel as the cheapest way there from one of its strokes, and a way costs what L changes on
-it. A pixel blends the colours that are near; what all of them are far from stays as it was.
+The distance of a colour from a pixel is the least cost of a path from one of its strokes; a path costs the changes of
+L along it. A pixel blends the colours by distance; pixels that are far from all colours are not changed.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from numpy.typing import NDArray
 
 from srcli.imaging.chroma import Floats
 
-COLORS = 16  # that are told apart
-BIN = 8.0  # of a and b, in which colours are the same, at first
-GRAIN = 1.0  # deviation of the blur under which L is looked at
-LUMINANCE_NOISE = 1.0  # of L: differences between neighbours below it, or below the picture's usual one, cost nothing
-ACROSS = 6.0  # what it costs to cross a picture in which nothing changes
-FADING_COST = 24.0  # cost at which a colour has faded away; it begins to fade at half of it
-FALL = 4  # power of the distance by which a colour's share falls
+COLORS = 16  # most different colours
+BIN = 8.0  # initial bin width of a and b, within which colours are merged
+GRAIN = 1.0  # sigma in pixels of the blur of L
+LUMINANCE_NOISE = 1.0  # differences of L up to this, or up to the picture's median, cost nothing
+ACROSS = 6.0  # cost of crossing a uniform picture
+FADING_COST = 24.0  # cost at which a colour has faded out; it begins to fade at half of it
+FALL = 4  # power of the distance in a colour's weight
 ROUNDS, CLOSE_ENOUGH = 40, 0.05
 
 
 def spread_strokes(lightness: Floats, values: Floats, strokes: NDArray[np.bool_]) -> tuple[Floats, Floats]:
-    """Values (h, w, 2) of the strokes for every pixel, and how far each is to be trusted, (h, w, 1) in 0..1."""
+    """The strokes' values (h, w, 2), spread to every pixel, and their confidence (h, w, 1) in 0..1."""
     colors, labels = group_colors(values[strokes])
     distances = np.full((len(colors), *lightness.shape), np.float32(np.inf))
     distances[labels, *np.nonzero(strokes)] = 0
-    distances = measure_ways(*_costs(lightness), distances)
+    distances = measure_geodesic_distances(*_costs(lightness), distances)
     nearest = distances.min(0)
     shares = ((nearest + LUMINANCE_NOISE) / (distances + LUMINANCE_NOISE)) ** FALL
     blended = np.tensordot(shares, colors, (0, 0)) / shares.sum(0)[..., None]
@@ -36,7 +36,7 @@ def spread_strokes(lightness: Floats, values: Floats, strokes: NDArray[np.bool_]
 
 
 def group_colors(values: Floats) -> tuple[Floats, NDArray[np.intp]]:
-    """Colours that are told apart, and which of them each value is one of."""
+    """At most COLORS mean colours, and the index of each value's colour."""
     width = BIN
     while True:
         _, labels = np.unique(np.rint(values / width), axis=0, return_inverse=True)
@@ -50,7 +50,7 @@ def group_colors(values: Floats) -> tuple[Floats, NDArray[np.intp]]:
 
 
 def _costs(lightness: Floats) -> tuple[Floats, Floats]:
-    """Of a step down and of a step to the right."""
+    """The costs of a step down and of a step to the right, for each pixel."""
     smooth = cv2.GaussianBlur(lightness, (0, 0), GRAIN, borderType=cv2.BORDER_REPLICATE)
     steps = [np.abs(np.diff(smooth, axis=axis)) for axis in (0, 1)]
     flat = np.concatenate([step.ravel() for step in steps])
@@ -59,8 +59,8 @@ def _costs(lightness: Floats) -> tuple[Floats, Floats]:
     return down, right
 
 
-def measure_ways(down: Floats, right: Floats, distances: Floats) -> Floats:
-    """The least cost of a way to each pixel of (c, h, w) from where it is 0, over steps that cost so much."""
+def measure_geodesic_distances(down: Floats, right: Floats, distances: Floats) -> Floats:
+    """The least cost of a path to each pixel of (c, h, w) from the pixels with 0, by alternating sweeps."""
     along_rows = np.cumsum(np.pad(right, ((0, 0), (1, 0))), 1, dtype=np.float32)
     along_columns = np.cumsum(np.pad(down, ((1, 0), (0, 0))), 0, dtype=np.float32)
     for _ in range(ROUNDS):
@@ -72,7 +72,7 @@ def measure_ways(down: Floats, right: Floats, distances: Floats) -> Floats:
 
 
 def _shorten(distances: Floats, along: Floats, axis: int) -> Floats:
-    """With straight ways along an axis, both ways; `along`: the cost from its beginning."""
+    """Relax distances along an axis in both directions; `along`: cumulative cost from its beginning."""
     forth = np.minimum.accumulate(distances - along, axis) + along
     back = np.flip(np.minimum.accumulate(np.flip(distances + along, axis), axis), axis) - along
     return np.minimum(np.minimum(forth, back), distances)

@@ -1,4 +1,4 @@
-"""What leads a picture's colour: strokes that the user has drawn, and a reference. Both are kept small."""
+"""Colour hints of a picture: strokes that the user has drawn, and a reference, both stored at low resolution."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from srcli.imaging.bands import split_rows
 from srcli.imaging.color import compute_luminance, has_color
 from srcli.imaging.picture import Picture, PixelArray
 
-GRID = 384  # pixels of the longer side on which colour is worked out
-DRAWN = 1 / 16  # of the range: a copy's colour is drawn where it differs from the picture's by more
+GRID = 384  # longer side in pixels of the grid on which colour is computed
+DRAWN = 1 / 16  # of the range: larger colour differences from the picture are strokes
 
 
 def grid_size(width: int, height: int) -> tuple[int, int]:
@@ -25,7 +25,7 @@ def grid_size(width: int, height: int) -> tuple[int, int]:
 
 
 def add_strokes(picture: Picture, hint: Picture) -> Picture:
-    """The picture with the strokes of its hint: what is opaque in it, or else what is coloured otherwise."""
+    """The picture with the strokes of its hint: the opaque pixels, or on an opaque hint those with other colours."""
     if (hint.width, hint.height) != (picture.width, picture.height):
         sizes = f"{hint.width}x{hint.height}, the picture {picture.width}x{picture.height}"
         raise PictureError(f"the hint is {sizes}: draw strokes over the picture in its own size", "hint")
@@ -36,7 +36,7 @@ def add_strokes(picture: Picture, hint: Picture) -> Picture:
 
 
 def add_reference(picture: Picture, reference: Picture) -> Picture:
-    """The picture with another one, made small, whose colours it shall have."""
+    """The picture with a reduced reference picture to take colours from."""
     if not has_color(reference.pixels):
         raise PictureError("the reference has no colours: give a coloured picture", "reference")
     size = grid_size(reference.width, reference.height)
@@ -61,13 +61,13 @@ def _find_colored(hint: Picture, picture: Picture) -> NDArray[np.bool_]:
 
 
 def _chroma(pixels: PixelArray) -> NDArray[np.float32]:
-    """Of levels in 0..1."""
+    """Differences from luminance, for pixels scaled to 0..1."""
     off = pixels.astype(np.int32) - compute_luminance(pixels)[..., None]
     return off.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
 
 
 def _gather(pixels: PixelArray, drawn: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """(h, w, 4) on the grid: the mean colour of each place's strokes, and 255 where there are any."""
+    """(h, w, 4) on the grid: the mean colour of each cell's strokes, and 255 where there are any."""
     height, width = drawn.shape
     columns, rows = grid_size(width, height)
     y, x = np.nonzero(drawn)

@@ -1,4 +1,4 @@
-"""TIFF's many kinds: raw files in its clothing, pages that are no pictures, and reasons to refuse."""
+"""Checks for reading TIFF: refuse raw files, find the pages, explain refusals."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ RAW = "is a camera raw file: develop it to TIFF, PNG or JPEG first"
 
 
 def refuse_raw(name: str) -> None:
-    """Raw files open as the thumbnail they carry."""
+    """Refuse raw files, which would open as their thumbnail."""
     if PurePath(name).suffix.lower() in RAW_SUFFIXES:
         raise PictureError(f"{name} {RAW}", "unsupported")
 
 
 def find_pages(picture: TiffImagePlugin.TiffImageFile) -> list[int]:
-    """Which directories are pages; previews, pyramids and masks are none. Raises PictureError for a raw file."""
+    """The indices of the directories that are pages, not previews, pyramids or masks. PictureError for a raw file."""
     tags = picture.tag_v2
     preview_first = bool(int(tags.get(_SUBFILE, 0)) & 1) and _SUB_IFDS in tags
     if _DNG in tags or preview_first or tags.get(_PHOTOMETRIC) in _SENSOR:
@@ -43,7 +43,7 @@ def find_pages(picture: TiffImagePlugin.TiffImageFile) -> list[int]:
 
 
 def explain_refusal(data: bytes) -> PictureError:
-    """Why Pillow cannot open this TIFF, as its own fields tell. Another reader may open it, unless it is a raw file."""
+    """The reason why Pillow cannot open this TIFF, from its fields. Another reader may, except for raw files."""
     try:
         block = ExifBlock.parse(data)
     except ValueError:

@@ -1,4 +1,4 @@
-"""TIFF out, 8 or 16 bits, strip by strip; BigTIFF where the file grows too large for 32-bit offsets.
+"""Write TIFF with 8 or 16 bits, strip by strip; BigTIFF if the file is too large for 32-bit offsets.
 
 The EXIF block is a TIFF already: the file begins with it, so that all that it points at stays where it was, and the
 picture's own directory comes last.
@@ -20,11 +20,11 @@ from srcli.imaging.exif import ASCII, BYTE, LONG, RATIONAL, SHORT, UNDEFINED, Di
 from srcli.imaging.prepare_output import PreparedOutput
 from srcli.imaging.spill import evict_pages
 
-LIMIT = 2**32 - 2**26  # bytes that 32-bit offsets reach, less what directories and packing may add
-_LEVELS = {1: 4, 2: 1}  # of zlib, by bytes a channel: the low bytes of 16 bits are noise to it
+LIMIT = 2**32 - 2**26  # bytes that 32-bit offsets reach, less a reserve for directories and incompressible data
+_LEVELS = {1: 4, 2: 1}  # zlib levels by bytes per channel: the low bytes of 16 bits hardly compress
 _DEFLATE, _DIFFERENCES, _UNASSOCIATED = 8, 2, 2
 _DESCRIPTION, _X_DPI, _Y_DPI, _DPI_UNIT = 270, 282, 283, 296
-# Fields of another file's storage that may stand in the EXIF block of, say, a JPEG.
+# Storage fields that an EXIF block, for example of a JPEG, may have from its source.
 _FOREIGN = frozenset(
     {254, 255, 256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 301, 317, 320, 322, 323, 324, 325, 330, 338, 339}
     | {340, 341, 347, 513, 514, 529, 530, 531, 532, 700, 33723, 34377, 34675}
@@ -32,13 +32,13 @@ _FOREIGN = frozenset(
 
 
 def write_tiff(ready: PreparedOutput, file: IO[bytes], quality: int | None = None, limit: int = LIMIT) -> None:
-    """The whole file, from position 0 of a seekable stream; BigTIFF if it might pass `limit` bytes."""
+    """Write a file from position 0 of a seekable stream; BigTIFF if it might exceed `limit` bytes."""
     block = ready.block
-    big = len(block.data) + _room(ready) > limit
+    big = len(block.data) + _estimate_size(ready) > limit
     fields = {tag: entry for tag, entry in block.main.items() if tag not in _FOREIGN}
     file.write(block.data.ljust(bigtiff.HEADER, b"\x00") + bytes(len(block.data) % 2))
     starts, sizes, high = _strips(ready, "<" if big else block.order, file)
-    fields |= _layout(ready, block) | _said(ready, block)
+    fields |= _layout(ready, block) | _list_metadata(ready, block)
     fields |= {278: _numbers(block, LONG, high), 279: _numbers(block, LONG, *sizes)}
     file.write(bytes(-file.tell() % 8))
     end = file.tell()
@@ -53,8 +53,8 @@ def write_tiff(ready: PreparedOutput, file: IO[bytes], quality: int | None = Non
     file.write(head)
 
 
-def _room(ready: PreparedOutput) -> int:
-    """Bytes of pixels and metadata before they are packed."""
+def _estimate_size(ready: PreparedOutput) -> int:
+    """Bytes of pixels and metadata before compression."""
     alpha = 0 if ready.alpha is None else ready.alpha.nbytes
     metadata = ready.metadata
     return ready.pixels.nbytes + alpha + len(ready.profile) + len(metadata.xmp) + len(metadata.iptc)
@@ -86,7 +86,7 @@ def _layout(ready: PreparedOutput, block: ExifBlock) -> Directory:
 
 
 def _strips(ready: PreparedOutput, order: Literal["<", ">"], file: IO[bytes]) -> tuple[list[int], list[int], int]:
-    """Write the pixels; where each strip begins, how long it is, and how many rows one has."""
+    """Write the pixels; returns the offsets and lengths of the strips, and the rows per strip."""
     width, height = ready.size
     groups = split_rows(height, width, 1 << 19)
     starts, sizes = [], []
@@ -100,7 +100,7 @@ def _strips(ready: PreparedOutput, order: Literal["<", ">"], file: IO[bytes]) ->
 
 
 def _differences(ready: PreparedOutput, rows: slice, order: Literal["<", ">"]) -> bytes:
-    """Each pixel less its left neighbour, which deflates better."""
+    """Each pixel minus its left neighbour (predictor 2), which compresses better."""
     channels = interleave_rows(ready, rows)
     out = channels.copy()
     out[:, 1:] -= channels[:, :-1]
@@ -114,8 +114,8 @@ def interleave_rows(ready: PreparedOutput, rows: slice) -> NDArray[Any]:
     return part if ready.alpha is None else np.concatenate([part, ready.alpha[rows, :, None]], -1)
 
 
-def _said(ready: PreparedOutput, block: ExifBlock) -> Directory:
-    """Profile and metadata that TIFF keeps in its directory."""
+def _list_metadata(ready: PreparedOutput, block: ExifBlock) -> Directory:
+    """The fields of profile and metadata."""
     metadata = ready.metadata
     blobs = ((34675, UNDEFINED, ready.profile), (700, BYTE, metadata.xmp), (33723, UNDEFINED, metadata.iptc))
     fields = {tag: Field(kind, len(data), data.ljust(4, b"\x00")) for tag, kind, data in blobs if data}

@@ -1,4 +1,4 @@
-"""A faded picture's tones stretched and its cast taken away, gently, by one curve a channel that can be undone."""
+"""Restore the tones of faded pictures: stretch contrast and reduce colour casts by invertible curves per channel."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from srcli.imaging.picture import PixelArray
 
 BINS = 256
 TAIL = 0.005  # share of the pixels that may lie beyond black and beyond white
-TONE_BLACK, TONE_WHITE = 0.02, 0.98  # where those go; what lies beyond is pressed together, not cut off
-FLAT = 0.05  # a picture whose tones lie closer together has none to stretch
-FULL = 0.75  # one whose tones lie this far apart has not faded: colours that lean, as at night, are its own
+TONE_BLACK, TONE_WHITE = 0.02, 0.98  # the new values of black and white; tones beyond are compressed, not clipped
+FLAT = 0.05  # pictures with a smaller tonal range are left alone
+FULL = 0.75  # pictures with a larger tonal range have not faded; their colour casts, as at night, are intended
 MOST_GAIN = 2.0
-RISE, MOST_BENT = 0.3, 4.0  # least slope of the ends of a curve, and their highest power
-BALANCE = 0.5  # how far each channel goes from the common curve to its own
-MOST_SHIFT = 0.08  # of a channel's black and white against the common ones
-TONED = 0.035  # a print whose colours are this close to one colour for each lightness is toned on purpose
+RISE, MOST_BENT = 0.3, 4.0  # least slope of the ends of a curve, and their highest exponent
+BALANCE = 0.5  # weight of a channel's own curve against the common one
+MOST_SHIFT = 0.08  # most that a channel's black and white differ from the common ones
+TONED = 0.035  # prints with less scatter are toned on purpose
 
 Curves = NDArray[np.float64]  # (3, 2): black and white of each channel
 
 
 @dataclass(frozen=True, slots=True)
 class Tones:
-    """What is known of a picture's tones: how often each level is, by channel and in luminance; how much colour."""
+    """Histograms of a picture's channels and luminance, and the scatter of its colours."""
 
     channels: NDArray[np.int64]  # (3, BINS)
     luminance: NDArray[np.int64]
-    scatter: float  # how far colours are from one colour for each lightness
+    scatter: float  # mean distance of colours from the mean colour of their lightness
 
 
 def correct_tone(pixels: PixelArray, alpha: PixelArray | None = None) -> tuple[PixelArray, dict[str, object]]:
-    """The corrected picture, and which levels of each channel became which, to undo it. Unchanged, and nothing, where
-    there is nothing to correct."""
+    """The corrected picture, and the black and white of each channel, with which it can be undone. If there is nothing
+    to correct, the same picture and an empty dict."""
     curves = choose_curves(measure_tones(pixels, alpha))
     if curves is None:
         return pixels, {}
@@ -52,7 +52,7 @@ def correct_tone(pixels: PixelArray, alpha: PixelArray | None = None) -> tuple[P
 
 
 def measure_tones(pixels: PixelArray, alpha: PixelArray | None) -> Tones:
-    """By rows. What is fully transparent does not count."""
+    """Measure in bands of rows. Fully transparent pixels are ignored."""
     shift = pixels.dtype.itemsize * 8 - 8
     channels, luminance = np.zeros((3, BINS), np.int64), np.zeros(BINS, np.int64)
     sums, squares = np.zeros((3, BINS)), np.zeros((3, BINS))
@@ -71,7 +71,7 @@ def measure_tones(pixels: PixelArray, alpha: PixelArray | None) -> Tones:
 
 
 def choose_curves(tones: Tones) -> Curves | None:
-    """Black and white of each channel; None where the picture is flat or has not faded."""
+    """Black and white of each channel; None if the picture is flat or has not faded."""
     if not tones.luminance.sum():
         return None
     common = _find_ends(tones.luminance)
@@ -89,15 +89,14 @@ def choose_curves(tones: Tones) -> Curves | None:
 
 
 def _find_ends(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Levels in 0..1 beyond which there is next to nothing."""
+    """The values in 0..1 beyond which there is only the share TAIL of the pixels."""
     total = counts.cumsum() / counts.sum()
     low, high = np.searchsorted(total, TAIL), np.searchsorted(total, 1 - TAIL)
     return np.array([low, high]) / (BINS - 1)
 
 
 def build_table(black: float, white: float, dtype: np.dtype[np.unsignedinteger]) -> PixelArray:
-    """The new level for each level: straight between black and white, and bent beyond them, so that nothing is cut
-    off."""
+    """The lookup table: linear between black and white, and curved beyond them, so that nothing is clipped."""
     top = np.iinfo(dtype).max
     x, low, high = np.arange(top + 1) / top, min(TONE_BLACK, black), max(TONE_WHITE, white)
     slope = (high - low) / (white - black)
@@ -110,5 +109,5 @@ def build_table(black: float, white: float, dtype: np.dtype[np.unsignedinteger])
 
 
 def _bend(part: NDArray[np.float64], slope: float) -> NDArray[np.float64]:
-    """From 0 to 1, never level, and as steep at 1 as is wanted, if that is not too steep."""
+    """A strictly increasing curve from 0 to 1 with this slope at 1, as far as MOST_BENT allows."""
     return np.asarray(RISE * part + (1 - RISE) * part ** np.clip((slope - RISE) / (1 - RISE), 1, MOST_BENT))

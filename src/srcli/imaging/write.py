@@ -1,4 +1,4 @@
-"""Pictures out: a path holds either the whole result or what it held before."""
+"""Write pictures atomically: a path has either the whole result or its previous content."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def write_picture(
     made: Provenance = None,
     on_whole: Callable[[str], None] | None = None,
 ) -> tuple[str, ...]:
-    """Write a picture; return what the user should be told of it. `format` is a path's own suffix if left out.
+    """Write a picture; returns notes for the user. `format`: by default from the path's suffix.
 
     `on_whole` gets the hash of a finished file just before it takes the target's place.
     """
@@ -73,10 +73,10 @@ def write_picture(
 
 @contextmanager
 def _replacing(target: Path, name: str) -> Iterator[IO[bytes]]:
-    """As `files.replacing`, with the file held open: it can be locked and checked, and nobody swaps it meanwhile."""
+    """Like `files.replace_file`, but with the file open, so that it can be locked and checked."""
     temporary = target.parent / TEMPORARY.replace("*", secrets.token_hex(4))
     with os.fdopen(os.open(temporary, _CREATE, 0o666), "w+b") as file:
-        try_lock(file.fileno())  # held by the living: leftovers of killed runs have none
+        try_lock(file.fileno())  # leftovers of killed runs are not locked, and can be removed
         try:
             yield file
             file.flush()
@@ -104,7 +104,7 @@ def _unwritten(error: OSError, name: str) -> SrcliError:
 
 
 def _check(file: IO[bytes], size: tuple[int, int], row: Format) -> None:
-    """What was written opens again, in its size."""
+    """Check that the written file opens and has the right size."""
     file.flush()
     file.seek(0)
     if (found := row.measure(file, row, None)) != size:

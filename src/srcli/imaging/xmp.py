@@ -1,4 +1,4 @@
-"""XMP packets: what is said about the file stays, what is no longer true goes, how it was made comes in."""
+"""Update XMP packets: keep what is still true, remove what is not, and add the provenance."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _XMP = "http://ns.adobe.com/xap/1.0/"
 _XMLNS = "http://www.w3.org/2000/xmlns/"
 _NOTE = "http://ns.adobe.com/xmp/note/"
 
-# A gain map, a video or a depth map that the result no longer has, and the packet that JPEG continued elsewhere.
+# Properties of a gain map, a video or a depth map, which the result does not have, and of JPEG's extended packet.
 _GONE = frozenset(
     {
         "http://ns.adobe.com/hdr-gain-map/1.0/",
@@ -34,7 +34,7 @@ _GONE = frozenset(
         _NOTE,
     }
 )
-# Where the picture was taken or what place it shows, besides coordinates; the author's own address is none of these.
+# The place where the picture was taken or that it shows, besides coordinates; not the author's address.
 _PARTS = frozenset({"City", "CountryCode", "CountryName", "ProvinceState", "Sublocation", "WorldRegion"})
 _PLACE = {
     "http://ns.adobe.com/photoshop/1.0/": frozenset({"City", "State", "Country"}),
@@ -54,7 +54,7 @@ Made = Mapping[str, object] | None
 def update_xmp(
     packet: bytes, size: tuple[int, int], *, gps: bool = True, made: Mapping[str, object] | None = None
 ) -> bytes:
-    """The packet of a result. Raises ValueError if the given one is broken."""
+    """The packet of a result, from that of its source. Raises ValueError if the latter is broken."""
     if not packet and made is None:
         return b""
     document = _parse(packet or _EMPTY.encode())
@@ -70,7 +70,7 @@ def update_xmp(
 
 
 def parse_provenance(packet: bytes) -> dict[str, Any] | None:
-    """How a file of ours says it was made; None for all others."""
+    """The provenance in a file that srcli wrote; None for other files."""
     if SRCLI.encode() not in packet or len(packet) > _MADE_LIMIT:
         return None
     try:
@@ -94,7 +94,7 @@ def _parse(packet: bytes) -> minidom.Document:
 
 
 def _vet(data: bytes) -> None:
-    """Refuse what could blow up: entities of its own, and elements so deep that minidom runs out of stack."""
+    """Refuse packets with entities, or nested so deeply that minidom overflows the stack."""
     depth = 0
 
     def typed(*_: object) -> None:
@@ -146,7 +146,7 @@ def _remove(document: minidom.Document, test: Callable[[str | None, str], bool])
 
 
 def _change(document: minidom.Document, values: Mapping[tuple[str, str], str]) -> None:
-    """Set properties that are there, in either way that RDF writes them."""
+    """Change existing properties, as attributes or elements."""
     for element in _elements(document):
         for (space, name), value in values.items():
             attribute = element.getAttributeNodeNS(space, name)
@@ -171,7 +171,7 @@ def _sign(document: minidom.Document, made: Mapping[str, object]) -> None:
 
 
 def _about(document: minidom.Document) -> str:
-    """All descriptions of one packet must be about the same thing."""
+    """The `rdf:about` of the packet, which must be the same for all its descriptions."""
     for element in document.getElementsByTagNameNS(_RDF, "Description"):
         if element.parentNode is not None and element.parentNode.localName == "RDF":
             return str(element.getAttributeNS(_RDF, "about"))

@@ -12,7 +12,7 @@ from srcli.imaging.color import compute_luminance, transplant_luma
 from srcli.imaging.picture import Picture
 from srcli.imaging.recolor import recolor
 from srcli.imaging.reference import carry_colors
-from srcli.imaging.spread import COLORS, group_colors, measure_ways
+from srcli.imaging.spread import COLORS, group_colors, measure_geodesic_distances
 from srcli.imaging.strokes import add_reference, add_strokes, grid_size
 
 RED = np.array([200, 40, 40])
@@ -136,7 +136,7 @@ def test_ways_go_around():
     right[:2, 1] = 100  # a wall with a gap at the bottom
     start = np.full((1, 3, 5), np.inf, np.float32)
     start[0, 0, 0] = 0
-    assert measure_ways(down, right, start)[0, 0, 4] == 8
+    assert measure_geodesic_distances(down, right, start)[0, 0, 4] == 8
 
 
 def test_colours_beyond_the_limit_are_joined():
