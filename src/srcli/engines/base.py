@@ -272,16 +272,23 @@ class Engine(Protocol):
         ...
 
 
-class WholePicture:
-    """Base of engines that process a whole picture in the result's size and do not sample."""
+@dataclass(frozen=True, kw_only=True)
+class SinglePass:
+    """Base of engines that process hints of any size, and reach the result in one pass."""
 
     factor: int = 1
     block: int | None = None
     halo: int = 0
-    supported_savings: Collection[str] = ()
 
     def passes(self, size: PixelSize, target: PixelSize) -> list[PixelSize]:
         return [target]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WholePicture(SinglePass):
+    """Base of engines that process a whole picture in the result's size and do not sample."""
+
+    supported_savings: Collection[str] = ()
 
     def working_size(self, size: PixelSize, target: PixelSize, request: Request) -> PixelSize:
         return target

@@ -9,7 +9,7 @@ from functools import cached_property, partial
 
 from torch import Tensor
 
-from srcli.engines.base import Canvas, EngineSpec, PixelSize, Request
+from srcli.engines.base import Canvas, EngineSpec, PixelSize, Request, SinglePass
 from srcli.engines.latent.captions import Describer
 from srcli.engines.latent.codec import Codec
 from srcli.engines.latent.prompts import join_phrases
@@ -50,7 +50,7 @@ def load_onestep(choice: ModelChoice, device: Device, store: Store) -> OneStepEn
 
 
 @dataclass(frozen=True)
-class OneStepEngine:
+class OneStepEngine(SinglePass):
     """Loaded networks of a one-step model, on a device."""
 
     loaded: OneStepNetworks
@@ -60,9 +60,6 @@ class OneStepEngine:
     describer: Describer
     store: Store
     spec: EngineSpec = SPEC
-    factor: int = 1
-    block: int | None = None
-    halo: int = 0
 
     @classmethod
     def of(cls, loaded: OneStepNetworks, device: Device, describer: Describer, store: Store) -> OneStepEngine:
@@ -95,9 +92,6 @@ class OneStepEngine:
     @cached_property
     def _tiny(self) -> TinyCodec:
         return TinyCodec.open(self.store, self.device, self.placement)
-
-    def passes(self, size: PixelSize, target: PixelSize) -> list[PixelSize]:
-        return [target]
 
     def working_size(self, size: PixelSize, target: PixelSize, request: Request) -> PixelSize:
         """The result's size, at least the size that the models were trained with."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from srcli.engines.base import Canvas, EngineSpec, PixelSize, Request
+from srcli.engines.base import Canvas, EngineSpec, PixelSize, Request, SinglePass
 from srcli.engines.latent.captions import Describer
 from srcli.engines.latent.codec import Codec
 from srcli.engines.latent.prompts import TextEncoder, build_positive_prompt
@@ -41,7 +41,7 @@ def load_pasd(choice: ModelChoice, device: Device, store: Store) -> PasdEngine:
 
 
 @dataclass(frozen=True)
-class PasdEngine:
+class PasdEngine(SinglePass):
     """Loaded PASD networks, on a device."""
 
     nets: Nets
@@ -55,9 +55,6 @@ class PasdEngine:
     memory: int | None = None  # bytes that were free before anything was loaded
     spec: EngineSpec = SPEC
     variant: str | None = None
-    factor: int = 1
-    block: int | None = None
-    halo: int = 0
     supported_savings: Collection[str] = ALL_SAVINGS
 
     @classmethod
@@ -76,9 +73,6 @@ class PasdEngine:
     @cached_property
     def _deferred_compile(self) -> DeferredCompile:
         return DeferredCompile((self.nets.unet, self.nets.paca, self.nets.control), self.nets.device, self.placement)
-
-    def passes(self, size: PixelSize, target: PixelSize) -> list[PixelSize]:
-        return [target]
 
     def working_size(self, size: PixelSize, target: PixelSize, request: Request) -> PixelSize:
         """The result's size, at least `process_size`, in whole latents. Colorizing works at `process_size`."""

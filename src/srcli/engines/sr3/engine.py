@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from srcli.engines.base import Canvas, EngineSpec, PixelSize, Request
+from srcli.engines.base import Canvas, EngineSpec, PixelSize, Request, SinglePass
 from srcli.engines.runtime.device import Device
 from srcli.engines.runtime.memory_budget import PixelMemoryNeed, count_weight_bytes
 from srcli.engines.sr3.spec import SPEC, SR3_STEPS
@@ -67,7 +67,7 @@ class SR3Denoiser:
 
 
 @dataclass(frozen=True)
-class SR3Engine:
+class SR3Engine(SinglePass):
     """Loaded SR3 networks. Factors above `pass_factor`, that of training, take several passes."""
 
     unet: SR3UNet
@@ -78,9 +78,6 @@ class SR3Engine:
     limits: Limits = SR3_LIMITS
     spec: EngineSpec = SPEC
     variant: str | None = None
-    factor: int = 1
-    block: int | None = None
-    halo: int = 0
     supported_savings: Collection[str] = ("share", "tile")
 
     def passes(self, size: PixelSize, target: PixelSize) -> list[PixelSize]:

@@ -12,7 +12,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
-from srcli.engines.base import Canvas, EngineSpec, PixelSize, Request
+from srcli.engines.base import Canvas, EngineSpec, PixelSize, Request, SinglePass
 from srcli.engines.latent.codec import Codec
 from srcli.engines.latent.prompts import TextEncoder
 from srcli.engines.latent.schedulers import build_scheduler, diffuse_latents, scale_initial_latents
@@ -85,7 +85,7 @@ class StableSRDenoiser:
 
 
 @dataclass(frozen=True)
-class StableSREngine:
+class StableSREngine(SinglePass):
     """Loaded StableSR networks, on a device."""
 
     loaded: StableSRNetworks
@@ -94,9 +94,6 @@ class StableSREngine:
     device: Device
     placement: Placement
     spec: EngineSpec = SPEC
-    factor: int = 1
-    block: int | None = None
-    halo: int = 0
     supported_savings: Collection[str] = ALL_SAVINGS - {"split_guidance"}  # it samples without guidance
 
     @classmethod
@@ -118,9 +115,6 @@ class StableSREngine:
         return DeferredCompile(
             (self.loaded.unet, self.loaded.encoder, self.loaded.modulation), self.device, self.placement
         )
-
-    def passes(self, size: PixelSize, target: PixelSize) -> list[PixelSize]:
-        return [target]
 
     def working_size(self, size: PixelSize, target: PixelSize, request: Request) -> PixelSize:
         """The result's size, at least the size that the model was trained with."""
