@@ -1,7 +1,7 @@
-"""A picture by a one-step model at full size, part by part, against PASD's 20 steps and StableSR's 200.
+"""Measure the parts of a one-step model at full size, compared with PASD's 20 steps and StableSR's 200.
 
-The weights are random: work does not depend on them. PASD and StableSR are measured for one step, which is multiplied;
-all share the VAE, which is measured once. `low-rank beside` is the UNet with PiSA-SR's semantic part unmerged.
+The weights are random, which does not change the FLOP. One step of PASD and StableSR is measured and multiplied; the
+VAE, which is the same for all, is measured once. `unmerged LoRA`: the UNet with PiSA-SR's semantic LoRA unmerged.
 
 python -m benchmarks.onestep_step [--side 256] [--times 1] [--small] [--count]
 """
@@ -39,22 +39,23 @@ VAE = {
     "up_block_types": ["UpDecoderBlock2D"] * 4,
 }
 SMALL_VAE = VAE | {"block_out_channels": [32, 32, 32, 32]}
+UNMERGED = "unmerged LoRA"
 RANK, PASD_STEPS, STABLESR_STEPS = 4, 20, 200
 T = torch.tensor(1)
-LEFT_OUT = ("time_emb", "norm")  # of the modules that an adapter changes
+LEFT_OUT = ("time_emb", "norm")  # modules that an adapter does not change
 Works = dict[str, Callable[[], object]]
 
 
 def low_rank(unet: UNet2DConditionModel) -> LowRank:
-    """Changes of every layer that PiSA-SR changes, beside the network."""
+    """An unmerged LoRA for every layer that PiSA-SR changes."""
     layers = {
         name: layer
         for name, layer in unet.named_modules()
         if isinstance(layer, nn.Linear | nn.Conv2d) and not any(part in name for part in LEFT_OUT)
     }
-    beside = LowRank(unet, {name: _halves(layer.weight) for name, layer in layers.items()})
-    install([unet], beside)
-    return beside
+    unmerged = LowRank(unet, {name: _halves(layer.weight) for name, layer in layers.items()})
+    install([unet], unmerged)
+    return unmerged
 
 
 def _halves(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -73,7 +74,7 @@ def ours(small: bool, device: Device, side: int) -> Works:
         fill(unet, device)
         for net in (vae, tiny):
             fill(net, Device(device.torch, torch.float32))
-    beside = low_rank(unet)
+    unmerged = low_rank(unet)
     install([unet], TextKvCache())
     if not counting:
         place_step_networks([unet], device, AMPLE)
@@ -83,8 +84,8 @@ def ours(small: bool, device: Device, side: int) -> Works:
     codec = Codec(vae, device)
     return {
         "encode": (lambda: vae.encode(rgb)) if counting else partial(codec.posterior, rgb),
-        "UNet": partial(OneStepDenoiser(unet, text, beside), x, T, x),
-        "low-rank beside": partial(OneStepDenoiser(unet, text, beside, Strengths(1, 0)), x, T, x),
+        "UNet": partial(OneStepDenoiser(unet, text, unmerged), x, T, x),
+        UNMERGED: partial(OneStepDenoiser(unet, text, unmerged, Strengths(1, 0)), x, T, x),
         "decode": (lambda: vae.decode(x)) if counting else partial(codec.decode, x),
         "tiny encode": partial(encode_tiny, tiny, rgb),
         "tiny decode": partial(decode_tiny, tiny, x),
@@ -94,14 +95,14 @@ def ours(small: bool, device: Device, side: int) -> Works:
 def pasd(small: bool, device: Device, side: int) -> Works:
     config = pasd_step.SMALL if small else pasd_step.SD15
     x, hint, text = pasd_step.inputs(config, device, side)
-    led = pasd_step.denoiser(pasd_step.networks(config, device), text)
-    return {"PASD step": partial(led, x, pasd_step.T, hint)}
+    model = pasd_step.denoiser(pasd_step.networks(config, device), text)
+    return {"PASD step": partial(model, x, pasd_step.T, hint)}
 
 
 def stablesr(small: bool, device: Device, side: int) -> Works:
     step = stablesr_step.Step.of(stablesr_step.SMALL if small else SD21, device, side)
     if device.torch.type != "meta":
-        step.settled(device)
+        step.optimize(device)
     return {"StableSR step": step.planned}
 
 
@@ -117,20 +118,20 @@ def count(small: bool, side: int) -> dict[str, float]:
 
 @torch.inference_mode()
 def measure(program: str, small: bool, side: int, times: int) -> dict[str, float]:
-    """Processor seconds of each part of one program."""
+    """CPU seconds of each part of one program."""
     device = Device(torch.device("cpu"), torch.bfloat16 if fast_bfloat16() else torch.float32)
     works = PROGRAMS[program](small, device, side)
     for work in works.values():
-        work()  # the first call makes what the others keep
+        work()  # the first call fills the caches
     return dict(zip(works, turns(list(works.values()), times), strict=True))
 
 
 def totals(part: dict[str, float]) -> dict[str, float]:
-    """A whole picture, by each way."""
+    """The sums for a whole picture."""
     ends = part["encode"] + part["decode"]
     return {
         "one step": ends + part["UNet"],
-        "one step, low-rank beside": ends + part["low-rank beside"],
+        f"one step, {UNMERGED}": ends + part[UNMERGED],
         "draft, TAESD decoder": part["encode"] + part["UNet"] + part["tiny decode"],
         "draft, TAESD at both ends": part["tiny encode"] + part["UNet"] + part["tiny decode"],
         f"PASD, {PASD_STEPS} steps": ends + PASD_STEPS * part["PASD step"],
@@ -141,19 +142,19 @@ def totals(part: dict[str, float]) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="One-step models against PASD and StableSR.")
     parser.add_argument("--side", type=int, default=512)
-    parser.add_argument("--times", type=int, default=1, help="the least of so many is taken")
+    parser.add_argument("--times", type=int, default=1, help="repetitions, of which the fastest counts")
     parser.add_argument("--small", action="store_true", help="tiny networks, to try the program")
     parser.add_argument("--count", action="store_true", help="only count operations")
     parser.add_argument("--one", choices=PROGRAMS, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.one:
-        print(json.dumps(measure(given.one, given.small, given.side, given.times)))
+    args = parser.parse_args()
+    if args.one:
+        print(json.dumps(measure(args.one, args.small, args.side, args.times)))
         return
     spent: dict[str, float] = {}
-    for program in [] if given.count else PROGRAMS:
-        words = ["--side", given.side, "--times", given.times, "--one", program, *(["--small"] * given.small)]
+    for program in [] if args.count else PROGRAMS:
+        words = ["--side", args.side, "--times", args.times, "--one", program, *(["--small"] * args.small)]
         spent |= apart("benchmarks.onestep_step", *words)
-    report(given.side, count(given.small, given.side), spent)
+    report(args.side, count(args.small, args.side), spent)
 
 
 def report(side: int, work: dict[str, float], spent: dict[str, float]) -> None:

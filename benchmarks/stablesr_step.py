@@ -1,7 +1,7 @@
-"""One step of StableSR at full size: processor seconds and TFLOP by part, and what the plan saves over a plain loop.
+"""Measure a step of StableSR at full size: CPU seconds and TFLOP by part, and the gain over a plain loop.
 
-The weights are random: neither work nor memory depends on them. The plain loop is the official one: tiles of 64
-latents, overlapping by half, one at a time, through the stock networks.
+The weights are random, which changes neither FLOP nor memory. The plain loop is that of the official code: tiles of
+64 latents that overlap by half, one per call, with stock networks.
 
 python -m benchmarks.stablesr_step [--side 768] [--times 1] [--small]
 """
@@ -49,14 +49,14 @@ SMALL = SD21 | {"block_out_channels": [32, 64, 64, 64], "attention_head_dim": [2
 OFFICIAL = Tiling(size=64, overlap=32)
 PROCESS, FACTOR = 512, 8
 T = torch.tensor(501)
-PLAIN = "plain loop"
+PLAIN, MODULATED = "plain loop", "modulated UNet"
 
 
 @dataclass(frozen=True)
 class Step:
-    """A step's denoiser and its inputs."""
+    """A denoiser and its inputs."""
 
-    led: StableSRDenoiser
+    model: StableSRDenoiser
     x: Tensor
     hint: Tensor
 
@@ -78,58 +78,58 @@ class Step:
 
     def planned(self) -> Tensor:
         tiles = find_cheapest_tiles(*self.x.shape[-2:], count_stablesr_flop, limit_tiles(PROCESS // FACTOR))
-        denoise = Tiled(self.led, tiles, 2) if len(tiles) > 1 else self.led
+        denoise = Tiled(self.model, tiles, 2, self.x.device) if len(tiles) > 1 else self.model
         return denoise(self.x, T, self.hint)
 
     def plain(self) -> Tensor:
-        """As the official program goes about it."""
-        return Tiled(self.led, lay_grid(*self.x.shape[-2:], OFFICIAL))(self.x, T, self.hint)
+        """The official code's tiling."""
+        return Tiled(self.model, lay_grid(*self.x.shape[-2:], OFFICIAL), device=self.x.device)(self.x, T, self.hint)
 
-    def settled(self, device: Device) -> None:
-        """From stock networks to what the engine makes of them."""
-        install([self.led.unet], TextKvCache())
-        place_step_networks((self.led.unet, self.led.encoder, self.led.modulation), device, AMPLE)
+    def optimize(self, device: Device) -> None:
+        """Install the engine's patches in the stock networks."""
+        install([self.model.unet], TextKvCache())
+        place_step_networks((self.model.unet, self.model.encoder, self.model.modulation), device, AMPLE)
 
-    def encoded(self) -> list[Tensor]:
-        return self.led.encoder(self.hint.to(self.led.unet.dtype), T.to(self.x.device).expand(1))
+    def encode(self) -> list[Tensor]:
+        return self.model.encoder(self.hint.to(self.model.unet.dtype), T.to(self.x.device).expand(1))
 
-    def denoised(self, maps: list[Tensor] | None) -> Tensor:
-        """The UNet over the whole canvas, led by maps or left alone."""
-        x, text = self.x.to(self.led.unet.dtype), self.led.text.to(self.led.unet.dtype)
-        with self.led.modulation.leading(maps) if maps else nullcontext():
-            return self.led.unet(x, T.to(x.device), encoder_hidden_states=text).sample
+    def denoise(self, maps: list[Tensor] | None) -> Tensor:
+        """The UNet over the whole canvas, with or without modulation."""
+        x, text = self.x.to(self.model.unet.dtype), self.model.text.to(self.model.unet.dtype)
+        with self.model.modulation.leading(maps) if maps else nullcontext():
+            return self.model.unet(x, T.to(x.device), encoder_hidden_states=text).sample
 
 
 def fill(net: nn.Module, device: Device) -> None:
     net.to(device.dtype).to_empty(device=device.torch).requires_grad_(False)
     for value in net.parameters():
-        # One short row of numbers, over and over: drawing a billion would take longer than the step.
+        # A short sequence, repeated: drawing a billion random numbers would take longer than the step.
         value.copy_((torch.randn(997) * 0.02).repeat(value.numel() // 997 + 1)[: value.numel()].view_as(value))
 
 
 def works(step: Step) -> dict[str, Callable[[], object]]:
-    """What is measured besides the plain loop. The parts are those of a canvas in one piece."""
-    maps = step.encoded()
+    """What is measured besides the plain loop. The parts run on the whole canvas."""
+    maps = step.encode()
     return {
         "step": step.planned,
-        "encoder": step.encoded,
-        "led UNet": partial(step.denoised, maps),
-        "UNet": partial(step.denoised, None),
+        "encoder": step.encode,
+        MODULATED: partial(step.denoise, maps),
+        "UNet": partial(step.denoise, None),
     }
 
 
 def flop(work: Callable[[], object]) -> float:
-    work()  # what is kept from the first step on is not counted
-    with FlopCounterMode(display=False) as counted:
+    work()  # fills the caches, which is not counted
+    with FlopCounterMode(display=False) as counter:
         work()
-    return float(counted.get_total_flops())
+    return float(counter.get_total_flops())
 
 
 @torch.inference_mode()
 def counts(config: dict, side: int) -> dict[str, float]:
     step = Step.of(config, Device(torch.device("meta"), torch.float32), side)
     plain = {PLAIN: flop(step.plain)}
-    install([step.led.unet], TextKvCache())
+    install([step.model.unet], TextKvCache())
     return plain | {name: flop(work) for name, work in works(step).items()}
 
 
@@ -138,39 +138,39 @@ def measure(config: dict, side: int, times: int) -> dict[str, float]:
     device = Device(torch.device("cpu"), torch.bfloat16 if fast_bfloat16() else torch.float32)
     step = Step.of(config, device, side)
     plain = seconds(step.plain, times)
-    step.settled(device)
-    step.planned()  # the first step makes what the others keep
-    found = works(step)
-    return {PLAIN: plain, **dict(zip(found, turns(list(found.values()), times), strict=True)), "peak": peak()}
+    step.optimize(device)
+    step.planned()  # the first step fills the caches
+    parts = works(step)
+    return {PLAIN: plain, **dict(zip(parts, turns(list(parts.values()), times), strict=True)), "peak": peak()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="One step of StableSR.")
     parser.add_argument("--side", type=int, default=768)
-    parser.add_argument("--times", type=int, default=1, help="the least of so many is taken")
+    parser.add_argument("--times", type=int, default=1, help="repetitions, of which the fastest counts")
     parser.add_argument("--small", action="store_true", help="tiny networks, to try the program")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    config = SMALL if given.small else SD21
-    if given.one:
-        print(json.dumps(measure(config, given.side, given.times)))
+    args = parser.parse_args()
+    config = SMALL if args.small else SD21
+    if args.one:
+        print(json.dumps(measure(config, args.side, args.times)))
         return
-    words = ["--side", given.side, "--times", given.times, "--one", *(["--small"] if given.small else [])]
-    report(given.side, counts(config, given.side), apart("benchmarks.stablesr_step", *words))
+    words = ["--side", args.side, "--times", args.times, "--one", *(["--small"] if args.small else [])]
+    report(args.side, counts(config, args.side), apart("benchmarks.stablesr_step", *words))
 
 
 def report(side: int, tflop: dict[str, float], spent: dict[str, float]) -> None:
-    most = spent.pop("peak")
-    led, alone = (spent.pop(name) for name in ("led UNet", "UNet"))
-    led_flop, alone_flop = (tflop.pop(name) for name in ("led UNet", "UNet"))
-    spent |= {"modulation": led - alone, "UNet": alone}
-    tflop |= {"modulation": led_flop - alone_flop, "UNet": alone_flop}
+    peak_bytes = spent.pop("peak")
+    modulated, plain = (spent.pop(name) for name in (MODULATED, "UNet"))
+    modulated_flop, plain_flop = (tflop.pop(name) for name in (MODULATED, "UNet"))
+    spent |= {"modulation": modulated - plain, "UNet": plain}
+    tflop |= {"modulation": modulated_flop - plain_flop, "UNet": plain_flop}
     rows = [[name, f"{spent[name]:.1f}", f"{tflop[name] / 1e12:.3f}"] for name in spent]
     dtype = "bfloat16" if fast_bfloat16() else "float32"
     print(f"## StableSR: one step at {side}x{side}, random weights, {dtype}\n")
     print(table(["", "processor s", "TFLOP"], rows))
     times = spent[PLAIN] / spent["step"]
-    print(f"\nThe plain loop takes {times:.2f} times as long. Peak {most / 2**30:.1f} GiB.")
+    print(f"\nThe plain loop takes {times:.2f} times as long. Peak {peak_bytes / 2**30:.1f} GiB.")
 
 
 if __name__ == "__main__":

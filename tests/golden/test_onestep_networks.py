@@ -184,7 +184,7 @@ def test_keys_and_shapes_of_a_published_file(case: Case) -> None:
         if not part.name.endswith(network):
             continue
         flat = flatten_part(case.file(".json"), part, state, adapters)
-        changes = read_changes(case.file(".json"), flat, LORA_ALPHA, said.get(part.said, said.get("rank")))
+        changes = read_changes(case.file(".json"), flat, LORA_ALPHA, said.get(part.rank_key, said.get("rank")))
         taken += len(flat)
         assert all(pair.fits(weights[f"{module}.weight"]) for module, pair in changes.pairs.items())
         assert all(weights[name].shape == tensor.shape for name, tensor in changes.replaced.items())

@@ -39,7 +39,7 @@ def test_the_cost_model_is_what_the_full_networks_compute(side):
         features = DeepFeatures()
         with paca.attending(down), install([unet], features):
             unet(x, t, text, down_block_additional_residuals=down, mid_block_additional_residual=mid)
-        whole, deep = counted.get_total_flops(), features.found
+        whole, deep = counted.get_total_flops(), features.captured
         with paca.attending(down):
             run_outer_layers(unet, x, t, text, deep[0], down)
     assert count_pasd_flop(side * side) == pytest.approx(whole, rel=0.005)

@@ -14,7 +14,7 @@ from srcli.engines.forecast import forecast_run
 from srcli.engines.latent.captions import Describer
 from srcli.engines.pasd.engine import PasdEngine
 from srcli.engines.pasd.forecast import DEEP
-from srcli.engines.pasd.sampling import SHOWN, Nets, PasdDenoiser, feature_source_steps
+from srcli.engines.pasd.sampling import POSITIVE, Nets, PasdDenoiser, feature_source_steps
 from srcli.engines.pasd.spec import SPEC as PASD
 from srcli.engines.pasd.weights import open_pasd
 from srcli.engines.runtime.device import Device
@@ -40,7 +40,8 @@ def led(kind: str = "pasd", **more: object) -> PasdDenoiser:
     text = torch.randn(2, 77, parts.unet.config.cross_attention_dim, generator=torch.Generator().manual_seed(2))
     nets = Nets(parts.unet, parts.paca, parts.control, CPU)
     source = {float(t): float(FIRST) for t in (FIRST, SECOND)}
-    usual = {"guidance": 9.0, "conditioning_scale": 0.8, "guided_at": frozenset(source), "feature_source": source}
+    usual = {"guidance": 9.0, "conditioning_scale": 0.8, "guided_timesteps": frozenset(source)}
+    usual["feature_source"] = source
     return PasdDenoiser(nets, text, **usual | more)
 
 
@@ -58,8 +59,8 @@ def inputs(side: int = 16) -> tuple[torch.Tensor, torch.Tensor]:
 def test_around_a_step_s_own_features_the_outer_layers_predict_what_all_do(kind):
     model, (x, hint) = led(kind), inputs()
     embedding = model._embedding(hint, None)
-    whole = model.predict(x, FIRST, embedding, SHOWN)
-    assert torch.equal(model.predict(x, FIRST, embedding, SHOWN), whole)
+    whole = model.predict(x, FIRST, embedding, POSITIVE)
+    assert torch.equal(model.predict(x, FIRST, embedding, POSITIVE), whole)
     assert [len(kept) for kept in model._deep.values()] == [1]
 
 
@@ -99,11 +100,11 @@ def test_tiles_and_texts_keep_theirs_apart():
 def test_features_from_before_are_not_taken_for_later_steps():
     later = torch.tensor(201)
     model, (x, hint) = (
-        led(feature_source={501.0: 501.0, 201.0: 301.0}, guided_at=frozenset([501.0, 201.0])),
+        led(feature_source={501.0: 501.0, 201.0: 301.0}, guided_timesteps=frozenset([501.0, 201.0])),
         inputs(),
     )
     model(x, FIRST, hint)
-    exact = led(feature_source={}, guided_at=frozenset([201.0]))
+    exact = led(feature_source={}, guided_timesteps=frozenset([201.0]))
     assert torch.equal(model(x, later, hint), exact(x, later, hint))
 
 

@@ -33,7 +33,7 @@ def made(kind: str, dtype: torch.dtype = torch.float32) -> PasdDenoiser:
     width = parts.unet.config.cross_attention_dim
     text = torch.randn(2, 77, width, generator=torch.Generator().manual_seed(2))
     nets = Nets(parts.unet, parts.paca, parts.control, Device(torch.device("cpu"), dtype))
-    return PasdDenoiser(nets, text, guidance=9.0, conditioning_scale=0.8, guided_at=frozenset([float(T)]))
+    return PasdDenoiser(nets, text, guidance=9.0, conditioning_scale=0.8, guided_timesteps=frozenset([float(T)]))
 
 
 def inputs() -> tuple[torch.Tensor, torch.Tensor]:
@@ -53,7 +53,7 @@ def test_shared_layers_compute_the_same(kind):
     nets, prefix = saving.nets, SharedCfgPrefix()
     install([nets.unet, nets.control], prefix)
     shared = Nets(nets.unet, nets.paca, nets.control, nets.device, prefix)
-    result = run(PasdDenoiser(shared, saving.text, saving.guidance, saving.conditioning_scale, saving.guided_at))
+    result = run(PasdDenoiser(shared, saving.text, saving.guidance, saving.conditioning_scale, saving.guided_timesteps))
     torch.testing.assert_close(result, run(plain), **CLOSE)
 
 

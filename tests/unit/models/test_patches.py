@@ -190,7 +190,7 @@ def test_deep_features_are_captured_only_within() -> None:
     with install([net], deep):
         run(net)
     run(net)
-    assert len(deep.found) == 1
+    assert len(deep.captured) == 1
 
 
 def test_every_kind_of_patch_has_its_place_in_the_order() -> None:

@@ -22,7 +22,7 @@ from srcli.sampling.noise import EXTRA_NOISE, START_NOISE, NoiseField
 from srcli.sampling.tiling import Tile
 
 # Rows of the two prompts' embeddings.
-NEGATIVE, SHOWN, BOTH = slice(0, 1), slice(1, 2), slice(0, 2)
+NEGATIVE, POSITIVE, BOTH = slice(0, 1), slice(1, 2), slice(0, 2)
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class PasdDenoiser:
     text: Tensor  # embeddings of the negative and the positive prompt, two rows
     guidance: float
     conditioning_scale: float
-    guided_at: frozenset[float]
+    guided_timesteps: frozenset[float]
     split_guidance: bool = False  # the prompts in separate calls, in half the memory
     feature_source: Mapping[float, float] = field(default_factory=dict)  # timestep -> that of the features it reuses
     _embedded: dict[Tile | None, Tensor] = field(default_factory=dict)
@@ -73,10 +73,10 @@ class PasdDenoiser:
 
     def __call__(self, x: Tensor, t: Tensor, hint: Tensor, where: Sequence[Tile] | None = None) -> Tensor:
         embedding = self._embedding(hint, where)
-        if self.guidance <= 1 or float(t) not in self.guided_at:
-            return self.predict(x, t, embedding, SHOWN, where)
+        if self.guidance <= 1 or float(t) not in self.guided_timesteps:
+            return self.predict(x, t, embedding, POSITIVE, where)
         if self.split_guidance:
-            negative, positive = (self.predict(x, t, embedding, texts, where) for texts in (NEGATIVE, SHOWN))
+            negative, positive = (self.predict(x, t, embedding, texts, where) for texts in (NEGATIVE, POSITIVE))
             return apply_guidance(negative, positive, self.guidance)
         with self.nets.equal_halves():
             halves = self.predict(torch.cat([x, x]), t, torch.cat([embedding, embedding]), BOTH, where)
