@@ -68,7 +68,7 @@ def test_encoder(case: Case) -> None:
 def test_pixel_decoder(case: Case) -> None:
     decoder = network().decoder
     with outputs({f"shuf{i}": layer.shuf for i, layer in enumerate(decoder.layers)}) as seen:
-        levels = decoder.climb(tuple(case.tensors[f"norm{i}"] for i in range(4)))
+        levels = decoder.decode(tuple(case.tensors[f"norm{i}"] for i in range(4)))
     seen |= {f"out{i}": level for i, level in enumerate(levels)} | {"out3": decoder.last_shuf(levels[-1])}
     for name, got in seen.items():
         assert off_by(got, case.tensors[name]) < NETWORK, name

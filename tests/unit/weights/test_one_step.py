@@ -80,7 +80,7 @@ WRONG = {
         replaced("state_dict_unet", "conv_in.lora_A.default_encoder.weight", torch.ones(4, 4)),
         "belongs to no known adapter",
     ),
-    "no change at all": (OSEDIFF, replaced("state_dict_unet", "conv_out.bias", torch.ones(4)), "no low-rank change"),
+    "no change at all": (OSEDIFF, replaced("state_dict_unet", "conv_out.bias", torch.ones(4)), "is not part of a LoRA"),
 }
 
 
@@ -111,7 +111,7 @@ def test_the_flat_form_says_what_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("metadata", "said"),
     [
-        ({}, "no OSEDiff or PiSA-SR adapter"),
+        ({}, "not an OSEDiff or PiSA-SR adapter"),
         ({"kind": "osediff"}, "gives no lora_alpha"),
         ({"kind": "osediff", "lora_alpha": "8", "rank_unet": "four"}, "gives no rank_unet"),
         ({"kind": "pisa-sr", "lora_alpha": "8"}, r"lacks all of its pix\.unet part"),
