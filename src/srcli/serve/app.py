@@ -254,7 +254,7 @@ def name_attachment(name: str) -> str:
 
 def _find_missing_detector(store: Store) -> str:
     """The command that gets the scratch detector; empty if it is here."""
-    if store.opens(Repair().mask_model, allow_pickle=False):
+    if store.can_open(Repair().mask_model, allow_pickle=False):
         return ""
     return "a first run of srcli restore-old-photo --mask auto --allow-pickle"
 
