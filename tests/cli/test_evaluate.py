@@ -12,7 +12,7 @@ from PIL import Image
 from skimage import data
 from typer.testing import CliRunner
 
-from srcli.cli import app
+from srcli.cli import app, complete
 from srcli.metrics.matlab import matlab_bicubic, reduce_bicubic
 from srcli.metrics.registry import METRICS
 
@@ -229,3 +229,8 @@ def test_metrics_with_weights_are_measured_where_these_are_here(scene, monkeypat
     assert all(0 < row[name] < 1 for row in found["methods"][0]["pictures"] for name in ("lpips-vgg", "dists"))
     alone = call("evaluate", scene / "blocks", "-r", scene / "hr", "--json", "--metric", "dists", "--metric", "psnr")
     assert set(json.loads(alone.stdout)["methods"][0]["mean"]) == {"psnr", "dists"}
+
+
+def test_all_metrics_complete():
+    assert complete.complete_metrics("lpips") == ["lpips-alex", "lpips-vgg"]
+    assert {"niqe", "dists"} <= set(complete.complete_metrics(""))

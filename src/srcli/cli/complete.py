@@ -40,9 +40,10 @@ def _list_degradations() -> Iterable[str]:
 
 
 def _list_metrics() -> Iterable[str]:
+    from srcli.evaluate.weighted import BACKBONES
     from srcli.metrics.registry import METRICS
 
-    return METRICS
+    return (*METRICS, *BACKBONES)
 
 
 def _list_formats() -> Iterable[str]:
