@@ -1,7 +1,8 @@
-"""What each exact saving is worth on one guided step of PASD at full size on a CPU: the plain way, then one more
-saving at a time, in fp32 and at last in bf16. Random weights: work does not depend on them.
+"""What each exact saving is worth on one guided step of PASD at full size on a CPU: the plain way, which is that of the
+official program, then one more saving at a time; and all together in the first call and in later ones.
+Random weights: work does not depend on them.
 
-python -m benchmarks.savings [--side 512] [--small]
+python -m benchmarks.savings [--side 512] [--calls] [--small]
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import platform
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import islice
 
 import torch
 from diffusers.models.attention_processor import AttnProcessor2_0
@@ -28,7 +30,6 @@ from srcli.models.patches.text_kv_cache import TextKvCache
 
 Step = Callable[[Tensor, Tensor], Tensor]
 PLAIN = "plain: stock layers, both texts in one call"
-PACKED = "weights packed"
 
 
 def stages(led: PasdDenoiser) -> Iterator[tuple[str, Step]]:
@@ -41,9 +42,9 @@ def stages(led: PasdDenoiser) -> Iterator[tuple[str, Step]]:
     install((nets.unet, nets.control), TextKvCache())
     yield "the picture's embedding and the texts' keys kept", lambda x, hint: led(x, T, hint)
     install(every, RowAttention())
-    yield "attention by rows", lambda x, hint: led(x, T, hint)
+    yield "attention by rows, where that is faster", lambda x, hint: led(x, T, hint)
     install(every, PackedLayers())
-    yield PACKED, lambda x, hint: led(x, T, hint)
+    yield "weights packed, maps channels last", lambda x, hint: led(x, T, hint)
     prefix = SharedCfgPrefix()
     install((nets.unet, nets.control), prefix)
     shared = replace(led, nets=replace(nets, prefix=prefix))
@@ -51,45 +52,71 @@ def stages(led: PasdDenoiser) -> Iterator[tuple[str, Step]]:
 
 
 @torch.inference_mode()
-def measure(config: dict, dtype: torch.dtype, side: int, last: bool) -> dict[str, float]:
-    """Processor seconds of a step at each stage; or only at the last."""
+def measure_stages(config: dict, side: int) -> dict[str, float]:
+    """Processor seconds of a step in fp32 with one more saving each time."""
+    x, hint, nets = _prepare(config, torch.float32, side)
+    return {name: seconds(lambda step=step: step(x, hint), 2) for name, step in stages(nets)}
+
+
+@torch.inference_mode()
+def measure_calls(config: dict, dtype: torch.dtype, side: int, plain: bool) -> dict[str, float]:
+    """Processor seconds of the first step and of later ones, either plain or with all savings."""
+    x, hint, nets = _prepare(config, dtype, side)
+    steps: list[Step] = []
+    loading = seconds(lambda: steps.extend(step for _, step in islice(stages(nets), 1 if plain else None)))
+    first = seconds(lambda: steps[-1](x, hint))
+    return {"loading": loading, "first": first, "later": seconds(lambda: steps[-1](x, hint), 3)}
+
+
+def _prepare(config: dict, dtype: torch.dtype, side: int) -> tuple[Tensor, Tensor, PasdDenoiser]:
     torch.set_num_threads(1)
     device = Device(torch.device("cpu"), dtype)
     x, hint, text = inputs(config, device, side)
-    found = {}
-    steps = stages(denoiser(networks(config, device), text))
-    for name, step in list(steps)[-1:] if last else steps:
-        if last or name == PACKED:
-            step(x, hint)  # the first of its kind packs the weights
-        found[name] = seconds(lambda step=step: step(x, hint))
-    return found
+    return x, hint, denoiser(networks(config, device), text)
 
 
-def report(side: int, config: dict, extra: list[str]) -> None:
-    found = apart("benchmarks.savings", "--side", side, "--one", "float32", *extra)
+def report_stages(side: int, extra: list[str]) -> None:
+    found = apart("benchmarks.savings", "--side", side, "--one", "stages", *extra)
     plain = found[PLAIN]
     rows, before = [], plain
     for name, spent in found.items():
         rows.append([name, f"{spent:.1f}", f"{before / spent:.2f}x", f"{plain / spent:.2f}x"])
         before = spent
-    if fast_bfloat16():
-        spent = next(iter(apart("benchmarks.savings", "--side", side, "--one", "bfloat16", *extra).values()))
-        rows.append(["bf16", f"{spent:.1f}", f"{before / spent:.2f}x", f"{plain / spent:.2f}x"])
-    print(f"## Exact savings: one guided step of PASD at {side}x{side}, one core, {platform.machine()}\n")
+    print(f"## Exact savings: one guided step of PASD at {side}x{side}, one core, fp32, {platform.machine()}\n")
     print(table(["with, besides all above", "processor s", "faster by", "than plain"], rows))
+
+
+def report_calls(side: int, extra: list[str]) -> None:
+    """Both ways by turns, each in a process of its own, so that each has a first call."""
+    rows = []
+    for dtype in ("float32", *(["bfloat16"] if fast_bfloat16() else [])):
+        plain, ours = (
+            apart("benchmarks.savings", "--side", side, "--one", f"{way} {dtype}", *extra) for way in ("plain", "ours")
+        )
+        for call in ("first", "later"):
+            rows.append([dtype, call, f"{plain[call]:.1f}", f"{ours[call]:.1f}", f"{plain[call] / ours[call]:.2f}x"])
+        rows.append([dtype, "packing, while weights load", "", f"{ours['loading']:.1f}", ""])
+    print(f"\n## The same in all, {side}x{side}: processor seconds of a call\n")
+    print(table(["precision", "call", "plain", "srcli", "faster by"], rows))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="What each exact saving is worth.")
     parser.add_argument("--side", type=int, default=512)
     parser.add_argument("--small", action="store_true", help="small networks, to try the program")
-    parser.add_argument("--one", choices=("float32", "bfloat16"), help=argparse.SUPPRESS)
+    parser.add_argument("--calls", action="store_true", help="only all savings together, first and later calls")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
     given = parser.parse_args()
-    config = SMALL if given.small else SD15
-    if given.one:
-        print(json.dumps(measure(config, getattr(torch, given.one), given.side, given.one == "bfloat16")))
-        return
-    report(given.side, config, ["--small"] if given.small else [])
+    config, extra = (SMALL, ["--small"]) if given.small else (SD15, [])
+    if given.one == "stages":
+        print(json.dumps(measure_stages(config, given.side)))
+    elif given.one:
+        way, dtype = given.one.split()
+        print(json.dumps(measure_calls(config, getattr(torch, dtype), given.side, way == "plain")))
+    else:
+        if not given.calls:
+            report_stages(given.side, extra)
+        report_calls(given.side, extra)
 
 
 if __name__ == "__main__":

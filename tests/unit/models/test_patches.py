@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from diffusers.models.activations import GEGLU
 from tests.unit.models.test_paca import CONFIG, random
 from torch import Tensor, nn
 
@@ -19,7 +20,7 @@ from srcli.models.patches.deepcache import DeepFeatures
 from srcli.models.patches.install import ORDER, install
 from srcli.models.patches.low_rank import LowRank
 from srcli.models.patches.paca import LightPaca, Paca
-from srcli.models.patches.packed import PackedConv, PackedLayers, PackedLinear, can_pack
+from srcli.models.patches.packed import PackedConv, PackedGeglu, PackedLayers, PackedLinear, can_pack
 from srcli.models.patches.row_attention import RowAttention
 from srcli.models.patches.shared_cfg_prefix import SharedCfgPrefix
 from srcli.models.patches.spade import Modulation
@@ -180,9 +181,35 @@ def test_a_patch_from_the_middle_can_be_removed() -> None:
     run(net)
     handle.remove()
     assert layers(net.conv_in.forward)[0] == "SharedCfgPrefix"
-    assert [name for name, *_, forward, _ in changes(net) if isinstance(forward, PackedConv | PackedLinear)] == []
+    assert [
+        name for name, *_, forward, _ in changes(net) if isinstance(forward, PackedConv | PackedLinear | PackedGeglu)
+    ] == []
     assert [one[:3] for one in changes(net)] == [one[:3] for one in before]
     assert all(torch.equal(value, bits[name]) for name, value in net.state_dict().items())
+
+
+@pytest.mark.skipif(not can_pack(), reason="this torch has no oneDNN")
+@pytest.mark.parametrize("bias", [True, False])
+@torch.inference_mode()
+def test_a_gated_gelu_is_packed_in_two_halves(bias: bool) -> None:
+    gated = nn.Sequential(GEGLU(16, 24, bias=bias))
+    x = torch.randn(2, 5, 16)
+    plain = gated(x)
+    handle = install([gated], PackedLayers())
+    assert gated[0].proj.weight is None
+    torch.testing.assert_close(gated(x), plain)
+    handle.remove()
+    assert torch.equal(gated(x), plain)
+
+
+@pytest.mark.skipif(not can_pack(), reason="this torch has no oneDNN")
+@torch.inference_mode()
+def test_packing_keeps_hooks_in_gated_gelus() -> None:
+    gated, called = nn.Sequential(GEGLU(16, 24)), []
+    gated[0].proj.register_forward_hook(lambda *_: called.append(1))
+    install([gated], PackedLayers())
+    gated(torch.randn(1, 5, 16))
+    assert called == [1]
 
 
 def test_deep_features_are_captured_only_within() -> None:

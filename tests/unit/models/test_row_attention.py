@@ -11,6 +11,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from srcli.engines.runtime.device import Device
 from srcli.engines.runtime.memory_budget import AMPLE, MPS_ATTENTION, find_memory_budget
 from srcli.engines.runtime.placement import place_step_networks
+from srcli.models.patches import row_attention
 from srcli.models.patches.row_attention import MPS_SCORES, RowAttentionProcessor, attend_in_parts
 from srcli.models.stock import build_stock
 
@@ -40,3 +41,12 @@ def test_on_mps_attention_goes_by_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("srcli.engines.runtime.placement.place_network", lambda *_, **__: None)
     place_step_networks([net], MPS, AMPLE)
     assert any(isinstance(processor, RowAttentionProcessor) for processor in net.attn_processors.values())
+
+
+@pytest.mark.parametrize(("amx", "faster"), [(True, False), (False, True)])
+def test_rows_are_left_to_processors_without_amx(amx: bool, faster: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(row_attention, "read_cpu_features", lambda: {"amx_bf16": amx})
+    assert row_attention.rows_are_faster() == (faster and row_attention.can_pack())
+    query, key, value = (torch.randn(2, 3, tokens, 8) for tokens in (40, 600, 600))
+    expected = scaled_dot_product_attention(query, key, value)
+    torch.testing.assert_close(row_attention.compute_attention(query, key, value), expected)

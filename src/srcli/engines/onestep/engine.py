@@ -25,7 +25,6 @@ from srcli.engines.runtime.device import Device
 from srcli.engines.runtime.memory_budget import Placement, plan_placement
 from srcli.engines.runtime.oom_fallback import ALL_SAVINGS
 from srcli.engines.runtime.placement import network_memory_need, place_network, place_step_networks
-from srcli.models.patches.install import install
 from srcli.models.patches.text_kv_cache import TextKvCache
 from srcli.sampling.hint import to_unit_float
 from srcli.sampling.layout import lay_tiles
@@ -65,8 +64,7 @@ class OneStepEngine(SinglePass):
     def of(cls, loaded: OneStepNetworks, device: Device, describer: Describer, store: Store) -> OneStepEngine:
         need = network_memory_need("OneStep", [loaded.unet], [loaded.vae], device.dtype)
         placement = plan_placement(need, device)
-        place_step_networks([loaded.unet], device, placement)
-        install([loaded.unet], TextKvCache())
+        place_step_networks([loaded.unet], device, placement, TextKvCache())
         if loaded.semantic is not None:
             place_network(loaded.semantic, device)
         codec = Codec.of(loaded.vae, need.beside(placement, device), placement)

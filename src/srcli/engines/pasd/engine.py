@@ -24,7 +24,6 @@ from srcli.engines.runtime.device import Device
 from srcli.engines.runtime.memory_budget import MemoryNeed, Placement, find_memory_budget, plan_placement
 from srcli.engines.runtime.oom_fallback import ALL_SAVINGS
 from srcli.engines.runtime.placement import network_memory_need, place_step_networks
-from srcli.models.patches.install import install
 from srcli.models.patches.shared_cfg_prefix import SharedCfgPrefix
 from srcli.models.patches.text_kv_cache import TextKvCache
 from srcli.sampling.layout import Limits, lay_tiles
@@ -62,9 +61,9 @@ class PasdEngine(SinglePass):
         steps, base = (loaded.unet, loaded.paca, loaded.control), loaded.base
         need = network_memory_need("PASD", steps, (base.vae, base.text_encoder), device.dtype)
         placement, memory = plan_placement(need, device), find_memory_budget(device)
-        place_step_networks(steps, device, placement)
         prefix = SharedCfgPrefix()
-        install((loaded.unet, loaded.control), TextKvCache(), prefix)
+        place_step_networks((loaded.unet, loaded.control), device, placement, TextKvCache(), prefix)
+        place_step_networks([loaded.paca], device, placement)
         nets = Nets(*steps, device, prefix)
         texts = TextEncoder.of(base.tokenizer, base.text_encoder, device, placement)
         codec = Codec.of(base.vae, need.beside(placement, device), placement)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import device as TorchDevice
@@ -12,6 +10,7 @@ from torch import dtype as TorchDtype
 
 from srcli.errors import InputError, MachineError
 from srcli.memory import tune_allocator
+from srcli.models.cpu_features import read_cpu_features
 from srcli.settings import DeviceChoice
 from srcli.threads import default_threads
 
@@ -57,7 +56,7 @@ def prepare_process(device: Device, threads: int | None = None) -> None:
     """Set process-wide state: allocator, CPU threads, TF32. The CLI calls this at its start, in the computing thread;
     the Python API does not."""
     tune_allocator()
-    torch.set_num_threads(threads or default_threads(_capabilities().get("num_physical_cores")))
+    torch.set_num_threads(threads or default_threads(read_cpu_features().get("num_physical_cores")))
     allow_tf32(device.dtype is not torch.float32)
 
 
@@ -78,12 +77,6 @@ def _dtype(device: str, dtype: str) -> torch.dtype:
 
 
 def fast_bfloat16() -> bool:
-    """Whether this CPU has bfloat16 instructions; without them bfloat16 is slower than float32."""
-    has = _capabilities()
+    """Whether this processor computes in bfloat16 natively; without that it is slower than float32."""
+    has = read_cpu_features()
     return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
-
-
-def _capabilities() -> Mapping[str, Any]:
-    """CPU features as torch reports them; empty for versions of torch that do not."""
-    get_capabilities = getattr(torch.cpu, "get_capabilities", None)
-    return get_capabilities() if get_capabilities else {}

@@ -12,6 +12,7 @@ from torch import nn
 
 from srcli.engines.runtime.device import Device
 from srcli.engines.runtime.memory_budget import MemoryNeed, Placement, count_weight_bytes
+from srcli.models.patches.changes import Patch
 from srcli.models.patches.install import install
 from srcli.models.patches.packed import PackedLayers
 from srcli.models.patches.row_attention import RowAttention
@@ -45,14 +46,15 @@ def place_network(
     return net.to(memory_format=torch.channels_last) if device.accelerated else net  # type: ignore[call-overload]
 
 
-def place_step_networks(nets: Iterable[nn.Module], device: Device, placement: Placement) -> None:
-    """Place the networks of every step, with the patches that suit a CPU or MPS."""
+def place_step_networks(nets: Iterable[nn.Module], device: Device, placement: Placement, *patches: Patch) -> None:
+    """Place the networks of every step, with `patches` and those that suit a CPU or MPS.
+
+    All are installed at once: a patch below `PackedLayers` that comes later has every weight unpacked and packed again.
+    """
+    own: dict[str, tuple[Patch, ...]] = {"cpu": (RowAttention(), PackedLayers()), "mps": (RowAttention(),)}
     for net in nets:
         place_network(net, device, placement=placement)
-        if device.torch.type == "cpu":
-            install([net], RowAttention(), PackedLayers())
-        elif device.torch.type == "mps":
-            install([net], RowAttention())
+        install([net], *patches, *own.get(device.torch.type, ()))
 
 
 @contextmanager

@@ -27,7 +27,6 @@ from srcli.engines.stablesr.spec import SPEC
 from srcli.engines.stablesr.weights import StableSRNetworks, open_stablesr
 from srcli.models.banded_vae import After
 from srcli.models.cfw import keep_features
-from srcli.models.patches.install import install
 from srcli.models.patches.spade import Modulation
 from srcli.models.patches.text_kv_cache import TextKvCache
 from srcli.models.time_encoder import TimeEncoder
@@ -101,8 +100,8 @@ class StableSREngine(SinglePass):
         steps, base = (loaded.unet, loaded.encoder, loaded.modulation), loaded.base
         need = network_memory_need("StableSR", steps, (base.vae, base.text_encoder), device.dtype)
         placement = plan_placement(need, device)
-        place_step_networks(steps, device, placement)
-        install([loaded.unet], TextKvCache())
+        place_step_networks([loaded.unet], device, placement, TextKvCache())
+        place_step_networks((loaded.encoder, loaded.modulation), device, placement)
         texts = TextEncoder.of(base.tokenizer, base.text_encoder, device, placement)
         return cls(loaded, Codec.of(base.vae, need.beside(placement, device), placement), texts, device, placement)
 

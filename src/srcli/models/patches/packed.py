@@ -1,7 +1,9 @@
 """Keeps the weights of convolutions and linear layers on a CPU in oneDNN's memory layout.
 
-A stock layer reorders its weights at every call, and fp32 linear layers do not use oneDNN at all. Here weights are
-reordered once, at the first call, when the shapes are known; the plain weights are freed.
+A stock layer reorders its weights at every call, and fp32 linear layers do not use oneDNN at all. Here it is done once,
+when the patch is installed, which is while weights are loaded; the plain weights are freed layer by layer. Maps are
+channels last: they are the tokens of attention layers without being copied, and bf16 convolutions take two thirds of
+the time.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from diffusers.models.activations import GEGLU
 from torch import Tensor, nn
 
 from srcli.models.patches.changes import Undo, replace_forward
@@ -22,24 +25,20 @@ class PackedConv:
 
     def __init__(self, conv: nn.Conv2d) -> None:
         self._conv = conv
-        self._weight: Tensor | None = None
+        self._geometry = conv.padding, conv.stride, conv.dilation, conv.groups
+        self._weight: Tensor = _nn.mkldnn_reorder_conv2d_weight(conv.weight.to_mkldnn(), *self._geometry)
+        _swap_weight(conv, None)
 
     def __call__(self, x: Tensor) -> Tensor:
-        conv = self._conv
-        if self._weight is None:
-            geometry = conv.padding, conv.stride, conv.dilation, conv.groups, x.shape
-            self._weight = _nn.mkldnn_reorder_conv2d_weight(conv.weight.to_mkldnn(), *geometry)
-            _swap_weight(conv, None)
+        x = x.contiguous(memory_format=torch.channels_last)
         out: Tensor = torch.ops.mkldnn._convolution_pointwise(
-            x, self._weight, conv.bias, conv.padding, conv.stride, conv.dilation, conv.groups, "none", [], ""
+            x, self._weight, self._conv.bias, *self._geometry, "none", [], ""
         )
         return out
 
     def unpack(self) -> None:
         """Restore the convolution's plain weights."""
-        if self._weight is not None:
-            _swap_weight(self._conv, self._weight.to_dense())
-            self._weight = None
+        _swap_weight(self._conv, self._weight.to_dense())
 
 
 class PackedLinear:
@@ -47,24 +46,39 @@ class PackedLinear:
 
     def __init__(self, linear: nn.Linear) -> None:
         self._linear = linear
-        self._weight: Tensor | None = None
+        self._weight = pack_linear_weight(linear.weight)
+        _swap_weight(linear, None)
 
     def __call__(self, x: Tensor) -> Tensor:
-        if self._weight is None:
-            self._weight = pack_linear_weight(self._linear.weight, x.numel() // x.shape[-1])
-            _swap_weight(self._linear, None)
         return apply_packed_linear(x, self._weight, self._linear.bias)
 
     def unpack(self) -> None:
         """Restore the linear layer's plain weights."""
-        if self._weight is not None:
-            _swap_weight(self._linear, self._weight.to_dense())
-            self._weight = None
+        _swap_weight(self._linear, self._weight.to_dense())
 
 
-def pack_linear_weight(weight: Tensor, rows: int) -> Tensor:
-    """A linear layer's weights in oneDNN's layout for this number of input rows."""
-    out: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), rows)
+class PackedGeglu:
+    """The computation of a feed-forward layer's gated GELU, with GELU and gate applied as the products are made."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        self._linear = linear
+        self._value, self._gate = (pack_linear_weight(half) for half in linear.weight.chunk(2))
+        _swap_weight(linear, None)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        value_bias, gate_bias = (None, None) if self._linear.bias is None else self._linear.bias.chunk(2)
+        gate = torch.ops.mkldnn._linear_pointwise(x, self._gate, gate_bias, "gelu", [], "none")
+        out: Tensor = torch.ops.mkldnn._linear_pointwise.binary(x, gate, self._value, value_bias, "mul")
+        return out
+
+    def unpack(self) -> None:
+        """Restore the linear layer's plain weights."""
+        _swap_weight(self._linear, torch.cat((self._value.to_dense(), self._gate.to_dense())))
+
+
+def pack_linear_weight(weight: Tensor) -> Tensor:
+    """A linear layer's weights in oneDNN's layout."""
+    out: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous())
     return out
 
 
@@ -85,15 +99,21 @@ class PackedLayers:
     """Packs every layer of a network on the CPU, for inference. Hooks on the layers run as usual."""
 
     def patch_layers(self, net: nn.Module) -> Iterator[Undo]:
-        """Pack the convolutions and linear layers, if this version of torch can."""
+        """Pack the convolutions, gated GELUs and linear layers, where this torch can."""
         for layer in net.modules() if can_pack() else ():
             if isinstance(layer, nn.Conv2d) and layer.padding_mode == "zeros" and not isinstance(layer.padding, str):
                 yield from _replace(layer, PackedConv(layer))
-            elif isinstance(layer, nn.Linear):
+            elif isinstance(layer, GEGLU) and not _has_hooks(layer.proj):
+                yield from _replace(layer, PackedGeglu(layer.proj))
+            elif isinstance(layer, nn.Linear) and layer.weight is not None:
                 yield from _replace(layer, PackedLinear(layer))
 
 
-def _replace(layer: nn.Conv2d | nn.Linear, packed: PackedConv | PackedLinear) -> Iterator[Undo]:
+def _has_hooks(layer: nn.Module) -> bool:
+    return bool(layer._forward_hooks or layer._forward_pre_hooks)
+
+
+def _replace(layer: nn.Module, packed: PackedConv | PackedLinear | PackedGeglu) -> Iterator[Undo]:
     yield packed.unpack
     yield replace_forward(layer, packed)
 
