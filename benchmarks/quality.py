@@ -1,11 +1,13 @@
 """Quality of the built-in model on photographs: a table and contact sheets.
 
-python -m benchmarks.quality FOLDER [--out DIR] [--weights FILE] [--held-out] [--teachers DIR] [--features FILE]
+python -m benchmarks.quality FOLDER [--out DIR] [--weights FILE] [--held-out] [--scikit-image]
+    [--teachers DIR] [--features FILE]
 
 Every sharp picture is reduced x4 in four ways, with fixed seeds, and enlarged again: clean (MATLAB's bicubic), degraded
 (blur, noise of sigma 1.5-6, JPEG 55-90), heavy (noise of sigma 8-25, JPEG 40-85) and raw (coloured noise of sigma 5-30
 that was never stored as JPEG). PSNR and SSIM are measured on Y without a border of 4 pixels. --held-out takes only the
-tenth that training leaves out, told by file name. --teachers adds published networks to compare with; --features, a
+tenth that training leaves out, told by file name; --scikit-image then measures the photographs that come with that
+package, which no training saw. --teachers adds published networks to compare with; --features, a
 feature network that training did not use, adds the distance of features.
 """
 
@@ -16,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
+import skimage
 import torch
 from numpy.typing import NDArray
 from PIL import Image
@@ -42,6 +45,10 @@ Pixels = NDArray[np.uint8]
 Method = Callable[[Pixels], Pixels]
 MEASURES = ("psnr-y", "ssim-y", "gmsd")
 FEATURES = "features"
+SCIKIT_IMAGE = (
+    *(f"{name}.png" for name in ("astronaut", "brick", "camera", "chelsea", "coffee", "coins", "grass", "gravel")),
+    *("hubble_deep_field.jpg", "ihc.png", "moon.png", "motorcycle_left.png", "retina.jpg", "rocket.jpg"),
+)
 CROP = 200  # of each picture on the sheet: its middle, at 100 %
 ENDS = {"faithful, --fidelity 1": 1.0, "default": None, "crisp, --fidelity 0": 0.0}
 
@@ -91,6 +98,12 @@ def cut_middle(photo: Pixels, most: int) -> Pixels:
 def read_pictures(folder: Path, held_out: bool, most: int) -> list[Pixels]:
     files = [found.path for found in survey_pictures(folder, 64).usable]
     opened = (decode_photo(file) for file in files if is_held_out(file) or not held_out)
+    return [cut_middle(photo, most) for photo in opened if photo is not None]
+
+
+def read_scikit_image(most: int) -> list[Pixels]:
+    """The photographs that come with scikit-image."""
+    opened = (decode_photo(Path(skimage.__file__).parent / "data" / name) for name in SCIKIT_IMAGE)
     return [cut_middle(photo, most) for photo in opened if photo is not None]
 
 
@@ -159,10 +172,11 @@ def make_sheet(rows: list[list[Pixels]]) -> Image.Image:
     return Image.fromarray(np.concatenate([row for row in cut if row.shape == cut[0].shape]))
 
 
-def report(pictures: list[Pixels], methods: dict[str, Method], given: argparse.Namespace) -> Iterator[str]:
+def report(name: str, pictures: list[Pixels], given: argparse.Namespace) -> Iterator[str]:
+    methods = list_methods(given)
     features = FeatureNetwork(given.features) if given.features else None
     every = max(1, len(pictures) // given.rows)
-    yield f"{len(pictures)} pictures, central {given.side}x{given.side} at most, x{UPSCALE_FACTOR}"
+    yield f"{name}: {len(pictures)} pictures, central {given.side}x{given.side} at most, x{UPSCALE_FACTOR}"
     for kind, spoil in KINDS.items():
         scores: dict[str, list[dict[str, float]]] = {name: [] for name in methods}
         rows = []
@@ -173,7 +187,7 @@ def report(pictures: list[Pixels], methods: dict[str, Method], given: argparse.N
                 scores[name].append(measure(result, truth, features))
             if index % every == 0:
                 rows.append([*results.values(), truth])
-        make_sheet(rows).save(given.out / f"sheet-{kind}.png")
+        make_sheet(rows).save(given.out / f"{name}-{kind}.png")
         yield f"\n{kind}\n\n{make_table(scores)}"
 
 
@@ -185,13 +199,16 @@ def main() -> int:
     parser.add_argument("--teachers", type=Path)
     parser.add_argument("--features", type=Path)
     parser.add_argument("--held-out", action="store_true", help="only the tenth that training leaves out")
+    parser.add_argument("--scikit-image", action="store_true", help="then the photographs that come with scikit-image")
     parser.add_argument("--rows", type=int, default=8, help="pictures on the sheets")
     parser.add_argument("--side", type=int, default=256, help="of the middle that is measured")
     given = parser.parse_args()
     try:
         given.out.mkdir(parents=True, exist_ok=True)
-        pictures = read_pictures(given.folder, given.held_out, given.side)
-        text = "\n".join(report(pictures, list_methods(given), given))
+        panels = {given.folder.name: read_pictures(given.folder, given.held_out, given.side)}
+        if given.scikit_image:
+            panels["scikit-image"] = read_scikit_image(given.side)
+        text = "\n\n".join("\n".join(report(name, pictures, given)) for name, pictures in panels.items())
     except SrcliError as error:
         print(error, file=sys.stderr)
         return error.exit_code
