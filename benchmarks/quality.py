@@ -172,11 +172,11 @@ def make_sheet(rows: list[list[Pixels]]) -> Image.Image:
     return Image.fromarray(np.concatenate([row for row in cut if row.shape == cut[0].shape]))
 
 
-def report(name: str, pictures: list[Pixels], given: argparse.Namespace) -> Iterator[str]:
+def report(panel: str, pictures: list[Pixels], given: argparse.Namespace) -> Iterator[str]:
     methods = list_methods(given)
     features = FeatureNetwork(given.features) if given.features else None
     every = max(1, len(pictures) // given.rows)
-    yield f"{name}: {len(pictures)} pictures, central {given.side}x{given.side} at most, x{UPSCALE_FACTOR}"
+    yield f"{panel}: {len(pictures)} pictures, central {given.side}x{given.side} at most, x{UPSCALE_FACTOR}"
     for kind, spoil in KINDS.items():
         scores: dict[str, list[dict[str, float]]] = {name: [] for name in methods}
         rows = []
@@ -187,7 +187,7 @@ def report(name: str, pictures: list[Pixels], given: argparse.Namespace) -> Iter
                 scores[name].append(measure(result, truth, features))
             if index % every == 0:
                 rows.append([*results.values(), truth])
-        make_sheet(rows).save(given.out / f"{name}-{kind}.png")
+        make_sheet(rows).save(given.out / f"{panel}-{kind}.png")
         yield f"\n{kind}\n\n{make_table(scores)}"
 
 
