@@ -201,6 +201,7 @@ def test_metrics_whose_weights_are_not_here_say_how_to_get_them(scene, home):
     assert json.loads(done.stdout)["absent"] == [
         "lpips-alex: not measured, needs srcli models pull alexnet",
         "lpips-vgg, dists: not measured, needs srcli models pull vgg16",
+        "fid, kid: not measured, needs srcli models pull inception",
     ]
     asked = call("evaluate", scene / "cubic", "-r", scene / "hr", "--metric", "dists")
     assert (asked.exit_code, asked.stdout) == (4, "")
@@ -218,17 +219,46 @@ def test_metrics_with_weights_are_measured_where_these_are_here(scene, monkeypat
     save_file(Vgg16().state_dict(), scene / "model.safetensors")
     here = SimpleNamespace(files={"model.safetensors": scene / "model.safetensors"})
     store = SimpleNamespace(
-        has=lambda name: True,
-        opens=lambda name, allow_pickle: name == "vgg16",
+        has=lambda name: name != "inception",
+        can_open=lambda name, allow_pickle: name == "vgg16",
         resolve=lambda name, allow_pickle: here,
     )
     monkeypatch.setattr(weighted, "Store", lambda offline: store)
     done = call("evaluate", scene / "blocks", "--against", scene / "cubic", "-r", scene / "hr", "--json")
     found = json.loads(done.stdout)
-    assert found["absent"] == ["lpips-alex: not measured, needs --allow-pickle once: its weights are a pickle"]
+    assert found["absent"] == [
+        "lpips-alex: not measured, needs --allow-pickle once: its weights are a pickle",
+        "fid, kid: not measured, needs srcli models pull inception",
+    ]
     assert all(0 < row[name] < 1 for row in found["methods"][0]["pictures"] for name in ("lpips-vgg", "dists"))
     alone = call("evaluate", scene / "blocks", "-r", scene / "hr", "--json", "--metric", "dists", "--metric", "psnr")
     assert set(json.loads(alone.stdout)["methods"][0]["mean"]) == {"psnr", "dists"}
+
+
+def test_metrics_of_sets_have_one_number_each(scene, monkeypatch):
+    """With the mean and spread of the channels for features: Inception's are compared where it is tested."""
+    from srcli.evaluate import weighted
+
+    def describe(rgb):
+        return np.concatenate([f(rgb / 255, axis=(0, 1)) for f in (np.mean, np.std)]).astype(np.float32)
+
+    file = SimpleNamespace(files={"inception.pth": scene / "inception.pth"})
+    store = SimpleNamespace(
+        has=lambda name: True, can_open=lambda name, allow_pickle: True, resolve=lambda name, allow_pickle: file
+    )
+    monkeypatch.setattr(weighted, "Store", lambda offline: store)
+    monkeypatch.setattr(weighted, "load_extractor", lambda path: lambda s: (describe(s.result), describe(s.truth)))
+    words = ["evaluate", scene / "cubic", "--against", scene / "blocks", "-r", scene / "hr", "--metric", "fid"]
+    done = call(*words, "--metric", "kid", "--metric", "psnr", "--json")
+    cubic, blocks = json.loads(done.stdout)["methods"]
+    assert set(cubic["set"]) == {"fid", "kid"}
+    assert set(cubic["mean"]) == {"psnr"}
+    assert 0 < cubic["set"]["fid"] != blocks["set"]["fid"] > 0
+    assert "FID of fewer than 2,048 pictures is biased, and these are 2\n" in done.stderr
+    assert f"# fid of cubic: {cubic['set']['fid']!r}" in call(*words, "--csv").stdout.splitlines()
+    shown = call(*words, "--markdown").stdout
+    assert shown.startswith("| whole set | cubic | blocks |\n|---|---|---|\n| FID ↓ | ")
+    assert "- FID: Inception of 2015-12-05" in shown
 
 
 def test_all_metrics_complete():

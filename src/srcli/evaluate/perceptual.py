@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
 from srcli.errors import WeightsError
@@ -120,12 +120,18 @@ def read_heads(name: str) -> dict[str, Tensor]:
 
 
 def read_backbone(name: str, path: Path) -> AlexNet | Vgg16:
-    """A network of weights.lock from safetensors; a classifier's further layers are not read. Raises WeightsError."""
+    """A network of weights.lock from safetensors. Raises WeightsError."""
     network = _NETWORKS[name]()
-    found: dict[str, Any] = {name: x for name, x in load_file(path).items() if name.startswith("features.")}
+    load_weights(network, name, path)
+    return network
+
+
+def load_weights(network: nn.Module, name: str, path: Path) -> None:
+    """Fill a network for use; a classifier's further layers are not taken. Raises WeightsError."""
+    wanted = network.state_dict()
+    found: dict[str, Any] = {key: x for key, x in load_file(path).items() if key in wanted}
     try:
         network.load_state_dict(found)
     except RuntimeError as error:
         raise WeightsError(f"{path.name} does not hold {name}: run srcli models verify {name}") from error
     network.eval().requires_grad_(False)
-    return network

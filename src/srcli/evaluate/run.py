@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +13,13 @@ import numpy as np
 from srcli.batch.report import choose_exit_code
 from srcli.errors import PictureError, check_range
 from srcli.evaluate.pairs import ResultPair, pair_by_name
-from srcli.evaluate.weighted import choose_all_metrics
+from srcli.evaluate.sets import FeaturePair, SetPair, describe_small_sets
+from srcli.evaluate.weighted import ChosenMetrics, choose_all_metrics
 from srcli.imaging.picture import AnyPixels
 from srcli.imaging.printable import printable
 from srcli.imaging.read import read_picture
 from srcli.messages import Tell
+from srcli.metrics.feature_sets import SetMetric
 from srcli.metrics.registry import SOURCE, TRUTH, Metric
 from srcli.metrics.sample import Sample
 from srcli.settings import MAX_PIXELS
@@ -59,6 +61,9 @@ class Row:
     notes: tuple[str, ...] = ()
 
 
+Measured = tuple[Row, FeaturePair | None]
+
+
 @dataclass(frozen=True, slots=True)
 class Method:
     """The values of one folder of results."""
@@ -66,6 +71,7 @@ class Method:
     name: str
     rows: tuple[Row, ...]
     failed: int = 0
+    of_set: Mapping[str, float] = field(default_factory=dict)  # metrics of all pictures together
 
     def column(self, metric: str) -> list[float]:
         return [row.values[metric] for row in self.rows]
@@ -81,6 +87,11 @@ class Evaluation:
     metrics: tuple[Metric, ...]
     methods: tuple[Method, ...]
     absent: tuple[str, ...] = ()  # metrics that were not measured, and what they need
+    set_metrics: tuple[SetMetric, ...] = ()
+
+    @property
+    def all_metrics(self) -> tuple[Metric | SetMetric, ...]:
+        return (*self.metrics, *self.set_metrics)
 
     @property
     def exit_code(self) -> int:
@@ -94,15 +105,17 @@ class Evaluation:
 def evaluate_methods(request: EvaluationRequest, tell: Tell) -> Evaluation:
     """Measure all methods of a request. A picture that cannot be measured is reported and left out."""
     given = frozenset(w for w, place in ((TRUTH, request.reference), (SOURCE, request.inputs)) if place)
-    metrics, absent = choose_all_metrics(request.metrics, given, request.allow_pickle)
+    chosen = choose_all_metrics(request.metrics, given, request.allow_pickle)
     places = (request.results, *request.against)
     planned = [pair_by_name(place, request.reference, request.inputs) for place in places]
     methods = []
     for name, (pairs, notes) in zip(name_methods(places), planned, strict=True):
         for note in notes:
             tell(note)
-        methods.append(_measure_method(name, pairs, metrics, request, tell))
-    return Evaluation(metrics, tuple(methods), absent)
+        methods.append(_measure_method(name, pairs, chosen, request, tell))
+    for note in describe_small_sets(chosen.set_metrics, [len(method.rows) for method in methods]):
+        tell(note)
+    return Evaluation(chosen.metrics, tuple(methods), chosen.absent, chosen.set_metrics)
 
 
 def name_methods(places: Iterable[Path]) -> list[str]:
@@ -115,25 +128,28 @@ def name_methods(places: Iterable[Path]) -> list[str]:
 
 
 def _measure_method(
-    name: str, pairs: list[ResultPair], metrics: tuple[Metric, ...], request: EvaluationRequest, tell: Tell
+    name: str, pairs: list[ResultPair], chosen: ChosenMetrics, request: EvaluationRequest, tell: Tell
 ) -> Method:
-    rows, failed = [], 0
-    for pair, future in _measure_ahead(pairs, lambda pair: measure_pair(pair, metrics, request), request.jobs):
+    rows, failed, sets = [], 0, SetPair(chosen.set_metrics)
+    for pair, future in _measure_ahead(pairs, lambda pair: _measure_all(pair, chosen, request), request.jobs):
         try:
-            rows.append(future.result())
+            row, features = future.result()
+            rows.append(row)
+            if features is not None:
+                sets.add(features)
         except PictureError as error:
             failed += 1
             tell(f"{printable(pair.result)}: {error}")
     for note in _sum_up_notes(rows):
         tell(f"{name}: {note}")
-    return Method(name, tuple(rows), failed)
+    return Method(name, tuple(rows), failed, sets.measure())
 
 
 def _measure_ahead(
-    pairs: list[ResultPair], measure: Callable[[ResultPair], Row], jobs: int
-) -> Iterator[tuple[ResultPair, Future[Row]]]:
+    pairs: list[ResultPair], measure: Callable[[ResultPair], Measured], jobs: int
+) -> Iterator[tuple[ResultPair, Future[Measured]]]:
     """Yield results in order, with at most `jobs` pictures measured ahead, so that memory does not grow."""
-    waiting: deque[tuple[ResultPair, Future[Row]]] = deque()
+    waiting: deque[tuple[ResultPair, Future[Measured]]] = deque()
     with ThreadPoolExecutor(jobs) as pool:
         for pair in pairs:
             waiting.append((pair, pool.submit(measure, pair)))
@@ -144,6 +160,18 @@ def _measure_ahead(
 
 def measure_pair(pair: ResultPair, metrics: tuple[Metric, ...], request: EvaluationRequest) -> Row:
     """Read one pair and measure it."""
+    sample, notes = _read_sample(pair, request)
+    return _measure_sample(pair.name, sample, metrics, notes)
+
+
+def _measure_all(pair: ResultPair, chosen: ChosenMetrics, request: EvaluationRequest) -> Measured:
+    sample, notes = _read_sample(pair, request)
+    row = _measure_sample(pair.name, sample, chosen.metrics, notes)
+    return row, chosen.extract(sample) if chosen.extract else None
+
+
+def _read_sample(pair: ResultPair, request: EvaluationRequest) -> tuple[Sample, list[str]]:
+    """One pair's pictures, and what is to be said of them. Raises PictureError."""
     notes: list[str] = []
     result = read_rgb_levels(pair.result, request.max_pixels, notes)
     truth = None if pair.truth is None else read_rgb_levels(pair.truth, request.max_pixels, notes)
@@ -153,10 +181,13 @@ def measure_pair(pair: ResultPair, metrics: tuple[Metric, ...], request: Evaluat
         notes.append(CROPPED)
     if min(result.shape[:2]) < 2 * border + LEAST_COMPARED_SIDE:
         raise PictureError(f"it is too small to measure within a border of {border}: lower --border", "size")
-    sample = Sample(result, truth, source, border)
-    place = sample.deviation.place if source is not None else None
+    return Sample(result, truth, source, border), notes
+
+
+def _measure_sample(name: str, sample: Sample, metrics: tuple[Metric, ...], notes: list[str]) -> Row:
+    place = sample.deviation.place if sample.source is not None else None
     values = {metric.name: metric.measure(sample) for metric in metrics}
-    return Row(pair.name, values, border, place, tuple(dict.fromkeys(notes)))
+    return Row(name, values, sample.border, place, tuple(dict.fromkeys(notes)))
 
 
 def _estimate_scale(result: AnyPixels, source: AnyPixels | None) -> int:

@@ -19,6 +19,7 @@ from srcli.evaluate.statistics import (
     paired_difference,
 )
 from srcli.imaging.printable import printable
+from srcli.metrics.feature_sets import SetMetric
 from srcli.metrics.registry import Metric
 
 Table = list[list[str]]  # the first row is the head
@@ -35,6 +36,18 @@ def summary_table(found: Evaluation) -> Table:
             *(format_value(f(method.column(m.name)), m) for method in found.methods for f in statistics.values()),
         ]
         for m in found.metrics
+    ]
+    return [head, *rows]
+
+
+def set_table(found: Evaluation) -> Table:
+    """A row per metric of whole sets: one value of each method; empty if there is no such metric."""
+    if not found.set_metrics:
+        return []
+    head = ["whole set", *(printable(method.name) for method in found.methods)]
+    rows = [
+        [format_title(m), *(format_value(method.of_set.get(m.name, math.nan), m) for method in found.methods)]
+        for m in found.set_metrics
     ]
     return [head, *rows]
 
@@ -67,8 +80,8 @@ def protocol_lines(found: Evaluation) -> list[str]:
     borders = ", ".join(map(str, found.borders))
     count = ", ".join(str(n) for n in sorted({len(method.rows) for method in found.methods}))
     lines = [f"srcli {__version__}; pictures: {count}; left out at the edges with a reference: {borders} pixels"]
-    lines += [f"{metric.title}: {metric.protocol}" for metric in found.metrics]
-    if len(found.methods) > 1:
+    lines += [f"{metric.title}: {metric.protocol}" for metric in found.all_metrics]
+    if len(found.methods) > 1 and found.metrics:
         lines.append(f"differences: mean over the same pictures, {_describe_bootstrap()}")
     return [*lines, *found.absent]
 
@@ -80,11 +93,11 @@ def compare_methods(first: Method, other: Method, metric: str) -> Difference | N
     return paired_difference([a for a, _ in pairs], [b for _, b in pairs])
 
 
-def format_title(metric: Metric) -> str:
+def format_title(metric: Metric | SetMetric) -> str:
     return metric.title + _ARROWS.get(metric.better, "")
 
 
-def format_value(value: float, metric: Metric) -> str:
+def format_value(value: float, metric: Metric | SetMetric) -> str:
     return "-" if math.isnan(value) else f"{value:.{metric.digits}f}"
 
 
@@ -101,7 +114,8 @@ def format_markdown(found: Evaluation, *, pictures: bool) -> str:
 
 
 def _collect_tables(found: Evaluation, pictures: bool) -> list[Table]:
-    tables = [picture_table(found) if pictures else [], summary_table(found), difference_table(found)]
+    of_pictures = [picture_table(found) if pictures else [], summary_table(found), difference_table(found)]
+    tables = [*(of_pictures if found.metrics else []), set_table(found)]
     return [table for table in tables if table]
 
 
@@ -117,10 +131,13 @@ def _aligned_rows(table: Table) -> list[str]:
 
 
 def csv_text(found: Evaluation) -> str:
-    """One line per picture and method, with full precision; the protocol in lines that begin with #."""
+    """A line per picture and method, with full precision; metrics of sets and protocol in lines that begin with #."""
     out = io.StringIO()
     for line in protocol_lines(found):
         out.write(f"# {line}\n")
+    for method in found.methods:
+        for name, value in method.of_set.items():
+            out.write(f"# {name} of {printable(method.name)}: {value!r}\n")
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["picture", "method", *(metric.name for metric in found.metrics)])
     for method in found.methods:
@@ -131,7 +148,7 @@ def csv_text(found: Evaluation) -> str:
 
 def json_text(found: Evaluation) -> str:
     """One object; infinite and missing values are null."""
-    protocol = {metric.name: metric.protocol for metric in found.metrics}
+    protocol = {metric.name: metric.protocol for metric in found.all_metrics}
     facts = {
         "srcli": __version__,
         "protocol": {"border": found.borders, "bootstrap": _describe_bootstrap(), **protocol},
@@ -153,6 +170,7 @@ def _method_fields(method: Method, metrics: tuple[Metric, ...]) -> dict[str, Any
         "failed": method.failed,
         "mean": _replace_infinite({name: mean_of_known(values) for name, values in columns.items()}),
         "median": _replace_infinite({name: median_of_known(values) for name, values in columns.items()}),
+        "set": _replace_infinite(method.of_set),
         "pictures": rows,
     }
 

@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import groupby
+from pathlib import Path
 from types import MappingProxyType
 
 from srcli.errors import InputError, WeightsError, unknown_word
+from srcli.evaluate.sets import Extract, load_extractor
+from srcli.metrics.feature_sets import SET_METRICS, SetMetric
 from srcli.metrics.registry import METRICS, TRUTH, Metric, choose_metrics
 from srcli.weights.store import Store
 
-BACKBONES: Mapping[str, str] = MappingProxyType({"lpips-alex": "alexnet", "lpips-vgg": "vgg16", "dists": "vgg16"})
+INCEPTION = "inception"
+BACKBONES: Mapping[str, str] = MappingProxyType(
+    {"lpips-alex": "alexnet", "lpips-vgg": "vgg16", "dists": "vgg16", "fid": INCEPTION, "kid": INCEPTION}
+)
 """Names of metrics, and the entry of weights.lock that each needs."""
 
 
-def choose_all_metrics(
-    names: tuple[str, ...], given: frozenset[str], allow_pickle: bool = False
-) -> tuple[tuple[Metric, ...], tuple[str, ...]]:
+@dataclass(frozen=True, slots=True)
+class ChosenMetrics:
+    """Metrics of single pictures and of whole sets."""
+
+    metrics: tuple[Metric, ...]
+    set_metrics: tuple[SetMetric, ...] = ()
+    extract: Extract | None = None  # for the metrics of sets
+    absent: tuple[str, ...] = ()  # lines on what is missing
+
+
+def choose_all_metrics(names: tuple[str, ...], given: frozenset[str], allow_pickle: bool = False) -> ChosenMetrics:
     """The metrics of these names, or all that the given pictures allow; and a line on those that are missing.
 
     Raises InputError, and WeightsError for a metric that is named and whose weights are not here.
@@ -32,11 +47,11 @@ def choose_all_metrics(
         for name in weighted:
             if missing := find_missing(BACKBONES[name], allow_pickle):
                 raise WeightsError(f"{name} needs {missing}")
-        return (choose_metrics(plain, given) if plain else ()) + _load_metrics(weighted, allow_pickle), ()
+        return _load_metrics(choose_metrics(plain, given) if plain else (), weighted, allow_pickle)
     if TRUTH not in given:
-        return choose_metrics((), given), ()
+        return ChosenMetrics(choose_metrics((), given))
     here, absent = _sort_by_presence(allow_pickle)
-    return choose_metrics((), given) + _load_metrics(here, allow_pickle), absent
+    return _load_metrics(choose_metrics((), given), here, allow_pickle, absent)
 
 
 def _sort_by_presence(allow_pickle: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -54,7 +69,7 @@ def _sort_by_presence(allow_pickle: bool) -> tuple[tuple[str, ...], tuple[str, .
 def find_missing(backbone: str, allow_pickle: bool = False) -> str:
     """The commands that install what is missing; empty if nothing is."""
     store = Store(offline=True)
-    commands = [] if find_spec("torchmetrics") else ["pip install 'srcli[metrics]'"]
+    commands = [] if backbone == INCEPTION or find_spec("torchmetrics") else ["pip install 'srcli[metrics]'"]
     if not store.has(backbone):
         commands.append(f"srcli models pull {backbone}")
     elif not store.can_open(backbone, allow_pickle):
@@ -62,13 +77,28 @@ def find_missing(backbone: str, allow_pickle: bool = False) -> str:
     return " and ".join(commands)
 
 
-def _load_metrics(names: tuple[str, ...], allow_pickle: bool) -> tuple[Metric, ...]:
+def _load_metrics(
+    plain: tuple[Metric, ...], weighted: tuple[str, ...], allow_pickle: bool, absent: tuple[str, ...] = ()
+) -> ChosenMetrics:
+    """The plain metrics, and those of these names with their networks."""
+    set_metrics = tuple(metric for metric in SET_METRICS if metric.name in weighted)
+    return ChosenMetrics(
+        plain + _load_perceptual(tuple(name for name in weighted if BACKBONES[name] != INCEPTION), allow_pickle),
+        set_metrics,
+        load_extractor(_find_weights(INCEPTION, allow_pickle)) if set_metrics else None,
+        absent,
+    )
+
+
+def _load_perceptual(names: tuple[str, ...], allow_pickle: bool) -> tuple[Metric, ...]:
     if not names:
         return ()
     from srcli.evaluate.perceptual import PERCEPTUAL_METRICS, read_backbone
 
-    networks = {}
-    for backbone in {BACKBONES[name] for name in names}:
-        (path,) = Store(offline=True).resolve(backbone, allow_pickle=allow_pickle).files.values()
-        networks[backbone] = read_backbone(backbone, path)
+    networks = {name: read_backbone(name, _find_weights(name, allow_pickle)) for name in {BACKBONES[n] for n in names}}
     return tuple(kind.load(networks[BACKBONES[kind.name]]) for kind in PERCEPTUAL_METRICS if kind.name in names)
+
+
+def _find_weights(backbone: str, allow_pickle: bool) -> Path:
+    (path,) = Store(offline=True).resolve(backbone, allow_pickle=allow_pickle).files.values()
+    return path
