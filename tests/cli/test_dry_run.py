@@ -67,6 +67,12 @@ def test_the_speed_of_a_machine_is_measured_once(srcli: Srcli, album: Path, meas
     assert len(measured) == 2
 
 
+def test_a_plan_refuses_what_a_run_would_refuse(srcli: Srcli, album: Path, measured: list[object]) -> None:
+    for option in ("--dry-run", "--explain"):
+        result = srcli("upscale", album, *BUILTIN, "--map", album / "m.jpg", option)
+        assert (result.exit_code, "neither a folder nor a PNG" in result.stderr) == (2, True)
+
+
 def test_colorize_is_planned_before_its_weights_are_here(srcli: Srcli, album: Path, measured: list[object]) -> None:
     result = srcli("colorize", album / "a.png", "--device", "cpu", "--explain")
     assert result.exit_code == 0

@@ -21,7 +21,7 @@ CRASH = "crash"
 UP_TO_DATE = "up to date"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Decider:
     """Decides for one picture at a time, just before it is read."""
 
@@ -31,13 +31,12 @@ class Decider:
     read_provenance: Callable[[Path], dict[str, Any] | None]
     confirm: Callable[[Item], None] | None = None  # called when a result turns out to be finished
 
+    def __post_init__(self) -> None:
+        self.maps = MapNamer.from_settings(self.settings)  # at once, so that a wrong --map is refused in any case
+
     @cached_property
     def recipe(self) -> str:
         return self.settings.recipe()
-
-    @cached_property
-    def maps(self) -> MapNamer:
-        return MapNamer.from_settings(self.settings)
 
     @property
     def on_exists(self) -> OnExists:
