@@ -154,7 +154,7 @@ class EnginePipeline:
 
     def provenance(self, job: Job, picture: Picture) -> dict[str, object]:
         """How the result was made, for its metadata. It says nothing about the user's machine or folders."""
-        request = self._survey(picture.pixels, self._make_request(job))
+        request, savings = self._survey(picture.pixels, self._make_request(job)), self.oom_fallback.savings
         sampling, found = request.sampling, {name: round(value, 2) for name, value in request.findings.items()}
         return {
             "tool": f"srcli {__version__}",
@@ -172,7 +172,7 @@ class EnginePipeline:
             **({"made from": before} if (before := _read_history(picture)) else {}),
             **({"guided by": guides} if (guides := _name_guides(picture)) else {}),
             "device": self.device.torch.type,
-            **({"thrift": asdict(self.oom_fallback.savings)} if self.oom_fallback.savings != MemorySavings() else {}),
+            **({"memory savings": asdict(savings)} if savings != MemorySavings() else {}),
             "dtype": str(self.device.dtype).removeprefix("torch."),
             "torch": torch.__version__,
             "input_sha256": picture.sha256,

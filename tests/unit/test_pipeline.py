@@ -154,7 +154,7 @@ def test_memory_that_never_suffices_is_the_machine_s_failure():
     assert caught.value.exit_code == 5
 
 
-def test_thrift_makes_tiles_fewer_at_once_and_smaller():
+def test_savings_make_tiles_fewer_at_once_and_smaller():
     line = pipeline()
     request = line._make_request(Job(task=RESTORE))
     tiles, batch = line._layout(40, 40, request)
