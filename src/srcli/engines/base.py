@@ -273,8 +273,8 @@ class Engine(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SinglePass:
-    """Base of engines that process hints of any size, and reach the result in one pass."""
+class Unblocked:
+    """Base of engines that prepare a hint of any size as a whole. One pass, unless an engine overrides `passes`."""
 
     factor: int = 1
     block: int | None = None
@@ -285,7 +285,7 @@ class SinglePass:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WholePicture(SinglePass):
+class WholePicture(Unblocked):
     """Base of engines that process a whole picture in the result's size and do not sample."""
 
     supported_savings: Collection[str] = ()

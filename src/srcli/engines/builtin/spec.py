@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from srcli.engines.runtime.forecast import Forecast
     from srcli.weights.store import Store
 
-# Fitted by benchmarks/map_calibration.py on held-out photographs; docs/evaluate.md has the measured quality.
+# Fitted by benchmarks/map_calibration.py on held-out photographs; docs/guesses.md says how well they hold.
 MAP_CALIBRATIONS = {
     UPSCALE.name: Calibration(offset=-2.749, spread=2.169, added=0.719),
     RESTORE.name: Calibration(offset=-4.203, spread=9.377, added=0.993),

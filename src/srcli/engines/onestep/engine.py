@@ -9,7 +9,7 @@ from functools import cached_property, partial
 
 from torch import Tensor
 
-from srcli.engines.base import Canvas, EngineSpec, PixelSize, Request, SinglePass
+from srcli.engines.base import Canvas, EngineSpec, PixelSize, Request, Unblocked
 from srcli.engines.latent.captions import Describer
 from srcli.engines.latent.codec import Codec
 from srcli.engines.latent.prompts import join_phrases
@@ -49,7 +49,7 @@ def load_onestep(choice: ModelChoice, device: Device, store: Store) -> OneStepEn
 
 
 @dataclass(frozen=True)
-class OneStepEngine(SinglePass):
+class OneStepEngine(Unblocked):
     """Loaded networks of a one-step model, on a device."""
 
     loaded: OneStepNetworks

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from srcli.engines.base import Canvas, EngineSpec, PixelSize, Request, SinglePass
+from srcli.engines.base import Canvas, EngineSpec, PixelSize, Request, Unblocked
 from srcli.engines.latent.captions import Describer
 from srcli.engines.latent.codec import Codec
 from srcli.engines.latent.prompts import TextEncoder, build_positive_prompt
@@ -40,7 +40,7 @@ def load_pasd(choice: ModelChoice, device: Device, store: Store) -> PasdEngine:
 
 
 @dataclass(frozen=True)
-class PasdEngine(SinglePass):
+class PasdEngine(Unblocked):
     """Loaded PASD networks, on a device."""
 
     nets: Nets

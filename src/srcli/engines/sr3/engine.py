@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from srcli.engines.base import Canvas, EngineSpec, PixelSize, Request, SinglePass
+from srcli.engines.base import Canvas, EngineSpec, PixelSize, Request, Unblocked
 from srcli.engines.runtime.device import Device
 from srcli.engines.runtime.memory_budget import PixelMemoryNeed, count_weight_bytes
 from srcli.engines.sr3.spec import SPEC, SR3_STEPS
@@ -57,17 +57,18 @@ class SR3Denoiser:
     stride: int = 1
 
     def __call__(self, x: Tensor, t: Tensor, hint: Tensor, where: Sequence[Tile] | None = None) -> Tensor:
-        level = torch.full((len(x), 1), float(self.sqrt_alpha_bar[int(t) + 1]), device=x.device)
         if self.unet.shape.variant == "ddpm":
-            level = torch.full((len(x),), int(t), device=x.device)
+            condition = torch.full((len(x),), int(t), device=x.device)
+        else:
+            condition = torch.full((len(x), 1), float(self.sqrt_alpha_bar[int(t) + 1]), device=x.device)
         half = self.device.dtype is not torch.float32
         with torch.autocast(x.device.type, self.device.dtype, enabled=half):
-            prediction: Tensor = self.unet(torch.cat([hint, x], dim=1), level)
+            prediction: Tensor = self.unet(torch.cat([hint, x], dim=1), condition)
         return prediction.to(x.dtype)
 
 
 @dataclass(frozen=True)
-class SR3Engine(SinglePass):
+class SR3Engine(Unblocked):
     """Loaded SR3 networks. Factors above `pass_factor`, that of training, take several passes."""
 
     unet: SR3UNet

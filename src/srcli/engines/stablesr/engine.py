@@ -12,7 +12,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
-from srcli.engines.base import Canvas, EngineSpec, PixelSize, Request, SinglePass
+from srcli.engines.base import Canvas, EngineSpec, PixelSize, Request, Unblocked
 from srcli.engines.latent.codec import Codec
 from srcli.engines.latent.prompts import TextEncoder
 from srcli.engines.latent.schedulers import build_scheduler, diffuse_latents, scale_initial_latents
@@ -84,7 +84,7 @@ class StableSRDenoiser:
 
 
 @dataclass(frozen=True)
-class StableSREngine(SinglePass):
+class StableSREngine(Unblocked):
     """Loaded StableSR networks, on a device."""
 
     loaded: StableSRNetworks
