@@ -58,8 +58,8 @@ class BankMaker:
     """Computes samples; teachers run in `dtype`."""
 
     photos: Photographs
-    damaged: Teacher | None  # teacher for damaged pictures; None: the sharp picture is the answer
-    clean: Teacher | None  # teacher for undamaged pictures
+    damaged_teacher: Teacher | None  # None: the sharp picture is the answer
+    clean_teacher: Teacher | None  # for pictures without damage
     cells: int
     dtype: torch.dtype
 
@@ -69,7 +69,7 @@ class BankMaker:
         kind = draws.choice("kind", SHARES)
         damaged = quantize_to_uint8(self._damage(kind, sharp, draws))
         small = damaged.float() / 255
-        teacher = self.clean if kind == DAMAGE_NONE else self.damaged
+        teacher = self.clean_teacher if kind == DAMAGE_NONE else self.damaged_teacher
         answers = sharp if teacher is None else self._ask(teacher, small)
         damage = measure_damage(small, reduce_antialiased(sharp))
         kinds = torch.full((count,), kind, device=sharp.device)

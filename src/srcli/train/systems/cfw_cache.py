@@ -154,5 +154,5 @@ def _read_latent(path: Path) -> Tensor:
     try:
         latent: Tensor = load_file(path)[LATENT]
     except (OSError, KeyError, SafetensorError) as error:
-        raise InputError(f"{path} cannot be read: remove it, and it is scheduler again") from error
+        raise InputError(f"{path} cannot be read: remove it, and it is made again") from error
     return latent
