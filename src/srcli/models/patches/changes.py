@@ -33,6 +33,11 @@ def replace_forward(layer: nn.Module, forward: Callable[..., Any]) -> Undo:
     return undo
 
 
+def has_hooks(layer: nn.Module) -> bool:
+    """Whether hooks run before or after the layer."""
+    return bool(layer._forward_hooks or layer._forward_pre_hooks)
+
+
 def replace_processor(attention: Attention, processor: Any) -> Undo:
     """Replace an attention processor."""
     before = attention.processor

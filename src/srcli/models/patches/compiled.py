@@ -16,7 +16,7 @@ from diffusers.models.resnet import ResnetBlock2D
 from torch import nn
 
 from srcli.memory import is_out_of_memory
-from srcli.models.patches.changes import Undo, replace_forward
+from srcli.models.patches.changes import Undo, has_hooks, replace_forward
 from srcli.models.patches.spade import Spade
 from srcli.models.time_encoder import TimeResidualBlock
 
@@ -32,7 +32,7 @@ def find_compilable(net: nn.Module) -> Iterator[nn.Module]:
     for layer in net.modules():
         if isinstance(layer, COMPILED_BLOCKS):
             _, *inner = layer.modules()
-            if not any(part._forward_hooks or part._forward_pre_hooks for part in inner):
+            if not any(map(has_hooks, inner)):
                 yield layer
 
 

@@ -15,7 +15,7 @@ import torch
 from diffusers.models.activations import GEGLU
 from torch import Tensor, nn
 
-from srcli.models.patches.changes import Undo, replace_forward
+from srcli.models.patches.changes import Undo, has_hooks, replace_forward
 
 _nn: Any = torch._C._nn
 
@@ -103,14 +103,10 @@ class PackedLayers:
         for layer in net.modules() if can_pack() else ():
             if isinstance(layer, nn.Conv2d) and layer.padding_mode == "zeros" and not isinstance(layer.padding, str):
                 yield from _replace(layer, PackedConv(layer))
-            elif isinstance(layer, GEGLU) and not _has_hooks(layer.proj):
+            elif isinstance(layer, GEGLU) and not has_hooks(layer.proj):
                 yield from _replace(layer, PackedGeglu(layer.proj))
             elif isinstance(layer, nn.Linear) and layer.weight is not None:
                 yield from _replace(layer, PackedLinear(layer))
-
-
-def _has_hooks(layer: nn.Module) -> bool:
-    return bool(layer._forward_hooks or layer._forward_pre_hooks)
 
 
 def _replace(layer: nn.Module, packed: PackedConv | PackedLinear | PackedGeglu) -> Iterator[Undo]:
