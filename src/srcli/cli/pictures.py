@@ -96,10 +96,8 @@ def run_task(task: Task, values: Mapping[str, Any], rounds: RunRounds | None = N
     command = collect_settings(CommandOptions, values)
     input_options = collect_settings(InputOptions, values, inputs=tuple(values["inputs"] or ()))
     output_options = collect_settings(OutputOptions, values, on_exists=_choose_on_exists(command, values["on_exists"]))
-    run_options, job = (
-        collect_settings(RunOptions, values),
-        _collect_job(task, command, input_options, output_options, values),
-    )
+    run_options = collect_settings(RunOptions, values)
+    job = _collect_job(task, command, input_options, output_options, values)
     models, device = collect_settings(ModelChoice, values), collect_settings(DeviceChoice, values)
     # Imported late, so that help and usage errors are fast.
     from srcli.cli.console import choose_listener

@@ -8,7 +8,7 @@ ALEXNET_WIDTHS = (64, 192, 384, 256, 256)
 
 
 class AlexNet(nn.Module):
-    """Layers are numbered as in the published checkpoints, so that `features.N` are their keys."""
+    """The layers have the key names of the published checkpoints, `features.N`."""
 
     features: nn.Sequential
 
@@ -32,9 +32,9 @@ class AlexNet(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """The activations of all five convolutions."""
-        found = []
+        activations = []
         for layer in self.features:
             x = layer(x)
             if isinstance(layer, nn.ReLU):
-                found.append(x)
-        return found
+                activations.append(x)
+        return activations

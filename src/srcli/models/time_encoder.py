@@ -1,6 +1,6 @@
 """StableSR's time-aware encoder: the first half of a U-Net, which conditions the denoiser at each step.
 
-Its input are the latents of the degraded picture, without noise. Key names are the official ones.
+Its input is the latents of the degraded picture, without noise. Key names are the official ones.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a sampler expects of a picture, as colours without a decoder: one weighted sum a latent."""
+"""The picture that a sampler expects, in rough colours and without a decoder: one weighted sum per latent."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 # Least squares of pictures on their latents in Stable Diffusion 1.4's autoencoder (K. Turner, "Decoding latents to RGB
-# without upscaling", discuss.huggingface.co, 2022). A latent a row; sums are red, green and blue in -1..1.
+# without upscaling", discuss.huggingface.co, 2022). One row per channel of the latents; the sums are red, green and
+# blue in -1..1.
 _LATENTS_TO_RGB = torch.tensor(
     [[0.298, 0.207, 0.208], [0.187, 0.286, 0.173], [-0.158, 0.189, 0.264], [-0.184, -0.271, -0.473]]
 )

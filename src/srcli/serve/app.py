@@ -253,7 +253,7 @@ def name_attachment(name: str) -> str:
 
 
 def _find_missing_detector(store: Store) -> str:
-    """The command that gets the scratch detector; empty if it is here."""
+    """What it takes to get the scratch detector, in words for the page; empty if it can be opened."""
     if store.can_open(Repair().mask_model, allow_pickle=False):
         return ""
     return "a first run of srcli restore-old-photo --mask auto --allow-pickle"

@@ -19,7 +19,7 @@ from srcli.weights.parts import variant_of, weight_files
 Module = TypeVar("Module", bound=nn.Module)
 NAMES_SHOWN = 3
 LARGEST_CONFIG = 4 << 20
-PAGES = 16 << 20
+MOST_MAPPED = 16 << 20  # bytes of a file, besides one tensor, that `load_state` maps at a time
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def load_state(
 
     Nothing else of the file is read. WeightsError if one of `names` is missing. Without a `dtype` the tensors are
     views of the memory-mapped file, which stays mapped as long as one of them exists. With a `dtype` floating-point
-    tensors are cast, and at most PAGES bytes of the file, or one tensor, are in memory besides.
+    tensors are cast, and at most MOST_MAPPED bytes of the file and one tensor are in memory besides.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -65,14 +65,14 @@ def load_state(
 
 
 def _read_copies(path: Path, keys: Iterable[str], dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
-    """Tensors, cast. The file is reopened every PAGES bytes, since a single mapping would keep all pages in memory."""
+    """Tensors, cast. The file is reopened every MOST_MAPPED bytes: a single mapping would keep all pages in memory."""
     from safetensors import safe_open
 
     left = list(keys)[::-1]
     while left:
         with safe_open(str(path), framework="pt") as file:
             held = 0
-            while left and held < PAGES:
+            while left and held < MOST_MAPPED:
                 tensor: Tensor = file.get_tensor(left[-1])
                 held += tensor.nbytes
                 yield left.pop(), tensor.to(dtype if tensor.is_floating_point() else tensor.dtype, copy=True)

@@ -154,8 +154,8 @@ class BatchPlan:
             status = path.stat()
         except OSError:
             return False
-        place = (_to_signed(status.st_dev), _to_signed(status.st_ino))
-        return bool(self._fetch_one("SELECT count(*) FROM found WHERE dev = ? AND ino = ?", *place)[0])
+        file_id = (_to_signed(status.st_dev), _to_signed(status.st_ino))
+        return bool(self._fetch_one("SELECT count(*) FROM found WHERE dev = ? AND ino = ?", *file_id)[0])
 
     def claim(self, path: Path, source: Path) -> Path | None:
         """Reserve a target; returns the input that has it already, if any."""
