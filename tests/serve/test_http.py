@@ -508,6 +508,7 @@ def test_bodies_that_are_no_forms_are_refused(bench, body, kind):
         ({"options": '{"scale": NaN}'}, "give a number"),
         ({"options": '{"scale": 1e9}'}, "out of range"),
         ({"options": '{"mask": "/etc/passwd"}'}, "`mask` is not an option"),
+        ({"task": "restore", "options": '{"fill": "smooth"}'}, "`fill` smooth goes with `mask`"),
         ({"options": '{"guidance_interval": [0.1]}'}, "a list of two numbers"),
         ({"options": '{"prompt": 1}'}, "give text"),
         ({"options": " " * 30_000}, "too long"),

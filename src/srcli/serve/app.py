@@ -144,7 +144,7 @@ class Server:
             raise InputError(f"`{unknown[0]}` is not a file field: send `image`, and `mask` if you have one")
         if "image" not in files:
             raise InputError("`image` is missing: send a multipart form with a file named `image`")
-        order = parse_order(files["image"].filename or "picture", fields)
+        order = parse_order(files["image"].filename or "picture", fields, masked="mask" in files)
         with tempfile.TemporaryDirectory(dir=self._store.folder, prefix=".upload-") as folder:
             paths = {name: Path(folder) / name for name in files}
             for name, path in paths.items():

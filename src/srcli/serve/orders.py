@@ -16,15 +16,15 @@ from srcli.weights.store import Store
 ORDER_FIELDS = ("task", "engine", "base", "format", "options")
 
 
-def parse_order(name: str, fields: Mapping[str, str]) -> JobRecord:
-    """The job that a form describes, without an id. Raises InputError."""
+def parse_order(name: str, fields: Mapping[str, str], *, masked: bool = False) -> JobRecord:
+    """The job that a form describes, without an id. `masked`: a mask comes with the picture. Raises InputError."""
     if unknown := sorted(set(fields) - set(ORDER_FIELDS)):
         raise InputError(f"`{unknown[0]}` is not a field: choose from {', '.join(ORDER_FIELDS)}")
     refuse_surrogates("image", name)
     name_of_task = fields.get("task", "upscale")
     task = find_task(name_of_task)
     options = parse_options(fields.get("options") or "{}")
-    make_job(task, options)
+    make_job(task, options).repair.refuse_unused_fill(masked=masked)
     engine, base = fields.get("engine") or "auto", fields.get("base") or None
     if engine not in ("auto", *all_engines()):
         raise unknown_word("`engine`", engine, ("auto", *all_engines()))
