@@ -61,7 +61,8 @@ def require_family(found: FoundFamily, path: Path, *, kind: str, family: str, ch
 
 
 def wrong_weights(path: Path, found: FoundFamily, needed: str) -> WeightsError:
-    return WeightsError(f"{path}: this is {found}, and {needed} is needed: choose another file")
+    what = "no model that srcli knows" if found.kind == "unknown" else found
+    return WeightsError(f"{path}: this is {what}, and {needed} is needed: choose another file")
 
 
 def _kind(header: Header) -> tuple[str, str]:

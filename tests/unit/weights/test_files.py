@@ -109,6 +109,12 @@ def test_models_with_other_inputs_are_refused(channels: int, said: str, tmp_path
         require_family(detect_family(path), path, kind="checkpoint", family="sd15")
 
 
+def test_a_file_that_is_no_model_is_refused_in_plain_words(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.safetensors", {"something": (1,)})
+    with pytest.raises(WeightsError, match="this is no model that srcli knows, and sd15 checkpoint is needed"):
+        require_family(detect_family(path), path, kind="checkpoint", family="sd15")
+
+
 def test_v_prediction_is_read_where_a_file_says_so(tmp_path: Path) -> None:
     shapes = {LDM + "x": (1,)}
     path = tmp_path / "x.safetensors"
