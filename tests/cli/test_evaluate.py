@@ -65,6 +65,12 @@ def test_all_that_can_be_found_as_json(scene):
     assert "p0: compared over the size that both pictures have" in done.stderr  # 202x303 is no multiple of 4
 
 
+def test_without_a_measured_picture_no_border_is_told(tmp_path):
+    put(tmp_path / "dot.png", np.zeros((1, 1, 3), np.uint8))
+    done = call("evaluate", tmp_path / "dot.png", "--metric", "niqe")
+    assert (done.exit_code, "pictures: 0\n" in done.stdout) == (1, True), done.stdout
+
+
 def test_csv_holds_numbers_in_full_and_its_protocol(scene):
     done = call("evaluate", scene / "cubic", "-r", scene / "hr", "--csv", "--metric", "psnr-y", "--border", "4")
     lines = done.stdout.splitlines()

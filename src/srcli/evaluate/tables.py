@@ -79,7 +79,8 @@ def picture_table(found: Evaluation) -> Table:
 def protocol_lines(found: Evaluation) -> list[str]:
     borders = ", ".join(map(str, found.borders))
     count = ", ".join(str(n) for n in sorted({len(method.rows) for method in found.methods}))
-    lines = [f"srcli {__version__}; pictures: {count}; cropped border: {borders} pixels"]
+    cropped = f"; cropped border: {borders} pixels" if borders else ""  # none without a picture
+    lines = [f"srcli {__version__}; pictures: {count}{cropped}"]
     lines += [f"{metric.title}: {metric.protocol}" for metric in found.all_metrics]
     if len(found.methods) > 1 and found.metrics:
         lines.append(f"differences: mean over the same pictures, {_describe_bootstrap()}")
