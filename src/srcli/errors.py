@@ -33,7 +33,7 @@ def unknown_word(what: str, value: str, choices: Iterable[str]) -> InputError:
 def check_range(what: str, value: float, low: float, high: float) -> None:
     """Raises InputError for a number outside of these bounds. NaN lies outside of any."""
     if not low <= value <= high:
-        value, low, high = (f"{x:g}" if isinstance(x, float) else x for x in (value, low, high))  # type: ignore[assignment]
+        value, low, high = (f"{x:.12g}" if isinstance(x, float) else x for x in (value, low, high))  # type: ignore[assignment]
         raise InputError(f"{what} {value} is out of range: give a number from {low} to {high}")
 
 

@@ -123,6 +123,8 @@ WRONG = [
     (2, "float16", ["--dtype", "float16", *PASD]),
     (2, "no such option", ["--skale", 2]),
     (2, "invalid value for '--scale'", ["--scale", "big"]),
+    (2, "'SRCLI_QUALITY'): 'good' is not one of", ["--quality", "good"]),
+    (2, "--fidelity 1.0000001 is out of range", ["--fidelity", 1.0000001]),
     (2, "prompt", ["--prompt", "a", "--prompt-file", "b"]),
     (4, "no-such-folder", ["--engine", "pasd", "--base-model", "./no-such-folder"]),
     (4, "", ["--engine", "pasd", "--base-model", TINY / "base", "--adapter", TINY / "base"]),

@@ -21,6 +21,7 @@ from srcli.messages import name_flags
 USAGE = 2
 INTERRUPTED = 130
 BROKEN_PIPE = 141
+PYDANTIC_PREFIX = "Value error, "  # pydantic's, which says nothing to a user
 
 
 class ErrorBoundary(TyperGroup):
@@ -71,7 +72,7 @@ def _report_usage(error: typer.TyperException, as_json: bool) -> Exception:
     ctx = getattr(error, "ctx", None)
     if type(error).__name__ == "NoArgsIsHelpError" or ctx is None:
         return error
-    message = " ".join(error.format_message().split()).rstrip(".")
+    message = " ".join(error.format_message().split()).rstrip(".").replace(PYDANTIC_PREFIX, "")
     return _report_failure(f"{message[:1].lower()}{message[1:]}: see {ctx.command_path} --help", USAGE, as_json)
 
 
