@@ -188,8 +188,10 @@ def _train_on_pictures(
     kind: Any, settings: object, run: TrainFlags, weights: WeightFlags, plan: TrainPlan, *, captions: bool = False
 ) -> None:
     """Open the system of this class, and train it on pictures."""
+    from srcli.train.pictures import require_data_folder
     from srcli.train.running import open_picture_sources
 
+    require_data_folder(plan.data)
     processes = _join_processes(run, plan)
     system = kind.open(settings, _open_store(weights), plan.seed, weights.allow_pickle)
     tell = _message_printer(processes)

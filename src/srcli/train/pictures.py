@@ -56,13 +56,18 @@ class Survey:
                 tell(f"left out: {len(reasons) - NAMED} more like it")
 
 
+def require_data_folder(folder: Path) -> None:
+    """Raise InputError if this is no folder; costs nothing, so it comes before weights are fetched."""
+    if not is_dir(folder):
+        raise InputError(f"no such folder {printable(folder)}: give --data a folder of pictures")
+
+
 def survey_pictures(folder: Path, least: int = 1) -> Survey:
     """All pictures below a folder, in the order of their names, of at least `least` pixels a side.
 
     Raises InputError if there are none.
     """
-    if not is_dir(folder):
-        raise InputError(f"no such folder {printable(folder)}: give --data a folder of pictures")
+    require_data_folder(folder)
     usable, small, unreadable = list[PictureFile](), list[Path](), list[str]()
     for path in _picture_paths(folder):
         try:

@@ -243,6 +243,12 @@ def test_a_bad_plan_is_one_line(folder, tmp_path, change, error, words):
         run_builtin_training(make_plan(folder, tmp_path / "o", **change), False, lambda text: None)
 
 
+def test_a_missing_folder_of_photographs_leaves_nothing_behind(tmp_path):
+    with pytest.raises(InputError, match="no such folder"):
+        run_builtin_training(make_plan(tmp_path / "nowhere", tmp_path / "o"), False, lambda text: None)
+    assert not (tmp_path / "o").exists()
+
+
 def test_a_folder_with_a_training_is_continued_only_on_demand(folder, tmp_path):
     plan = make_plan(folder, tmp_path / "o", steps=1)
     with pytest.raises(InputError, match="no training to resume"):

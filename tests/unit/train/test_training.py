@@ -203,6 +203,11 @@ def test_bad_data_is_one_line(home: Home, tmp_path: Path, make: Callable[[Path],
     assert said in failed.stderr.splitlines()[-1]
 
 
+def test_missing_data_are_told_before_weights_are_asked_for(home: Home, tmp_path: Path) -> None:
+    failed = home.train("pasd", tmp_path / "run", 1, "--base-model", "./nowhere", data=tmp_path / "none")
+    assert failed.exit_code == USAGE and "no such folder" in failed.stderr, failed.output
+
+
 def test_settings_that_cannot_be(home: Home, tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert home.train("sr3", run, 1).exit_code == 0

@@ -29,7 +29,7 @@ from srcli.train.builtin.features import FeatureNetwork
 from srcli.train.builtin.photos import Photographs, decode_photo, draw_lettering, is_held_out
 from srcli.train.builtin.teachers import Teacher, read_teacher
 from srcli.train.builtin.trainer import Training, TrainingStage
-from srcli.train.pictures import survey_pictures
+from srcli.train.pictures import require_data_folder, survey_pictures
 
 if TYPE_CHECKING:
     from multiprocessing.context import ForkContext
@@ -114,6 +114,7 @@ def _check_out(plan: BuiltinTrainPlan, resume: bool) -> None:
         raise InputError(f"{plan.out} already holds a training: add --resume or give another --out")
     if resume and not begun:
         raise InputError(f"{plan.out} holds no training to resume: leave out --resume or give another --out")
+    require_data_folder(plan.photos)  # before --out is made
     try:
         plan.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
