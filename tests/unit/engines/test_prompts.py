@@ -53,3 +53,9 @@ def test_texts_get_as_many_pieces_as_the_longest(encoder: TextEncoder) -> None:
     assert both.shape[1] > 77
     torch.testing.assert_close(both[0, :77], encoder.encode(["a dog"])[0])
     torch.testing.assert_close(both[0, 77:154], encoder.encode([""])[0])
+
+
+def test_a_tokenizer_without_a_limit_has_the_encoders(encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoder.tokenizer, "model_max_length", int(1e30))
+    assert encoder.length == 75
+    assert encoder.encode(["dog"]).shape[1] == 77

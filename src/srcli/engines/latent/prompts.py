@@ -64,8 +64,9 @@ class TextEncoder:
 
     @property
     def length(self) -> int:
-        """Tokens of text in one piece, without its start and end."""
-        return int(self.tokenizer.model_max_length) - END_TOKENS
+        """Tokens of text in one piece, without its start and end. Tokenizers without a configuration have no limit."""
+        positions = int(self.net.config.max_position_embeddings)
+        return min(int(self.tokenizer.model_max_length), positions) - END_TOKENS
 
     def _piece(self, ids: list[int]) -> list[int]:
         ends = [self.tokenizer.eos_token_id] + [self.tokenizer.pad_token_id] * (self.length - len(ids))
