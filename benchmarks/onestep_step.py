@@ -18,7 +18,8 @@ from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from torch import Tensor, nn
 
 from benchmarks import pasd_step, stablesr_step
-from benchmarks.stablesr_step import FACTOR, SD21, fill, flop
+from benchmarks.pasd_step import fill
+from benchmarks.stablesr_step import FACTOR, SD21, flop
 from benchmarks.tables import apart, table, turns
 from srcli.engines.latent.codec import Codec
 from srcli.engines.onestep.denoiser import OneStepDenoiser, Strengths

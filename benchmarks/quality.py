@@ -172,8 +172,7 @@ def make_sheet(rows: list[list[Pixels]]) -> Image.Image:
     return Image.fromarray(np.concatenate([row for row in cut if row.shape == cut[0].shape]))
 
 
-def report(panel: str, pictures: list[Pixels], given: argparse.Namespace) -> Iterator[str]:
-    methods = list_methods(given)
+def report(panel: str, pictures: list[Pixels], methods: dict[str, Method], given: argparse.Namespace) -> Iterator[str]:
     features = FeatureNetwork(given.features) if given.features else None
     every = max(1, len(pictures) // given.rows)
     yield f"{panel}: {len(pictures)} pictures, central {given.side}x{given.side} at most, x{UPSCALE_FACTOR}"
@@ -208,7 +207,8 @@ def main() -> int:
         panels = {given.folder.name: read_pictures(given.folder, given.held_out, given.side)}
         if given.scikit_image:
             panels["scikit-image"] = read_scikit_image(given.side)
-        text = "\n\n".join("\n".join(report(name, pictures, given)) for name, pictures in panels.items())
+        methods = list_methods(given)
+        text = "\n\n".join("\n".join(report(name, pictures, methods, given)) for name, pictures in panels.items())
     except SrcliError as error:
         print(error, file=sys.stderr)
         return error.exit_code

@@ -17,9 +17,10 @@ from functools import partial
 
 import torch
 from diffusers import UNet2DConditionModel
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.pasd_step import fill
 from benchmarks.tables import apart, peak, seconds, table, turns
 from srcli.engines.runtime.device import Device, fast_bfloat16
 from srcli.engines.runtime.memory_budget import AMPLE
@@ -98,13 +99,6 @@ class Step:
         x, text = self.x.to(self.model.unet.dtype), self.model.text.to(self.model.unet.dtype)
         with self.model.modulation.leading(maps) if maps else nullcontext():
             return self.model.unet(x, T.to(x.device), encoder_hidden_states=text).sample
-
-
-def fill(net: nn.Module, device: Device) -> None:
-    net.to(device.dtype).to_empty(device=device.torch).requires_grad_(False)
-    for value in net.parameters():
-        # A short sequence, repeated: drawing a billion random numbers would take longer than the step.
-        value.copy_((torch.randn(997) * 0.02).repeat(value.numel() // 997 + 1)[: value.numel()].view_as(value))
 
 
 def works(step: Step) -> dict[str, Callable[[], object]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
-from itertools import groupby
 from pathlib import Path
 from types import MappingProxyType
 
@@ -58,7 +57,8 @@ def _sort_by_presence(allow_pickle: bool) -> tuple[tuple[str, ...], tuple[str, .
     """The metrics whose weights are here, and a line on those whose weights are not."""
     here: list[str] = []
     absent = []
-    for backbone, group in groupby(BACKBONES, key=lambda name: BACKBONES[name]):
+    for backbone in dict.fromkeys(BACKBONES.values()):
+        group = [name for name, needed in BACKBONES.items() if needed == backbone]
         if missing := find_missing(backbone, allow_pickle):
             absent.append(f"{', '.join(group)}: not measured, needs {missing}")
         else:
