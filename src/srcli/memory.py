@@ -6,10 +6,13 @@ import ctypes
 import gc
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 
-MMAP_THRESHOLD = -3  # glibc's number for it
-LARGE_BLOCK = 4 << 20
+MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1  # glibc's numbers for them
+LARGE_BLOCK, STEP_BLOCK = 4 << 20, 32 << 20  # from which size blocks come from the system: in general, while sampling
+FREE_TOP = 1 << 17  # what glibc keeps free at the top of its heap by default
 GIB = 1 << 30
 
 OUT_OF_MEMORY_WORDS = (  # in messages of errors that have no class of their own
@@ -46,8 +49,41 @@ def tune_allocator() -> None:
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # both are read by torch when it first allocates
     if sys.platform == "linux" and "PYTORCH_CUDA_ALLOC_CONF" not in os.environ:  # its older name
         os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")  # so that tiles of other sizes fit
+    _malloc.tuned = True
+    _set_malloc({MMAP_THRESHOLD: LARGE_BLOCK})
+
+
+@contextmanager
+def reuse_freed_memory() -> Iterator[None]:
+    """Keep freed blocks for later ones while steps repeat the same work, and return them to the system at the end.
+
+    Otherwise every step has all its pages zeroed by the system. Does nothing without `tune_allocator`: the allocator is
+    then another program's to set.
+    """
+    if not _malloc.tuned:
+        yield
+        return
+    _set_malloc({MMAP_THRESHOLD: STEP_BLOCK, TRIM_THRESHOLD: GIB})
+    try:
+        yield
+    finally:
+        _set_malloc({MMAP_THRESHOLD: LARGE_BLOCK, TRIM_THRESHOLD: FREE_TOP})
+        with suppress(OSError, TypeError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)
+
+
+@dataclass
+class _Malloc:
+    tuned: bool = False
+
+
+_malloc = _Malloc()
+
+
+def _set_malloc(options: Mapping[int, int]) -> None:
     with suppress(OSError, TypeError, AttributeError):  # no C library by this name, or one without mallopt
-        ctypes.CDLL(None).mallopt(MMAP_THRESHOLD, LARGE_BLOCK)
+        for option, value in options.items():
+            ctypes.CDLL(None).mallopt(option, value)
 
 
 def release_memory() -> None:

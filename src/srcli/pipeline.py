@@ -30,6 +30,7 @@ from srcli.imaging.recolor import recolor
 from srcli.imaging.resize import resize_array
 from srcli.imaging.spill import allocate_array, evict_pages
 from srcli.imaging.xmp import parse_provenance
+from srcli.memory import reuse_freed_memory
 from srcli.repair.find_damage import DamageFinder, load_finder
 from srcli.repair.repair_picture import repair_picture
 from srcli.sampling import colorfix
@@ -266,7 +267,8 @@ class EnginePipeline:
                 progress.on_expected(expected)
             progress.report("sampling", done, total)
 
-        return run_sampler(denoiser, scheduler, x, canvas.hint, request.noise, on_step, begun)
+        with reuse_freed_memory():
+            return run_sampler(denoiser, scheduler, x, canvas.hint, request.noise, on_step, begun)
 
     def _layout(self, height: int, width: int, request: Request) -> tuple[list[Tile], int] | None:
         """The engine's tiles and how many are computed at once; memory savings make both smaller."""

@@ -127,7 +127,7 @@ HEAP = """
 import resource
 import sys
 from pathlib import Path
-from srcli.memory import tune_allocator
+from srcli.memory import reuse_freed_memory, tune_allocator
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() >> 20
@@ -139,21 +139,36 @@ def give_back(piece):
     del held
     return before - resident()
 
-if sys.argv[1:]:
+if "tuned" in sys.argv:
     tune_allocator()
-print(give_back(9 << 20))
+if "reused" in sys.argv:
+    before = resident()
+    with reuse_freed_memory():
+        while_reused = give_back(9 << 20)
+    print(while_reused, resident() - before)
+else:
+    print(give_back(9 << 20))
 """
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
 def test_large_pieces_that_are_free_leave_the_process():
     # Two processes: what one run leaves free in the heap, the next would fill before it asks for more.
-    kept, left = (
-        int(subprocess.run([sys.executable, "-c", HEAP, *tuned], capture_output=True, text=True, check=True).stdout)
-        for tuned in ((), ("tuned",))
-    )
+    (kept,), (left,) = _run_heap(), _run_heap("tuned")
     assert kept < 10
     assert left > 80
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
+def test_freed_pieces_are_reused_while_steps_repeat_and_leave_the_process_after_them():
+    given_back, kept_afterwards = _run_heap("tuned", "reused")
+    assert given_back < 10
+    assert kept_afterwards < 10
+
+
+def _run_heap(*how: str) -> list[int]:
+    done = subprocess.run([sys.executable, "-c", HEAP, *how], capture_output=True, text=True, check=True)
+    return [int(count) for count in done.stdout.split()]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no segments that grow")
