@@ -22,6 +22,7 @@ from benchmarks.pasd_step import SD15, SMALL, T, denoiser, embedded_again, input
 from benchmarks.tables import apart, seconds, table
 from srcli.engines.pasd.sampling import PasdDenoiser
 from srcli.engines.runtime.device import Device, fast_bfloat16
+from srcli.memory import reuse_freed_memory, tune_allocator
 from srcli.models.patches.install import install
 from srcli.models.patches.packed import PackedLayers
 from srcli.models.patches.row_attention import RowAttention
@@ -61,9 +62,17 @@ def measure_stages(config: dict, side: int) -> dict[str, float]:
 @torch.inference_mode()
 def measure_calls(config: dict, dtype: torch.dtype, side: int, plain: bool) -> dict[str, float]:
     """Processor seconds of the first step and of later ones, either plain or with all savings."""
+    if plain:
+        return _measure_calls(config, dtype, side, 1)
+    tune_allocator()  # as the command line does
+    with reuse_freed_memory():
+        return _measure_calls(config, dtype, side, None)
+
+
+def _measure_calls(config: dict, dtype: torch.dtype, side: int, ways: int | None) -> dict[str, float]:
     x, hint, nets = _prepare(config, dtype, side)
     steps: list[Step] = []
-    loading = seconds(lambda: steps.extend(step for _, step in islice(stages(nets), 1 if plain else None)))
+    loading = seconds(lambda: steps.extend(step for _, step in islice(stages(nets), ways)))
     first = seconds(lambda: steps[-1](x, hint))
     return {"loading": loading, "first": first, "later": seconds(lambda: steps[-1](x, hint), 3)}
 

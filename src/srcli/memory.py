@@ -68,8 +68,13 @@ def reuse_freed_memory() -> Iterator[None]:
         yield
     finally:
         _set_malloc({MMAP_THRESHOLD: LARGE_BLOCK, TRIM_THRESHOLD: FREE_TOP})
-        with suppress(OSError, TypeError, AttributeError):
-            ctypes.CDLL(None).malloc_trim(0)
+        trim_heap()
+
+
+def trim_heap() -> None:
+    """Return to the system what is free in the C library's heap, between blocks in use too."""
+    with suppress(OSError, TypeError, AttributeError):  # a C library without malloc_trim
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @dataclass

@@ -66,6 +66,11 @@ def copied(tmp_path: Path, kind: str = "pasd") -> Path:
     return tmp_path / kind
 
 
+def test_the_tensors_of_a_chosen_base_are_let_go_of() -> None:
+    loaded = opened(chosen())
+    assert loaded.base.unet is None  # its tensors would stay in memory beside the packed ones
+
+
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS.keys())
 def test_every_task_gives_a_picture_of_its_size(tiny: EnginePipeline, coloring: EnginePipeline, task) -> None:
     got = (coloring if task is COLORIZE else tiny).run(PICTURE, job(task, scale=1.5))

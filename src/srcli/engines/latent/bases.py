@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ SCHEDULE_FILE = "scheduler_config.json"
 
 @dataclass(frozen=True)
 class Base:
-    """The parts of a base model. `unet` is None if the adapter has its own."""
+    """The parts of a base model. `unet` is None if the adapter has its own, or once `without_unet` let go of it."""
 
     vae: AutoencoderKL
     text_encoder: nn.Module
@@ -40,6 +40,10 @@ class Base:
     unet: StateDict | None
     source: Path
     made_of: Mapping[str, str]
+
+    def without_unet(self) -> Base:
+        """Let go of the UNet's tensors. A reference left while they are packed would keep every one in memory twice."""
+        return replace(self, unet=None)
 
 
 def open_folder(located: Located, family: str, with_unet: bool, dtype: torch.dtype | None = None) -> Base:

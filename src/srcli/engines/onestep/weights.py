@@ -135,8 +135,9 @@ def _open_single_file(
     else:
         config = read_config(find_lender(store, ONESTEP_BASE, family).part("unet"))
         unet, vae = load_into(build_stock(UNet2DConditionModel, config), base.unet or {}, path), base.vae
-    texts = PromptEncoder(base.tokenizer, path, family, device, None).with_network(base.text_encoder)
-    return _Base(unet, vae, texts, lambda: base.text_encoder, base.made_of)
+    text_encoder = base.text_encoder
+    texts = PromptEncoder(base.tokenizer, path, family, device, None).with_network(text_encoder)
+    return _Base(unet, vae, texts, lambda: text_encoder, base.made_of)  # the function must not keep the base's UNet
 
 
 def _check_prediction(located: Located, schedule: Mapping[str, Any]) -> None:

@@ -123,7 +123,8 @@ def open_pasd(choice: ModelChoice, store: Store, dtype: torch.dtype | None = Non
     if choice.variant == COLOR:
         _check_color_schedule(adapter, schedule)
     install([unet], paca)
-    return PasdNetworks(unet, paca, open_control(adapter, dtype), base, schedule or base.schedule, made_of)
+    control = open_control(adapter, dtype)
+    return PasdNetworks(unet, paca, control, base.without_unet(), schedule or base.schedule, made_of)
 
 
 def _check_color_schedule(adapter: PasdAdapter, schedule: Mapping[str, Any] | None) -> None:

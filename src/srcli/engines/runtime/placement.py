@@ -12,6 +12,7 @@ from torch import nn
 
 from srcli.engines.runtime.device import Device
 from srcli.engines.runtime.memory_budget import MemoryNeed, Placement, count_weight_bytes
+from srcli.memory import trim_heap
 from srcli.models.patches.changes import Patch
 from srcli.models.patches.install import install
 from srcli.models.patches.packed import PackedLayers
@@ -55,6 +56,7 @@ def place_step_networks(nets: Iterable[nn.Module], device: Device, placement: Pl
     for net in nets:
         place_network(net, device, placement=placement)
         install([net], *patches, *own.get(device.torch.type, ()))
+        trim_heap()  # small weights that were packed leave holes, which the next network's do not fit into
 
 
 @contextmanager

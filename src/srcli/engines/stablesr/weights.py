@@ -154,7 +154,7 @@ def open_stablesr(choice: ModelChoice, store: Store, dtype: torch.dtype | None =
     install([unet], modulation)
     fusion = FusionLayers(adapter.fusion, choice, store)
     made_of = {**adapter.located.provenance(), **base.made_of, **loras}
-    return StableSRNetworks(unet, encoder, modulation, base, variant, fusion, made_of)
+    return StableSRNetworks(unet, encoder, modulation, base.without_unet(), variant, fusion, made_of)
 
 
 def build_from_weights(path: Path, build: Callable[..., Net], *of: Any) -> Net:
