@@ -169,7 +169,7 @@ def test_the_same_bytes_of_two_entries_are_fetched_and_kept_once(
     store = make_store(packaged=tmp_path / "twins.lock")
     first = store.resolve("base").files[vae]
     hub.asked.clear()
-    assert store.plan(twin).lacking == ()
+    assert store.plan(twin).missing == ()
     second = store.resolve("twin").files[vae]
     assert not [asked for asked in hub.asked if asked.path.endswith(vae)]
     assert second.resolve().samefile(first.resolve()) and second.resolve() != first.resolve()

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from srcli.cli import app, downloads
-from srcli.engines.required import find_lacking
+from srcli.engines.required import find_missing_weights
 from srcli.settings import LoraChoice, ModelChoice
 from srcli.weights.store import Store
 from tests.batch.fakes import draw
@@ -106,21 +106,21 @@ def test_on_a_terminal_much_is_asked_about_before_anything_is_fetched(photo: Pat
     os.close(master)
 
 
-def lacking(**choice: object) -> dict[str, tuple[str, ...]]:
+def missing(**choice: object) -> dict[str, tuple[str, ...]]:
     given = ModelChoice(engine="pasd", **choice)  # type: ignore[arg-type]
-    return {entry.name: parts for entry, parts in find_lacking(given, Store(offline=True))}
+    return {entry.name: parts for entry, parts in find_missing_weights(given, Store(offline=True))}
 
 
 def test_a_chosen_base_takes_the_place_of_the_one_that_the_adapter_needs(tmp_path: Path) -> None:
     outer = ("scheduler", "text_encoder", "tokenizer", "vae")
-    assert lacking() == {"pasd": (), "sd15": outer}
-    assert list(lacking(base="disney")) == ["disney", "pasd"]
-    assert lacking(base="sd15") == {"sd15": outer, "pasd": ()}
+    assert missing() == {"pasd": (), "sd15": outer}
+    assert list(missing(base="disney")) == ["disney", "pasd"]
+    assert missing(base="sd15") == {"sd15": outer, "pasd": ()}
     own = tmp_path / "own.safetensors"
     own.touch()
-    assert lacking(base=str(own)) == {"pasd": ()}
-    assert lacking(base=str(own), adapter=str(tmp_path)) == {}
-    assert lacking(base=str(own), loras=(LoraChoice(source="lcm-lora"),)) == {"pasd": (), "lcm-lora": ()}
+    assert missing(base=str(own)) == {"pasd": ()}
+    assert missing(base=str(own), adapter=str(tmp_path)) == {}
+    assert missing(base=str(own), loras=(LoraChoice(source="lcm-lora"),)) == {"pasd": (), "lcm-lora": ()}
 
 
 def test_files_of_the_same_path_in_two_entries_are_told_apart() -> None:

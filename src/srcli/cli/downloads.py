@@ -62,8 +62,8 @@ def _discard(text: str) -> None:
 
 def _print_plan(plans: Plans, total: int, tell: Tell) -> None:
     for entry, planned in plans:
-        if planned.lacking:
-            files = f"{len(planned.lacking)} files, {format_bytes(planned.bytes)}"
+        if planned.missing:
+            files = f"{len(planned.missing)} files, {format_bytes(planned.bytes)}"
             tell(f"{entry.name}: {files}; licence: {describe_licence(entry)}")
     if len(plans) > 1:
         tell(f"{format_bytes(total)} in all")

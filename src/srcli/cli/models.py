@@ -107,7 +107,7 @@ def pull_models(
     plans = [(entry, store.plan(entry, parts)) for entry, parts in wanted if not _is_verified(store, entry, parts)]
     if dry_run:
         for entry, planned in plans:
-            for remote in planned.lacking:
+            for remote in planned.missing:
                 print(f"{entry.name}\t{remote.path}\t{remote.size}")
         return
     fetch_weights(store, plans, yes=yes)
@@ -145,7 +145,7 @@ def describe_model(name: Name, as_json: Json = False) -> None:
     """Say what an entry is, which files it has, what it needs besides, and how much of that is still to come."""
     store = Store(offline=True)
     entry = find_entry(store.lock(), name)
-    facts = _entry_facts(entry, care.read_state(store, entry)) | {"to_fetch": store.lacking_size([name])}
+    facts = _entry_facts(entry, care.read_state(store, entry)) | {"to_fetch": store.missing_size([name])}
     if as_json:
         files = {path: {"size": file.size, "sha256": file.sha256} for path, file in entry.files.items()}
         print(json.dumps(facts | {"files": files}))

@@ -145,15 +145,15 @@ def fetch_missing_weights(settings: BatchSettings, command: CommandOptions, *, a
     """
     from srcli.batch.run import has_work
     from srcli.cli.downloads import fetch_weights
-    from srcli.engines.required import check_local_files, find_lacking
+    from srcli.engines.required import check_local_files, find_missing_weights
     from srcli.weights.store import Store
 
     choice = settings.factory.choice
     store = Store(offline=choice.offline)
     check_local_files(choice, store)
-    lacking = find_lacking(choice, store, settings.detectors)
-    if lacking and (always or has_work(settings)):
-        plans = [(entry, store.plan(entry, parts)) for entry, parts in lacking]
+    missing = find_missing_weights(choice, store, settings.detectors)
+    if missing and (always or has_work(settings)):
+        plans = [(entry, store.plan(entry, parts)) for entry, parts in missing]
         fetch_weights(store, plans, yes=command.yes, quiet=command.quiet)
 
 

@@ -153,7 +153,7 @@ def _log_better_engine(
     """Log which engine would give a better result than the chosen one, and what it takes to use it."""
     if missing:
         if not better.needs_accelerator or _has_accelerator(device):
-            size = format_bytes(Store(offline=True).lacking_size(missing))
+            size = format_bytes(Store(offline=True).missing_size(missing))
             command = f"srcli models pull {' '.join(missing)}"
             log.info(f"using {chosen.title}; {better.title} makes a better picture: {command} (about {size})")
         return

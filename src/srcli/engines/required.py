@@ -15,7 +15,7 @@ from srcli.weights.store import Store
 Parts = tuple[str, ...]
 
 
-def find_lacking(choice: ModelChoice, store: Store, more: Sequence[str] = ()) -> list[tuple[Entry, Parts]]:
+def find_missing_weights(choice: ModelChoice, store: Store, more: Sequence[str] = ()) -> list[tuple[Entry, Parts]]:
     """Missing entries of the choice and of `more`, each with the parts that are needed of it (empty: all)."""
     wanted: dict[str, tuple[Entry, set[str]]] = {}
     for entry, parts in _list_needed(choice, store, more):

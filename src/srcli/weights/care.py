@@ -167,7 +167,7 @@ def lock_entry(store: Store, entry: Entry) -> Entry:
         raise WeightsError(f"{entry.name} is not on the Hub: there is nothing to look up")
     planned = store.plan(entry)
     small = tuple(remote for remote in planned.wanted if remote.sha256 is None)
-    return store.fetch(entry, replace(planned, wanted=small, lacking=small))
+    return store.fetch(entry, replace(planned, wanted=small, missing=small))
 
 
 def forget_entry(store: Store, entry: Entry) -> int:

@@ -290,8 +290,8 @@ def _check_address(where: _Text, entry: Entry) -> None:
         raise where.wrong(entry.name, "address", f"{entry.address!r} is not an https address of a repository")
     if entry.repo or entry.include or entry.branch or not entry.revision:
         raise where.wrong(entry.name, "address", "an address goes with a revision and files, and with nothing else")
-    if lacking := [path for path, file in entry.files.items() if not file.blob]:
-        raise where.wrong(entry.name, lacking[0], f"{lacking[0]!r} has no blob, which files at an address need")
+    if missing := [path for path, file in entry.files.items() if not file.blob]:
+        raise where.wrong(entry.name, missing[0], f"{missing[0]!r} has no blob, which files at an address need")
 
 
 def find_entry(lock: Mapping[str, Entry], name: str, kind: str = "") -> Entry:

@@ -41,14 +41,14 @@ class PullPlan:
     repo: Repo
     revision: str
     wanted: tuple[Remote, ...]
-    lacking: tuple[Remote, ...]
+    missing: tuple[Remote, ...]
     held: Mapping[str, Path] = field(default_factory=dict)  # sha256 -> a file of another entry with these bytes
 
     @property
     def bytes(self) -> int:
         """Bytes to download."""
-        held = (self.repo.part(remote.blob) for remote in self.lacking)
-        return sum(remote.size for remote in self.lacking) - sum(p.stat().st_size for p in held if is_file(p))
+        held = (self.repo.part(remote.blob) for remote in self.missing)
+        return sum(remote.size for remote in self.missing) - sum(p.stat().st_size for p in held if is_file(p))
 
 
 def is_wanted(entry: Entry, path: str, parts: Sequence[str]) -> bool:
@@ -80,11 +80,11 @@ def plan_pull(
         raise WeightsError(f"{entry.name}: {commit.repo} holds nothing of {', '.join(parts) or 'it'}: check its page")
     held = held or {}
     absent = (remote for remote in wanted if repo.find(commit.revision, remote.path) is None)
-    lacking = tuple(remote for remote in absent if listed[remote.path].sha256 not in held)
+    missing = tuple(remote for remote in absent if listed[remote.path].sha256 not in held)
     full = replace(entry, revision=commit.revision, files=listed, include=())
     if entry.license == UNKNOWN and commit.license:
         full = replace(full, license=commit.license)
-    return PullPlan(full, repo, commit.revision, wanted, lacking, held)
+    return PullPlan(full, repo, commit.revision, wanted, missing, held)
 
 
 def _paths(entry: Entry, commit: Commit) -> list[str]:

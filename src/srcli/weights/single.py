@@ -31,7 +31,7 @@ class Single:
     text: StateDict | None
 
     @property
-    def lacking(self) -> tuple[str, ...]:
+    def missing(self) -> tuple[str, ...]:
         """The parts that the file lacks."""
         parts = (("vae", self.vae), ("text_encoder", self.text))
         return tuple(name for name, state in parts if state is None)

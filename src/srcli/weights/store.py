@@ -123,15 +123,15 @@ class Store:
         """Whether an entry and its dependencies are on this disk. Reads no content and uses no network."""
         return all(self.is_here(entry, parts) for entry, parts in self.with_dependencies(name))
 
-    def lacking_size(self, names: Sequence[str]) -> int:
+    def missing_size(self, names: Sequence[str]) -> int:
         """Bytes to download for these entries and their dependencies, as far as sizes are known."""
-        lacking = {
+        missing = {
             entry.name: size_of_parts(entry, parts)
             for name in names
             for entry, parts in self.with_dependencies(name)
             if entry.origin is not None and not self.is_here(entry, parts)
         }
-        return sum(lacking.values())
+        return sum(missing.values())
 
     def can_open(self, name: str, allow_pickle: bool) -> bool:
         """Whether an entry and its dependencies are on this disk, and any pickles are allowed or converted."""
@@ -224,7 +224,7 @@ class Store:
             raise WeightsError(said) from error
 
     def _needs(self, entry: Entry) -> str:
-        size = self.lacking_size([entry.name]) if entry.name in self.lock() else 0
+        size = self.missing_size([entry.name]) if entry.name in self.lock() else 0
         return f"{entry.name} needs {format_bytes(size) if size else 'files'} from the Hub"
 
     def plan_commit(self, entry: Entry, commit: Commit, parts: Sequence[str] = ()) -> PullPlan:
@@ -250,7 +250,7 @@ class Store:
         """Download and check an entry's files, and record learned hashes; returns the completed entry."""
         planned = self.plan(entry, parts)
         check_pull_space([planned], self.places.hub)
-        if planned.lacking:
+        if planned.missing:
             self.tell(f"pulling {entry.name} ({planned.bytes / 1e6:,.1f} MB); licence: {describe_licence(entry)}")
         return self.fetch(entry, planned)
 

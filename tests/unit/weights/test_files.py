@@ -312,7 +312,7 @@ def test_which_files_of_a_repository_are_the_model() -> None:
 
 def test_a_single_file_opens_with_the_configurations_of_a_folder() -> None:
     single = open_single(SINGLE, BASE, "width32")
-    assert single.lacking == ()
+    assert single.missing == ()
     load_into(empty(UNet2DConditionModel, read_config(BASE / "unet")), single.unet, SINGLE)
     load_into(empty(AutoencoderKL, read_config(BASE / "vae")), single.vae or {}, SINGLE)
     text = load_component(CLIPTextModel, BASE / "text_encoder")
@@ -324,7 +324,7 @@ def test_a_single_file_opens_with_the_configurations_of_a_folder() -> None:
 def test_a_single_file_may_lack_the_vae_and_says_so(tmp_path: Path) -> None:
     state = {name: tensor for name, tensor in load_file(SINGLE).items() if name.startswith("model.")}
     save_file(state, tmp_path / "x.safetensors")
-    assert open_single(tmp_path / "x.safetensors", BASE, "width32").lacking == ("vae", "text_encoder")
+    assert open_single(tmp_path / "x.safetensors", BASE, "width32").missing == ("vae", "text_encoder")
 
 
 def test_a_single_file_of_another_family_is_refused_from_its_header() -> None:

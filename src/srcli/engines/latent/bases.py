@@ -79,7 +79,7 @@ def open_file(
     require_family(detect_family(path), path, kind="checkpoint", family=family)
     lent = find_lender(store, usual, family)
     single = open_single(path, lent.folder, family, dtype)
-    weights = find_lender(store, usual, family, single.lacking) if single.lacking else lent
+    weights = find_lender(store, usual, family, single.missing) if single.missing else lent
     return Base(
         build_vae(lent if single.vae else weights, single.vae, path),
         build_text_encoder(lent if single.text else weights, single.text, path),

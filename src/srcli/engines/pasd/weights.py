@@ -169,8 +169,8 @@ def open_control(adapter: PasdAdapter, dtype: torch.dtype | None = None) -> Cont
 def read_network_config(folder: Path, needed: Collection[str]) -> dict[str, Any]:
     """A network's configuration; WeightsError if a needed key is missing."""
     config = read_config(folder)
-    if lacking := sorted(set(needed) - config.keys()):
-        raise WeightsError(f"{folder}: its config.json does not give {lacking[0]}: get the folder again")
+    if missing := sorted(set(needed) - config.keys()):
+        raise WeightsError(f"{folder}: its config.json does not give {missing[0]}: get the folder again")
     return config
 
 
