@@ -122,6 +122,8 @@ WRONG = [
     (2, "--seed", ["--seed", 2**63, *PASD]),
     (2, "float16", ["--dtype", "float16", *PASD]),
     (2, "no such option", ["--skale", 2]),
+    (2, "--map needs a value, and --map-seeds is an option", ["--map", "--map-seeds", 3]),
+    (2, "-o needs a value, and --scale is an option", ["-o", "--scale", 2]),
     (2, "invalid value for '--scale'", ["--scale", "big"]),
     (2, "'SRCLI_QUALITY'): 'good' is not one of", ["--quality", "good"]),
     (2, "--fidelity 1.0000001 is out of range", ["--fidelity", 1.0000001]),

@@ -24,7 +24,7 @@ def write_test_set(
             autocompletion=complete.complete_test_sets,
         ),
     ] = "bicubic-x4",
-    seed: Annotated[int, typer.Option(min=0, help="Same seed, same pictures.")] = settings.SEED,
+    seed: Annotated[int, typer.Option(min=0, max=settings.MAX_SEED, help="Same seed, same pictures.")] = settings.SEED,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace pictures that exist.")] = False,
 ) -> None:
     """Make small pictures from sharp ones, to measure methods on; prints their paths."""

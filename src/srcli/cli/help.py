@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from textwrap import wrap
 from typing import Any, Literal
 
@@ -38,9 +39,16 @@ Sections = Mapping[str, Sequence[tuple[str, str]]]  # by heading: rows of flags 
 
 
 class PictureCommand(TyperCommand):
-    """A command with two helps."""
+    """A command with two helps, whose options take no other option for their value."""
 
     own_options: Sequence[tuple[str, str]] = ()  # besides those of the picture commands
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        names = {name for option in self.params for name in (*option.opts, *option.secondary_opts)}
+        for word, following in pairwise(args[: args.index("--")] if "--" in args else args):
+            if word in names and following in names and not _is_switch(self, word):
+                ctx.fail(f"{word} needs a value, and {following} is an option")
+        return super().parse_args(ctx, args)
 
     def find_task(self, ctx: Any) -> Task:
         return TASKS[str(self.name)]
@@ -53,6 +61,13 @@ class PictureCommand(TyperCommand):
         task = self.find_task(ctx)
         own_options = {"Watching": self.own_options} if self.own_options else {}
         _print_help(self, ctx, {**own_options, **group_by_engine(task), "Settings and help": LAST_ROWS}, task)
+
+
+def _is_switch(command: TyperCommand, name: str) -> bool:
+    """Whether the option of this name takes no value."""
+    return any(
+        getattr(option, "is_flag", False) for option in command.params if name in (*option.opts, *option.secondary_opts)
+    )
 
 
 TaskName = Literal["upscale", "stylize", "restore-old-photo", "colorize"]

@@ -249,9 +249,9 @@ class SR3UNet(nn.Module):
                 parts.append(Resample(now, up=True))
         return nn.ModuleList(parts)
 
-    def forward(self, x: Tensor, when: Tensor) -> Tensor:
-        """`when`: the noise level of each picture, (n, 1), for sr3; its timestep, (n,), for ddpm."""
-        embedding = self.get_submodule(self.mlp_name)(when)
+    def forward(self, x: Tensor, noise_level: Tensor) -> Tensor:
+        """`noise_level`: of each picture, (n, 1), for sr3; for ddpm its timestep, (n,), which stands for it."""
+        embedding = self.get_submodule(self.mlp_name)(noise_level)
         x = self.downs[0](x)
         skips = [x]
         for part in self.downs[1:]:
@@ -277,9 +277,9 @@ def extract_network_state(checkpoint: Mapping[str, Tensor]) -> dict[str, Tensor]
 
 
 def noise_loss(
-    unet: SR3UNet, clean: Tensor, condition: Tensor | None, noise: Tensor, keep: Tensor, when: Tensor
+    unet: SR3UNet, clean: Tensor, condition: Tensor | None, noise: Tensor, keep: Tensor, noise_level: Tensor
 ) -> Tensor:
     """The training loss: mean absolute error of the predicted noise. `keep` (n, 1): the square root of alpha bar."""
     keep = keep.view(-1, 1, 1, 1)
     noisy = keep * clean + (1 - keep.square()).sqrt() * noise
-    return F.l1_loss(unet(noisy if condition is None else torch.cat([condition, noisy], dim=1), when), noise)
+    return F.l1_loss(unet(noisy if condition is None else torch.cat([condition, noisy], dim=1), noise_level), noise)
