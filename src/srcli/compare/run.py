@@ -55,6 +55,16 @@ class Comparison:
         for target in (self.page, self.sheet):
             if target is not None and any(same_file(target, place) for place in self.all_places):
                 raise InputError(f"{printable(target)} is one of the pictures: give another place for the result")
+        if Path("-") in (self.page, self.sheet):
+            raise InputError("a comparison cannot be written to stdout: give -o or --sheet a path")
+        self._check_page()
+
+    def _check_page(self) -> None:
+        """Pictures make one file, folders make a folder."""
+        if self.page is not None and self.is_of_folders and is_file(self.page):
+            raise InputError(f"-o {printable(self.page)} is a file: folders are compared in a folder")
+        if self.page is not None and not self.is_of_folders and is_dir(self.page):
+            raise InputError(f"-o {printable(self.page)} is a folder: pictures are compared in a file")
 
     def read(self, path: Path) -> Picture:
         """Read one of the pictures."""

@@ -18,7 +18,7 @@ from transformers import ConvNextBackbone, ConvNextConfig
 DDCOLOR_HEADS = 8  # attention heads, the only size that the weights do not show
 QUERY_LEVELS = 3  # levels of the U-Net that the queries attend to
 ENCODER_STAGES = 4
-SIDE_MULTIPLE = 32  # the input's sides must be multiples of it
+DDCOLOR_SIDE_MULTIPLE = 32  # the input's sides must be multiples of it
 LAST_FACTOR = 4  # upsampling of the last pixel shuffle, back to the input's size
 BAND = 1 << 12  # pixels before the last pixel shuffle that are processed at once
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
@@ -97,7 +97,7 @@ def _rename_key(name: str) -> str:
 
 
 class DDColor(nn.Module):
-    """Predicts a and b of CIE Lab for a grey picture, whose sides are multiples of SIDE_MULTIPLE."""
+    """Predicts a and b of CIE Lab for a grey picture, whose sides are multiples of DDCOLOR_SIDE_MULTIPLE."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-UNIT = 16  # the input's sides must be multiples of it
+SCRATCH_SIDE_MULTIPLE = 16  # the input's sides must be multiples of it
 LEVELS = 4
 SLOPE = 0.2  # of the leaky ReLU
 WEIGHT = "first.1.weight"  # its first size is the base width
@@ -32,7 +32,7 @@ class DetectorShape:
 
 
 class ScratchDetector(nn.Module):
-    """Logits of damage for a grey picture in -1..1 whose sides are multiples of UNIT, and at least twice UNIT."""
+    """Logits of damage for a grey picture in -1..1 whose sides are multiples of SCRATCH_SIDE_MULTIPLE, at least two."""
 
     def __init__(self, shape: DetectorShape) -> None:
         super().__init__()

@@ -18,7 +18,7 @@ from srcli.imaging.bands import split_rows
 from srcli.imaging.chroma import Floats
 from srcli.imaging.inpaint import GROWTH, Marks, grow_marks
 from srcli.imaging.picture import PixelArray
-from srcli.models.scratch_detector import UNIT, DetectorShape, ScratchDetector, fold_norms
+from srcli.models.scratch_detector import SCRATCH_SIDE_MULTIPLE, DetectorShape, ScratchDetector, fold_norms
 from srcli.settings import DeviceChoice, ModelChoice, Repair
 from srcli.weights.open import load_into, load_state
 from srcli.weights.store import Store
@@ -89,14 +89,14 @@ def read_detector(path: Path) -> ScratchDetector:
 
 
 def find_network_size(width: int, height: int, side: int) -> tuple[int, int]:
-    """Width and height of the network's input: `side` on the short side, multiples of UNIT."""
+    """Width and height of the network's input: `side` on the short side, multiples of SCRATCH_SIDE_MULTIPLE."""
     short = min(width, height)
     return tuple(side if edge == short else round_to_unit(edge / short * side) for edge in (width, height))  # type: ignore[return-value]
 
 
 def round_to_unit(edge: float) -> int:
-    """The nearest multiple of UNIT; halves go to the even factor."""
-    return UNIT * round(edge / UNIT)
+    """The nearest multiple of SCRATCH_SIDE_MULTIPLE; halves go to the even factor."""
+    return SCRATCH_SIDE_MULTIPLE * round(edge / SCRATCH_SIDE_MULTIPLE)
 
 
 def reduce_to_grey(pixels: PixelArray) -> PixelArray:

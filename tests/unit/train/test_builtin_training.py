@@ -233,7 +233,6 @@ def test_the_command_trains_and_prints_the_model(folder, tmp_path):
     ("change", "error", "words"),
     [
         ({"task": "paint"}, InputError, "--task 'paint' is unknown"),
-        ({"cells": 400}, InputError, "smaller than"),
         ({"teachers": "nowhere"}, WeightsError, "features.safetensors"),
     ],
 )
@@ -246,6 +245,12 @@ def test_a_bad_plan_is_one_line(folder, tmp_path, change, error, words):
 def test_a_missing_folder_of_photographs_leaves_nothing_behind(tmp_path):
     with pytest.raises(InputError, match="no such folder"):
         run_builtin_training(make_plan(tmp_path / "nowhere", tmp_path / "o"), False, lambda text: None)
+    assert not (tmp_path / "o").exists()
+
+
+def test_photographs_that_are_all_too_small_leave_nothing_behind(folder, tmp_path):
+    with pytest.raises(InputError, match="smaller than"):
+        run_builtin_training(make_plan(folder, tmp_path / "o", cells=400), False, lambda text: None)
     assert not (tmp_path / "o").exists()
 
 

@@ -17,7 +17,7 @@ from srcli.engines.runtime.device import Device
 from srcli.imaging.bands import split_rows
 from srcli.imaging.chroma import ChromaField, Floats, lab_to_rgb, levels_to_unit, rgb_to_lab
 from srcli.imaging.picture import PixelArray
-from srcli.models.ddcolor import SIDE_MULTIPLE, DDColor
+from srcli.models.ddcolor import DDCOLOR_SIDE_MULTIPLE, DDColor
 from srcli.settings import JOINT, ModelChoice
 from srcli.weights.store import Store
 
@@ -59,7 +59,7 @@ class DDColorEngine(WholePicture):
 
 def prepare_input(picture: PixelArray, side: int) -> Floats:
     """The network's input: the picture resized to a square without its chroma, as RGB in 0..1."""
-    side = -(-side // SIDE_MULTIPLE) * SIDE_MULTIPLE
+    side = -(-side // DDCOLOR_SIDE_MULTIPLE) * DDCOLOR_SIDE_MULTIPLE
     lab = rgb_to_lab(cv2.resize(levels_to_unit(picture), (side, side), interpolation=cv2.INTER_LINEAR))
     lab[..., 1:] = 0
     return lab_to_rgb(lab)

@@ -29,7 +29,7 @@ from srcli.train.builtin.features import FeatureNetwork
 from srcli.train.builtin.photos import Photographs, decode_photo, draw_lettering, is_held_out
 from srcli.train.builtin.teachers import Teacher, read_teacher
 from srcli.train.builtin.trainer import Training, TrainingStage
-from srcli.train.pictures import require_data_folder, survey_pictures
+from srcli.train.pictures import survey_pictures
 
 if TYPE_CHECKING:
     from multiprocessing.context import ForkContext
@@ -90,7 +90,9 @@ def run_builtin_training(plan: BuiltinTrainPlan, resume: bool, tell: Tell) -> Pa
     _check_out(plan, resume)
     began = time.monotonic()
     torch.manual_seed(plan.seed)
-    photos = _open_photos(plan, tell)
+    files = _find_photos(plan, tell)
+    _make_out(plan)
+    photos = _open_photos(plan, files)
     with _aging(plan, photos) as aged:  # forked before the device is touched
         features = _read_features(plan)
         bank = _make_bank(plan, photos, aged, BANK_SHARE * plan.seconds - (time.monotonic() - began), tell)
@@ -114,20 +116,26 @@ def _check_out(plan: BuiltinTrainPlan, resume: bool) -> None:
         raise InputError(f"{plan.out} already holds a training: add --resume or give another --out")
     if resume and not begun:
         raise InputError(f"{plan.out} holds no training to resume: leave out --resume or give another --out")
-    require_data_folder(plan.photos)  # before --out is made
+
+
+def _make_out(plan: BuiltinTrainPlan) -> None:
     try:
         plan.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise MachineError(f"cannot make {plan.out} ({error.strerror}): give another --out") from error
 
 
-def _open_photos(plan: BuiltinTrainPlan, tell: Tell) -> list[Pixels8]:
-    """All photographs that are not held out, decoded in `jobs` worker processes or in this one."""
+def _find_photos(plan: BuiltinTrainPlan, tell: Tell) -> list[Path]:
+    """All photographs that are large enough and not held out; InputError if there are none."""
     least = (plan.cells + 8) * UPSCALE_FACTOR
     found = survey_pictures(plan.photos, least)
     found.report(tell, least)
     files = [picture.path for picture in found.usable]
-    files = [file for file in files if not is_held_out(file)] or files
+    return [file for file in files if not is_held_out(file)] or files
+
+
+def _open_photos(plan: BuiltinTrainPlan, files: list[Path]) -> list[Pixels8]:
+    """Decode photographs in `jobs` worker processes or in this one."""
     opened = _map(decode_photo, files, plan.jobs)
     if not (readable := [pixels for pixels in opened if pixels is not None]):
         raise InputError(f"none of {len(files)} pictures in {plan.photos} can be read: give others")
