@@ -50,7 +50,7 @@ from srcli.sampling.resume import (
 from srcli.sampling.sampler import Tiled, run_sampler
 from srcli.sampling.tiling import Tile, gaussian_weight
 from srcli.settings import DeviceChoice, ModelChoice, Repair
-from srcli.tasks import Job
+from srcli.tasks import FINISHING, PASS, PREPARING, SAMPLING, TILES, Job
 
 if TYPE_CHECKING:
     from srcli.engines.latent.preview import Preview
@@ -133,7 +133,7 @@ class EnginePipeline:
         passes = self.engine.passes((picture.width, picture.height), target)
         for index, size in enumerate(passes):
             if len(passes) > 1:
-                on_progress("pass", index, len(passes))
+                on_progress(PASS, index, len(passes))
             # Another pass samples other detail, so it must not reuse the noise of the one before.
             pass_request = replace(request, noise=replace(request.noise, layer=index))
             progress = BlockProgress(
@@ -234,10 +234,10 @@ class EnginePipeline:
     def _compute_block(self, pixels: PixelArray, block: Block, request: Request, progress: BlockProgress) -> PixelArray:
         hint = pixels_to_tensor(_view(pixels, block.outer, 1))
         request = replace(request, noise=request.noise.at(block.outer.top, block.outer.left))
-        progress.report("preparing", 0, 1)
+        progress.report(PREPARING, 0, 1)
         canvas = self.engine.prepare(hint, request)
         x = self._sample(canvas, request, progress)
-        progress.report("finishing", 0, 1)
+        progress.report(FINISHING, 0, 1)
         rgb = canvas.finish(x)
         fixed = colorfix.fix_colors(
             request.sampling.color_fix, rgb, lambda rows: to_unit_float(hint[:, :, rows]).to(rgb)
@@ -253,10 +253,10 @@ class EnginePipeline:
         denoiser = canvas.denoiser
         if layout is not None:
             weight, device = canvas.tile_weight or gaussian_weight, canvas.start.device
-            denoiser = Tiled(denoiser, *layout, device, weight, partial(progress.on_progress, "tiles"))
+            denoiser = Tiled(denoiser, *layout, device, weight, partial(progress.on_progress, TILES))
         tiles = repr(layout and layout[0])
         x, begun = progress.resume(canvas.start, scheduler, tiles)
-        progress.report("sampling", begun, len(scheduler.timesteps))
+        progress.report(SAMPLING, begun, len(scheduler.timesteps))
 
         def on_step(done: int, total: int, x: Tensor, expected: Tensor) -> None:
             if done % (request.sampling.reuse or 1) == 0:  # later steps need no intermediate results of earlier ones
@@ -265,7 +265,7 @@ class EnginePipeline:
                 self.preview.show(expected)
             if progress.on_expected is not None:
                 progress.on_expected(expected)
-            progress.report("sampling", done, total)
+            progress.report(SAMPLING, done, total)
 
         with reuse_freed_memory():
             return run_sampler(denoiser, scheduler, x, canvas.hint, request.noise, on_step, begun)

@@ -20,6 +20,11 @@ from srcli.settings import (
     Tone,
 )
 
+# Stages of a run, as its progress reports them with what is done and the total.
+LOADING, PREPARING, SAMPLING, FINISHING = "loading", "preparing", "sampling", "finishing"
+TILES = "tiles"  # of one step
+PASS, VERSION = "pass", "version"  # before each pass over a picture, and each run of it for a map
+
 CLEAN_PROMPT = "clean, high-resolution, 8k"
 NEGATIVE_PROMPT = "blurry, dotted, noise, raster lines, unclear, lowres, over-smoothed"
 

@@ -6,11 +6,10 @@ import time
 from dataclasses import dataclass, field
 
 from srcli.batch.report import Tally
-from srcli.batch.workers.base import LOADING
 from srcli.engines.base import PixelSize
 from srcli.imaging.printable import printable
+from srcli.tasks import LOADING, PASS, PREPARING, SAMPLING, TILES, VERSION
 
-PREPARING, SAMPLING, TILES, PASS, VERSION = "preparing", "sampling", "tiles", "pass", "version"
 MAPPING = "mapping"  # the stage that is shown while other versions than the result are made
 PREPARED, SAMPLED = 0.1, 0.85  # shares of a block's work done after these stages
 LEAST_SECONDS, LEAST_SHARE = 3.0, 0.04  # seconds and share of the work that an estimate of the time left needs

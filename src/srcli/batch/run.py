@@ -33,6 +33,7 @@ from srcli.errors import InputError
 from srcli.imaging.picture import Picture
 from srcli.imaging.printable import format_count, printable
 from srcli.messages import Tell
+from srcli.tasks import LOADING
 
 if TYPE_CHECKING:
     from srcli.batch.workers.pool import WorkerBackend
@@ -240,7 +241,7 @@ class _Run:
             seconds=time.perf_counter() - self.began,
             signal=self.stop.signal,
             journal=self.journal.path if self.journal else None,
-            times={"loading": workers.loading, **stages.times},
+            times={LOADING: workers.loading, **stages.times},
         )
 
 

@@ -13,10 +13,11 @@ from typing import Any
 
 from srcli.batch.planning.plan import Item
 from srcli.batch.report import Outcome, outcome_of_error
-from srcli.batch.workers.base import LOADING, ComputedPicture, RunFailed, Workers, timed_out
+from srcli.batch.workers.base import ComputedPicture, RunFailed, Workers, timed_out
 from srcli.errors import MachineError, TooLarge
 from srcli.imaging.picture import Picture
 from srcli.imaging.printable import printable
+from srcli.tasks import LOADING
 
 STOPPING = "finishing the tile; press Ctrl-C again to stop now"
 MOST_MACHINE_FAILURES = 3  # in a row; then the run stops

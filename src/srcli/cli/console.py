@@ -15,12 +15,12 @@ from pathlib import Path
 from srcli.batch.listener import Listener
 from srcli.batch.progress import BatchProgress, PictureProgress, format_left
 from srcli.batch.report import FAILED, Outcome, Report, Tally
-from srcli.batch.workers.base import LOADING
 from srcli.cli.boundary import print_error, print_message, write_line
 from srcli.engines.base import PixelSize
 from srcli.errors import SrcliError
 from srcli.imaging.printable import printable
 from srcli.messages import forward_messages, name_flags
+from srcli.tasks import LOADING
 
 
 class NoResults:

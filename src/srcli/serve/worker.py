@@ -23,6 +23,7 @@ from srcli.serve.naming import name_result
 from srcli.serve.preview import GrowingPreview
 from srcli.serve.settings import ServerLimits, ServerSettings
 from srcli.settings import MAP_ENDING
+from srcli.tasks import LOADING
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -83,7 +84,7 @@ class JobWorker:
     def _run_job(self, job: JobRecord) -> None:
         picture = self._read(job)
         sizes = {"source": (picture.width, picture.height)}
-        self._store.update(job.id, stage="loading", sizes=sizes)
+        self._store.update(job.id, stage=LOADING, sizes=sizes)
         result = self._compute(job, picture)
         self._check_cancelled(job)
         name = name_result(job, picture)

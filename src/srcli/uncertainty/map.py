@@ -19,13 +19,12 @@ from srcli.imaging.spill import allocate_array, evict_pages
 from srcli.imaging.write import write_picture
 from srcli.metrics.matlab import matlab_rows
 from srcli.sampling.resume import OnProgress, ResumeState
-from srcli.tasks import Job
+from srcli.tasks import VERSION, Job
 
 if TYPE_CHECKING:
     from srcli.pipeline import EnginePipeline
 
 MAP_FACTS = ("tool", "task", "engine", "models", "seed", "scale", "map", "input_sha256")
-VERSION_STAGE = "version"  # the stage reported before each run, with its index and the number of runs
 ERROR_WINDOW = 5  # pixels a side over which an error is a mean
 SPREAD_WINDOW = 11  # pixels a side over which versions are compared
 Levels = NDArray[Any]
@@ -50,7 +49,7 @@ def write_map(levels: NDArray[np.uint8], provenance: Mapping[str, object], path:
 def report_versions(pipeline: EnginePipeline, job: Job, on_progress: OnProgress) -> None:
     """Report, before the first run, how many runs a result and its map take."""
     if job.mapped:
-        on_progress(VERSION_STAGE, 0, len(pipeline.other_versions(job).jobs) + 1)
+        on_progress(VERSION, 0, len(pipeline.other_versions(job).jobs) + 1)
 
 
 def map_uncertainty(
@@ -99,7 +98,7 @@ def measure_spread(
     squares[:] = 0
     for index, other in enumerate(versions.jobs):
         states.append(pipeline.resume_state(picture, other))
-        on_progress(VERSION_STAGE, index + 1, len(versions.jobs) + 1)
+        on_progress(VERSION, index + 1, len(versions.jobs) + 1)
         _add_squares(squares, result.pixels, pipeline.run(picture, other, on_progress, states[-1]).pixels)
     return Spread(versions, squares, tuple(states))
 

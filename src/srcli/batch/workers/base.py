@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from srcli.sampling.resume import ResumeState
     from srcli.uncertainty.map import UncertaintyMap
 
-LOADING = "loading"
 OnPictureStep = Callable[[str, int, int], None]  # stage, done, total; an exception it raises ends the picture
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from srcli.batch.settings import PipelineFactory
-from srcli.batch.workers.base import LOADING, ComputedPicture, OnPictureStep, RunFailed, compute_picture
+from srcli.batch.workers.base import ComputedPicture, OnPictureStep, RunFailed, compute_picture
 from srcli.imaging.picture import Picture
 from srcli.messages import Tell
-from srcli.tasks import Job
+from srcli.tasks import LOADING, Job
 
 if TYPE_CHECKING:
     from srcli.pipeline import EnginePipeline
