@@ -13,7 +13,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from srcli.cli import app, downloads
-from srcli.engines.required import find_missing_weights
+from srcli.engines.required import check_local_files, find_missing_weights
+from srcli.errors import WeightsError
 from srcli.settings import LoraChoice, ModelChoice
 from srcli.weights.store import Store
 from tests.batch.fakes import draw
@@ -121,6 +122,14 @@ def test_a_chosen_base_takes_the_place_of_the_one_that_the_adapter_needs(tmp_pat
     assert missing(base=str(own)) == {"pasd": ()}
     assert missing(base=str(own), adapter=str(tmp_path)) == {}
     assert missing(base=str(own), loras=(LoraChoice(source="lcm-lora"),)) == {"pasd": (), "lcm-lora": ()}
+
+
+def test_a_pickled_base_is_refused_before_anything_is_fetched(tmp_path: Path) -> None:
+    own = tmp_path / "own.ckpt"
+    own.write_bytes(b"a pickle")
+    with pytest.raises(WeightsError, match="which can run code"):
+        check_local_files(ModelChoice(engine="pasd", base=str(own)), Store(offline=True))
+    check_local_files(ModelChoice(engine="pasd", base=str(own), allow_pickle=True), Store(offline=True))
 
 
 def test_files_of_the_same_path_in_two_entries_are_told_apart() -> None:

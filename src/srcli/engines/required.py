@@ -25,12 +25,18 @@ def find_missing_weights(choice: ModelChoice, store: Store, more: Sequence[str] 
 
 
 def check_local_files(choice: ModelChoice, store: Store) -> None:
-    """Raises WeightsError for a base model or LoRA of the user's own that is something else, by its header alone."""
+    """Raises WeightsError for a base model or LoRA of the user's own that cannot be used.
+
+    That is one whose header says that it is something else, or a pickle that was not converted and may not be.
+    """
     for name, kind in ((choice.base, "checkpoint"), *((lora.source, "lora") for lora in choice.loras)):
         path = expand_user(name or "")
-        if not name or name in store.lock() or path.suffix in PICKLES or not path_exists(path):
+        if not name or name in store.lock() or not path_exists(path):
             continue
-        if is_dir(path):
+        if path.suffix in PICKLES:
+            if not choice.allow_pickle:
+                store.resolve(name)
+        elif is_dir(path):
             if not list_model_files(path):
                 raise no_weights_in(path)
         elif (found := detect_family(path)).kind != kind:
