@@ -212,6 +212,20 @@ def test_two_pulls_at_once_are_safe_where_locks_do_nothing(
     test_two_pulls_at_once_end_with_one_good_file(make_store, hub)
 
 
+def test_a_part_that_another_process_publishes_before_it_is_checked_is_a_download_too(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = pull.hash_weights
+
+    def publish_first(path: Path) -> str:
+        if path.name.endswith(PART):
+            path.replace(path.with_name(path.name.removesuffix(PART)))
+        return real(path)
+
+    monkeypatch.setattr(pull, "hash_weights", publish_first)
+    assert make_store().resolve("base").files
+
+
 PROGRAM = """
 import sys
 from pathlib import Path

@@ -186,15 +186,29 @@ class Puller:
             with exclusive_lock(part, lambda: on_bytes(0)):
                 if not blob.is_file():  # else another process was faster
                     self.hub.fetch(plan.repo.id, plan.revision, remote, part, on_bytes)
-                whole = blob if blob.is_file() else part  # beside a blob, a part is one that another just began
-                digest = hash_weights(whole)
-                fault = _fault(whole, remote, known, digest)
+                whole, digest, fault = _check_download(part, blob, remote, known)
                 if fault is None:
                     _publish(whole, blob)
                     part.unlink(missing_ok=True)
                     return digest
                 aside = set_aside(whole)
         raise WeightsError(f"{remote.path} of {plan.repo.id} {fault} (kept as {aside}): try another network")
+
+
+def _check_download(part: Path, blob: Path, remote: Remote, known: File) -> tuple[Path, str, str | None]:
+    """The downloaded file, its SHA-256, and what is wrong with it.
+
+    Where locks do nothing, another process may publish the part at any time; a part beside a blob is one it just began.
+    """
+    if not blob.is_file():
+        try:
+            digest = hash_weights(part)
+            return part, digest, _fault(part, remote, known, digest)
+        except (WeightsError, OSError):
+            if not blob.is_file():
+                raise
+    digest = hash_weights(blob)
+    return blob, digest, _fault(blob, remote, known, digest)
 
 
 def _fault(path: Path, remote: Remote, known: File, digest: str) -> str | None:
