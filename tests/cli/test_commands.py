@@ -165,6 +165,14 @@ def test_a_mistake_before_the_command_is_one_line_too(srcli):
     assert (result.exit_code, result.stderr) == (2, "srcli: no such option: --bogus: see srcli --help\n")
 
 
+def test_a_folder_may_be_named_like_the_argument(srcli, photo, monkeypatch):
+    monkeypatch.chdir(photo.parent)
+    (photo.parent / "inputs").mkdir()
+    photo.rename(photo.parent / "inputs" / photo.name)
+    result = srcli("upscale", "inputs", "--engine", "builtin", "--dry-run")
+    assert result.exit_code == 0, result.stderr
+
+
 def test_the_doctor_is_one_object_on_one_line(srcli):
     facts = json.loads(srcli("doctor", "--json").stdout.strip("\n"))
     assert facts["devices"]["chosen"]

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import typer
 from rich.console import Console
 from rich.text import Text
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperOption
 
 from srcli.cli.options import OPTIONS, TOPICS, Option, field_default, field_types, list_choices
 from srcli.engines.base import EngineSpec
@@ -44,9 +44,10 @@ class PictureCommand(TyperCommand):
     own_options: Sequence[tuple[str, str]] = ()  # besides those of the picture commands
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        names = {name for option in self.params for name in (*option.opts, *option.secondary_opts)}
+        own = [option for option in self.params if isinstance(option, TyperOption)]
+        options = {name: option for option in own for name in (*option.opts, *option.secondary_opts)}
         for word, following in pairwise(args[: args.index("--")] if "--" in args else args):
-            if word in names and following in names and not _is_switch(self, word):
+            if word in options and following in options and not options[word].is_flag:
                 ctx.fail(f"{word} needs a value, and {following} is an option")
         return super().parse_args(ctx, args)
 
@@ -61,13 +62,6 @@ class PictureCommand(TyperCommand):
         task = self.find_task(ctx)
         own_options = {"Watching": self.own_options} if self.own_options else {}
         _print_help(self, ctx, {**own_options, **group_by_engine(task), "Settings and help": LAST_ROWS}, task)
-
-
-def _is_switch(command: TyperCommand, name: str) -> bool:
-    """Whether the option of this name takes no value."""
-    return any(
-        getattr(option, "is_flag", False) for option in command.params if name in (*option.opts, *option.secondary_opts)
-    )
 
 
 TaskName = Literal["upscale", "stylize", "restore-old-photo", "colorize"]
