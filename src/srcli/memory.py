@@ -73,8 +73,7 @@ def reuse_freed_memory() -> Iterator[None]:
 
 def trim_heap() -> None:
     """Return to the system what is free in the C library's heap, between blocks in use too."""
-    with suppress(OSError, TypeError, AttributeError):  # a C library without malloc_trim
-        ctypes.CDLL(None).malloc_trim(0)
+    _call_libc("malloc_trim", 0)
 
 
 @dataclass
@@ -86,9 +85,13 @@ _malloc = _Malloc()
 
 
 def _set_malloc(options: Mapping[int, int]) -> None:
-    with suppress(OSError, TypeError, AttributeError):  # no C library by this name, or one without mallopt
-        for option, value in options.items():
-            ctypes.CDLL(None).mallopt(option, value)
+    for option, value in options.items():
+        _call_libc("mallopt", option, value)
+
+
+def _call_libc(name: str, *numbers: int) -> None:
+    with suppress(OSError, TypeError, AttributeError):  # no C library by this name, or one without the function
+        getattr(ctypes.CDLL(None), name)(*numbers)
 
 
 def release_memory() -> None:
