@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -235,9 +236,10 @@ def size_in_bytes(text: str | None) -> int | None:
     if text is None:
         return None
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)i?B?", text.strip(), re.IGNORECASE)
-    if found is None or not float(found[1]):
+    size = float(found[1]) * 1024 ** " KMGT".index(found[2].upper() or " ") if found else 0.0
+    if not 1 <= size < math.inf:
         raise InputError(f"`max_memory` {text!r} is not a size: give one like 4G or 800M")
-    return int(float(found[1]) * 1024 ** " KMGT".index(found[2].upper() or " "))
+    return int(size)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -181,7 +181,7 @@ def test_degrade_keeps_what_is_there_and_says_so(scene):
         (("hr", "-o", "hr"), 2, "is the folder of the sharp pictures"),
         (("hr", "-o", "out", "--preset", "bicubic-4"), 2, "no preset 'bicubic-4'"),
         (("hr", "-o", "out", "--preset", "bicubic-x0"), 2, "no preset"),
-        (("hr", "-o", "out", "--preset", "mist"), 2, "no degradation 'mist'"),
+        (("hr", "-o", "out", "--preset", "mist"), 2, "no degradation 'mist': choose one of bicubic-xN, pasd, stablesr"),
         (("lr", "-o", "out", "--preset", "pasd"), 1, "below 64 pixels a side"),
         (("hr", "-o", "out", "--preset", "bicubic-x99"), 0, ""),
         (("lr", "-o", "out", "--preset", "bicubic-x99"), 1, "too small to be reduced"),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import secrets
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +13,9 @@ from srcli.cli import complete
 from srcli.cli.boundary import print_error, write_line
 from srcli.errors import InputError
 from srcli.settings import Dtype
+
+if TYPE_CHECKING:
+    from srcli.serve.settings import ServerSettings
 
 
 def run_page_server(
@@ -36,10 +40,8 @@ def run_page_server(
     from srcli.serve.settings import ServerSettings, is_loopback
     from srcli.settings import DeviceChoice, size_in_bytes
 
-    if not is_loopback(host):
-        if token is None:
-            raise InputError(f"--host {host} lets other machines in: give --token too, a secret of your own")
-        print_error(f"whoever reaches {host}:{port} and has the token can use this machine; nothing is encrypted")
+    if not is_loopback(host) and token is None:
+        raise InputError(f"--host {host} lets other machines in: give --token too, a secret of your own")
     settings = ServerSettings(
         folder=folder,
         token=token or secrets.token_urlsafe(24),
@@ -49,4 +51,11 @@ def run_page_server(
             device=device, dtype=dtype, memory=None if max_memory is None else size_in_bytes(max_memory)
         ),
     )
-    run_server(settings, lambda line: write_line(line.encode()))
+    run_server(settings, partial(_announce, settings))
+
+
+def _announce(settings: ServerSettings, address: str) -> None:
+    """Print the address; whoever opens the server to other machines is told what that means."""
+    if not settings.on_loopback:
+        print_error(f"whoever reaches {settings.host} and has the token can use this machine; nothing is encrypted")
+    write_line(address.encode())

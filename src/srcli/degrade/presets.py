@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass, replace
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -57,13 +57,14 @@ PRESETS: Mapping[str, Degradation] = MappingProxyType(
 )
 
 
-def find_degradation(name: str) -> Degradation:
-    """A preset by name, or a preset with the changes of a TOML file. Raises InputError."""
+def find_degradation(name: str, others: Iterable[str] = ()) -> Degradation:
+    """A preset by name, or a preset with the changes of a TOML file. Raises InputError, which also names `others`."""
     if name in PRESETS:
         return PRESETS[name]
     path = expand_user(name)
     if not is_file(path):
-        raise InputError(f"no degradation {name!r}: choose one of {', '.join(PRESETS)}, or give a TOML file")
+        names = ", ".join((*others, *PRESETS))
+        raise InputError(f"no degradation {name!r}: choose one of {names}, or give a TOML file")
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

@@ -45,7 +45,7 @@ def find_preset(name: str) -> Degrade:
 
     if name.startswith("bicubic"):
         raise InputError(f"no preset {name!r}: choose bicubic-xN, N a number from 1 to 99")
-    settings = replace(find_degradation(name), back=NONE, crop=None, clean=0.0)
+    settings = replace(find_degradation(name, ["bicubic-xN"]), back=NONE, crop=None, clean=0.0)
     return lambda pixels, key: _run_chain(pixels, settings, key)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import sys
@@ -11,9 +12,11 @@ from dataclasses import replace
 from typing import IO
 from urllib.parse import quote
 
-from srcli.errors import InputError, MachineError, SrcliError
+from srcli.errors import InputError, MachineError, SrcliError, unwritable_file
 from srcli.files import make_folder, open_guard, try_lock
+from srcli.imaging.printable import printable
 from srcli.serve.settings import ServerSettings
+from srcli.settings import DeviceChoice
 
 
 def run_server(settings: ServerSettings, announce: Callable[[str], None]) -> None:
@@ -28,6 +31,7 @@ def run_server(settings: ServerSettings, announce: Callable[[str], None]) -> Non
     from srcli.serve.jobs import JobStore
     from srcli.serve.worker import JobWorker
 
+    _check_device(settings.device)
     listener = _open_socket(settings)
     try:
         lock = _lock_folder(settings)
@@ -64,12 +68,25 @@ def format_address(settings: ServerSettings) -> str:
 
 def _lock_folder(settings: ServerSettings) -> IO[bytes]:
     """Lock the folder: two servers on it would run each job twice. Raises InputError."""
-    make_folder(settings.folder)
-    lock = open_guard(settings.folder / ".srcli-lock")
+    make_folder(settings.folder, "--folder")
+    path = settings.folder / ".srcli-lock"
+    try:
+        lock = open_guard(path)
+    except OSError as error:
+        raise unwritable_file(printable(path), error, "give another --folder") from error
     if not try_lock(lock.fileno()):
         lock.close()
-        raise InputError(f"{settings.folder} is used by another server: give another --folder")
+        raise InputError(f"{printable(settings.folder)} is used by another server: give another --folder")
     return lock
+
+
+def _check_device(choice: DeviceChoice) -> None:
+    """Refuse a device or precision that this machine does not have. The default needs no check, which would import
+    torch before the server listens."""
+    if choice != DeviceChoice(memory=choice.memory):
+        from srcli.engines.runtime.device import choose_device
+
+        choose_device(choice)
 
 
 def _open_socket(settings: ServerSettings) -> socket.socket:
@@ -81,6 +98,8 @@ def _open_socket(settings: ServerSettings) -> socket.socket:
         listener.bind((settings.host, settings.port))
     except OSError as error:
         listener.close()
-        where = f"{settings.host}:{settings.port}"
-        raise MachineError(f"cannot listen on {where} ({error.strerror}): give another --port") from error
+        where = f"{printable(settings.host)}:{settings.port}"
+        wrong_host = isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
+        remedy = "give another --host" if wrong_host else "give another --port"
+        raise MachineError(f"cannot listen on {where} ({error.strerror}): {remedy}") from error
     return listener

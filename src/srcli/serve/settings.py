@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from srcli.errors import InputError, check_range
+from srcli.files import is_dir, path_exists
+from srcli.imaging.printable import printable
 from srcli.settings import DeviceChoice
 
 MIB = 1 << 20
@@ -39,16 +41,27 @@ class ServerSettings:
     limits: ServerLimits = field(default_factory=ServerLimits)
 
     def __post_init__(self) -> None:
+        _check_host(self.host)
         check_range("--port", self.port, 0, 65535)
         if not all("!" <= c <= "~" and c not in '",;\\\\' for c in self.token):
             raise InputError("--token must be letters, digits and simple punctuation: it is sent in headers")
         if len(self.token) < LEAST_TOKEN:
             raise InputError(f"--token is too short: give {LEAST_TOKEN} characters or more")
+        if path_exists(self.folder) and not is_dir(self.folder):
+            raise InputError(f"--folder {printable(self.folder)} is a file: name a folder for jobs and results")
 
     @property
     def on_loopback(self) -> bool:
         """Whether only this machine can connect."""
         return is_loopback(self.host)
+
+
+def _check_host(host: str) -> None:
+    """Refuse what cannot be a name, which sockets answer with errors of several kinds. Raises InputError."""
+    try:
+        host.encode("idna")
+    except UnicodeError as error:
+        raise InputError(f"--host {printable(host)} is not a name or an address: give another") from error
 
 
 def is_loopback(host: str) -> bool:

@@ -98,7 +98,7 @@ def test_sizes_are_read(text, size):
     assert size_in_bytes(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "4X", "-1G", "0", "G", "4 4"])
+@pytest.mark.parametrize("text", ["", "4X", "-1G", "0", "G", "4 4", "0.1", "9" * 400])
 def test_what_is_no_size_is_refused(text):
     with pytest.raises(InputError, match="`max_memory`"):
         size_in_bytes(text)
