@@ -1,9 +1,9 @@
-"""The real command line, that keeps what it has done from the first moment on, and cuts pictures in small blocks.
+"""The command line, which saves its state from the first moment on, and cuts pictures into small blocks.
 
     python -m tests.hasty KILL upscale ...
 
-It runs twice, each time in a process of its own: the first kills itself when it has kept KILL states, the second may
-live. Prints the signal that ended the first, and the exit code of the second.
+It runs twice, each time in a process of its own: the first kills itself when it has saved KILL states, the second
+runs to its end. Prints the signal that ended the first, and the exit code of the second.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ def apart(kill: int) -> int:
     child = os.fork()
     if child:
         return os.waitpid(child, 0)[1]
-    load, keep, left = builtin.load_builtin, resume.ResumeState.keep, kill
+    load, save, left = builtin.load_builtin, resume.ResumeState.save, kill
 
     def fatal(self: resume.ResumeState, what: str, state: resume.SavedState) -> None:
         nonlocal left
-        keep(self, what, state)
+        save(self, what, state)
         left -= 1
         if left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
     resume.FIRST_SAVE_AFTER = resume.SAVE_INTERVAL = 0.0
-    resume.ResumeState.keep = fatal
+    resume.ResumeState.save = fatal
     builtin.load_builtin = lambda *given: replace(load(*given), block=BLOCK)
     cli.main()
     sys.exit(0)

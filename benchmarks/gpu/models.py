@@ -160,7 +160,9 @@ def stablesr_loaded(sizes: Sizes, where: torch.device = CPU, dtype: torch.dtype 
         filled(net, where, dtype)
     variant = replace(STABLESR_VARIANTS["512"], process=sizes.process)
     whole = base(sizes, config["cross_attention_dim"], where, dtype)
-    return StableSRNetworks(unet, encoder, modulation, whole, variant, SimpleNamespace(net=wrapping, made_of={}), {})
+    return StableSRNetworks(
+        unet, encoder, modulation, whole, variant, SimpleNamespace(net=wrapping, weights_used={}), {}
+    )
 
 
 def onestep_loaded(

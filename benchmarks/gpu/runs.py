@@ -138,7 +138,7 @@ def resumed(device: Device) -> list[str]:
                 made.run(picture, case.job, ended, kept)
             except KeyboardInterrupt:
                 again = resume.ResumeState(Path(folder) / "kept" / "one", "one")
-                got = made.run(picture, case.job, kept=again).pixels
+                got = made.run(picture, case.job, resume_state=again).pixels
     finally:
         resume.FIRST_SAVE_AFTER, resume.SAVE_INTERVAL = waits
     if not any("resuming" in text for text in told):

@@ -137,7 +137,7 @@ class Result:
         """Write a file atomically, in the format of its suffix, with the source's metadata and colour profile and with
         the provenance of the result. `strip` leaves out the source's metadata, `strip_gps` its location."""
         saving = SaveOptions(quality=quality, strip=strip, strip_gps=strip_gps)
-        for note in write_picture(self.picture, Path(path), format=format, saving=saving, made=self.provenance):
+        for note in write_picture(self.picture, Path(path), format=format, saving=saving, provenance=self.provenance):
             log.info(f"{path}: {note}")
 
     def save_map(self, path: str | os.PathLike[str]) -> None:
@@ -254,7 +254,7 @@ class Pipeline:
             return Result(result, pipeline.provenance(job, picture))
         found = map_uncertainty(pipeline, picture, job, result, follow)
         for state in found.resume_states:
-            state.drop()
+            state.delete()
         return Result(result, pipeline.provenance(job, picture) | {"map": found.facts}, map=found.levels)
 
     def _load(self, job: Job) -> EnginePipeline:

@@ -122,7 +122,7 @@ class EnginePipeline:
         picture: Picture,
         job: Job,
         on_progress: OnProgress = _silent,
-        kept: ResumeState | None = None,
+        resume_state: ResumeState | None = None,
         on_block: OnBlock | None = None,
         on_expected: OnExpected | None = None,
     ) -> Picture:
@@ -137,7 +137,7 @@ class EnginePipeline:
             # Another pass samples other detail, so it must not reuse the noise of the one before.
             pass_request = replace(request, noise=replace(request.noise, layer=index))
             progress = BlockProgress(
-                on_progress, kept or ResumeState(None), index, on_block=on_block, on_expected=on_expected
+                on_progress, resume_state or ResumeState(None), index, on_block=on_block, on_expected=on_expected
             )
             pixels = resize_array(self._run_pass(pixels, size, pass_request, progress), size)
         if job.consistent:
@@ -222,12 +222,12 @@ class EnginePipeline:
 
     def _block_levels(self, pixels: PixelArray, block: Block, request: Request, progress: BlockProgress) -> PixelArray:
         """The levels of a block, saved or computed; when memory runs out, computed with more memory savings."""
-        if (kept := progress.find_pixels()) is not None:
-            return kept
+        if (saved := progress.find_pixels()) is not None:
+            return saved
         levels = self.oom_fallback.run(
             lambda savings: self._compute_block(pixels, block, replace(request, savings=savings), progress)
         )
-        progress.keep_pixels(levels)
+        progress.save_pixels(levels)
         return levels
 
     @torch.inference_mode()
@@ -260,7 +260,7 @@ class EnginePipeline:
 
         def on_step(done: int, total: int, x: Tensor, expected: Tensor) -> None:
             if done % (request.sampling.reuse or 1) == 0:  # later steps need no intermediate results of earlier ones
-                progress.keep_step(done, x, scheduler, tiles)
+                progress.save_step(done, x, scheduler, tiles)
             if self.preview:
                 self.preview.show(expected)
             if progress.on_expected is not None:

@@ -28,7 +28,7 @@ def do_nothing(picture: Picture) -> None:
 class NoState:
     """In place of a state to resume from: the fake pipeline is fast enough to start again."""
 
-    def drop(self) -> None:
+    def delete(self) -> None:
         pass
 
 
@@ -48,7 +48,7 @@ class Repeat:
     def repair(self, picture: Picture, job: Job) -> Picture:
         return repair_picture(picture, job.repair, None)
 
-    def run(self, picture: Picture, job: Job, on_progress, kept: None) -> Picture:
+    def run(self, picture: Picture, job: Job, on_progress, resume_state: None) -> Picture:
         self.before(picture)
         width, height = job.target(picture.width, picture.height)
         on_progress("sampling", 0, 4)

@@ -18,7 +18,7 @@ from tests.batch.fakes import draw, go, settings_for
 
 def earlier(path: Path) -> Path:
     """A preview that an earlier run left."""
-    write_picture(Picture(pixels=np.zeros((8, 8, 3), np.uint8)), path, made={"tool": "srcli", "preview": True})
+    write_picture(Picture(pixels=np.zeros((8, 8, 3), np.uint8)), path, provenance={"tool": "srcli", "preview": True})
     return path
 
 

@@ -75,14 +75,14 @@ def test_a_sheet_alone_writes_no_page(scene):
 
 def put_map(path, size, **made):
     how = {"is_map": True, "input_sha256": "of-p", "map": {"versions": 2}} | made
-    write_picture(Picture(pixels=np.full((*size, 3), 255, np.uint8), grey=True), path, made=how)
+    write_picture(Picture(pixels=np.full((*size, 3), 255, np.uint8), grey=True), path, provenance=how)
 
 
 def test_a_map_beside_a_result_is_a_picture_of_the_page(scene):
     """One that is no map, of another picture or of another size is none."""
     result = Picture(pixels=np.full((40, 30, 3), 90, np.uint8))
     for name in ("ours", "none", "other", "size"):
-        write_picture(result, scene / f"{name}.png", made={"tool": "srcli", "input_sha256": "of-p"})
+        write_picture(result, scene / f"{name}.png", provenance={"tool": "srcli", "input_sha256": "of-p"})
     put_map(scene / "ours_map.png", (40, 30))
     put_map(scene / "none_map.png", (40, 30), is_map=False)
     put_map(scene / "other_map.png", (40, 30), input_sha256="of-q")

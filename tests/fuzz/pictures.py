@@ -20,7 +20,7 @@ from srcli.imaging.write import write_picture
 from tests.fuzz.mutate import spoiled
 from tests.unit.imaging.builders import chunk, png, ramp, saved, tiff
 
-MADE = {"tool": "srcli", "seed": 1}
+PROVENANCE = {"tool": "srcli", "seed": 1}
 SIZE = (10, 20)
 DEEP = Path(__file__).parent / "corpus" / "picture"
 SMALL = 1 << 20  # pixels; a header may claim more, and is refused
@@ -37,7 +37,7 @@ def exif_block(order: str = "<") -> bytes:
     return found.tobytes().removeprefix(b"Exif\0\0")
 
 
-PACKET = xmp.update_xmp(b"", SIZE, made=MADE)
+PACKET = xmp.update_xmp(b"", SIZE, provenance=PROVENANCE)
 GAIN = PACKET.replace(
     b"</rdf:RDF>", b'<rdf:Description xmlns:h="http://ns.adobe.com/hdr-gain-map/1.0/" h:V="1"/></rdf:RDF>'
 )
@@ -52,7 +52,7 @@ def edit_exif(data: bytes) -> None:
     """A block is edited into one that can be read, or refused as no EXIF."""
     assert 1 <= exif.read_orientation(data) <= 8
     try:
-        block = exif.update_exif(data, SIZE, gps=False, made=("srcli", "how"))
+        block = exif.update_exif(data, SIZE, gps=False, signature=("srcli", "provenance"))
     except (ValueError, struct.error, IndexError) as error:  # which prepare_output tells the user of
         raise PictureError("broken EXIF") from error
     packed = exif.pack_exif(block)
@@ -62,10 +62,10 @@ def edit_exif(data: bytes) -> None:
 def edit_xmp(data: bytes) -> None:
     xmp.parse_provenance(data)
     try:
-        packet = xmp.update_xmp(data, SIZE, gps=False, made=MADE)
+        packet = xmp.update_xmp(data, SIZE, gps=False, provenance=PROVENANCE)
     except ValueError as error:
         raise PictureError("broken XMP") from error
-    assert xmp.parse_provenance(packet) == MADE
+    assert xmp.parse_provenance(packet) == PROVENANCE
 
 
 def edit_iptc(data: bytes) -> None:
@@ -100,7 +100,7 @@ def read_and_write(data: bytes) -> None:
     picture = read_picture(data, max_pixels=SMALL)
     for kind in ("PNG", "TIFF", "JPEG"):
         out = io.BytesIO()
-        write_picture(picture, out, format=kind, made=MADE)
+        write_picture(picture, out, format=kind, provenance=PROVENANCE)
         again = read_picture(out.getvalue())
         assert again.pixels.shape == picture.pixels.shape
         if kind != "JPEG" and picture.profile is None:

@@ -58,7 +58,7 @@ class Told:
 @dataclass(frozen=True)
 class Fusion:
     net: object
-    made_of: tuple = ()
+    weights_used: tuple = ()
 
 
 def engine(nets: Nets, context: Tensor) -> stablesr.StableSREngine:

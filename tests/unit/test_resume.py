@@ -43,7 +43,7 @@ class Ended(Exception):
 
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything is worth keeping."""
+    """Everything is worth saving."""
     monkeypatch.setattr(resume, "FIRST_SAVE_AFTER", 0.0)
     monkeypatch.setattr(resume, "SAVE_INTERVAL", 0.0)
 
@@ -63,7 +63,7 @@ def sampled(name: str, stretch: BlockProgress, last: int = STEPS) -> torch.Tenso
     start, done = stretch.resume(noise.draw((1, 2, 8, 8)), made, "")
 
     def on_step(done: int, total: int, x: torch.Tensor, expected: torch.Tensor) -> None:
-        stretch.keep_step(done, x, made, "")
+        stretch.save_step(done, x, made, "")
         if done == last < STEPS:
             raise Ended
 
@@ -93,7 +93,7 @@ def test_other_tiles_begin_anew(tmp_path):
 
 def test_what_is_broken_is_not_kept(tmp_path):
     made = build_scheduler("ddim", {}, STEPS)
-    stretch(tmp_path / "it").keep_step(1, torch.tensor([float("nan")]), made, "")
+    stretch(tmp_path / "it").save_step(1, torch.tensor([float("nan")]), made, "")
     assert not (tmp_path / "it").exists()
 
 
@@ -111,30 +111,30 @@ def ended(line: EnginePipeline, blocks: int) -> ResumeState:
         if made.count("preparing") > blocks:
             raise Ended
 
-    kept = line.resume_state(PICTURE, JOB)
+    state = line.resume_state(PICTURE, JOB)
     with pytest.raises(Ended):
-        line.run(PICTURE, JOB, on_progress, kept)
-    return kept
+        line.run(PICTURE, JOB, on_progress, state)
+    return state
 
 
 def again(line: EnginePipeline) -> tuple[np.ndarray, int]:
     """The result of another run, and how many blocks it had to do."""
     before = len(line.engine.seen)
-    result = line.run(PICTURE, JOB, kept=line.resume_state(PICTURE, JOB))
+    result = line.run(PICTURE, JOB, resume_state=line.resume_state(PICTURE, JOB))
     return result.pixels, len(line.engine.seen) - before
 
 
-def files(kept: ResumeState) -> list[Path]:
-    return sorted(kept._folder.iterdir())
+def files(state: ResumeState) -> list[Path]:
+    return sorted(state._folder.iterdir())
 
 
 def test_blocks_that_are_done_are_not_done_again(line, said):
     whole = line.run(PICTURE, JOB).pixels
-    kept = ended(line, 4)
+    state = ended(line, 4)
     pixels, done = again(line)
     assert np.array_equal(pixels, whole)
     assert (done, said) == (2, ["resuming a.png after block 4 of 6"])
-    kept.drop()
+    state.delete()
     assert again(line)[1] == 6
 
 
@@ -157,8 +157,8 @@ def test_memory_that_runs_out_costs_no_step_that_is_kept(monkeypatch, said, at, 
     whole = EnginePipeline(PassThrough(), CPU).run(PICTURE, JOB).pixels
     short, line, steps = Short(at), EnginePipeline(PassThrough(), CPU), []
     monkeypatch.setattr("tests.fakes.Nothing", lambda: short)
-    kept = line.resume_state(PICTURE, JOB)
-    pixels = line.run(PICTURE, JOB, lambda *step: steps.append(step), kept).pixels
+    state = line.resume_state(PICTURE, JOB)
+    pixels = line.run(PICTURE, JOB, lambda *step: steps.append(step), state).pixels
     assert np.array_equal(pixels, whole)
     assert [done for stage, done, _ in steps if stage == "sampling" and done] == [1, *[1] * bool(resumed), 2]
     assert said == ["out of memory: going on with half the tiles at once", *resumed]
@@ -168,9 +168,9 @@ def test_memory_that_runs_out_costs_no_step_that_is_kept(monkeypatch, said, at, 
 def test_a_result_that_was_not_written_is_not_made_again(dtype):
     line = EnginePipeline(PassThrough(), CPU)
     picture = replace(PICTURE, pixels=PICTURE.pixels.astype(dtype))
-    first = line.run(picture, JOB, kept=line.resume_state(picture, JOB))
+    first = line.run(picture, JOB, resume_state=line.resume_state(picture, JOB))
     again = EnginePipeline(PassThrough(change=torch.zeros_like), CPU)
-    second = again.run(picture, JOB, kept=again.resume_state(picture, JOB))
+    second = again.run(picture, JOB, resume_state=again.resume_state(picture, JOB))
     assert second.pixels.dtype == dtype
     assert np.array_equal(second.pixels, first.pixels)
 
@@ -205,9 +205,9 @@ def test_a_damaged_state_is_said_and_done_again(line, said, harm):
 
 def test_a_state_of_another_picture_is_a_damaged_one(line, said):
     other = replace(PICTURE, pixels=255 - PICTURE.pixels)
-    line.run(other, JOB, kept=(kept := line.resume_state(other, JOB)))
+    line.run(other, JOB, resume_state=(state := line.resume_state(other, JOB)))
     ended(line, 0)
-    kept._folder.rename(line.resume_state(PICTURE, JOB)._folder)
+    state._folder.rename(line.resume_state(PICTURE, JOB)._folder)
     pixels, done = again(line)
     assert np.array_equal(pixels, line.run(PICTURE, JOB).pixels)
     assert done == 6
@@ -230,8 +230,8 @@ def small_files() -> Iterator[None]:
 
 def test_a_disk_that_takes_no_state_is_no_failure(line, said):
     with small_files():
-        kept = ended(line, 4)
-    assert not kept._folder.exists()
+        state = ended(line, 4)
+    assert not state._folder.exists()
     assert [text for text in said if "cannot be resumed if it is ended now" in text] == said[:1] == said
     assert again(line)[1] == 6
 
@@ -251,9 +251,9 @@ def test_what_is_kept_of_a_picture_is_its_owners_alone(line):
 @pytest.mark.parametrize("plant", [Path.symlink_to, Path.hardlink_to, lambda path, other: os.mkfifo(path)])
 def test_what_is_no_file_of_ours_is_not_read(line, plant):
     """A state behind a link may be anybody's, and a pipe would be waited for."""
-    kept = ended(line, 4)
-    for file in files(kept):
-        plant(file, file.rename(kept._folder.parent / file.name))
+    state = ended(line, 4)
+    for file in files(state):
+        plant(file, file.rename(state._folder.parent / file.name))
     assert again(line)[1] == 6
 
 
@@ -270,8 +270,8 @@ def test_nothing_is_kept_behind_a_link(line, tmp_path, said):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_a_state_of_another_user_is_not_read(line):
-    kept = ended(line, 4)
-    for file in files(kept):
+    state = ended(line, 4)
+    for file in files(state):
         os.chown(file, 12345, -1)
     assert again(line)[1] == 6
 

@@ -57,14 +57,11 @@ class ResultWriter:
         computed, mask_notes = self._write_mask(target, computed)
         provenance = computed.provenance | {"key": key}
         self._write_map(item, computed)
-        if target == Path(STDIO):
-            notes = write_picture(
-                computed.picture, sys.stdout.buffer, format=kind, saving=self.output.saving, made=provenance
-            )
-        else:
-            notes = write_picture(
-                computed.picture, target, format=kind, saving=self.output.saving, made=provenance, on_whole=on_whole
-            )
+        file = sys.stdout.buffer if target == Path(STDIO) else target
+        saving = self.output.saving
+        notes = write_picture(
+            computed.picture, file, format=kind, saving=saving, provenance=provenance, on_whole=on_whole
+        )
         seconds = computed.seconds + time.perf_counter() - began
         size = (computed.picture.width, computed.picture.height)
         notes = (*computed.picture.notes, *mask_notes, *notes)

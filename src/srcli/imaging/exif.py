@@ -34,6 +34,7 @@ class Field(NamedTuple):
 
 
 Directory = dict[int, Field]
+Signature = tuple[str, str] | None  # the program, and the provenance as JSON
 
 
 @dataclass
@@ -143,9 +144,9 @@ def read_orientation(data: bytes) -> int:
 
 
 def update_exif(
-    data: bytes, size: tuple[int, int], *, gps: bool = True, made: tuple[str, str] | None = None, turned: bool = True
+    data: bytes, size: tuple[int, int], *, gps: bool = True, signature: Signature = None, turned: bool = True
 ) -> ExifBlock:
-    """The block of a result: upright, with its new size and the provenance, without thumbnail.
+    """The block of a result: upright, with its new size, without thumbnail.
 
     `turned` False takes the orientation out altogether, for formats that keep it elsewhere.
     """
@@ -160,8 +161,8 @@ def update_exif(
     _resize(block, details, (PIXEL_WIDTH, PIXEL_HEIGHT), size)
     if not gps and GPS_IFD in main:
         block.wipe(block.number(main.pop(GPS_IFD).raw))
-    if made is not None:
-        _sign(block, main, details, *made)
+    if signature is not None:
+        _sign(block, main, details, *signature)
     if details:
         main[EXIF_IFD] = block.long(block.put(details))
     block.main, block.next = main, 0
@@ -221,11 +222,11 @@ def _drop_thumbnail(block: ExifBlock) -> None:
             del block.data[start:]
 
 
-def _sign(block: ExifBlock, main: Directory, details: Directory, tool: str, how: str) -> None:
-    """Append srcli to the software field and keep its previous text."""
+def _sign(block: ExifBlock, main: Directory, details: Directory, tool: str, provenance: str) -> None:
+    """Name srcli as processing software and add the provenance, unless the comment holds another program's text."""
     main[PROCESSED_BY] = block.text(tool)
     main.setdefault(SOFTWARE, block.text(tool))
-    raw = b"ASCII\x00\x00\x00" + how.encode("ascii", "backslashreplace")
+    raw = b"ASCII\x00\x00\x00" + provenance.encode("ascii", "backslashreplace")
     before = block.value(details[COMMENT]) if COMMENT in details else b""
     if not before[8:].strip(b"\x00 ") or b'"tool": "srcli' in before:
         details[COMMENT] = Field(UNDEFINED, len(raw), raw)

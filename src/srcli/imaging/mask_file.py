@@ -21,16 +21,12 @@ from srcli.messages import name_flags
 from srcli.settings import MASK_ENDING
 
 
-def encode_mask(marks: Marks, how: Mapping[str, object]) -> bytes:
+def encode_mask(marks: Marks, provenance: Mapping[str, object]) -> bytes:
     """The bytes of the PNG, white where there is damage; deterministic."""
-    made = {"tool": how.get("tool"), "mask of": how.get("input_sha256")}
+    facts = {"tool": provenance.get("tool"), "mask of": provenance.get("input_sha256")}
     buffer = io.BytesIO()
-    write_picture(
-        Picture(pixels=np.broadcast_to(marks[:, :, None], (*marks.shape, 3)), grey=True),
-        buffer,
-        format="png",
-        made=made,
-    )
+    pixels = np.broadcast_to(marks[:, :, None], (*marks.shape, 3))
+    write_picture(Picture(pixels=pixels, grey=True), buffer, format="png", provenance=facts)
     return buffer.getvalue()
 
 
@@ -56,9 +52,9 @@ def _is_one(path: Path, hashes: tuple[str | None, ...]) -> bool:
     return is_regular(path) and hash_file(path) in hashes
 
 
-def mask_of_result(made: Mapping[str, Any] | None) -> str | None:
+def mask_of_result(provenance: Mapping[str, Any] | None) -> str | None:
     """The hash of a result's mask, from the result's provenance."""
-    repaired = (made or {}).get("repaired")
+    repaired = (provenance or {}).get("repaired")
     damage = repaired.get("damage") if isinstance(repaired, Mapping) else None
     digest = damage.get("sha256") if isinstance(damage, Mapping) else None
     return digest if isinstance(digest, str) else None

@@ -34,8 +34,8 @@ def collect_text(ready: PreparedOutput) -> PngInfo:
         info.add_text(key, value)
     if metadata.iptc:
         info.add_text(iptc.RAW_PROFILE, iptc.records_to_text(metadata.iptc), zip=True)
-    if ready.made is not None:
-        info.add_itxt(OWN_TEXT, json.dumps(dict(ready.made)))
+    if ready.provenance is not None:
+        info.add_itxt(OWN_TEXT, json.dumps(dict(ready.provenance)))
     if metadata.xmp:
         info.add_itxt("XML:com.adobe.xmp", metadata.xmp.decode())
     return info

@@ -43,7 +43,7 @@ class PreparedOutput:
     profile: bytes
     metadata: Metadata  # exif: empty, see `block`
     block: exif.ExifBlock
-    made: Provenance
+    provenance: Provenance
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -55,11 +55,11 @@ class PreparedOutput:
         return exif.pack_exif(self.block)
 
 
-def prepare_output(picture: Picture, row: Format, saving: SaveOptions, made: Provenance) -> PreparedOutput:
+def prepare_output(picture: Picture, row: Format, saving: SaveOptions, provenance: Provenance) -> PreparedOutput:
     """Do everything but the encoding."""
     notes: list[str] = []
     bare = Metadata(dpi=picture.metadata.dpi)
-    if not row.metadata and (made or picture.metadata != bare or picture.profile is not None):
+    if not row.metadata and (provenance or picture.metadata != bare or picture.profile is not None):
         notes.append(f"{row.name} holds neither colour profile nor metadata: they were left out, colours are sRGB")
     pixels, profile = _own_space(picture, row, notes)
     alpha = picture.alpha
@@ -72,9 +72,11 @@ def prepare_output(picture: Picture, row: Format, saving: SaveOptions, made: Pro
     if saving.strip_gps:
         metadata = _remove_place(metadata)
     size = (picture.width, picture.height)
-    block = _block(metadata, row, size, saving, made, notes)
-    packet = _packet(metadata, size, saving, made, notes)
-    return PreparedOutput(pixels, alpha, profile, replace(metadata, exif=b"", xmp=packet), block, made, notes)
+    gps = not saving.strip_gps
+    signature = None if provenance is None else (str(provenance.get("tool", "srcli")), json.dumps(dict(provenance)))
+    block = _block(metadata, row, size, gps, signature, notes)
+    packet = _packet(metadata, size, gps, provenance, notes)
+    return PreparedOutput(pixels, alpha, profile, replace(metadata, exif=b"", xmp=packet), block, provenance, notes)
 
 
 def _own_space(picture: Picture, row: Format, notes: list[str]) -> tuple[Array, bytes]:
@@ -136,15 +138,14 @@ def _shallow(pixels: Array) -> Array:
 
 
 def _block(
-    metadata: Metadata, row: Format, size: tuple[int, int], saving: SaveOptions, made: Provenance, notes: list[str]
+    metadata: Metadata, row: Format, size: tuple[int, int], gps: bool, signature: exif.Signature, notes: list[str]
 ) -> exif.ExifBlock:
-    signature = None if made is None else (str(made.get("tool", "srcli")), json.dumps(dict(made)))
-    gps, turned = not saving.strip_gps, row.name != "AVIF"  # AVIF keeps the orientation in its own boxes
+    turned = row.name != "AVIF"  # AVIF keeps the orientation in its own boxes
     try:
-        return exif.update_exif(metadata.exif, size, gps=gps, made=signature, turned=turned)
+        return exif.update_exif(metadata.exif, size, gps=gps, signature=signature, turned=turned)
     except (ValueError, struct.error, IndexError):
         notes.append("its EXIF data is broken and was left out")
-        return exif.update_exif(b"", size, made=signature)
+        return exif.update_exif(b"", size, signature=signature)
 
 
 def _remove_place(metadata: Metadata) -> Metadata:
@@ -153,11 +154,9 @@ def _remove_place(metadata: Metadata) -> Metadata:
     return replace(metadata, iptc=iptc.remove_place(metadata.iptc), text=text)
 
 
-def _packet(
-    metadata: Metadata, size: tuple[int, int], saving: SaveOptions, made: Provenance, notes: list[str]
-) -> bytes:
+def _packet(metadata: Metadata, size: tuple[int, int], gps: bool, provenance: Provenance, notes: list[str]) -> bytes:
     try:
-        return xmp.update_xmp(metadata.xmp, size, gps=not saving.strip_gps, made=made)
+        return xmp.update_xmp(metadata.xmp, size, gps=gps, provenance=provenance)
     except ValueError:
         notes.append("its XMP packet is broken and was left out")
-        return xmp.update_xmp(b"", size, made=made)
+        return xmp.update_xmp(b"", size, provenance=provenance)

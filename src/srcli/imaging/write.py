@@ -35,18 +35,18 @@ def write_picture(
     *,
     format: str | None = None,
     saving: SaveOptions = DEFAULT_SAVE_OPTIONS,
-    made: Provenance = None,
+    provenance: Provenance = None,
     on_whole: Callable[[str], None] | None = None,
 ) -> tuple[str, ...]:
     """Write a picture; returns notes for the user. `format`: by default from the path's suffix.
 
-    `on_whole` gets the hash of a finished file just before it takes the target's place.
+    `on_whole` gets the hash of a finished file just before it takes the target's place; streams have none.
     """
     row = parse_format(format or "png") if format or not isinstance(target, Path) else format_of_name(target)
     check_format_limits(row, picture.width, picture.height)
     name = printable(target) if isinstance(target, Path) else "standard output"
     try:
-        prepared = prepare_output(picture, row, saving, made)
+        prepared = prepare_output(picture, row, saving, provenance)
         if isinstance(target, Path):
             with _replacing(target, name) as file:
                 _encode(picture, prepared, row, saving, file)

@@ -45,33 +45,31 @@ _PLACE = {
 _EMPTY = f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="{_RDF}"/></x:xmpmeta>'
 _OPEN = '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'
 _CLOSE = '<?xpacket end="w"?>'
-_MADE_LIMIT = 1 << 20
+_PACKET_LIMIT = 1 << 20
 _DEEPEST = 200
-
-Made = Mapping[str, object] | None
 
 
 def update_xmp(
-    packet: bytes, size: tuple[int, int], *, gps: bool = True, made: Mapping[str, object] | None = None
+    packet: bytes, size: tuple[int, int], *, gps: bool = True, provenance: Mapping[str, object] | None = None
 ) -> bytes:
     """The packet of a result, from that of its source. Raises ValueError if the latter is broken."""
-    if not packet and made is None:
+    if not packet and provenance is None:
         return b""
     document = _parse(packet or _EMPTY.encode())
     stale = _stale(gps)
-    _remove(document, lambda space, name: stale(space, name) or (made is not None and _ours(space, name)))
+    _remove(document, lambda space, name: stale(space, name) or (provenance is not None and _ours(space, name)))
     _change(document, {(_TIFF, "Orientation"): "1"})
     for space, names in ((_EXIF, ("PixelXDimension", "PixelYDimension")), (_TIFF, ("ImageWidth", "ImageLength"))):
         _change(document, {(space, name): str(length) for name, length in zip(names, size, strict=True)})
-    if made is not None:
-        _sign(document, made)
+    if provenance is not None:
+        _sign(document, provenance)
     root = document.documentElement
     return f"{_OPEN}{root.toxml() if root else ''}{_CLOSE}".encode()
 
 
 def parse_provenance(packet: bytes) -> dict[str, Any] | None:
     """The provenance in a file that srcli wrote; None for other files."""
-    if SRCLI.encode() not in packet or len(packet) > _MADE_LIMIT:
+    if SRCLI.encode() not in packet or len(packet) > _PACKET_LIMIT:
         return None
     try:
         found = _parse(packet).getElementsByTagNameNS(SRCLI, "made")
@@ -156,13 +154,13 @@ def _change(document: minidom.Document, values: Mapping[tuple[str, str], str]) -
                 _fill(document, element, value)
 
 
-def _sign(document: minidom.Document, made: Mapping[str, object]) -> None:
+def _sign(document: minidom.Document, provenance: Mapping[str, object]) -> None:
     rdf = document.getElementsByTagNameNS(_RDF, "RDF")[0]
     entry = document.createElementNS(_RDF, "rdf:Description")
     for prefix, space in (("rdf", _RDF), ("Iptc4xmpExt", _IPTC), ("srcli", SRCLI)):
         entry.setAttributeNS(_XMLNS, f"xmlns:{prefix}", space)
     entry.setAttributeNS(_RDF, "rdf:about", _about(document))
-    text = {"Iptc4xmpExt:DigitalSourceType": (_IPTC, SOURCE_TYPE), "srcli:made": (SRCLI, json.dumps(dict(made)))}
+    text = {"Iptc4xmpExt:DigitalSourceType": (_IPTC, SOURCE_TYPE), "srcli:made": (SRCLI, json.dumps(dict(provenance)))}
     for name, (space, value) in text.items():
         child = document.createElementNS(space, name)
         _fill(document, child, value)

@@ -34,7 +34,7 @@ class DamageFinder:
 
     network: ScratchDetector
     device: Device
-    made_of: Mapping[str, str]
+    weights_used: Mapping[str, str]
 
     def find(self, pixels: PixelArray, repair: Repair) -> Marks:
         """Mark the damage of a picture. Marks are grown by the size of a pixel that the network saw, less what `fill`

@@ -42,7 +42,7 @@ def _repair_found(picture: Picture, repair: Repair, finder: DamageFinder) -> Pic
     filled = 0 < share <= repair.mask_limit
     facts = {
         "by": "scratch detector",
-        "models": dict(finder.made_of),
+        "models": dict(finder.weights_used),
         "threshold": repair.mask_threshold,
         "side": repair.mask_side,
         "percent": round(share, 3),

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 FIRST_SAVE_AFTER = 60.0  # seconds; less work than this is not worth saving
 SAVE_INTERVAL = 30.0  # seconds between two saves while sampling
-KEPT_SECONDS = 7 * 86400.0  # age at which the state of an unfinished picture is removed
+STATE_LIFETIME = 7 * 86400.0  # age at which the state of an unfinished picture is removed
 
 STEP = "step"
 SavedState = dict[str, Any]  # tensors, numbers, strings, and lists and dicts of these
@@ -74,17 +74,17 @@ class ResumeState:
         """Whether the picture has taken long enough, and the last save is at least `every` seconds ago."""
         return self._enabled and time.monotonic() >= max(self._from, self._last.get(what, 0.0) + every)
 
-    def keep(self, what: str, state: SavedState) -> None:
+    def save(self, what: str, state: SavedState) -> None:
         self._last[what] = time.monotonic()
         try:
             self._write(what, state)
         except OSError as error:
             self._enabled = False
-            self.drop()  # the result may need the space
+            self.delete()  # the result may need the space
             why = error.strerror or type(error).__name__
             log.warning(f"{self._name} cannot be resumed if it is ended now ({why}): free some space in {self._folder}")
 
-    def drop(self) -> None:
+    def delete(self) -> None:
         """Delete the state: the picture is finished, or its state cannot be saved."""
         if self._folder is not None and is_own_folder(self._folder):
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -120,10 +120,10 @@ def find_resume_folder(key: str) -> Path | None:
 
 
 def remove_stale(home: Path) -> None:
-    """Remove states older than KEPT_SECONDS."""
+    """Remove states older than STATE_LIFETIME."""
     for folder in home.iterdir():
         with suppress(OSError):
-            if folder.stat().st_mtime < time.time() - KEPT_SECONDS:
+            if folder.stat().st_mtime < time.time() - STATE_LIFETIME:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -139,7 +139,7 @@ class BlockProgress:
     """Progress and saved state of one block in one pass (`layer`) over a picture."""
 
     on_progress: OnProgress
-    saved: ResumeState
+    resume_state: ResumeState
     layer: int = 0
     index: int = 0
     count: int = 1
@@ -157,33 +157,33 @@ class BlockProgress:
     def split(self, count: int) -> list[BlockProgress]:
         """The blocks of this pass."""
         parts = [replace(self, index=index, count=count) for index in range(count)]
-        if 0 < (done := sum(self.saved.has(part.name) for part in parts)) < count:
-            self.saved.log_resuming(f"block {done} of {count}")
+        if 0 < (done := sum(self.resume_state.has(part.name) for part in parts)) < count:
+            self.resume_state.log_resuming(f"block {done} of {count}")
         return parts
 
     def find_pixels(self) -> AnyPixels | None:
         """The saved result of this block, if there is one."""
-        state = self.saved.find(self.name)
+        state = self.resume_state.find(self.name)
         return None if state is None else state["levels"].numpy()
 
-    def keep_pixels(self, pixels: AnyPixels) -> None:
-        if self.saved.due(self.name):
-            self.saved.keep(self.name, {"levels": torch.from_numpy(pixels)})
+    def save_pixels(self, pixels: AnyPixels) -> None:
+        if self.resume_state.due(self.name):
+            self.resume_state.save(self.name, {"levels": torch.from_numpy(pixels)})
 
     def resume(self, start: Tensor, scheduler: Scheduler, tiles: str) -> tuple[Tensor, int]:
         """The saved canvas and its number of finished steps, or `start` and 0. Valid for the same tiles only."""
-        state = self.saved.find(STEP)
+        state = self.resume_state.find(STEP)
         if state is None or state["at"] != [self.name, tiles]:
             return start, 0
         vars(scheduler).update(state["scheduler"])
-        self.saved.log_resuming(f"step {state['done']} of {len(scheduler.timesteps)}")
+        self.resume_state.log_resuming(f"step {state['done']} of {len(scheduler.timesteps)}")
         return state["x"], state["done"]
 
-    def keep_step(self, done: int, x: Tensor, scheduler: Scheduler, tiles: str) -> None:
+    def save_step(self, done: int, x: Tensor, scheduler: Scheduler, tiles: str) -> None:
         """Save the canvas, unless it is not finite, and the scheduler's state: multistep solvers need earlier steps."""
-        if self.saved.due(STEP, SAVE_INTERVAL) and bool(torch.isfinite(x).all()):
+        if self.resume_state.due(STEP, SAVE_INTERVAL) and bool(torch.isfinite(x).all()):
             memory = {name: value for name, value in vars(scheduler).items() if _is_saveable(value)}
-            self.saved.keep(STEP, {"at": [self.name, tiles], "done": done, "x": x, "scheduler": memory})
+            self.resume_state.save(STEP, {"at": [self.name, tiles], "done": done, "x": x, "scheduler": memory})
 
 
 def _is_saveable(value: object) -> bool:

@@ -137,7 +137,7 @@ def write_result(plan: TrainPlan, system: System, sources: Sources, settings: Ma
         system.write(fresh)
         base = settings.get("base")
         command = format_usage(system.name, plan.result, None if base in DEFAULT_BASES else base)
-        write_card(fresh / "README.md", facts, system.made_of(), command)
+        write_card(fresh / "README.md", facts, system.weights_used(), command)
 
 
 def format_usage(name: str, folder: Path, base: str | None) -> str:

@@ -42,10 +42,10 @@ def to_plain_json(value: Any) -> Any:
     return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
-def write_card(path: Path, facts: Mapping[str, Any], made_of: Mapping[str, str], command: str) -> None:
+def write_card(path: Path, facts: Mapping[str, Any], weights_used: Mapping[str, str], command: str) -> None:
     """Write a model card: the initial weights, the data and all settings, enough to repeat the training."""
-    licences = sorted({value for name, value in made_of.items() if name.endswith(" licence") and value})
-    weights = [f"- `{name}`: {value or 'not known'}" for name, value in made_of.items()]
+    licences = sorted({value for name, value in weights_used.items() if name.endswith(" licence") and value})
+    weights = [f"- `{name}`: {value or 'not known'}" for name, value in weights_used.items()]
     lines = [
         f"# {facts['system']} adapter, {facts['step']} steps",
         "",

@@ -42,8 +42,8 @@ class UncertaintyMap:
 def write_map(levels: NDArray[np.uint8], provenance: Mapping[str, object], path: Path) -> None:
     """Write a map, with the relevant part of its result's provenance. Raises MachineError."""
     pixels = np.broadcast_to(levels[:, :, None], (*levels.shape, 3))  # a view: three channels without more memory
-    how = {name: value for name, value in provenance.items() if name in MAP_FACTS} | {"is_map": True}
-    write_picture(Picture(pixels=pixels, grey=True), path, made=how)
+    facts = {name: value for name, value in provenance.items() if name in MAP_FACTS} | {"is_map": True}
+    write_picture(Picture(pixels=pixels, grey=True), path, provenance=facts)
 
 
 def report_versions(pipeline: EnginePipeline, job: Job, on_progress: OnProgress) -> None:

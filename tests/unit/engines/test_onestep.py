@@ -114,7 +114,7 @@ def test_a_run_that_ends_after_its_step_is_resumed(
     with pytest.raises(Ended):
         line.run(source, job, end, line.resume_state(source, job))
     monkeypatch.setattr(OneStepDenoiser, "__call__", None)  # it is not called again
-    assert np.array_equal(line.run(source, job, kept=line.resume_state(source, job)).pixels, whole)
+    assert np.array_equal(line.run(source, job, resume_state=line.resume_state(source, job)).pixels, whole)
     assert said == ["resuming a.png after step 1 of 1"]
 
 
@@ -365,7 +365,7 @@ def test_a_single_file_is_a_base_like_its_folder(kind: str, tmp_path: Path) -> N
             torch.equal(states[0][key], states[1][key]) for key in states[0]
         )
     assert torch.equal(one.texts.encode("a cat", keep=True), two.texts.encode("a cat", keep=False))
-    assert any(path.startswith("own.safetensors") for path in one.made_of)
+    assert any(path.startswith("own.safetensors") for path in one.weights_used)
 
 
 def test_other_adapters_are_refused(tmp_path: Path) -> None:
@@ -413,4 +413,4 @@ def test_a_lora_changes_unet_and_text(tmp_path: Path) -> None:
     key = "mid_block.attentions.0.proj_in.weight"
     assert not torch.equal(plain.unet.state_dict()[key], inked.unet.state_dict()[key])
     assert not torch.equal(*(found.texts.encode("a cat", keep=True) for found in (plain, inked)))
-    assert any("ink" in name for name in inked.made_of)
+    assert any("ink" in name for name in inked.weights_used)

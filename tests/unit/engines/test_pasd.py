@@ -205,7 +205,7 @@ def test_a_lora_changes_what_it_names_and_no_file() -> None:
     ]
     assert changed
     assert (TINY / "base" / "unet" / WEIGHTS).read_bytes() == before
-    assert any(path.name in name for name in led.made_of)
+    assert any(path.name in name for name in led.weights_used)
 
 
 def test_the_schedule_beside_a_checkpoint_is_honoured(tmp_path: Path) -> None:

@@ -152,7 +152,7 @@ def test_a_run_that_is_resumed_between_two_fresh_steps_gives_the_same(monkeypatc
     assert not np.array_equal(whole, made.run(PICTURE, job(guidance_interval=(0.0, 0.6))).pixels)
     with pytest.raises(Ended):
         made.run(PICTURE, asked, on_progress, made.resume_state(PICTURE, asked))
-    assert np.array_equal(made.run(PICTURE, asked, kept=made.resume_state(PICTURE, asked)).pixels, whole)
+    assert np.array_equal(made.run(PICTURE, asked, resume_state=made.resume_state(PICTURE, asked)).pixels, whole)
 
 
 def test_the_forecast_knows_what_it_saves():

@@ -18,13 +18,13 @@ from srcli.imaging.provenance import read_provenance
 from srcli.imaging.read import read_picture
 
 DETAILS, GPS = 0x8769, 0x8825
-MADE = {"tool": "srcli 9.9", "seed": 7}
+PROVENANCE = {"tool": "srcli 9.9", "seed": 7}
 META = Metadata(exif=exif_block(), xmp=XMP, iptc=IPTC, dpi=(300.0, 300.0))
 
 
-def written(picture: Picture, limit: int = 0, made=MADE) -> bytes:
+def written(picture: Picture, limit: int = 0, provenance=PROVENANCE) -> bytes:
     file = io.BytesIO()
-    tiff_writer.write_tiff(prepare_output(picture, FORMATS["TIFF"], SaveOptions(), made), file, limit=limit)
+    tiff_writer.write_tiff(prepare_output(picture, FORMATS["TIFF"], SaveOptions(), provenance), file, limit=limit)
     return file.getvalue()
 
 
@@ -64,7 +64,7 @@ def test_it_says_the_same_as_a_small_file(tmp_path):
     assert read_picture(small).metadata == read_picture(large).metadata
     for data, name in ((small, "small.tif"), (large, "large.tif")):
         (tmp_path / name).write_bytes(data)
-    assert read_provenance(tmp_path / "small.tif") == read_provenance(tmp_path / "large.tif") == MADE
+    assert read_provenance(tmp_path / "small.tif") == read_provenance(tmp_path / "large.tif") == PROVENANCE
 
 
 def test_a_makers_note_stays_where_its_offsets_point():

@@ -30,7 +30,7 @@ from srcli.imaging.read import read_picture
 from srcli.imaging.write import write_picture
 
 CARRIERS = [".jpg", ".png", ".webp", ".tif", ".avif"]
-MADE = {
+PROVENANCE = {
     "tool": "srcli 9.9",
     "engine": "built-in",
     "models": {"a": "f" * 64},
@@ -69,9 +69,9 @@ def test_the_source_is_understood(picture):
 
 
 @pytest.mark.parametrize("suffix", CARRIERS)
-@pytest.mark.parametrize("made", [None, MADE])
-def test_exif_survives_in_every_format(suffix, made, picture, tmp_path):
-    with written(picture, tmp_path / f"a{suffix}", made=made) as out:
+@pytest.mark.parametrize("provenance", [None, PROVENANCE])
+def test_exif_survives_in_every_format(suffix, provenance, picture, tmp_path):
+    with written(picture, tmp_path / f"a{suffix}", provenance=provenance) as out:
         tags = out.getexif()
         details, gps = tags.get_ifd(DETAILS), tags.get_ifd(GPS)
     assert tags[0x10F] == "Maker of Cameras"
@@ -83,7 +83,7 @@ def test_exif_survives_in_every_format(suffix, made, picture, tmp_path):
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
 def test_a_makers_note_stays_where_its_offsets_point(suffix, picture, tmp_path):
-    write_picture(picture, tmp_path / f"a{suffix}", made=MADE)
+    write_picture(picture, tmp_path / f"a{suffix}", provenance=PROVENANCE)
     data = (tmp_path / f"a{suffix}").read_bytes()
     start = data.index(b"II*\x00")
     assert data.index(MAKER_NOTE) - start == exif_block().index(MAKER_NOTE)
@@ -112,23 +112,23 @@ def test_an_empty_block_stays_empty():
 @pytest.mark.parametrize("cut", range(0, len(exif_block()), 7))
 def test_damaged_exif_is_dropped_or_kept_but_never_fatal(cut, picture, tmp_path):
     damaged = replace(picture, metadata=replace(picture.metadata, exif=exif_block()[:cut]))
-    notes = write_picture(damaged, tmp_path / "a.jpg", made=MADE)
+    notes = write_picture(damaged, tmp_path / "a.jpg", provenance=PROVENANCE)
     assert read_picture(tmp_path / "a.jpg").width == 24
     assert all("\n" not in note for note in notes)
 
 
 @pytest.mark.parametrize("suffix", CARRIERS)
-@pytest.mark.parametrize("made", [None, MADE])
-def test_xmp_survives_and_tells_the_truth(suffix, made, picture, tmp_path):
-    with written(picture, tmp_path / f"a{suffix}", made=made) as out:
+@pytest.mark.parametrize("provenance", [None, PROVENANCE])
+def test_xmp_survives_and_tells_the_truth(suffix, provenance, picture, tmp_path):
+    with written(picture, tmp_path / f"a{suffix}", provenance=provenance) as out:
         packet = out.tag_v2[700] if suffix == ".tif" else out.info["xmp"]
     text = packet.decode()
     ElementTree.fromstring(text[text.index("<x:") : text.rindex("<?")])
     assert "A café &amp; more" in text
     assert 'tiff:Orientation="1"' in text
     assert "<exif:PixelXDimension>24</exif:PixelXDimension>" in text
-    assert "digitalCapture" in text if made is None else "digitalCapture" not in text
-    assert text.count("compositeWithTrainedAlgorithmicMedia") == (0 if made is None else 1)
+    assert "digitalCapture" in text if provenance is None else "digitalCapture" not in text
+    assert text.count("compositeWithTrainedAlgorithmicMedia") == (0 if provenance is None else 1)
 
 
 @pytest.mark.parametrize("suffix", CARRIERS)
@@ -155,7 +155,7 @@ def test_the_comment_survives(picture, tmp_path):
 def test_png_text_survives(deep, tmp_path):
     pixels = noise(4, 4).astype("u2") if deep else noise(4, 4)
     text = chunk(b"tEXt", b"Title\x00caf\xe9"), chunk(b"iTXt", b"parameters\x00\x00\x00\x00\x00" + "日本".encode())
-    write_picture(read_picture(png(pixels, *text)), tmp_path / "a.png", made=MADE)
+    write_picture(read_picture(png(pixels, *text)), tmp_path / "a.png", provenance=PROVENANCE)
     assert read_picture(tmp_path / "a.png").metadata.text == {"Title": "café", "parameters": "日本"}
 
 
@@ -277,7 +277,7 @@ DEEP = XMP.replace(b"<dc:title>", b"<a>" * 3000 + b"</a>" * 3000 + b"<dc:title>"
 )
 def test_broken_xmp_is_dropped_and_said(packet, picture, tmp_path):
     broken = replace(picture, metadata=replace(picture.metadata, xmp=packet))
-    notes = write_picture(broken, tmp_path / "a.png", made=MADE)
+    notes = write_picture(broken, tmp_path / "a.png", provenance=PROVENANCE)
     assert "XMP" in " ".join(notes)
     assert read_provenance(tmp_path / "a.png")["seed"] == 7
 
@@ -313,25 +313,25 @@ def test_what_belonged_to_a_gain_map_goes():
 @pytest.mark.parametrize("suffix", CARRIERS)
 def test_a_result_says_how_it_was_made(suffix, picture, tmp_path):
     path = tmp_path / f"a{suffix}"
-    write_picture(picture, path, made=MADE)
-    assert read_provenance(path) == MADE
+    write_picture(picture, path, provenance=PROVENANCE)
+    assert read_provenance(path) == PROVENANCE
     with Image.open(path) as out:
         tags = out.getexif()
         comment = tags.get_ifd(DETAILS)[0x9286]
     assert tags[0x131] == tags[0x0B] == "srcli 9.9"
-    assert json.loads(comment.removeprefix(b"ASCII\x00\x00\x00")) == MADE
+    assert json.loads(comment.removeprefix(b"ASCII\x00\x00\x00")) == PROVENANCE
 
 
 def test_png_text_says_it_too(picture, tmp_path):
-    with written(picture, tmp_path / "a.png", made=MADE) as out:
-        assert json.loads(out.info["srcli"]) == MADE
+    with written(picture, tmp_path / "a.png", provenance=PROVENANCE) as out:
+        assert json.loads(out.info["srcli"]) == PROVENANCE
 
 
 @pytest.mark.parametrize("suffix", CARRIERS)
 def test_the_result_of_a_result_tells_of_the_last_work_alone(suffix, picture, tmp_path):
     path = tmp_path / f"a{suffix}"
-    write_picture(picture, path, made=MADE)
-    write_picture(read_picture(path), path, made={**MADE, "seed": 8})
+    write_picture(picture, path, provenance=PROVENANCE)
+    write_picture(read_picture(path), path, provenance={**PROVENANCE, "seed": 8})
     assert read_provenance(path)["seed"] == 8
     assert path.read_bytes().count(b"DigitalSourceType>http") == 1
     with Image.open(path) as out:
@@ -342,7 +342,7 @@ def test_the_users_own_words_are_not_written_over(tmp_path):
     own = Image.Exif()
     own[0x131] = "Editor 3"
     own.get_ifd(DETAILS)[0x9286] = b"ASCII\x00\x00\x00my words"
-    with written(read_picture(saved(ramp(8, 8), "JPEG", exif=own)), tmp_path / "a.jpg", made=MADE) as out:
+    with written(read_picture(saved(ramp(8, 8), "JPEG", exif=own)), tmp_path / "a.jpg", provenance=PROVENANCE) as out:
         tags = out.getexif()
     assert tags[0x131] == "Editor 3"
     assert tags.get_ifd(DETAILS)[0x9286].endswith(b"my words")

@@ -46,7 +46,7 @@ def test_streams_get_the_same_bytes_as_files(kind, tmp_path):
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_the_same_picture_gives_the_same_bytes(suffix, tmp_path):
     for name in ("a", "b"):
-        write_picture(PICTURE, tmp_path / f"{name}{suffix}", made={"tool": "srcli"})
+        write_picture(PICTURE, tmp_path / f"{name}{suffix}", provenance={"tool": "srcli"})
     assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
 
 

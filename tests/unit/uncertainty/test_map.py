@@ -33,7 +33,7 @@ class Draws:
     def resume_state(self, picture, job):
         return ResumeState(None)
 
-    def run(self, picture, job, on_progress=None, kept=None):
+    def run(self, picture, job, on_progress=None, resume_state=None):
         size, top = job.target(picture.width, picture.height), np.iinfo(self.dtype).max
         noise = np.random.default_rng(job.seed).normal(0, self.deviation, (size[1], size[0], 1))
         return replace(picture, pixels=np.rint((128 + noise.repeat(3, 2)) * top / 255).clip(0, top).astype(self.dtype))

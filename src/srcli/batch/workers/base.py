@@ -36,7 +36,7 @@ class ComputedPicture:
     def drop_resume_states(self) -> ComputedPicture:
         """Drop the state for resuming, once the result is written or sent to the writer."""
         for state in self.resume_states:
-            state.drop()
+            state.delete()
         return replace(self, resume_states=())
 
 

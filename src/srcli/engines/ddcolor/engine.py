@@ -27,7 +27,7 @@ def load(choice: ModelChoice, device: Device, store: Store) -> DDColorEngine:
     loaded = open_network(choice, store)
     network = loaded.network.to(device.torch, device.dtype)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return DDColorEngine(network, device, loaded.made_of, choice.variant)
+    return DDColorEngine(network, device, loaded.weights_used, choice.variant)
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class DDColorEngine(WholePicture):
 
     network: DDColor
     device: Device
-    made_of: Mapping[str, str]
+    weights_used: Mapping[str, str]
     variant: str | None = None
     spec: EngineSpec = SPEC
 
@@ -54,7 +54,7 @@ class DDColorEngine(WholePicture):
         return np.ascontiguousarray(ab[0].float().permute(1, 2, 0).cpu().numpy())
 
     def provenance(self) -> Mapping[str, str]:
-        return self.made_of
+        return self.weights_used
 
 
 def prepare_input(picture: PixelArray, side: int) -> Floats:

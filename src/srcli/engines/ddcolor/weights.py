@@ -24,7 +24,7 @@ class LoadedNetwork:
     """A network and its provenance."""
 
     network: DDColor
-    made_of: Mapping[str, str]
+    weights_used: Mapping[str, str]
 
 
 def open_network(choice: ModelChoice, store: Store) -> LoadedNetwork:

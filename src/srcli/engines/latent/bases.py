@@ -39,7 +39,7 @@ class Base:
     schedule: Mapping[str, Any]
     unet: StateDict | None
     source: Path
-    made_of: Mapping[str, str]
+    weights_used: Mapping[str, str]
 
     def without_unet(self) -> Base:
         """Let go of the UNet's tensors. A reference left while they are packed would keep every one in memory twice."""
@@ -137,14 +137,14 @@ def merge_loras(
     choice: ModelChoice, store: Store, unet: UNet2DConditionModel, text: nn.Module, family: str
 ) -> dict[str, str]:
     """Merge the chosen LoRA files into the networks; returns their provenance."""
-    made_of: dict[str, str] = {}
+    weights_used: dict[str, str] = {}
     for lora in choice.loras:
         located = store.resolve(lora.source, "lora", allow_pickle=choice.allow_pickle)
         path = located.only_file()
         require_family(detect_family(path), path, kind="lora", family=family)
         merge_lora(read_lora(path), {"unet": unet, "text_encoder": text}, lora.weight, choice.lora_alpha)
-        made_of |= located.provenance()
-    return made_of
+        weights_used |= located.provenance()
+    return weights_used
 
 
 def read_tensors(folder: Path, names: Collection[str] | None = None, dtype: torch.dtype | None = None) -> StateDict:

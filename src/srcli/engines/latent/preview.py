@@ -28,7 +28,7 @@ PREVIEW_DECODER = "taesd"
 PREVIEW_INTERVAL = 5.0  # least seconds between two previews
 PREVIEW_TIME_SHARE = 0.05  # most that previews may take of a run's time
 MAX_PREVIEW_LATENTS = 64 * 64  # so that decoding takes no more memory than a step
-MADE = {"tool": f"srcli {__version__}", "preview": True}
+PREVIEW_PROVENANCE = {"tool": f"srcli {__version__}", "preview": True}
 
 
 class Preview:
@@ -65,7 +65,7 @@ class Preview:
     def _write(self, latents: Tensor) -> None:
         began = monotonic()
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        write_picture(Picture(pixels=tensor_to_pixels(self.decode(latents))), self._file, made=MADE)
+        write_picture(Picture(pixels=tensor_to_pixels(self.decode(latents))), self._file, provenance=PREVIEW_PROVENANCE)
         now = monotonic()
         self._due = now + max(PREVIEW_INTERVAL, (now - began) / PREVIEW_TIME_SHARE)
 

@@ -121,7 +121,7 @@ class OneStepEngine(Unblocked):
         return Canvas(start, start, denoiser, step, finish, weight)
 
     def provenance(self) -> Mapping[str, str]:
-        return {**self.loaded.made_of, **self.placement.provenance()}
+        return {**self.loaded.weights_used, **self.placement.provenance()}
 
     def _encode_start(self, hint: Tensor, request: Request) -> Tensor:
         """Latents of the picture; for GDPO-SR diffused, to another timestep than the one that the UNet is given."""

@@ -55,7 +55,7 @@ class _Base:
     vae: AutoencoderKL
     texts: PromptEncoder
     open_text_encoder: Callable[[], nn.Module]
-    made_of: Mapping[str, str]
+    weights_used: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class OneStepNetworks:
     vae: AutoencoderKL
     texts: PromptEncoder
     semantic: LowRank | None
-    made_of: Mapping[str, str]
+    weights_used: Mapping[str, str]
 
 
 def open_onestep(choice: ModelChoice, device: Device, store: Store) -> OneStepNetworks:
@@ -81,8 +81,8 @@ def open_onestep(choice: ModelChoice, device: Device, store: Store) -> OneStepNe
     base = _open_base(choice, None if adapter else located, family, device, store)
     semantic = _merge_adapter(adapter, base.unet, base.vae) if adapter else None
     texts, loras = _merge_loras(choice, store, base, family) if choice.loras else (base.texts, {})
-    made_of = {**located.provenance(), **base.made_of, **loras}
-    return OneStepNetworks(variant, base.unet, base.vae, texts, semantic, made_of)
+    weights_used = {**located.provenance(), **base.weights_used, **loras}
+    return OneStepNetworks(variant, base.unet, base.vae, texts, semantic, weights_used)
 
 
 def _detect_kind(adapter: Located) -> str:
@@ -137,7 +137,8 @@ def _open_single_file(
         unet, vae = load_into(build_stock(UNet2DConditionModel, config), base.unet or {}, path), base.vae
     text_encoder = base.text_encoder
     texts = PromptEncoder(base.tokenizer, path, family, device, None).with_network(text_encoder)
-    return _Base(unet, vae, texts, lambda: text_encoder, base.made_of)  # the function must not keep the base's UNet
+    # The function must not hold a reference to the base, which would keep its UNet.
+    return _Base(unet, vae, texts, lambda: text_encoder, base.weights_used)
 
 
 def _check_prediction(located: Located, schedule: Mapping[str, Any]) -> None:

@@ -47,7 +47,7 @@ class PasdEngine(Unblocked):
     codec: Codec
     texts: TextEncoder
     schedule: Mapping[str, Any]
-    made_of: Mapping[str, str]
+    weights_used: Mapping[str, str]
     describer: Describer
     memory_need: MemoryNeed
     placement: Placement
@@ -67,7 +67,7 @@ class PasdEngine(Unblocked):
         nets = Nets(*steps, device, prefix)
         texts = TextEncoder.of(base.tokenizer, base.text_encoder, device, placement)
         codec = Codec.of(base.vae, need.beside(placement, device), placement)
-        return cls(nets, codec, texts, loaded.schedule, loaded.made_of, describer, need, placement, memory)
+        return cls(nets, codec, texts, loaded.schedule, loaded.weights_used, describer, need, placement, memory)
 
     @cached_property
     def _deferred_compile(self) -> DeferredCompile:
@@ -112,7 +112,7 @@ class PasdEngine(Unblocked):
         return Canvas(start, hint, denoiser, scheduler, partial(_decode, codec))
 
     def provenance(self) -> Mapping[str, str]:
-        return {**self.made_of, **self.placement.provenance()}
+        return {**self.weights_used, **self.placement.provenance()}
 
     def _encode_prompts(self, hint: Tensor, request: Request) -> Tensor:
         """Embeddings of the negative and the positive prompt, two rows."""

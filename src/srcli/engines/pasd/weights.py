@@ -100,7 +100,7 @@ class PasdNetworks:
     control: ControlNetModel
     base: Base
     schedule: Mapping[str, Any]
-    made_of: Mapping[str, str]
+    weights_used: Mapping[str, str]
 
 
 def open_pasd(choice: ModelChoice, store: Store, dtype: torch.dtype | None = None) -> PasdNetworks:
@@ -118,13 +118,13 @@ def open_pasd(choice: ModelChoice, store: Store, dtype: torch.dtype | None = Non
         raise WeightsError(f"{base.source.parent}: its VAE's latents are not this UNet's: choose another base model")
     loras = merge_loras(choice, store, unet, base.text_encoder, adapter.detect().family)
     unet, paca = unet.to(dtype=dtype), paca.to(dtype=dtype)
-    made_of = {**adapter.located.provenance(), **base.made_of, **loras}
+    weights_used = {**adapter.located.provenance(), **base.weights_used, **loras}
     schedule = adapter.read_schedule()
     if choice.variant == COLOR:
         _check_color_schedule(adapter, schedule)
     install([unet], paca)
     control = open_control(adapter, dtype)
-    return PasdNetworks(unet, paca, control, base.without_unet(), schedule or base.schedule, made_of)
+    return PasdNetworks(unet, paca, control, base.without_unet(), schedule or base.schedule, weights_used)
 
 
 def _check_color_schedule(adapter: PasdAdapter, schedule: Mapping[str, Any] | None) -> None:

@@ -37,7 +37,7 @@ def load_sr3(choice: ModelChoice, device: Device, store: Store) -> SR3Engine:
     checkpoint = open_checkpoint(choice.adapter, store, choice.allow_pickle)
     unet = checkpoint.unet.to(device.torch).requires_grad_(False)
     limits = replace(SR3_LIMITS, largest=tile_memory_need(unet, device).largest(SIDES, 0, device))
-    return SR3Engine(unet, checkpoint.betas, checkpoint.factor, device, checkpoint.made_of, limits)
+    return SR3Engine(unet, checkpoint.betas, checkpoint.factor, device, checkpoint.weights_used, limits)
 
 
 def tile_memory_need(unet: SR3UNet, device: Device) -> PixelMemoryNeed:
@@ -75,7 +75,7 @@ class SR3Engine(Unblocked):
     betas: Tensor
     pass_factor: int
     device: Device
-    made_of: Mapping[str, str]
+    weights_used: Mapping[str, str]
     limits: Limits = SR3_LIMITS
     spec: EngineSpec = SPEC
     variant: str | None = None
@@ -108,7 +108,7 @@ class SR3Engine(Unblocked):
         return Canvas(start, whole, denoiser, scheduler, partial(_crop_to_unit, (hint.shape[2], hint.shape[3])))
 
     def provenance(self) -> Mapping[str, str]:
-        return self.made_of
+        return self.weights_used
 
 
 def _crop_to_unit(size: tuple[int, int], x: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ class SR3Checkpoint:
     unet: SR3UNet
     betas: Tensor
     factor: int
-    made_of: Mapping[str, str]
+    weights_used: Mapping[str, str]
 
 
 def open_checkpoint(name: str, store: Store, allow_pickle: bool = False) -> SR3Checkpoint:

@@ -143,7 +143,7 @@ class StableSREngine(Unblocked):
         return Canvas(start, z, denoiser, scheduler, partial(_decode, codec, (hint.shape[2], hint.shape[3]), mix))
 
     def provenance(self) -> Mapping[str, str]:
-        return {**self.loaded.made_of, **self.loaded.fusion.made_of, **self.placement.provenance()}
+        return {**self.loaded.weights_used, **self.loaded.fusion.weights_used, **self.placement.provenance()}
 
     def _encode_prompt(self, request: Request) -> Tensor:
         """Embeddings of the user's prompt, or of the empty one that StableSR was trained with."""

@@ -93,7 +93,7 @@ class StableSRNetworks:
     base: Base
     variant: StableSRVariant
     fusion: FusionLayers
-    made_of: Mapping[str, str]
+    weights_used: Mapping[str, str]
 
 
 class FusionLayers:
@@ -102,10 +102,10 @@ class FusionLayers:
     def __init__(self, path: Path | None, choice: ModelChoice, store: Store) -> None:
         self._path, self._choice, self._store = path, choice, store
         # Filled in before loading, since the provenance is part of the key under which a picture is resumed.
-        self.made_of: Mapping[str, str] = {}
+        self.weights_used: Mapping[str, str] = {}
         if path is None and store.has(FUSION):
             with suppress(WeightsError):  # raised again if they are used
-                self.made_of = self._located().provenance()
+                self.weights_used = self._located().provenance()
 
     @cached_property
     def net(self) -> cfw.Wrapping:
@@ -125,7 +125,7 @@ class FusionLayers:
             located = self._located()
         except WeightsError as error:
             raise WeightsError(f"`fidelity` above 0 needs {FUSION}: {error}; or give `fidelity` 0") from error
-        self.made_of = located.provenance()
+        self.weights_used = located.provenance()
         if located.file is None:
             raise WeightsError(f"{FUSION} is a folder: add one file, srcli models add {FUSION} FILE")
         return located.file
@@ -153,8 +153,8 @@ def open_stablesr(choice: ModelChoice, store: Store, dtype: torch.dtype | None =
     unet.to(dtype=dtype)
     install([unet], modulation)
     fusion = FusionLayers(adapter.fusion, choice, store)
-    made_of = {**adapter.located.provenance(), **base.made_of, **loras}
-    return StableSRNetworks(unet, encoder, modulation, base.without_unet(), variant, fusion, made_of)
+    weights_used = {**adapter.located.provenance(), **base.weights_used, **loras}
+    return StableSRNetworks(unet, encoder, modulation, base.without_unet(), variant, fusion, weights_used)
 
 
 def build_from_weights(path: Path, build: Callable[..., Net], *of: Any) -> Net:
@@ -210,7 +210,7 @@ def _open_own_base(adapter: StableSRAdapter, store: Store, dtype: torch.dtype | 
         schedule={},
         unet=convert_unet(path, adapter.read_part(LDM_UNET, dtype=dtype), configs["unet"]),
         source=path,
-        made_of={},
+        weights_used={},
     )
     return base, configs["unet"]
 

@@ -130,7 +130,7 @@ class System(Protocol):
         """Write the trained weights in the official layout."""
         ...
 
-    def made_of(self) -> Mapping[str, str]:
+    def weights_used(self) -> Mapping[str, str]:
         """Names, hashes and licences of the initial weights."""
         ...
 

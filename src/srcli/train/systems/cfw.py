@@ -56,13 +56,13 @@ class CfwSystem:
         wrapping: Wrapping,
         discriminator: PatchGan,
         lpips: Lpips,
-        made_of: Mapping[str, str],
+        weights_used: Mapping[str, str],
         published: Path | None = None,
     ) -> None:
         """`published`: a file with the same VAE under its official names."""
         self._published = published
         self.options, self._vae, self._wrapping, self._lpips = settings, vae, wrapping, lpips
-        self._made_of = made_of
+        self._weights_used = weights_used
         for frozen in (vae, lpips):
             frozen.eval().requires_grad_(False)
         wrapping.requires_grad_(True)
@@ -94,7 +94,7 @@ class CfwSystem:
         ]
 
     def settings(self) -> Mapping[str, Any]:
-        return {**to_plain_json(self.options), "made_of": dict(self.made_of())}
+        return {**to_plain_json(self.options), "made_of": dict(self.weights_used())}
 
     def to(self, device: torch.device, frozen: torch.dtype) -> None:
         """The VAE stays in float32, because the fusion layers learn small corrections to its output."""
@@ -121,8 +121,8 @@ class CfwSystem:
         state = {f"{DECODER_PREFIX}{name}": tensor for name, tensor in self._wrapping.state_dict().items()}
         write_tensors(folder / CFW_FILE, {**_published_vae(self._published), **state})
 
-    def made_of(self) -> Mapping[str, str]:
-        return self._made_of
+    def weights_used(self) -> Mapping[str, str]:
+        return self._weights_used
 
     def frozen_bytes(self) -> int:
         return count_network_bytes([self._vae, self._lpips])

@@ -107,7 +107,7 @@ class FrozenBaseSystem:
         return int(self.options.side) // 4
 
     def settings(self) -> Mapping[str, Any]:
-        return {**to_plain_json(self.options), "made_of": dict(self.made_of())}
+        return {**to_plain_json(self.options), "made_of": dict(self.weights_used())}
 
     def to(self, device: torch.device, frozen: torch.dtype) -> None:
         for net in self._frozen_networks():
@@ -115,8 +115,8 @@ class FrozenBaseSystem:
         self._step.to(device)
         self._device = self._prompts.device = device
 
-    def made_of(self) -> Mapping[str, str]:
-        return self._frozen.base.made_of
+    def weights_used(self) -> Mapping[str, str]:
+        return self._frozen.base.weights_used
 
     def frozen_bytes(self) -> int:
         return count_network_bytes(self._frozen_networks())

@@ -102,8 +102,8 @@ class SR3System:
 
     name = "sr3"
 
-    def __init__(self, settings: SR3Settings, unet: SR3UNet, made_of: Mapping[str, str]) -> None:
-        self.options, self._unet, self._made_of = settings, unet.requires_grad_(True).train(), made_of
+    def __init__(self, settings: SR3Settings, unet: SR3UNet, weights_used: Mapping[str, str]) -> None:
+        self.options, self._unet, self._weights_used = settings, unet.requires_grad_(True).train(), weights_used
         self._step = SR3Step(unet)
         self._betas = make_betas("linear", settings.size.steps, *BETA_ENDS["sr3"])
         self._sqrt_alpha_bar = compute_sqrt_alpha_bar(self._betas).float()
@@ -136,7 +136,7 @@ class SR3System:
         return self.options.size.side
 
     def settings(self) -> Mapping[str, Any]:
-        return {**to_plain_json(self.options), "made_of": dict(self.made_of())}
+        return {**to_plain_json(self.options), "made_of": dict(self.weights_used())}
 
     def to(self, device: torch.device, frozen: torch.dtype) -> None:
         self._step.to(device)
@@ -173,8 +173,8 @@ class SR3System:
         config = json.dumps(official_config(self.options.size), indent=1)
         (folder / Path(SR3_FILE).with_suffix(".json")).write_text(config + "\n", encoding="utf-8")
 
-    def made_of(self) -> Mapping[str, str]:
-        return self._made_of
+    def weights_used(self) -> Mapping[str, str]:
+        return self._weights_used
 
     def frozen_bytes(self) -> int:
         return 0
