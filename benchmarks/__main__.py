@@ -1,6 +1,6 @@
-"""All measurements of this machine, into benchmarks/results/cpu.md and cpu.json. `make bench` runs this.
+"""Run all measurements on this machine, into benchmarks/results/cpu.md and cpu.json. `make bench` runs this.
 
-Ends with 1 where a part fails; what the others found is written all the same.
+The exit code is 1 if a part fails; the results of the others are written.
 
 python -m benchmarks [--only NAME ...] [--small] [--out FOLDER]
 """
@@ -65,7 +65,7 @@ def machine() -> str:
 
 
 def run(part: str, arguments: Sequence[str], patience: float) -> tuple[str, str]:
-    """A program's Markdown, and why it failed, if it did."""
+    """The Markdown of a program, and the error if it failed."""
     command = [sys.executable, "-m", f"benchmarks.{part}", *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=patience, check=False)
@@ -99,7 +99,7 @@ def spent() -> float:
 
 
 def measure(parts: Sequence[Part], patience: float) -> tuple[str, list[str]]:
-    """The report's text, and the parts that failed."""
+    """The text of the report, and the parts that failed."""
     texts, failed, rows = [], [], []
     for part, arguments in parts:
         name, clock, processor = " ".join([part, *arguments]), time.perf_counter(), spent()
@@ -120,14 +120,14 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="everything tiny, to try the programs")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     parser.add_argument("--patience", type=float, default=360, help="seconds that one part may take")
-    given = parser.parse_args()
-    parts = [part for part in (SMALL if given.small else PARTS) if not given.only or part[0] in given.only]
-    body, failed = measure(parts, given.patience)
+    args = parser.parse_args()
+    parts = [part for part in (SMALL if args.small else PARTS) if not args.only or part[0] in args.only]
+    body, failed = measure(parts, args.patience)
     head = f"# Measured\n\n{machine()}. {time.strftime('%Y-%m-%d', time.gmtime())}."
-    given.out.mkdir(parents=True, exist_ok=True)
-    (given.out / "cpu.md").write_text(f"{head}\n\n{body}\n", encoding="utf-8")
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "cpu.md").write_text(f"{head}\n\n{body}\n", encoding="utf-8")
     data = {"machine": machine(), "failed": failed, "tables": tables(body)}
-    (given.out / "cpu.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    (args.out / "cpu.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
     if failed:
         sys.exit("failed: " + "; ".join(failed))
 

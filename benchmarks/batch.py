@@ -1,9 +1,9 @@
-"""How fast a batch is, what overlap and workers give, and whether memory stays flat.
+"""Speed of a batch, the gain by overlap and by workers, and growth of memory.
 
     python benchmarks/batch.py [--count 200] [--side 96] [--json FILE]
 
-Generated pictures, the built-in engine, this machine's CPU with one thread a worker. Rates count from the first
-result to the last, so that loading models and starting Ray are left out; both are listed by themselves.
+Generated pictures, the built-in engine, this machine's CPU with one thread per worker. Rates are measured from the
+first result to the last, without loading models and starting Ray; these are listed separately.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from srcli.batch.settings import BatchSettings, InputOptions, OutputOptions, Pip
 from srcli.settings import DeviceChoice, ModelChoice, TargetSize
 from srcli.tasks import UPSCALE, Job
 
-WARM = 10  # pictures after which memory is looked at: allocators and caches have filled by then
+WARM = 10  # pictures before memory is measured, which fill allocators and caches
 
 
 @dataclass
 class Clock(Listener):
-    """When each picture ended, and how large the process was."""
+    """The time when each picture ended, and the process's memory."""
 
     times: list[float] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
@@ -56,7 +56,7 @@ class Clock(Listener):
         return pace(self.times)
 
     def growth(self) -> float:
-        """Last quarter of the run against the first, in per cent."""
+        """Growth of memory from the first to the last quarter of the run, in percent."""
         sizes = np.array(self.sizes[WARM:], float)
         quarter = max(1, len(sizes) // 4)
         return float(100 * (sizes[-quarter:].mean() / sizes[:quarter].mean() - 1))
@@ -69,12 +69,12 @@ def pace(times: list[float]) -> float:
 
 
 def resident() -> int:
-    """Bytes of memory that this process holds."""
+    """Resident memory of this process in bytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def generate(folder: Path, count: int, side: int) -> None:
-    """Smooth colours, edges and grain: what photographs are made of, as far as codecs care."""
+    """Write pictures of smooth colours, edges and grain, which codecs treat like photographs."""
     folder.mkdir(parents=True)
     for number in range(count):
         chance = np.random.default_rng(number)
@@ -86,7 +86,7 @@ def generate(folder: Path, count: int, side: int) -> None:
 
 
 def batch(folder: Path, **options: object) -> Clock:
-    """One run over a folder."""
+    """Run a batch over a folder."""
     clock = Clock()
     factory = PipelineFactory(ModelChoice(engine="builtin"), DeviceChoice(device="cpu", dtype="float32", threads=1))
     with tempfile.TemporaryDirectory() as out:
@@ -106,7 +106,7 @@ def batch(folder: Path, **options: object) -> Clock:
 
 
 def processes(folder: Path, count: int) -> float:
-    """The same work by plain processes, each with its share of the folder."""
+    """Results a minute of independent processes, each with its share of the folder."""
     files = sorted(folder.iterdir())
     with tempfile.TemporaryDirectory() as parts:
         for index, path in enumerate(files):
@@ -121,7 +121,7 @@ def processes(folder: Path, count: int) -> float:
 
 
 def measure(folder: Path) -> Iterator[tuple[str, float]]:
-    """Everything, with those that are compared one right after the other."""
+    """All measurements; those that are compared follow each other directly."""
     alone, overlap = batch(folder, ahead=0), batch(folder)
     yield "one at a time, pictures a minute", alone.rate
     yield "with overlap, pictures a minute", overlap.rate
@@ -149,19 +149,19 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=96)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--part", type=Path, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.part:
-        print(json.dumps(batch(given.part).times))
+    args = parser.parse_args()
+    if args.part:
+        print(json.dumps(batch(args.part).times))
         return
     with tempfile.TemporaryDirectory() as home:
-        generate(Path(home) / "in", given.count, given.side)
+        generate(Path(home) / "in", args.count, args.side)
         found = {}
         for name, value in measure(Path(home) / "in"):
             found[name] = value
             print(f"{value:10.2f}  {name}", flush=True)
     print(f"{os.getloadavg()[0]:10.2f}  load of this machine at the end, on {os.cpu_count()} processors")
-    if given.json:
-        given.json.write_text(json.dumps(found, indent=1) + "\n")
+    if args.json:
+        args.json.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -48,15 +48,15 @@ def main() -> None:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--sizes", nargs="+", default=SIZES)
     parser.add_argument("--once", type=int, nargs=2, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.once:
-        print(json.dumps(once(*given.once, given.threads)))
+    args = parser.parse_args()
+    if args.once:
+        print(json.dumps(once(*args.once, args.threads)))
         return
-    print(f"{os.cpu_count()} processors, threads: {given.threads or 'auto'}")
+    print(f"{os.cpu_count()} processors, threads: {args.threads or 'auto'}")
     print("| picture | result | start-up s | seconds | times Lanczos | peak MB |\n|---|---|---|---|---|---|")
-    for width, height in (map(int, size.split("x")) for size in given.sizes):
+    for width, height in (map(int, size.split("x")) for size in args.sizes):
         again = [sys.executable, __file__, "--once", str(width), str(height)]
-        again += ["--threads", str(given.threads)] if given.threads else []
+        again += ["--threads", str(args.threads)] if args.threads else []
         run = json.loads(subprocess.run(again, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
         ratio = run["run"] / run["lanczos"]
         print(

@@ -1,4 +1,4 @@
-"""The picture of docs/choosing.md: what the built-in engine makes of small pictures with one option after another.
+"""The picture of docs/choosing.md: results of the built-in engine on small pictures with different options.
 
 The photographs are in the public domain and come with scikit-image; every result is shown pixel by pixel.
 

@@ -1,4 +1,4 @@
-"""What colour and the search for scratches cost for a picture of 12 megapixels on a CPU.
+"""CPU seconds of colorization and of scratch detection for a picture of 12 megapixels.
 
 DDColor's tiny network and the scratch detector, of full size with random weights.
 """
@@ -33,7 +33,7 @@ def draw_picture(width: int, height: int) -> Picture:
 
 
 def measure_cpu(work: Callable[[], object]) -> float:
-    """CPU seconds, the second time: the first packs weights and fills caches."""
+    """CPU seconds of the second call; the first packs weights and fills caches."""
     work()
     began = time.process_time()
     work()
@@ -51,17 +51,17 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--width", type=int, default=4000)
     parser.add_argument("--height", type=int, default=3000)
-    given = parser.parse_args()
-    device = Device(torch.device("cpu"), getattr(torch, given.dtype))
+    args = parser.parse_args()
+    device = Device(torch.device("cpu"), getattr(torch, args.dtype))
     network = DDColor(TINY_SHAPE).requires_grad_(False).eval().to(device.dtype)
     network.to(memory_format=torch.channels_last)
     pipeline = EnginePipeline(DDColorEngine(network, device, {}), device, ModelChoice(engine="ddcolor"))
-    picture, job = draw_picture(given.width, given.height), Job(task=COLORIZE)
-    print(f"{given.dtype}: {measure_cpu(lambda: pipeline.run(picture, job)):.1f} CPU s")
+    picture, job = draw_picture(args.width, args.height), Job(task=COLORIZE)
+    print(f"{args.dtype}: {measure_cpu(lambda: pipeline.run(picture, job)):.1f} CPU s")
     strokes = np.zeros((288, 384, 4), np.uint8)
     strokes[100:110, 50:120] = (200, 60, 40, 255)
-    led = replace(picture, strokes=strokes)
-    print(f"with strokes over it: {measure_cpu(lambda: pipeline.run(led, job)):.1f} CPU s")
+    with_strokes = replace(picture, strokes=strokes)
+    print(f"with strokes over it: {measure_cpu(lambda: pipeline.run(with_strokes, job)):.1f} CPU s")
     finder = make_finder(device)
     print(f"scratches: {measure_cpu(lambda: finder.find(picture.pixels, Repair())):.1f} CPU s")
     print(f"most memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")

@@ -1,8 +1,8 @@
-"""What `--consistent` costs and holds: PSNR and the largest deviation from the input, without and with it.
+"""Effect of `--consistent`: PSNR and the largest deviation from the input, without and with it.
 
 Pictures of scikit-image, reduced by MATLAB's bicubic, are enlarged by the built-in engine and by PASD, StableSR and SR3
-with the random weights of the tests. Results of these are noise that a projection has most to change in; their PSNR
-says nothing about real ones.
+with the random weights of the tests. Results of these are noise, which a projection changes most; their PSNR
+says nothing about real weights.
 
 python -m benchmarks.consistency [--side 256] [--tiny-side 96]
 """
@@ -85,9 +85,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure what --consistent costs and holds.")
     parser.add_argument("--side", type=int, default=192)
     parser.add_argument("--tiny-side", type=int, default=64)
-    given = parser.parse_args()
+    args = parser.parse_args()
     print(format_row(HEAD), format_row(["---"] * len(HEAD)), sep="\n")
-    for row in find_rows(given.side, given.tiny_side):
+    for row in find_rows(args.side, args.tiny_side):
         print(format_row(row), flush=True)
 
 

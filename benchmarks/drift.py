@@ -1,8 +1,8 @@
-"""How far each approximate way is from the exact one on a picture: PSNR, GMSD, and the time it takes.
+"""Compare each approximation with the exact result on a picture: PSNR, GMSD, and time.
 
-The exact result is the engine's default in fp32 with the planned tiles. PASD, StableSR and SR3 need weights: those that
-are here, others by --base-model, --adapter and --lora (instead of the draft's own), or --tiny, the random ones of the
-tests. Of these the differences say nothing about real ones, only that the way runs, and how much of the time it takes.
+The exact result is the engine's default in fp32 with the planned tiles. PASD, StableSR and SR3 need weights:
+pulled ones, --base-model, --adapter and --lora (instead of the draft's), or with --tiny the random ones of the tests.
+Differences with random weights say nothing about real ones.
 
 python -m benchmarks.drift [--engine builtin] [--picture examples/cat.jpg] [--scale 4] [--process-size N] [--tiny]
 """
@@ -35,23 +35,23 @@ from srcli.settings import DeviceChoice, LoraChoice, ModelChoice, Sampling, Targ
 from srcli.tasks import UPSCALE, Job
 from srcli.weights.store import Store
 
-Way = tuple[str, Sampling, str]  # settings and precision
+Variant = tuple[str, Sampling, str]  # quality, settings and precision
 GOLDEN = Path("tests/golden")
-EIGHTH = "weights kept in 8 bits"
+FP8 = "weights kept in 8 bits"
 TAESD = "decoded as previews are"
-EXACT: Way = ("standard", Sampling(), "float32")
-PRESETS: dict[str, Way] = {"bf16": ("standard", Sampling(), "bfloat16"), "draft": ("draft", Sampling(), "float32")}
+EXACT: Variant = ("standard", Sampling(), "float32")
+PRESETS: dict[str, Variant] = {"bf16": ("standard", Sampling(), "bfloat16"), "draft": ("draft", Sampling(), "float32")}
 
 
-def ways(engine: str, tile: int) -> dict[str, Way]:
-    """The approximate ways that the engine has."""
+def list_variants(engine: str, tile: int) -> dict[str, Variant]:
+    """The approximations that the engine has."""
     if engine in ("builtin", "sr3"):
         return PRESETS
     steps = {"pasd": 10, "stablesr": 100}[engine]
     found = PRESETS | {
         "half of the steps": ("standard", Sampling(steps=steps), "float32"),
         f"tiles of {tile}, overlap {tile // 2}": ("standard", Sampling(tile=tile, overlap=tile // 2), "float32"),
-        EIGHTH: EXACT,
+        FP8: EXACT,
         TAESD: EXACT,
     }
     if engine == "stablesr":
@@ -64,7 +64,7 @@ def ways(engine: str, tile: int) -> dict[str, Way]:
 
 
 def tiny(engine: str, folder: Path) -> dict[str, Path]:
-    """The tests' random weights, by option."""
+    """The random weights of the tests, by option."""
     from tests import stablesr_folder
 
     if engine == "stablesr":
@@ -77,22 +77,22 @@ def tiny(engine: str, folder: Path) -> dict[str, Path]:
     return {"base_model": pasd / "tiny/base", "adapter": pasd / "tiny/pasd", "lora": lora}
 
 
-def load(given: argparse.Namespace, name: str, way: Way) -> EnginePipeline:
-    own = {"base": given.base_model, "adapter": given.adapter}
-    choice = ModelChoice(engine=given.engine, **{key: str(value) for key, value in own.items() if value}, offline=True)
-    choice = replace(choice, loras=find_engine(choice.engine).preset_of(choice.variant, way[0]).loras)
-    if given.lora:
-        choice = replace(choice, loras=tuple(LoraChoice(source=str(given.lora)) for _ in choice.loras))
-    line = EnginePipeline.load(choice, DeviceChoice(dtype=way[2], threads=1))
-    if name == EIGHTH:  # as on a GPU that is short of memory
+def load(args: argparse.Namespace, name: str, variant: Variant) -> EnginePipeline:
+    own = {"base": args.base_model, "adapter": args.adapter}
+    choice = ModelChoice(engine=args.engine, **{key: str(value) for key, value in own.items() if value}, offline=True)
+    choice = replace(choice, loras=find_engine(choice.engine).preset_of(choice.variant, variant[0]).loras)
+    if args.lora:
+        choice = replace(choice, loras=tuple(LoraChoice(source=str(args.lora)) for _ in choice.loras))
+    line = EnginePipeline.load(choice, DeviceChoice(dtype=variant[2], threads=1))
+    if name == FP8:  # as on a GPU with little memory
         for net in networks(line):
             place_network(net, line.device, placement=replace(AMPLE, weights_fp8=True))
-    return sketching(line, given.tiny) if name == TAESD else line
+    return decode_with_preview(line, args.tiny) if name == TAESD else line
 
 
 @dataclass(frozen=True)
-class Sketch(Codec):
-    """A VAE that only encodes."""
+class PreviewCodec(Codec):
+    """Encodes with the VAE, and decodes with the preview's decoder."""
 
     preview: Preview | None = None
 
@@ -100,31 +100,31 @@ class Sketch(Codec):
         return self.preview.decode(latents)
 
 
-def sketching(line: EnginePipeline, tiny: bool) -> EnginePipeline:
+def decode_with_preview(line: EnginePipeline, tiny: bool) -> EnginePipeline:
     if tiny:
         from tests.taesd_folder import taesd
 
-        preview = Preview(Path(), taesd(), print)
+        preview = Preview(Path(), taesd())
     else:
-        preview = Preview.open(Path(), line.device, Store(offline=True), print)
-    return replace(line, engine=replace(line.engine, codec=Sketch(**vars(line.engine.codec), preview=preview)))
+        preview = Preview.open(Path(), line.device, Store(offline=True))
+    return replace(line, engine=replace(line.engine, codec=PreviewCodec(**vars(line.engine.codec), preview=preview)))
 
 
 def networks(line: EnginePipeline) -> list:
-    """Those of every step."""
+    """The networks that run in every step."""
     engine = line.engine
     if engine.spec.name == "pasd":
         return [engine.nets.unet, engine.nets.paca, engine.nets.control]
     return [engine.loaded.unet, engine.loaded.encoder, engine.loaded.modulation]
 
 
-def run(given: argparse.Namespace, name: str, way: Way) -> tuple[np.ndarray, float]:
-    """The result and the seconds of one core that it took, loading aside."""
-    line = load(given, name, way)
-    sampling = replace(way[1], quality=way[0], process_size=given.process_size)
-    source = read_picture(given.picture)
+def run(args: argparse.Namespace, name: str, variant: Variant) -> tuple[np.ndarray, float]:
+    """The result and its CPU seconds without loading."""
+    line = load(args, name, variant)
+    sampling = replace(variant[1], quality=variant[0], process_size=args.process_size)
+    source = read_picture(args.picture)
     began = time.process_time()
-    result = line.run(source, Job(task=UPSCALE, size=TargetSize(scale=given.scale), sampling=sampling))
+    result = line.run(source, Job(task=UPSCALE, size=TargetSize(scale=args.scale), sampling=sampling))
     return result.pixels, time.process_time() - began
 
 
@@ -133,36 +133,36 @@ def row(name: str, result: np.ndarray, exact: np.ndarray, share: float) -> list[
     return [name, f"{compute_psnr(*luma):.1f}", f"{compute_gmsd(*luma):.4f}", f"{share:.2f}"]
 
 
-def report(given: argparse.Namespace) -> None:
-    exact, spent = run(given, "exact", EXACT)
+def report(args: argparse.Namespace) -> None:
+    exact, spent = run(args, "exact", EXACT)
     rows = []
-    for name, way in ways(given.engine, given.tile).items():
+    for name, variant in list_variants(args.engine, args.tile).items():
         try:
-            result, time_taken = run(given, name, way)
+            result, time_taken = run(args, name, variant)
             rows.append(row(name, result, exact, time_taken / spent))
         except SrcliError as error:
             rows.append([name, f"not measured: {error}", "", ""])
-    weights = ", tiny random weights" if given.tiny else ""
-    print(f"## Drift of the {given.engine} engine on {given.picture.name}{weights}, against its default in fp32\n")
-    print(table(["way", "PSNR, dB", "GMSD", "time, of the default's"], rows))
+    weights = ", tiny random weights" if args.tiny else ""
+    print(f"## Drift of the {args.engine} engine on {args.picture.name}{weights}, against its default in fp32\n")
+    print(table(["variant", "PSNR, dB", "GMSD", "time, of the default's"], rows))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Drift of approximate ways.")
+    parser = argparse.ArgumentParser(description="Drift of approximations.")
     parser.add_argument("--engine", choices=["builtin", "pasd", "stablesr", "sr3"], default="builtin")
     parser.add_argument("--picture", type=Path, default=Path("examples/cat.jpg"))
     parser.add_argument("--scale", type=float, default=4)
     parser.add_argument("--process-size", type=int)
-    parser.add_argument("--tile", type=int, default=64, help="of the way with tiles that were not planned")
+    parser.add_argument("--tile", type=int, default=64, help="tile size of the variant with fixed tiles")
     for option in ("--base-model", "--adapter", "--lora"):
         parser.add_argument(option)
     parser.add_argument("--tiny", action="store_true", help="random weights of the tests")
-    given = parser.parse_args()
+    args = parser.parse_args()
     with ExitStack() as stack:
-        if given.tiny:
+        if args.tiny:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            vars(given).update(tiny(given.engine, folder))
-        report(given)
+            vars(args).update(tiny(args.engine, folder))
+        report(args)
 
 
 if __name__ == "__main__":

@@ -62,11 +62,11 @@ def plot(file: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Work of PASD by layout.")
     parser.add_argument("--plot", type=Path, help="write a plot of work against size")
-    given = parser.parse_args()
+    args = parser.parse_args()
     head = ["result", *(f"{name}, TFLOP" for name in LAYOUTS), "plan", "official / planned"]
     print("## Layout: work of a PASD run, 20 steps with guidance\n\n" + table(head, rows()))
-    if given.plot:
-        plot(given.plot)
+    if args.plot:
+        plot(args.plot)
 
 
 if __name__ == "__main__":

@@ -63,11 +63,9 @@ def spoil(truth: Pixels, scale: int, kind: str, seed: int) -> Pixels | None:
     return store_as_jpeg(small + rng.normal(0, rng.uniform(*noise), small.shape), int(rng.uniform(*quality)))
 
 
-def find_cases(
-    truths: Sequence[Pixels], task: Task, scales: Sequence[int], given: argparse.Namespace
-) -> Iterator[Case]:
-    job = Job(task=task, mapped=True, map_seeds=given.seeds)
-    wish, device = ModelChoice(engine=given.engine, offline=True), DeviceChoice(device=given.device)
+def find_cases(truths: Sequence[Pixels], task: Task, scales: Sequence[int], args: argparse.Namespace) -> Iterator[Case]:
+    job = Job(task=task, mapped=True, map_seeds=args.seeds)
+    wish, device = ModelChoice(engine=args.engine, offline=True), DeviceChoice(device=args.device)
     pipeline = EnginePipeline.load(settle_choice(wish, device, job), device)
     for index, truth in enumerate(truths):
         for scale in scales:
@@ -181,17 +179,17 @@ def main() -> int:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--side", type=int, default=320)
     parser.add_argument("--seeds", type=int)
-    given = parser.parse_args()
-    given.out.mkdir(parents=True, exist_ok=True)
-    truths = [*read_pictures(given.folder, True, given.side), *sample_pictures(given.side)]
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    truths = [*read_pictures(args.folder, True, args.side), *sample_pictures(args.side)]
     truths = [cut_middle(t, min(t.shape[:2]) // 16 * 16) for t in truths if min(t.shape[:2]) >= 160]
     curves: dict[str, list[tuple[float, float, float]]] = {}
-    lines = [f"{len(truths)} pictures of {given.side}x{given.side} at most"]
+    lines = [f"{len(truths)} pictures of {args.side}x{args.side} at most"]
     for task, scales in ((UPSCALE, SCALES), (RESTORE, (1,))):
-        lines += ["", *judge(task, list(find_cases(truths, task, scales, given)), curves)]
-    draw_reliability(curves, given.out / "map-reliability.png")
+        lines += ["", *judge(task, list(find_cases(truths, task, scales, args)), curves)]
+    draw_reliability(curves, args.out / "map-reliability.png")
     text = "\n".join(lines)
-    (given.out / "map.md").write_text(text + "\n", encoding="utf-8")
+    (args.out / "map.md").write_text(text + "\n", encoding="utf-8")
     print(text)
     return 0
 

@@ -1,8 +1,8 @@
-"""PASD opened from files of full size in float32, as published ones are, to measure memory by.
+"""Open PASD from full-size float32 files, like the published ones, to measure memory.
 
-The files are sparse, so that they take no disk: memory depends on the values no more than work does.
+The files are sparse and take no disk space; memory and FLOP do not depend on the values.
 
-python -m benchmarks.memory_pasd [--dtype bfloat16]     measures the opening alone
+python -m benchmarks.memory_pasd [--dtype bfloat16]     measures only the opening
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ MARKS = ("<|startoftext|>", "<|endoftext|>")
 
 
 def engine(device: Device) -> PasdEngine:
-    """PASD as it is opened from files, which are gone when this returns."""
+    """PASD, opened from temporary files."""
     with tempfile.TemporaryDirectory() as folder:
         write_files(Path(folder))
         base, adapter = str(Path(folder) / "base"), str(Path(folder) / "adapter")
@@ -48,7 +48,7 @@ def engine(device: Device) -> PasdEngine:
 
 
 def write_files(folder: Path) -> None:
-    """A base in diffusers' layout and an adapter as PASD publishes it."""
+    """Write a base in diffusers' layout and an adapter as PASD publishes it."""
     text = CLIPTextConfig(**TEXT, num_hidden_layers=12)
     with torch.device("meta"):
         paca, encoder = Paca(SD15), CLIPTextModel(text)
@@ -64,7 +64,7 @@ def write_files(folder: Path) -> None:
 
 
 def write_part(folder: Path, config: Mapping[str, Any], *nets: nn.Module) -> None:
-    """A component: its configuration, and zeros in float32 under the names of its weights."""
+    """Write a component: its configuration, and float32 zeros for its weights."""
     write_json(folder / "config.json", config)
     header, at = {}, 0
     for name, tensor in ((name, tensor) for net in nets for name, tensor in net.state_dict().items()):

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from benchmarks import pasd_step, stablesr_step
 from benchmarks.pasd_step import fill
 from benchmarks.stablesr_step import FACTOR, SD21, flop
-from benchmarks.tables import apart, table, turns
+from benchmarks.tables import measure_in_turns, run_in_process, table
 from srcli.engines.latent.codec import Codec
 from srcli.engines.onestep.denoiser import OneStepDenoiser, Strengths
 from srcli.engines.runtime.device import Device, fast_bfloat16
@@ -124,7 +124,7 @@ def measure(program: str, small: bool, side: int, times: int) -> dict[str, float
     works = PROGRAMS[program](small, device, side)
     for work in works.values():
         work()  # the first call fills the caches
-    return dict(zip(works, turns(list(works.values()), times), strict=True))
+    return dict(zip(works, measure_in_turns(list(works.values()), times), strict=True))
 
 
 def totals(part: dict[str, float]) -> dict[str, float]:
@@ -154,7 +154,7 @@ def main() -> None:
     spent: dict[str, float] = {}
     for program in [] if args.count else PROGRAMS:
         words = ["--side", args.side, "--times", args.times, "--one", program, *(["--small"] * args.small)]
-        spent |= apart("benchmarks.onestep_step", *words)
+        spent |= run_in_process("benchmarks.onestep_step", *words)
     report(args.side, count(args.small, args.side), spent)
 
 

@@ -1,4 +1,4 @@
-"""What large pages, given back at once, are worth to the built-in engine: processor time and peak, on and off.
+"""Effect of the tuned allocator on the built-in engine: CPU time and peak memory, with and without `tune_allocator`.
 
 From pixels to a written TIFF, as benchmarks.memory does it.
 
@@ -11,27 +11,27 @@ import argparse
 import json
 
 from benchmarks.memory import measure
-from benchmarks.tables import MIB, apart, table
+from benchmarks.tables import MIB, run_in_process, table
 from srcli.engines.runtime import device
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="What large pages are worth.")
+    parser = argparse.ArgumentParser(description="Effect of the tuned allocator.")
     parser.add_argument("--side", type=int, default=3072)
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--one", choices=["on", "off"], help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.one:
-        if given.one == "off":
+    args = parser.parse_args()
+    if args.one:
+        if args.one == "off":
             device.tune_allocator = lambda: None
-        print(json.dumps(measure("builtin", given.side, given.dtype)))
+        print(json.dumps(measure("builtin", args.side, args.dtype)))
         return
     rows = []
     for way in ("off", "on"):
-        found = apart("benchmarks.pages", "--side", given.side, "--dtype", given.dtype, "--one", way)
+        found = run_in_process("benchmarks.pages", "--side", args.side, "--dtype", args.dtype, "--one", way)
         rows.append([way, f"{found['seconds']:.1f}", f"{found['peak'] / MIB:,.0f}"])
-    print(f"## Large pages, given back at once: the built-in engine to {given.side}x{given.side} in {given.dtype}\n")
-    print(table(["they are", "processor s", "peak, MiB"], rows))
+    print(f"## Tuned allocator: the built-in engine to {args.side}x{args.side} in {args.dtype}\n")
+    print(table(["tuned", "processor s", "peak, MiB"], rows))
 
 
 if __name__ == "__main__":

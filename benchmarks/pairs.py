@@ -59,8 +59,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="The README's picture.")
     parser.add_argument("teachers", type=Path)
     parser.add_argument("--out", type=Path, default=Path("docs/pairs.jpg"))
-    given = parser.parse_args()
-    draw_pairs(list_ways(given.teachers)).save(given.out, quality=90)
+    args = parser.parse_args()
+    draw_pairs(list_ways(args.teachers)).save(args.out, quality=90)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from diffusers.models.attention_processor import AttnProcessor2_0
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.tables import apart, peak, table, turns
+from benchmarks.tables import measure_in_turns, peak, run_in_process, table
 from srcli.engines.latent.schedulers import apply_guidance
 from srcli.engines.pasd.sampling import POSITIVE, Nets, PasdDenoiser
 from srcli.engines.runtime.device import Device, fast_bfloat16
@@ -125,7 +125,7 @@ def measure(config: dict, dtype: torch.dtype, side: int, times: int, savings: bo
             "no text KV cache": partial(attend_without_cache, model, x, hint),
             "embedding each step": partial(embedded_again, model, x, hint),
         }
-    return dict(zip(works, turns(list(works.values()), times), strict=True)) | {"peak": peak_bytes}
+    return dict(zip(works, measure_in_turns(list(works.values()), times), strict=True)) | {"peak": peak_bytes}
 
 
 def main() -> None:
@@ -147,7 +147,7 @@ def report(side: int, times: int, config: dict, extra: list[str]) -> None:
     default, other = ("bfloat16", "float32") if fast_bfloat16() else ("float32", "bfloat16")
     tflop = flop(config, side) / 1e12
     measured = {
-        dtype: apart("benchmarks.pasd_step", "--side", side, "--times", times, "--one", dtype, *extra)
+        dtype: run_in_process("benchmarks.pasd_step", "--side", side, "--times", times, "--one", dtype, *extra)
         for dtype in (default, other)
     }
     step = measured[default].pop("step")

@@ -139,13 +139,13 @@ def _levels(picture: torch.Tensor) -> Pixels:
     return (picture[0].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
 
 
-def list_methods(given: argparse.Namespace) -> dict[str, Method]:
+def list_methods(args: argparse.Namespace) -> dict[str, Method]:
     methods = {"bicubic": resize_by(Image.Resampling.BICUBIC), "Lanczos": resize_by(Image.Resampling.LANCZOS)}
-    for kind in ("span", "general", "dense") if given.teachers else ():
-        file = given.teachers / f"{kind}.safetensors"
+    for kind in ("span", "general", "dense") if args.teachers else ():
+        file = args.teachers / f"{kind}.safetensors"
         if file.is_file():
             methods[kind] = ask(read_teacher(kind, file, torch.device("cpu"), torch.float32))
-    return methods | {name: run_builtin(given.weights, fidelity) for name, fidelity in ENDS.items()}
+    return methods | {name: run_builtin(args.weights, fidelity) for name, fidelity in ENDS.items()}
 
 
 def measure(result: Pixels, truth: Pixels, features: FeatureNetwork | None) -> dict[str, float]:
@@ -172,10 +172,10 @@ def make_sheet(rows: list[list[Pixels]]) -> Image.Image:
     return Image.fromarray(np.concatenate([row for row in cut if row.shape == cut[0].shape]))
 
 
-def report(panel: str, pictures: list[Pixels], methods: dict[str, Method], given: argparse.Namespace) -> Iterator[str]:
-    features = FeatureNetwork(given.features) if given.features else None
-    every = max(1, len(pictures) // given.rows)
-    yield f"{panel}: {len(pictures)} pictures, central {given.side}x{given.side} at most, x{UPSCALE_FACTOR}"
+def report(panel: str, pictures: list[Pixels], methods: dict[str, Method], args: argparse.Namespace) -> Iterator[str]:
+    features = FeatureNetwork(args.features) if args.features else None
+    every = max(1, len(pictures) // args.rows)
+    yield f"{panel}: {len(pictures)} pictures, central {args.side}x{args.side} at most, x{UPSCALE_FACTOR}"
     for kind, spoil in KINDS.items():
         scores: dict[str, list[dict[str, float]]] = {name: [] for name in methods}
         rows = []
@@ -186,7 +186,7 @@ def report(panel: str, pictures: list[Pixels], methods: dict[str, Method], given
                 scores[name].append(measure(result, truth, features))
             if index % every == 0:
                 rows.append([*results.values(), truth])
-        make_sheet(rows).save(given.out / f"{panel}-{kind}.png")
+        make_sheet(rows).save(args.out / f"{panel}-{kind}.png")
         yield f"\n{kind}\n\n{make_table(scores)}"
 
 
@@ -201,18 +201,18 @@ def main() -> int:
     parser.add_argument("--scikit-image", action="store_true", help="then the photographs that come with scikit-image")
     parser.add_argument("--rows", type=int, default=8, help="pictures on the sheets")
     parser.add_argument("--side", type=int, default=256, help="of the middle that is measured")
-    given = parser.parse_args()
+    args = parser.parse_args()
     try:
-        given.out.mkdir(parents=True, exist_ok=True)
-        panels = {given.folder.name: read_pictures(given.folder, given.held_out, given.side)}
-        if given.scikit_image:
-            panels["scikit-image"] = read_scikit_image(given.side)
-        methods = list_methods(given)
-        text = "\n\n".join("\n".join(report(name, pictures, methods, given)) for name, pictures in panels.items())
+        args.out.mkdir(parents=True, exist_ok=True)
+        panels = {args.folder.name: read_pictures(args.folder, args.held_out, args.side)}
+        if args.scikit_image:
+            panels["scikit-image"] = read_scikit_image(args.side)
+        methods = list_methods(args)
+        text = "\n\n".join("\n".join(report(name, pictures, methods, args)) for name, pictures in panels.items())
     except SrcliError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    (given.out / "table.md").write_text(text + "\n", encoding="utf-8")
+    (args.out / "table.md").write_text(text + "\n", encoding="utf-8")
     print(text)
     return 0
 

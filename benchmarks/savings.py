@@ -1,6 +1,7 @@
-"""What each exact saving is worth on one guided step of PASD at full size on a CPU: the plain way, which is that of the
-official program, then one more saving at a time; and all together in the first call and in later ones.
-Random weights: work does not depend on them.
+"""Measure each exact saving on one guided step of PASD at full size on a CPU.
+
+The plain step is that of the official program; then one more saving is added at a time. --calls: the first call and
+later ones, plain and with all savings. The weights are random, which does not change the FLOP.
 
 python -m benchmarks.savings [--side 512] [--calls] [--small]
 """
@@ -19,7 +20,7 @@ from diffusers.models.attention_processor import AttnProcessor2_0
 from torch import Tensor
 
 from benchmarks.pasd_step import SD15, SMALL, T, denoiser, embedded_again, inputs, networks
-from benchmarks.tables import apart, seconds, table
+from benchmarks.tables import run_in_process, seconds, table
 from srcli.engines.pasd.sampling import PasdDenoiser
 from srcli.engines.runtime.device import Device, fast_bfloat16
 from srcli.memory import reuse_freed_memory, tune_allocator
@@ -33,22 +34,22 @@ Step = Callable[[Tensor, Tensor], Tensor]
 PLAIN = "plain: stock layers, both texts in one call"
 
 
-def stages(led: PasdDenoiser) -> Iterator[tuple[str, Step]]:
+def stages(denoiser: PasdDenoiser) -> Iterator[tuple[str, Step]]:
     """The plain step, then the step with one more saving each time."""
-    nets = led.nets
+    nets = denoiser.nets
     every = (nets.unet, nets.paca, nets.control)
     for net in (nets.unet, nets.control):
         net.set_attn_processor(AttnProcessor2_0())
-    yield PLAIN, lambda x, hint: embedded_again(led, x, hint)
+    yield PLAIN, lambda x, hint: embedded_again(denoiser, x, hint)
     install((nets.unet, nets.control), TextKvCache())
-    yield "the picture's embedding and the texts' keys kept", lambda x, hint: led(x, T, hint)
+    yield "the picture's embedding and the texts' keys kept", lambda x, hint: denoiser(x, T, hint)
     install(every, RowAttention())
-    yield "attention by rows, where that is faster", lambda x, hint: led(x, T, hint)
+    yield "attention by rows, where that is faster", lambda x, hint: denoiser(x, T, hint)
     install(every, PackedLayers())
-    yield "weights packed, maps channels last", lambda x, hint: led(x, T, hint)
+    yield "weights packed, maps channels last", lambda x, hint: denoiser(x, T, hint)
     prefix = SharedCfgPrefix()
     install((nets.unet, nets.control), prefix)
-    shared = replace(led, nets=replace(nets, prefix=prefix))
+    shared = replace(denoiser, nets=replace(nets, prefix=prefix))
     yield "layers before the first text shared by the halves", lambda x, hint: shared(x, T, hint)
 
 
@@ -85,7 +86,7 @@ def _prepare(config: dict, dtype: torch.dtype, side: int) -> tuple[Tensor, Tenso
 
 
 def report_stages(side: int, extra: list[str]) -> None:
-    found = apart("benchmarks.savings", "--side", side, "--one", "stages", *extra)
+    found = run_in_process("benchmarks.savings", "--side", side, "--one", "stages", *extra)
     plain = found[PLAIN]
     rows, before = [], plain
     for name, spent in found.items():
@@ -96,11 +97,12 @@ def report_stages(side: int, extra: list[str]) -> None:
 
 
 def report_calls(side: int, extra: list[str]) -> None:
-    """Both ways by turns, each in a process of its own, so that each has a first call."""
+    """Measure both alternately, each in its own process, so that each has a first call."""
     rows = []
     for dtype in ("float32", *(["bfloat16"] if fast_bfloat16() else [])):
         plain, ours = (
-            apart("benchmarks.savings", "--side", side, "--one", f"{way} {dtype}", *extra) for way in ("plain", "ours")
+            run_in_process("benchmarks.savings", "--side", side, "--one", f"{way} {dtype}", *extra)
+            for way in ("plain", "ours")
         )
         for call in ("first", "later"):
             rows.append([dtype, call, f"{plain[call]:.1f}", f"{ours[call]:.1f}", f"{plain[call] / ours[call]:.2f}x"])
@@ -115,17 +117,17 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="small networks, to try the program")
     parser.add_argument("--calls", action="store_true", help="only all savings together, first and later calls")
     parser.add_argument("--one", help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    config, extra = (SMALL, ["--small"]) if given.small else (SD15, [])
-    if given.one == "stages":
-        print(json.dumps(measure_stages(config, given.side)))
-    elif given.one:
-        way, dtype = given.one.split()
-        print(json.dumps(measure_calls(config, getattr(torch, dtype), given.side, way == "plain")))
+    args = parser.parse_args()
+    config, extra = (SMALL, ["--small"]) if args.small else (SD15, [])
+    if args.one == "stages":
+        print(json.dumps(measure_stages(config, args.side)))
+    elif args.one:
+        way, dtype = args.one.split()
+        print(json.dumps(measure_calls(config, getattr(torch, dtype), args.side, way == "plain")))
     else:
-        if not given.calls:
-            report_stages(given.side, extra)
-        report_calls(given.side, extra)
+        if not args.calls:
+            report_stages(args.side, extra)
+        report_calls(args.side, extra)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.pasd_step import fill
-from benchmarks.tables import apart, peak, seconds, table, turns
+from benchmarks.tables import measure_in_turns, peak, run_in_process, seconds, table
 from srcli.engines.runtime.device import Device, fast_bfloat16
 from srcli.engines.runtime.memory_budget import AMPLE
 from srcli.engines.runtime.placement import place_step_networks
@@ -135,7 +135,11 @@ def measure(config: dict, side: int, times: int) -> dict[str, float]:
     step.optimize(device)
     step.planned()  # the first step fills the caches
     parts = works(step)
-    return {PLAIN: plain, **dict(zip(parts, turns(list(parts.values()), times), strict=True)), "peak": peak()}
+    return {
+        PLAIN: plain,
+        **dict(zip(parts, measure_in_turns(list(parts.values()), times), strict=True)),
+        "peak": peak(),
+    }
 
 
 def main() -> None:
@@ -150,7 +154,7 @@ def main() -> None:
         print(json.dumps(measure(config, args.side, args.times)))
         return
     words = ["--side", args.side, "--times", args.times, "--one", *(["--small"] if args.small else [])]
-    report(args.side, counts(config, args.side), apart("benchmarks.stablesr_step", *words))
+    report(args.side, counts(config, args.side), run_in_process("benchmarks.stablesr_step", *words))
 
 
 def report(side: int, tflop: dict[str, float], spent: dict[str, float]) -> None:

@@ -1,4 +1,4 @@
-"""How long the program takes to answer, each time in a fresh process.
+"""Start-up time of commands, each time in a new process.
 
 python -m benchmarks.startup [--times 3]
 """

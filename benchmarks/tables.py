@@ -1,4 +1,4 @@
-"""What the measurements share: Markdown tables, clocks, and the memory of a process."""
+"""Shared by the measurements: Markdown tables, clocks, and the memory of a process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def seconds(work: Callable[[], object], times: int = 1) -> float:
-    """The least processor time that `work` took, over all threads: other processes do not count in it."""
+    """The least processor time of `work`, summed over all threads; other processes do not count."""
     best = float("inf")
     for _ in range(times):
         began = time.process_time()
@@ -29,8 +29,8 @@ def seconds(work: Callable[[], object], times: int = 1) -> float:
     return best
 
 
-def turns(works: Sequence[Callable[[], object]], times: int) -> list[float]:
-    """The least processor time of each, taken by turns, so that all meet the same weather."""
+def measure_in_turns(works: Sequence[Callable[[], object]], times: int) -> list[float]:
+    """The least processor time of each, measured alternately, so that the machine's load affects all alike."""
     best = [float("inf")] * len(works)
     for _ in range(times):
         for index, work in enumerate(works):
@@ -39,15 +39,15 @@ def turns(works: Sequence[Callable[[], object]], times: int) -> list[float]:
 
 
 def peak() -> int:
-    """Bytes that this process held in memory at its largest."""
-    if STATUS.exists():  # what the system says to `getrusage` begins with what the process's parent held
+    """Peak memory of this process in bytes."""
+    if STATUS.exists():  # `getrusage` includes the parent's memory before exec
         return 1024 * int(STATUS.read_text().split("VmHWM:")[1].split()[0])
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else most * 1024
 
 
-def apart(module: str, *arguments: object) -> dict[str, float]:
-    """What `module` says (one JSON object on stdout) when it runs in a process of its own."""
+def run_in_process(module: str, *arguments: object) -> dict[str, float]:
+    """Run `module` in its own process; returns the JSON object that it prints."""
     command = [sys.executable, "-m", module, *map(str, arguments)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:

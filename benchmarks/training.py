@@ -1,8 +1,8 @@
-"""What training takes: FLOP of a full-size step by part, memory against the estimate, and pairs a second.
+"""Cost of training: FLOP of a full-size step by part, memory compared with the estimate, and pairs a second.
 
-FLOP and bytes are counted on networks without memory. Steps are taken for real, and their memory compared with the
-estimate for them: StableSR's at full size and half the side, PASD's with narrower networks and a quarter of the side.
-Pairs are made in this process: more of them make as many more.
+FLOP and bytes are counted on the meta device. Real steps are run and their memory is compared with the estimate:
+StableSR at full size and half the side, PASD with narrower networks and a quarter of the side. Pairs are made in this
+process; more processes make proportionally more.
 
 python -m benchmarks.training [--side 512] [--pairs 8] [--widths 64 128 128 128]
 """
@@ -19,7 +19,7 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.tables import MIB, apart, peak, seconds, table
+from benchmarks.tables import MIB, peak, run_in_process, seconds, table
 from srcli.degrade.chain import degrade_pictures
 from srcli.degrade.draws import SeededDraws
 from srcli.degrade.presets import PRESETS
@@ -117,7 +117,7 @@ def full_size(side: int) -> str:
 
 
 def measured(name: str, widths: list[int], side: int, batch: int) -> dict[str, float]:
-    """A real step's peak memory and processor time by part, after one that makes the moments; and the estimate."""
+    """Peak memory and CPU time of a real step by part, after one that creates the optimizer's moments; the estimate."""
     torch.manual_seed(0)
     before = peak()
     step, inputs = step_of(name, widths), inputs_of(name, side, batch)
@@ -151,11 +151,11 @@ PARTS = ("VAE", "forward", "backward", "optimizer")
 
 
 def against_estimate(steps: list[tuple[str, list[int], int, int]]) -> str:
-    """Each in a process of its own, whose peak is this step's."""
+    """Measured and estimated memory. Each step has its own process, whose peak is measured."""
     rows = []
     for name, widths, side, batch in steps:
         words = ["--step", name, "--measure", side, "--batch", batch, "--widths", *widths]
-        found = apart("benchmarks.training", *words)
+        found = run_in_process("benchmarks.training", *words)
         sizes = [f"{found[kind] / MIB:.0f}" for kind in ("peak", "estimate")]
         spent = [f"{found[part]:.2f}" for part in PARTS]
         rows.append([name, widths[0], f"{batch} of {side}", *spent, *sizes, f"{found['peak'] / found['estimate']:.2f}"])

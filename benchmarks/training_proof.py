@@ -1,4 +1,4 @@
-"""Proof that training teaches: a tiny PASD before and after `srcli train pasd`, on degraded patches it never saw.
+"""Test that training works: a tiny PASD before and after `srcli train pasd`, on degraded patches it never saw.
 
 python -m benchmarks.training_proof [--out DIR] [--prior 1200] [--steps 300]
 
@@ -128,7 +128,7 @@ def encode(vae: AutoencoderKL, pictures: Tensor) -> Tensor:
 
 
 def learn_prior(frozen: FrozenBase, folder: Path, steps: int) -> None:
-    """The UNet learns to draw what is in the folder, with the two texts that it will be given."""
+    """The UNet learns to draw what is in the folder, with the two texts that it will be args."""
     vae, unet, base = frozen.base.vae, frozen.unet.requires_grad_(True).train(), frozen.base
     pictures = torch.stack([to_unit(np.asarray(Image.open(file))) for file in sorted(folder.iterdir())])
     latents = torch.cat([encode(vae, part) for part in pictures.split(16)])
@@ -162,7 +162,7 @@ def make_base(folder: Path, steps: int) -> None:
 
 
 def run(*words: object) -> str:
-    """What a command of srcli says."""
+    """Run a command of srcli; returns its output."""
     command = [sys.executable, "-m", "srcli", *map(str, words)]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
@@ -185,16 +185,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="a new folder to keep everything in")
     parser.add_argument("--prior", type=int, default=1200, help="steps of the prior")
     parser.add_argument("--steps", type=int, default=300, help="steps of the adapter")
-    given = parser.parse_args()
+    args = parser.parse_args()
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as fresh:
-        folder = given.out or Path(fresh)
+        folder = args.out or Path(fresh)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / SPOILED).write_text(DEGRADATION)
-        make_base(folder, given.prior)
+        make_base(folder, args.prior)
         run("degrade", folder / "truth", "-o", folder / "degraded", "--preset", folder / SPOILED)
         restore(folder, train(folder, "start", 1, "--lr", 0), "before")
-        restore(folder, train(folder, "run", given.steps, "--lr", 5e-4, "--schedule", "cosine"), "after")
+        restore(folder, train(folder, "run", args.steps, "--lr", 5e-4, "--schedule", "cosine"), "after")
         against = ["--against", folder / "before", "--against", folder / "degraded"]
         print(run("evaluate", folder / "after", "-r", folder / "truth", *against, "--markdown", "--border", 0))
 

@@ -1,8 +1,8 @@
-"""Decoding and encoding by bands against the untiled way and the library's tiles: time, error and memory.
+"""Decoding and encoding by bands, compared with the untiled VAE and the library's tiles: time, error and memory.
 
-A stock Stable Diffusion VAE with random weights, fp32, each way in a process of its own. `--divide` thins its layers,
-so that large sides can be compared in little time; what maps weigh falls in the same measure. TAESD, which previews
-are decoded with, is another network: with random weights its error would say nothing.
+A stock Stable Diffusion VAE with random weights, fp32, each variant in its own process. `--divide` makes the layers
+narrower, so that large sides are compared in little time; memory falls in proportion. TAESD, which decodes previews,
+is another network; with random weights its error would say nothing.
 
 python -m benchmarks.vae [--side 512] [--divide 1] [--ways WAY ...]
 """
@@ -20,7 +20,7 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
 from torch import Tensor
 
-from benchmarks.tables import MIB, apart, peak, table
+from benchmarks.tables import MIB, peak, run_in_process, table
 from srcli.models.banded_vae import decode_in_bands, encode_in_bands
 from srcli.models.patches.install import install
 from srcli.models.patches.packed import PackedLayers
@@ -71,16 +71,16 @@ WAYS: dict[str, Way] = {
 
 @torch.inference_mode()
 def measure(way: str, side: int, divide: int, file: Path) -> dict[str, float]:
-    """Seconds and bytes of one way; its result goes to `file`, to be compared."""
+    """Seconds and bytes of one variant; its result is written to `file` for comparison."""
     torch.set_num_threads(default_threads())
     vae = network(divide, way)
     generator = torch.Generator().manual_seed(1)
     shape = (1, 3, side, side) if way.startswith("encode") else (1, 4, side // 8, side // 8)
-    given = torch.randn(shape, generator=generator)
+    latents = torch.randn(shape, generator=generator)
     small = 64 if way.startswith("encode") else 8
-    WAYS[way](vae, given[..., :small, :small])
+    WAYS[way](vae, latents[..., :small, :small])
     before, began, clock = peak(), time.perf_counter(), time.process_time()
-    result = WAYS[way](vae, given)
+    result = WAYS[way](vae, latents)
     spent = {"cpu": time.process_time() - clock, "wall": time.perf_counter() - began, "memory": peak() - before}
     torch.save(result, file)
     return spent
@@ -91,7 +91,7 @@ def report(side: int, divide: int, ways: Iterable[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for way in ways:
             file = Path(folder) / way.replace(" ", "-")
-            one = apart("benchmarks.vae", "--side", side, "--divide", divide, "--one", way, "--file", file)
+            one = run_in_process("benchmarks.vae", "--side", side, "--divide", divide, "--one", way, "--file", file)
             exact = "encode untiled" if way.startswith("encode") else "untiled"
             found[way] = (torch.load(file), one)
             truth, plain = found[exact]
@@ -115,11 +115,11 @@ def main() -> None:
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="each after its untiled one")
     parser.add_argument("--one", choices=WAYS, help=argparse.SUPPRESS)
     parser.add_argument("--file", type=Path, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.one:
-        print(json.dumps(measure(given.one, given.side, given.divide, given.file)))
+    args = parser.parse_args()
+    if args.one:
+        print(json.dumps(measure(args.one, args.side, args.divide, args.file)))
         return
-    report(given.side, given.divide, given.ways)
+    report(args.side, args.divide, args.ways)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The full-size VAE's decoder in one piece, in diffusers' tiles and in our bands: seconds, memory, and how far off.
+"""The full-size VAE's decoder in one piece, in diffusers' tiles and in our bands: seconds, memory and error.
 
 python -m benchmarks.vae_bands [--side 512] [--small]
 """
@@ -15,7 +15,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from benchmarks.tables import MIB, apart, peak, seconds, table
+from benchmarks.tables import MIB, peak, run_in_process, seconds, table
 from srcli.models.banded_vae import decode_in_bands
 from srcli.models.row_bands import Bands
 
@@ -31,7 +31,7 @@ def network(small: bool) -> AutoencoderKL:
 
 
 def way(name: str, vae: AutoencoderKL, side: int) -> Callable[[Tensor], Tensor]:
-    """How to decode: `whole`, `tiles`, or in bands of so many rows."""
+    """The decoder for `whole`, `tiles`, or a number of rows per band."""
     if name == "tiles":
         vae.enable_tiling()
     if name in ("whole", "tiles"):
@@ -41,10 +41,10 @@ def way(name: str, vae: AutoencoderKL, side: int) -> Callable[[Tensor], Tensor]:
 
 @torch.inference_mode()
 def measure(name: str, side: int, small: bool, file: Path) -> dict[str, float]:
-    """One decode; the first, which is whole, leaves its picture for the others."""
+    """Decode once. The first, `whole`, writes its result for comparison."""
     vae = network(small)
     z = torch.randn(1, 4, side // 8, side // 8, generator=torch.Generator().manual_seed(2))
-    decode_in_bands(vae, z[:, :, :4, :4], Bands())  # what the first call ever costs
+    decode_in_bands(vae, z[:, :, :4, :4], Bands())  # a warm-up call
     before, run, kept = peak(), way(name, vae, side), []
     took = seconds(lambda: kept.append(run(z)))
     most = peak() - before
@@ -61,11 +61,11 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="a tiny network, to try the program")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--file", type=Path, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.one:
-        print(json.dumps(measure(given.one, given.side, given.small, given.file)))
+    args = parser.parse_args()
+    if args.one:
+        print(json.dumps(measure(args.one, args.side, args.small, args.file)))
         return
-    report(given.side, ["--small"] if given.small else [])
+    report(args.side, ["--small"] if args.small else [])
 
 
 def report(side: int, extra: list[str]) -> None:
@@ -73,7 +73,7 @@ def report(side: int, extra: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         shared = ("--side", side, "--file", Path(folder) / "whole.pt", *extra)
         for name in ("whole", "tiles", *map(str, ROWS)):
-            found = apart("benchmarks.vae_bands", "--one", name, *shared)
+            found = run_in_process("benchmarks.vae_bands", "--one", name, *shared)
             label = {"whole": "in one piece", "tiles": "diffusers' tiles"}.get(name, f"bands of {name} rows")
             megabytes = f"{found['bytes'] / MIB:,.0f}"
             rows.append([label, f"{found['seconds']:.1f}", megabytes, f"{found['off']:.0e}"])

@@ -1,1 +1,1 @@
-"""Proof and figures from one visit to an accelerator: parity, whole runs, shortage of memory, speed."""
+"""Measurements on an accelerator: parity with the CPU, whole runs, little memory, speed."""

@@ -1,7 +1,7 @@
-"""One visit to an accelerator: proof first, then figures. Random weights, golden vectors, no network.
+"""Measure on an accelerator: first correctness, then speed. Random weights, golden vectors, no network access.
 
-Sections run in the order of their worth, each for a limited time, and gpu.json and gpu.md are written after every row.
---small tries the whole with small networks, on a CPU too. Ends with 1 where something failed.
+Sections run in order of importance, each for a limited time; gpu.json and gpu.md are written after every row.
+--small tests the program with small networks, also on a CPU. The exit code is 1 if a row failed.
 
 python -m benchmarks.gpu [--out FOLDER] [--golden FOLDER] [--budget SECONDS] [--small] [--only SECTION ...]
 """
@@ -27,8 +27,8 @@ from srcli.settings import DeviceChoice
 from srcli.weights.open import silence_libraries
 
 BUDGET = 480.0
-COMPILED = "compiled"  # not with small networks: a CPU only loses by it, and the tests of `--compile` cover it
-# Limits are seconds; together they may be more than the budget, since most sections need less.
+COMPILED = "compiled"  # not with small networks: the tests of `--compile` cover it
+# Limits in seconds. Their sum is above the budget, since most sections need less.
 SECTIONS = {
     "golden": Section(golden.rows, golden.COLUMNS, 60),
     "runs": Section(runs.rows, runs.COLUMNS, 90),
@@ -43,7 +43,7 @@ SECTIONS = {
 
 @torch.inference_mode()
 def visit(report: Report, bench: Bench, names: list[str], budget: float, clock: Callable[[], float]) -> None:
-    """These sections, until the budget is spent."""
+    """Run these sections until the budget is spent."""
     began = clock()
     for name in names:
         left = budget - (clock() - began)
@@ -64,22 +64,22 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=BUDGET, help="seconds in all")
     parser.add_argument("--small", action="store_true", help="small networks, to try the program")
     parser.add_argument("--only", nargs="+", choices=SECTIONS)
-    given = parser.parse_args()
-    names = given.only or [name for name in SECTIONS if not (given.small and name == COMPILED)]
+    args = parser.parse_args()
+    names = args.only or [name for name in SECTIONS if not (args.small and name == COMPILED)]
     name = list_devices()[0]
-    if name == "cpu" and not given.small:
+    if name == "cpu" and not args.small:
         sys.exit("no accelerator here: run this where there is one, or try it with --small")
     silence_libraries()
-    # Small networks on a CPU: threads would spend their time waiting for each other.
+    # One thread for small networks on a CPU, where more would only wait for each other.
     device = choose_device(DeviceChoice(device=name, dtype="float32"))
     prepare_process(device, 1 if name == "cpu" else None)
-    report = Report(given.out, device.torch, "srcli on an accelerator" + (", small networks" if given.small else ""))
-    with TemporaryDirectory() as kept:  # nothing is there from an earlier run
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = kept
-        visit(report, Bench(device, given.golden, given.small), names, given.budget, time.perf_counter)
+    report = Report(args.out, device.torch, "srcli on an accelerator" + (", small networks" if args.small else ""))
+    with TemporaryDirectory() as cache:  # empty, so that compiling starts anew
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache
+        visit(report, Bench(device, args.golden, args.small), names, args.budget, time.perf_counter)
     print("\n" + report.text())
     if report.errors:
-        sys.exit(f"{len(report.errors)} rows failed: see {given.out / 'gpu.json'}")
+        sys.exit(f"{len(report.errors)} rows failed: see {args.out / 'gpu.json'}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""An environment with nothing but the packages that a machine with a GPU must have, lent by this one: to try a pack in.
+"""Make an environment with only the packages that a machine with a GPU must have, to test a pack in.
+
+The packages are links into this environment.
 
 python -m benchmarks.gpu.bare FOLDER
 """
@@ -16,7 +18,7 @@ NAMED = ("torch", "transformers", "numpy", "pillow", "safetensors", "opencv-pyth
 
 
 def find_with_needed(names: tuple[str, ...]) -> dict[str, Distribution]:
-    """These distributions and all that they need here, by name."""
+    """These distributions and their requirements on this system, by name."""
     found: dict[str, Distribution] = {}
     queue = list(names)
     while queue:
@@ -25,7 +27,7 @@ def find_with_needed(names: tuple[str, ...]) -> dict[str, Distribution]:
             continue
         try:
             found[name] = distribution(name)
-        except PackageNotFoundError:  # needed on other systems, or where they are older
+        except PackageNotFoundError:  # required on other systems or by other versions
             continue
         needed = map(Requirement, found[name].requires or ())
         queue += [need.name for need in needed if need.marker is None or need.marker.evaluate({"extra": ""})]
@@ -33,7 +35,7 @@ def find_with_needed(names: tuple[str, ...]) -> dict[str, Distribution]:
 
 
 def link_packages(found: dict[str, Distribution], site: Path) -> None:
-    """Put a link to each of their folders and modules into `site`."""
+    """Link their packages and modules into `site`."""
     site.mkdir(parents=True, exist_ok=True)
     for each in found.values():
         for top in {file.parts[0] for file in each.files or ()} - {"..", "__pycache__"}:

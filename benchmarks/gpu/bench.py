@@ -1,4 +1,4 @@
-"""What the sections share: where they measure, clocks, memory, distances."""
+"""Shared by all sections: the device, clocks, memory, differences."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HOST = Device(CPU, torch.float32)
 
 @dataclass(frozen=True)
 class Bench:
-    """Where a visit measures, and how large."""
+    """The device, the golden vectors, and whether the networks are small."""
 
     device: Device
     golden: Path
@@ -34,13 +34,13 @@ class Bench:
 
     @property
     def dtypes(self) -> list[torch.dtype]:
-        """Of parity. A CPU has no float16 to speak of."""
+        """Precisions that are compared with the CPU. On a CPU, float16 is too slow."""
         if self.device.torch.type != "cpu":
             return [torch.float32, torch.bfloat16, torch.float16]
         return [torch.float32] if self.small else [torch.float32, torch.bfloat16]
 
     def at(self, dtype: torch.dtype) -> Device:
-        """The device in this precision, with TF32 as the program would set it."""
+        """The device in this precision, with TF32 as set by the command line."""
         allow_tf32(dtype is not torch.float32)
         return replace(self.device, dtype=dtype)
 
@@ -55,7 +55,7 @@ def finish(device: Device) -> None:
 
 
 def seconds(work: Callable[[], object], device: Device, times: int = 5) -> float:
-    """Of one call, after two that prepare it."""
+    """Mean seconds of a call, after two warm-up calls."""
     for _ in range(2):
         work()
     finish(device)
@@ -68,7 +68,7 @@ def seconds(work: Callable[[], object], device: Device, times: int = 5) -> float
 
 @contextmanager
 def peak(device: Device) -> Iterator[list[float]]:
-    """Memory at its largest besides what was there before, in GiB, once the block has ended; 0 where nobody counts."""
+    """Peak memory of the block in GiB beyond what was allocated before, when it has ended; 0 without CUDA."""
     found: list[float] = []
     before = 0
     if device.torch.type == "cuda":
@@ -80,18 +80,18 @@ def peak(device: Device) -> Iterator[list[float]]:
 
 
 @contextmanager
-def heard() -> Iterator[list[str]]:
-    """What the program says to its user within the block."""
-    said: list[str] = []
-    forward_messages(said.append)
+def collect_messages() -> Iterator[list[str]]:
+    """The messages to the user within the block."""
+    messages: list[str] = []
+    forward_messages(messages.append)
     try:
-        yield said
+        yield messages
     finally:
         forward_messages(None)
 
 
 def away(found: Tensor, truth: Tensor) -> str:
-    """Relative distance."""
+    """The relative difference, by norm."""
     found, truth = found.cpu().float(), truth.cpu().float()
     return f"{float((found - truth).norm() / truth.norm()):.1e}"
 

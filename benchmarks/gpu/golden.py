@@ -28,7 +28,7 @@ from srcli.models.sr3_unet import SR3Shape, SR3UNet, extract_network_state
 from srcli.models.stock import build_stock
 
 COLUMNS = ["vectors", "precision", "largest difference / largest value", "values"]
-LIMIT = 1e-4  # in float32; the tests hold a CPU to 2e-5
+LIMIT = 1e-4  # in float32; the tests require 2e-5 on a CPU
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 STRUCTURE = "structcond_stage_model."
 RUN = re.compile(r"(?P<time>t[^.]*)\.cs(?P<scale>[0-9.]+)\.mid$")
@@ -37,14 +37,14 @@ Pairs = Iterator[tuple[Tensor, Tensor]]  # found, wanted
 
 
 def rows(bench: Bench) -> Iterator[Row | Failed]:
-    """Every case that the folder holds. One that is too far in float32 is a failure."""
+    """All cases in the folder. A difference above LIMIT in float32 is a failure."""
     cases = list(find_vectors(bench.golden))
     if not cases:
         raise FileNotFoundError(f"no vectors in {bench.golden}")
     for dtype in bench.dtypes:
         device = bench.at(dtype)
         for name, case in cases[:: len(cases) // 3] if bench.small else cases:
-            yield attempt(name, partial(held, case, device))
+            yield attempt(name, partial(compare, case, device))
 
 
 def find_vectors(root: Path) -> Iterator[tuple[str, Callable[[Device], Pairs]]]:
@@ -54,7 +54,7 @@ def find_vectors(root: Path) -> Iterator[tuple[str, Callable[[Device], Pairs]]]:
 
 
 @torch.inference_mode()
-def held(case: Callable[[Device], Pairs], device: Device) -> list[str]:
+def compare(case: Callable[[Device], Pairs], device: Device) -> list[str]:
     off, count = 0.0, 0
     for got, want in case(device):
         off, count = max(off, off_by(got, want)), count + want.numel()
@@ -86,8 +86,8 @@ def load(net: torch.nn.Module, state: dict[str, Tensor], device: Device) -> torc
 
 
 def pasd(path: Path, device: Device) -> Pairs:
-    """ControlNet residuals and what the led UNet predicts, with what the engine keeps and shares."""
-    given, kind = load_file(path), notes(path)["weights"]
+    """ControlNet residuals and the UNet's prediction with PACA, with the engine's caches."""
+    tensors, kind = load_file(path), notes(path)["weights"]
     tiny = path.parents[1] / "tiny"
     unet_folder = next(f for f in (tiny / kind / "unet", tiny / kind.replace("_rrdb", "") / "unet") if f.exists())
     config, state = opened(unet_folder)
@@ -102,41 +102,41 @@ def pasd(path: Path, device: Device) -> Pairs:
     control = load(build_control_net(config, state), state, device)
     install((unet, control), TextKvCache(), SharedCfgPrefix())
     where = device.torch, device.dtype
-    x, text = given["sample"].to(*where), given["encoder_hidden_states"].to(*where)
-    hint = (given["controlnet_cond_u8"].float() / 255).to(*where)
-    for key in given:
+    x, text = tensors["sample"].to(*where), tensors["encoder_hidden_states"].to(*where)
+    hint = (tensors["controlnet_cond_u8"].float() / 255).to(*where)
+    for key in tensors:
         if not (run := RUN.match(key)):
             continue
-        t, scale = given[f"{run['time']}.timestep"].to(device.torch), float(run["scale"])
+        t, scale = tensors[f"{run['time']}.timestep"].to(device.torch), float(run["scale"])
         down, mid = control(x, t, text, hint, conditioning_scale=scale, return_dict=False)
         with paca.attending(down):
             out = unet(x, t, text, down_block_additional_residuals=down, mid_block_additional_residual=mid).sample
         part = key.removesuffix("mid")
         got = {f"down_{i:02d}": value for i, value in enumerate(down)} | {"mid": mid, "unet_out": out}
-        yield from ((got[name], given[part + name]) for name in got if part + name in given)
+        yield from ((got[name], tensors[part + name]) for name in got if part + name in tensors)
 
 
 def sr3(path: Path, device: Device) -> Pairs:
-    """A whole pass of the U-Net, as its engine runs it: in float32, or under autocast."""
-    given, tiny = load_file(path), path.parents[1] / "tiny"
+    """One forward pass of the U-Net, as its engine runs it: in float32, or under autocast."""
+    tensors, tiny = load_file(path), path.parents[1] / "tiny"
     name = path.stem.rsplit("_", 1)[1]
     net = SR3UNet(SR3Shape.from_config(json.loads((tiny / f"{name}_tiny_config.json").read_text())["model"]))
     net = load(
         net, extract_network_state(load_file(tiny / f"{name}_tiny.safetensors")), Device(device.torch, torch.float32)
     )
     with torch.autocast(device.torch.type, device.dtype, enabled=device.dtype is not torch.float32):
-        out = net(given["x"].to(device.torch), given["t"].to(device.torch))
-    yield out, given["out"]
+        out = net(tensors["x"].to(device.torch), tensors["t"].to(device.torch))
+    yield out, tensors["out"]
 
 
 def encoder(path: Path, device: Device) -> Pairs:
     """StableSR's time-aware encoder at several steps and sizes."""
-    given = load_file(path)
+    tensors = load_file(path)
     state = load_file(path.parents[1] / "tiny" / "stablesr_tiny.safetensors")
     state = {key.removeprefix(STRUCTURE): value for key, value in state.items() if key.startswith(STRUCTURE)}
     net = load(time_encoder.build_time_encoder(state), state, device)
-    for part in sorted({key.split(".")[0] for key in given if ".width" in key}):
-        latent = given.get(f"latent_{part}", given["latent"]).to(device.torch, device.dtype)
-        step = given.get(f"t_{part}", torch.tensor(int(part[1:]) if part[1:].isdigit() else 0)).to(device.torch)
+    for part in sorted({key.split(".")[0] for key in tensors if ".width" in key}):
+        latent = tensors.get(f"latent_{part}", tensors["latent"]).to(device.torch, device.dtype)
+        step = tensors.get(f"t_{part}", torch.tensor(int(part[1:]) if part[1:].isdigit() else 0)).to(device.torch)
         for x in net(latent, step.expand(len(latent))):
-            yield x, given[f"{part}.width{x.shape[-1]}"]
+            yield x, tensors[f"{part}.width{x.shape[-1]}"]

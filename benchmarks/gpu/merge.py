@@ -1,4 +1,4 @@
-"""Put the sections of several visits, or of several parts of one, into one gpu.json and gpu.md.
+"""Merge several gpu.json into one gpu.json and gpu.md.
 
 python -m benchmarks.gpu.merge GPU.JSON... --out FOLDER [--note TEXT ...]
 """
@@ -14,7 +14,7 @@ from benchmarks.gpu.report import facts_of, write_results
 
 
 def merge(parts: list[dict[str, Any]], notes: list[str]) -> dict[str, Any]:
-    """All sections under the facts of the first part; what was measured elsewhere is refused."""
+    """All sections, with the facts of the first part. Raises ValueError for results of another machine."""
     merged = parts[0] | {"sections": {}, "errors": [], "notes": notes}
     for part in parts:
         if facts_of(part) != facts_of(parts[0]):
@@ -30,8 +30,8 @@ def main() -> None:
     parser.add_argument("parts", type=Path, nargs="+")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--note", nargs="+", default=[], help="what a reader of the results has to know")
-    given = parser.parse_args()
-    write_results(given.out, merge([json.loads(part.read_text()) for part in given.parts], given.note))
+    args = parser.parse_args()
+    write_results(args.out, merge([json.loads(part.read_text()) for part in args.parts], args.note))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The engines with random weights, tiny or at full size, made where they are used and without any file."""
+"""Engines with random weights, tiny or full-size, created on the device without files."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from srcli.settings import ModelChoice
 from srcli.weights.store import Store
 
 CPU = torch.device("cpu")
-GAIN = 0.8  # of each layer: what passes by neither vanishes nor overflows float16
+GAIN = 0.8  # of each layer, so that activations neither vanish nor overflow in float16
 SCHEDULE = {
     "num_train_timesteps": 1000,
     "beta_start": 0.00085,
@@ -96,20 +96,20 @@ TINY = Sizes(
 
 
 class Letters:
-    """A tokenizer that knows letters only."""
+    """A tokenizer with one token per letter."""
 
     model_max_length, bos_token_id, eos_token_id, pad_token_id = 77, 0, 1, 1
     known = 64
 
-    def __call__(self, text: str, **how: object) -> SimpleNamespace:
+    def __call__(self, text: str, **options: object) -> SimpleNamespace:
         return SimpleNamespace(input_ids=[2 + ord(letter) % (self.known - 2) for letter in text])
 
 
 @torch.no_grad()
 def filled(net: nn.Module, where: torch.device, dtype: torch.dtype = torch.float32) -> nn.Module:
-    """Weights for a network that has none, drawn where it shall be; each layer keeps about the scale of its input."""
+    """Fill a network on the meta device with random weights on `where`; layers about keep the scale of their input."""
     if any(True for _ in net.buffers()):
-        raise ValueError(f"{type(net).__name__} has buffers, which nobody would fill")
+        raise ValueError(f"{type(net).__name__} has buffers, which would stay empty")
     net.to(dtype).to_empty(device=where).requires_grad_(False)
     generator = torch.Generator(where).manual_seed(0)
     for name, value in net.named_parameters():
@@ -121,7 +121,7 @@ def filled(net: nn.Module, where: torch.device, dtype: torch.dtype = torch.float
 
 
 def base(sizes: Sizes, width: int, where: torch.device, dtype: torch.dtype) -> Base:
-    """VAE and text encoder; what the latter computes matters to no figure, so it has two layers."""
+    """VAE and text encoder. The latter has two layers, since its speed is not measured."""
     torch.manual_seed(0)
     text = CLIPTextModel(
         CLIPTextConfig(
@@ -168,7 +168,7 @@ def stablesr_loaded(sizes: Sizes, where: torch.device = CPU, dtype: torch.dtype 
 def onestep_loaded(
     sizes: Sizes, device: Device, where: torch.device = CPU, dtype: torch.dtype = torch.float32
 ) -> OneStepNetworks:
-    """OSEDiff, whose changes are merged: stock networks alone."""
+    """OSEDiff, which has no networks but stock ones, since its LoRA is merged."""
     config = dict(sizes.stablesr)
     unet = filled(build_stock(UNet2DConditionModel, config), where, dtype)
     whole = base(sizes, config["cross_attention_dim"], where, dtype)
@@ -178,8 +178,8 @@ def onestep_loaded(
 
 
 def engine(name: str, sizes: Sizes, device: Device, where: torch.device = CPU) -> Any:
-    """One engine with random weights drawn on `where`; the built-in one with its own."""
-    drawn = device.dtype if where.type != "cpu" else torch.float32  # what is compared is drawn alike, in fp32
+    """An engine with random weights drawn on `where`; the built-in one has its real weights."""
+    drawn = device.dtype if where.type != "cpu" else torch.float32  # equal values on both devices, for comparisons
     if name == "pasd":
         return PasdEngine.of(pasd_loaded(sizes, where, drawn), device, Describer(Store(offline=True), device))
     if name == "stablesr":

@@ -1,4 +1,4 @@
-"""Everything that one visit to a GPU needs, in one folder: sources, golden vectors, wheels, and what training reads.
+"""Pack what measuring on a GPU needs into one folder: sources, golden vectors, wheels, and data for training.
 
 The machine needs Python with torch, transformers, numpy, pillow, safetensors and OpenCV, and no network.
 
@@ -62,7 +62,7 @@ def copy(source: Path, target: Path) -> None:
 
 
 def download_wheels(out: Path) -> None:
-    """The newest of each that need no compiled code, whatever the machine's Python is."""
+    """Download the newest wheels without compiled code, for any Python version."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
     anywhere = ["--only-binary", ":all:", "--platform", "any", "--implementation", "py", "--abi", "none"]
     subprocess.run([*command, *anywhere, "--dest", str(out / "wheels"), *WHEELS], check=True)
@@ -73,7 +73,7 @@ def files(folder: Path) -> Iterator[Path]:
 
 
 def pack(out: Path, extras: dict[str, Path | None], wheels: bool) -> int:
-    """Make the folder anew; its bytes. What training reads is left out where it is not given."""
+    """Create the folder; returns its size in bytes. Data for training are optional."""
     shutil.rmtree(out, ignore_errors=True)
     copy_sources(out)
     if wheels:
@@ -93,9 +93,9 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, help="photographs to train from")
     parser.add_argument("--teachers", type=Path, help="networks to learn from")
     parser.add_argument("--no-wheels", action="store_true", help="the machine has every package")
-    given = parser.parse_args()
-    size = pack(given.out, {"photos": given.photos, "teachers": given.teachers}, not given.no_wheels)
-    print(f"{given.out}: {size / 1e6:.1f} MB; on the machine: bash run.sh")
+    args = parser.parse_args()
+    size = pack(args.out, {"photos": args.photos, "teachers": args.teachers}, not args.no_wheels)
+    print(f"{args.out}: {size / 1e6:.1f} MB; on the machine: bash run.sh")
 
 
 if __name__ == "__main__":

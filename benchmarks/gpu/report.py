@@ -1,4 +1,4 @@
-"""What a visit finds, written after each row, so that whatever ends it early loses one row."""
+"""The report, written after each row, so that an early end loses one row."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Row = list[str]
 
 @dataclass(frozen=True)
 class Failed:
-    """A row that could not be had."""
+    """A row whose measurement failed."""
 
     name: str
     error: str
@@ -37,7 +37,7 @@ class Failed:
 
 
 def attempt(name: str, work: Callable[[], Sequence[str]]) -> Row | Failed:
-    """A row of that name; what fails in it costs no other."""
+    """The row `name`; an exception becomes a failed row."""
     try:
         return [name, *work()]
     except Exception as error:
@@ -45,12 +45,12 @@ def attempt(name: str, work: Callable[[], Sequence[str]]) -> Row | Failed:
 
 
 class Late(BaseException):
-    """The time is up. No library takes it for a failure of its own."""
+    """The time is up. Not an Exception, which a library might catch."""
 
 
 @dataclass(frozen=True)
 class Section:
-    """Some rows, at most for so many seconds of a visit of `WHOLE`."""
+    """A group of rows, and the most seconds that it may take."""
 
     rows: Callable[[Any], Iterator[Row | Failed]]
     columns: list[str]
@@ -59,7 +59,7 @@ class Section:
 
 @dataclass
 class Report:
-    """All sections so far."""
+    """The results so far."""
 
     out: Path
     device: torch.device
@@ -72,7 +72,7 @@ class Report:
         self.facts |= machine(self.device)
 
     def run(self, name: str, section: Section, bench: object, limit: float) -> None:
-        """One section, ended after `limit` seconds."""
+        """Run a section for at most `limit` seconds."""
         rows: list[Row] = []
         found = self.sections[name] = {"columns": section.columns, "rows": rows, "ended": "", "seconds": 0.0}
         began = time.perf_counter()
@@ -113,14 +113,14 @@ class Report:
 
 
 def write_results(folder: Path, results: dict[str, Any]) -> None:
-    """gpu.json and gpu.md."""
+    """Write gpu.json and gpu.md."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "gpu.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     (folder / "gpu.md").write_text(to_markdown(results), encoding="utf-8")
 
 
 def to_markdown(results: dict[str, Any]) -> str:
-    """A table a section, under the facts of the machine."""
+    """The facts of the machine, then a table for each section."""
     texts = [f"# {results['head']}", ", ".join(f"{key} {value}" for key, value in facts_of(results).items())]
     texts += results.get("notes", [])
     for name, found in results["sections"].items():

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 import torch
 from diffusers import AutoencoderTiny
 
-from benchmarks.gpu.bench import HOST, Bench, heard, levels_off, short
+from benchmarks.gpu.bench import HOST, Bench, collect_messages, levels_off, short
 from benchmarks.gpu.models import TINY, engine, photo
 from benchmarks.gpu.report import Failed, Row, attempt
 from srcli.engines.latent.preview import Preview
@@ -23,14 +23,14 @@ from srcli.settings import Prompt, Sampling, TargetSize
 from srcli.tasks import COLORIZE, UPSCALE, Job
 
 COLUMNS = ["run", "precision", "levels off", "% of values off", "PSNR, dB", "s"]
-LIMIT = 2  # levels, in float32: what an approximate sum does to a value that is rounded
+LIMIT = 2  # levels, in float32: approximate sums change the rounding
 PASD = Sampling(steps=3, process_size=96)
 STABLESR = Sampling(steps=3)
 
 
 @dataclass(frozen=True)
 class Case:
-    """An engine, and what it is asked."""
+    """An engine and its settings."""
 
     name: str
     engine: str
@@ -78,14 +78,14 @@ def rows(bench: Bench) -> Iterator[Row | Failed]:
 
 
 def cases(bench: Bench, dtype: torch.dtype) -> list[Case]:
-    """All of them where figures are wanted; with small networks every engine and every way of tiling."""
+    """All cases in float32, fewer in other precisions and with small networks."""
     if bench.small:
         return [case for case in CASES if "tiles" in case.name or case.name == "builtin"]
     return CASES if dtype is torch.float32 else [case for case in CASES if case not in SCHEDULERS]
 
 
 def line(name: str, device: Device, lines: dict) -> EnginePipeline:
-    """Each engine once on each device and in each precision."""
+    """The pipeline of an engine on a device, cached in `lines`."""
     if (name, device) not in lines:
         lines[name, device] = EnginePipeline(engine(name, TINY, device), device)
     return lines[name, device]
@@ -104,7 +104,7 @@ def compared(case: Case, device: Device, lines: dict) -> list[str]:
 
 
 def previewed(device: Device) -> list[str]:
-    """A preview is drawn while the engine samples; it says so where it cannot be."""
+    """Check that a preview is written while the engine samples."""
     torch.manual_seed(0)
     net = AutoencoderTiny(encoder_block_out_channels=(16,) * 4, decoder_block_out_channels=(16,) * 4)
     case = Case("", "pasd", PASD)
@@ -112,37 +112,37 @@ def previewed(device: Device) -> list[str]:
         file = Path(folder) / "preview.png"
         preview = Preview(file, net.to(device.torch, device.dtype).eval().requires_grad_(False))
         made = EnginePipeline(engine("pasd", TINY, device), device, preview=preview)
-        with heard() as told:
+        with collect_messages() as messages:
             made.run(photo(case.height, case.width), case.job)
-        if told or not file.exists():
-            raise AssertionError("; ".join(told) or "no preview was drawn")
+        if messages or not file.exists():
+            raise AssertionError("; ".join(messages) or "no preview was written")
     return [short(device.dtype)]
 
 
 def resumed(device: Device) -> list[str]:
-    """A run that is ended after a step and taken up again gives the picture of one that was not."""
+    """Check that an interrupted and resumed run has the result of an uninterrupted one."""
     case = Case("", "pasd", replace(PASD, steps=4))
     made, picture = EnginePipeline(engine("pasd", TINY, device), device), photo(44, 60)
     truth = made.run(picture, case.job).pixels
 
-    def ended(stage: str, done: int, total: int) -> None:
+    def interrupt(stage: str, done: int, total: int) -> None:
         if stage == "sampling" and done == 2:
             raise KeyboardInterrupt
 
     waits = resume.FIRST_SAVE_AFTER, resume.SAVE_INTERVAL
     resume.FIRST_SAVE_AFTER = resume.SAVE_INTERVAL = 0.0
     try:
-        with TemporaryDirectory() as folder, heard() as told:
-            kept = resume.ResumeState(Path(folder) / "kept" / "one", "one")
+        with TemporaryDirectory() as folder, collect_messages() as messages:
+            state = resume.ResumeState(Path(folder) / "states" / "one", "one")
             try:
-                made.run(picture, case.job, ended, kept)
+                made.run(picture, case.job, interrupt, state)
             except KeyboardInterrupt:
-                again = resume.ResumeState(Path(folder) / "kept" / "one", "one")
+                again = resume.ResumeState(Path(folder) / "states" / "one", "one")
                 got = made.run(picture, case.job, resume_state=again).pixels
     finally:
         resume.FIRST_SAVE_AFTER, resume.SAVE_INTERVAL = waits
-    if not any("resuming" in text for text in told):
-        raise AssertionError(f"nothing was taken up again: {told}")
+    if not any("resuming" in text for text in messages):
+        raise AssertionError(f"nothing was resumed: {messages}")
     off = levels_off(got, truth)
     if int(off[0]) > 1:
         raise AssertionError(f"{off[0]} levels off, {off[1]} % of values")

@@ -1,4 +1,4 @@
-"""PASD where memory is short: networks that come by stage, weights in 8 bits, and the ladder."""
+"""PASD with little memory: networks loaded by stage, 8-bit weights, and the fallbacks after running out of memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.gpu.bench import Bench, heard, levels_off, peak
+from benchmarks.gpu.bench import Bench, collect_messages, levels_off, peak
 from benchmarks.gpu.models import CPU, engine, photo
 from benchmarks.gpu.report import Failed, Row, attempt
 from srcli.engines.runtime.device import Device
@@ -25,7 +25,7 @@ from srcli.tasks import UPSCALE, Job
 
 Levels = NDArray[np.uint8]
 COLUMNS = ["run", "levels off", "% of values off", "PSNR, dB", "s", "GiB in all", "how"]
-SHARES = (0.75, 0.6, 0.45, 0.3, 0.15)  # of what a run takes at most, given to the next try
+SHARES = (0.75, 0.6, 0.45, 0.3, 0.15)  # of the peak of a run, allowed in the next one
 
 
 def rows(bench: Bench) -> Iterator[Row | Failed]:
@@ -42,7 +42,7 @@ def rows(bench: Bench) -> Iterator[Row | Failed]:
     del plain
     release_memory()
     for name, placement in (("by stage", Placement(MOST_LATENTS)), ("8 bits", Placement(MOST_LATENTS, True))):
-        # A CPU plans no less than all.
+        # On a CPU, nothing is planned for less memory.
         short = replace(device, memory=need.least(placement) - 1) if device.accelerated else device
         yield attempt(name, partial(squeezed, bench, short, picture, job, truth))
         release_memory()
@@ -58,7 +58,7 @@ def allocated(device: Device) -> float:
 
 
 def enough(made: EnginePipeline, picture: Picture, job: Job, truth: list[Levels]) -> list[str]:
-    """The run that the others are held against, once it is warm."""
+    """The reference run, after a warm-up."""
     truth.append(made.run(picture, job).pixels)
     return [*run(made, picture, job, truth), "enough memory"]
 
@@ -80,21 +80,21 @@ def squeezed(bench: Bench, device: Device, picture: Picture, job: Job, truth: li
 
 
 def starved(made: EnginePipeline, picture: Picture, job: Job, truth: list[Levels]) -> list[str]:
-    """Less and less memory, until the ladder is needed."""
+    """Reduce the memory until a run needs a fallback."""
     with peak(made.device) as most:
         made.run(picture, job)
     for share in SHARES:
         fresh = EnginePipeline(made.engine, made.device)
-        with heard() as told, limited(made, share * most[0]):
+        with collect_messages() as messages, limited(made, share * most[0]):
             found = run(fresh, picture, job, truth)
-        if steps := [text.removeprefix("out of memory: going on with ") for text in told if "going on" in text]:
+        if steps := [text.removeprefix("out of memory: going on with ") for text in messages if "going on" in text]:
             return [*found, f"with {share:.0%} of the activations: " + ", then ".join(steps)]
     raise AssertionError("no allocation failed")
 
 
 @contextmanager
 def limited(made: EnginePipeline, gib: float) -> Iterator[None]:
-    """No more memory than this beside what is held; on a CPU, calls of more than two tiles fail by hand."""
+    """Limit further allocations to `gib`; on a CPU, make calls with more than two tiles fail instead."""
     where = made.device.torch
     if where.type != "cuda":
         with failing(made):
@@ -111,9 +111,9 @@ def limited(made: EnginePipeline, gib: float) -> Iterator[None]:
 
 @contextmanager
 def failing(made: EnginePipeline) -> Iterator[None]:
-    def refuse(net: object, given: tuple) -> None:
-        if len(given[0]) > 2:
-            raise torch.OutOfMemoryError("out of memory, by hand")
+    def refuse(net: object, inputs: tuple) -> None:
+        if len(inputs[0]) > 2:
+            raise torch.OutOfMemoryError("out of memory, simulated")
 
     hook = made.engine.nets.unet.register_forward_pre_hook(refuse)
     try:

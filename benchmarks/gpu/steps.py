@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from benchmarks.gpu.bench import Bench, away, finish, heard, peak, seconds
+from benchmarks.gpu.bench import Bench, away, collect_messages, finish, peak, seconds
 from benchmarks.gpu.models import CPU, base, pasd_loaded
 from benchmarks.gpu.report import Failed, Row, attempt
 from benchmarks.pasd_step import T, denoiser
@@ -41,7 +41,7 @@ VAE = ["picture", "decoded in", "ms", "GiB besides weights", "relative differenc
 
 
 def shape(bench: Bench) -> tuple[int, int]:
-    """Side and number of the tiles that ways are compared on."""
+    """Side and number of the tiles on which variants are compared."""
     return (8, 2) if bench.small else (64, 4)
 
 
@@ -52,8 +52,8 @@ def inputs(device: Device, side: int, batch: int) -> tuple[Tensor, Tensor, list[
     return x, hint, [Tile(index, 0, side, side) for index in range(batch)]
 
 
-def led(bench: Bench, device: Device) -> PasdDenoiser:
-    """The engine's own denoiser, as it is placed on this device."""
+def build_denoiser(bench: Bench, device: Device) -> PasdDenoiser:
+    """PASD's denoiser, placed on this device as by its engine."""
     loaded = pasd_loaded(bench.sizes, CPU if bench.small else device.torch, device.dtype)
     steps = loaded.unet, loaded.paca, loaded.control
     for net in steps:
@@ -69,9 +69,9 @@ def half(bench: Bench) -> Device:
 
 
 def sweep(bench: Bench) -> Iterator[Row | Failed]:
-    """Speed and memory by tile and batch; a batch that does not fit ends its side."""
+    """Speed and memory by tile size and batch; after a batch that does not fit, the next size follows."""
     device = half(bench)
-    model = led(bench, device)
+    model = build_denoiser(bench, device)
     sides, batches = ((8, 16), (1, 2)) if bench.small else ((64, 96, 128, 48), (1, 2, 4, 8, 16))
     for side in sides:
         for batch in batches:
@@ -123,20 +123,20 @@ def decoded(name: str, work: Callable[[], Tensor], device: Device, truth: list[T
     return [name, f"{spent * 1000:.0f}", f"{most[0]:.2f}", away(result, truth[0])]
 
 
-Timed = tuple[float, Tensor]  # seconds, and a result made in the same way
+Timed = tuple[float, Tensor]  # seconds, and the result
 
 
 class Ways:
-    """Ways of running one shape, each against the engine's own."""
+    """Variants of a step on one shape, each compared with the engine's own."""
 
     def __init__(self, bench: Bench, device: Device) -> None:
-        self.device, self.model = device, led(bench, device)
+        self.device, self.model = device, build_denoiser(bench, device)
         x, hint, tiles = inputs(device, *shape(bench))
         self.step = bare(self.model, x, hint, tiles)
         self.plain, self.truth = self.timed()
 
     def row(self, name: str, measure: Callable[[], Timed]) -> Row | Failed:
-        """One way; what it cannot do is said, and the next is tried."""
+        """Measure one variant; an error becomes its row."""
         return attempt(name, lambda: self.against(*measure()))
 
     def against(self, spent: float, result: Tensor) -> list[str]:
@@ -151,7 +151,7 @@ class Ways:
 
 
 def bare(model: PasdDenoiser, x: Tensor, hint: Tensor, tiles: list[Tile]) -> Callable[[], Tensor]:
-    """A guided step with everything on the device and nothing decided on the host, as graphs want it."""
+    """A guided step without any synchronisation with the host, as CUDA graphs require."""
     t, embedding = T.to(x.device), model._embedding(hint, tiles)
 
     def step() -> Tensor:
@@ -163,7 +163,7 @@ def bare(model: PasdDenoiser, x: Tensor, hint: Tensor, tiles: list[Tile]) -> Cal
 
 
 def eager(bench: Bench) -> Iterator[Row | Failed]:
-    """Without a compiler: cuDNN's search, attention, precisions, one graph, memory layout."""
+    """Variants without a compiler: cuDNN autotuning, attention backends, precisions, a CUDA graph, memory layout."""
     device = half(bench)
     ways = Ways(bench, device)
     yield ["as the engine does it", *ways.against(ways.plain, ways.truth)]
@@ -177,7 +177,7 @@ def eager(bench: Bench) -> Iterator[Row | Failed]:
                 return ways.timed()
 
         yield ways.row(f"attention: {name}", by)
-    yield ways.row("as the engine does it, again", ways.timed)  # what lies between the two is noise
+    yield ways.row("as the engine does it, again", ways.timed)  # the difference between the two is noise
     yield from precisions(bench, ways)
     bench.at(device.dtype)
     if cuda:
@@ -189,7 +189,7 @@ def eager(bench: Bench) -> Iterator[Row | Failed]:
 
 
 def precisions(bench: Bench, ways: Ways) -> Iterator[Row | Failed]:
-    """The engine's own way in other precisions; how far each is from float32 is the parity sections' matter."""
+    """The engine's own step in other precisions: speed only, since `golden` and `runs` measure the difference."""
     for name, dtype, allowed in (
         ("bfloat16", torch.bfloat16, True),
         ("float32, as TF32", torch.float32, True),
@@ -206,7 +206,7 @@ def precisions(bench: Bench, ways: Ways) -> Iterator[Row | Failed]:
 
 
 def searching(ways: Ways) -> Timed:
-    """With the fastest of cuDNN's algorithms, which it tries at the first call."""
+    """With cuDNN's autotuner, which tries all algorithms in the first call."""
     torch.backends.cudnn.benchmark = True
     try:
         return ways.timed()
@@ -215,10 +215,10 @@ def searching(ways: Ways) -> Timed:
 
 
 def graphed(ways: Ways) -> Timed:
-    """The step as one CUDA graph, whose result must be that of the eager step."""
+    """The step as one CUDA graph; its result is checked against the eager one."""
     beside = torch.cuda.Stream(ways.device.torch)
     beside.wait_stream(torch.cuda.current_stream(ways.device.torch))
-    with torch.cuda.stream(beside):  # libraries make their workspaces here, before they are recorded
+    with torch.cuda.stream(beside):  # libraries allocate their workspaces before the capture
         ways.step()
     torch.cuda.current_stream(ways.device.torch).wait_stream(beside)
     graph = torch.cuda.CUDAGraph()
@@ -231,16 +231,16 @@ def graphed(ways: Ways) -> Timed:
 
 
 def compiled(bench: Bench) -> Iterator[Row | Failed]:
-    """By parts as --compile does it, anew and from what that kept; then as whole networks."""
+    """Compiled by parts, as by --compile, without and with its cache; then as whole networks."""
     names = ("compiled by parts", "compiled by parts, as kept", "whole networks compiled")
     for name, way in list(zip(names, (by_parts, by_parts, whole), strict=True))[: 1 if bench.small else 3]:
         ways = Ways(bench, half(bench))
-        with heard() as said:
+        with collect_messages() as messages:
             way(ways.model.nets)
             yield ways.row(f"{name}: the first call", partial(first, ways, time.perf_counter()))
             yield ways.row(name, ways.timed)
-        if said:
-            yield [f"{name}: {said[0]}"]
+        if messages:
+            yield [f"{name}: {messages[0]}"]
         torch.compiler.reset()
 
 

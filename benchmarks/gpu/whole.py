@@ -1,4 +1,4 @@
-"""Whole pictures at full size with random weights: seconds by stage, and the memory at its largest."""
+"""Whole pictures with full-size networks of random weights: seconds by stage, and peak memory."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Clock:
         end = time.perf_counter()
         each = [after - before for before, after in zip(self.steps, self.steps[1:], strict=False)]
         step = f"{1000 * statistics.median(each):.0f}" if each else ""
-        if not self.steps:  # an engine of one pass has no stages to tell apart
+        if not self.steps:  # an engine of one pass has no stages
             return ["1", "", "", "", f"{end - self.began:.2f}"]
         prepare, last = self.stages["sampling"] - self.stages["preparing"], end - self.stages["finishing"]
         return [str(count), f"{prepare:.2f}", step, f"{last:.2f}", f"{end - self.began:.2f}"]
