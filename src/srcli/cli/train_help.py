@@ -9,7 +9,7 @@ from typer.core import TyperCommand, TyperOption
 
 # What `--help` shows besides the required options.
 COMMON_OPTIONS = frozenset(
-    {"budget", "task", "teachers", "resume", "batch", "base_model", "start", "form", "size", "degradation"}
+    {"data", "budget", "task", "teachers", "resume", "batch", "base_model", "start", "form", "size", "degradation"}
     | {"adapter", "device", "help_all"}
 )
 

@@ -54,11 +54,20 @@ def _default(field: Field[object]) -> object:
     return inspect.Parameter.empty if field.default is MISSING else field.default
 
 
+DATA = typer.Option("--data", help="Folder of sharp pictures, searched with all its folders.")
+
+
+@dataclass(frozen=True)
+class DataFlags:
+    """The pictures of a training run."""
+
+    data: Annotated[Path, DATA]
+
+
 @dataclass(frozen=True)
 class TrainFlags:
-    """Inputs, outputs, length and batches of a training run."""
+    """Output, length and batches of a training run."""
 
-    data: Annotated[Path, typer.Option(help="Folder of sharp pictures, searched with all its folders.")]
     out: Annotated[Path, typer.Option(help="Folder of the run: checkpoints, log, sheets, adapter. Resumed if begun.")]
     steps: Annotated[int, typer.Option(help="Optimizer steps in all; raise it to go on with an ended run.")]
     batch: Annotated[int, STEPS(help="Samples of a process at once.")] = 4
@@ -77,14 +86,14 @@ class TrainFlags:
     log_every: Annotated[int, WATCHING(help="Steps between lines of the log.")] = 10
     tensorboard: Annotated[bool, WATCHING("--tensorboard", help="Write TensorBoard's events too.")] = False
 
-    def plan(self, drop_caption: float = 0.0) -> TrainPlan:
+    def plan(self, data: Path | None, drop_caption: float = 0.0) -> TrainPlan:
         from srcli.errors import InputError
         from srcli.train.plan import Schedule, TrainPlan
 
         if self.device not in ("auto", "cpu"):
             raise InputError(f"--device {self.device!r} is unknown here: give auto or cpu, and CUDA_VISIBLE_DEVICES=N")
         return TrainPlan(
-            data=self.data,
+            data=data,
             out=self.out,
             steps=self.steps,
             batch=self.batch,

@@ -12,7 +12,7 @@ import typer
 
 from srcli.cli import complete
 from srcli.cli.boundary import print_message
-from srcli.cli.train_options import OptimizerFlags, TrainFlags, WeightFlags, add_options
+from srcli.cli.train_options import DATA, DataFlags, OptimizerFlags, TrainFlags, WeightFlags, add_options
 from srcli.errors import InputError
 
 if TYPE_CHECKING:
@@ -43,8 +43,10 @@ class PasdOptions:
     drop_caption: Annotated[float, typer.Option(help="Share of captions that are left out.")] = 0.5
 
 
-@add_options(TrainFlags, WeightFlags, OptimizerFlags, PasdOptions)
-def train_pasd(run: TrainFlags, weights: WeightFlags, rate: OptimizerFlags, options: PasdOptions) -> None:
+@add_options(DataFlags, TrainFlags, WeightFlags, OptimizerFlags, PasdOptions)
+def train_pasd(
+    pictures: DataFlags, run: TrainFlags, weights: WeightFlags, rate: OptimizerFlags, options: PasdOptions
+) -> None:
     """Train PASD: its ControlNet and pixel-aware attention, around a base model that stays as it is."""
     from srcli.degrade.presets import find_degradation
     from srcli.train.systems.base import OptimizerSettings
@@ -62,7 +64,7 @@ def train_pasd(run: TrainFlags, weights: WeightFlags, rate: OptimizerFlags, opti
         optimizer=_optimizer_settings(rate, OptimizerSettings(clip=1.0)),
         checkpointing=rate.gradient_checkpointing,
     )
-    _train_on_pictures(PasdSystem, settings, run, weights, run.plan(options.drop_caption), captions=True)
+    _train_on_pictures(PasdSystem, settings, run, weights, run.plan(pictures.data, options.drop_caption), captions=True)
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,10 @@ class StableSROptions:
     degradation: DegradationOption = "stablesr"
 
 
-@add_options(TrainFlags, WeightFlags, OptimizerFlags, StableSROptions)
-def train_stablesr(run: TrainFlags, weights: WeightFlags, rate: OptimizerFlags, options: StableSROptions) -> None:
+@add_options(DataFlags, TrainFlags, WeightFlags, OptimizerFlags, StableSROptions)
+def train_stablesr(
+    pictures: DataFlags, run: TrainFlags, weights: WeightFlags, rate: OptimizerFlags, options: StableSROptions
+) -> None:
     """Train StableSR: its time-aware encoder and modulation, around a base model that stays as it is."""
     from srcli.degrade.presets import find_degradation
     from srcli.train.systems.base import OptimizerSettings
@@ -88,13 +92,14 @@ def train_stablesr(run: TrainFlags, weights: WeightFlags, rate: OptimizerFlags, 
         optimizer=_optimizer_settings(rate, OptimizerSettings()),
         checkpointing=rate.gradient_checkpointing,
     )
-    _train_on_pictures(StableSRSystem, settings, run, weights, run.plan())
+    _train_on_pictures(StableSRSystem, settings, run, weights, run.plan(pictures.data))
 
 
 @dataclass(frozen=True)
 class CfwOptions:
     """Options of CFW's training."""
 
+    data: Annotated[Path | None, DATA] = None  # not needed once all pairs are made
     adapter: Annotated[str, typer.Option(help="Trained StableSR that makes the latents.")] = "stablesr"
     cache: Annotated[Path | None, typer.Option(help="Folder of pairs and latents; OUT-cache if left out.")] = None
     pairs: Annotated[int, typer.Option(min=0, help="Pairs to make; 0 takes those in --cache.")] = 10_000
@@ -109,7 +114,7 @@ class CfwOptions:
 def train_cfw(run: TrainFlags, weights: WeightFlags, rate: OptimizerFlags, options: CfwOptions) -> None:
     """Train CFW, StableSR's feature wrapping. Latents are made once, by the StableSR that it is for."""
     from srcli.degrade.presets import find_degradation
-    from srcli.train.caching import CachePlan, open_cached_sources
+    from srcli.train.caching import CachePlan, open_cached_sources, require_pairs_or_pictures
     from srcli.train.systems.base import OptimizerSettings
     from srcli.train.systems.cfw import CfwSettings, CfwSystem
 
@@ -121,7 +126,7 @@ def train_cfw(run: TrainFlags, weights: WeightFlags, rate: OptimizerFlags, optio
         adaptive=options.adaptive,
         optimizer=_optimizer_settings(rate, defaults),
     )
-    plan, store = run.plan(), _open_store(weights)
+    plan, store = run.plan(options.data), _open_store(weights)
     cache = CachePlan(
         folder=options.cache or plan.out.with_name(f"{plan.out.name}-cache"),
         pairs=options.pairs,
@@ -132,6 +137,7 @@ def train_cfw(run: TrainFlags, weights: WeightFlags, rate: OptimizerFlags, optio
         sampling_steps=options.sampling_steps,
         allow_pickle=weights.allow_pickle,
     )
+    require_pairs_or_pictures(plan, cache)
     processes = _join_processes(run, plan)
     system = CfwSystem.open(settings, store, plan.seed, weights.allow_pickle)
     _train(plan, system, processes, open_cached_sources(plan, cache, store, processes, _message_printer(processes)))
@@ -144,8 +150,10 @@ class SR3Options:
     size: Annotated[str, typer.Option(help="16-128, 64-512 (from and to so many pixels), or a JSON file.")] = "16-128"
 
 
-@add_options(TrainFlags, WeightFlags, OptimizerFlags, SR3Options)
-def train_sr3(run: TrainFlags, weights: WeightFlags, rate: OptimizerFlags, options: SR3Options) -> None:
+@add_options(DataFlags, TrainFlags, WeightFlags, OptimizerFlags, SR3Options)
+def train_sr3(
+    pictures: DataFlags, run: TrainFlags, weights: WeightFlags, rate: OptimizerFlags, options: SR3Options
+) -> None:
     """Train SR3: the whole network, from new weights or those of a checkpoint."""
     from srcli.train.systems.base import OptimizerSettings
     from srcli.train.systems.sr3 import SR3Settings, SR3System, find_size
@@ -153,7 +161,7 @@ def train_sr3(run: TrainFlags, weights: WeightFlags, rate: OptimizerFlags, optio
     size = find_size(options.size)
     defaults = OptimizerSettings(kind="adam", lr=size.lr, decay=0.0)
     settings = SR3Settings(size=size, start=weights.start, optimizer=_optimizer_settings(rate, defaults))
-    _train_on_pictures(SR3System, settings, run, weights, run.plan())
+    _train_on_pictures(SR3System, settings, run, weights, run.plan(pictures.data))
 
 
 def _optimizer_settings(rate: OptimizerFlags, defaults: OptimizerSettings) -> OptimizerSettings:

@@ -10,7 +10,7 @@ from srcli.degrade.settings import Degradation
 from srcli.engines.stablesr.weights import open_stablesr
 from srcli.settings import ModelChoice
 from srcli.train.pairs import DegradedPairs
-from srcli.train.pictures import survey_pictures
+from srcli.train.pictures import require_data_folder, survey_pictures
 from srcli.train.plan import TrainPlan
 from srcli.train.processes import Processes
 from srcli.train.running import Sources
@@ -33,12 +33,23 @@ class CachePlan:
     allow_pickle: bool = False
 
 
+def require_pairs_or_pictures(plan: TrainPlan, cache: CachePlan) -> None:
+    """Raise InputError if pairs are missing and there is no folder to make them from; before weights are fetched."""
+    if _find_missing(cache):
+        require_data_folder(plan.data)
+    else:
+        find_pairs(cache.folder)
+
+
+def _find_missing(cache: CachePlan) -> list[int]:
+    return [i for i in range(cache.pairs) if not CachedPair.of(cache.folder, f"{i:07d}").exists()]
+
+
 def open_cached_sources(
     plan: TrainPlan, cache: CachePlan, store: Store, processes: Processes, tell: Callable[[str], None]
 ) -> Sources:
     """All pairs of the cache, the last few for validation. Missing ones are computed first."""
-    missing = [i for i in range(cache.pairs) if not CachedPair.of(cache.folder, f"{i:07d}").exists()]
-    if missing:
+    if missing := _find_missing(cache):
         tell(f"{len(missing)} of {cache.pairs} pairs are computed first")
         _fill(plan, cache, store, processes, tell)
     processes.wait()
@@ -54,7 +65,7 @@ def open_cached_sources(
 
 def _fill(plan: TrainPlan, cache: CachePlan, store: Store, processes: Processes, tell: Callable[[str], None]) -> None:
     """Compute this process's share of the missing pairs. All are degraded: clean pairs would teach nothing."""
-    found = survey_pictures(plan.data, cache.side // 4)
+    found = survey_pictures(require_data_folder(plan.data), cache.side // 4)
     found.report(tell, cache.side // 4)
     pairs = DegradedPairs(cache.side, replace(cache.degradation, clean=0.0))
     source = TrainingSet(found.usable, pairs, Share(1), plan.seed)

@@ -56,10 +56,13 @@ class Survey:
                 tell(f"left out: {len(reasons) - NAMED} more like it")
 
 
-def require_data_folder(folder: Path) -> None:
+def require_data_folder(folder: Path | None) -> Path:
     """Raise InputError if this is no folder; costs nothing, so it comes before weights are fetched."""
+    if folder is None:
+        raise InputError("--data is missing: give it a folder of pictures")
     if not is_dir(folder):
         raise InputError(f"no such folder {printable(folder)}: give --data a folder of pictures")
+    return folder
 
 
 def survey_pictures(folder: Path, least: int = 1) -> Survey:

@@ -34,9 +34,12 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainPlan:
-    """The settings of all systems. `batch`: samples per process. `jobs`: worker processes that prepare batches."""
+    """The settings of all systems. `data`: None if all pairs are made already. `batch`: samples per process.
 
-    data: Path
+    `jobs`: worker processes that prepare batches.
+    """
+
+    data: Path | None
     out: Path
     steps: int
     batch: int = 4

@@ -17,7 +17,7 @@ from srcli.messages import Tell
 from srcli.train.checkpoints import writing_folder
 from srcli.train.estimate import estimate_step
 from srcli.train.pairs import PairMaker
-from srcli.train.pictures import PictureFile, check_captions, survey_pictures
+from srcli.train.pictures import PictureFile, check_captions, require_data_folder, survey_pictures
 from srcli.train.plan import TrainPlan
 from srcli.train.processes import Processes
 from srcli.train.systems.base import Batch, BatchSource, SampleNoise, System
@@ -44,11 +44,12 @@ def open_picture_sources(
     plan: TrainPlan, pairs: PairMaker, least: int, processes: Processes, tell: Tell, captions: bool = False
 ) -> Sources:
     """A folder's pictures as training pairs, and a few held out for validation. Raises InputError."""
-    if plan.out.absolute().is_relative_to(plan.data.absolute()):
+    data = require_data_folder(plan.data)
+    if plan.out.absolute().is_relative_to(data.absolute()):
         raise InputError(
             f"--out {printable(plan.out)} lies inside --data, so results would become training data: give another"
         )
-    found = survey_pictures(plan.data, least)
+    found = survey_pictures(data, least)
     found.report(tell, least)
     if captions:
         tell(f"{check_captions(found.usable)} of them have captions")

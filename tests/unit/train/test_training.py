@@ -29,6 +29,7 @@ from srcli.train.systems.sr3_step import SR3Step
 from srcli.weights.store import Store
 
 MACHINE, USAGE, WEIGHTS = 5, 2, 4
+CFW_WITHOUT_WEIGHTS = ["train", "cfw", "--out", "run", "--steps", "1", "--offline", "--base-model", "./nowhere"]
 
 
 @pytest.fixture(scope="module")
@@ -206,6 +207,31 @@ def test_bad_data_is_one_line(home: Home, tmp_path: Path, make: Callable[[Path],
 def test_missing_data_are_told_before_weights_are_asked_for(home: Home, tmp_path: Path) -> None:
     failed = home.train("pasd", tmp_path / "run", 1, "--base-model", "./nowhere", data=tmp_path / "none")
     assert failed.exit_code == USAGE and "no such folder" in failed.stderr, failed.output
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--data", "none"], "no such folder none: give --data"),
+        ([], "--data is missing"),
+        (["--pairs", "0"], "holds no pairs"),
+    ],
+)
+def test_cfw_tells_what_its_pairs_lack_before_weights_are_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    failed = CliRunner().invoke(app, [*CFW_WITHOUT_WEIGHTS, *words])
+    assert failed.exit_code == USAGE and said in failed.stderr, failed.output
+
+
+def test_cfw_needs_no_pictures_once_its_pairs_are_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("targets/0000000.png", "inputs/0000000.png", "latents/0000000.safetensors"):
+        (tmp_path / "run-cache" / name).parent.mkdir(parents=True)
+        (tmp_path / "run-cache" / name).touch()
+    failed = CliRunner().invoke(app, [*CFW_WITHOUT_WEIGHTS, "--pairs", "1"])
+    assert failed.exit_code == WEIGHTS and "nowhere" in failed.stderr, failed.output
 
 
 def test_settings_that_cannot_be(home: Home, tmp_path: Path) -> None:
