@@ -487,9 +487,12 @@ def test_paths_lead_nowhere(bench, path):
         (b"{}", "application/json"),
     ],
 )
-def test_bodies_that_are_no_forms_are_refused(bench, body, kind):
+def test_bodies_that_are_no_forms_are_refused(bench, body, kind, caplog):
     answer = bench.client.post("/v1/jobs", content=body, headers={"content-type": kind})
-    assert answer.status_code == 400 and answer.json()["error"]["message"]
+    error = answer.json()["error"]
+    assert (answer.status_code, error["kind"]) == (400, "input")
+    assert error["message"].endswith("send a multipart form with a file named `image`")
+    assert not caplog.records  # what libraries log without a handler goes to the server's stderr
     assert bench.files() == []
 
 

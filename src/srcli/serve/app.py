@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
+import logging
 import os
 import tempfile
 import zipfile
@@ -41,6 +42,7 @@ from srcli.weights.store import Store
 PAGE_FILES = {"/": "page.html", "/page.js": "page.js", "/page.css": "page.css", "/v1/openapi.json": "openapi.json"}
 CONTENT_TYPES = {"html": "text/html", "js": "text/javascript", "css": "text/css", "json": "application/json"}
 CHUNK_BYTES = 1 << 20
+SEND_A_FORM = "send a multipart form with a file named `image`"
 POLL_INTERVAL = 0.2  # seconds between checks for changes
 
 
@@ -53,6 +55,8 @@ def create_app(settings: ServerSettings, store: JobStore, worker: JobWorker) -> 
         yield
         worker.close()
 
+    # It warns of every malformed form, which its sender is told of; the server's stderr is not for that.
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
     server = Server(store, worker, settings.limits)
     routes = [Route(path, server.send_part) for path in PAGE_FILES]
     routes.append(Route("/favicon.ico", lambda request: Response(status_code=204)))  # browsers request it
@@ -133,8 +137,11 @@ class Server:
         return JSONResponse({"jobs": [describe_job(job) for job in self._store.all()]})
 
     async def create_job(self, request: Request) -> Response:
-        async with request.form(max_files=2, max_fields=8) as form:
+        form = await _parse_form(request)
+        try:
             job = await self._add_job(form)
+        finally:
+            await form.close()
         return JSONResponse(describe_job(job), 201, {"location": f"/v1/jobs/{job.id}"})
 
     async def _add_job(self, form: FormData) -> JobRecord:
@@ -143,7 +150,7 @@ class Server:
         if unknown := sorted(files.keys() - {"image", "mask"}):
             raise InputError(f"`{unknown[0]}` is not a file field: send `image`, and `mask` if you have one")
         if "image" not in files:
-            raise InputError("`image` is missing: send a multipart form with a file named `image`")
+            raise InputError(f"`image` is missing: {SEND_A_FORM}")
         order = parse_order(files["image"].filename or "picture", fields, masked="mask" in files)
         with tempfile.TemporaryDirectory(dir=self._store.folder, prefix=".upload-") as folder:
             paths = {name: Path(folder) / name for name in files}
@@ -257,6 +264,14 @@ def _find_missing_detector(store: Store) -> str:
     if store.can_open(Repair().mask_model, allow_pickle=False):
         return ""
     return "a first run of srcli restore-old-photo --mask auto --allow-pickle"
+
+
+async def _parse_form(request: Request) -> FormData:
+    """The form of a request. Raises InputError if it is malformed."""
+    try:
+        return await request.form(max_files=2, max_fields=8)
+    except HTTPException as error:
+        raise InputError(f"the form cannot be read ({error.detail.rstrip('.')}): {SEND_A_FORM}") from error
 
 
 async def _save_upload(upload: UploadFile, path: Path) -> None:
