@@ -102,11 +102,17 @@ def test_that_nobody_hears_notes_is_no_reason_to_stop(folder: Path, tmp_path: Pa
 
 def test_results_that_cannot_be_told_end_the_run(folder: Path, tmp_path: Path) -> None:
     with Path("/dev/full").open("wb") as full:
-        for number, kind in enumerate(({"stdout": full}, {"preexec_fn": lambda: os.close(1)})):
-            run = start(folder, "-o", tmp_path / str(number), **kind)
-            _, stderr = run.communicate(timeout=60)
-            assert (run.returncode, stderr.count(b"\n")) == (5, 1)
-            assert b"standard output cannot be written" in stderr
+        run = start(folder, "-o", tmp_path / "out", stdout=full)
+        _, stderr = run.communicate(timeout=60)
+    assert (run.returncode, stderr.count(b"\n")) == (5, 1)
+    assert b"standard output cannot be written" in stderr
+
+
+def test_a_closed_stdout_asks_for_no_paths(folder: Path, tmp_path: Path) -> None:
+    run = start(folder, "-o", tmp_path / "out", preexec_fn=lambda: os.close(1))
+    _, stderr = run.communicate(timeout=60)
+    assert run.returncode == 0, stderr
+    assert len(list((tmp_path / "out").glob("*.png"))) == MANY
 
 
 def test_stdin_to_stdout(folder: Path) -> None:

@@ -10,7 +10,7 @@ import typer
 
 from srcli import __version__, messages
 from srcli.cli import compare, config, degrade, doctor, evaluate, models, pictures, report, serve, train, watch
-from srcli.cli.boundary import INTERRUPTED, ErrorBoundary, open_streams, print_error
+from srcli.cli.boundary import INTERRUPTED, ErrorBoundary, flush_stdout, open_streams, print_error
 from srcli.threads import sleep_when_idle
 
 app = typer.Typer(
@@ -66,3 +66,5 @@ def main() -> None:
     except KeyboardInterrupt:  # Ctrl-C before the error boundary is active: building the commands takes a moment
         print_error("interrupted")
         sys.exit(INTERRUPTED)
+    finally:
+        flush_stdout()

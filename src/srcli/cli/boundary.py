@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -14,13 +15,14 @@ import typer
 from typer.core import TyperGroup
 
 from srcli.batch.settings import STDIO
-from srcli.errors import SrcliError, unwritable_file
+from srcli.errors import MachineError, SrcliError, unwritable_file
 from srcli.imaging.printable import printable
 from srcli.messages import name_flags
 
 USAGE = 2
 INTERRUPTED = 130
 BROKEN_PIPE = 141
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
 PYDANTIC_PREFIX = "Value error, "  # pydantic's, which says nothing to a user
 
 
@@ -56,6 +58,11 @@ def _catch_errors(as_json: bool) -> Iterator[None]:
     except BrokenPipeError as error:
         silence_stream(sys.stdout)
         raise typer.Exit(BROKEN_PIPE) from error
+    except OSError as error:
+        if error.filename is not None or error.errno not in DISK_ERRORS:
+            raise
+        silence_stream(sys.stdout)
+        raise _report_failure(str(_unwritable_output(error)), MachineError.exit_code, as_json=False) from error
 
 
 def _report_failure(message: str, code: int, as_json: bool) -> Exception:
@@ -107,10 +114,38 @@ def silence_stream(stream: TextIO) -> None:
 
 
 def open_streams() -> None:
-    """Reopen closed standard streams, whose descriptors the next opened file would get."""
-    for name, mode in (("stdin", os.O_RDONLY), ("stdout", os.O_RDONLY), ("stderr", os.O_WRONLY)):
+    """Open the null device for closed standard streams, whose descriptors the next opened file would get."""
+    if sys.stdin is None:  # and stays None, which says that it is closed
+        os.set_inheritable(os.open(os.devnull, os.O_RDONLY), True)
+    for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
-            number = os.open(os.devnull, mode)  # stdout read-only: writing results to it must fail
-            os.set_inheritable(number, True)
-            if name != "stdin":
-                setattr(sys, name, os.fdopen(number, "w"))
+            stream = open(os.devnull, "w", errors="backslashreplace")  # noqa: PTH123, SIM115  # open until the end
+            os.set_inheritable(stream.fileno(), True)
+            setattr(sys, name, stream)
+
+
+def is_stdout_closed() -> bool:
+    """Whether stdout was closed when the program started: what is written to it is lost."""
+    return getattr(sys.stdout, "name", None) == os.devnull
+
+
+def is_on_terminal() -> bool:
+    """Whether somebody can be asked."""
+    return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def flush_stdout() -> None:
+    """Write what is buffered for stdout, which the interpreter would do at exit, and print a traceback if it fails."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        silence_stream(sys.stdout)
+        sys.exit(BROKEN_PIPE)
+    except OSError as error:
+        print_error(str(_unwritable_output(error)))
+        silence_stream(sys.stdout)
+        sys.exit(MachineError.exit_code)
+
+
+def _unwritable_output(error: OSError) -> MachineError:
+    return unwritable_file("the output", error, "make room, or redirect it elsewhere")

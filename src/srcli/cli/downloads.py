@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from srcli.batch.progress import format_left, shorten_name
-from srcli.cli.boundary import print_message
+from srcli.cli.boundary import is_on_terminal, print_message
 from srcli.errors import WeightsError
 from srcli.imaging.printable import format_bytes, printable
 from srcli.messages import Tell
@@ -75,11 +75,6 @@ def confirm_download(size: int, yes: bool) -> None:
         return
     if not typer.confirm(f"Fetch {format_bytes(size)}?", err=True):
         raise WeightsError("nothing was fetched: give --yes to fetch without being asked")
-
-
-def is_on_terminal() -> bool:
-    """Whether somebody can be asked."""
-    return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 @contextmanager

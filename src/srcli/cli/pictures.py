@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -20,6 +19,7 @@ from srcli.batch.settings import (
     PipelineFactory,
     RunOptions,
 )
+from srcli.cli.boundary import is_on_terminal, is_stdout_closed
 from srcli.cli.config import CONFIG_VARIABLE, drop_overridden, use_config
 from srcli.cli.help import CONFIG_HELP, PictureCommand, show_all_help
 from srcli.cli.options import CommandOptions, collect_settings, make_signature
@@ -105,6 +105,8 @@ def run_task(task: Task, values: Mapping[str, Any], rounds: RunRounds | None = N
     to_stdout = output_options.path == STDIO
     display = {"as_json": command.as_json, "quiet": command.quiet, "verbose": command.verbose, "null": command.print0}
     open_listener = partial(choose_listener, to_stdout=to_stdout, **display)
+    if to_stdout and is_stdout_closed():
+        raise InputError("standard output is closed: give -o a file, or redirect it")
     confirm_folder(output_options.path)
     with open_listener() as listener:
         from srcli.engines.choose import settle_choice
@@ -165,7 +167,7 @@ def confirm_folder(path: str | None) -> None:
     if path_exists(folder) or path_exists(folder.absolute().parent):
         return
     where = printable(folder)
-    if not sys.stdin.isatty() or not sys.stderr.isatty():
+    if not is_on_terminal():
         raise InputError(f"-o {where}: {printable(folder.parent)} is not there either: make it with mkdir -p {where}")
     if not typer.confirm(f"{where} and the folder above it are not there. Make them?", default=True, err=True):
         raise typer.Exit(2)
