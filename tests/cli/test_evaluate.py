@@ -195,6 +195,20 @@ def test_degrade_refuses_what_makes_no_sense(scene, monkeypatch, words, code, me
     assert message in done.stderr
 
 
+def test_a_picture_too_small_for_a_metric_comes_with_the_reason(scene, tmp_path):
+    for folder in ("few", "true"):
+        put(tmp_path / folder / "a.png", data.coffee()[:100, :120])
+        put(tmp_path / folder / "b.png", data.coffee()[:240, :240])
+    words = ("evaluate", tmp_path / "few", "-r", tmp_path / "true", "--metric", "niqe", "--metric", "ms-ssim")
+    lines = [
+        "NIQE: 1 of 2 without a value: it is for pictures with two textured blocks of 96x96 pixels within the border",
+        "MS-SSIM: 1 of 2 without a value: it is for pictures of at least 176 pixels a side within the border",
+    ]
+    assert call(*words).stdout.splitlines()[-2:] == lines
+    assert json.loads(call(*words, "--json").stdout)["gaps"] == lines
+    assert json.loads(call(*words[:-2], "--json", "--metric", "psnr").stdout)["gaps"] == lines[:1]
+
+
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     """A user whose cache holds no weights."""

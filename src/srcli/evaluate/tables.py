@@ -84,7 +84,17 @@ def protocol_lines(found: Evaluation) -> list[str]:
     lines += [f"{metric.title}: {metric.protocol}" for metric in found.all_metrics]
     if len(found.methods) > 1 and found.metrics:
         lines.append(f"differences: mean over the same pictures, {_describe_bootstrap()}")
-    return [*lines, *found.absent]
+    return [*lines, *describe_gaps(found), *found.absent]
+
+
+def describe_gaps(found: Evaluation) -> list[str]:
+    """A line per metric that could not be measured in some pictures, with the reason."""
+    lines = []
+    for metric in found.metrics:
+        values = [value for method in found.methods for value in method.column(metric.name)]
+        if without := sum(map(math.isnan, values)):
+            lines.append(f"{metric.title}: {without} of {len(values)} without a value: it is for {metric.applies_to}")
+    return lines
 
 
 def compare_methods(first: Method, other: Method, metric: str) -> Difference | None:
@@ -155,6 +165,7 @@ def json_text(found: Evaluation) -> str:
         "protocol": {"border": found.borders, "bootstrap": _describe_bootstrap(), **protocol},
         "methods": [_method_fields(method, found.metrics) for method in found.methods],
         "absent": list(found.absent),
+        "gaps": describe_gaps(found),
         "differences": [_difference_fields(found, other) for other in found.methods[1:]],
     }
     return json.dumps(facts, ensure_ascii=True)

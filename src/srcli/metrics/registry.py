@@ -8,9 +8,9 @@ from types import MappingProxyType
 
 from srcli.errors import InputError, unknown_word
 from srcli.metrics.edges import compute_gmsd, gradient_energy
-from srcli.metrics.niqe import compute_niqe
+from srcli.metrics.niqe import BLOCK, compute_niqe
 from srcli.metrics.sample import Sample
-from srcli.metrics.similarity import compute_psnr, compute_ssim, ms_ssim
+from srcli.metrics.similarity import MS_SSIM_LEAST_SIDE, compute_psnr, compute_ssim, ms_ssim
 
 HIGHER, LOWER, ONE = "higher", "lower", "nearer 1"
 TRUTH, SOURCE = "reference", "input"
@@ -18,7 +18,7 @@ TRUTH, SOURCE = "reference", "input"
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A number computed from one sample. NaN if the picture is too small for it."""
+    """A number computed from one sample; NaN if the picture is not one that `applies_to` describes."""
 
     name: str
     title: str
@@ -27,6 +27,7 @@ class Metric:
     protocol: str  # details needed to compare the values with others
     needs: str | None = None  # besides the result
     digits: int = 4
+    applies_to: str = "every picture"
 
 
 def _gradient_share(sample: Sample) -> float:
@@ -45,7 +46,15 @@ _ALL = (
     Metric(
         "ssim", "SSIM", lambda s: compute_ssim(*s.rgb), HIGHER, f"mean over R, G and B; {_WINDOW}, inside only", TRUTH
     ),
-    Metric("ms-ssim", "MS-SSIM", lambda s: ms_ssim(*s.y), HIGHER, f"{_Y}; {_SCALES}; {_WINDOW}", TRUTH),
+    Metric(
+        "ms-ssim",
+        "MS-SSIM",
+        lambda s: ms_ssim(*s.y),
+        HIGHER,
+        f"{_Y}; {_SCALES}; {_WINDOW}",
+        TRUTH,
+        applies_to=f"pictures of at least {MS_SSIM_LEAST_SIDE} pixels a side within the border",
+    ),
     Metric(
         "gmsd", "GMSD", lambda s: compute_gmsd(*s.luma), LOWER, f"{_LUMA} at half the size, Prewitt, c = 170", TRUTH
     ),
@@ -65,6 +74,7 @@ _ALL = (
         LOWER,
         "Y of BT.601 as MATLAB's rgb2ycbcr, rounded; the authors' model, blocks of 96x96, two scales",
         digits=3,
+        applies_to=f"pictures with two textured blocks of {BLOCK}x{BLOCK} pixels within the border",
     ),
     Metric(
         "consistency",
