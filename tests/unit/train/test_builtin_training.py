@@ -24,7 +24,7 @@ from srcli.train.builtin.damage import HEAVY_DAMAGE, LIGHT_DAMAGE, damage_pictur
 from srcli.train.builtin.features import ConvLayer, FeatureNetwork, feature_distance
 from srcli.train.builtin.lettering import draw_patch
 from srcli.train.builtin.photos import Photographs, rotate_and_flip
-from srcli.train.builtin.session import BuiltinTrainPlan, run_builtin_training
+from srcli.train.builtin.session import BuiltinTrainPlan, _open_photos, run_builtin_training
 from srcli.train.builtin.teachers import read_teacher
 from srcli.train.builtin.trainer import Training, TrainingStage
 
@@ -252,6 +252,23 @@ def test_photographs_that_are_all_too_small_leave_nothing_behind(folder, tmp_pat
     with pytest.raises(InputError, match="smaller than"):
         run_builtin_training(make_plan(folder, tmp_path / "o", cells=400), False, lambda text: None)
     assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize("jobs", [0, 1])
+def test_pictures_whose_header_alone_is_whole_are_told_in_one_line(tmp_path, jobs):
+    for name in ("a.png", "b.png", "c.png"):
+        Image.fromarray(make_patch()).save(tmp_path / name)
+    files, plan, told = sorted(tmp_path.iterdir()), make_plan(tmp_path, tmp_path / "o", jobs=jobs), []
+    for count, file in enumerate(files[:2], 1):
+        file.write_bytes(file.read_bytes()[:2000])
+        assert len(_open_photos(plan, files, told.append)) == 3 - count
+    assert [line.partition(", such as: ")[0] for line in told] == [
+        "left out: 1 of 3 pictures that cannot be read",
+        "left out: 2 of 3 pictures that cannot be read",
+    ]
+    assert "a.png" in told[0]
+    with pytest.raises(InputError, match=r"none of 2 pictures in .* can be read, such as: .*a\.png"):
+        _open_photos(plan, files[:2], told.append)
 
 
 def test_a_folder_with_a_training_is_continued_only_on_demand(folder, tmp_path):

@@ -29,12 +29,12 @@ def is_held_out(path: Path) -> bool:
     return hashlib.sha256(path.name.encode()).digest()[0] % 10 == 0
 
 
-def decode_photo(path: Path) -> Pixels8 | None:
-    """The picture as 8-bit sRGB, upright; None if it cannot be read."""
+def decode_photo(path: Path) -> Pixels8 | PictureError:
+    """The picture as 8-bit sRGB, upright; the error if it cannot be read."""
     try:
         pixels = read_picture(path, frames="first").pixels
-    except PictureError:
-        return None
+    except PictureError as error:
+        return error
     return pixels.astype(np.uint8) if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
 
 

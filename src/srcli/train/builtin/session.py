@@ -18,9 +18,10 @@ import torch
 
 from srcli.degrade.draws import SeededDraws
 from srcli.engines.builtin.weights import disk_is_full, read_model, refold_model, write_model
-from srcli.errors import InputError, MachineError, WeightsError, unknown_word
+from srcli.errors import InputError, MachineError, PictureError, WeightsError, unknown_word
 from srcli.files import replace_file
 from srcli.imaging.picture import Pixels8
+from srcli.imaging.printable import printable
 from srcli.messages import Tell
 from srcli.models.builtin import UPSCALE_FACTOR, Builtin, BuiltinShape
 from srcli.train.builtin.aging import make_old_print, print_picture
@@ -92,7 +93,7 @@ def run_builtin_training(plan: BuiltinTrainPlan, resume: bool, tell: Tell) -> Pa
     torch.manual_seed(plan.seed)
     files = _find_photos(plan, tell)
     _make_out(plan)
-    photos = _open_photos(plan, files)
+    photos = _open_photos(plan, files, tell)
     with _aging(plan, photos) as aged:  # forked before the device is touched
         features = _read_features(plan)
         bank = _make_bank(plan, photos, aged, BANK_SHARE * plan.seconds - (time.monotonic() - began), tell)
@@ -134,12 +135,15 @@ def _find_photos(plan: BuiltinTrainPlan, tell: Tell) -> list[Path]:
     return [file for file in files if not is_held_out(file)] or files
 
 
-def _open_photos(plan: BuiltinTrainPlan, files: list[Path]) -> list[Pixels8]:
-    """Decode photographs in `jobs` worker processes or in this one."""
+def _open_photos(plan: BuiltinTrainPlan, files: list[Path], tell: Tell) -> list[Pixels8]:
+    """Decode photographs in `jobs` worker processes or in this one; those whose header alone is whole are left out."""
     opened = _map(decode_photo, files, plan.jobs)
-    if not (readable := [pixels for pixels in opened if pixels is not None]):
-        raise InputError(f"none of {len(files)} pictures in {plan.photos} can be read: give others")
-    return readable
+    errors = [each for each in opened if isinstance(each, PictureError)]
+    if len(errors) == len(files):
+        raise InputError(f"none of {len(files)} pictures in {printable(plan.photos)} can be read, such as: {errors[0]}")
+    if errors:
+        tell(f"left out: {len(errors)} of {len(files)} pictures that cannot be read, such as: {errors[0]}")
+    return [each for each in opened if not isinstance(each, PictureError)]
 
 
 def _fork() -> ForkContext:
