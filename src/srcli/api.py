@@ -246,8 +246,8 @@ class Pipeline:
         job = replace(make_job(task, options), guided=guided)
         job.repair.refuse_unused_fill(masked=picture.damage is not None)
         pipeline = self._load(job)
-        picture = pipeline.repair(picture, job)
         follow = on_progress or (lambda stage, done, total: None)
+        picture = pipeline.repair(picture, job, follow)
         report_versions(pipeline, job, follow)
         result = pipeline.run(picture, job, follow, on_block=self.on_block, on_expected=self.on_expected)
         if not job.mapped:

@@ -50,7 +50,7 @@ from srcli.sampling.resume import (
 from srcli.sampling.sampler import Tiled, run_sampler
 from srcli.sampling.tiling import Tile, gaussian_weight
 from srcli.settings import DeviceChoice, ModelChoice, Repair
-from srcli.tasks import FINISHING, PASS, PREPARING, SAMPLING, TILES, Job
+from srcli.tasks import FILLING, FINISHING, PASS, PREPARING, SAMPLING, TILES, Job
 
 if TYPE_CHECKING:
     from srcli.engines.latent.preview import Preview
@@ -96,9 +96,9 @@ class EnginePipeline:
             return self
         return replace(self, finder=load_finder(repair, self.choice, device))
 
-    def repair(self, picture: Picture, job: Job) -> Picture:
+    def repair(self, picture: Picture, job: Job, on_progress: OnProgress = _silent) -> Picture:
         """Repair the damage of a picture. `run`, `provenance` and `resume_state` take its result."""
-        return repair_picture(picture, job.repair, self.finder, job.tone)
+        return repair_picture(picture, job.repair, self.finder, job.tone, partial(on_progress, FILLING))
 
     def resume_state(self, picture: Picture, job: Job) -> ResumeState:
         """The saved state of this picture and job, from which an interrupted run is continued."""

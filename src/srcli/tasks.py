@@ -22,6 +22,7 @@ from srcli.settings import (
 
 # Stages of a run, as its progress reports them with what is done and the total.
 LOADING, PREPARING, SAMPLING, FINISHING = "loading", "preparing", "sampling", "finishing"
+FILLING = "filling"  # the damage, before the engine gets the picture
 TILES = "tiles"  # of one step
 PASS, VERSION = "pass", "version"  # before each pass over a picture, and each run of it for a map
 

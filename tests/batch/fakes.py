@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from srcli.engines.calibration import OtherVersions, vary_seed
 from srcli.imaging.picture import Picture
 from srcli.repair.repair_picture import repair_picture
 from srcli.settings import DeviceChoice, ModelChoice, TargetSize
-from srcli.tasks import UPSCALE, Job
+from srcli.tasks import FILLING, UPSCALE, Job
 
 
 def do_nothing(picture: Picture) -> None:
@@ -45,8 +46,8 @@ class Repeat:
     def other_versions(self, job: Job) -> OtherVersions:
         return vary_seed(job)
 
-    def repair(self, picture: Picture, job: Job) -> Picture:
-        return repair_picture(picture, job.repair, None)
+    def repair(self, picture: Picture, job: Job, on_progress) -> Picture:
+        return repair_picture(picture, job.repair, None, on_part=partial(on_progress, FILLING))
 
     def run(self, picture: Picture, job: Job, on_progress, resume_state: None) -> Picture:
         self.before(picture)

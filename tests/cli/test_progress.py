@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from srcli.batch.progress import PictureProgress
+from srcli.batch.progress import FILLED, PictureProgress
 
 Event = tuple[str, int, int]
 
@@ -65,6 +65,18 @@ def test_all_versions_of_a_map_move_it() -> None:
 def test_tiles_move_a_step() -> None:
     found = shares(passes=1, blocks=1, steps=2, tiles=5)
     assert len(set(found[1:-1])) == len(found) - 2  # the first and the last step begin and end with the stage
+
+
+def test_filling_damage_is_the_first_part_of_the_work() -> None:
+    picture, found = PictureProgress("a.png"), []
+    for event in (*(("filling", done, 4) for done in range(5)), *told(passes=2, blocks=2, steps=3, tiles=1)):
+        picture.update(*event)
+        found.append(picture.share)
+        if event == ("filling", 3, 4):
+            assert picture.describe() == "a.png filling 3/4"
+    assert found[:5] == pytest.approx([0, FILLED / 4, FILLED / 2, 3 * FILLED / 4, FILLED])
+    assert found == sorted(found)
+    assert FILLED < found[-2] <= found[-1] < 1
 
 
 def test_the_time_left_runs_down_while_a_stage_tells_nothing() -> None:

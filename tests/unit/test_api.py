@@ -83,7 +83,9 @@ def test_another_task_loads_what_it_needs(pipeline):
     assert pipeline.restore(PIXELS).provenance["models"] != pipeline.upscale(PIXELS).provenance["models"]
     damage = np.zeros((12, 16), np.uint8)
     damage[4:6] = 255
-    mended = pipeline.restore(PIXELS, mask=damage).pixels
+    told = []
+    mended = pipeline.restore(PIXELS, mask=damage, on_progress=lambda *step: told.append(step)).pixels
+    assert told[:2] == [("filling", 0, 1), ("filling", 1, 1)]
     assert not np.array_equal(mended, pipeline.restore(PIXELS).pixels)
     with pytest.raises(InputError, match="the builtin engine cannot colorize: choose one of pasd, ddcolor, manual"):
         pipeline.colorize(PIXELS)

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from srcli.batch.report import Tally
 from srcli.engines.base import PixelSize
 from srcli.imaging.printable import printable
-from srcli.tasks import LOADING, PASS, PREPARING, SAMPLING, TILES, VERSION
+from srcli.tasks import FILLING, LOADING, PASS, PREPARING, SAMPLING, TILES, VERSION
 
 MAPPING = "mapping"  # the stage that is shown while other versions than the result are made
 PREPARED, SAMPLED = 0.1, 0.85  # shares of a block's work done after these stages
+FILLED = 0.2  # share of a picture's work done once its damage is filled, if it has any
 LEAST_SECONDS, LEAST_SHARE = 3.0, 0.04  # seconds and share of the work that an estimate of the time left needs
 NAME_WIDTH = 24
 PASS_GROWTH = 16  # each pass has this many times the pixels of the one before: its sides are four times longer
@@ -29,8 +30,9 @@ class PictureProgress:
     detail: str = ""
     began: float = field(default_factory=time.monotonic)
     _moved: float = 0.0  # when the share last grew
+    _filled: float = 0.0  # share of filling damage
     _blocks: int = 1
-    _before: float = 0.0  # share of the finished passes
+    _before: float = 0.0  # share of the finished passes, of the work of all passes
     _within: float = 1.0  # share of the current pass
     _version: tuple[int, int] = (0, 1)  # index and number of runs: a map needs several
     _step: tuple[int, int] = (0, 1)
@@ -41,6 +43,11 @@ class PictureProgress:
         if stage == LOADING:
             self.began = time.monotonic()
             return done == 0
+        if stage == FILLING:
+            changed, self.stage, self.detail = self.stage != stage, stage, f"{done}/{total}"
+            self._filled = FILLED
+            self._move_to(FILLED * done / total)
+            return changed
         if stage == VERSION:
             self._version = (done, total)
             self._begin_pass(0, 1)
@@ -72,9 +79,12 @@ class PictureProgress:
             whole, reached[SAMPLING] = whole - 1, SAMPLED
         finishing = SAMPLED if self._sampled else PREPARED
         share = min(1.0, (whole + reached.get(stage, finishing)) / self._blocks)
-        if (reached_share := self._before + self._within * share) > self.share:
-            self.share, self._moved = reached_share, time.monotonic()
+        self._move_to(self._filled + (1 - self._filled) * (self._before + self._within * share))
         self._sampled = stage == SAMPLING
+
+    def _move_to(self, share: float) -> None:
+        if share > self.share:
+            self.share, self._moved = share, time.monotonic()
 
     def _begin_pass(self, index: int, count: int) -> None:
         """A pass takes the result of the one before as input, and so takes longer; all versions take the same time."""

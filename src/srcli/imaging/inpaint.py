@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +21,7 @@ RADIUS = 4.0  # in pixels, of OpenCV's inpainting
 FILL_PART, FILL_CONTEXT = 512, 96  # side in pixels of a part that is filled at once, and of the context around it
 
 Marks = NDArray[np.uint8]  # (H, W): 255 where there is damage, 0 elsewhere
+OnPart = Callable[[int, int], None]  # parts done, total
 
 
 def mark_damage(picture: Picture, mask: Picture) -> Picture:
@@ -45,30 +47,47 @@ def grow_marks(marks: Marks, radius: int) -> Marks:
     return np.asarray(cv2.dilate(marks, kernel), np.uint8)
 
 
-def fill_damage(pixels: PixelArray, marks: Marks, method: Fill = PATCHES) -> PixelArray:
+def ignore_part(done: int, total: int) -> None:
+    """Ignore progress."""
+
+
+def fill_damage(pixels: PixelArray, marks: Marks, method: Fill = PATCHES, on_part: OnPart = ignore_part) -> PixelArray:
     """Fill the marks, grown by GROWTH. Parts are filled one after the other, to save memory; a filled part can be the
     source of the next."""
     holes, out = grow_marks(marks, GROWTH), pixels.copy()
     if holes.all():
         holes = marks.copy()
-    while holes.any() and not holes.all():
-        _fill_parts(out, holes, method)
+    left = [place for place in _list_parts(*holes.shape) if holes[_cut_part(*place)].any()]
+    total = len(left)
+    on_part(0, total)
+    while left and not holes.all():
+        for place in left.copy():
+            if _fill_from_context(out, holes, method, place):
+                left.remove(place)
+                on_part(total - len(left), total)
     return out
 
 
-def _fill_parts(out: PixelArray, holes: Marks, method: Fill) -> None:
-    """Fill every part whose surroundings are not all damaged; the others wait until their neighbours are filled."""
-    height, width = holes.shape
-    for top in range(0, height, FILL_PART):
-        for left in range(0, width, FILL_PART):
-            inner = slice(top, top + FILL_PART), slice(left, left + FILL_PART)
-            outer = _add_context(top, height), _add_context(left, width)
-            if holes[inner].any() and not holes[outer].all():
-                filled = _fill_part(out[outer], holes[outer], method, (top, left))
-                kept = filled[top - outer[0].start :, left - outer[1].start :][:FILL_PART, :FILL_PART]
-                marked = holes[inner] > 0
-                out[inner][marked] = kept[marked]
-                holes[inner] = 0
+def _list_parts(height: int, width: int) -> list[tuple[int, int]]:
+    return [(top, left) for top in range(0, height, FILL_PART) for left in range(0, width, FILL_PART)]
+
+
+def _cut_part(top: int, left: int) -> tuple[slice, slice]:
+    return slice(top, top + FILL_PART), slice(left, left + FILL_PART)
+
+
+def _fill_from_context(out: PixelArray, holes: Marks, method: Fill, place: tuple[int, int]) -> bool:
+    """Fill a part, unless its surroundings are all damaged: then it waits until its neighbours are filled."""
+    inner = _cut_part(*place)
+    outer = _add_context(place[0], holes.shape[0]), _add_context(place[1], holes.shape[1])
+    if holes[outer].all():
+        return False
+    filled = _fill_part(out[outer], holes[outer], method, place)
+    kept = filled[place[0] - outer[0].start :, place[1] - outer[1].start :][:FILL_PART, :FILL_PART]
+    marked = holes[inner] > 0
+    out[inner][marked] = kept[marked]
+    holes[inner] = 0
+    return True
 
 
 def _add_context(start: int, length: int) -> slice:

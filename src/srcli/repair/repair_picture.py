@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from srcli.imaging.inpaint import Marks, fill_damage
+from srcli.imaging.inpaint import Marks, OnPart, fill_damage, ignore_part
 from srcli.imaging.picture import Picture
 from srcli.imaging.tone import correct_tone
 from srcli.settings import Repair, Tone
@@ -16,27 +16,33 @@ if TYPE_CHECKING:
     from srcli.repair.find_damage import DamageFinder
 
 
-def repair_picture(picture: Picture, repair: Repair, finder: DamageFinder | None, tone: Tone = "none") -> Picture:
-    """Repair a picture: damage first, then tones."""
-    repaired = _repair_damage(picture, repair, finder)
+def repair_picture(
+    picture: Picture,
+    repair: Repair,
+    finder: DamageFinder | None,
+    tone: Tone = "none",
+    on_part: OnPart = ignore_part,
+) -> Picture:
+    """Repair a picture: damage first, then tones. `on_part` is told how much of the damage is filled."""
+    repaired = _repair_damage(picture, repair, finder, on_part)
     if tone == "none":
         return repaired
     pixels, curves = correct_tone(repaired.pixels, repaired.alpha)
     return replace(repaired, pixels=pixels, repairs={**repaired.repairs, "tone": curves}) if curves else repaired
 
 
-def _repair_damage(picture: Picture, repair: Repair, finder: DamageFinder | None) -> Picture:
+def _repair_damage(picture: Picture, repair: Repair, finder: DamageFinder | None, on_part: OnPart) -> Picture:
     """Fill the damage. Marks that were found stay with the picture, to be written as a mask; given ones are dropped."""
     if finder is not None and repair.find_scratches:
-        return _repair_found(picture, repair, finder)
+        return _repair_found(picture, repair, finder, on_part)
     if picture.damage is None:
         return picture
     facts = {"by": "hand", "percent": round(measure_share(picture.damage), 3), "filled": True, "fill": repair.fill}
-    filled = fill_damage(picture.pixels, picture.damage, repair.fill)
+    filled = fill_damage(picture.pixels, picture.damage, repair.fill, on_part)
     return replace(picture, pixels=filled, damage=None, repairs={"damage": facts})
 
 
-def _repair_found(picture: Picture, repair: Repair, finder: DamageFinder) -> Picture:
+def _repair_found(picture: Picture, repair: Repair, finder: DamageFinder, on_part: OnPart) -> Picture:
     marks = finder.find(picture.pixels, repair)
     share = measure_share(marks)
     filled = 0 < share <= repair.mask_limit
@@ -50,7 +56,7 @@ def _repair_found(picture: Picture, repair: Repair, finder: DamageFinder) -> Pic
         "filled": filled,
         "fill": repair.fill,
     }
-    pixels = fill_damage(picture.pixels, marks, repair.fill) if filled else picture.pixels
+    pixels = fill_damage(picture.pixels, marks, repair.fill, on_part) if filled else picture.pixels
     return replace(picture, pixels=pixels, damage=marks if share else None, repairs={"damage": facts})
 
 

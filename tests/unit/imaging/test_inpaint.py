@@ -86,7 +86,10 @@ def test_a_corner_larger_than_a_part_is_filled_from_what_lies_beyond(
     monkeypatch.setattr(inpaint, "FILL_CONTEXT", 8)
     pixels, marks = np.full((140, 120, 3), 90, np.uint8), np.zeros((140, 120), np.uint8)
     marks[:100, :80], pixels[:100, :80] = 255, 255
-    assert np.abs(inpaint.fill_damage(pixels, marks, method).astype(int) - 90).max() < 20  # of 165
+    told: list[tuple[int, int]] = []
+    filled = fill_damage(pixels, marks, method, lambda done, total: told.append((done, total)))
+    assert np.abs(filled.astype(int) - 90).max() < 20  # of 165
+    assert told == [(done, 12) for done in range(13)]
 
 
 def test_a_mask_that_would_grow_over_everything_does_not_grow() -> None:

@@ -77,7 +77,7 @@ def compute_picture(pipeline: EnginePipeline, picture: Picture, job: Job, on_ste
     """Run the pipeline on one picture. Raises RunFailed for a setting that the engine refuses."""
     began = time.perf_counter()
     try:
-        picture = pipeline.repair(picture, job)
+        picture = pipeline.repair(picture, job, on_step)
         state = pipeline.resume_state(picture, job)
         result, found = _run_with_map(pipeline, picture, job, on_step, state)
         provenance = pipeline.provenance(job, picture) | ({"map": found.facts} if found else {})
