@@ -40,7 +40,7 @@ def _list_degradations() -> Iterable[str]:
 
 
 def _list_metrics() -> Iterable[str]:
-    from srcli.evaluate.weighted import BACKBONES
+    from srcli.metrics.network_metrics import BACKBONES
     from srcli.metrics.registry import METRICS
 
     return (*METRICS, *BACKBONES)

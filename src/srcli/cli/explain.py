@@ -52,27 +52,32 @@ class Planned:
 
 
 @dataclass
-class Totals(Tally):
-    """Totals of a run."""
+class Totals:
+    """Counts and costs of the pictures of a run."""
 
+    tally: Tally = field(default_factory=Tally)
     pixels: float = 0.0
     flop: float = 0.0
     bytes: float = 0.0
 
     def add(self, planned: Planned | Outcome) -> None:
         if isinstance(planned, Outcome):
-            super().add(planned)
+            self.tally.add(planned)
             return
-        self.done += 1
+        self.tally.done += 1
         self.pixels += planned.pixels
         self.flop += planned.cost.flop
         self.bytes += planned.bytes
 
     def fields(self, speed: float) -> dict[str, object]:
         return {
-            **{"pictures": self.done, "skipped": self.skipped, "failed": self.failed},
-            **{"megapixels": round(self.pixels / MEGAPIXEL, 2), "tflop": round(self.flop / 1e12, 3)},
-            **{"seconds": round(self.flop / speed, 1), "bytes": round(self.bytes)},
+            "pictures": self.tally.done,
+            "skipped": self.tally.skipped,
+            "failed": self.tally.failed,
+            "megapixels": round(self.pixels / MEGAPIXEL, 2),
+            "tflop": round(self.flop / 1e12, 3),
+            "seconds": round(self.flop / speed, 1),
+            "bytes": round(self.bytes),
         }
 
 
@@ -166,7 +171,7 @@ def explain_run(settings: BatchSettings, as_json: bool) -> int:
         facts |= {"stages": list_stages(settings, planned.item), **({"found": found} if found else {})}
         _print_plan({"input": printable(planned.item.path), **facts}, as_json)
     _print_totals(forecaster, as_json)
-    return forecaster.totals.exit_code
+    return forecaster.totals.tally.exit_code
 
 
 def list_run(settings: BatchSettings, as_json: bool) -> int:
@@ -179,7 +184,7 @@ def list_run(settings: BatchSettings, as_json: bool) -> int:
         else:
             print(" ".join(_format_action(facts)), flush=True)
     _print_totals(forecaster, as_json)
-    return forecaster.totals.exit_code
+    return forecaster.totals.tally.exit_code
 
 
 def _describe_action(planned: Planned | Outcome) -> dict[str, object]:
@@ -226,15 +231,15 @@ def _print_totals(forecaster: Forecaster, as_json: bool) -> None:
     """Print the totals, unless they equal the plan of a single picture."""
     from srcli.engines.runtime.forecast import format_duration
 
-    totals = forecaster.totals
-    if not forecaster.decide and totals.done < 2:
+    totals, tally = forecaster.totals, forecaster.totals.tally
+    if not forecaster.decide and tally.done < 2:
         return
     if as_json:
         print(json.dumps({"event": "totals", **totals.fields(forecaster.speed)}), flush=True)
         return
-    others = ((totals.skipped, "to skip"), (totals.failed, "would fail"))
+    others = ((tally.skipped, "to skip"), (tally.failed, "would fail"))
     rest = [f"{count} {word}" for count, word in others if count]
-    print(", ".join((f"{format_count(totals.done, 'picture')} to make", *rest)), end=": ")
+    print(", ".join((f"{format_count(tally.done, 'picture')} to make", *rest)), end=": ")
     took = format_duration(totals.flop / forecaster.speed)
     space = f"{took} on {forecaster.device} and about {format_bytes(round(totals.bytes))} of disk"
     print(f"{totals.pixels / MEGAPIXEL:,.1f} megapixels, {space}", flush=True)

@@ -7,7 +7,6 @@ The backbones are weights.lock's; the few weights fitted to human judgements com
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,17 +19,13 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
 from srcli.errors import WeightsError
+from srcli.metrics.network_metrics import PerceptualMetric
 from srcli.metrics.registry import LOWER, TRUTH, Metric
 from srcli.metrics.sample import Sample
 from srcli.models.alexnet import AlexNet
 from srcli.models.vgg16 import VGG16_STAGES, Vgg16
 
 WIDTHS = [stage[-1] for stage in VGG16_STAGES]
-_HEADS = {
-    "lpips-alex": "lpips_models/alex.pth",
-    "lpips-vgg": "lpips_models/vgg.pth",
-    "dists": "dists_models/weights.pt",
-}
 _NETWORKS: dict[str, type[AlexNet | Vgg16]] = {"alexnet": AlexNet, "vgg16": Vgg16}
 Distance = Callable[[Any, dict[str, Tensor], Tensor, Tensor], Tensor]
 
@@ -80,25 +75,11 @@ def l2_pool(x: Tensor) -> Tensor:
     return (conv2d(x.square(), kernel, stride=2, padding=1, groups=x.shape[1]) + 1e-12).sqrt()
 
 
-@dataclass(frozen=True, slots=True)
-class Perceptual:
-    """A metric that needs weights."""
-
-    name: str
-    title: str
-    distance: Distance
-    protocol: str
-
-    def load(self, backbone: AlexNet | Vgg16) -> Metric:
-        measure = partial(_measure_sample, self.distance, backbone, read_heads(self.name))
-        return Metric(self.name, self.title, measure, LOWER, self.protocol, TRUTH)
-
-
-PERCEPTUAL_METRICS = (
-    Perceptual("lpips-alex", "LPIPS (Alex)", compute_lpips, "version 0.1, AlexNet, RGB at full size, border cropped"),
-    Perceptual("lpips-vgg", "LPIPS (VGG)", compute_lpips, "version 0.1, VGG-16, RGB at full size, border cropped"),
-    Perceptual("dists", "DISTS", compute_dists, "VGG-16, RGB at full size (not resized to 256), border cropped"),
-)
+def load_metric(row: PerceptualMetric, backbone: AlexNet | Vgg16) -> Metric:
+    """The metric of a row, with its network. Raises WeightsError."""
+    distance = {"lpips": compute_lpips, "dists": compute_dists}[row.distance]
+    measure = partial(_measure_sample, distance, backbone, read_heads(row))
+    return Metric(row.name, row.title, measure, LOWER, row.protocol, TRUTH)
 
 
 def _measure_sample(distance: Distance, network: AlexNet | Vgg16, heads: dict[str, Tensor], sample: Sample) -> float:
@@ -107,14 +88,14 @@ def _measure_sample(distance: Distance, network: AlexNet | Vgg16, heads: dict[st
         return float(distance(network, heads, result, truth))
 
 
-def read_heads(name: str) -> dict[str, Tensor]:
+def read_heads(row: PerceptualMetric) -> dict[str, Tensor]:
     """The fitted weights in torchmetrics' folder, without importing it. Raises WeightsError."""
     spec = find_spec("torchmetrics")
     if spec is None or not spec.submodule_search_locations:
-        raise WeightsError(f"{name} needs one more package: pip install 'srcli[metrics]'")
-    path = Path(spec.submodule_search_locations[0]) / "functional" / "image" / _HEADS[name]
+        raise WeightsError(f"{row.name} needs one more package: pip install 'srcli[metrics]'")
+    path = Path(spec.submodule_search_locations[0]) / "functional" / "image" / row.heads
     if not path.is_file():
-        raise WeightsError(f"torchmetrics has no {_HEADS[name]}: pip install --upgrade 'srcli[metrics]'")
+        raise WeightsError(f"torchmetrics has no {row.heads}: pip install --upgrade 'srcli[metrics]'")
     found: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     return found
 

@@ -19,7 +19,7 @@ from srcli.imaging.picture import AnyPixels
 from srcli.imaging.printable import printable
 from srcli.imaging.read import read_picture
 from srcli.messages import Tell
-from srcli.metrics.feature_sets import SetMetric
+from srcli.metrics.network_metrics import SetMetric
 from srcli.metrics.registry import SOURCE, TRUTH, Metric
 from srcli.metrics.sample import Sample
 from srcli.settings import MAX_PIXELS

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from srcli.metrics.feature_sets import FeatureSet, SetMetric
+from srcli.metrics.feature_sets import FeatureSet
+from srcli.metrics.network_metrics import SetMetric
 from srcli.metrics.sample import Sample
 
 FeaturePair = tuple[NDArray[np.float32], NDArray[np.float32]]  # of a result and of its reference

@@ -19,7 +19,7 @@ from srcli.evaluate.statistics import (
     paired_difference,
 )
 from srcli.imaging.printable import printable
-from srcli.metrics.feature_sets import SetMetric
+from srcli.metrics.network_metrics import SetMetric
 from srcli.metrics.registry import Metric
 
 Table = list[list[str]]  # the first row is the head

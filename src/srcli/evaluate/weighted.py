@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from types import MappingProxyType
 
 from srcli.errors import InputError, WeightsError, unknown_word
 from srcli.evaluate.sets import Extract, load_extractor
-from srcli.metrics.feature_sets import SET_METRICS, SetMetric
+from srcli.metrics.network_metrics import BACKBONES, INCEPTION, PERCEPTUAL_METRICS, SET_METRICS, SetMetric
 from srcli.metrics.registry import METRICS, TRUTH, Metric, choose_metrics
 from srcli.weights.store import Store
-
-INCEPTION = "inception"
-BACKBONES: Mapping[str, str] = MappingProxyType(
-    {"lpips-alex": "alexnet", "lpips-vgg": "vgg16", "dists": "vgg16", "fid": INCEPTION, "kid": INCEPTION}
-)
-"""Names of metrics, and the entry of weights.lock that each needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +75,7 @@ def _load_metrics(
     """The plain metrics, and those of these names with their networks."""
     set_metrics = tuple(metric for metric in SET_METRICS if metric.name in weighted)
     return ChosenMetrics(
-        plain + _load_perceptual(tuple(name for name in weighted if BACKBONES[name] != INCEPTION), allow_pickle),
+        plain + _load_perceptual(weighted, allow_pickle),
         set_metrics,
         load_extractor(_find_weights(INCEPTION, allow_pickle)) if set_metrics else None,
         absent,
@@ -91,12 +83,13 @@ def _load_metrics(
 
 
 def _load_perceptual(names: tuple[str, ...], allow_pickle: bool) -> tuple[Metric, ...]:
-    if not names:
+    if not (chosen := [metric for metric in PERCEPTUAL_METRICS if metric.name in names]):
         return ()
-    from srcli.evaluate.perceptual import PERCEPTUAL_METRICS, read_backbone
+    from srcli.evaluate.perceptual import load_metric, read_backbone
 
-    networks = {name: read_backbone(name, _find_weights(name, allow_pickle)) for name in {BACKBONES[n] for n in names}}
-    return tuple(kind.load(networks[BACKBONES[kind.name]]) for kind in PERCEPTUAL_METRICS if kind.name in names)
+    backbones = {metric.backbone for metric in chosen}
+    networks = {name: read_backbone(name, _find_weights(name, allow_pickle)) for name in backbones}
+    return tuple(load_metric(metric, networks[metric.backbone]) for metric in chosen)
 
 
 def _find_weights(backbone: str, allow_pickle: bool) -> Path:

@@ -1,15 +1,12 @@
-"""Metrics of two whole sets of pictures, by their features: FID and KID."""
+"""FID and KID: distances of two whole sets of pictures, by their features."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from srcli.metrics.registry import LOWER
 from srcli.metrics.similarity import FloatArray
 
 KID_SUBSETS, KID_SUBSET_SIZE = 100, 1000
@@ -86,42 +83,3 @@ def estimate_mmd(x: FloatArray, y: FloatArray) -> float:
 def _sum_kernel(x: FloatArray, y: FloatArray, *, pairs_only: bool = False) -> float:
     kernel = (x @ y.T / x.shape[1] + 1) ** 3
     return float(kernel.sum() - (np.trace(kernel) if pairs_only else 0))
-
-
-@dataclass(frozen=True, slots=True)
-class SetMetric:
-    """One number for a whole set of results and its references."""
-
-    name: str
-    title: str
-    compute: Callable[[FeatureSet, FeatureSet], float]
-    protocol: str
-    enough: int  # pictures below which the number needs the note
-    note: str
-    needs_features: bool = False  # of each picture, not only their mean and covariance
-    better: str = LOWER
-    digits: int = 4
-
-
-_FEATURES = "Inception of 2015-12-05, pool3's 2048 features; whole pictures, to 299x299 as pytorch-fid does"
-SET_METRICS = (
-    SetMetric(
-        "fid",
-        "FID",
-        compute_fid,
-        _FEATURES,
-        2048,
-        "FID of fewer than 2,048 pictures is biased",
-        digits=3,
-    ),
-    SetMetric(
-        "kid",
-        "KID",
-        compute_kid,
-        f"{_FEATURES}; kernel of degree 3, mean of 100 subsets of 1,000 or of all at once if fewer",
-        KID_SUBSET_SIZE,
-        "KID of fewer than 1,000 pictures is of all at once, not of subsets",
-        needs_features=True,
-        digits=6,
-    ),
-)

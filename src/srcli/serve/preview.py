@@ -40,7 +40,7 @@ class GrowingPreview:
             with self._lock:
                 self._pixels[top:bottom, left:right] = small
 
-    def sketch(self, expected: Tensor) -> bool:
+    def show_expected(self, expected: Tensor) -> bool:
         """Show what a sampler expects of the whole picture. Returns whether that can be shown."""
         from srcli.sampling.rough_preview import estimate_levels  # after the server's start: it loads torch
 

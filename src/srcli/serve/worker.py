@@ -109,15 +109,15 @@ class JobWorker:
         work, progress, preview = getattr(pipeline, job.task), PictureProgress(), GrowingPreview(picture)
         self.preview = job.id, preview
 
-        def show(levels: AnyPixels, place: Tile, whole: tuple[int, int]) -> None:
+        def show_block(levels: AnyPixels, place: Tile, whole: tuple[int, int]) -> None:
             preview.add(levels, place, whole)
             self._count_preview(job)
 
-        def sketch(expected: Tensor) -> None:
-            if preview.sketch(expected):
+        def show_expected(expected: Tensor) -> None:
+            if preview.show_expected(expected):
                 self._count_preview(job)
 
-        pipeline.on_block, pipeline.on_expected = show, sketch
+        pipeline.on_block, pipeline.on_expected = show_block, show_expected
 
         def follow(stage: str, done: int, total: int) -> None:
             self._check_cancelled(job)

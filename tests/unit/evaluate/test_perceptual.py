@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 from skimage import data
 
 from srcli.errors import WeightsError
-from srcli.evaluate.perceptual import PERCEPTUAL_METRICS, read_backbone, read_heads
+from srcli.evaluate.perceptual import load_metric, read_backbone, read_heads
+from srcli.metrics.network_metrics import PERCEPTUAL_METRICS
 from srcli.metrics.sample import Sample
 from srcli.models.alexnet import AlexNet
 from srcli.models.vgg16 import Vgg16
@@ -39,8 +40,8 @@ def alexnet():
 
 
 def measured(name, network, pair):
-    (kind,) = (each for each in PERCEPTUAL_METRICS if each.name == name)
-    return kind.load(network).measure(Sample(*pair))
+    (row,) = (each for each in PERCEPTUAL_METRICS if each.name == name)
+    return load_metric(row, network).measure(Sample(*pair))
 
 
 @pytest.mark.parametrize(("net", "network"), [("vgg", "vgg"), ("alex", "alexnet")])
@@ -66,10 +67,10 @@ def test_dists_is_that_of_torchmetrics(vgg, pair, monkeypatch):
     assert measured("dists", vgg, pair) == pytest.approx(want, abs=1e-4)
 
 
-@pytest.mark.parametrize("kind", PERCEPTUAL_METRICS, ids=lambda kind: kind.name)
-def test_equal_pictures_have_no_distance(kind, vgg, alexnet, pair):
-    network = alexnet if kind.name == "lpips-alex" else vgg
-    assert measured(kind.name, network, (pair[1], pair[1])) == pytest.approx(0, abs=1e-6)
+@pytest.mark.parametrize("row", PERCEPTUAL_METRICS, ids=lambda row: row.name)
+def test_equal_pictures_have_no_distance(row, vgg, alexnet, pair):
+    network = alexnet if row.name == "lpips-alex" else vgg
+    assert measured(row.name, network, (pair[1], pair[1])) == pytest.approx(0, abs=1e-6)
 
 
 def test_a_backbone_is_read_from_a_classifiers_file(vgg, tmp_path):
@@ -84,4 +85,4 @@ def test_a_backbone_is_read_from_a_classifiers_file(vgg, tmp_path):
 def test_the_extra_is_asked_for_by_name(monkeypatch):
     monkeypatch.setattr("srcli.evaluate.perceptual.find_spec", lambda name: None)
     with pytest.raises(WeightsError, match=r"pip install 'srcli\[metrics\]'"):
-        read_heads("dists")
+        read_heads(PERCEPTUAL_METRICS[-1])

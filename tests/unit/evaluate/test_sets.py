@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 from skimage import data
 
 from srcli.evaluate.sets import SetPair, describe_small_sets, load_extractor
-from srcli.metrics.feature_sets import SET_METRICS, FeatureSet, compute_fid, compute_kid, estimate_mmd
+from srcli.metrics.feature_sets import FeatureSet, compute_fid, compute_kid, estimate_mmd
+from srcli.metrics.network_metrics import SET_METRICS
 from srcli.metrics.sample import Sample
 from srcli.models.inception import Inception
 

@@ -35,10 +35,9 @@ from srcli.settings import ModelChoice, Prompt, Sampling
 from srcli.weights.store import Store
 
 # Words of a caption that name no visible thing; the models were trained on lists of nouns.
-FUNCTION_WORDS = re.compile(
-    "a|an|the|of|in|on|at|by|to|with|and|or|from|for|into|over|under|near|next|is|"
-    "are|was|be|been|being|has|have|had|there|it|its|this|that|these|those|his|her|"
-    "their|some|many|two|three|four|it's"
+FUNCTION_WORDS = (
+    "a an the of in on at by to with and or from for into over under near next is are was be been being has have had "
+    "there it its this that these those his her their some many two three four"
 )
 
 
@@ -151,7 +150,8 @@ class OneStepEngine(Unblocked):
 def extract_nouns(caption: str) -> str:
     """The words of a caption that may be nouns, without repeats, like the tags that the models were trained with."""
     words = re.findall(r"[^\W\d_]+(?:-[^\W\d_]+)*", caption.lower())
-    nouns = [word for word in words if not FUNCTION_WORDS.fullmatch(word) and not word.endswith("ing")]
+    ignored = frozenset(FUNCTION_WORDS.split())
+    nouns = [word for word in words if word not in ignored and not word.endswith("ing")]
     return join_phrases(dict.fromkeys(nouns))
 
 
