@@ -42,6 +42,7 @@ ROOMS = (
     "target_sizes",
     "files",
     "threads",
+    "group_signals",
     "messages",
     "errors",
 )

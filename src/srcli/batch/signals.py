@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from srcli.batch.group_signals import GROUP_SIGNALS
 from srcli.batch.report import SIGNAL_EXIT
 from srcli.batch.stages import StopRequest
+from srcli.group_signals import handle_group_signals
 
 
 @contextmanager
@@ -31,15 +29,5 @@ def watch_signals(stop: StopRequest, cut_off: Callable[[], None]) -> Iterator[No
             raise SystemExit(SIGNAL_EXIT + number)  # the run has not started yet
         stop.wake()
 
-    if threading.current_thread() is not threading.main_thread():
+    with handle_group_signals(on_signal):
         yield
-        return
-    # A signal that the parent process ignores, as nohup does, stays ignored.
-    before = {n: old for n in GROUP_SIGNALS if (old := signal.getsignal(n)) is not signal.SIG_IGN}
-    for number in before:
-        signal.signal(number, on_signal)
-    try:
-        yield
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
 from srcli.errors import SrcliError
+from srcli.group_signals import handle_group_signals
 
-WATCHED = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 SIGNALLED = 128
 
 
@@ -35,20 +34,10 @@ class ReceivedSignal:
 def catch_signals() -> Iterator[ReceivedSignal]:
     """A context in which the first signal is only recorded; the next one has its usual effect."""
     received = ReceivedSignal()
-    if threading.current_thread() is not threading.main_thread():
-        yield received
-        return
-    before = {number: old for number in WATCHED if (old := signal.getsignal(number)) is not signal.SIG_IGN}
 
     def record(number: int, _frame: FrameType | None) -> None:
         received.signal = number
-        for each, old in before.items():
-            signal.signal(each, old)
+        restore()
 
-    for number in before:
-        signal.signal(number, record)
-    try:
+    with handle_group_signals(record) as restore:
         yield received
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)

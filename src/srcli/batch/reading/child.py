@@ -8,10 +8,10 @@ import tempfile
 import warnings
 from pathlib import Path
 
-from srcli.batch.group_signals import ignore_group_signals
 from srcli.batch.reading.protocol import ReadRequest, Refusal, receive_message, send_message
 from srcli.batch.settings import InputOptions
 from srcli.errors import SrcliError
+from srcli.group_signals import ignore_group_signals
 from srcli.imaging.inpaint import mark_damage
 from srcli.imaging.picture import Picture
 from srcli.imaging.printable import printable

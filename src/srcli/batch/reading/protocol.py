@@ -56,7 +56,6 @@ CLASSES: dict[str, type[Any]] = {
 
 
 def send_message(stream: BinaryIO, message: object) -> None:
-    """Write one message."""
     parts: list[memoryview[Any]] = []
     value = _encode(message, parts)
     header = json.dumps({"value": value, "parts": [part.nbytes for part in parts]}).encode("ascii")

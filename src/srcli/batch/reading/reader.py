@@ -14,11 +14,11 @@ from queue import Empty, SimpleQueue
 from typing import Any, BinaryIO, cast
 
 import srcli
-from srcli.batch.group_signals import block_group_signals
 from srcli.batch.planning.inputs import open_stdin
 from srcli.batch.reading.protocol import ProtocolError, ReadRequest, Refusal, receive_message, send_message
 from srcli.batch.settings import NO_SIDES, STDIO, InputOptions, SidePictures
 from srcli.errors import MachineError, PictureError
+from srcli.group_signals import block_group_signals
 from srcli.imaging.picture import Picture
 from srcli.imaging.printable import printable
 
@@ -206,7 +206,6 @@ class ReaderPool:
             reader.close()
 
     def drop(self) -> None:
-        """Abort all reads."""
         self._dropped = True
         self._stdin.drop()
         for reader in self._all:

@@ -14,10 +14,10 @@ from multiprocessing.process import BaseProcess
 from queue import SimpleQueue
 from typing import Any
 
-from srcli.batch.group_signals import block_group_signals, ignore_group_signals
 from srcli.batch.settings import BatchSettings, PipelineFactory
 from srcli.batch.workers.pool import Events
 from srcli.batch.workers.worker import Worker
+from srcli.group_signals import block_group_signals, ignore_group_signals
 from srcli.imaging.picture import Picture
 from srcli.messages import Tell
 from srcli.tasks import Job
