@@ -94,14 +94,6 @@ def put_task_first(args: list[str]) -> list[str]:
     return ["--task", DEFAULT_TASK, *args]
 
 
-def show_all_help(ctx: typer.Context, wanted: bool) -> None:
-    """Print the help of all options, for `--help-all`."""
-    if wanted:
-        assert isinstance(ctx.command, PictureCommand)
-        ctx.command.print_all(ctx)
-        raise typer.Exit
-
-
 def list_common_options(task: Task) -> list[tuple[str, str]]:
     """The options that most runs need."""
     return [

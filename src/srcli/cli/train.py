@@ -12,6 +12,7 @@ from srcli.cli import complete, train_systems
 from srcli.cli.boundary import print_message
 from srcli.cli.train_help import HelpAll, TrainCommand
 from srcli.errors import InputError
+from srcli.messages import forward_messages
 from srcli.settings import DeviceChoice
 
 train_app = typer.Typer(help="Train models from your own photographs.", no_args_is_help=True)
@@ -70,7 +71,8 @@ def train_builtin(
         seed=seed,
         start=start,
     )
-    typer.echo(run_builtin_training(plan, resume, lambda text: typer.echo(text, err=True)))
+    forward_messages(print_message)
+    typer.echo(run_builtin_training(plan, resume))
 
 
 def _parse_budget(text: str) -> float:
@@ -102,5 +104,6 @@ def preview_degradation(
 
     settings = find_degradation(degradation)
     plan = PreviewPlan(data=data, out=out, degradation=settings, count=count, side=side, seed=seed)
-    write_preview(plan, print_message)
+    forward_messages(print_message)
+    write_preview(plan)
     typer.echo(out)

@@ -26,18 +26,18 @@ class TrainCommand(TyperCommand):
         for option in options:
             option.hidden = False
 
-    def format_all(self, ctx: typer.Context) -> None:
+    def print_all(self, ctx: typer.Context) -> None:
         super().format_help(ctx, ctx.make_formatter())
 
 
-def show_all_options(ctx: typer.Context, wanted: bool) -> None:
-    """Print the help of all options, for `--help-all`."""
+def show_all_help(ctx: typer.Context, wanted: bool) -> None:
+    """Print the help of all options, for `--help-all`. The command has a method `print_all`."""
     if wanted:
-        assert isinstance(ctx.command, TrainCommand)
-        ctx.command.format_all(ctx)
+        command: Any = ctx.command
+        command.print_all(ctx)
         raise typer.Exit
 
 
 HelpAll = Annotated[
-    bool, typer.Option("--help-all", is_eager=True, callback=show_all_options, help="Show all options and exit.")
+    bool, typer.Option("--help-all", is_eager=True, callback=show_all_help, help="Show all options and exit.")
 ]

@@ -92,25 +92,10 @@ class TrainFlags:
 
         if self.device not in ("auto", "cpu"):
             raise InputError(f"--device {self.device!r} is unknown here: give auto or cpu, and CUDA_VISIBLE_DEVICES=N")
-        return TrainPlan(
-            data=data,
-            out=self.out,
-            steps=self.steps,
-            batch=self.batch,
-            accumulate=self.accumulate,
-            seed=self.seed,
-            schedule=Schedule(kind=self.schedule, warm_up=self.warm_up),
-            drop_caption=drop_caption,
-            precision=self.dtype,
-            cpu=self.device == "cpu",
-            jobs=self.jobs,
-            save_every=self.save_every,
-            validate_every=self.validate_every,
-            validation=self.validation,
-            log_every=self.log_every,
-            keep=self.keep,
-            tensorboard=self.tensorboard,
-        )
+        settings = {f.name: getattr(self, f.name) for f in fields(TrainPlan) if hasattr(self, f.name)}
+        schedule = Schedule(kind=self.schedule, warm_up=self.warm_up)
+        settings |= {"schedule": schedule, "precision": self.dtype, "cpu": self.device == "cpu"}
+        return TrainPlan(**settings, data=data, drop_caption=drop_caption)
 
 
 @dataclass(frozen=True)

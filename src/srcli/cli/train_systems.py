@@ -14,6 +14,7 @@ from srcli.cli import complete
 from srcli.cli.boundary import print_message
 from srcli.cli.train_options import DATA, DataFlags, OptimizerFlags, TrainFlags, WeightFlags, add_options
 from srcli.errors import InputError
+from srcli.messages import forward_messages
 
 if TYPE_CHECKING:
     from srcli.train.plan import TrainPlan
@@ -140,7 +141,7 @@ def train_cfw(run: TrainFlags, weights: WeightFlags, rate: OptimizerFlags, optio
     require_pairs_or_pictures(plan, cache)
     processes = _join_processes(run, plan)
     system = CfwSystem.open(settings, store, plan.seed, weights.allow_pickle)
-    _train(plan, system, processes, open_cached_sources(plan, cache, store, processes, _message_printer(processes)))
+    _train(plan, system, processes, open_cached_sources(plan, cache, store, processes))
 
 
 @dataclass(frozen=True)
@@ -172,24 +173,23 @@ def _optimizer_settings(rate: OptimizerFlags, defaults: OptimizerSettings) -> Op
 
 
 def _join_processes(run: TrainFlags, plan: TrainPlan) -> Processes:
+    """Join the other processes of the training; only the first prints messages."""
     from srcli.train.processes import Processes
 
     if run.threads:
         import torch
 
         torch.set_num_threads(run.threads)
-    return Processes.join(plan.accumulate, plan.precision, plan.cpu)
+    processes = Processes.join(plan.accumulate, plan.precision, plan.cpu)
+    if processes.first:
+        forward_messages(print_message)
+    return processes
 
 
 def _open_store(weights: WeightFlags) -> Store:
     from srcli.weights.store import Store
 
-    return Store(offline=weights.offline, tell=print_message)
-
-
-def _message_printer(processes: Processes) -> Any:
-    """Return a function that prints messages in the first process only."""
-    return print_message if processes.first else lambda _text: None
+    return Store(offline=weights.offline)
 
 
 def _train_on_pictures(
@@ -202,15 +202,14 @@ def _train_on_pictures(
     require_data_folder(plan.data)
     processes = _join_processes(run, plan)
     system = kind.open(settings, _open_store(weights), plan.seed, weights.allow_pickle)
-    tell = _message_printer(processes)
-    sources = open_picture_sources(plan, system.pairs, system.least_side, processes, tell, captions)
+    sources = open_picture_sources(plan, system.pairs, system.least_side, processes, captions)
     _train(plan, system, processes, sources)
 
 
 def _train(plan: TrainPlan, system: System, processes: Processes, sources: Any) -> None:
     from srcli.train.running import train_system
 
-    result = train_system(plan, system, sources, processes, _message_printer(processes), _print_progress)
+    result = train_system(plan, system, sources, processes, _print_progress)
     if processes.first:
         typer.echo(result)
 

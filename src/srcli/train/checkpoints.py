@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from torch import Tensor
 
 from srcli.errors import InputError, MachineError, WeightsError
 from srcli.files import UNFINISHED_PREFIX, is_dir, is_file, sync_folder
+
+log = logging.getLogger(__name__)
 
 CHECKPOINT_NAME = re.compile(r"step-(\d{9})")
 WEIGHTS_PART, OPTIMIZERS_PART, STATE_PART = "weights.safetensors", "optimizers.pt", "state.json"
@@ -91,14 +94,14 @@ def _list_folders(root: Path) -> list[Path]:
     return sorted(path for path in root.glob("step-*") if CHECKPOINT_NAME.fullmatch(path.name)) if is_dir(root) else []
 
 
-def load_newest(root: Path, tell: Callable[[str], None]) -> Checkpoint | None:
+def load_newest(root: Path) -> Checkpoint | None:
     """The newest readable checkpoint; unreadable ones are reported. Raises WeightsError if none is readable."""
     folders = _list_folders(root)
     for folder in reversed(folders):
         try:
             return _load(folder)
         except (OSError, ValueError, KeyError, RuntimeError, EOFError, UnpicklingError, SafetensorError) as error:
-            tell(f"{folder} cannot be read ({type(error).__name__}): taking the one before")
+            log.info(f"{folder} cannot be read ({type(error).__name__}): taking the one before")
     if folders:
         raise WeightsError(f"no checkpoint in {root} can be read: move the folder away to begin again")
     return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from srcli.train.systems.base import Phase
 
-T = TypeVar("T")
 GRADIENT_BYTES, STATE_BYTES = 4, 12  # per trained parameter: its gradient; its value and Adam's two moments
 
 
@@ -32,7 +31,7 @@ class StepEstimate:
 
 def estimate_step(phases: Sequence[Phase], inputs: Any) -> StepEstimate:
     """Estimate one batch in float32. `inputs`: the inputs of the phases' modules."""
-    inputs = type(inputs)(*(_to_meta(part) for part in inputs))
+    inputs = type(inputs)(*(part.to("meta") if isinstance(part, Tensor) else part for part in inputs))
     flop, kept = 0.0, 0
     for phase in phases:
         module = copy_to_meta(phase.module)
@@ -81,7 +80,3 @@ def tensors_of(module: nn.Module) -> Iterator[Tensor]:
     for net in (module, *others):
         yield from net.parameters()
         yield from net.buffers()
-
-
-def _to_meta(value: T) -> Any:
-    return value.to("meta") if isinstance(value, Tensor) else value

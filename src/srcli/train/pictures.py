@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ from srcli.files import is_dir, is_file
 from srcli.imaging.formats import is_format_suffix
 from srcli.imaging.printable import printable
 from srcli.imaging.read import read_picture, read_size
-from srcli.messages import Tell
+
+log = logging.getLogger(__name__)
 
 NAMED = 3  # problems of a kind that are reported one by one
 MAX_CAPTION = 10_000  # bytes
@@ -45,15 +47,15 @@ class Survey:
     small: tuple[Path, ...]
     unreadable: tuple[str, ...]
 
-    def report(self, tell: Tell, least: int) -> None:
+    def report(self, least: int) -> None:
         """Report the number of usable pictures, and the names of those that are left out."""
-        tell(f"{len(self.usable)} pictures in {printable(self.folder)}")
+        log.info(f"{len(self.usable)} pictures in {printable(self.folder)}")
         small = [f"{printable(path)} is smaller than {least} pixels" for path in self.small]
         for reasons in (small, list(self.unreadable)):
             for reason in reasons[:NAMED]:
-                tell(f"left out: {reason}")
+                log.info(f"left out: {reason}")
             if len(reasons) > NAMED:
-                tell(f"left out: {len(reasons) - NAMED} more like it")
+                log.info(f"left out: {len(reasons) - NAMED} more like it")
 
 
 def require_data_folder(folder: Path | None) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,9 @@ from srcli.degrade.settings import Degradation
 from srcli.errors import InputError, PictureError, unwritable_file
 from srcli.files import replace_file
 from srcli.imaging.picture import Pixels8
-from srcli.messages import Tell
 from srcli.train.pictures import read_as_tensor, survey_pictures, to_levels
+
+log = logging.getLogger(__name__)
 
 PREVIEW_GAP = 4
 
@@ -34,13 +36,13 @@ class PreviewPlan:
     seed: int = 1
 
 
-def write_preview(plan: PreviewPlan, tell: Tell) -> None:
+def write_preview(plan: PreviewPlan) -> None:
     """Write the sheet, one row per picture: the target and its degraded version. Raises InputError, MachineError."""
     if plan.out.suffix.lower() != ".png":
         raise InputError(f"--out {plan.out} must end in .png: the sheet is a PNG")
     least = plan.side // 2 + 1  # reflection padding cannot exceed the picture's own side
     found = survey_pictures(plan.data, least)
-    found.report(tell, least)
+    found.report(least)
     order = np.random.default_rng(plan.seed).permutation(len(found.usable))
     rows = list[tuple[Pixels8, Pixels8]]()
     for index in order.tolist():
@@ -49,7 +51,7 @@ def write_preview(plan: PreviewPlan, tell: Tell) -> None:
         try:
             picture = read_as_tensor(found.usable[index].path)
         except PictureError as error:
-            tell(f"left out: {error}")
+            log.info(f"left out: {error}")
             continue
         draws = SeededDraws.of(plan.seed, len(rows))
         target = crop_randomly(flip_half(picture[None], draws), plan.side, draws)

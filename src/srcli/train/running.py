@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,6 @@ from srcli import __version__
 from srcli.errors import InputError, unwritable_file
 from srcli.files import UNFINISHED_PREFIX, is_dir, is_file, make_folder
 from srcli.imaging.printable import printable
-from srcli.messages import Tell
 from srcli.train.checkpoints import writing_folder
 from srcli.train.estimate import estimate_step
 from srcli.train.pairs import PairMaker
@@ -26,6 +26,8 @@ from srcli.train.training_set import Share, TrainingSet
 from srcli.train.validating import Validation
 from srcli.train.watching import StepProgress, Watcher, open_board
 from srcli.train.writing import write_card
+
+log = logging.getLogger(__name__)
 
 MARK = "run.json"
 DEFAULT_BASES = (None, "sd15", "sd21-base")
@@ -41,7 +43,7 @@ class Sources:
 
 
 def open_picture_sources(
-    plan: TrainPlan, pairs: PairMaker, least: int, processes: Processes, tell: Tell, captions: bool = False
+    plan: TrainPlan, pairs: PairMaker, least: int, processes: Processes, captions: bool = False
 ) -> Sources:
     """A folder's pictures as training pairs, and a few held out for validation. Raises InputError."""
     data = require_data_folder(plan.data)
@@ -50,9 +52,9 @@ def open_picture_sources(
             f"--out {printable(plan.out)} lies inside --data, so results would become training data: give another"
         )
     found = survey_pictures(data, least)
-    found.report(tell, least)
+    found.report(least)
     if captions:
-        tell(f"{check_captions(found.usable)} of them have captions")
+        log.info(f"{check_captions(found.usable)} of them have captions")
     trained, held_out = hold_out(found.usable, plan.validation)
     share = Share(plan.batch, processes.rank, processes.count)
     training = TrainingSet(trained, pairs, share, plan.seed, plan.drop_caption)
@@ -71,16 +73,16 @@ def hold_out(files: Sequence[PictureFile], count: int) -> tuple[list[PictureFile
 
 
 def train_system(
-    plan: TrainPlan, system: System, sources: Sources, processes: Processes, tell: Tell, progress: StepProgress
+    plan: TrainPlan, system: System, sources: Sources, processes: Processes, progress: StepProgress
 ) -> Path:
     """Run the training; returns the folder of the result. Raises Stopped, InputError, MachineError."""
     first = processes.first
     if first:
         claim_folder(plan.out, system.name)
-        report_plan(plan, system, sources, processes, tell)
+        report_plan(plan, system, sources, processes)
     processes.wait()
     board = open_board(plan.out) if plan.tensorboard and first else None
-    watcher = Watcher(plan.out, tell if first else lambda _: None, progress, board)
+    watcher = Watcher(plan.out, progress, board)
     validate = Validation(system, sources.validation, plan.seed, plan.out / "validation")
     trainer = Trainer(plan, system, sources.training, watcher, processes, lambda step: dict(validate(step)))
     trainer.run()
@@ -110,19 +112,19 @@ def claim_folder(out: Path, name: str) -> None:
         raise unwritable_file(printable(mark), error, "give another --out") from error
 
 
-def report_plan(plan: TrainPlan, system: System, sources: Sources, processes: Processes, tell: Tell) -> None:
+def report_plan(plan: TrainPlan, system: System, sources: Sources, processes: Processes) -> None:
     """Report what will be trained, and the memory and FLOP that it takes."""
     samples = plan.batch * plan.accumulate * processes.count
     batch = sources.training[0]
     step = estimate_step(system.phases, system.inputs(batch, SampleNoise(plan.seed, 0, batch.places), 0))
     half = processes.frozen.itemsize / 4
     memory = replace(step, kept=int(step.kept * half)).memory(int(system.frozen_bytes() * half))
-    tell(f"{step.trained / 1e6:.1f} million trained parameters, about {memory / 2**30:.1f} GiB of memory")
+    log.info(f"{step.trained / 1e6:.1f} million trained parameters, about {memory / 2**30:.1f} GiB of memory")
     passes = plan.steps * samples / sources.count
     work = step.flop * plan.accumulate / 1e12
-    tell(f"{plan.steps} steps of {samples} samples ({work:.3g} TFLOP each): every picture {passes:.3g} times")
+    log.info(f"{plan.steps} steps of {samples} samples ({work:.3g} TFLOP each): every picture {passes:.3g} times")
     where = f"{processes.count} processes, " if processes.count > 1 else ""
-    tell(f"{where}{processes.accelerator.device}, {str(processes.frozen).removeprefix('torch.')} where frozen")
+    log.info(f"{where}{processes.accelerator.device}, {str(processes.frozen).removeprefix('torch.')} where frozen")
 
 
 def write_result(plan: TrainPlan, system: System, sources: Sources, settings: Mapping[str, Any]) -> None:

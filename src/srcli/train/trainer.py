@@ -6,6 +6,7 @@ the same weights as without the interruption.
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -24,6 +25,8 @@ from srcli.train.stopping import Stopped, catch_signals
 from srcli.train.systems.base import Batch, BatchSource, OptimizerSettings, Phase, SampleNoise, System
 from srcli.train.training_set import iterate_batches
 from srcli.train.watching import Watcher
+
+log = logging.getLogger(__name__)
 
 Terms = dict[str, float]
 Validate = Callable[[int], Terms]
@@ -98,7 +101,7 @@ class Trainer:
         if self.processes.first:
             remove_unfinished(self.plan.checkpoints)
         self.processes.wait()
-        checkpoint = load_newest(self.plan.checkpoints, self.watcher.tell)
+        checkpoint = load_newest(self.plan.checkpoints)
         if checkpoint is not None:
             self._restore(checkpoint)
 
@@ -110,7 +113,7 @@ class Trainer:
         """One step: the update of every phase, on the same batches."""
         for batch in group:
             for problem in batch.problems:
-                self.watcher.tell(f"left out: {problem}")
+                log.info(f"left out: {problem}")
         torch.manual_seed((self.plan.seed * 1_000_003 + self.step) * 1009 + self.processes.rank)  # for dropout
         inputs = [self.system.inputs(b, SampleNoise(self.plan.seed, b.micro, b.places), self.step) for b in group]
         rate = self.plan.schedule.rate(self.step, self.plan.steps)
@@ -154,7 +157,7 @@ class Trainer:
             learner.phase.module.load_state_dict(own)
             learner.optimizer.load_state_dict(checkpoint.optimizers[learner.phase.name])
         self.step, self.seconds = checkpoint.step, checkpoint.seconds
-        self.watcher.tell(f"resuming from step {checkpoint.step}")
+        log.info(f"resuming from step {checkpoint.step}")
 
     def _validate(self) -> None:
         if self.processes.first and self.plan.validation:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +17,8 @@ from srcli.errors import MachineError, unwritable_file
 from srcli.train.plan import TrainPlan
 from srcli.train.processes import Processes
 
+log = logging.getLogger(__name__)
+
 LOG = "log.jsonl"
 StepProgress = Callable[[int, int, Mapping[str, float]], None]
 """Called with step, number of steps, and the latest loss terms."""
@@ -26,7 +29,6 @@ class Watcher:
     """Collects loss terms and reports their means every `log_every` steps, in the first process only."""
 
     out: Path
-    tell: Callable[[str], None]
     progress: StepProgress
     board: Any = None
     _sums: dict[str, Tensor] = field(default_factory=dict)
@@ -61,7 +63,7 @@ class Watcher:
         """Log and show the scores of the validation pictures."""
         self._write({"step": step, **{f"validation.{name}": value for name, value in scores.items()}})
         listed = ", ".join(f"{name} {value:.4g}" for name, value in scores.items())
-        self.tell(f"step {step}: validation {listed}")
+        log.info(f"step {step}: validation {listed}")
         self._since = time.monotonic()
 
     def _write(self, line: Mapping[str, float]) -> None:

@@ -26,9 +26,9 @@ def write_component(
     )
 
 
-def write_tensors(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+def write_tensors(path: Path, state: Mapping[str, Tensor]) -> None:
     own = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    save_file(own, path, metadata={"format": "pt", **(metadata or {})})
+    save_file(own, path, metadata={"format": "pt"})
 
 
 def to_plain_json(value: Any) -> Any:

@@ -17,6 +17,7 @@ from srcli.degrade.draws import SeededDraws
 from srcli.degrade.jpeg import compress_jpeg
 from srcli.engines.builtin.weights import read_model
 from srcli.errors import InputError, WeightsError
+from srcli.messages import forward_messages
 from srcli.models.builtin import UPSCALE_FACTOR, BuiltinShape
 from srcli.train.builtin.aging import add_scratches, make_old_print, print_picture
 from srcli.train.builtin.bank import BankMaker, make_aged_bank
@@ -177,7 +178,7 @@ def test_feature_distance_grows_with_damage(tmp_path):
 def test_every_loss_falls_on_one_bank(tmp_path):
     write_feature_network(tmp_path / "features.safetensors")
     torch.manual_seed(0)
-    bank = BankMaker(make_photos(), None, None, 16, torch.bfloat16).fill(4, 8, 60, SeededDraws.of(1), lambda text: None)
+    bank = BankMaker(make_photos(), None, None, 16, torch.bfloat16).fill(4, 8, 60, SeededDraws.of(1))
     from srcli.models.builtin import Builtin
 
     training = Training(Builtin(TINY), FeatureNetwork(tmp_path / "features.safetensors"), CPU, 1)
@@ -197,7 +198,7 @@ def test_every_loss_falls_on_one_bank(tmp_path):
 
 
 def test_a_killed_training_ends_in_the_weights_of_an_unbroken_one(folder, tmp_path):
-    whole = run_builtin_training(make_plan(folder, tmp_path / "whole"), False, lambda text: None)
+    whole = run_builtin_training(make_plan(folder, tmp_path / "whole"), False)
 
     class Killed(BaseException):
         pass
@@ -206,16 +207,18 @@ def test_a_killed_training_ends_in_the_weights_of_an_unbroken_one(folder, tmp_pa
         if '"stage": "sharpen"' in text:
             raise Killed
 
+    forward_messages(kill_in_the_second_stage)
     with pytest.raises(Killed):
-        run_builtin_training(make_plan(folder, tmp_path / "killed"), False, kill_in_the_second_stage)
-    resumed = run_builtin_training(make_plan(folder, tmp_path / "killed"), True, lambda text: None)
+        run_builtin_training(make_plan(folder, tmp_path / "killed"), False)
+    forward_messages(None)
+    resumed = run_builtin_training(make_plan(folder, tmp_path / "killed"), True)
     one, other = read_model(whole).state_dict(), read_model(resumed).state_dict()
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_restoration_begins_with_an_enlarger(folder, tmp_path):
-    up = run_builtin_training(make_plan(folder, tmp_path / "up"), False, lambda text: None)
-    down = run_builtin_training(make_plan(folder, tmp_path / "r", task="restore", start=up), False, lambda text: None)
+    up = run_builtin_training(make_plan(folder, tmp_path / "up"), False)
+    down = run_builtin_training(make_plan(folder, tmp_path / "r", task="restore", start=up), False)
     assert read_model(down).shape.scale == UPSCALE_FACTOR // 2
 
 
@@ -239,47 +242,47 @@ def test_the_command_trains_and_prints_the_model(folder, tmp_path):
 def test_a_bad_plan_is_one_line(folder, tmp_path, change, error, words):
     change = change | ({"teachers": tmp_path / "nowhere"} if "teachers" in change else {})
     with pytest.raises(error, match=words):
-        run_builtin_training(make_plan(folder, tmp_path / "o", **change), False, lambda text: None)
+        run_builtin_training(make_plan(folder, tmp_path / "o", **change), False)
 
 
 def test_a_missing_folder_of_photographs_leaves_nothing_behind(tmp_path):
     with pytest.raises(InputError, match="no such folder"):
-        run_builtin_training(make_plan(tmp_path / "nowhere", tmp_path / "o"), False, lambda text: None)
+        run_builtin_training(make_plan(tmp_path / "nowhere", tmp_path / "o"), False)
     assert not (tmp_path / "o").exists()
 
 
 def test_photographs_that_are_all_too_small_leave_nothing_behind(folder, tmp_path):
     with pytest.raises(InputError, match="smaller than"):
-        run_builtin_training(make_plan(folder, tmp_path / "o", cells=400), False, lambda text: None)
+        run_builtin_training(make_plan(folder, tmp_path / "o", cells=400), False)
     assert not (tmp_path / "o").exists()
 
 
 @pytest.mark.parametrize("jobs", [0, 1])
-def test_pictures_whose_header_alone_is_whole_are_told_in_one_line(tmp_path, jobs):
+def test_pictures_whose_header_alone_is_whole_are_told_in_one_line(tmp_path, jobs, said):
     for name in ("a.png", "b.png", "c.png"):
         Image.fromarray(make_patch()).save(tmp_path / name)
-    files, plan, told = sorted(tmp_path.iterdir()), make_plan(tmp_path, tmp_path / "o", jobs=jobs), []
+    files, plan = sorted(tmp_path.iterdir()), make_plan(tmp_path, tmp_path / "o", jobs=jobs)
     for count, file in enumerate(files[:2], 1):
         file.write_bytes(file.read_bytes()[:2000])
-        assert len(_open_photos(plan, files, told.append)) == 3 - count
-    assert [line.partition(", such as: ")[0] for line in told] == [
+        assert len(_open_photos(plan, files)) == 3 - count
+    assert [line.partition(", such as: ")[0] for line in said] == [
         "left out: 1 of 3 pictures that cannot be read",
         "left out: 2 of 3 pictures that cannot be read",
     ]
-    assert "a.png" in told[0]
+    assert "a.png" in said[0]
     with pytest.raises(InputError, match=r"none of 2 pictures in .* can be read, such as: .*a\.png"):
-        _open_photos(plan, files[:2], told.append)
+        _open_photos(plan, files[:2])
 
 
 def test_a_folder_with_a_training_is_continued_only_on_demand(folder, tmp_path):
     plan = make_plan(folder, tmp_path / "o", steps=1)
     with pytest.raises(InputError, match="no training to resume"):
-        run_builtin_training(plan, True, lambda text: None)
+        run_builtin_training(plan, True)
     (tmp_path / "o").mkdir()
     (tmp_path / "o" / ".srcli-journal.jsonl").write_text("an album's\n")
-    run_builtin_training(plan, False, lambda text: None)
+    run_builtin_training(plan, False)
     with pytest.raises(InputError, match="add --resume"):
-        run_builtin_training(plan, False, lambda text: None)
+        run_builtin_training(plan, False)
     assert (tmp_path / "o" / ".srcli-journal.jsonl").read_text() == "an album's\n"
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +26,8 @@ from srcli.train.builtin.damage import (
 )
 from srcli.train.builtin.photos import Photographs
 from srcli.train.builtin.teachers import Teacher
+
+log = logging.getLogger(__name__)
 
 DAMAGE_NONE, DAMAGE_LIGHT, DAMAGE_HEAVY, DAMAGE_RAW = range(4)
 SHARES = {DAMAGE_NONE: 0.3, DAMAGE_LIGHT: 0.25, DAMAGE_HEAVY: 0.3, DAMAGE_RAW: 0.15}
@@ -87,14 +90,14 @@ class BankMaker:
             return add_raw_noise(sharp, draws)
         return damage_pictures(sharp, LIGHT_DAMAGE if kind == DAMAGE_LIGHT else HEAVY_DAMAGE, draws)
 
-    def fill(self, batch: int, most: int, seconds: float, draws: SeededDraws, tell: Callable[[str], None]) -> Bank:
+    def fill(self, batch: int, most: int, seconds: float, draws: SeededDraws) -> Bank:
         """Compute samples until there are `most` or the time is over."""
         started, parts = time.monotonic(), [self.make(batch, draws)]
         while sum(map(len, parts)) < most and time.monotonic() - started < seconds:
             parts.append(self.make(batch, draws))
             if parts[-1].kinds.is_cuda:
                 torch.cuda.synchronize()
-        tell(f"{sum(map(len, parts))} pairs in {time.monotonic() - started:.0f} s")
+        log.info(f"{sum(map(len, parts))} pairs in {time.monotonic() - started:.0f} s")
         return Bank.join(parts)
 
 

@@ -41,10 +41,10 @@ RAW_SIGMA, RAW_GRAY = (0.0, 50.0), 0.4
 """Noise without JPEG compression: strength in 8-bit levels, and the probability of grey noise."""
 
 
-def reduce_antialiased(sharp: Tensor, factor: int = UPSCALE_FACTOR, mode: str = "bicubic") -> Tensor:
+def reduce_antialiased(sharp: Tensor, factor: int = UPSCALE_FACTOR) -> Tensor:
     """The usual downsampling of super-resolution test sets: antialiased bicubic."""
     size = sharp.shape[-2] // factor, sharp.shape[-1] // factor
-    return F.interpolate(sharp, size=size, mode=mode, antialias=True, align_corners=False)
+    return F.interpolate(sharp, size=size, mode="bicubic", antialias=True, align_corners=False)
 
 
 def reduce_randomly(sharp: Tensor, draws: Draws) -> Tensor:

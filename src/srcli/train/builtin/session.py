@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import multiprocessing
 import os
 import time
@@ -19,10 +20,9 @@ import torch
 from srcli.degrade.draws import SeededDraws
 from srcli.engines.builtin.weights import disk_is_full, read_model, refold_model, write_model
 from srcli.errors import InputError, MachineError, PictureError, WeightsError, unknown_word
-from srcli.files import replace_file
+from srcli.files import make_folder, replace_file
 from srcli.imaging.picture import Pixels8
 from srcli.imaging.printable import printable
-from srcli.messages import Tell
 from srcli.models.builtin import UPSCALE_FACTOR, Builtin, BuiltinShape
 from srcli.train.builtin.aging import make_old_print, print_picture
 from srcli.train.builtin.bank import Bank, BankMaker, make_aged_bank
@@ -31,6 +31,8 @@ from srcli.train.builtin.photos import Photographs, decode_photo, draw_lettering
 from srcli.train.builtin.teachers import Teacher, read_teacher
 from srcli.train.builtin.trainer import Training, TrainingStage
 from srcli.train.pictures import survey_pictures
+
+log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from multiprocessing.context import ForkContext
@@ -86,25 +88,25 @@ class BuiltinTrainPlan:
         return learn, sharpen, crisp
 
 
-def run_builtin_training(plan: BuiltinTrainPlan, resume: bool, tell: Tell) -> Path:
+def run_builtin_training(plan: BuiltinTrainPlan, resume: bool) -> Path:
     """Run all stages within the time; returns the file of the trained network."""
     _check_out(plan, resume)
     began = time.monotonic()
     torch.manual_seed(plan.seed)
-    files = _find_photos(plan, tell)
-    _make_out(plan)
-    photos = _open_photos(plan, files, tell)
+    files = _find_photos(plan)
+    make_folder(plan.out, "--out")
+    photos = _open_photos(plan, files)
     with _aging(plan, photos) as aged:  # forked before the device is touched
         features = _read_features(plan)
-        bank = _make_bank(plan, photos, aged, BANK_SHARE * plan.seconds - (time.monotonic() - began), tell)
+        bank = _make_bank(plan, photos, aged, BANK_SHARE * plan.seconds - (time.monotonic() - began))
     training = Training(_begin_model(plan), features, plan.device, plan.seed)
     if resume:
         training.restore(_load_state(plan))
-        tell(f"resumed at step {training.step}, stage {training.stage}")
+        log.info(f"resumed at step {training.step}, stage {training.stage}")
     stages = plan.stages()
     names = [stage.name for stage in stages]
     for stage in stages[names.index(training.stage) if training.stage in names else 0 :]:
-        _run_stage(training, stage, bank, plan, tell)
+        _run_stage(training, stage, bank, plan)
     return plan.model_file
 
 
@@ -119,30 +121,23 @@ def _check_out(plan: BuiltinTrainPlan, resume: bool) -> None:
         raise InputError(f"{plan.out} holds no training to resume: leave out --resume or give another --out")
 
 
-def _make_out(plan: BuiltinTrainPlan) -> None:
-    try:
-        plan.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise MachineError(f"cannot make {plan.out} ({error.strerror}): give another --out") from error
-
-
-def _find_photos(plan: BuiltinTrainPlan, tell: Tell) -> list[Path]:
+def _find_photos(plan: BuiltinTrainPlan) -> list[Path]:
     """All photographs that are large enough and not held out; InputError if there are none."""
     least = (plan.cells + 8) * UPSCALE_FACTOR
     found = survey_pictures(plan.photos, least)
-    found.report(tell, least)
+    found.report(least)
     files = [picture.path for picture in found.usable]
     return [file for file in files if not is_held_out(file)] or files
 
 
-def _open_photos(plan: BuiltinTrainPlan, files: list[Path], tell: Tell) -> list[Pixels8]:
+def _open_photos(plan: BuiltinTrainPlan, files: list[Path]) -> list[Pixels8]:
     """Decode photographs in `jobs` worker processes or in this one; those whose header alone is whole are left out."""
     opened = _map(decode_photo, files, plan.jobs)
     errors = [each for each in opened if isinstance(each, PictureError)]
     if len(errors) == len(files):
         raise InputError(f"none of {len(files)} pictures in {printable(plan.photos)} can be read, such as: {errors[0]}")
     if errors:
-        tell(f"left out: {len(errors)} of {len(files)} pictures that cannot be read, such as: {errors[0]}")
+        log.info(f"left out: {len(errors)} of {len(files)} pictures that cannot be read, such as: {errors[0]}")
     return [each for each in opened if not isinstance(each, PictureError)]
 
 
@@ -207,13 +202,13 @@ def _aging(plan: BuiltinTrainPlan, photos: list[Pixels8]) -> Iterator[Iterator[t
 
 
 def _make_bank(
-    plan: BuiltinTrainPlan, photos: list[Pixels8], aged: Iterator[tuple[Pixels8, Pixels8]], seconds: float, tell: Tell
+    plan: BuiltinTrainPlan, photos: list[Pixels8], aged: Iterator[tuple[Pixels8, Pixels8]], seconds: float
 ) -> Bank:
     if plan.task == "restore":
         until, batches = time.monotonic() + seconds, [next(aged)]
         while time.monotonic() < until and (batch := next(aged, None)) is not None:
             batches.append(batch)
-        tell(f"{len(batches) * AGED_AT_ONCE} aged pairs")
+        log.info(f"{len(batches) * AGED_AT_ONCE} aged pairs")
         return make_aged_bank(batches, UPSCALE_FACTOR // FOLDS["restore"], plan.device)
     drawings = _map(draw_lettering, list(range(min(800, max(1, plan.pairs // 16)))), plan.jobs)
     maker = BankMaker(
@@ -223,7 +218,7 @@ def _make_bank(
         plan.cells,
         torch.bfloat16,
     )
-    return maker.fill(plan.batch, plan.pairs, seconds, SeededDraws.of(plan.seed, device=plan.device), tell)
+    return maker.fill(plan.batch, plan.pairs, seconds, SeededDraws.of(plan.seed, device=plan.device))
 
 
 def _read_teacher(plan: BuiltinTrainPlan, kind: str) -> Teacher | None:
@@ -259,14 +254,14 @@ def _load_state(plan: BuiltinTrainPlan) -> dict[str, Any]:
     return state
 
 
-def _run_stage(training: Training, stage: TrainingStage, bank: Bank, plan: BuiltinTrainPlan, tell: Tell) -> None:
+def _run_stage(training: Training, stage: TrainingStage, bank: Bank, plan: BuiltinTrainPlan) -> None:
     """Run a stage; save it and report its losses every SAVE_EVERY seconds and at its end, also after an error."""
     saved = time.monotonic()
 
     def keep() -> None:
         nonlocal saved
         _save(training, plan)
-        _report_losses(training, plan, tell)
+        _report_losses(training, plan)
         saved = time.monotonic()
 
     try:
@@ -286,10 +281,10 @@ def _save(training: Training, plan: BuiltinTrainPlan) -> None:
     write_model(plan.model_file, training.model.shape, training.average.state_dict(), plan.task)
 
 
-def _report_losses(training: Training, plan: BuiltinTrainPlan, tell: Tell) -> None:
+def _report_losses(training: Training, plan: BuiltinTrainPlan) -> None:
     rate = training.done / max(training.seconds, 1e-9)
     line = {"stage": training.stage, "step": training.step, "steps a second": round(rate, 2)}
     line |= {name: round(value, 4) for name, value in training.losses.items()}
     with (plan.out / "losses.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
-    tell(json.dumps(line))
+    log.info(json.dumps(line))

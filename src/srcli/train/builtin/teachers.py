@@ -88,7 +88,6 @@ TEACHER_KINDS = {"general": GeneralTeacher, "dense": DenseTeacher, "span": SpanT
 
 
 def read_teacher(kind: str, file: Path, device: torch.device, dtype: torch.dtype) -> Teacher:
-    """Load a teacher."""
     teacher = TEACHER_KINDS[kind](load_file(file)).to(device, dtype)
     teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return teacher

@@ -97,7 +97,6 @@ class BatchSource(Protocol):
 
     def fingerprint(self) -> list[Any]:
         """Identifies the data without reading it again."""
-        ...
 
 
 class System(Protocol):
@@ -108,32 +107,24 @@ class System(Protocol):
     @property
     def phases(self) -> Sequence[Phase]:
         """The updates of a step, in order."""
-        ...
 
     def settings(self) -> Mapping[str, Any]:
         """Everything besides the trainer's own settings that determines the result, as plain data."""
-        ...
 
     def to(self, device: torch.device, frozen: torch.dtype) -> None:
         """Move all networks to the device, the frozen ones in this precision."""
-        ...
 
     def inputs(self, batch: Batch, noise: SampleNoise, step: int) -> Any:
         """The inputs of the phases' modules, on the device."""
-        ...
 
     def restore(self, batch: Batch, noise: SampleNoise) -> Tensor:
         """The model's results in 0..1 for a batch's degraded pictures."""
-        ...
 
     def write(self, folder: Path) -> None:
         """Write the trained weights in the official layout."""
-        ...
 
     def weights_used(self) -> Mapping[str, str]:
         """Names, hashes and licences of the initial weights."""
-        ...
 
     def frozen_bytes(self) -> int:
         """Bytes of the frozen networks."""
-        ...

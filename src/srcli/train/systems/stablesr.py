@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from srcli.degrade.settings import Degradation
-from srcli.engines.latent.schedulers import build_scheduler
+from srcli.engines.latent.schedulers import SD_SCHEDULE, build_scheduler
+from srcli.engines.stablesr.spec import SCHEDULE_STEPS
 from srcli.engines.stablesr.weights import ENCODER, StableSRAdapter
 from srcli.errors import InputError
 from srcli.models import time_encoder
@@ -29,13 +30,6 @@ from srcli.weights.store import Store
 STABLESR_FILE = "stablesr.safetensors"
 STABLESR_SAMPLING_STEPS = 20
 LEAST_TRAINED_SIDE = 128  # at half of that the deepest level has a single element, which norms cannot normalize
-# StableSR's noise schedule, which replaces the base's.
-TRAINED_SCHEDULE = {
-    "num_train_timesteps": 1000,
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +62,8 @@ class StableSRSystem(FrozenBaseSystem):
         modulation: spade.Modulation,
     ) -> None:
         prediction = str(frozen.base.schedule.get("prediction_type", EPSILON))
-        super().__init__(settings, frozen, {**TRAINED_SCHEDULE, "prediction_type": prediction}, (encoder, modulation))
+        schedule = {**SD_SCHEDULE, "prediction_type": prediction}  # StableSR's own, which replaces the base's
+        super().__init__(settings, frozen, schedule, (encoder, modulation))
         self._encoder, self._modulation = encoder, modulation
         install([frozen.unet], modulation)
         alphas = cumulated_alphas(self._schedule)
@@ -93,7 +88,7 @@ class StableSRSystem(FrozenBaseSystem):
     def inputs(self, batch: Batch, noise: SampleNoise, step: int) -> StableSRInputs:
         shape = latent_shape(self._frozen.base.vae, batch.target)
         first, second = noise.normals(shape), noise.normals(shape)
-        timesteps, gaussian = noise.integers(TRAINED_SCHEDULE["num_train_timesteps"]), noise.normals(shape)  # type: ignore[arg-type]
+        timesteps, gaussian = noise.integers(SCHEDULE_STEPS), noise.normals(shape)
         parts = (batch.target * 2 - 1, batch.degraded * 2 - 1, first, second, timesteps, gaussian)
         target, degraded, first, second, timesteps, gaussian = (part.to(self._device) for part in parts)
         text = self._prompts([""])
