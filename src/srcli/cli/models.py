@@ -74,24 +74,10 @@ def _print_sizes(store: Store, as_json: bool) -> None:
 
 
 def _entry_facts(entry: Entry, state: str) -> dict[str, object]:
-    facts = {
-        "name": entry.name,
-        "kind": entry.kind,
-        "family": entry.family,
-        "title": entry.title,
-        "state": state,
-        "size": entry.size,
-        "license": entry.license,
-        "terms": entry.terms,
-        "repo": entry.repo,
-        "address": entry.address,
-        "revision": entry.revision,
-        "pinned": entry.pinned,
-        "needs": list(entry.needs),
-        "form_of": entry.form_of or None,
-        "local": entry.local,
-    }
-    return {key: value for key, value in facts.items() if value not in (None, "", [])}
+    own = ("size", "license", "terms", "repo", "address", "revision", "pinned", "needs", "form_of", "local")
+    names = ("name", "kind", "family", "title", "state", *own)
+    facts = {name: state if name == "state" else getattr(entry, name) for name in names}
+    return {key: value for key, value in facts.items() if value not in (None, "", ())}
 
 
 @models_app.command("pull")

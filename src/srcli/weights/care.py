@@ -189,14 +189,10 @@ def _find_shared(store: Store, entry: Entry) -> set[Path]:
     shared: set[Path] = set()
     for other in store.lock().values():
         found = find_copies(store, other) if other.name != entry.name else []
-        own = any(_is_weights(copy) and copy.path not in mine for copy in found)
+        own = any(copy.file.path.endswith((SUFFIX, *PICKLES)) and copy.path not in mine for copy in found)
         if own or (found and store.is_here(other)):
             shared |= {copy.path for copy in found}
     return shared
-
-
-def _is_weights(copy: Copy) -> bool:
-    return copy.file.path.endswith((SUFFIX, *PICKLES))
 
 
 def find_garbage(store: Store) -> list[tuple[Path, int]]:

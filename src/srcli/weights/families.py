@@ -25,6 +25,7 @@ TEXT_WIDTH = (
 ONE_STEP = ("osediff", "pisa-sr")
 EPSILON, VELOCITY = "epsilon", "v_prediction"  # diffusers' prediction types
 VELOCITY_NAMES = ("v", VELOCITY, "v-prediction", "velocity")
+UNET_CHANNELS = 4  # of the first convolution, for latents without further maps
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class FoundFamily:
     kind: str
     family: str
     layout: str
-    channels: int = 4
+    channels: int = UNET_CHANNELS
     prediction: str | None = None
 
     def __str__(self) -> str:
@@ -53,9 +54,9 @@ def detect_header(header: Header) -> FoundFamily:
     return FoundFamily(kind, _family(header, kind), layout, _channels(header), _prediction(header))
 
 
-def require_family(found: FoundFamily, path: Path, *, kind: str, family: str, channels: int = 4) -> None:
+def require_family(found: FoundFamily, path: Path, *, kind: str, family: str) -> None:
     """WeightsError if a file is of another kind or family, or has other input channels."""
-    fits = found.family in (family, "any") and found.channels == channels
+    fits = found.family in (family, "any") and found.channels == UNET_CHANNELS
     if found.kind != kind or not fits:
         raise wrong_weights(path, found, f"{family} {kind}")
 
@@ -171,7 +172,7 @@ def _channels(header: Header) -> int:
     for name in (*CONV_IN, *(LDM_UNET + name for name in CONV_IN)):
         if name in header.shapes and len(header.shapes[name]) == 4:
             return header.shapes[name][1]
-    return 4
+    return UNET_CHANNELS
 
 
 def _prediction(header: Header) -> str | None:

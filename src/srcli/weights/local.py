@@ -57,7 +57,6 @@ class Located:
 
 
 def describe_entry(entry: Entry, folder: Path, files: Mapping[str, Path]) -> Located:
-    """Describe an entry's checked files."""
     hashes = {path: entry.files[path].sha256 or "" for path in files}
     weights = [path for path in files if path.endswith((SUFFIX, *PICKLES))]
     file = files[weights[0]] if len(files) == len(weights) == 1 else None
@@ -114,12 +113,13 @@ def locate_path(
     paths = list_model_files(path)
     if parts and is_dir(path):
         paths = [name for name in paths if any(name == part or name.startswith(part + "/") for part in parts)]
-    files = {name: path if is_file(path) else path / name for name in paths}
+    folder, file = (path.parent, path) if is_file(path) else (path, None)
+    files = {name: file or path / name for name in paths}
     if not files:
         raise no_weights_in(path)
     hashes = {name: stamps.sha256(file) for name, file in files.items()}
     name = name_of_hashes(hashes, entries) or path.name
-    found = Located(name, "base", "any", "the user's own file", folder_of(path), files, hashes, _only(path))
+    found = Located(name, "base", "any", "the user's own file", folder, files, hashes, file)
     found = convert_pickles(found, data, stamps, allow_pickle)
     return replace(found, family=read_family(found.folder if found.file is None else found.file))
 
@@ -135,14 +135,6 @@ def list_model_files(path: Path) -> list[str]:
         return [path.name]
     inner = (item for item in path.rglob("*") if is_file(item) and not item.name.startswith("."))
     return choose_files(item.relative_to(path).as_posix() for item in inner)
-
-
-def folder_of(path: Path) -> Path:
-    return path if is_dir(path) else path.parent
-
-
-def _only(path: Path) -> Path | None:
-    return path if is_file(path) else None
 
 
 def name_of_hashes(hashes: Mapping[str, str], entries: Mapping[str, Entry]) -> str | None:

@@ -3,7 +3,7 @@
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -101,27 +101,8 @@ class Entry:
         return self.origin is None and self.local is None and self.kind != "engine"
 
 
-ENTRY_FIELDS: Mapping[str, type] = {
-    "kind": str,
-    "family": str,
-    "license": str,
-    "title": str,
-    "terms": str,
-    "repo": str,
-    "address": str,
-    "revision": str,
-    "branch": str,
-    "folder": str,
-    "files": dict,
-    "include": list,
-    "needs": list,
-    "mirrors": list,
-    "about": int,
-    "source": str,
-    "local": str,
-    "form_of": str,
-    "learned": bool,
-}
+TOML_TYPES: Mapping[object, type] = {bool: bool, int | None: int, tuple[str, ...]: list, Mapping[str, File]: dict}
+ENTRY_FIELDS = {item.name: TOML_TYPES.get(item.type, str) for item in fields(Entry) if item.name != "name"}
 REQUIRED = ("kind", "family", "license")
 
 

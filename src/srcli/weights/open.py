@@ -3,8 +3,6 @@
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,25 +19,8 @@ NAMES_SHOWN = 3
 LARGEST_CONFIG = 4 << 20
 MOST_MAPPED = 16 << 20  # bytes of a file, besides one tensor, that `load_state` maps at a time
 
-
-@dataclass(frozen=True)
-class Allow:
-    """Patterns of tensor names that a file may lack, or may have in addition."""
-
-    missing: tuple[str, ...] = ()
-    unexpected: tuple[str, ...] = ()
-
-    def filter(self, missing: Iterable[str], unexpected: Iterable[str]) -> tuple[list[str], list[str]]:
-        """Both lists without the allowed names, sorted."""
-        return _exclude(missing, self.missing), _exclude(unexpected, self.unexpected)
-
-
 # Old text encoders store position ids, which newer versions of transformers compute.
-NOTHING = Allow(unexpected=("*embeddings.position_ids",))
-
-
-def _exclude(names: Iterable[str], patterns: tuple[str, ...]) -> list[str]:
-    return sorted(name for name in names if not any(fnmatchcase(name, pattern) for pattern in patterns))
+COMPUTED = "embeddings.position_ids"
 
 
 def load_state(
@@ -86,26 +67,26 @@ def _list_wanted(path: Path, keys: Collection[str], prefix: str, names: Collecti
     return wanted
 
 
-def load_into(module: Module, state: Mapping[str, Tensor], source: Path | str, allow: Allow = NOTHING) -> Module:
+def load_into(module: Module, state: Mapping[str, Tensor], source: Path | str) -> Module:
     """Load exactly the tensors of `state`, read from `source`, into `module`; returns the module.
 
     A module on the meta device gets the tensors themselves; any other module keeps its device and dtype.
     """
     own = module.state_dict()
-    missing, unexpected = allow.filter(own.keys() - state.keys(), state.keys() - own.keys())
     known = {name: tensor for name, tensor in state.items() if name in own}
     shapes = [
         f"{name} ({tuple(tensor.shape)} for {tuple(own[name].shape)})"
         for name, tensor in sorted(known.items())
         if tensor.shape != own[name].shape
     ]
-    _refuse(source, missing, unexpected, shapes)
+    _refuse(source, own.keys() - state.keys(), state.keys() - own.keys(), shapes)
     module.load_state_dict(known, strict=False, assign=any(tensor.is_meta for tensor in own.values()))
     return _check_complete(module, source)
 
 
-def _refuse(source: Path | str, missing: list[str], unexpected: list[str], shapes: list[str]) -> None:
-    wrong = (("lacks", missing), ("has unknown", unexpected), ("has mis-shaped", shapes))
+def _refuse(source: Path | str, missing: Iterable[str], unexpected: Iterable[str], shapes: list[str]) -> None:
+    unknown = sorted(name for name in unexpected if not name.endswith(COMPUTED))
+    wrong = (("lacks", sorted(missing)), ("has unknown", unknown), ("has mis-shaped", shapes))
     if parts := [f"{verb} {_some(names)}" for verb, names in wrong if names]:
         raise WeightsError(f"{source}: {', '.join(parts)}: this is not the file for this model, choose another")
 
@@ -154,29 +135,27 @@ def library_errors(source: Path, remedy: str) -> Iterator[None]:
         raise WeightsError(f"{source}: cannot be opened ({_line(error)}): {remedy}") from error
 
 
-def load_component(cls: type[Module], folder: Path, dtype: torch.dtype | None = None, allow: Allow = NOTHING) -> Module:
+def load_component(cls: type[Module], folder: Path) -> Module:
     """Load a diffusers or transformers model from its folder, from safetensors only, without network.
 
     `cls.from_pretrained` only logs incomplete weights; here its loading report is checked.
     """
     files = weight_files(folder)
-    options: dict[str, Any] = {"torch_dtype": dtype} if dtype else {}
-    if kind := variant_of(files[0].name):
-        options["variant"] = kind
+    kind = variant_of(files[0].name)
+    options: dict[str, Any] = {"variant": kind} if kind else {}
     silence_libraries()
     with library_errors(folder, "verify or pull it again"):
         module, report = cls.from_pretrained(  # type: ignore[attr-defined]
             str(folder), use_safetensors=True, local_files_only=True, output_loading_info=True, **options
         )
-    _check_report(files[0], report, allow)
+    _check_report(files[0], report)
     loaded: Module = _check_complete(module, files[0])
     return loaded.eval()
 
 
-def _check_report(source: Path, report: Mapping[str, Any], allow: Allow) -> None:
-    missing, unexpected = allow.filter(report["missing_keys"], report["unexpected_keys"])
+def _check_report(source: Path, report: Mapping[str, Any]) -> None:
     shapes = [item[0] if isinstance(item, tuple) else str(item) for item in report["mismatched_keys"]]
-    _refuse(source, missing, unexpected, sorted(shapes))
+    _refuse(source, report["missing_keys"], report["unexpected_keys"], sorted(shapes))
     if report["error_msgs"]:
         raise _wrong_file(source, report["error_msgs"][0])
 

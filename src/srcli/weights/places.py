@@ -1,7 +1,6 @@
 """Folders of weights, caches and locks on this machine, from the environment at the time of the call."""
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,33 +19,32 @@ class Places:
     overlay: Path
 
 
-def find_places(environ: Mapping[str, str] | None = None) -> Places:
+def find_places() -> Places:
     """Find the folders by the rules of huggingface_hub and XDG. WeightsError without a home folder and HF_HOME."""
-    env = os.environ if environ is None else environ
-    home = _home(env)
-    cache = _given(env, "XDG_CACHE_HOME") or (home and home / ".cache")
-    hf = _given(env, "HF_HOME") or (cache and cache / "huggingface")
-    hub = _given(env, "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE") or (hf and hf / "hub")
+    home = _home()
+    cache = _given("XDG_CACHE_HOME") or (home and home / ".cache")
+    hf = _given("HF_HOME") or (cache and cache / "huggingface")
+    hub = _given("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE") or (hf and hf / "hub")
     if hub is None:
         raise WeightsError("this user has no home folder: set HF_HOME to a folder for weights")
-    config = _given(env, "XDG_CONFIG_HOME") or (home and home / ".config") or hf or hub
+    config = _given("XDG_CONFIG_HOME") or (home and home / ".config") or hf or hub
     return Places(hub, (cache or hf or hub) / "srcli", config / "srcli" / LOCK)
 
 
-def _given(env: Mapping[str, str], *names: str) -> Path | None:
-    name = next((name for name in names if env.get(name)), None)
+def _given(*names: str) -> Path | None:
+    name = next((name for name in names if os.environ.get(name)), None)
     if name is None:
         return None
-    path = expand_user(os.path.expandvars(env[name]))
+    path = expand_user(os.path.expandvars(os.environ[name]))
     if path.parts and path.parts[0].startswith("~"):
-        raise WeightsError(f"{name} is {env[name]}, and there is no such user: set it to a folder")
+        raise WeightsError(f"{name} is {os.environ[name]}, and there is no such user: set it to a folder")
     return path.absolute()
 
 
-def _home(env: Mapping[str, str]) -> Path | None:
+def _home() -> Path | None:
     # A container may run as a user without a home or a passwd entry; Path.home() raises there.
-    if env.get("HOME"):
-        return Path(env["HOME"])
+    if os.environ.get("HOME"):
+        return Path(os.environ["HOME"])
     try:
         return Path.home()
     except RuntimeError:

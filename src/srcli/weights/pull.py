@@ -68,8 +68,8 @@ def plan_pull(
     entry: Entry,
     commit: Commit,
     hub_cache: Path,
-    parts: Sequence[str] = (),
-    held: Mapping[str, Path] | None = None,
+    parts: Sequence[str],
+    held: Mapping[str, Path],
 ) -> PullPlan:
     """Check a commit's listing against the lock, and list the files to download."""
     paths = _paths(entry, commit)
@@ -78,7 +78,6 @@ def plan_pull(
     wanted = tuple(commit.files[path] for path in paths if is_wanted(entry, path, parts))
     if not wanted:
         raise WeightsError(f"{entry.name}: {commit.repo} holds nothing of {', '.join(parts) or 'it'}: check its page")
-    held = held or {}
     absent = (remote for remote in wanted if repo.find(commit.revision, remote.path) is None)
     missing = tuple(remote for remote in absent if listed[remote.path].sha256 not in held)
     full = replace(entry, revision=commit.revision, files=listed, include=())

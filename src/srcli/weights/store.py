@@ -255,7 +255,6 @@ class Store:
         return self.fetch(entry, planned)
 
     def fetch(self, entry: Entry, planned: PullPlan) -> Entry:
-        """Download the files of a plan."""
         known = self._add_family(Puller(self._server(entry), self.stamps, self.report).run(planned))
         if known.files != entry.files or known.revision != entry.revision:
             self._learn(entry, known)

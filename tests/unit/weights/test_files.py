@@ -25,7 +25,7 @@ from srcli.weights.blend import blend_unet
 from srcli.weights.families import detect_family, require_family
 from srcli.weights.header import hash_weights, read_header
 from srcli.weights.lora import merge_lora, read_lora
-from srcli.weights.open import Allow, load_component, load_into, load_state, read_config
+from srcli.weights.open import load_component, load_into, load_state, read_config
 from srcli.weights.parts import choose_files, weight_files
 from srcli.weights.pickles import refuse_broken_torch, to_safetensors
 from srcli.weights.single import convert_open_clip, load_text, open_single
@@ -214,12 +214,6 @@ def test_a_refused_state_leaves_the_module_as_it_was() -> None:
     assert torch.equal(module.weight, before)
 
 
-def test_what_is_allowed_may_lack_or_be_there() -> None:
-    state = {"weight": torch.ones(2, 3), "extra": torch.zeros(1)}
-    module = load_into(linear(), state, "x", Allow(missing=("bias",), unexpected=("ext*",)))
-    assert torch.equal(module.weight, torch.ones(2, 3))
-
-
 def test_a_model_on_the_meta_device_takes_the_tensors_as_they_are() -> None:
     state = load_state(UNET)
     unet = load_into(empty(UNet2DConditionModel, read_config(BASE / "unet")), state, UNET)
@@ -236,7 +230,7 @@ def test_a_model_on_the_meta_device_takes_the_tensors_as_they_are() -> None:
     ("cls", "part"), [(UNet2DConditionModel, "unet"), (AutoencoderKL, "vae"), (CLIPTextModel, "text_encoder")]
 )
 def test_components_open_whole(cls: type[nn.Module], part: str) -> None:
-    module = load_component(cls, BASE / part, torch.float32)
+    module = load_component(cls, BASE / part)
     assert not module.training and not any(tensor.is_meta for tensor in module.parameters())
 
 
