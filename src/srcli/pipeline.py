@@ -156,6 +156,7 @@ class EnginePipeline:
     def provenance(self, job: Job, picture: Picture) -> dict[str, object]:
         """How the result was made, for its metadata. It says nothing about the user's machine or folders."""
         request, savings = self._survey(picture.pixels, self._make_request(job)), self.oom_fallback.savings
+        guides = [name for name in ("strokes", "reference") if getattr(picture, name) is not None]
         sampling, found = request.sampling, {name: round(value, 2) for name, value in request.findings.items()}
         return {
             "tool": f"srcli {__version__}",
@@ -171,7 +172,7 @@ class EnginePipeline:
             **({"saturation": job.saturation} if job.task.keep_luma else {}),
             **({"repaired": dict(picture.repairs)} if picture.repairs else {}),
             **({"made from": before} if (before := _read_history(picture)) else {}),
-            **({"guided by": guides} if (guides := _name_guides(picture)) else {}),
+            **({"guided by": guides} if guides else {}),
             "device": self.device.torch.type,
             **({"memory savings": asdict(savings)} if savings != MemorySavings() else {}),
             "dtype": str(self.device.dtype).removeprefix("torch."),
@@ -284,11 +285,6 @@ def _read_history(picture: Picture) -> Mapping[str, object] | None:
     """How the source was made, if by srcli, so that one record holds all steps, as restore and then colorize."""
     before = parse_provenance(picture.metadata.xmp)
     return before if before and len(json.dumps(before)) <= LONGEST_HISTORY else None
-
-
-def _name_guides(picture: Picture) -> list[str]:
-    """What guided the colours."""
-    return [name for name in ("strokes", "reference") if getattr(picture, name) is not None]
 
 
 def _view(pixels: PixelArray, tile: tuple[int, int, int, int], factor: int) -> PixelArray:

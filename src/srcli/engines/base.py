@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from srcli.engines.calibration import OtherVersions, vary_seed
 from srcli.engines.runtime.oom_fallback import MemorySavings
 from srcli.errors import InputError
 from srcli.settings import ENGINE_OPTIONS, QUALITIES, LoraChoice, ModelChoice, Prompt, Sampling, unused_option
 from srcli.tasks import Job, Task
+from srcli.weights.families import detect_header
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -71,25 +72,23 @@ class AdapterEvidence:
         """Whether it is one of these entries of weights.lock, or another form of one."""
         return self.entry is not None and bool({self.entry.name, self.entry.form_of} & set(names))
 
-    def is_added(self, family: str) -> bool:
-        """Whether the user added it as a model of this family. Nothing more is known of a pickle."""
-        return self.entry is not None and self.entry.local is not None and self.entry.family == family
+    def is_of(self, kinds: Collection[str], names: Collection[str], family: str) -> bool:
+        """Whether its headers are of one of these kinds. Nothing but an entry is known of a pickle: whether it is one
+        of these `names`, or the user added it as a model of this family."""
+        if self.headers:
+            return any(detect_header(header).kind in kinds for header in self.headers)
+        added = self.entry is not None and self.entry.local is not None and self.entry.family == family
+        return added or self.is_one_of(names)
 
 
-def _recognize_none(evidence: AdapterEvidence) -> bool:
-    return False
+Variant = TypeVar("Variant")
 
 
-def _keep_choice(choice: ModelChoice, store: Store) -> ModelChoice:
-    return choice
-
-
-def _need_nothing(choice: ModelChoice) -> tuple[str, ...]:
-    return ()
-
-
-def _accept_sampling(sampling: Sampling) -> None:
-    """The default of `check`: every value that the settings allow."""
+def find_variant(variants: Mapping[str, Variant], name: str | None, engine: str) -> Variant:
+    """The variant of this name, or the first one without a name. Raises InputError for an unknown name."""
+    if name and name not in variants:
+        raise InputError(f"`variant` {name!r} is unknown to {engine}: choose one of {', '.join(variants)}")
+    return variants[name or next(iter(variants))]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,17 +131,16 @@ class EngineSpec:
     needs_accelerator: bool = True  # without an accelerator, `auto` prefers engines that need none
     load: Callable[[ModelChoice, Device, Store], Engine]
     forecast: Callable[[ModelChoice, Job, PixelSize, Device], Forecast]  # the job's sampling is complete
-    entries: Callable[[ModelChoice], tuple[str, ...]] = _need_nothing  # of weights.lock, that the choice needs
+    entries: Callable[[ModelChoice], tuple[str, ...]] = lambda choice: ()  # of weights.lock, that the choice needs
     shared_entries: tuple[str, ...] = ()  # others that it may open, for example for configurations that a file lacks
-    recognizes: Callable[[AdapterEvidence], bool] = _recognize_none
-    resolve: Callable[[ModelChoice, Store], ModelChoice] = _keep_choice
-    check: Callable[[Sampling], None] = _accept_sampling
+    recognizes: Callable[[AdapterEvidence], bool] = lambda evidence: False
+    resolve: Callable[[ModelChoice, Store], ModelChoice] = lambda choice, store: choice
+    check: Callable[[Sampling], None] = lambda sampling: None
     # What the engine measures in a picture (H, W, 3), for `--explain`: only where this is quick.
     inspect: Callable[[ModelChoice, Job, Device, NDArray[Any]], Mapping[str, float]] | None = None
     other_versions: Callable[[Job], OtherVersions] = vary_seed  # for the uncertainty map (option "mapped")
 
     def profile_of(self, variant: str | None) -> VariantProfile:
-        """The profile of a variant."""
         return self.variants.get(variant or "", self.profile)
 
     def name_of(self, variant: str | None) -> str:
@@ -217,7 +215,6 @@ class Surveyor(Protocol):
 
     def survey(self, hint: NDArray[Any], request: Request) -> Request:
         """The request with `findings` filled in. `hint` is (H, W, 3) integers in the engine's working size."""
-        ...
 
 
 class Engine(Protocol):
@@ -229,47 +226,37 @@ class Engine(Protocol):
     @property
     def factor(self) -> int:
         """Side of the result per side of the hint: 4 for the built-in engine, 1 if the hint has the final size."""
-        ...
 
     @property
     def block(self) -> int | None:
         """Largest side, in hint pixels, that is processed at once; None: no limit."""
-        ...
 
     @property
     def halo(self) -> int:
         """Hint pixels around a block that influence its result."""
-        ...
 
     @property
     def supported_savings(self) -> Collection[str]:
         """Names of the fields of MemorySavings that it can apply."""
-        ...
 
     @property
     def variant(self) -> str | None:
         """The variant of its weights, if there are several."""
-        ...
 
     def passes(self, size: PixelSize, target: PixelSize) -> list[PixelSize]:
         """Result sizes of the passes over the picture; the last is `target`. Most engines need one pass."""
-        ...
 
     def working_size(self, size: PixelSize, target: PixelSize, request: Request) -> PixelSize:
         """Size of the hint for a pass from a picture of `size` to a result of `target`."""
-        ...
 
     def layout(self, height: int, width: int, sampling: Sampling) -> tuple[list[Tile], int] | None:
         """Tiles of a canvas of this height and width, and how many share a call; None: no tiling."""
-        ...
 
     def prepare(self, hint: Tensor, request: Request) -> Canvas:
         """Compute everything that does not depend on the step. `hint`: (1, 3, H, W) integers, on the CPU."""
-        ...
 
     def provenance(self) -> Mapping[str, str]:
         """The loaded models with their hashes and licences, for the result's metadata."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,7 +41,8 @@ def choose_engine(
     are given. `only_here`: see `settle_choice`.
     """
     if task.needs_base and requested.base is None:
-        raise InputError(f"{task.name} needs a base model: give `base` NAME|FOLDER|FILE|hub-id; {_list_bases()}")
+        names = ", ".join(Store(offline=True).bases())
+        raise InputError(f"{task.name} needs a base model: give `base` NAME|FOLDER|FILE|hub-id; names: {names}")
     if requested.engine != AUTO:
         spec = find_engine(requested.engine)
     else:
@@ -78,10 +79,6 @@ def _for_task(spec: EngineSpec, task: Task, requested: ModelChoice) -> ModelChoi
     return replace(
         requested, engine=spec.name, variant=requested.variant or support.variant, base=requested.base or support.base
     )
-
-
-def _list_bases() -> str:
-    return "names: " + ", ".join(Store(offline=True).bases())
 
 
 def _choose_spec(
@@ -175,8 +172,10 @@ def _find_missing(spec: EngineSpec, task: Task, requested: ModelChoice) -> list[
 
 def recognize_adapter(adapter: str) -> EngineSpec | None:
     """The engine of this adapter (a name in weights.lock, a file or a folder); None if no engine recognizes it."""
+    from srcli.engines.registry import all_engines
+
     evidence = _gather_evidence(adapter)
-    return next((spec for spec in _engines() if spec.recognizes(evidence)), None)
+    return next((spec for spec in all_engines().values() if spec.recognizes(evidence)), None)
 
 
 def check_adapter(path: str) -> None:
@@ -185,12 +184,6 @@ def check_adapter(path: str) -> None:
     if any(file.suffix in PICKLES for file in files) or recognize_adapter(path) is not None:
         return
     raise WeightsError(f"{path}: holds no adapter of any engine: choose another file or folder")
-
-
-def _engines() -> list[EngineSpec]:
-    from srcli.engines.registry import all_engines
-
-    return list(all_engines().values())
 
 
 def _gather_evidence(adapter: str) -> AdapterEvidence:

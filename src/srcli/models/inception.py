@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, max_pool2d, relu
 
-INCEPTION_FEATURES = 2048
 INPUT_SIDE = 299
 Kernel = int | tuple[int, int]
 Branch = tuple[tuple[str, int, Kernel], ...]  # name, width and kernel of each convolution

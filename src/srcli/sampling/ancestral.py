@@ -39,9 +39,9 @@ def compute_sqrt_alpha_bar(betas: Tensor) -> Tensor:
     return torch.cat([torch.ones(1, dtype=torch.float64), (1 - betas.double()).cumprod(0)]).sqrt()
 
 
-def make_scaled_linear_betas(steps: int = 1000, start: float = 0.00085, end: float = 0.012) -> Tensor:
+def make_scaled_linear_betas() -> Tensor:
     """Stable Diffusion's beta schedule, linear in the square root of beta; float64."""
-    return torch.linspace(start**0.5, end**0.5, steps, dtype=torch.float64).square()
+    return make_betas("quad", 1000, 0.00085, 0.012)
 
 
 @dataclass(frozen=True, slots=True)

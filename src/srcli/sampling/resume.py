@@ -155,7 +155,6 @@ class BlockProgress:
         self.on_progress(stage, self.index * total + done, self.count * total)
 
     def split(self, count: int) -> list[BlockProgress]:
-        """The blocks of this pass."""
         parts = [replace(self, index=index, count=count) for index in range(count)]
         if 0 < (done := sum(self.resume_state.has(part.name) for part in parts)) < count:
             self.resume_state.log_resuming(f"block {done} of {count}")

@@ -30,7 +30,6 @@ class Denoiser(Protocol):
     @property
     def stride(self) -> int:
         """Side of the hint per side of x: 8 if x is latents and the hint pixels, else 1."""
-        ...
 
     def __call__(self, x: Tensor, t: Tensor, hint: Tensor, where: Sequence[Tile] | None = None) -> Tensor: ...
 

@@ -92,17 +92,17 @@ def detr(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_blip_says_words_of_its_own(blip: Path) -> None:
-    said = Captioner.open(blip, CPU).read(PICTURE)
+    said = Captioner(blip, CPU).read(PICTURE)
     assert said
     assert set(said.split()) <= set(WORDS)
 
 
 def test_a_category_without_its_synonyms(resnet: Path) -> None:
-    assert Classifier.open(resnet, CPU).read(PICTURE) == "tabby"
+    assert Classifier(resnet, CPU).read(PICTURE) == "tabby"
 
 
 def test_an_unsure_category_is_none(resnet: Path) -> None:
-    reader = Classifier.open(resnet, CPU)
+    reader = Classifier(resnet, CPU)
     reader.net.classifier[1] = torch.nn.Linear(8, 20).requires_grad_(False)
     torch.nn.init.zeros_(reader.net.classifier[1].weight)
     torch.nn.init.zeros_(reader.net.classifier[1].bias)
@@ -110,7 +110,7 @@ def test_an_unsure_category_is_none(resnet: Path) -> None:
 
 
 def test_things_are_counted(detr: Path) -> None:
-    assert Detector.open(detr, CPU).read(PICTURE) == "3 dog"
+    assert Detector(detr, CPU).read(PICTURE) == "3 dog"
 
 
 def test_auto_without_a_captioner_says_so_once(said: list[str]) -> None:
@@ -131,7 +131,7 @@ def test_a_captioner_that_is_asked_for_and_missing_is_an_error() -> None:
 
 def test_a_folder_that_is_no_captioner(tmp_path: Path) -> None:
     with pytest.raises(WeightsError):
-        Captioner.open(tmp_path, CPU)
+        Captioner(tmp_path, CPU)
 
 
 def test_levels_are_rounded() -> None:

@@ -61,7 +61,6 @@ _load_once = lru_cache(1)(load_builtin)
 
 
 def block_memory_need(device: Device) -> PixelMemoryNeed:
-    """The memory that a block needs."""
     return PixelMemoryNeed("the built-in engine", FEATURES * device.dtype.itemsize + RENDERED)
 
 

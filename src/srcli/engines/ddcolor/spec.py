@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from srcli.engines.base import AdapterEvidence, Engine, EngineSpec, PixelSize, TaskSupport, VariantProfile
-from srcli.errors import InputError
+from srcli.engines.base import AdapterEvidence, Engine, EngineSpec, PixelSize, TaskSupport, VariantProfile, find_variant
 from srcli.settings import JOINT, ModelChoice, Sampling
 from srcli.tasks import COLORIZE, Job
 
@@ -23,13 +23,7 @@ ENTRIES: Mapping[str, str] = MappingProxyType(
 )  # of weights.lock
 NETWORK_SIDE = 512  # default side of the network's square input
 QUERIES = "decoder.color_decoder.query_feat.weight"
-
-
-def ddcolor_entry(variant: str | None) -> str:
-    """The variant's entry of weights.lock; that of the tiny variant for None."""
-    if (variant or TINY_VARIANT) not in ENTRIES:
-        raise InputError(f"`variant` {variant!r} is unknown to the ddcolor engine: choose one of {', '.join(ENTRIES)}")
-    return ENTRIES[variant or TINY_VARIANT]
+ddcolor_entry = partial(find_variant, ENTRIES, engine="the ddcolor engine")
 
 
 def _load(choice: ModelChoice, device: Device, store: Store) -> Engine:

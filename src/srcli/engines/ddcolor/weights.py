@@ -44,12 +44,9 @@ def read_network(path: Path) -> DDColor:
     """Load a network, in fp32. Every tensor must be used by it or known to be unused."""
     state = load_state(path)
     network = build_ddcolor(read_ddcolor_shape(state, path))
-    load_into(network, _cast_to_fp32(convert_official(state)), path)
+    exact = {name: x.float() if x.is_floating_point() else x for name, x in convert_official(state).items()}
+    load_into(network, exact, path)
     return network.requires_grad_(False).eval()
-
-
-def _cast_to_fp32(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
 
 
 def build_ddcolor(shape: Shape) -> DDColor:

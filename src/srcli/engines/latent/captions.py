@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
+import transformers
 from torch import Tensor
 
 from srcli.engines.runtime.device import Device
@@ -31,83 +33,66 @@ MODELS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-class CaptionReader(Protocol):
-    """A model that describes pictures."""
+class CaptionReader(ABC):
+    """A model that describes pictures, and its preprocessor, by the names of their classes in transformers."""
 
+    model: str
+    preprocessor = "AutoImageProcessor"
+
+    def __init__(self, folder: Path, device: Device) -> None:
+        dtype = device.dtype if device.accelerated else torch.float32
+        self.net: Any = load_component(getattr(transformers, self.model), folder)
+        self.net.requires_grad_(False).to(device.torch, dtype)
+        self.processor = _load_pretrained(getattr(transformers, self.preprocessor), folder)
+
+    @abstractmethod
     def read(self, picture: Pixels8) -> str:
         """The description; empty if the model is not sure."""
-        ...
+
+    def prepare(self, picture: Pixels8) -> Tensor:
+        pixels: Tensor = self.processor(picture, return_tensors="pt").pixel_values
+        return pixels.to(self.net.device, self.net.dtype)
 
 
-@dataclass(frozen=True)
-class Captioner:
+class Captioner(CaptionReader):
     """BLIP, which writes captions."""
 
-    net: Any
-    processor: Any
-    tokenizer: Any
+    model, preprocessor = "BlipForConditionalGeneration", "BlipImageProcessor"
 
-    @classmethod
-    def open(cls, folder: Path, device: Device) -> Captioner:
-        from transformers import AutoTokenizer, BlipForConditionalGeneration, BlipImageProcessor
-
-        net = _place(load_component(BlipForConditionalGeneration, folder), device)
-        return cls(net, _load_pretrained(BlipImageProcessor, folder), _load_pretrained(AutoTokenizer, folder))
+    def __init__(self, folder: Path, device: Device) -> None:
+        super().__init__(folder, device)
+        self.tokenizer = _load_pretrained(transformers.AutoTokenizer, folder)
 
     def read(self, picture: Pixels8) -> str:
-        pixels = self.processor(picture, return_tensors="pt").pixel_values.to(self.net.device, self.net.dtype)
-        ids = self.net.generate(pixel_values=pixels, max_new_tokens=MAX_CAPTION_TOKENS)
+        ids = self.net.generate(pixel_values=self.prepare(picture), max_new_tokens=MAX_CAPTION_TOKENS)
         return str(self.tokenizer.decode(ids[0], skip_special_tokens=True)).strip()
 
 
-@dataclass(frozen=True)
-class Classifier:
+class Classifier(CaptionReader):
     """An ImageNet classifier."""
 
-    net: Any
-    processor: Any
-
-    @classmethod
-    def open(cls, folder: Path, device: Device) -> Classifier:
-        from transformers import AutoImageProcessor, AutoModelForImageClassification
-
-        net = _place(load_component(AutoModelForImageClassification, folder), device)
-        return cls(net, _load_pretrained(AutoImageProcessor, folder))
+    model = "AutoModelForImageClassification"
 
     def read(self, picture: Pixels8) -> str:
-        pixels = self.processor(picture, return_tensors="pt").pixel_values.to(self.net.device, self.net.dtype)
-        score, index = self.net(pixels).logits[0].float().softmax(0).max(0)
+        score, index = self.net(self.prepare(picture)).logits[0].float().softmax(0).max(0)
         if float(score) < MIN_CATEGORY_SCORE:
             return ""
         return str(self.net.config.id2label[int(index)]).split(",")[0]
 
 
-@dataclass(frozen=True)
-class Detector:
+class Detector(CaptionReader):
     """A detector of everyday objects (COCO)."""
 
-    net: Any
-    processor: Any
-
-    @classmethod
-    def open(cls, folder: Path, device: Device) -> Detector:
-        from transformers import AutoImageProcessor, AutoModelForObjectDetection
-
-        net = _place(load_component(AutoModelForObjectDetection, folder), device)
-        return cls(net, _load_pretrained(AutoImageProcessor, folder))
+    model = "AutoModelForObjectDetection"
 
     def read(self, picture: Pixels8) -> str:
-        pixels = self.processor(picture, return_tensors="pt").pixel_values.to(self.net.device, self.net.dtype)
-        objects = self.processor.post_process_object_detection(self.net(pixels), threshold=MIN_DETECTION_SCORE)[0]
+        found = self.net(self.prepare(picture))
+        objects = self.processor.post_process_object_detection(found, threshold=MIN_DETECTION_SCORE)[0]
         labels = Counter(self.net.config.id2label[int(label)] for label in objects["labels"])
         return ", ".join(f"{count} {label}" for label, count in labels.most_common())
 
 
-READERS: Mapping[str, type[Captioner] | type[Classifier] | type[Detector]] = {
-    "caption": Captioner,
-    "classify": Classifier,
-    "detect": Detector,
-}
+READERS: Mapping[str, type[CaptionReader]] = {"caption": Captioner, "classify": Classifier, "detect": Detector}
 
 
 @dataclass(frozen=True)
@@ -135,9 +120,9 @@ class Describer:
         if name is None and how == "auto":
             log.info(NO_CAPTIONER)
             return None
-        silence_libraries()  # importing these classes warns of a missing torchvision
+        silence_libraries()  # the import of these classes warns of a missing torchvision
         located = self.store.resolve(name or MODELS[kind][0], allow_pickle=self.allow_pickle)
-        return READERS[kind].open(located.folder, self.device)
+        return READERS[kind](located.folder, self.device)
 
     def _is_usable(self, name: str) -> bool:
         entry = self.store.lock().get(name)
@@ -150,10 +135,6 @@ def tensor_to_pixels(picture: Tensor) -> Pixels8:
     if picture.dtype is torch.uint8:
         return picture[0].permute(1, 2, 0).numpy()
     return (to_unit_float(picture)[0].float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
-
-
-def _place(net: Any, device: Device) -> Any:
-    return net.requires_grad_(False).to(device.torch, device.dtype if device.accelerated else torch.float32)
 
 
 def _load_pretrained(cls: Any, folder: Path) -> Any:

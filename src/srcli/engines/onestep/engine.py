@@ -31,7 +31,7 @@ from srcli.sampling.layout import lay_tiles
 from srcli.sampling.noise import POSTERIOR_NOISE, START_NOISE
 from srcli.sampling.one_step import OneStep, alpha_bar
 from srcli.sampling.tiling import Tile, gaussian_weight, pad_to_multiple
-from srcli.settings import ModelChoice, Prompt, Sampling
+from srcli.settings import ModelChoice, Sampling
 from srcli.weights.store import Store
 
 # Words of a caption that name no visible thing; the models were trained on lists of nouns.
@@ -114,10 +114,11 @@ class OneStepEngine(Unblocked):
             request.savings.split_guidance,
         )
         step = OneStep(self._model.timestep, self._model.residual)
-        codec = self._tiny if request.sampling.tiny_vae else self.codec
-        finish = partial(_decode, codec.with_less(request.savings), (hint.shape[2], hint.shape[3]))
+        codec = (self._tiny if request.sampling.tiny_vae else self.codec).with_less(request.savings)
+        height, width = hint.shape[2:]
         weight = partial(gaussian_weight, half_up=self._model.half_up)
-        return Canvas(start, start, denoiser, step, finish, weight)
+        # Not clamped, which would shift the means and deviations that the colour fix uses.
+        return Canvas(start, start, denoiser, step, lambda x: codec.decode(x)[:, :, :height, :width], weight)
 
     def provenance(self) -> Mapping[str, str]:
         return {**self.loaded.weights_used, **self.placement.provenance()}
@@ -137,14 +138,11 @@ class OneStepEngine(Unblocked):
 
     def _encode_prompt(self, hint: Tensor, request: Request) -> Tensor:
         """Embeddings of the caption, the user's prompt and the words that the model was trained with."""
-        caption = self._caption(hint, request.prompt)
+        caption, kind = "", request.prompt.caption
+        if kind != "auto" or self._model.described:
+            caption = extract_nouns(self.describer.describe(hint, kind))
         text = join_phrases([caption, request.prompt.text, self._model.words])
         return self.loaded.texts.encode(text, keep=not caption)
-
-    def _caption(self, hint: Tensor, prompt: Prompt) -> str:
-        if prompt.caption == "auto" and not self._model.described:
-            return ""
-        return extract_nouns(self.describer.describe(hint, prompt.caption))
 
 
 def extract_nouns(caption: str) -> str:
@@ -153,8 +151,3 @@ def extract_nouns(caption: str) -> str:
     ignored = frozenset(FUNCTION_WORDS.split())
     nouns = [word for word in words if word not in ignored and not word.endswith("ing")]
     return join_phrases(dict.fromkeys(nouns))
-
-
-def _decode(codec: Codec | TinyCodec, size: tuple[int, int], x: Tensor) -> Tensor:
-    """Decode, without clamping, which would shift the means and deviations that the colour fix uses."""
-    return codec.decode(x)[:, :, : size[0], : size[1]]

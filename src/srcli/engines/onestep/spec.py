@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from srcli.engines.base import AdapterEvidence, Engine, EngineSpec, PixelSize, Preset, TaskSupport, VariantProfile
-from srcli.errors import InputError
+from srcli.engines.base import (
+    AdapterEvidence,
+    Engine,
+    EngineSpec,
+    PixelSize,
+    Preset,
+    TaskSupport,
+    VariantProfile,
+    find_variant,
+)
 from srcli.files import expand_user, is_dir, is_file
 from srcli.settings import ENGINE_OPTIONS, ColorFix, ModelChoice, Sampling
 from srcli.tasks import CLEAN_PROMPT, RESTORE, UPSCALE, Job
@@ -22,7 +31,6 @@ if TYPE_CHECKING:
     from srcli.engines.runtime.forecast import Forecast
     from srcli.weights.store import Store
 
-ONESTEP_FAMILY = "sd21"
 ONESTEP_BASE = "sd21-base"
 TINY_VAE = "taesd"  # replaces the VAE for drafts
 OSEDIFF, PISA = ONE_STEP
@@ -66,15 +74,7 @@ ONESTEP_VARIANTS: Mapping[str, OneStepVariant] = MappingProxyType(
     }
 )
 ONESTEP_ADAPTERS = tuple(variant.adapter for variant in ONESTEP_VARIANTS.values())
-
-
-def find_onestep_variant(name: str | None) -> OneStepVariant:
-    """The variant of this name; the default one for None; InputError if there is none."""
-    if (name or ONESTEP_USUAL) not in ONESTEP_VARIANTS:
-        raise InputError(
-            f"`variant` {name!r} is unknown to the onestep engine: choose one of {', '.join(ONESTEP_VARIANTS)}"
-        )
-    return ONESTEP_VARIANTS[name or ONESTEP_USUAL]
+find_onestep_variant = partial(find_variant, ONESTEP_VARIANTS, engine="the onestep engine")
 
 
 def _load(choice: ModelChoice, device: Device, store: Store) -> Engine:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor
@@ -109,7 +109,7 @@ class PasdEngine(Unblocked):
             feature_source_steps(scheduler.timesteps, sampling.reuse or 1),
         )
         start = draw_initial_latents(z, scheduler, request.noise, sampling.noise_level)
-        return Canvas(start, hint, denoiser, scheduler, partial(_decode, codec))
+        return Canvas(start, hint, denoiser, scheduler, lambda x: codec.decode(x).clamp_(0, 1))
 
     def provenance(self) -> Mapping[str, str]:
         return {**self.weights_used, **self.placement.provenance()}
@@ -123,7 +123,3 @@ class PasdEngine(Unblocked):
         for text in (positive, negative):
             self.texts.report_pieces(text)
         return self.texts.with_less(request.savings).encode([negative, positive])
-
-
-def _decode(codec: Codec, latents: Tensor) -> Tensor:
-    return codec.decode(latents).clamp_(0, 1)

@@ -159,20 +159,15 @@ def feature_source_steps(timesteps: Tensor, reuse: int) -> dict[float, float]:
     return {t: times[i - i % reuse] for i, t in enumerate(times)} if reuse > 1 else {}
 
 
-def draw_initial_latents(
-    z: Tensor, scheduler: Any, noise: NoiseField, level: int | None, official: bool = False
-) -> Tensor:
+def draw_initial_latents(z: Tensor, scheduler: Any, noise: NoiseField, level: int | None) -> Tensor:
     """Initial latents: `z` diffused to the first timestep, then once more to timestep `level` with new noise.
 
-    Without a level: pure noise. `official`: like the official code under newer diffusers, use the last timestep if
-    the level is not one of the scheduler's timesteps.
+    Without a level: pure noise.
     """
     first = noise.draw(z.shape, START_NOISE).to(z)
     if level is None:
         return scale_initial_latents(scheduler, first)
     alphas = scheduler.alphas_cumprod
-    if official and level not in [int(t) for t in scheduler.timesteps]:
-        level = int(scheduler.timesteps[-1])
     once = diffuse_latents(z, first, alphas[int(scheduler.timesteps[0])])
     twice = diffuse_latents(once, noise.draw(z.shape, EXTRA_NOISE).to(z), alphas[level])
     return scale_initial_latents(scheduler, twice)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from srcli.engines.base import AdapterEvidence, Engine, EngineSpec, PixelSize, Preset, TaskSupport, VariantProfile
+from srcli.engines.base import Engine, EngineSpec, PixelSize, Preset, TaskSupport, VariantProfile
 from srcli.settings import ENGINE_OPTIONS, LoraChoice, ModelChoice, Sampling
 from srcli.tasks import COLORIZE, RESTORE, STYLIZE, UPSCALE, Job
-from srcli.weights.families import detect_header
 
 if TYPE_CHECKING:
     from srcli.engines.runtime.device import Device
@@ -40,12 +39,6 @@ def adapter_name(variant: str | None) -> str:
 
 def _entries(choice: ModelChoice) -> tuple[str, ...]:
     return (adapter_name(choice.variant), *([choice.base] if choice.base else []))
-
-
-def _recognizes(evidence: AdapterEvidence) -> bool:
-    if evidence.headers:
-        return any(detect_header(header).kind in PASD_KINDS for header in evidence.headers)
-    return evidence.is_one_of(PASD_ADAPTERS) or evidence.is_added(PASD_FAMILY)
 
 
 def _check(sampling: Sampling) -> None:
@@ -89,6 +82,6 @@ SPEC = EngineSpec(
     forecast=_forecast,
     entries=_entries,
     shared_entries=(PASD_BASE,),
-    recognizes=_recognizes,
+    recognizes=lambda evidence: evidence.is_of(PASD_KINDS, PASD_ADAPTERS, PASD_FAMILY),
     check=_check,
 )

@@ -112,11 +112,15 @@ def open_pasd(choice: ModelChoice, store: Store, dtype: torch.dtype | None = Non
     located = find_base(choice, store)
     adapter = PasdAdapter.find(choice, store)
     read_as = dtype_to_read(choice, dtype)
-    base = open_base(choice, store, located, adapter.detect().family, read_as)
+    family = adapter.detect().family
+    if located.file is not None:
+        base = open_file(located, located.file, store, PASD_BASE, family, read_as)
+    else:
+        base = open_folder(located, family, choice.base not in (None, PASD_BASE), read_as)
     unet, paca = open_unet_and_paca(adapter, base, choice.blend, read_as)
     if base.vae.config.latent_channels != unet.config.in_channels:
         raise WeightsError(f"{base.source.parent}: its VAE's latents are not this UNet's: choose another base model")
-    loras = merge_loras(choice, store, unet, base.text_encoder, adapter.detect().family)
+    loras = merge_loras(choice, store, unet, base.text_encoder, family)
     unet, paca = unet.to(dtype=dtype), paca.to(dtype=dtype)
     weights_used = {**adapter.located.provenance(), **base.weights_used, **loras}
     schedule = adapter.read_schedule()
@@ -178,14 +182,6 @@ def find_base(choice: ModelChoice, store: Store) -> Located:
     """Locate the chosen base model, or the parts of the default one that are needed: all but its UNet."""
     name = choice.base or PASD_BASE
     return store.resolve(name, "base", PARTS_BESIDE_UNET if name == PASD_BASE else (), choice.allow_pickle)
-
-
-def open_base(
-    choice: ModelChoice, store: Store, located: Located, family: str, dtype: torch.dtype | None = None
-) -> Base:
-    if located.file is not None:
-        return open_file(located, located.file, store, PASD_BASE, family, dtype)
-    return open_folder(located, family, choice.base not in (None, PASD_BASE), dtype)
 
 
 def find_checkpoint_folder(folder: Path) -> Path:

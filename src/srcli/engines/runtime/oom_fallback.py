@@ -60,7 +60,7 @@ class OomFallback:
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
-                reason = _first_line(error)
+                reason = (str(error) or type(error).__name__).strip().split("\n")[0][:120]
             # Outside the except block the error is gone, and with it the frames that hold the allocated tensors.
             release_memory()
             self._step_down(reason)
@@ -75,7 +75,3 @@ class OomFallback:
         self._level += 1
         self.savings = replace(self.savings, **{name: value})
         log.warning(f"out of memory: going on with {words}")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).strip().split("\n")[0][:120]

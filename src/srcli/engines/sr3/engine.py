@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -41,7 +40,6 @@ def load_sr3(choice: ModelChoice, device: Device, store: Store) -> SR3Engine:
 
 
 def tile_memory_need(unet: SR3UNet, device: Device) -> PixelMemoryNeed:
-    """The memory that a tile needs."""
     pixel = SR3_VALUES * unet.shape.inner_channel * device.dtype.itemsize
     return PixelMemoryNeed("SR3", pixel, count_weight_bytes([unet], torch.float32))
 
@@ -105,11 +103,8 @@ class SR3Engine(Unblocked):
         whole = pad_to_multiple(to_unit_float(hint).to(self.device.torch), self.unet.shape.factor) * 2 - 1
         start = request.noise.draw(whole.shape, START_NOISE).to(whole)
         denoiser = SR3Denoiser(self.unet, compute_sqrt_alpha_bar(self.betas), self.device)
-        return Canvas(start, whole, denoiser, scheduler, partial(_crop_to_unit, (hint.shape[2], hint.shape[3])))
+        height, width = hint.shape[2:]
+        return Canvas(start, whole, denoiser, scheduler, lambda x: x[:, :, :height, :width] / 2 + 0.5)
 
     def provenance(self) -> Mapping[str, str]:
         return self.weights_used
-
-
-def _crop_to_unit(size: tuple[int, int], x: Tensor) -> Tensor:
-    return x[:, :, : size[0], : size[1]] / 2 + 0.5

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 from srcli.engines.base import Canvas, EngineSpec, PixelSize, Request, Unblocked
 from srcli.engines.latent.codec import Codec
 from srcli.engines.latent.prompts import TextEncoder
-from srcli.engines.latent.schedulers import build_scheduler, diffuse_latents, scale_initial_latents
+from srcli.engines.latent.schedulers import SD_SCHEDULE, build_scheduler, diffuse_latents, scale_initial_latents
 from srcli.engines.latent.sizes import ensure_short_side
 from srcli.engines.runtime.compiling import DeferredCompile
 from srcli.engines.runtime.device import Device
@@ -25,7 +25,6 @@ from srcli.engines.runtime.placement import network_memory_need, place_step_netw
 from srcli.engines.stablesr.forecast import count_stablesr_flop, limit_tiles
 from srcli.engines.stablesr.spec import SPEC
 from srcli.engines.stablesr.weights import StableSRNetworks, open_stablesr
-from srcli.models.banded_vae import After
 from srcli.models.cfw import keep_features
 from srcli.models.patches.spade import Modulation
 from srcli.models.patches.text_kv_cache import TextKvCache
@@ -39,15 +38,7 @@ from srcli.settings import ModelChoice, Sampling
 from srcli.weights.store import Store
 
 # StableSR's noise schedule, which replaces the base's; sampling starts at its last timestep.
-SCHEDULE = {
-    "num_train_timesteps": 1000,
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "trained_betas": None,
-    "timestep_spacing": "trailing",
-}
-
+STABLESR_SCHEDULE = {**SD_SCHEDULE, "trained_betas": None, "timestep_spacing": "trailing"}
 log = logging.getLogger(__name__)
 
 
@@ -140,7 +131,9 @@ class StableSREngine(Unblocked):
         start, text = scale_initial_latents(scheduler, noisy), self._encode_prompt(request)
         denoiser = StableSRDenoiser(self.loaded.unet, self.loaded.encoder, self.loaded.modulation, text)
         mix = fusion and fusion.mixing(features, weight, codec.bands, self.device.torch)
-        return Canvas(start, z, denoiser, scheduler, partial(_decode, codec, (hint.shape[2], hint.shape[3]), mix))
+        height, width = hint.shape[2:]
+        # Not clamped, which would shift the means and deviations that the colour fix uses.
+        return Canvas(start, z, denoiser, scheduler, lambda x: codec.decode(x, mix)[:, :, :height, :width])
 
     def provenance(self) -> Mapping[str, str]:
         return {**self.loaded.weights_used, **self.loaded.fusion.weights_used, **self.placement.provenance()}
@@ -155,13 +148,8 @@ class StableSREngine(Unblocked):
         name, steps, prediction = str(sampling.scheduler), int(sampling.steps or 1), self.loaded.variant.prediction
         if name != "ddpm":
             return build_scheduler(
-                name, {**self.loaded.base.schedule, **SCHEDULE, "prediction_type": prediction}, steps
+                name, {**self.loaded.base.schedule, **STABLESR_SCHEDULE, "prediction_type": prediction}, steps
             )
         scheduler = Ancestral(make_scaled_linear_betas(), prediction)
         scheduler.set_timesteps(steps)
         return scheduler
-
-
-def _decode(codec: Codec, size: tuple[int, int], mix: After | None, x: Tensor) -> Tensor:
-    """Decode, without clamping, which would shift the means and deviations that the colour fix uses."""
-    return codec.decode(x, mix)[:, :, : size[0], : size[1]]

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from srcli.engines.base import AdapterEvidence, Engine, EngineSpec, PixelSize, Preset, TaskSupport, VariantProfile
-from srcli.errors import InputError, WeightsError, check_range
+from srcli.engines.base import (
+    Engine,
+    EngineSpec,
+    PixelSize,
+    Preset,
+    TaskSupport,
+    VariantProfile,
+    find_variant,
+)
+from srcli.errors import WeightsError, check_range
 from srcli.settings import ENGINE_OPTIONS, ModelChoice, Sampling
 from srcli.tasks import RESTORE, UPSCALE, Job
-from srcli.weights.families import EPSILON, VELOCITY, detect_header
+from srcli.weights.families import EPSILON, VELOCITY
 
 if TYPE_CHECKING:
     from srcli.engines.runtime.device import Device
@@ -45,13 +54,7 @@ STABLESR_VARIANTS: Mapping[str, StableSRVariant] = MappingProxyType(
     }
 )
 STABLESR_ADAPTERS = tuple(variant.adapter for variant in STABLESR_VARIANTS.values())
-
-
-def find_stablesr_variant(name: str | None) -> StableSRVariant:
-    """The variant of this name; the default one for None; InputError if there is none."""
-    if (name or STABLESR_USUAL) not in STABLESR_VARIANTS:
-        raise InputError(f"`variant` {name!r} is unknown to StableSR: choose one of {', '.join(STABLESR_VARIANTS)}")
-    return STABLESR_VARIANTS[name or STABLESR_USUAL]
+find_stablesr_variant = partial(find_variant, STABLESR_VARIANTS, engine="StableSR")
 
 
 def _load(choice: ModelChoice, device: Device, store: Store) -> Engine:
@@ -69,12 +72,6 @@ def _forecast(choice: ModelChoice, job: Job, size: PixelSize, device: Device) ->
 def _entries(choice: ModelChoice) -> tuple[str, ...]:
     variant = find_stablesr_variant(choice.variant)
     return variant.adapter, choice.base or variant.base
-
-
-def _recognizes(evidence: AdapterEvidence) -> bool:
-    if evidence.headers:
-        return any(detect_header(header).kind in STABLESR_KINDS for header in evidence.headers)
-    return evidence.is_one_of(STABLESR_ADAPTERS) or evidence.is_added(STABLESR_FAMILY)
 
 
 def _resolve(choice: ModelChoice, store: Store) -> ModelChoice:
@@ -136,7 +133,7 @@ SPEC = EngineSpec(
     forecast=_forecast,
     entries=_entries,
     shared_entries=(LENDER, FUSION),
-    recognizes=_recognizes,
+    recognizes=lambda evidence: evidence.is_of(STABLESR_KINDS, STABLESR_ADAPTERS, STABLESR_FAMILY),
     resolve=_resolve,
     check=_check,
 )

@@ -39,7 +39,6 @@ def has_hooks(layer: nn.Module) -> bool:
 
 
 def replace_processor(attention: Attention, processor: Any) -> Undo:
-    """Replace an attention processor."""
     before = attention.processor
     attention.set_processor(processor)
     return lambda: attention.set_processor(before)

@@ -47,7 +47,6 @@ class Compiled:
         self._backend = backend
 
     def patch_layers(self, net: nn.Module) -> Iterator[Undo]:
-        """Compile the blocks of a network."""
         for block in list(find_compilable(net)):
             yield replace_forward(block, self._compile_forward(block.forward))
 

@@ -69,7 +69,6 @@ class PatchHandle:
         self._installed = list(installed)
 
     def remove(self) -> None:
-        """Remove these patches from their networks."""
         for mine in self._installed:
             _rearrange(mine.net, [one for one in _list_installed(mine.net) if one is not mine])
         self._installed.clear()

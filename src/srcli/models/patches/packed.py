@@ -83,7 +83,6 @@ def pack_linear_weight(weight: Tensor) -> Tensor:
 
 
 def apply_packed_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """A linear layer with packed weights."""
     out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return out
 

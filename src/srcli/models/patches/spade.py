@@ -46,7 +46,8 @@ class Modulation(nn.Module):
     def __init__(self, unet: UNet2DConditionModel, guide: int) -> None:
         super().__init__()
         self._maps: Sequence[Tensor] | None = None
-        self.sites = {path: _level(path, len(unet.down_blocks)) for path in _resnets(unet)}
+        paths = [path for path, module in unet.named_modules() if isinstance(module, ResnetBlock2D)]
+        self.sites = {path: _level(path, len(unet.down_blocks)) for path in paths}
         for path in self.sites:
             width = unet.get_submodule(path).conv2.out_channels
             _place(self, f"{path}.spade", Spade(width, guide))
@@ -68,10 +69,6 @@ class Modulation(nn.Module):
 
     def _modulate(self, spade: nn.Module, level: int, _site: nn.Module, _args: object, out: Tensor) -> Any:
         return out if self._maps is None else spade(out, self._maps[level])
-
-
-def _resnets(unet: UNet2DConditionModel) -> list[str]:
-    return [path for path, module in unet.named_modules() if isinstance(module, ResnetBlock2D)]
 
 
 def _level(path: str, levels: int) -> int:
@@ -117,12 +114,8 @@ def to_official_path(ours: str) -> str:
     return ".".join([name, str(index), "0", *rest])
 
 
-def guide_width(state: Mapping[str, Tensor]) -> int:
-    """Channels of the guiding maps, from a state dict."""
-    return next(v.shape[1] for key, v in state.items() if key.endswith("mlp_shared.0.weight"))
-
-
 def build_modulation(unet: UNet2DConditionModel, state: Mapping[str, Tensor]) -> Modulation:
     """The modulation of `unet` for a state dict, on the meta device."""
     with torch.device("meta"):
-        return Modulation(unet, guide_width(state)).eval()
+        guide = next(v.shape[1] for key, v in state.items() if key.endswith("mlp_shared.0.weight"))
+        return Modulation(unet, guide).eval()
