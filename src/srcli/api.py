@@ -272,7 +272,6 @@ class Pipeline:
 
 
 def find_task(name: str) -> Task:
-    """The task of this name."""
     if name not in TASKS_BY_METHOD:
         raise unknown_word("`task`", name, TASKS_BY_METHOD)
     return TASKS_BY_METHOD[name]

@@ -92,12 +92,7 @@ def read_regular(path: Path, most: int) -> bytes:
 
 def open_guard(path: Path) -> IO[bytes]:
     """Open a lock file, creating it if needed; anything but a regular file is an OSError."""
-    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
-    number = os.open(path, flags, 0o600)
-    if not stat.S_ISREG(os.fstat(number).st_mode):
-        os.close(number)
-        raise OSError(errno.EINVAL, "not a regular file", str(path))
-    return os.fdopen(number, "rb+", buffering=0)
+    return os.fdopen(open_own_file(path, os.O_RDWR | os.O_CREAT, anyone=True), "rb+", buffering=0)
 
 
 def open_own_file(path: Path, flags: int, mode: int = 0o600, *, anyone: bool = False) -> int:

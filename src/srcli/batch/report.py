@@ -76,7 +76,6 @@ class Tally:
             self.codes |= {outcome.exit_code}
 
     def add_counts(self, other: Tally) -> None:
-        """Add the counts of another run."""
         for name in ("total", "done", "skipped", "failed"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.codes |= other.codes

@@ -44,7 +44,7 @@ IsWanted = Callable[[Path], bool]
 
 def run_batch(
     settings: BatchSettings,
-    listener: Listener | None = None,
+    listener: Listener,
     only: IsWanted | None = None,
     previous: PreviousRuns | None = None,
 ) -> Report:
@@ -55,7 +55,6 @@ def run_batch(
     """
     with ExitStack() as stack:
         stop = StopRequest()
-        listener = listener or Listener()
         stack.enter_context(watch_signals(stop, listener.cut_off))
         return _Run(settings, listener, stop, stack, only, previous or PreviousRuns()).run()
 

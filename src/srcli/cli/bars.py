@@ -82,7 +82,6 @@ class BarListener(PlainListener):
         os.write(sys.stderr.fileno(), SHOW_CURSOR)
 
     def _update_bars(self) -> None:
-        """Update both bars."""
         picture, batch = self.picture, self.batch
         left = format_left(picture.left())
         text = picture.describe(NAME_WIDTH // 2 if self._narrow else NAME_WIDTH)

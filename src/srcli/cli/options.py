@@ -94,10 +94,6 @@ def _parse_interval(text: str) -> tuple[float, float]:
     return low, high
 
 
-def _parse_loras(texts: list[str]) -> tuple[LoraChoice, ...]:
-    return tuple(LoraChoice.parse(text) for text in texts)
-
-
 TOPICS: Mapping[type, str] = {
     InputOptions: "Input",
     OutputOptions: "Output",
@@ -204,7 +200,7 @@ OPTIONS: Mapping[type, tuple[Option, ...]] = {
             flag="--lora",
             value="NAME[:WEIGHT]",
             type=list[str],
-            parse=_parse_loras,
+            parse=lambda texts: tuple(map(LoraChoice.parse, texts)),
             names=complete.complete_loras,
         ),
         Option("lora_alpha", "Ignore a LoRA's alpha, as the official PASD does."),
@@ -315,7 +311,6 @@ def field_types(settings: type) -> Mapping[str, Any]:
 
 
 def field_default(settings: type, name: str) -> Any:
-    """The default of a field."""
     default = next(f.default for f in fields(settings) if f.name == name)
     assert default is not MISSING, f"{settings.__name__}.{name} is not an option: it must be given"
     return default

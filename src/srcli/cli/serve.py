@@ -47,9 +47,7 @@ def run_page_server(
         token=token or secrets.token_urlsafe(24),
         host=host,
         port=port,
-        device=DeviceChoice(
-            device=device, dtype=dtype, memory=None if max_memory is None else size_in_bytes(max_memory)
-        ),
+        device=DeviceChoice(device=device, dtype=dtype, memory=size_in_bytes(max_memory)),
     )
     run_server(settings, partial(_announce, settings))
 

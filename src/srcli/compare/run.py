@@ -67,12 +67,17 @@ class Comparison:
             raise InputError(f"-o {printable(self.page)} is a folder: pictures are compared in a file")
 
     def read(self, path: Path) -> Picture:
-        """Read one of the pictures."""
         return self.reader(path) if self.reader is not None else read_picture(path, max_pixels=self.max_pixels)
 
     @property
+    def sides(self) -> dict[str, Path]:
+        """The references and the inputs, if they are given."""
+        sides = {TRUTH: self.reference, SOURCE: self.inputs}
+        return {name: place for name, place in sides.items() if place is not None}
+
+    @property
     def all_places(self) -> tuple[Path, ...]:
-        return (*self.places, *(place for place in (self.reference, self.inputs) if place is not None))
+        return (*self.places, *self.sides.values())
 
     @property
     def is_of_folders(self) -> bool:
@@ -80,8 +85,7 @@ class Comparison:
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        given = frozenset(w for w, place in ((TRUTH, self.reference), (SOURCE, self.inputs)) if place)
-        return choose_metrics((), given) if given else ()
+        return choose_metrics((), frozenset(self.sides)) if self.sides else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +116,7 @@ def build_comparison(wanted: Comparison, tell: Tell) -> Gathered:
     if wanted.sheet is not None:
         format_of_name(wanted.sheet)
         refuse_existing(wanted.sheet, wanted.overwrite)
-    names = name_places(wanted)
+    names = [*name_methods(wanted.places), *wanted.sides]
     motifs, notes = find_motifs(wanted)
     for note in notes:
         tell(note)
@@ -131,11 +135,6 @@ def build_comparison(wanted: Comparison, tell: Tell) -> Gathered:
         _write_sheet(wanted.sheet, names, done.crops, wanted.crops)
         done.written.append(wanted.sheet)
     return done
-
-
-def name_places(wanted: Comparison) -> list[str]:
-    names = name_methods(wanted.places)
-    return names + [w for w, place in ((TRUTH, wanted.reference), (SOURCE, wanted.inputs)) if place is not None]
 
 
 def find_motifs(wanted: Comparison) -> tuple[list[Motif], list[str]]:
@@ -177,7 +176,10 @@ def _compare_motif(motif: Motif, names: list[str], wanted: Comparison, done: Gat
         make_folder(target.parent)
         maps = _read_maps(motif, layers, wanted)
         tables = _motif_tables(rows, names, wanted.metrics)
-        write_page(target, _page_title(motif, names, wanted), [*layers, *maps, *masks], tables)
+        title = " / ".join(names)
+        if wanted.is_of_folders:
+            title = f"{printable(motif.name)}: {title}"
+        write_page(target, title, [*layers, *maps, *masks], tables)
         done.written.append(target)
         done.items.append(_index_item(motif, layers[0], rows, wanted))
     if wanted.sheet is not None:
@@ -224,10 +226,6 @@ def _measure_versions(motif: Motif, wanted: Comparison, tell: Tell) -> tuple[Row
     except PictureError as error:
         tell(f"{printable(motif.name)} is shown without numbers: {error}")
         return ()
-
-
-def _page_title(motif: Motif, names: list[str], wanted: Comparison) -> str:
-    return f"{printable(motif.name)}: {' / '.join(names)}" if wanted.is_of_folders else " / ".join(names)
 
 
 def _motif_tables(rows: tuple[Row, ...], names: list[str], metrics: tuple[Metric, ...]) -> list[PageTable]:

@@ -18,19 +18,15 @@ class Draws(Protocol):
 
     def uniform(self, name: str, low: float = 0.0, high: float = 1.0) -> float:
         """One number in [low, high)."""
-        ...
 
     def integer(self, name: str, high: int) -> int:
         """One integer in 0..high, inclusive."""
-        ...
 
     def choice(self, name: str, weights: Mapping[T, float]) -> T:
         """One key, with a probability proportional to its weight."""
-        ...
 
     def uniforms(self, name: str, count: int, low: float = 0.0, high: float = 1.0) -> Tensor:
         """One number in [low, high) per sample."""
-        ...
 
     def normals(self, name: str, shape: Sequence[int]) -> Tensor: ...
 

@@ -51,7 +51,6 @@ def compress_jpeg(pictures: Tensor, quality: Tensor, rounding: Round = torch.rou
 
 
 def _table_factor(quality: Tensor) -> Tensor:
-    """The factor of the quantization tables."""
     return torch.where(quality < 50, 50 / quality, 2 - quality / 50).clamp(min=LEAST_FACTOR)
 
 

@@ -35,18 +35,18 @@ def median_of_known(values: Sequence[float]) -> float:
     return float(np.median(known)) if known else math.nan
 
 
-def paired_difference(first: Sequence[float], second: Sequence[float], seed: int = 0) -> Difference | None:
+def paired_difference(first: Sequence[float], second: Sequence[float]) -> Difference | None:
     """First minus second, picture by picture; percentile bootstrap. None below two pictures with finite numbers."""
     gaps = np.array([a - b for a, b in zip(first, second, strict=True) if math.isfinite(a) and math.isfinite(b)])
     if len(gaps) < 2:
         return None
     tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(_resampled_means(gaps, seed), [tail, 1 - tail])
+    low, high = np.quantile(_resampled_means(gaps), [tail, 1 - tail])
     return Difference(float(gaps.mean()), float(low), float(high), len(gaps))
 
 
-def _resampled_means(values: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
-    rng = np.random.default_rng(seed)
+def _resampled_means(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    rng = np.random.default_rng(0)
     at_once = max(1, _CELLS // len(values))
     counts = [min(at_once, RESAMPLES - start) for start in range(0, RESAMPLES, at_once)]
     return np.concatenate([values[rng.integers(len(values), size=(n, len(values)))].mean(1) for n in counts])

@@ -50,7 +50,8 @@ def _read(file: IO[bytes], row: Format, options: ReadOptions, linear: bool) -> D
             source.seek_subimage(options.place, 0)
         spec = source.spec()
         check_spec(spec, options.max_pixels)
-        pixels = source.read_image(options.place, 0, 0, spec.nchannels, _type_of(spec))
+        kind = str(spec.format) if str(spec.format) in ("uint8", "uint16") else "float"
+        pixels = source.read_image(options.place, 0, 0, spec.nchannels, kind)
         if pixels is None:
             reason = " ".join(source.geterror().split())[:200]
             raise PictureError(f"its data is damaged ({reason}): fetch it again", "damaged")
@@ -149,12 +150,6 @@ def _named(file: IO[bytes], name: Path) -> Path:
     except OSError as error:
         raise no_room(f"a copy of the picture does not fit in {tempfile.gettempdir()} ({error.strerror})") from error
     return name
-
-
-def _type_of(spec: Any) -> str:
-    """Read integers as they are, and all other types as float32."""
-    name = str(spec.format)
-    return name if name in ("uint8", "uint16") else "float"
 
 
 def _decoded(channels: Array, spec: Any, linear: bool) -> Decoded:

@@ -93,10 +93,10 @@ def convert_to_srgb(pixels: Array, profile: IccProfile) -> Array:
     return _convert_bands(pixels, out, lambda band: _encode(_mix(_linearize(band, curves), mix), [encode] * 3))
 
 
-def convert_from_srgb(pixels: Array, profile: IccProfile, out: Array | None = None) -> Array:
+def convert_from_srgb(pixels: Array, profile: IccProfile) -> Array:
     """Convert sRGB (H, W, 3) to the profile's space."""
     channels = {"RGB": (3,), "L": (), "CMYK": (4,)}[profile.space]
-    out = np.empty((*pixels.shape[:2], *channels), pixels.dtype) if out is None else out
+    out = np.empty((*pixels.shape[:2], *channels), pixels.dtype)
     if pixels.dtype == np.uint8:
         transform = build_transform(srgb_profile(), profile.data, "RGB", profile.space)
         return _convert_bands(pixels, out, lambda band: _apply(band, transform, "RGB"))
@@ -198,8 +198,8 @@ def _encode(linear: NDArray[np.float32], tables: list[NDArray[np.uint16]]) -> ND
     return np.stack([table[index[..., c % index.shape[-1]]] for c, table in enumerate(tables)], -1)
 
 
-def _invert_curve(curve: Curve, size: int = 1 << 18) -> NDArray[np.uint16]:
-    linear = np.linspace(0, 1, size) ** 2
+def _invert_curve(curve: Curve) -> NDArray[np.uint16]:
+    linear = np.linspace(0, 1, 1 << 18) ** 2
     return np.rint(np.interp(linear, np.maximum.accumulate(curve), np.arange(65536))).astype(np.uint16)
 
 

@@ -36,20 +36,17 @@ def write_mask(result: Path, content: bytes, known: str | None) -> Path:
     `known`: the hash of the mask that an earlier run wrote for this result, and that may be replaced.
     """
     plain, own = name_beside(result, MASK_ENDING), (hashlib.sha256(content).hexdigest(), known)
-    free = (
-        path for path in chain([plain], numbered_names(plain)) if not path_or_link_exists(path) or _is_one(path, own)
+    path = next(
+        path
+        for path in chain([plain], numbered_names(plain))
+        if not path_or_link_exists(path) or (is_regular(path) and hash_file(path) in own)
     )
-    path = next(free)
     try:
         with replace_file(path) as fresh:
             fresh.write_bytes(content)
     except OSError as error:
         raise unwritable_file(printable(path), error, "check the folder") from error
     return path
-
-
-def _is_one(path: Path, hashes: tuple[str | None, ...]) -> bool:
-    return is_regular(path) and hash_file(path) in hashes
 
 
 def mask_of_result(provenance: Mapping[str, Any] | None) -> str | None:

@@ -55,8 +55,8 @@ def write_jpeg(prepared: PreparedOutput, file: IO[bytes], quality: int | None) -
 
 
 def write_webp(prepared: PreparedOutput, file: IO[bytes], quality: int | None) -> None:
-    how = {"lossless": True, "exact": True, "quality": 70} if quality is None else {"quality": quality}
-    _save(prepared, file, "WEBP", exif=prepared.exif, xmp=prepared.metadata.xmp, **how, **_profile(prepared))
+    options = {"lossless": True, "exact": True, "quality": 70} if quality is None else {"quality": quality}
+    _save(prepared, file, "WEBP", exif=prepared.exif, xmp=prepared.metadata.xmp, **options, **_profile(prepared))
 
 
 def write_avif(prepared: PreparedOutput, file: IO[bytes], quality: int | None) -> None:

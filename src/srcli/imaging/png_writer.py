@@ -23,10 +23,10 @@ LEVEL = 4  # zlib level; 6 takes three times as long for 4 % fewer bytes
 _DEEP_LEVEL = 1  # the low bytes of 16-bit levels hardly compress
 
 
-def collect_text(ready: PreparedOutput) -> PngInfo:
+def collect_text(prepared: PreparedOutput) -> PngInfo:
     """Text chunks, the XMP packet, IPTC as ImageMagick writes it, and the provenance."""
     info = PngInfo()
-    metadata = ready.metadata
+    metadata = prepared.metadata
     fields = dict(metadata.text)
     if metadata.comment:
         fields.setdefault("Comment", metadata.comment.decode("utf-8", "replace"))
@@ -34,37 +34,37 @@ def collect_text(ready: PreparedOutput) -> PngInfo:
         info.add_text(key, value)
     if metadata.iptc:
         info.add_text(iptc.RAW_PROFILE, iptc.records_to_text(metadata.iptc), zip=True)
-    if ready.provenance is not None:
-        info.add_itxt(OWN_TEXT, json.dumps(dict(ready.provenance)))
+    if prepared.provenance is not None:
+        info.add_itxt(OWN_TEXT, json.dumps(dict(prepared.provenance)))
     if metadata.xmp:
         info.add_itxt("XML:com.adobe.xmp", metadata.xmp.decode())
     return info
 
 
-def stream_png(ready: PreparedOutput, file: IO[bytes]) -> None:
+def stream_png(prepared: PreparedOutput, file: IO[bytes]) -> None:
     """Write a file of either depth, without having it in memory as a whole."""
-    width, height = ready.size
-    depth = ready.pixels.dtype.itemsize
-    channels = interleave_rows(ready, slice(0, 1)).shape[-1]
+    width, height = prepared.size
+    depth = prepared.pixels.dtype.itemsize
+    channels = interleave_rows(prepared, slice(0, 1)).shape[-1]
     file.write(b"\x89PNG\r\n\x1a\n")
     _chunk(file, b"IHDR", struct.pack(">LLBBBBB", width, height, 8 * depth, _COLOUR_TYPES[channels], 0, 0, 0))
-    if ready.profile:
-        _chunk(file, b"iCCP", b"ICC Profile\x00\x00" + zlib.compress(ready.profile))
-    if ready.metadata.dpi is not None:
-        x, y = (round(value / 0.0254) for value in ready.metadata.dpi)
+    if prepared.profile:
+        _chunk(file, b"iCCP", b"ICC Profile\x00\x00" + zlib.compress(prepared.profile))
+    if prepared.metadata.dpi is not None:
+        x, y = (round(value / 0.0254) for value in prepared.metadata.dpi)
         _chunk(file, b"pHYs", struct.pack(">LLB", x, y, 1))
-    if ready.exif:
-        _chunk(file, b"eXIf", ready.exif)
-    for kind, data, *_ in collect_text(ready).chunks:
+    if prepared.exif:
+        _chunk(file, b"eXIf", prepared.exif)
+    for kind, data, *_ in collect_text(prepared).chunks:
         _chunk(file, kind, data)
     packer = zlib.compressobj(LEVEL if depth == 1 else _DEEP_LEVEL)
     above = np.zeros((1, width * channels * depth), np.uint8)
     for rows in split_rows(height, width, 1 << 19):
-        part = interleave_rows(ready, rows)
+        part = interleave_rows(prepared, rows)
         lines = part.astype(f">u{depth}").view(np.uint8).reshape(len(part), -1)
         _chunk(file, b"IDAT", packer.compress(_filtered(lines, above, channels * depth)))
         above = lines[-1:]
-        evict_pages(ready.pixels)
+        evict_pages(prepared.pixels)
     _chunk(file, b"IDAT", packer.flush())
     _chunk(file, b"IEND", b"")
 

@@ -31,14 +31,14 @@ _FOREIGN = frozenset(
 )
 
 
-def write_tiff(ready: PreparedOutput, file: IO[bytes], quality: int | None = None, limit: int = LIMIT) -> None:
+def write_tiff(prepared: PreparedOutput, file: IO[bytes], quality: int | None = None, limit: int = LIMIT) -> None:
     """Write a file from position 0 of a seekable stream; BigTIFF if it might exceed `limit` bytes."""
-    block = ready.block
-    big = len(block.data) + _estimate_size(ready) > limit
+    block = prepared.block
+    big = len(block.data) + _estimate_size(prepared) > limit
     fields = {tag: entry for tag, entry in block.main.items() if tag not in _FOREIGN}
     file.write(block.data.ljust(bigtiff.HEADER, b"\x00") + bytes(len(block.data) % 2))
-    starts, sizes, high = _strips(ready, "<" if big else block.order, file)
-    fields |= _layout(ready, block) | _list_metadata(ready, block)
+    starts, sizes, high = _strips(prepared, "<" if big else block.order, file)
+    fields |= _layout(prepared, block) | _list_metadata(prepared, block)
     fields |= {278: _numbers(block, LONG, high), 279: _numbers(block, LONG, *sizes)}
     file.write(bytes(-file.tell() % 8))
     end = file.tell()
@@ -53,11 +53,11 @@ def write_tiff(ready: PreparedOutput, file: IO[bytes], quality: int | None = Non
     file.write(head)
 
 
-def _estimate_size(ready: PreparedOutput) -> int:
+def _estimate_size(prepared: PreparedOutput) -> int:
     """Bytes of pixels and metadata before compression."""
-    alpha = 0 if ready.alpha is None else ready.alpha.nbytes
-    metadata = ready.metadata
-    return ready.pixels.nbytes + alpha + len(ready.profile) + len(metadata.xmp) + len(metadata.iptc)
+    alpha = 0 if prepared.alpha is None else prepared.alpha.nbytes
+    metadata = prepared.metadata
+    return prepared.pixels.nbytes + alpha + len(prepared.profile) + len(metadata.xmp) + len(metadata.iptc)
 
 
 def _numbers(block: ExifBlock, kind: int, *values: int) -> Field:
@@ -66,58 +66,58 @@ def _numbers(block: ExifBlock, kind: int, *values: int) -> Field:
     )
 
 
-def _layout(ready: PreparedOutput, block: ExifBlock) -> Directory:
-    width, height = ready.size
-    colours = 1 if ready.pixels.ndim == 2 else ready.pixels.shape[2]
-    channels = colours + (ready.alpha is not None)
+def _layout(prepared: PreparedOutput, block: ExifBlock) -> Directory:
+    width, height = prepared.size
+    colours = 1 if prepared.pixels.ndim == 2 else prepared.pixels.shape[2]
+    channels = colours + (prepared.alpha is not None)
     fields = {
         256: _numbers(block, LONG, width),
         257: _numbers(block, LONG, height),
-        258: _numbers(block, SHORT, *[ready.pixels.dtype.itemsize * 8] * channels),
+        258: _numbers(block, SHORT, *[prepared.pixels.dtype.itemsize * 8] * channels),
         259: _numbers(block, SHORT, _DEFLATE),
         262: _numbers(block, SHORT, {1: 1, 3: 2, 4: 5}[colours]),
         277: _numbers(block, SHORT, channels),
         284: _numbers(block, SHORT, 1),
         317: _numbers(block, SHORT, _DIFFERENCES),
     }
-    if ready.alpha is not None:
+    if prepared.alpha is not None:
         fields[338] = _numbers(block, SHORT, _UNASSOCIATED)
     return fields
 
 
-def _strips(ready: PreparedOutput, order: Literal["<", ">"], file: IO[bytes]) -> tuple[list[int], list[int], int]:
+def _strips(prepared: PreparedOutput, order: Literal["<", ">"], file: IO[bytes]) -> tuple[list[int], list[int], int]:
     """Write the pixels; returns the offsets and lengths of the strips, and the rows per strip."""
-    width, height = ready.size
+    width, height = prepared.size
     groups = split_rows(height, width, 1 << 19)
     starts, sizes = [], []
     for rows in groups:
-        data = zlib.compress(_differences(ready, rows, order), _LEVELS[ready.pixels.dtype.itemsize])
+        data = zlib.compress(_differences(prepared, rows, order), _LEVELS[prepared.pixels.dtype.itemsize])
         starts.append(file.tell())
         sizes.append(len(data))
         file.write(data)
-        evict_pages(ready.pixels)
+        evict_pages(prepared.pixels)
     return starts, sizes, groups[0].stop
 
 
-def _differences(ready: PreparedOutput, rows: slice, order: Literal["<", ">"]) -> bytes:
+def _differences(prepared: PreparedOutput, rows: slice, order: Literal["<", ">"]) -> bytes:
     """Each pixel minus its left neighbour (predictor 2), which compresses better."""
-    channels = interleave_rows(ready, rows)
+    channels = interleave_rows(prepared, rows)
     out = channels.copy()
     out[:, 1:] -= channels[:, :-1]
     return out.astype(out.dtype.newbyteorder(order)).tobytes()
 
 
-def interleave_rows(ready: PreparedOutput, rows: slice) -> NDArray[Any]:
+def interleave_rows(prepared: PreparedOutput, rows: slice) -> NDArray[Any]:
     """Some rows with all channels side by side, (h, W, C)."""
-    part = ready.pixels[rows]
+    part = prepared.pixels[rows]
     part = part[..., None] if part.ndim == 2 else part
-    return part if ready.alpha is None else np.concatenate([part, ready.alpha[rows, :, None]], -1)
+    return part if prepared.alpha is None else np.concatenate([part, prepared.alpha[rows, :, None]], -1)
 
 
-def _list_metadata(ready: PreparedOutput, block: ExifBlock) -> Directory:
+def _list_metadata(prepared: PreparedOutput, block: ExifBlock) -> Directory:
     """The fields of profile and metadata."""
-    metadata = ready.metadata
-    blobs = ((34675, UNDEFINED, ready.profile), (700, BYTE, metadata.xmp), (33723, UNDEFINED, metadata.iptc))
+    metadata = prepared.metadata
+    blobs = ((34675, UNDEFINED, prepared.profile), (700, BYTE, metadata.xmp), (33723, UNDEFINED, metadata.iptc))
     fields = {tag: Field(kind, len(data), data.ljust(4, b"\x00")) for tag, kind, data in blobs if data}
     if metadata.dpi is not None:
         for tag, value in zip((_X_DPI, _Y_DPI), metadata.dpi, strict=True):

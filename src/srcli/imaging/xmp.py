@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 from xml.dom import Node, minidom
 from xml.parsers import expat
@@ -56,8 +56,14 @@ def update_xmp(
     if not packet and provenance is None:
         return b""
     document = _parse(packet or _EMPTY.encode())
-    stale = _stale(gps)
-    _remove(document, lambda space, name: stale(space, name) or (provenance is not None and _ours(space, name)))
+
+    def is_outdated(space: str | None, name: str) -> bool:
+        thumbnail = space == _XMP and name == "Thumbnails"
+        place = not gps and (name in _PLACE.get(space or "", ()) or (space == _EXIF and name.startswith("GPS")))
+        own = space == SRCLI or (space == _IPTC and name == "DigitalSourceType")
+        return space in _GONE or thumbnail or place or (own and provenance is not None)
+
+    _remove(document, is_outdated)
     _change(document, {(_TIFF, "Orientation"): "1"})
     for space, names in ((_EXIF, ("PixelXDimension", "PixelYDimension")), (_TIFF, ("ImageWidth", "ImageLength"))):
         _change(document, {(space, name): str(length) for name, length in zip(names, size, strict=True)})
@@ -113,29 +119,8 @@ def _vet(data: bytes) -> None:
     parser.Parse(data, True)
 
 
-def _stale(gps: bool) -> Callable[[str | None, str], bool]:
-    def test(space: str | None, name: str) -> bool:
-        if space == _XMP and name == "Thumbnails":
-            return True
-        return space in _GONE or (not gps and _is_place(space, name))
-
-    return test
-
-
-def _is_place(space: str | None, name: str) -> bool:
-    return name in _PLACE.get(space or "", ()) or (space == _EXIF and name.startswith("GPS"))
-
-
-def _ours(space: str | None, name: str) -> bool:
-    return space == SRCLI or (space == _IPTC and name == "DigitalSourceType")
-
-
-def _elements(document: minidom.Document) -> Iterator[Element]:
-    yield from list(document.getElementsByTagName("*"))
-
-
 def _remove(document: minidom.Document, test: Callable[[str | None, str], bool]) -> None:
-    for element in _elements(document):
+    for element in list(document.getElementsByTagName("*")):
         for at in list(element.attributes.values()):
             if at.namespaceURI != _XMLNS and test(at.namespaceURI, at.localName):
                 element.removeAttributeNode(at)
@@ -145,7 +130,7 @@ def _remove(document: minidom.Document, test: Callable[[str | None, str], bool])
 
 def _change(document: minidom.Document, values: Mapping[tuple[str, str], str]) -> None:
     """Change existing properties, as attributes or elements."""
-    for element in _elements(document):
+    for element in list(document.getElementsByTagName("*")):
         for (space, name), value in values.items():
             attribute = element.getAttributeNodeNS(space, name)
             if attribute is not None:

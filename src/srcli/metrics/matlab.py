@@ -18,39 +18,37 @@ def matlab_y(rgb: NDArray[Any]) -> NDArray[np.float64]:
     return np.asarray(16 + rgb.astype(np.float64) @ _Y_WEIGHTS)
 
 
-def matlab_bicubic(pixels: NDArray[Any], size: tuple[int, int], *, antialias: bool = True) -> NDArray[Any]:
+def matlab_bicubic(pixels: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     """What imresize(pixels, size, 'bicubic') computes, `size` being (width, height).
 
     Integer levels are computed in float32 and rounded once, at the end. Float arrays keep their dtype.
     """
     out = np.empty((size[1], size[0], *pixels.shape[2:]), pixels.dtype)
     for rows in split_rows(size[1], max(size[0], pixels.shape[1])):
-        out[rows] = round_levels(matlab_rows(pixels, size, rows, antialias=antialias), pixels.dtype)
+        out[rows] = round_levels(matlab_rows(pixels, size, rows), pixels.dtype)
     return out
 
 
-def matlab_rows(
-    pixels: NDArray[Any], size: tuple[int, int], rows: slice, *, antialias: bool = True
-) -> NDArray[np.floating[Any]]:
+def matlab_rows(pixels: NDArray[Any], size: tuple[int, int], rows: slice) -> NDArray[np.floating[Any]]:
     """Some rows of the resized picture, not rounded."""
-    needed = rows_needed(pixels.shape[0], size[1], rows, antialias=antialias)
-    return matlab_rows_of_part(pixels[needed], needed.start, pixels.shape[0], size, rows, antialias=antialias)
+    needed = rows_needed(pixels.shape[0], size[1], rows)
+    return matlab_rows_of_part(pixels[needed], needed.start, pixels.shape[0], size, rows)
 
 
-def rows_needed(height: int, new_height: int, rows: slice, *, antialias: bool = True) -> slice:
+def rows_needed(height: int, new_height: int, rows: slice) -> slice:
     """The old rows that these new rows depend on."""
-    indices = bicubic_taps(height, new_height, antialias)[0][rows]
+    indices = bicubic_taps(height, new_height)[0][rows]
     return slice(int(indices.min()), int(indices.max()) + 1)
 
 
 def matlab_rows_of_part(
-    part: NDArray[Any], first: int, height: int, size: tuple[int, int], rows: slice, *, antialias: bool = True
+    part: NDArray[Any], first: int, height: int, size: tuple[int, int], rows: slice
 ) -> NDArray[np.floating[Any]]:
     """As `matlab_rows`, from a part of the old picture that begins at row `first` of `height`."""
-    indices, weights = bicubic_taps(height, size[1], antialias)
+    indices, weights = bicubic_taps(height, size[1])
     part = part if part.dtype.kind == "f" else part.astype(np.float32)
     tall = _weigh(part, 0, indices[rows] - first, weights[rows])
-    return _weigh(tall, 1, *bicubic_taps(part.shape[1], size[0], antialias))
+    return _weigh(tall, 1, *bicubic_taps(part.shape[1], size[0]))
 
 
 def round_levels(values: NDArray[np.floating[Any]], dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -66,10 +64,10 @@ def reduce_bicubic(pixels: NDArray[Any], scale: int) -> NDArray[Any]:
     return matlab_bicubic(pixels[: height * scale, : width * scale], (width, height))
 
 
-def bicubic_taps(length: int, new_length: int, antialias: bool) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def bicubic_taps(length: int, new_length: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """For each new sample the indices and weights of the old samples, both (new_length, taps)."""
     scale = new_length / length
-    stretch = min(scale, 1.0) if antialias else 1.0
+    stretch = min(scale, 1.0)
     reach = 2 / stretch
     center = (np.arange(new_length) + 0.5) / scale - 0.5
     first = np.floor(center - reach).astype(np.int64)

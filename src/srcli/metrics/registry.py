@@ -30,10 +30,6 @@ class Metric:
     applies_to: str = "every picture"
 
 
-def _gradient_share(sample: Sample) -> float:
-    return gradient_energy(sample.luma[0]) / gradient_energy(sample.luma[1])
-
-
 _Y = "Y of BT.601 as MATLAB's rgb2ycbcr, not rounded"
 _LUMA = "full-range luma"
 _SCALES = "five scales, each halved by means of 2x2"
@@ -61,7 +57,7 @@ _ALL = (
     Metric(
         "gradient",
         "gradient energy",
-        _gradient_share,
+        lambda s: gradient_energy(s.luma[0]) / gradient_energy(s.luma[1]),
         ONE,
         f"mean squared difference of neighbours in {_LUMA}, as a share of the reference's",
         TRUTH,

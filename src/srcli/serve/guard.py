@@ -76,7 +76,8 @@ class Guard:
             return self._store_token()
         if not self._is_token(self._sent_token(headers)):
             return answer_error(401, "token", "open the address that srcli serve printed, or send its token")
-        if (parse_length(headers.get("content-length")) or 0) > self._settings.limits.body:
+        length = headers.get("content-length", "")
+        if length.isascii() and length.isdigit() and int(length) > self._settings.limits.body:
             return answer_error(413, "too-large", f"at most {self._settings.limits.body} bytes are taken")
         return None
 
@@ -102,12 +103,7 @@ class Guard:
 
 
 def answer_error(status: int, kind: str, message: str) -> JSONResponse:
-    """The answer for an error."""
     return JSONResponse({"error": {"kind": kind, "message": message}}, status)
-
-
-def parse_length(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isascii() and text.isdigit() else None
 
 
 def _is_own(headers: Mapping[str, str]) -> bool:

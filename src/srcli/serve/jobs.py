@@ -73,7 +73,6 @@ class JobStore:
         return found
 
     def place(self, job: JobRecord) -> Path:
-        """The job's folder."""
         return self.folder / job.id
 
     def result_path(self, job: JobRecord) -> Path:
@@ -134,7 +133,6 @@ class JobStore:
         return self.update(name, save=True, status=JOB_CANCELLED, message="cancelled")
 
     def remove(self, name: str) -> None:
-        """Remove a job and its files."""
         with self._changed:
             job = self._jobs.pop(name, None)
             self.version += 1

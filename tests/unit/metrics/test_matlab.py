@@ -32,12 +32,6 @@ def test_a_ramp_enlarged_to_twice():
     np.testing.assert_allclose(got[::-1][:5], 7 - np.array(left), rtol=0, atol=1e-12)
 
 
-def test_without_antialiasing_a_reduction_takes_four_samples():
-    """Centre 1.5: weights at a half are 9 and -1 in 1/16."""
-    row = np.array([[0.0, 16, 0, 0, 0, 0, 0, 0]])
-    assert matlab_bicubic(row, (2, 1), antialias=False)[0, 0] == pytest.approx(9)
-
-
 def test_integer_levels_are_rounded_once_halves_up_and_clipped():
     ramp = np.tile(np.arange(16, dtype=np.uint8) * 16, (4, 1))
     want = np.floor(np.array([FIRST, SECOND, 15 - SECOND, 15 - FIRST]) * 16 + 0.5)

@@ -186,9 +186,10 @@ class PreviousRuns:
         where = f"source = ? AND recipe = ? AND {READ_INPUT}"
         query = f"SELECT {ATTEMPT_COLUMNS} FROM attempts WHERE {where} ORDER BY rowid DESC"
         for row in self._db.execute(query, (_encode_path(source), recipe)):
-            attempt = _to_attempt(row)
-            if attempt.target is None or is_numbered_name(attempt.target, Path(os.fsdecode(_encode_path(target)))):
-                return attempt
+            status, kind, written, *rest = row
+            path = Path(os.fsdecode(written)) if written else None
+            if path is None or is_numbered_name(path, Path(os.fsdecode(_encode_path(target)))):
+                return Attempt(status, kind, path, *rest)
         return None
 
     def summarize(self) -> JournalSummary:
@@ -239,11 +240,6 @@ def summarize_journal(path: Path) -> JournalSummary:
     if not runs.runs:
         raise InputError(f"{printable(path)} is not a srcli journal: give a {JOURNAL_NAME} or its folder")
     return runs.summarize()
-
-
-def _to_attempt(row: tuple[Any, ...]) -> Attempt:
-    status, kind, target, *rest = row
-    return Attempt(status, kind, Path(os.fsdecode(target)) if target else None, *rest)
 
 
 def _path_key(folder: Path, name: object) -> bytes:

@@ -50,25 +50,20 @@ class Workers(Protocol):
     @property
     def slots(self) -> int:
         """Number of pictures to submit at a time so that no worker is idle."""
-        ...
 
     @property
     def loading(self) -> float:
         """Seconds spent loading models."""
-        ...
 
     @property
     def present(self) -> float:
         """Seconds from the end of loading to the last result, summed over the workers."""
-        ...
 
     def submit(self, picture: Picture, on_step: OnPictureStep) -> Future[ComputedPicture]:
         """Compute a picture. `on_step` may be called from any thread."""
-        ...
 
     def drop(self) -> None:
         """Cancel what is being computed."""
-        ...
 
     def close(self) -> None: ...
 

@@ -33,15 +33,12 @@ class Events(Protocol):
     def ready(self, number: int, reply: Reply) -> None: ...
     def computed(self, number: int, reply: Reply) -> None:
         """The worker has computed its current picture; pictures are computed in the order they were sent."""
-        ...
 
     def lost(self, number: int, blame: bool) -> None:
         """A worker died. `blame`: its current picture may be the reason."""
-        ...
 
     def ended(self, error: BaseException) -> None:
         """No worker can be started any more."""
-        ...
 
 
 class WorkerBackend(Protocol):
@@ -158,7 +155,9 @@ class WorkerPool:
         self._workers[self._started] = PoolWorker(self._started)
         self._backend.start_worker(self._started)
         if self._start_timeout is None and not any(worker.ready for worker in self._workers.values()):
-            self._start_timeout = threading.Timer(START_TIMEOUT, self._posted.put, (self._end_without_worker,))
+            text = f"no worker could be started in {START_TIMEOUT:g} seconds: use fewer --workers"
+            end = partial(self._end, MachineError(text))
+            self._start_timeout = threading.Timer(START_TIMEOUT, self._posted.put, (end,))
             self._start_timeout.daemon = True
             self._start_timeout.start()
 
@@ -247,9 +246,6 @@ class WorkerPool:
         self._waiting.extendleft(reversed(again))
         self._start_worker()
         self._assign_waiting()
-
-    def _end_without_worker(self) -> None:
-        self._end(MachineError(f"no worker could be started in {START_TIMEOUT:g} seconds: use fewer --workers"))
 
     def _end(self, error: BaseException) -> None:
         """Fail all waiting pictures, and those to come."""

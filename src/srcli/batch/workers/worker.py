@@ -37,11 +37,9 @@ class Worker:
         self.node = ""
 
     def load(self) -> Reply:
-        """Load the pipeline."""
         return self._reply(self._load)
 
     def compute(self, picture: Picture) -> Reply:
-        """Compute a picture."""
         return self._reply(partial(self._compute, picture))
 
     def _load(self) -> None:
