@@ -1,9 +1,10 @@
 """The README's picture: small pictures made four times as large by bicubic interpolation, Real-ESRGAN and the built-in.
 
-python -m benchmarks.pairs TEACHERS [--out docs/pairs.jpg]
+python -m benchmarks.pairs TEACHERS [--degraded] [--out docs/pairs.jpg]
 
-TEACHERS holds `general.safetensors`, realesr-general-x4v3. The photographs are in the public domain: one lies in
-`examples/`, the others come with scikit-image. Each crop is shown pixel by pixel.
+--degraded draws the model card's sheet instead: eight photographs, degraded as in `benchmarks.quality`. TEACHERS holds
+`general.safetensors`, realesr-general-x4v3. The photographs are in the public domain: one lies in `examples/`, the
+others come with scikit-image. Each crop is shown pixel by pixel.
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from benchmarks.quality import Method, Pixels, ask, degrade, degrade_heavily, resize_by, run_builtin
+from benchmarks.quality import Method, Pixels, ask, cut_middle, degrade, degrade_heavily, resize_by, run_builtin
 from srcli.train.builtin.teachers import read_teacher
 
 SIDE, GAP, HEAD = 240, 4, 22
+DEGRADED = ("astronaut", "camera", "chelsea", "coffee", "coins", "grass", "rocket", "stereo_motorcycle")
+Cases = Iterator[tuple[Pixels, int, int]]
 
 
-def list_cases() -> Iterator[tuple[Pixels, int, int]]:
+def list_cases() -> Cases:
     """Small pictures, and where the crop of each result begins: row, column."""
     import skimage.data
 
@@ -30,6 +33,16 @@ def list_cases() -> Iterator[tuple[Pixels, int, int]]:
     yield degrade(skimage.data.astronaut()[:256, 90:346], 3), 8, 8
     yield skimage.data.page()[:64, 10:110, None].repeat(3, 2), 10, 10
     yield degrade_heavily(skimage.data.coffee()[60:316, 180:436], 4), 8, 8
+
+
+def list_degraded() -> Cases:
+    """The middles of photographs, degraded."""
+    import skimage.data
+
+    for seed, name in enumerate(DEGRADED):
+        found = getattr(skimage.data, name)()
+        photograph = np.asarray(Image.fromarray(found[0] if isinstance(found, tuple) else found).convert("RGB"))
+        yield degrade(cut_middle(photograph, 256), seed), 8, 8
 
 
 def list_ways(teachers: Path) -> dict[str, Method]:
@@ -41,8 +54,7 @@ def list_ways(teachers: Path) -> dict[str, Method]:
     }
 
 
-def draw_pairs(ways: dict[str, Method]) -> Image.Image:
-    cases = list(list_cases())
+def draw_pairs(ways: dict[str, Method], cases: list[tuple[Pixels, int, int]]) -> Image.Image:
     size = len(ways) * (SIDE + GAP) - GAP, HEAD + len(cases) * (SIDE + GAP) - GAP
     sheet, font = Image.new("RGB", size, "white"), ImageFont.load_default(14)
     draw = ImageDraw.Draw(sheet)
@@ -56,11 +68,13 @@ def draw_pairs(ways: dict[str, Method]) -> Image.Image:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="The README's picture.")
+    parser = argparse.ArgumentParser(description="The README's picture, or the model card's sheet.")
     parser.add_argument("teachers", type=Path)
     parser.add_argument("--out", type=Path, default=Path("docs/pairs.jpg"))
+    parser.add_argument("--degraded", action="store_true", help="the model card's sheet instead")
     args = parser.parse_args()
-    draw_pairs(list_ways(args.teachers)).save(args.out, quality=90)
+    cases = list_degraded() if args.degraded else list_cases()
+    draw_pairs(list_ways(args.teachers), list(cases)).save(args.out, quality=84 if args.degraded else 90)
 
 
 if __name__ == "__main__":
