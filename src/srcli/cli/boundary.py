@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, TextIO
 
 import typer
@@ -36,7 +37,16 @@ class ErrorBoundary(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         with _catch_errors(self._as_json):
+            _check_current_folder()
             return super().invoke(ctx)
+
+
+def _check_current_folder() -> None:
+    """Refuse a current folder that was deleted: PyTorch's libraries end the process there, with another reason."""
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise MachineError(f"the current folder cannot be used ({error.strerror}): change to another one") from error
 
 
 def _wants_json(args: list[str]) -> bool:

@@ -1,4 +1,4 @@
-"""Standard streams that are closed or full: nothing is lost, and no traceback is printed."""
+"""Standard streams that are closed or full, and no current folder: nothing is lost, and no traceback is printed."""
 
 from __future__ import annotations
 
@@ -82,6 +82,17 @@ def test_a_picture_for_a_closed_stdout_is_refused_before_the_work(
 def test_what_would_be_printed_on_a_closed_stdout_is_dropped(words: str) -> None:
     with closed_stdout():
         assert run(*words.split()) == 0
+
+
+def test_a_current_folder_that_was_deleted_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert run("models", "list") == 5
+    told = "srcli: the current folder cannot be used (No such file or directory): change to another one\n"
+    assert capfd.readouterr().err == told
 
 
 def test_nobody_is_asked_on_a_closed_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
