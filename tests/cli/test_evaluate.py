@@ -179,6 +179,8 @@ def test_degrade_keeps_what_is_there_and_says_so(scene):
     ("words", "code", "message"),
     [
         (("hr", "-o", "hr"), 2, "is the folder of the sharp pictures"),
+        (("hr", "-o", "-"), 2, "-o - is not a folder"),
+        (("hr", "-o", "hr/p0.png"), 2, "p0.png is not a folder"),
         (("hr", "-o", "out", "--preset", "bicubic-4"), 2, "no preset 'bicubic-4'"),
         (("hr", "-o", "out", "--preset", "bicubic-x0"), 2, "no preset"),
         (("hr", "-o", "out", "--preset", "mist"), 2, "no degradation 'mist': choose one of bicubic-xN, pasd, stablesr"),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from srcli.batch.progress import FILLED, PictureProgress
+from srcli.cli.console import NoResults, PlainListener
 
 Event = tuple[str, int, int]
 
@@ -77,6 +79,15 @@ def test_filling_damage_is_the_first_part_of_the_work() -> None:
     assert found[:5] == pytest.approx([0, FILLED / 4, FILLED / 2, 3 * FILLED / 4, FILLED])
     assert found == sorted(found)
     assert FILLED < found[-2] <= found[-1] < 1
+
+
+def test_no_line_is_about_loading(capsys: pytest.CaptureFixture[str]) -> None:
+    listener = PlainListener(NoResults(), quiet=False, verbose=False)
+    listener.planned(1, 0)
+    listener.begun(Path("a.png"), (8, 8), (64, 64))
+    for event in (("loading", 0, 1), ("pass", 0, 2), ("preparing", 0, 1)):
+        listener.step(Path("a.png"), *event)
+    assert capsys.readouterr().err == "0%, a.png 8x8 to 64x64 preparing\n"
 
 
 def test_the_time_left_runs_down_while_a_stage_tells_nothing() -> None:

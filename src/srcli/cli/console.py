@@ -131,7 +131,7 @@ class PlainListener(Listener):
         """
         self.picture.update(stage, done, total)
         self.results.progressed(source, self.picture, self.batch)
-        if stage == LOADING:
+        if self.picture.stage == LOADING:
             return
         if self.batch.tally.total == 1 and not self.quiet and self.picture.stage not in self._stages:
             self._stages.add(self.picture.stage)

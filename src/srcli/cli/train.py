@@ -13,7 +13,7 @@ from srcli.cli.boundary import print_message
 from srcli.cli.train_help import HelpAll, TrainCommand
 from srcli.errors import InputError
 from srcli.messages import forward_messages
-from srcli.settings import DeviceChoice
+from srcli.settings import MAX_SEED, DeviceChoice
 
 train_app = typer.Typer(help="Train models from your own photographs.", no_args_is_help=True)
 
@@ -41,7 +41,7 @@ def train_builtin(
     pairs: Annotated[int, typer.Option(min=1, help="Most pairs made ahead.")] = 80_000,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of each stage, instead of a time.")] = None,
     rate: Annotated[float, typer.Option(min=1e-6, max=1e-1, help="Learning rate.")] = 1.2e-3,
-    seed: Annotated[int, typer.Option(help="Every number drawn follows from it.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Every number drawn follows from it.")] = 1,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the training in --out.")] = False,
     start: Annotated[Path | None, typer.Option("--from", help="A model to begin with.")] = None,
     device: Annotated[
@@ -96,7 +96,7 @@ def preview_degradation(
     ] = "pasd",
     count: Annotated[int, typer.Option(min=1, max=64, help="Pictures on the sheet.")] = 6,
     side: Annotated[int, typer.Option(min=64, help="Side of the square cut from each picture, in pixels.")] = 256,
-    seed: Annotated[int, typer.Option(min=0, help="Every number drawn follows from it.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Every number drawn follows from it.")] = 1,
 ) -> None:
     """Show what a degradation makes of your pictures: a sheet of pairs, sharp beside degraded."""
     from srcli.degrade.presets import find_degradation

@@ -13,6 +13,7 @@ import typer
 
 from srcli.cli.complete import complete_train_devices
 from srcli.cli.train_help import HelpAll
+from srcli.settings import MAX_SEED
 
 if TYPE_CHECKING:
     from srcli.train.plan import TrainPlan
@@ -74,7 +75,7 @@ class TrainFlags:
     accumulate: Annotated[int, STEPS(help="Batches of a step.")] = 2
     schedule: Annotated[ScheduleKind, STEPS(help="Course of the learning rate.")] = "constant"
     warm_up: Annotated[int, STEPS(min=0, help="Steps until the full rate.")] = 0
-    seed: Annotated[int, STEPS(min=0, help="Every number drawn follows from it.")] = 1
+    seed: Annotated[int, STEPS(min=0, max=MAX_SEED, help="Every number drawn follows from it.")] = 1
     device: Annotated[str, MACHINE(help="auto (GPUs) or cpu.", autocompletion=complete_train_devices)] = "auto"
     dtype: Annotated[TrainDtype, MACHINE(help="Precision.")] = "auto"
     jobs: Annotated[int, MACHINE(min=0, help="Processes that read and degrade ahead.")] = 0

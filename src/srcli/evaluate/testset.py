@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from srcli.degrade.settings import NONE, Degradation
 from srcli.errors import InputError, PictureError
 from srcli.evaluate.pairs import index_pictures
-from srcli.files import make_folder, path_exists, same_file
+from srcli.files import is_file, make_folder, path_exists, same_file
 from srcli.imaging.picture import Picture
 from srcli.imaging.printable import printable
 from srcli.imaging.read import read_picture
@@ -71,6 +71,8 @@ def _run_chain(pixels: NDArray[Any], settings: Degradation, key: SeedKey) -> NDA
 def make_test_set(source: Path, folder: Path, preset: str, seed: int, overwrite: bool) -> Iterator[TestsetPicture]:
     """Write NAME.png to the folder for each picture of the source."""
     degrade = find_preset(preset)
+    if folder == Path("-") or is_file(folder):
+        raise InputError(f"-o {printable(folder)} is not a folder: name one for the small pictures")
     if same_file(source, folder):
         raise InputError(f"{printable(folder)} is the folder of the sharp pictures: give -o another one")
     for name, path in index_pictures(source).items():

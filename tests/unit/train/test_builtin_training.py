@@ -251,6 +251,22 @@ def test_a_missing_folder_of_photographs_leaves_nothing_behind(tmp_path):
     assert not (tmp_path / "o").exists()
 
 
+def test_a_wrong_start_is_told_before_pairs_are_made(folder, tmp_path, said):
+    with pytest.raises(WeightsError, match="no such file"):
+        run_builtin_training(make_plan(folder, tmp_path / "o", start=tmp_path / "none"), False)
+    assert not any("pairs" in line for line in said)
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize("seed", ["-1", str(2**63)])
+@pytest.mark.parametrize("name", ["builtin", "preview", "sr3 --steps 1"])
+def test_a_seed_has_bounds(folder, tmp_path, name, seed):
+    words = [*name.split(), "--data", str(folder), "--out", str(tmp_path / "o.png"), "--seed", seed]
+    done = CliRunner().invoke(train_app, words)
+    assert done.exit_code == 2 and "--seed" in done.stderr
+    assert not (tmp_path / "o.png").exists()
+
+
 def test_photographs_that_are_all_too_small_leave_nothing_behind(folder, tmp_path):
     with pytest.raises(InputError, match="smaller than"):
         run_builtin_training(make_plan(folder, tmp_path / "o", cells=400), False)

@@ -94,6 +94,8 @@ def run_builtin_training(plan: BuiltinTrainPlan, resume: bool) -> Path:
     began = time.monotonic()
     torch.manual_seed(plan.seed)
     files = _find_photos(plan)
+    if plan.start:
+        read_model(plan.start)  # a wrong file would else be told once all pairs are made
     make_folder(plan.out, "--out")
     photos = _open_photos(plan, files)
     with _aging(plan, photos) as aged:  # forked before the device is touched
