@@ -18,6 +18,8 @@ UPSCALE_FACTOR = 4
 DETAIL_GAIN = 8.0
 DAMAGES = ("blur", "noise", "colour noise", "JPEG")
 """The outputs of the estimator, each from 0 (none) to about 1 (heavy)."""
+MOST_DAMAGE = 2.0
+"""The largest damage that the network was trained with."""
 
 
 @dataclass(frozen=True, slots=True)

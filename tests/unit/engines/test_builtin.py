@@ -19,9 +19,10 @@ from srcli.files import hash_file
 from srcli.imaging.picture import Picture
 from srcli.imaging.read import read_picture
 from srcli.metrics.matlab import reduce_bicubic
-from srcli.models.builtin import DAMAGES, UPSCALE_FACTOR, Builtin, BuiltinShape
+from srcli.models.builtin import DAMAGES, MOST_DAMAGE, UPSCALE_FACTOR, Builtin, BuiltinShape
 from srcli.pipeline import EnginePipeline
 from srcli.sampling.blocks import cut_blocks
+from srcli.sampling.hint import pixels_to_tensor
 from srcli.sampling.noise import NoiseField
 from srcli.settings import DeviceChoice, ModelChoice, Prompt, Sampling
 from srcli.tasks import RESTORE, Job
@@ -88,6 +89,20 @@ def test_fidelity_moves_evenly_from_the_crisp_to_the_faithful_end():
     torch.testing.assert_close(at[0.0], ends.crisp.clamp(0, 1))
     torch.testing.assert_close(at[0.25], (0.25 * ends.faithful + 0.75 * ends.crisp).clamp(0, 1))
     assert (ends.faithful - ends.crisp).abs().max() > 0
+
+
+@pytest.mark.parametrize("variant", [None, "restore"])
+def test_dots_of_black_and_white_stay_grey_and_as_light_as_they_were(variant):
+    """They look like more noise than the packaged models were trained with."""
+    engine = builtin.load_builtin(ModelChoice(variant=variant), CPU)
+    noise = np.random.default_rng(0).integers(0, 2, (48, 48), np.uint8)
+    for dots in (noise, np.indices((48, 48), np.uint8).sum(0) % 2):
+        pixels = np.repeat(dots[..., None].astype(np.uint8) * 255, 3, axis=2)
+        request = engine.survey(pixels, make_request())
+        assert 0 < max(request.findings.values()) <= MOST_DAMAGE
+        result = draw(engine, pixels_to_tensor(pixels), request)
+        assert abs(float(result.mean()) - pixels.mean() / 255) < 0.06
+        assert float((result.amax(1) - result.amin(1)).mean()) < 0.06
 
 
 def test_damage_is_estimated_from_the_whole_picture_and_can_be_told():

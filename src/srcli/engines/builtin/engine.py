@@ -20,7 +20,7 @@ from srcli.engines.runtime.device import Device
 from srcli.engines.runtime.memory_budget import PixelMemoryNeed
 from srcli.errors import WeightsError
 from srcli.files import expand_user, hash_file
-from srcli.models.builtin import DAMAGES, Builtin
+from srcli.models.builtin import DAMAGES, MOST_DAMAGE, Builtin
 from srcli.sampling.hint import pixels_to_tensor, to_unit_float
 from srcli.sampling.noise import NoiseField
 from srcli.sampling.tiling import Tile
@@ -124,6 +124,7 @@ class BuiltinEngine:
             return replace(request, findings=dict(zip(DAMAGES, DAMAGE_PRESETS[preset], strict=True)))
         observations = [self.model.observe(self._tensor(crop)) for crop in _cut_crops(hint)]
         damage = self.model.estimator.conclude(torch.stack(observations).mean(0))[0]
+        damage = damage.clamp(max=MOST_DAMAGE)  # dithered pictures exceed it, and became black or coloured
         return replace(request, findings=dict(zip(DAMAGES, damage.tolist(), strict=True)))
 
     def prepare(self, hint: Tensor, request: Request) -> Canvas:

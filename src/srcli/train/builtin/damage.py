@@ -13,7 +13,7 @@ from srcli.degrade.draws import Draws
 from srcli.degrade.operations import gaussian_noise
 from srcli.degrade.presets import REALESRGAN
 from srcli.degrade.settings import BlurKernels, Degradation, DegradationStage
-from srcli.models.builtin import UPSCALE_FACTOR
+from srcli.models.builtin import MOST_DAMAGE, UPSCALE_FACTOR
 
 LUMA_WEIGHTS = (0.299, 0.587, 0.114)
 UNCHANGED = {"keep": 1.0}
@@ -79,7 +79,7 @@ def measure_damage(damaged: Tensor, clean: Tensor) -> Tensor:
     rest = luma + lost[:, None, None, None] * detail
     noise, color = (v.square().mean((1, 2, 3)).sqrt() * 255 / 20 for v in (rest, chroma))
     blocks = measure_blockiness(damaged) - measure_blockiness(clean)
-    return torch.stack((lost.clamp(0, 1.5), noise, 1.5 * color, blocks), 1).clamp(0, 2)
+    return torch.stack((lost.clamp(0, 1.5), noise, 1.5 * color, blocks), 1).clamp(0, MOST_DAMAGE)
 
 
 def _high_pass(plane: Tensor) -> Tensor:
