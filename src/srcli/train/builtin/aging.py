@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 from srcli.imaging.picture import Pixels8
 from srcli.train.builtin.operations import (
+    FILTERS,
     add_camera_noise,
     blur_randomly,
-    pick_filter,
     resize_pixels,
     round_to_uint8,
     store_any_jpeg,
@@ -86,7 +86,7 @@ def make_old_print(pixels: Pixels8, scale: int, rng: Generator) -> Pixels8:
         pixels = blur_randomly(pixels, rng, 0.4, 3.0)
     if rng.random() < 0.3:
         pixels = add_grain(pixels, rng)
-    small = resize_pixels(pixels, width, height, pick_filter(rng))
+    small = resize_pixels(pixels, width, height, FILTERS[int(rng.integers(len(FILTERS)))])
     if rng.random() < 0.7:
         small = add_grain(small, rng)
     if rng.random() < 0.6:

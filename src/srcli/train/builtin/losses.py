@@ -28,14 +28,14 @@ def colour_drift(result: Tensor, truth: Tensor) -> Tensor:
 class Critic(nn.Module):
     """A patch discriminator with spectral norm, conditioned on the input picture."""
 
-    def __init__(self, width: int = 48) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        widths = (6, width, 2 * width, 4 * width)
+        widths = (6, 48, 96, 192)
         layers: list[nn.Module] = []
         for before, after in zip(widths, widths[1:], strict=False):
             layers += [spectral_norm(nn.Conv2d(before, after, 4, 2, 1)), nn.LeakyReLU(0.2)]
-        layers += [spectral_norm(nn.Conv2d(widths[-1], 4 * width, 3, 1, 1)), nn.LeakyReLU(0.2)]
-        layers += [spectral_norm(nn.Conv2d(4 * width, 1, 3, 1, 1))]
+        layers += [spectral_norm(nn.Conv2d(192, 192, 3, 1, 1)), nn.LeakyReLU(0.2)]
+        layers += [spectral_norm(nn.Conv2d(192, 1, 3, 1, 1))]
         self.layers = nn.Sequential(*layers)
 
     def forward(self, picture: Tensor, small: Tensor) -> Tensor:

@@ -19,14 +19,8 @@ FILTERS = (
 )
 
 
-def resize_pixels(pixels: Pixels8, width: int, height: int, method: Image.Resampling = FILTERS[0]) -> Pixels8:
+def resize_pixels(pixels: Pixels8, width: int, height: int, method: Image.Resampling) -> Pixels8:
     return np.asarray(Image.fromarray(pixels).resize((width, height), method))
-
-
-def store_jpeg(pixels: Pixels8, quality: int, subsampling: int = 2) -> Pixels8:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, subsampling=subsampling)
-    return np.asarray(Image.open(buffer).convert("RGB"))
 
 
 def round_to_uint8(values: NDArray[np.float32]) -> Pixels8:
@@ -56,9 +50,7 @@ def add_camera_noise(pixels: Pixels8, rng: Generator, high: float) -> Pixels8:
     return round_to_uint8(pixels + grain)
 
 
-def pick_filter(rng: Generator) -> Image.Resampling:
-    return FILTERS[int(rng.integers(len(FILTERS)))]
-
-
 def store_any_jpeg(pixels: Pixels8, rng: Generator, low: int, high: int) -> Pixels8:
-    return store_jpeg(pixels, int(rng.integers(low, high + 1)), 2 if rng.random() < 0.7 else 0)
+    quality, buffer = int(rng.integers(low, high + 1)), io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, subsampling=2 if rng.random() < 0.7 else 0)
+    return np.asarray(Image.open(buffer).convert("RGB"))

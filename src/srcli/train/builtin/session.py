@@ -54,7 +54,6 @@ class BuiltinTrainPlan:
     device: torch.device
     task: str = "upscale"
     teachers: Path | None = None  # general, dense, span, features: NAME.safetensors; None: photographs alone
-    damaged_teacher: str = "dense"
     batch: int = 8
     cells: int = 48
     pairs: int = 80_000
@@ -215,7 +214,7 @@ def _make_bank(
     drawings = _map(draw_lettering, list(range(min(800, max(1, plan.pairs // 16)))), plan.jobs)
     maker = BankMaker(
         Photographs.place(photos, drawings, plan.device),
-        _read_teacher(plan, plan.damaged_teacher),
+        _read_teacher(plan, "dense"),
         _read_teacher(plan, "span"),
         plan.cells,
         torch.bfloat16,
