@@ -70,6 +70,8 @@ def test_another_file_is_named_by_an_option_or_a_variable(
         ("quality = 'nice'", "quality cannot be nice: choose one of draft, standard, best"),
         ("[upscale.seed]", "seed cannot be {}"),
         ("seed 5", "is not TOML"),
+        ("scale = 'x'", "invalid value for '--scale'"),
+        ("[upscale]\nscale = 'x'", "invalid value for '--scale'"),
         ("[upscale]\nx = 1", "x is not an option"),
     ],
 )

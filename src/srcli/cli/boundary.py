@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from srcli.batch.settings import STDIO
+from srcli.cli.config import find_settings_file
 from srcli.errors import MachineError, SrcliError, unwritable_file
 from srcli.imaging.printable import printable
 from srcli.messages import name_flags
@@ -90,7 +91,19 @@ def _report_usage(error: typer.TyperException, as_json: bool) -> Exception:
     if type(error).__name__ == "NoArgsIsHelpError" or ctx is None:
         return error
     message = " ".join(error.format_message().split()).rstrip(".").replace(PYDANTIC_PREFIX, "")
-    return _report_failure(f"{message[:1].lower()}{message[1:]}: see {ctx.command_path} --help", USAGE, as_json)
+    return _report_failure(
+        f"{_name_settings_file(error, ctx)}{message[:1].lower()}{message[1:]}: see {ctx.command_path} --help",
+        USAGE,
+        as_json,
+    )
+
+
+def _name_settings_file(error: typer.TyperException, ctx: typer.Context) -> str:
+    """The settings file of a wrong value; empty if it is from the command line or a variable."""
+    name = getattr(getattr(error, "param", None), "name", None)
+    if name is None or getattr(ctx.get_parameter_source(name), "name", "") != "DEFAULT_MAP":
+        return ""
+    return f"{find_settings_file(ctx.params.get('config'))}: "
 
 
 def print_error(message: str) -> None:
