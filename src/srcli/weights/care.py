@@ -99,7 +99,10 @@ def add_entry(store: Store, name: str, target: str, kind: str, file: str | None 
     elif known is not None:
         raise WeightsError(f"{name} is a name of srcli's own weights: choose another")
     elif path_exists(expand_user(target)):
-        entry = _describe_local(store, name, expand_user(target).resolve(), kind)
+        path = expand_user(target).resolve()
+        if kind == "base" and _detect(path)[1] == "unknown":
+            raise WeightsError(f"{path}: this is no model that srcli knows: choose another file, or give its --kind")
+        entry = _describe_local(store, name, path, kind)
     elif HUB_ID.fullmatch(target.partition("@")[0]):
         entry = _describe_remote(store, name, target, kind, file)
     else:
