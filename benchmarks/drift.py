@@ -23,8 +23,6 @@ from benchmarks.tables import table
 from srcli.engines.latent.codec import Codec
 from srcli.engines.latent.preview import Preview
 from srcli.engines.registry import find_engine
-from srcli.engines.runtime.memory_budget import AMPLE
-from srcli.engines.runtime.placement import place_network
 from srcli.errors import SrcliError
 from srcli.imaging.read import read_picture
 from srcli.metrics.edges import compute_gmsd
@@ -37,7 +35,6 @@ from srcli.weights.store import Store
 
 Variant = tuple[str, Sampling, str]  # quality, settings and precision
 GOLDEN = Path("tests/golden")
-FP8 = "weights kept in 8 bits"
 TAESD = "decoded as previews are"
 EXACT: Variant = ("standard", Sampling(), "float32")
 PRESETS: dict[str, Variant] = {"bf16": ("standard", Sampling(), "bfloat16"), "draft": ("draft", Sampling(), "float32")}
@@ -51,7 +48,6 @@ def list_variants(engine: str, tile: int) -> dict[str, Variant]:
     found = PRESETS | {
         "half of the steps": ("standard", Sampling(steps=steps), "float32"),
         f"tiles of {tile}, overlap {tile // 2}": ("standard", Sampling(tile=tile, overlap=tile // 2), "float32"),
-        FP8: EXACT,
         TAESD: EXACT,
     }
     if engine == "stablesr":
@@ -84,9 +80,6 @@ def load(args: argparse.Namespace, name: str, variant: Variant) -> EnginePipelin
     if args.lora:
         choice = replace(choice, loras=tuple(LoraChoice(source=str(args.lora)) for _ in choice.loras))
     line = EnginePipeline.load(choice, DeviceChoice(dtype=variant[2], threads=1))
-    if name == FP8:  # as on a GPU with little memory
-        for net in networks(line):
-            place_network(net, line.device, placement=replace(AMPLE, weights_fp8=True))
     return decode_with_preview(line, args.tiny) if name == TAESD else line
 
 
@@ -108,14 +101,6 @@ def decode_with_preview(line: EnginePipeline, tiny: bool) -> EnginePipeline:
     else:
         preview = Preview.open(Path(), line.device, Store(offline=True))
     return replace(line, engine=replace(line.engine, codec=PreviewCodec(**vars(line.engine.codec), preview=preview)))
-
-
-def networks(line: EnginePipeline) -> list:
-    """The networks that run in every step."""
-    engine = line.engine
-    if engine.spec.name == "pasd":
-        return [engine.nets.unet, engine.nets.paca, engine.nets.control]
-    return [engine.loaded.unet, engine.loaded.encoder, engine.loaded.modulation]
 
 
 def run(args: argparse.Namespace, name: str, variant: Variant) -> tuple[np.ndarray, float]:

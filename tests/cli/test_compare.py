@@ -68,6 +68,13 @@ def test_folders_make_an_index_a_page_each_and_a_sheet(scene):
         assert sheet.size == (3 * 68 - 4, 22 + 2 * (64 + 22 + 4))
 
 
+def test_the_limit_of_pixels_can_be_set(scene):
+    done = call("compare", "a/p_x4.png", "b/p_x4.webp", "--max-pixels", "51199")
+    assert done.exit_code != 0
+    assert "raise --max-pixels" in done.stderr
+    assert call("compare", "a/p_x4.png", "b/p_x4.webp", "--max-pixels", "51200").exit_code == 0
+
+
 def test_a_sheet_alone_writes_no_page(scene):
     assert call("compare", "a/p_x4.png", "b/p_x4.webp", "--sheet", "s.png").stdout == "s.png\n"
     assert not (scene / "compare.html").exists()

@@ -65,6 +65,14 @@ def test_all_that_can_be_found_as_json(scene):
     assert "p0: compared over the size that both pictures have" in done.stderr  # 202x303 is no multiple of 4
 
 
+def test_the_limit_of_pixels_can_be_set(scene):
+    words = "evaluate", scene / "cubic", "-r", scene / "hr", "--metric", "psnr-y", "--max-pixels"
+    done = call(*words, 50_000)
+    assert done.exit_code != 0
+    assert "raise --max-pixels" in done.stderr
+    assert call(*words, 62_000).exit_code == 0
+
+
 def test_without_a_measured_picture_no_border_is_told(tmp_path):
     put(tmp_path / "dot.png", np.zeros((1, 1, 3), np.uint8))
     done = call("evaluate", tmp_path / "dot.png", "--metric", "niqe")

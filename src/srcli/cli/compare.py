@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from srcli.cli.boundary import print_error, write_line
+from srcli.settings import MAX_PIXELS
 
 
 def write_comparison(
@@ -28,6 +29,7 @@ def write_comparison(
     ] = None,
     crops: Annotated[int, typer.Option(help="Rows on the sheet.")] = 6,
     crop_side: Annotated[int, typer.Option(help="Side of a crop, in pixels.")] = 256,
+    max_pixels: Annotated[int, typer.Option(min=1, help="Largest picture to open, in pixels.")] = MAX_PIXELS,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
 ) -> None:
     """Lay pictures over each other in one HTML file: slider, zoom, blink, difference, metadata, metrics."""
@@ -44,6 +46,7 @@ def write_comparison(
         sheet=sheet,
         crops=crops,
         side=crop_side,
+        max_pixels=max_pixels,
         overwrite=overwrite,
     )
     done = build_comparison(wanted, print_error)

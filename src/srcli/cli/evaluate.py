@@ -10,6 +10,7 @@ import typer
 from srcli.cli import complete
 from srcli.cli.boundary import print_error, write_line
 from srcli.errors import InputError
+from srcli.settings import MAX_PIXELS
 
 
 def print_evaluation(
@@ -28,6 +29,7 @@ def print_evaluation(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="A line a picture.")] = False,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Markdown tables.")] = False,
+    max_pixels: Annotated[int, typer.Option(min=1, help="Largest picture to open, in pixels.")] = MAX_PIXELS,
     jobs: Annotated[int, typer.Option(help="Pictures measured at a time.")] = 2,
     allow_pickle: Annotated[
         bool, typer.Option("--allow-pickle", help="Convert a metric's weights that are a pickle.")
@@ -46,6 +48,7 @@ def print_evaluation(
         inputs=inputs,
         metrics=tuple(metric or ()),
         border=border,
+        max_pixels=max_pixels,
         jobs=jobs,
         allow_pickle=allow_pickle,
     )
