@@ -140,3 +140,24 @@ def test_full_size_keys(case: Case) -> None:
     assert shape == SHAPES[case.name]
     got = {name: tensor.shape for name, tensor in convert_official(state).items()}
     assert got == {name: tensor.shape for name, tensor in build_ddcolor(shape).state_dict().items()}
+
+
+@each("ddcolor", "summary", "manifest")
+def test_full_size_counts(case: Case) -> None:
+    for variant, shape in (("tiny", TINY_SHAPE), ("large", LARGE_SHAPE)):
+        with torch.device("meta"):
+            model = build_ddcolor(shape)
+        unused = 2 * shape.widths[-1]  # the encoder's last norm, which inference does not use
+        decoder = model.decoder
+        assert {
+            "encoder": count_parameters(model.encoder) + unused,
+            "pixel_decoder": count_parameters(decoder.layers),
+            "last_shuf": count_parameters(decoder.last_shuf),
+            "color_decoder": count_parameters(decoder.color_decoder),
+            "refine_net": count_parameters(model.merge),
+        } == case.notes[variant]["parts"]
+        assert count_parameters(model) + unused == case.notes[variant]["parameters"]
+
+
+def count_parameters(network: nn.Module) -> int:
+    return sum(weight.numel() for weight in network.parameters())
