@@ -89,6 +89,16 @@ def test_results_stand_above_bars_of_which_nothing_is_left(tmp_path: Path, colum
     assert bool(COLOR.search(terminal.told)) == (not env)
 
 
+@pytest.mark.parametrize("option", ["--explain", "--dry-run"])
+def test_a_plan_stands_alone(tmp_path: Path, option: str) -> None:
+    terminal = Terminal(draw(tmp_path / "a.png"), option, columns=120)
+    assert terminal.end() == 0
+    lines = screen_of(terminal.told, 120)
+    assert lines
+    assert not [line for line in lines if "loading" in line]
+    assert "a.png" in lines[0]
+
+
 def test_a_dumb_terminal_is_told_in_lines(tmp_path: Path) -> None:
     terminal = Terminal(draw(tmp_path / "a.png"), TERM="dumb")
     assert terminal.end() == 0

@@ -121,7 +121,8 @@ def run_task(task: Task, values: Mapping[str, Any], rounds: RunRounds | None = N
             from srcli.cli.explain import explain_run, list_run
 
             plan = list_run if command.dry_run else explain_run
-            raise typer.Exit(plan(settings, command.as_json))
+            with listener.pause_display():
+                raise typer.Exit(plan(settings, command.as_json))
         with listener.pause_display():
             fetch_missing_weights(settings, command, always=rounds is not None)
         if rounds is None:
