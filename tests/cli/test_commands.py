@@ -178,6 +178,7 @@ def test_the_doctor_is_one_object_on_one_line(srcli):
     assert facts["devices"]["chosen"]
     assert facts["formats"]["TIFF"] == ".tif .tiff: read, written with 16 bits a channel"
     assert facts["formats"]["HEIF"] == ".heic .heif .hif: read with srcli[heif]"
+    assert "give --base-model" in facts["runs by default"]["stylize"]
 
 
 def test_the_doctor_tells_the_machine_and_runs_a_model(srcli):

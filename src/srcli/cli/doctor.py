@@ -20,6 +20,7 @@ from srcli.cli.machine import describe_processor, explain_missing_gpu, read_memo
 from srcli.errors import SrcliError
 from srcli.imaging.printable import printable
 from srcli.memory import GIB
+from srcli.messages import name_flags
 from srcli.settings import DeviceChoice, ModelChoice
 from srcli.tasks import TASKS
 
@@ -82,7 +83,7 @@ def _facts_or_error(ask: Callable[[], dict[str, str]]) -> dict[str, str]:
     try:
         return ask()
     except SrcliError as error:
-        return {"trouble": str(error)}
+        return {"trouble": name_flags(str(error))}
 
 
 def _find_devices() -> dict[str, str]:
@@ -152,7 +153,7 @@ def _choose_defaults(offline: bool) -> dict[str, str]:
         try:
             found[name] = choose_engine(task, ModelChoice(offline=offline), DeviceChoice()).engine
         except SrcliError as error:
-            found[name] = f"nothing: {error}"
+            found[name] = f"nothing: {name_flags(str(error))}"
     return found
 
 
@@ -172,7 +173,7 @@ def try_upscaling(offline: bool) -> tuple[dict[str, str], int]:
             with Image.open(target) as result:
                 size = "{}x{}".format(*result.size)
     except SrcliError as error:
-        return {"trouble": str(error)}, error.exit_code
+        return {"trouble": name_flags(str(error))}, error.exit_code
     return {
         pipeline.engine: f"48x32 to {size} in {time.monotonic() - began:.1f} s, models loaded and result written"
     }, 0

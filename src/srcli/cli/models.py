@@ -16,6 +16,7 @@ from srcli.engines.choose import check_adapter
 from srcli.errors import InputError, WeightsError
 from srcli.files import expand_user, path_exists
 from srcli.imaging.printable import format_bytes, format_count, printable
+from srcli.messages import name_flags
 from srcli.weights import care
 from srcli.weights.lock import AddedKind, Entry, find_entry
 from srcli.weights.store import ANY, Store, describe_licence
@@ -107,7 +108,7 @@ def _is_verified(store: Store, entry: Entry, parts: Sequence[str]) -> bool:
     try:
         store.check(entry, parts)
     except WeightsError as error:
-        print_message(str(error))
+        print_message(name_flags(str(error)))
         return False
     return True
 
