@@ -1,6 +1,6 @@
 """The README's picture: small pictures made four times as large by bicubic interpolation, Real-ESRGAN and the built-in.
 
-python -m benchmarks.pairs TEACHERS [--degraded] [--out docs/pairs.jpg]
+python -m benchmarks.pairs TEACHERS [--degraded] [--out FILE]
 
 --degraded draws the model card's sheet instead: eight photographs, degraded as in `benchmarks.quality`. TEACHERS holds
 `general.safetensors`, realesr-general-x4v3. The photographs are in the public domain: one lies in `examples/`, the
@@ -70,11 +70,12 @@ def draw_pairs(ways: dict[str, Method], cases: list[tuple[Pixels, int, int]]) ->
 def main() -> None:
     parser = argparse.ArgumentParser(description="The README's picture, or the model card's sheet.")
     parser.add_argument("teachers", type=Path)
-    parser.add_argument("--out", type=Path, default=Path("docs/pairs.jpg"))
+    parser.add_argument("--out", type=Path)
     parser.add_argument("--degraded", action="store_true", help="the model card's sheet instead")
     args = parser.parse_args()
     cases = list_degraded() if args.degraded else list_cases()
-    draw_pairs(list_ways(args.teachers), list(cases)).save(args.out, quality=84 if args.degraded else 90)
+    out = args.out or Path("docs/degraded.jpg" if args.degraded else "docs/pairs.jpg")
+    draw_pairs(list_ways(args.teachers), list(cases)).save(out, quality=84 if args.degraded else 90)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from PIL import Image
 from srcli.engines.builtin.engine import BuiltinEngine, block_side, find_packaged
 from srcli.engines.builtin.weights import read_model
 from srcli.engines.runtime.device import choose_device
-from srcli.errors import SrcliError
+from srcli.errors import PictureError, SrcliError
 from srcli.imaging.picture import Picture
 from srcli.metrics.matlab import reduce_bicubic
 from srcli.metrics.registry import METRICS
@@ -98,13 +98,13 @@ def cut_middle(photo: Pixels, most: int) -> Pixels:
 def read_pictures(folder: Path, held_out: bool, most: int) -> list[Pixels]:
     files = [found.path for found in survey_pictures(folder, 64).usable]
     opened = (decode_photo(file) for file in files if is_held_out(file) or not held_out)
-    return [cut_middle(photo, most) for photo in opened if photo is not None]
+    return [cut_middle(photo, most) for photo in opened if not isinstance(photo, PictureError)]
 
 
 def read_scikit_image(most: int) -> list[Pixels]:
     """The photographs that come with scikit-image."""
     opened = (decode_photo(Path(skimage.__file__).parent / "data" / name) for name in SCIKIT_IMAGE)
-    return [cut_middle(photo, most) for photo in opened if photo is not None]
+    return [cut_middle(photo, most) for photo in opened if not isinstance(photo, PictureError)]
 
 
 def resize_by(method: Image.Resampling) -> Method:

@@ -128,7 +128,7 @@ def encode(vae: AutoencoderKL, pictures: Tensor) -> Tensor:
 
 
 def learn_prior(frozen: FrozenBase, folder: Path, steps: int) -> None:
-    """The UNet learns to draw what is in the folder, with the two texts that it will be args."""
+    """The UNet learns to draw what is in the folder, with the two texts that it will be given."""
     vae, unet, base = frozen.base.vae, frozen.unet.requires_grad_(True).train(), frozen.base
     pictures = torch.stack([to_unit(np.asarray(Image.open(file))) for file in sorted(folder.iterdir())])
     latents = torch.cat([encode(vae, part) for part in pictures.split(16)])

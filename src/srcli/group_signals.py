@@ -12,24 +12,20 @@ GROUP_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "S
 
 
 @contextmanager
-def handle_group_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[Callable[[], None]]:
-    """Call `handler` for these signals; yields a function that ends this early. Does nothing outside the main thread.
+def handle_group_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Call `handler` for these signals. Does nothing outside the main thread.
 
     A signal that the parent process ignores, as nohup does, stays ignored.
     """
     main = threading.current_thread() is threading.main_thread()
     before = {n: old for n in GROUP_SIGNALS if main and (old := signal.getsignal(n)) is not signal.SIG_IGN}
-
-    def restore() -> None:
-        for number, old in before.items():
-            signal.signal(number, old)
-
     for number in before:
         signal.signal(number, handler)
     try:
-        yield restore
+        yield
     finally:
-        restore()
+        for number, old in before.items():
+            signal.signal(number, old)
 
 
 @contextmanager

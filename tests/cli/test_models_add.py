@@ -20,7 +20,7 @@ def test_an_unknown_kind_lists_the_kinds(srcli: Srcli, tmp_path: Path) -> None:
 def test_a_file_that_is_no_model_is_not_taken_for_a_base_model(srcli: Srcli, tmp_path: Path) -> None:
     save_file({"x": np.zeros(3, np.float32)}, tmp_path / "own.safetensors")
     result = srcli("models", "add", "own", tmp_path / "own.safetensors")
-    assert (result.exit_code, "no model that srcli knows" in result.stderr) == (4, True)
+    assert (result.exit_code, "no base model that srcli knows" in result.stderr) == (4, True)
     assert not find_places().overlay.exists()
 
 

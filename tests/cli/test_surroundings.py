@@ -111,5 +111,5 @@ def test_a_full_stdout_is_told_in_one_line(
         monkeypatch.setattr(sys, "stdout", Full(late=True))
         with pytest.raises(SystemExit, match="5"):
             flush_stdout()
-    told = "srcli: the output cannot be written (No space left on device): make room, or redirect it elsewhere\n"
+    told = "srcli: the output cannot be written (No space left on device): make room on its disk, or choose another\n"
     assert capfd.readouterr().err == 2 * told

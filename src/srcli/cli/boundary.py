@@ -171,4 +171,4 @@ def flush_stdout() -> None:
 
 
 def _unwritable_output(error: OSError) -> MachineError:
-    return unwritable_file("the output", error, "make room, or redirect it elsewhere")
+    return unwritable_file("the output", error, "make room on its disk, or choose another")

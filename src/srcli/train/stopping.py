@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
@@ -34,10 +34,11 @@ class ReceivedSignal:
 def catch_signals() -> Iterator[ReceivedSignal]:
     """A context in which the first signal is only recorded; the next one has its usual effect."""
     received = ReceivedSignal()
+    with ExitStack() as handling:
 
-    def record(number: int, _frame: FrameType | None) -> None:
-        received.signal = number
-        restore()
+        def record(number: int, _frame: FrameType | None) -> None:
+            received.signal = number
+            handling.close()
 
-    with handle_group_signals(record) as restore:
+        handling.enter_context(handle_group_signals(record))
         yield received

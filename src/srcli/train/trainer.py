@@ -114,7 +114,8 @@ class Trainer:
         for batch in group:
             for problem in batch.problems:
                 log.info(f"left out: {problem}")
-        torch.manual_seed((self.plan.seed * 1_000_003 + self.step) * 1009 + self.processes.rank)  # for dropout
+        dropout_seed = (self.plan.seed * 1_000_003 + self.step) * 1009 + self.processes.rank
+        torch.manual_seed(dropout_seed % 2**64)
         inputs = [self.system.inputs(b, SampleNoise(self.plan.seed, b.micro, b.places), self.step) for b in group]
         rate = self.plan.schedule.rate(self.step, self.plan.steps)
         terms: dict[str, Tensor] = {}

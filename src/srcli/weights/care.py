@@ -101,7 +101,8 @@ def add_entry(store: Store, name: str, target: str, kind: str, file: str | None 
     elif path_exists(expand_user(target)):
         path = expand_user(target).resolve()
         if kind == "base" and _detect(path)[1] == "unknown":
-            raise WeightsError(f"{path}: this is no model that srcli knows: choose another file, or give its --kind")
+            remedy = "choose another file, or give another --kind, such as adapter"
+            raise WeightsError(f"{path}: this is no base model that srcli knows: {remedy}")
         entry = _describe_local(store, name, path, kind)
     elif HUB_ID.fullmatch(target.partition("@")[0]):
         entry = _describe_remote(store, name, target, kind, file)

@@ -208,9 +208,11 @@ def test_a_killed_training_ends_in_the_weights_of_an_unbroken_one(folder, tmp_pa
             raise Killed
 
     forward_messages(kill_in_the_second_stage)
-    with pytest.raises(Killed):
-        run_builtin_training(make_plan(folder, tmp_path / "killed"), False)
-    forward_messages(None)
+    try:
+        with pytest.raises(Killed):
+            run_builtin_training(make_plan(folder, tmp_path / "killed"), False)
+    finally:
+        forward_messages(None)
     resumed = run_builtin_training(make_plan(folder, tmp_path / "killed"), True)
     one, other = read_model(whole).state_dict(), read_model(resumed).state_dict()
     assert all(torch.equal(one[name], other[name]) for name in one)

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 from srcli.cli import app, train_systems
 from srcli.degrade.draws import SeededDraws
 from srcli.engines.pasd.weights import open_pasd
-from srcli.settings import ModelChoice
+from srcli.settings import MAX_SEED, ModelChoice
 from srcli.train import checkpoints
 from srcli.train.systems.base import SampleNoise
 from srcli.train.systems.sr3_step import SR3Step
@@ -101,6 +101,11 @@ def test_nan_stops_and_names_the_pictures(home: Home, tmp_path: Path, monkeypatc
     assert "step 3 gave NaN" in failed.stderr and ".png" in failed.stderr
     monkeypatch.undo()
     assert "resuming from step 2" in home.train("sr3", tmp_path / "run", 3).stderr
+
+
+def test_the_largest_seed_trains(home: Home, tmp_path: Path) -> None:
+    done = home.train("sr3", tmp_path / "run", 1, "--seed", str(MAX_SEED))
+    assert done.exit_code == 0, done.output
 
 
 def test_no_space_loses_nothing(home: Home, tmp_path: Path) -> None:
