@@ -100,7 +100,7 @@ def read_boxes(file: IO[bytes]) -> Metadata:
 def check_spec(spec: Any, max_pixels: int | None) -> None:
     """Check the header. Raises PictureError if it is too large or has channels other than colours and alpha."""
     if max_pixels is not None and spec.width * spec.height > max_pixels:
-        raise PictureError(f"it has {spec.width}x{spec.height} pixels: raise --max-pixels if you trust it", "too-large")
+        raise PictureError(f"it has {spec.width}x{spec.height} pixels: raise `max_pixels` if you trust it", "too-large")
     if str(spec.format) not in NUMBERS:
         raise PictureError(f"it holds {spec.format} numbers: save it with 8 or 16 bits", "unsupported")
     if spec.nchannels > 4 or spec.depth > 1 or spec.deep or _has_other_colours(spec):

@@ -195,6 +195,6 @@ def _choose_frame(picture: Image.Image, options: ReadOptions) -> tuple[int, list
     if picture.format == "MPO":
         return 0, [f"the file holds {len(frames)} pictures: the first, which viewers show, was taken"]
     if options.frames != "first":
-        ways = "take the first one with --frames first, or each from a file with --frames all"
+        ways = "take the first one with `frames` first, or each from a file with `frames` all"
         raise PictureError(f"it has {len(frames)} {word}: {ways}", "frames")
     return 0, [f"the first of {len(frames)} {word} was taken"]

@@ -152,13 +152,13 @@ def _is_truncated(error: Exception) -> bool:
 
 def _too_large(name: str, max_pixels: int) -> str:
     most = f"{max_pixels / 1e6:g} million" if max_pixels >= 1e5 else f"{max_pixels}"
-    return f"{name} has more than {most} pixels: raise --max-pixels if you trust the file"
+    return f"{name} has more than {most} pixels: raise `max_pixels` if you trust the file"
 
 
 def _translate_error(error: Exception, name: str, lenient: bool) -> PictureError:
     """A library's error as one line, without the texts of assertions and lookups, which mean nothing to users."""
     if _is_truncated(error):
-        way = "nothing of it is there to take" if lenient else "or take what is there with --allow-truncated"
+        way = "nothing of it is there to take" if lenient else "or take what is there with `allow_truncated`"
         return PictureError(f"{name} is cut off: fetch it again, {way}", "truncated")
     spoken = isinstance(error, OSError | ValueError | SyntaxError)
     reason = " ".join(printable(str(error)).split())[:200] if spoken else ""

@@ -31,8 +31,8 @@ ROWS = {
     "avif of too many pixels": (HUGE_AVIF, "too-large", "17000x17000"),
     "truncated gif": (saved(noise(64, 64), "GIF")[:2000], "truncated", "is cut off: fetch it again"),
     "empty": (b"", "empty", "empty"),
-    "truncated jpeg": (JPEG[: len(JPEG) // 2], "truncated", "--allow-truncated"),
-    "truncated png": (PNG[: len(PNG) // 2], "truncated", "--allow-truncated"),
+    "truncated jpeg": (JPEG[: len(JPEG) // 2], "truncated", "`allow_truncated`"),
+    "truncated png": (PNG[: len(PNG) // 2], "truncated", "`allow_truncated`"),
     "png with a wrong checksum": (BROKEN_CRC, "damaged", "header"),
     "png with wrong pixels": (BROKEN_PIXELS, "damaged", "broken data"),
     "png of nothing": (PNG[:8], "damaged", "damaged"),
@@ -73,7 +73,7 @@ ROWS = {
     "half an avif": (saved(noise(32, 32), "AVIF")[:200], "damaged", "damaged"),
     "half a webp": (saved(noise(32, 32), "WEBP")[:200], "damaged", "damaged"),
     "half a gif": (saved(noise(32, 32), "GIF")[:-300], "truncated", "cut off"),
-    "half a bmp": (saved(noise(32, 32), "BMP")[:300], "truncated", "--allow-truncated"),
+    "half a bmp": (saved(noise(32, 32), "BMP")[:300], "truncated", "`allow_truncated`"),
 }
 
 
@@ -126,7 +126,7 @@ def test_truncated_files_can_be_taken_as_they_are():
 
 def test_pixel_limit():
     data = saved(noise(20, 20), "PNG")
-    with pytest.raises(PictureError, match="more than 399 pixels: raise --max-pixels") as caught:
+    with pytest.raises(PictureError, match="more than 399 pixels: raise `max_pixels`") as caught:
         read_picture(data, max_pixels=399)
     assert caught.value.kind == "too-large"
     assert read_picture(data, max_pixels=400).width == 20

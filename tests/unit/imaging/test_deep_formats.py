@@ -106,7 +106,7 @@ def test_what_is_too_large_is_refused_by_its_header(tmp_path):
     path = tmp_path / "a.exr"
     written(path, np.zeros((64, 64, 3), np.float32), "half")
     for read in (read_picture, read_size):
-        with pytest.raises(PictureError, match="64x64 pixels: raise --max-pixels") as caught:
+        with pytest.raises(PictureError, match="64x64 pixels: raise `max_pixels`") as caught:
             read(path, max_pixels=1000)
         assert caught.value.kind == "too-large"
 

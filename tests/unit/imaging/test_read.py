@@ -114,7 +114,7 @@ def test_the_size_is_known_from_the_headers(kind, turn):
 
 
 def test_sizes_have_the_same_limits():
-    with pytest.raises(PictureError, match="--max-pixels"):
+    with pytest.raises(PictureError, match="`max_pixels`"):
         read_size(saved(ramp(8, 8), "PNG"), max_pixels=63)
     with pytest.raises(PictureError, match="text file"):
         read_size(b"words")
