@@ -139,7 +139,8 @@ def _measure_method(
                 sets.add(features)
         except PictureError as error:
             failed += 1
-            tell(f"{printable(pair.result)}: {error}")
+            name, message = printable(pair.result), str(error)
+            tell(message if name in message else f"{name}: {message}")
     for note in _sum_up_notes(rows):
         tell(f"{name}: {note}")
     return Method(name, tuple(rows), failed, sets.measure())
