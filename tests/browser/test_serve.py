@@ -129,7 +129,7 @@ def test_scratches_can_be_looked_for_where_the_weights_are_here(page):
     assert not box.is_displayed()
     choose(page, "task", "restore")
     until(box.is_displayed)
-    assert box.is_enabled() == (need.text == "")
+    until(lambda: box.is_enabled() == (need.text == ""))  # both change once the page knows what is here
     page.execute_script("arguments[0].checked = true", box)
     assert page.execute_script("return options().find_scratches") is True
 
