@@ -64,6 +64,14 @@ class PictureCommand(TyperCommand):
         _print_help(self, ctx, {**own_options, **group_by_engine(task), "Settings and help": LAST_ROWS}, task)
 
 
+def show_all_help(ctx: typer.Context, wanted: bool) -> None:
+    """Print the help of all options, for `--help-all`. The command has a method `print_all`."""
+    if wanted:
+        command: Any = ctx.command
+        command.print_all(ctx)
+        raise typer.Exit
+
+
 TaskName = Literal["upscale", "stylize", "restore-old-photo", "colorize"]
 DEFAULT_TASK: TaskName = "upscale"
 

@@ -21,9 +21,8 @@ from srcli.batch.settings import (
 )
 from srcli.cli.boundary import is_on_terminal, is_stdout_closed
 from srcli.cli.config import CONFIG_VARIABLE, drop_overridden, use_config
-from srcli.cli.help import CONFIG_HELP, PictureCommand
+from srcli.cli.help import CONFIG_HELP, PictureCommand, show_all_help
 from srcli.cli.options import CommandOptions, collect_settings, make_signature
-from srcli.cli.train_help import show_all_help
 from srcli.errors import InputError
 from srcli.files import path_exists
 from srcli.imaging.printable import printable

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperOption
 
+from srcli.cli.help import show_all_help
+
 # What `--help` shows besides the required options.
 COMMON_OPTIONS = frozenset(
     {"data", "budget", "task", "teachers", "resume", "batch", "base_model", "start", "form", "size", "degradation"}
@@ -28,14 +30,6 @@ class TrainCommand(TyperCommand):
 
     def print_all(self, ctx: typer.Context) -> None:
         super().format_help(ctx, ctx.make_formatter())
-
-
-def show_all_help(ctx: typer.Context, wanted: bool) -> None:
-    """Print the help of all options, for `--help-all`. The command has a method `print_all`."""
-    if wanted:
-        command: Any = ctx.command
-        command.print_all(ctx)
-        raise typer.Exit
 
 
 HelpAll = Annotated[
