@@ -18,7 +18,7 @@ from srcli.batch.report import FAILED, Outcome, Report, Tally
 from srcli.cli.boundary import print_error, print_message, write_line
 from srcli.engines.base import PixelSize
 from srcli.errors import SrcliError
-from srcli.imaging.printable import printable
+from srcli.imaging.printable import prefix_name, printable
 from srcli.messages import forward_messages, name_flags
 from srcli.tasks import LOADING
 
@@ -168,8 +168,7 @@ class PlainListener(Listener):
 
     def ended(self, outcome: Outcome, tally: Tally) -> None:
         if outcome.status == FAILED:
-            name, message = printable(outcome.source), str(outcome.message)
-            self.print_failure(message if name in message else f"{name}: {message}")
+            self.print_failure(prefix_name(outcome.source, str(outcome.message)))
             if self.verbose and outcome.error is not None:
                 self.print_line("".join(traceback.format_exception(outcome.error)))
         self.batch.tally = tally

@@ -16,7 +16,7 @@ from srcli.evaluate.pairs import ResultPair, pair_by_name
 from srcli.evaluate.sets import FeaturePair, SetPair, describe_small_sets
 from srcli.evaluate.weighted import ChosenMetrics, choose_all_metrics
 from srcli.imaging.picture import AnyPixels
-from srcli.imaging.printable import printable
+from srcli.imaging.printable import prefix_name, printable
 from srcli.imaging.read import read_picture
 from srcli.messages import Tell
 from srcli.metrics.network_metrics import SetMetric
@@ -139,8 +139,7 @@ def _measure_method(
                 sets.add(features)
         except PictureError as error:
             failed += 1
-            name, message = printable(pair.result), str(error)
-            tell(message if name in message else f"{name}: {message}")
+            tell(prefix_name(pair.result, str(error)))
     for note in _sum_up_notes(rows):
         tell(f"{name}: {note}")
     return Method(name, tuple(rows), failed, sets.measure())

@@ -19,6 +19,12 @@ def printable(name: str | bytes | os.PathLike[str]) -> str:
     return "".join(_visible(char) for char in text)
 
 
+def prefix_name(name: str | os.PathLike[str], message: str) -> str:
+    """The message with the printable name before it, unless it has the name already."""
+    text = printable(name)
+    return message if text in message else f"{text}: {message}"
+
+
 def format_count(number: object, thing: str) -> str:
     """A number and a noun, in the singular or plural."""
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
